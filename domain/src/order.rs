@@ -1,0 +1,26 @@
+//! One order: three pure functions and the types between them.
+//!
+//! [`decide`] turns the state and a command into events or a broken rule, [`evolve`] turns the
+//! state and a recorded event into the next state, [`fold`] turns a history into a state.
+
+mod codec;
+mod command;
+mod decide;
+mod diff;
+mod error;
+mod event;
+mod state;
+
+pub use codec::{DecodeError, EVENT_TYPES, Encoded, OLDEST_SCHEMA, decode, encode};
+pub use command::{
+    OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
+    RecordFulfilled, Redrive,
+};
+pub use decide::{MAX_TOTAL_QUANTITY, MIN_CUSTOMER_ID_CHARS, RULES_VERSION, decide};
+pub use diff::{Change, changes, fields};
+pub use error::OrderError;
+pub use event::{
+    FailureClass, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item, OrderEvent,
+    OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, Stage,
+};
+pub use state::{Order, Recorded, Status, evolve, fold};

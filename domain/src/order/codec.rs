@@ -1,0 +1,107 @@
+//! Names and schema versions of stored events.
+//!
+//! **Invariant:** a stored name is never edited, reused or removed. A field may be added if readers
+//! can do without it. A breaking change raises the type's schema version and adds an upcaster from
+//! the version before, applied here on the way in; a golden file of every version ever written
+//! stays under `tests/golden`, and a test decodes all of them.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::event::OrderEvent;
+
+/// The stored names of all events.
+pub const EVENT_TYPES: [&str; 8] = [
+    "OrderReceived",
+    "OrderValidated",
+    "OrderStored",
+    "OrderQueued",
+    "OrderFulfilled",
+    "OrderFailed",
+    "FulfillmentDeliveryFailed",
+    "FulfillmentDeliveryStarted",
+];
+
+/// The schema version of an event whose metadata does not name one.
+pub const OLDEST_SCHEMA: u32 = 1;
+
+/// The schema version that is written today, of every type.
+const CURRENT_SCHEMA: u32 = 1;
+
+/// An event as the log stores it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    pub event_type: &'static str,
+    pub schema_version: u32,
+    pub data: Value,
+}
+
+/// Why a stored event could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("unknown event type `{0}`")]
+    UnknownType(String),
+    #[error("event type `{event_type}` has schema version {version}, which this release cannot read")]
+    UnknownVersion { event_type: String, version: u32 },
+    #[error("event type `{event_type}` has an unreadable body")]
+    Body {
+        event_type: String,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The stored form of an event, in the newest version of its type.
+pub fn encode(event: &OrderEvent) -> Result<Encoded, serde_json::Error> {
+    let data = match event {
+        OrderEvent::Received(it) => serde_json::to_value(it),
+        OrderEvent::Validated(it) => serde_json::to_value(it),
+        OrderEvent::Stored(it) => serde_json::to_value(it),
+        OrderEvent::Queued(it) => serde_json::to_value(it),
+        OrderEvent::Fulfilled(it) => serde_json::to_value(it),
+        OrderEvent::Failed(it) => serde_json::to_value(it),
+        OrderEvent::DeliveryFailed(it) => serde_json::to_value(it),
+        OrderEvent::DeliveryStarted(it) => serde_json::to_value(it),
+    }?;
+    Ok(Encoded { event_type: event_type(event), schema_version: CURRENT_SCHEMA, data })
+}
+
+/// Reads every version of every type ever written.
+pub fn decode(event_type: &str, version: u32, data: &[u8]) -> Result<OrderEvent, DecodeError> {
+    if !EVENT_TYPES.contains(&event_type) {
+        return Err(DecodeError::UnknownType(event_type.to_owned()));
+    }
+    if !(OLDEST_SCHEMA..=CURRENT_SCHEMA).contains(&version) {
+        return Err(DecodeError::UnknownVersion { event_type: event_type.to_owned(), version });
+    }
+    match event_type {
+        "OrderReceived" => body(event_type, data).map(OrderEvent::Received),
+        "OrderValidated" => body(event_type, data).map(OrderEvent::Validated),
+        "OrderStored" => body(event_type, data).map(OrderEvent::Stored),
+        "OrderQueued" => body(event_type, data).map(OrderEvent::Queued),
+        "OrderFulfilled" => body(event_type, data).map(OrderEvent::Fulfilled),
+        "OrderFailed" => body(event_type, data).map(OrderEvent::Failed),
+        "FulfillmentDeliveryFailed" => body(event_type, data).map(OrderEvent::DeliveryFailed),
+        "FulfillmentDeliveryStarted" => body(event_type, data).map(OrderEvent::DeliveryStarted),
+        unknown => Err(DecodeError::UnknownType(unknown.to_owned())),
+    }
+}
+
+fn body<T: DeserializeOwned>(event_type: &str, data: &[u8]) -> Result<T, DecodeError> {
+    serde_json::from_slice(data)
+        .map_err(|source| DecodeError::Body { event_type: event_type.to_owned(), source })
+}
+
+/// The stored name of the event's type.
+fn event_type(event: &OrderEvent) -> &'static str {
+    match event {
+        OrderEvent::Received(_) => "OrderReceived",
+        OrderEvent::Validated(_) => "OrderValidated",
+        OrderEvent::Stored(_) => "OrderStored",
+        OrderEvent::Queued(_) => "OrderQueued",
+        OrderEvent::Fulfilled(_) => "OrderFulfilled",
+        OrderEvent::Failed(_) => "OrderFailed",
+        OrderEvent::DeliveryFailed(_) => "FulfillmentDeliveryFailed",
+        OrderEvent::DeliveryStarted(_) => "FulfillmentDeliveryStarted",
+    }
+}

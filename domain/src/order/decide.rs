@@ -1,0 +1,198 @@
+//! The rules: state and command to events, or a refusal.
+
+use super::command::{
+    OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
+    RecordFulfilled, Redrive,
+};
+use super::error::OrderError;
+use super::event::{
+    FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderEvent, OrderFailed, OrderFulfilled,
+    OrderQueued, OrderReceived, OrderStored, OrderValidated, Stage,
+};
+use super::state::{Order, Status, total_quantity};
+
+/// The shortest customer id, in characters (the workflow's `ValidateOrder`).
+pub const MIN_CUSTOMER_ID_CHARS: usize = 3;
+/// The largest sum of an order's quantities (the workflow's `ValidateOrder`).
+pub const MAX_TOTAL_QUANTITY: u64 = 100;
+/// The version of the business rules above; it is stored with every order that passed them.
+pub const RULES_VERSION: u32 = 1;
+
+/// The facts that follow from the command, or the rule that forbids it. No events: it was done
+/// already, and asking twice adds nothing.
+///
+/// A new order that breaks a business rule is not refused: a customer placed it, so it goes on
+/// record as [`OrderFailed`] with [`Stage::Validation`].
+pub fn decide(state: Option<&Order>, command: OrderCommand) -> Result<Vec<OrderEvent>, OrderError> {
+    use OrderCommand as C;
+    match (state, command) {
+        (None, C::Place(command)) => Ok(place(command)),
+        (Some(_), C::Place(_)) => Err(OrderError::AlreadyPlaced),
+
+        (Some(order), C::RecordFulfilled(command)) => record_fulfilled(order, command),
+        (Some(order), C::RecordFailed(command)) => record_failed(order, command),
+        (Some(order), C::RecordDeliveryFailed(command)) => record_delivery_failed(order, command),
+        (Some(order), C::RecordDeliveryStarted(command)) => record_delivery_started(order, &command),
+        (Some(order), C::Redrive(command)) => redrive(order, command),
+
+        (
+            None,
+            C::RecordFulfilled(_)
+            | C::RecordFailed(_)
+            | C::RecordDeliveryFailed(_)
+            | C::RecordDeliveryStarted(_)
+            | C::Redrive(_),
+        ) => Err(OrderError::NotPlaced),
+    }
+}
+
+fn place(command: PlaceOrder) -> Vec<OrderEvent> {
+    let PlaceOrder { order_id, customer_id, items, at } = command;
+    let total_quantity = total_quantity(&items);
+    let broken_rule = broken_rule(&customer_id, total_quantity);
+    let received = OrderEvent::Received(OrderReceived {
+        order_id,
+        customer_id: customer_id.clone(),
+        items: items.clone(),
+        received_at: at,
+    });
+    if let Some((code, reason)) = broken_rule {
+        let failed = OrderEvent::Failed(OrderFailed {
+            order_id,
+            stage: Stage::Validation,
+            code: code.to_owned(),
+            reason,
+            attempt: 0,
+            deliveries: 0,
+            failed_at: at,
+        });
+        return vec![received, failed];
+    }
+    vec![
+        received,
+        OrderEvent::Validated(OrderValidated {
+            order_id,
+            total_quantity,
+            rules_version: RULES_VERSION,
+        }),
+        OrderEvent::Stored(OrderStored { order_id, stored_at: at }),
+        OrderEvent::Queued(OrderQueued { order_id, attempt: 1, customer_id, items, reason: None }),
+    ]
+}
+
+/// The first business rule that a new order breaks: its code and the words for people.
+fn broken_rule(customer_id: &str, total_quantity: u64) -> Option<(&'static str, String)> {
+    if customer_id.chars().count() < MIN_CUSTOMER_ID_CHARS {
+        return Some(("invalid_customer_id", "Invalid customer_id format".to_owned()));
+    }
+    if total_quantity > MAX_TOTAL_QUANTITY {
+        let reason = format!("Order total quantity cannot exceed {MAX_TOTAL_QUANTITY} items");
+        return Some(("total_quantity_exceeded", reason));
+    }
+    None
+}
+
+fn record_fulfilled(
+    order: &Order,
+    command: RecordFulfilled,
+) -> Result<Vec<OrderEvent>, OrderError> {
+    current_attempt(order, command.attempt)?;
+    match order.status {
+        Status::Processing => Ok(vec![OrderEvent::Fulfilled(OrderFulfilled {
+            order_id: order.order_id,
+            attempt: command.attempt,
+            deliveries: command.deliveries,
+            reference: command.reference,
+            fulfilled_at: command.at,
+        })]),
+        // The worker's redelivery: same attempt, same effect.
+        Status::Fulfilled => Ok(vec![]),
+        Status::Failed => Err(attempt_ended(order)),
+    }
+}
+
+fn record_failed(order: &Order, command: RecordFailed) -> Result<Vec<OrderEvent>, OrderError> {
+    current_attempt(order, command.attempt)?;
+    match order.status {
+        Status::Processing => Ok(vec![OrderEvent::Failed(OrderFailed {
+            order_id: order.order_id,
+            stage: command.stage,
+            code: command.code,
+            reason: command.reason,
+            attempt: command.attempt,
+            deliveries: command.deliveries,
+            failed_at: command.at,
+        })]),
+        Status::Failed => Ok(vec![]),
+        Status::Fulfilled => Err(attempt_ended(order)),
+    }
+}
+
+fn record_delivery_failed(
+    order: &Order,
+    command: RecordDeliveryFailed,
+) -> Result<Vec<OrderEvent>, OrderError> {
+    current_attempt(order, command.attempt)?;
+    match order.status {
+        Status::Processing if command.delivery > order.failed_delivery => {
+            Ok(vec![OrderEvent::DeliveryFailed(FulfillmentDeliveryFailed {
+                order_id: order.order_id,
+                attempt: command.attempt,
+                delivery: command.delivery,
+                class: command.class,
+                error: command.error,
+                retry_in_ms: command.retry_in_ms,
+            })])
+        }
+        Status::Processing => Ok(vec![]),
+        Status::Fulfilled | Status::Failed => Err(attempt_ended(order)),
+    }
+}
+
+fn record_delivery_started(
+    order: &Order,
+    command: &RecordDeliveryStarted,
+) -> Result<Vec<OrderEvent>, OrderError> {
+    current_attempt(order, command.attempt)?;
+    match order.status {
+        Status::Processing if command.delivery > order.deliveries => {
+            Ok(vec![OrderEvent::DeliveryStarted(FulfillmentDeliveryStarted {
+                order_id: order.order_id,
+                attempt: command.attempt,
+                delivery: command.delivery,
+            })])
+        }
+        Status::Processing => Ok(vec![]),
+        Status::Fulfilled | Status::Failed => Err(attempt_ended(order)),
+    }
+}
+
+fn redrive(order: &Order, command: Redrive) -> Result<Vec<OrderEvent>, OrderError> {
+    match (order.status, order.stage) {
+        (Status::Failed, Some(Stage::Fulfillment | Stage::DeadLetter) | None) => {
+            Ok(vec![OrderEvent::Queued(OrderQueued {
+                order_id: order.order_id,
+                attempt: order.attempt.saturating_add(1),
+                customer_id: order.customer_id.clone(),
+                items: order.items.clone(),
+                reason: Some(command.reason),
+            })])
+        }
+        (Status::Failed, Some(Stage::Validation)) => Err(OrderError::FailedValidation {
+            code: order.failure_code.clone().unwrap_or_default(),
+        }),
+        (Status::Processing | Status::Fulfilled, _) => Err(OrderError::NotFailed(order.status)),
+    }
+}
+
+fn current_attempt(order: &Order, asked: u32) -> Result<(), OrderError> {
+    if asked == order.attempt {
+        Ok(())
+    } else {
+        Err(OrderError::OtherAttempt { asked, current: order.attempt })
+    }
+}
+
+fn attempt_ended(order: &Order) -> OrderError {
+    OrderError::AttemptEnded { attempt: order.attempt, status: order.status }
+}

@@ -1,0 +1,186 @@
+//! What can happen to an order. Stored for ever: see `codec` before touching a field.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::OrderId;
+
+/// A fact about one order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderEvent {
+    Received(OrderReceived),
+    Validated(OrderValidated),
+    Stored(OrderStored),
+    Queued(OrderQueued),
+    Fulfilled(OrderFulfilled),
+    Failed(OrderFailed),
+    DeliveryFailed(FulfillmentDeliveryFailed),
+    DeliveryStarted(FulfillmentDeliveryStarted),
+}
+
+/// One line of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    pub product_id: String,
+    /// At least 1.
+    pub quantity: u64,
+}
+
+/// A well-formed order arrived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderReceived {
+    pub order_id: OrderId,
+    pub customer_id: String,
+    pub items: Vec<Item>,
+    pub received_at: Timestamp,
+}
+
+/// It passed the business rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderValidated {
+    pub order_id: OrderId,
+    pub total_quantity: u64,
+    /// Which set of rules; see [`RULES_VERSION`](super::RULES_VERSION).
+    pub rules_version: u32,
+}
+
+/// Its id is claimed; the order is on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderStored {
+    pub order_id: OrderId,
+    pub stored_at: Timestamp,
+}
+
+/// Ready for the worker. It carries all that the worker needs, so that a first delivery reads
+/// nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderQueued {
+    pub order_id: OrderId,
+    /// 1 for a new order; each redrive begins the next.
+    pub attempt: u32,
+    pub customer_id: String,
+    pub items: Vec<Item>,
+    /// Why it was queued again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The gateway did it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderFulfilled {
+    pub order_id: OrderId,
+    pub attempt: u32,
+    /// How many deliveries the attempt took.
+    pub deliveries: u32,
+    /// The gateway's own id for what it did.
+    pub reference: String,
+    pub fulfilled_at: Timestamp,
+}
+
+/// It was not, and will not be without a redrive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderFailed {
+    pub order_id: OrderId,
+    pub stage: Stage,
+    /// Stable and for machines, e.g. `refused`.
+    pub code: String,
+    /// For people.
+    pub reason: String,
+    /// 0 if the order was never queued.
+    pub attempt: u32,
+    pub deliveries: u32,
+    pub failed_at: Timestamp,
+}
+
+/// Where an order failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It broke a business rule and was never queued.
+    Validation,
+    /// The gateway refused it.
+    Fulfillment,
+    /// Retries ran out, or nothing could be done with it.
+    DeadLetter,
+}
+
+impl Stage {
+    /// Every stage, in the order of an order's life.
+    pub const ALL: [Self; 3] = [Self::Validation, Self::Fulfillment, Self::DeadLetter];
+
+    /// The name in stored events, rows and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Validation => "validation",
+            Self::Fulfillment => "fulfillment",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
+
+    /// The stage of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == name)
+    }
+}
+
+/// A transient failure, recorded before the retry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FulfillmentDeliveryFailed {
+    pub order_id: OrderId,
+    pub attempt: u32,
+    /// The number of the delivery within the attempt, from 1.
+    pub delivery: u32,
+    pub class: FailureClass,
+    pub error: String,
+    /// Milliseconds until the delivery is asked for again.
+    pub retry_in_ms: u64,
+}
+
+/// What kind of failure a delivery met, which decides what comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// Could work later: retried.
+    Transient,
+    /// Will never work as it is: dead-lettered at once.
+    Permanent,
+    /// Handling it ended the worker, again and again: dead-lettered unhandled.
+    Poison,
+}
+
+impl FailureClass {
+    /// The name in stored events, and the code of a dead letter of this class.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::Poison => "poison",
+        }
+    }
+}
+
+/// A redelivery begins; written from the second delivery on, so that a delivery that ends its
+/// worker is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FulfillmentDeliveryStarted {
+    pub order_id: OrderId,
+    pub attempt: u32,
+    /// The number of the delivery within the attempt, from 2.
+    pub delivery: u32,
+}
+
+impl OrderEvent {
+    /// The order that the event is about.
+    pub fn order_id(&self) -> OrderId {
+        match self {
+            Self::Received(it) => it.order_id,
+            Self::Validated(it) => it.order_id,
+            Self::Stored(it) => it.order_id,
+            Self::Queued(it) => it.order_id,
+            Self::Fulfilled(it) => it.order_id,
+            Self::Failed(it) => it.order_id,
+            Self::DeliveryFailed(it) => it.order_id,
+            Self::DeliveryStarted(it) => it.order_id,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The state of an order: what its history amounts to.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::event::{Item, OrderEvent, Stage};
+use crate::ids::OrderId;
+
+/// An event with its place and time in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The event's number in its stream, from 0.
+    pub revision: u64,
+    /// When it was recorded, by the clock of whoever recorded it.
+    pub recorded_at: Timestamp,
+    pub event: OrderEvent,
+}
+
+/// How far an order has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    Processing,
+    Fulfilled,
+    Failed,
+}
+
+impl Status {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Processing, Self::Fulfilled, Self::Failed];
+
+    /// The name in rows and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Processing => "PROCESSING",
+            Self::Fulfilled => "FULFILLED",
+            Self::Failed => "FAILED",
+        }
+    }
+
+    /// The status of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == name)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An order as its events say it is. [`fields`](super::fields) gives its public form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    pub order_id: OrderId,
+    pub customer_id: String,
+    pub items: Vec<Item>,
+    pub total_quantity: u64,
+    pub status: Status,
+    /// Where it failed, while it is failed.
+    pub stage: Option<Stage>,
+    /// The current attempt; 0 if the order was never queued.
+    pub attempt: u32,
+    /// How many deliveries of the current attempt are on record.
+    pub deliveries: u32,
+    /// The last delivery of the current attempt that is recorded as failed. Only `decide` needs
+    /// it: a started delivery beyond it has no answer yet.
+    pub failed_delivery: u32,
+    pub failure_code: Option<String>,
+    pub failure_reason: Option<String>,
+    /// The gateway's own id for what it did.
+    pub reference: Option<String>,
+    /// The revision of the last event.
+    pub revision: u64,
+    pub received_at: Option<Timestamp>,
+    pub queued_at: Option<Timestamp>,
+    pub fulfilled_at: Option<Timestamp>,
+    pub failed_at: Option<Timestamp>,
+    pub updated_at: Timestamp,
+}
+
+impl Order {
+    /// An order of which nothing is known but that it was recorded.
+    fn unknown(recorded: &Recorded) -> Self {
+        Self {
+            order_id: recorded.event.order_id(),
+            customer_id: String::new(),
+            items: Vec::new(),
+            total_quantity: 0,
+            status: Status::Processing,
+            stage: None,
+            attempt: 0,
+            deliveries: 0,
+            failed_delivery: 0,
+            failure_code: None,
+            failure_reason: None,
+            reference: None,
+            revision: recorded.revision,
+            received_at: None,
+            queued_at: None,
+            fulfilled_at: None,
+            failed_at: None,
+            updated_at: recorded.recorded_at,
+        }
+    }
+}
+
+/// The state after the event. Total: a recorded event is a fact and cannot be refused, so it is
+/// taken for what it says even where `decide` would not have written it.
+pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
+    let mut order = state.unwrap_or_else(|| Order::unknown(recorded));
+    order.revision = recorded.revision;
+    order.updated_at = recorded.recorded_at;
+    match &recorded.event {
+        OrderEvent::Received(it) => {
+            order.customer_id.clone_from(&it.customer_id);
+            order.items.clone_from(&it.items);
+            order.total_quantity = total_quantity(&it.items);
+            order.received_at = Some(it.received_at);
+        }
+        OrderEvent::Validated(it) => order.total_quantity = it.total_quantity,
+        OrderEvent::Stored(_) => {}
+        OrderEvent::Queued(it) => {
+            order.customer_id.clone_from(&it.customer_id);
+            order.items.clone_from(&it.items);
+            order.total_quantity = total_quantity(&it.items);
+            order.status = Status::Processing;
+            order.stage = None;
+            order.attempt = it.attempt;
+            order.deliveries = 0;
+            order.failed_delivery = 0;
+            order.failure_code = None;
+            order.failure_reason = None;
+            order.failed_at = None;
+            order.queued_at = Some(recorded.recorded_at);
+        }
+        OrderEvent::Fulfilled(it) => {
+            order.status = Status::Fulfilled;
+            order.attempt = it.attempt;
+            order.deliveries = it.deliveries;
+            order.reference = Some(it.reference.clone());
+            order.fulfilled_at = Some(it.fulfilled_at);
+        }
+        OrderEvent::Failed(it) => {
+            order.status = Status::Failed;
+            order.stage = Some(it.stage);
+            order.attempt = it.attempt;
+            order.deliveries = it.deliveries;
+            order.failure_code = Some(it.code.clone());
+            order.failure_reason = Some(it.reason.clone());
+            order.failed_at = Some(it.failed_at);
+        }
+        OrderEvent::DeliveryFailed(it) => {
+            order.deliveries = order.deliveries.max(it.delivery);
+            order.failed_delivery = order.failed_delivery.max(it.delivery);
+        }
+        OrderEvent::DeliveryStarted(it) => order.deliveries = order.deliveries.max(it.delivery),
+    }
+    order
+}
+
+/// What a history, or the beginning of one, amounts to; `None` if nothing happened.
+pub fn fold(history: impl IntoIterator<Item = &Recorded>) -> Option<Order> {
+    history.into_iter().fold(None, |state, recorded| Some(evolve(state, recorded)))
+}
+
+/// The sum of the quantities, held at the largest number if it would be larger.
+pub(super) fn total_quantity(items: &[Item]) -> u64 {
+    items.iter().fold(0, |sum, item| sum.saturating_add(item.quantity))
+}

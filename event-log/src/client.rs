@@ -1,0 +1,172 @@
+//! The connection: one client at a time, made anew after failures.
+//!
+//! The client crate gives up for good when its first connection fails, and in a cluster never
+//! looks for another node. So a client that met a broken connection is thrown away, and the next
+//! call makes a new one.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use eventstore::{Client, ClientSettings};
+use serde::Deserialize;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::error::{LogError, is_connectivity};
+use crate::metadata::Producer;
+
+/// How long one call may take, its retries included: long enough for a store that restarts, short
+/// enough for somebody who waits for an answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Where the event store is (`[event_store]` in the configuration).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventStoreConfig {
+    /// `esdb://host:2113?tls=false`, or `esdb+discover://` for a cluster. Empty: not configured.
+    pub url: String,
+}
+
+/// An event's place among all events of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub commit: u64,
+    pub prepare: u64,
+}
+
+impl From<eventstore::Position> for Position {
+    fn from(position: eventstore::Position) -> Self {
+        Self { commit: position.commit, prepare: position.prepare }
+    }
+}
+
+impl From<Position> for eventstore::Position {
+    fn from(position: Position) -> Self {
+        Self { commit: position.commit, prepare: position.prepare }
+    }
+}
+
+/// The order streams of one event store. Cheap to clone; the clones share a connection.
+#[derive(Clone)]
+pub struct EventLog {
+    connection: Arc<Connection>,
+    pub(crate) producer: Producer,
+}
+
+struct Connection {
+    settings: ClientSettings,
+    current: Mutex<Current>,
+}
+
+/// The client in use. The generation tells a client that failed from its successor.
+#[derive(Default)]
+struct Current {
+    client: Option<Client>,
+    generation: u64,
+}
+
+impl EventLog {
+    /// A log at the given address. Opens nothing yet: the first call connects.
+    ///
+    /// # Errors
+    /// [`LogError::Address`] if the address is malformed.
+    pub fn connect(config: &EventStoreConfig, producer: Producer) -> Result<Self, LogError> {
+        let settings = config.url.parse::<ClientSettings>().map_err(|error| LogError::Address {
+            url: config.url.clone(),
+            reason: error.to_string(),
+        })?;
+        let current = Mutex::default();
+        Ok(Self { connection: Arc::new(Connection { settings, current }), producer })
+    }
+
+    /// Whether the store answers.
+    pub async fn ping(&self) -> Result<(), LogError> {
+        self.head().await.map(drop)
+    }
+
+    /// The position of the newest event; `None` if there is none.
+    pub async fn head(&self) -> Result<Option<Position>, LogError> {
+        let options = eventstore::ReadAllOptions::default()
+            .backwards()
+            .position(eventstore::StreamPosition::End)
+            .max_count(1);
+        self.call(async |client| {
+            let mut newest = client.read_all(&options).await?;
+            let event = newest.next().await?;
+            Ok(event.map(|it| it.get_original_event().position.into()))
+        })
+        .await
+    }
+
+    /// Makes a call, and makes it again with a new client while the store cannot be reached, until
+    /// [`CALL_TIMEOUT`]. For calls that may be repeated, which all of ours may: appended events
+    /// have ids that the store recognises.
+    pub(crate) async fn call<T, F>(
+        &self,
+        operation: impl Fn(Client) -> F,
+    ) -> Result<T, LogError>
+    where
+        F: Future<Output = eventstore::Result<T>>,
+    {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let mut delays = backoff();
+        loop {
+            let (client, generation) = self.client()?;
+            let outcome = timeout_at(deadline, operation(client)).await;
+            let error = match outcome {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if is_connectivity(&error) => error,
+                Ok(Err(error)) => return Err(LogError::from_client(error)),
+                Err(_) => eventstore::Error::DeadlineExceeded,
+            };
+            self.discard(generation);
+            let delay = delays.next().unwrap_or(BACKOFF.1);
+            if Instant::now() + delay >= deadline {
+                return Err(LogError::Unavailable(Box::new(error)));
+            }
+            tracing::debug!(%error, "Event store cannot be reached, trying again");
+            sleep(delay).await;
+        }
+    }
+
+    /// The current client and its generation, made now if there is none.
+    pub(crate) fn client(&self) -> Result<(Client, u64), LogError> {
+        let mut current = self.current();
+        if let Some(client) = &current.client {
+            return Ok((client.clone(), current.generation));
+        }
+        let settings = self.connection.settings.clone();
+        let client = Client::new(settings).map_err(|error| LogError::Address {
+            url: "(as configured)".to_owned(),
+            reason: error.to_string(),
+        })?;
+        current.generation += 1;
+        current.client = Some(client.clone());
+        Ok((client, current.generation))
+    }
+
+    /// Throws the client of that generation away, unless somebody did.
+    pub(crate) fn discard(&self, generation: u64) {
+        let mut current = self.current();
+        if current.generation == generation {
+            current.client = None;
+        }
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, Current> {
+        // Poison says that a holder panicked; what it guards is whole at every step.
+        self.connection.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The delays between tries to reach the store, without end.
+pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(BACKOFF.0)
+        .with_max_delay(BACKOFF.1)
+        .without_max_times()
+        .build()
+}

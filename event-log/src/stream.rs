@@ -1,0 +1,181 @@
+//! One order's stream: load it, append to it.
+
+use domain::ids::OrderId;
+use domain::order::{OLDEST_SCHEMA, Order, OrderEvent, Recorded, decode, encode, fold};
+use eventstore::{
+    AppendToStreamOptions, CurrentRevision, EventData, ReadStreamOptions, StreamPosition,
+    StreamState,
+};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::client::{EventLog, Position};
+use crate::error::LogError;
+use crate::metadata::{Cause, Metadata, ReadingMetadata};
+
+/// What the appender believes is the last event of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// The stream does not exist.
+    NoStream,
+    /// The last event has this revision.
+    Revision(u64),
+}
+
+/// An event of an order as it is stored.
+#[derive(Debug, Clone)]
+pub struct LoggedEvent {
+    pub order_id: OrderId,
+    pub event_id: Uuid,
+    pub revision: u64,
+    pub position: Position,
+    pub event_type: String,
+    /// JSON, unless another tool wrote the event.
+    pub data: Vec<u8>,
+    /// JSON, unless another tool wrote the event.
+    pub metadata: Vec<u8>,
+    /// The store's time, in whole seconds.
+    pub created: Timestamp,
+}
+
+/// An order's whole history, and what it amounts to.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    pub history: Vec<LoggedEvent>,
+    pub order: Option<Order>,
+}
+
+impl EventLog {
+    /// Reads an order's stream from its beginning. No events: there is no such order.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if the store cannot be reached.
+    pub async fn history(&self, order_id: OrderId) -> Result<Vec<LoggedEvent>, LogError> {
+        let options =
+            ReadStreamOptions::default().forwards().position(StreamPosition::Start);
+        self.call(async |client| {
+            let mut events = client.read_stream(order_id.stream(), &options).await?;
+            let mut history = Vec::new();
+            loop {
+                match events.next().await {
+                    Ok(Some(event)) => history.extend(LoggedEvent::new(event.get_original_event())),
+                    // A stream that does not exist is reported by the first read.
+                    Ok(None) | Err(eventstore::Error::ResourceNotFound) => return Ok(history),
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads and folds an order's stream.
+    ///
+    /// # Errors
+    /// [`LogError::Undecodable`] if an event of it cannot be read; [`LogError::Unavailable`].
+    pub async fn load(&self, order_id: OrderId) -> Result<Loaded, LogError> {
+        let history = self.history(order_id).await?;
+        let recorded = history.iter().map(LoggedEvent::decode).collect::<Result<Vec<_>, _>>()?;
+        Ok(Loaded { order: fold(&recorded), history })
+    }
+
+    /// Appends events to an order's stream, all or none, and returns the revision of the last.
+    /// It is durable when this returns. The same command may be appended again: the store
+    /// recognises the events by their ids.
+    ///
+    /// # Errors
+    /// [`LogError::Conflict`] if the stream is not where it was expected;
+    /// [`LogError::Unavailable`] if the store did not answer: the append may have happened.
+    pub async fn append(
+        &self,
+        order_id: OrderId,
+        expected: Expected,
+        events: &[OrderEvent],
+        cause: &Cause,
+    ) -> Result<u64, LogError> {
+        let proposed = events
+            .iter()
+            .enumerate()
+            .map(|(index, event)| self.proposed(order_id, index, event, cause))
+            .collect::<Result<Vec<_>, _>>()?;
+        let options = AppendToStreamOptions::default().stream_state(match expected {
+            Expected::NoStream => StreamState::NoStream,
+            Expected::Revision(revision) => StreamState::StreamRevision(revision),
+        });
+        let appended = self
+            .call(async |client| {
+                client.append_to_stream(order_id.stream(), &options, proposed.clone()).await
+            })
+            .await;
+        match appended {
+            // The client's name for it is historic: it is the revision of the last event.
+            Ok(written) => Ok(written.next_expected_version),
+            Err(LogError::Refused(error)) => Err(match *error {
+                eventstore::Error::WrongExpectedVersion { current, .. } => LogError::Conflict {
+                    stream: order_id.stream(),
+                    current: match current {
+                        CurrentRevision::Current(revision) => Some(revision),
+                        CurrentRevision::NoStream => None,
+                    },
+                },
+                other => LogError::Refused(Box::new(other)),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn proposed(
+        &self,
+        order_id: OrderId,
+        index: usize,
+        event: &OrderEvent,
+        cause: &Cause,
+    ) -> Result<EventData, LogError> {
+        let encoded = encode(event)?;
+        let metadata = Metadata::new(cause, &self.producer, encoded.schema_version, index);
+        Ok(EventData::json(encoded.event_type, &encoded.data)?
+            .id(cause.command_id.event_id(order_id, index))
+            .metadata_as_json(&metadata)?)
+    }
+}
+
+impl LoggedEvent {
+    /// The event, or `None` if its stream is not an order's.
+    pub(crate) fn new(event: &eventstore::RecordedEvent) -> Option<Self> {
+        Some(Self {
+            order_id: OrderId::from_stream(event.stream_id())?,
+            event_id: event.id,
+            revision: event.revision,
+            position: event.position.into(),
+            event_type: event.event_type.clone(),
+            data: event.data.to_vec(),
+            metadata: event.custom_metadata.to_vec(),
+            created: Timestamp::from_microsecond(event.created.timestamp_micros())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// The event as the domain knows it.
+    ///
+    /// # Errors
+    /// [`LogError::Undecodable`] if this release cannot read it.
+    pub fn decode(&self) -> Result<Recorded, LogError> {
+        // Metadata that is not ours says nothing about the event: it is read as the oldest.
+        let metadata: ReadingMetadata =
+            serde_json::from_slice(&self.metadata).unwrap_or_default();
+        let version = metadata.schema_version.unwrap_or(OLDEST_SCHEMA);
+        let event = decode(&self.event_type, version, &self.data).map_err(|source| {
+            LogError::Undecodable {
+                stream: self.order_id.stream(),
+                revision: self.revision,
+                source,
+            }
+        })?;
+        let recorded_at = metadata.recorded_at.unwrap_or(self.created);
+        Ok(Recorded { revision: self.revision, recorded_at, event })
+    }
+
+    /// The event's metadata, or `None` if another tool wrote it in another form.
+    pub fn metadata(&self) -> Option<Metadata> {
+        serde_json::from_slice(&self.metadata).ok()
+    }
+}

@@ -1,0 +1,175 @@
+//! All orders' events, in the log's order, from a position that the reader keeps.
+
+use domain::ids::STREAM_PREFIX;
+use eventstore::{
+    ReadAllOptions, StreamPosition, SubscribeToAllOptions, SubscriptionEvent, SubscriptionFilter,
+};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::client::{EventLog, Position, backoff};
+use crate::error::LogError;
+use crate::stream::LoggedEvent;
+
+/// How many events may wait for the reader. Beyond it the store is not read, so a slow reader
+/// costs no memory.
+const FEED_BUFFER_EVENTS: usize = 2_048;
+
+/// What a catch-up subscription brings.
+#[derive(Debug)]
+pub enum Feed {
+    Event(LoggedEvent),
+    /// Nothing that concerns orders up to here.
+    Checkpoint(Position),
+    /// What comes next is new.
+    CaughtUp,
+}
+
+/// A catch-up subscription to all orders' events. It outlives the connection: after a failure it
+/// goes on behind the last position that it delivered. Dropping it ends it.
+pub struct Subscription {
+    feed: mpsc::Receiver<Feed>,
+    _pump: JoinSet<()>,
+}
+
+impl Subscription {
+    /// The next of the feed; waits for it.
+    pub async fn next(&mut self) -> Feed {
+        match self.feed.recv().await {
+            Some(next) => next,
+            // The pump never ends by itself. Should it panic, there is nothing more to come.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next of the feed, if it is there.
+    pub fn ready(&mut self) -> Option<Feed> {
+        self.feed.try_recv().ok()
+    }
+}
+
+/// How far a reader is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Events of orders behind the reader's position, counted up to a limit.
+    pub n_events: u64,
+    /// When the first of them was recorded.
+    pub oldest: Option<Timestamp>,
+}
+
+impl EventLog {
+    /// Subscribes to the events of all orders behind a position, or from the beginning.
+    pub fn subscribe(&self, after: Option<Position>) -> Subscription {
+        let (sender, feed) = mpsc::channel(FEED_BUFFER_EVENTS);
+        let mut pump = JoinSet::new();
+        pump.spawn(keep_pumping(self.clone(), after, sender));
+        Subscription { feed, _pump: pump }
+    }
+
+    /// Counts the orders' events behind a position, up to `limit`.
+    pub async fn backlog(
+        &self,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Backlog, LogError> {
+        let start = after.map_or(StreamPosition::Start, |it| StreamPosition::Position(it.into()));
+        // A read includes the event at its position, hence one more.
+        let options = ReadAllOptions::default()
+            .forwards()
+            .position(start)
+            .filter(orders_only())
+            .max_count(limit.saturating_add(1));
+        self.call(async |client| {
+            let mut backlog = Backlog { n_events: 0, oldest: None };
+            let mut events = client.read_all(&options).await?;
+            while let Some(event) = events.next().await? {
+                let Some(event) = LoggedEvent::new(event.get_original_event()) else { continue };
+                if after.is_none_or(|it| event.position > it) {
+                    backlog.n_events += 1;
+                    backlog.oldest.get_or_insert_with(|| recorded_at(&event));
+                }
+            }
+            Ok(backlog)
+        })
+        .await
+    }
+}
+
+fn recorded_at(event: &LoggedEvent) -> Timestamp {
+    event.metadata().map_or(event.created, |it| it.recorded_at)
+}
+
+fn orders_only() -> SubscriptionFilter {
+    SubscriptionFilter::on_stream_name().add_prefix(STREAM_PREFIX)
+}
+
+/// Reads the store into the channel until nobody listens, through any number of connections. The
+/// client's subscription loses its place if a wait for it is abandoned, so it has a task of its
+/// own.
+async fn keep_pumping(log: EventLog, mut after: Option<Position>, feed: mpsc::Sender<Feed>) {
+    let mut delays = backoff();
+    loop {
+        let before = after;
+        let Err(error) = pump(&log, &mut after, &feed).await else { return };
+        tracing::warn!(error = &error as &dyn std::error::Error, "Catch-up subscription lost");
+        if after != before {
+            delays = backoff();
+        }
+        tokio::select! {
+            () = feed.closed() => return,
+            () = sleep(delays.next().unwrap_or_default()) => {}
+        }
+    }
+}
+
+/// Reads one connection into the channel. `Ok`: nobody listens any more.
+async fn pump(
+    log: &EventLog,
+    after: &mut Option<Position>,
+    feed: &mpsc::Sender<Feed>,
+) -> Result<(), LogError> {
+    let (client, generation) = log.client()?;
+    let start = after.map_or(StreamPosition::Start, |it| StreamPosition::Position(it.into()));
+    let options = SubscribeToAllOptions::default().position(start).filter(orders_only());
+    let mut subscription = client.subscribe_to_all(&options).await;
+    loop {
+        let next = tokio::select! {
+            () = feed.closed() => return Ok(()),
+            next = subscription.next_subscription_event() => next,
+        };
+        let next = match next {
+            Ok(SubscriptionEvent::EventAppeared(event)) => {
+                let event = event.get_original_event();
+                *after = Some(event.position.into());
+                // Another tool's stream may begin like an order's; it is none.
+                LoggedEvent::new(event)
+                    .map_or(Feed::Checkpoint(event.position.into()), Feed::Event)
+            }
+            Ok(SubscriptionEvent::Checkpoint(position)) => {
+                // The end of the log, for a store that has nothing to report.
+                if position.commit == u64::MAX || position.commit == 0 {
+                    continue;
+                }
+                *after = Some(position.into());
+                Feed::Checkpoint(position.into())
+            }
+            Ok(SubscriptionEvent::CaughtUp(_)) => Feed::CaughtUp,
+            Ok(
+                SubscriptionEvent::Confirmed(_)
+                | SubscriptionEvent::FirstStreamPosition(_)
+                | SubscriptionEvent::LastStreamPosition(_)
+                | SubscriptionEvent::LastAllPosition(_)
+                | SubscriptionEvent::FellBehind(_),
+            ) => continue,
+            Err(error) => {
+                log.discard(generation);
+                return Err(LogError::from_client(error));
+            }
+        };
+        if feed.send(next).await.is_err() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The embedded event store: EventStoreDB's gRPC protocol over durable storage

@@ -1,0 +1,1 @@
+//! Delivery to gateway to append: retries, dead letters

@@ -1,0 +1,1 @@
+//! Subscription to rows to query

@@ -1,0 +1,1 @@
+//! Given/when/then, a running system on free ports, a database per test, a fault proxy
