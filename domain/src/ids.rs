@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn streams_of_others_are_not_orders() {
-        for name in ["$$order-00000000-0000-0000-0000-000000000007", "order-7", "orders", "order-"] {
+        for name in ["$$order-00000000-0000-0000-0000-000000000007", "order-7", "orders", "order-"]
+        {
             assert_eq!(OrderId::from_stream(name), None, "{name}");
         }
     }

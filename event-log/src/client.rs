@@ -104,10 +104,7 @@ impl EventLog {
     /// Makes a call, and makes it again with a new client while the store cannot be reached, until
     /// [`CALL_TIMEOUT`]. For calls that may be repeated, which all of ours may: appended events
     /// have ids that the store recognises.
-    pub(crate) async fn call<T, F>(
-        &self,
-        operation: impl Fn(Client) -> F,
-    ) -> Result<T, LogError>
+    pub(crate) async fn call<T, F>(&self, operation: impl Fn(Client) -> F) -> Result<T, LogError>
     where
         F: Future<Output = eventstore::Result<T>>,
     {

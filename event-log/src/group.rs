@@ -217,8 +217,8 @@ async fn pump(
     let (client, generation) = log.client()?;
     let served = async {
         ensure(&client, settings).await?;
-        let options = SubscribeToPersistentSubscriptionOptions::default()
-            .buffer_size(settings.buffer_size);
+        let options =
+            SubscribeToPersistentSubscriptionOptions::default().buffer_size(settings.buffer_size);
         let mut subscription = client
             .subscribe_to_persistent_subscription_to_all(settings.name.as_str(), &options)
             .await?;
@@ -240,10 +240,7 @@ async fn ensure(client: &Client, settings: &GroupSettings) -> eventstore::Result
         .checkpoint_after(CHECKPOINT_AFTER)
         .checkpoint_lower_bound(1)
         .checkpoint_upper_bound(CHECKPOINT_UPPER_BOUND);
-    match client
-        .create_persistent_subscription_to_all(settings.name.as_str(), &options)
-        .await
-    {
+    match client.create_persistent_subscription_to_all(settings.name.as_str(), &options).await {
         Ok(()) | Err(eventstore::Error::ResourceAlreadyExists) => Ok(()),
         Err(error) => Err(error),
     }

@@ -51,8 +51,7 @@ impl EventLog {
     /// # Errors
     /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn history(&self, order_id: OrderId) -> Result<Vec<LoggedEvent>, LogError> {
-        let options =
-            ReadStreamOptions::default().forwards().position(StreamPosition::Start);
+        let options = ReadStreamOptions::default().forwards().position(StreamPosition::Start);
         self.call(async |client| {
             let mut events = client.read_stream(order_id.stream(), &options).await?;
             let mut history = Vec::new();
@@ -106,21 +105,20 @@ impl EventLog {
                 client.append_to_stream(order_id.stream(), &options, proposed.clone()).await
             })
             .await;
-        match appended {
+        let refused = match appended {
             // The client's name for it is historic: it is the revision of the last event.
-            Ok(written) => Ok(written.next_expected_version),
-            Err(LogError::Refused(error)) => Err(match *error {
-                eventstore::Error::WrongExpectedVersion { current, .. } => LogError::Conflict {
-                    stream: order_id.stream(),
-                    current: match current {
-                        CurrentRevision::Current(revision) => Some(revision),
-                        CurrentRevision::NoStream => None,
-                    },
-                },
-                other => LogError::Refused(Box::new(other)),
-            }),
-            Err(error) => Err(error),
+            Ok(written) => return Ok(written.next_expected_version),
+            Err(LogError::Refused(refused)) => refused,
+            Err(error) => return Err(error),
+        };
+        if let eventstore::Error::WrongExpectedVersion { current, .. } = &*refused {
+            let current = match current {
+                CurrentRevision::Current(revision) => Some(*revision),
+                CurrentRevision::NoStream => None,
+            };
+            return Err(LogError::Conflict { stream: order_id.stream(), current });
         }
+        Err(LogError::Refused(refused))
     }
 
     fn proposed(
@@ -160,8 +158,7 @@ impl LoggedEvent {
     /// [`LogError::Undecodable`] if this release cannot read it.
     pub fn decode(&self) -> Result<Recorded, LogError> {
         // Metadata that is not ours says nothing about the event: it is read as the oldest.
-        let metadata: ReadingMetadata =
-            serde_json::from_slice(&self.metadata).unwrap_or_default();
+        let metadata: ReadingMetadata = serde_json::from_slice(&self.metadata).unwrap_or_default();
         let version = metadata.schema_version.unwrap_or(OLDEST_SCHEMA);
         let event = decode(&self.event_type, version, &self.data).map_err(|source| {
             LogError::Undecodable {

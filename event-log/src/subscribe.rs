@@ -144,8 +144,7 @@ async fn pump(
                 let event = event.get_original_event();
                 *after = Some(event.position.into());
                 // Another tool's stream may begin like an order's; it is none.
-                LoggedEvent::new(event)
-                    .map_or(Feed::Checkpoint(event.position.into()), Feed::Event)
+                LoggedEvent::new(event).map_or(Feed::Checkpoint(event.position.into()), Feed::Event)
             }
             Ok(SubscriptionEvent::Checkpoint(position)) => {
                 // The end of the log, for a store that has nothing to report.

@@ -2,3 +2,11 @@
 //! problem bodies.
 
 pub mod clock;
+pub mod config;
+pub mod error;
+pub mod extract;
+pub mod health;
+pub mod http;
+pub mod lifecycle;
+pub mod problem;
+pub mod telemetry;

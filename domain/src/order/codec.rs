@@ -41,7 +41,9 @@ pub struct Encoded {
 pub enum DecodeError {
     #[error("unknown event type `{0}`")]
     UnknownType(String),
-    #[error("event type `{event_type}` has schema version {version}, which this release cannot read")]
+    #[error(
+        "event type `{event_type}` has schema version {version}, which this release cannot read"
+    )]
     UnknownVersion { event_type: String, version: u32 },
     #[error("event type `{event_type}` has an unreadable body")]
     Body {

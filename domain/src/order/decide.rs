@@ -32,7 +32,9 @@ pub fn decide(state: Option<&Order>, command: OrderCommand) -> Result<Vec<OrderE
         (Some(order), C::RecordFulfilled(command)) => record_fulfilled(order, command),
         (Some(order), C::RecordFailed(command)) => record_failed(order, command),
         (Some(order), C::RecordDeliveryFailed(command)) => record_delivery_failed(order, command),
-        (Some(order), C::RecordDeliveryStarted(command)) => record_delivery_started(order, &command),
+        (Some(order), C::RecordDeliveryStarted(command)) => {
+            record_delivery_started(order, &command)
+        }
         (Some(order), C::Redrive(command)) => redrive(order, command),
 
         (

@@ -161,7 +161,7 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
 }
 
 /// What a history, or the beginning of one, amounts to; `None` if nothing happened.
-pub fn fold(history: impl IntoIterator<Item = &Recorded>) -> Option<Order> {
+pub fn fold<'a>(history: impl IntoIterator<Item = &'a Recorded>) -> Option<Order> {
     history.into_iter().fold(None, |state, recorded| Some(evolve(state, recorded)))
 }
 

@@ -1,0 +1,5 @@
+//! Commands about orders, one file each.
+
+mod idempotency;
+pub(crate) mod place;
+mod request;

@@ -1,0 +1,75 @@
+//! `Idempotency-Key`: the event store is the idempotency store.
+//!
+//! The order's id derives from the key, and the append expects no stream: whoever comes second
+//! finds the first one's events, whatever crashed in between. The fingerprint of the first body,
+//! kept with its first event, tells a repetition from another order under the same key.
+
+use axum::http::{HeaderMap, StatusCode};
+use domain::ids::OrderId;
+use serde_json::{Value, json};
+use service_kit::problem::Problem;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::request::OrderRequest;
+
+const HEADER: &str = "idempotency-key";
+/// The longest key, in characters.
+const MAX_KEY_CHARS: usize = 255;
+/// What ids of orders with a key derive from, together with the key. Fixed for ever: another
+/// number would make every repetition a new order.
+const ANONYMOUS_PRINCIPAL: Uuid = Uuid::from_u128(0x6d1c_97a2_3b0e_5c44_9f5b_8f0e_2a71_d0c5);
+
+/// The order that a key stands for, if the request has one.
+pub(super) fn order_id(headers: &HeaderMap) -> Result<Option<OrderId>, Problem> {
+    let Some(value) = headers.get(HEADER) else { return Ok(None) };
+    let key = value.to_str().ok().map(str::trim).map(unquoted).filter(|key| is_valid(key));
+    match key {
+        Some(key) => Ok(Some(OrderId(Uuid::new_v5(&ANONYMOUS_PRINCIPAL, key.as_bytes())))),
+        None => Err(Problem::edge(StatusCode::BAD_REQUEST, "Invalid Idempotency-Key")),
+    }
+}
+
+/// Both forms are in use: the draft standard's quoted string, and the bare one.
+fn unquoted(key: &str) -> &str {
+    key.strip_prefix('"').and_then(|it| it.strip_suffix('"')).unwrap_or(key)
+}
+
+fn is_valid(key: &str) -> bool {
+    (1..=MAX_KEY_CHARS).contains(&key.len()) && key.bytes().all(|it| (b' '..=b'~').contains(&it))
+}
+
+/// SHA-256 of the body in one canonical form, in hexadecimal: spelling and members that are not
+/// known make no difference.
+pub(super) fn fingerprint(request: &OrderRequest) -> String {
+    let items: Vec<Value> =
+        request.items.iter().map(|item| json!([item.product_id, item.quantity])).collect();
+    let canonical = json!([request.customer_id, items]).to_string();
+    format!("{:x}", Sha256::digest(canonical.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_key(key: &str) -> Result<Option<OrderId>, Problem> {
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER, key.parse().unwrap());
+        order_id(&headers)
+    }
+
+    #[test]
+    fn quoted_and_bare_key_are_one_order() {
+        assert_eq!(with_key("\"k-1\"").unwrap(), with_key("k-1").unwrap());
+        assert_ne!(with_key("k-2").unwrap(), with_key("k-1").unwrap());
+        assert_eq!(order_id(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn keys_out_of_bounds_are_refused() {
+        assert!(with_key(&"k".repeat(255)).is_ok());
+        for key in ["", "\"\"", &"k".repeat(256), "k\t1"] {
+            assert!(with_key(key).is_err(), "{key}");
+        }
+    }
+}

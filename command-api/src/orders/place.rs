@@ -1,0 +1,165 @@
+//! `POST /order`, `POST /v1/orders`: take an order.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::header::{ETAG, HeaderMap, HeaderValue, LOCATION};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use domain::ids::{CommandId, OrderId};
+use domain::order::{OrderCommand, OrderEvent, PlaceOrder, decide};
+use event_log::{Cause, EventLog, Expected, LogError};
+use serde_json::{Value, json};
+use service_kit::extract::JsonBody;
+use service_kit::http::RequestId;
+use service_kit::problem::Problem;
+
+use super::idempotency;
+use super::request::OrderRequest;
+use crate::CommandApi;
+
+/// Who places orders, as the audit names them, while nobody has to say who they are.
+const ACTOR: &str = "customer";
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Answers only after the order is durable, accepted or not.
+#[tracing::instrument(name = "http.place_order", skip_all, fields(request.id = %request_id.0))]
+pub(crate) async fn place(
+    State(api): State<CommandApi>,
+    Extension(request_id): Extension<RequestId>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Value>,
+) -> Result<Response, Problem> {
+    let request = OrderRequest::from_json(body)?;
+    let log = api.log.as_ref().ok_or_else(|| Problem::unavailable("Event store not configured"))?;
+    let keyed = idempotency::order_id(&headers)?;
+    let order_id = keyed.unwrap_or_else(|| OrderId(api.clock.new_id()));
+    let cause = cause(request_id, &headers, &request, api.clock.now());
+
+    let command = PlaceOrder {
+        order_id,
+        customer_id: request.customer_id,
+        items: request.items,
+        at: cause.at,
+    };
+    // Nothing is known of the order yet, so no rule can refuse it; see `decide`.
+    let events = decide(None, OrderCommand::Place(command)).map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "New order refused");
+        Problem::internal()
+    })?;
+    match log.append(order_id, Expected::NoStream, &events, &cause).await {
+        Ok(revision) => Ok(answer(&api, order_id, &events, revision)),
+        Err(LogError::Conflict { .. }) if keyed.is_some() => {
+            replay(&api, log, order_id, cause.request_fingerprint.as_deref()).await
+        }
+        Err(error) => Err(refusal(&error)),
+    }
+}
+
+fn cause(
+    request_id: RequestId,
+    headers: &HeaderMap,
+    request: &OrderRequest,
+    at: jiff::Timestamp,
+) -> Cause {
+    let traceparent = headers.get("traceparent").and_then(|it| it.to_str().ok());
+    Cause {
+        command_id: CommandId::of_request(request_id.0),
+        correlation_id: request_id.0,
+        causation_id: request_id.0,
+        actor: ACTOR.to_owned(),
+        request_id: Some(request_id.0.to_string()),
+        traceparent: traceparent.filter(|it| is_traceparent(it)).map(str::to_owned),
+        request_fingerprint: Some(idempotency::fingerprint(request)),
+        at,
+    }
+}
+
+/// W3C trace context, version 00: 2, 32, 16 and 2 hexadecimal digits between dashes.
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<_> = text.split('-').collect();
+    parts.iter().map(|it| it.len()).eq([2, 32, 16, 2])
+        && parts.iter().all(|it| it.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
+/// The answer to a new order whose stream begins with these events.
+fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: u64) -> Response {
+    let failure = events.iter().find_map(|event| match event {
+        OrderEvent::Failed(failed) => Some(failed),
+        OrderEvent::Received(_)
+        | OrderEvent::Validated(_)
+        | OrderEvent::Stored(_)
+        | OrderEvent::Queued(_)
+        | OrderEvent::Fulfilled(_)
+        | OrderEvent::DeliveryFailed(_)
+        | OrderEvent::DeliveryStarted(_) => None,
+    });
+    if let Some(failed) = failure {
+        tracing::info!(order.id = %order_id, code = failed.code, "Order broke a business rule");
+        return Problem::application(StatusCode::UNPROCESSABLE_ENTITY, failed.reason.clone())
+            .with("order_id", order_id.to_string())
+            .with("status", "FAILED")
+            .into_response();
+    }
+    tracing::info!(order.id = %order_id, "Order accepted");
+    let body = json!({
+        "message": "Order received and processing started",
+        "order_id": order_id,
+        "status": "processing",
+        "execution_arn":
+            format!("arn:dofs:orders:{}:execution/{}", api.environment, order_id.stream()),
+    });
+    let mut headers = HeaderMap::new();
+    // A UUID and a number are valid in a header.
+    headers
+        .extend(HeaderValue::from_str(&format!("/v1/orders/{order_id}")).map(|it| (LOCATION, it)));
+    headers.extend(HeaderValue::from_str(&format!("\"{revision}\"")).map(|it| (ETAG, it)));
+    (api.accepted_status, headers, axum::Json(body)).into_response()
+}
+
+/// The answer to a request whose key is taken: the first one's again, if it asked for the same.
+async fn replay(
+    api: &CommandApi,
+    log: &EventLog,
+    order_id: OrderId,
+    fingerprint: Option<&str>,
+) -> Result<Response, Problem> {
+    let history = log.history(order_id).await.map_err(|error| refusal(&error))?;
+    let first = history.first().and_then(event_log::LoggedEvent::metadata);
+    let first_fingerprint = first.and_then(|it| it.request_fingerprint);
+    if first_fingerprint.as_deref() != fingerprint {
+        return Err(Problem::application(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Idempotency-Key was used with another body",
+        ));
+    }
+    // What the first append held, and not what came after.
+    let placed = history
+        .iter()
+        .take_while(|it| it.metadata().is_some_and(|it| it.causation_id == it.correlation_id))
+        .map(|it| it.decode().map(|recorded| recorded.event))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| refusal(&error))?;
+    let revision = u64::try_from(placed.len()).unwrap_or(u64::MAX).saturating_sub(1);
+    let mut response = answer(api, order_id, &placed, revision);
+    response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}
+
+/// What a client is told of a failed append.
+fn refusal(error: &LogError) -> Problem {
+    let source = error as &dyn std::error::Error;
+    match error {
+        LogError::Unavailable(_) => {
+            tracing::warn!(error = source, "Order not accepted");
+            Problem::unavailable("Event store unavailable")
+        }
+        LogError::Address { .. }
+        | LogError::Conflict { .. }
+        | LogError::Refused(_)
+        | LogError::Undecodable { .. }
+        | LogError::Encode(_) => {
+            tracing::error!(error = source, "Order not accepted");
+            Problem::internal()
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a delivery's outcome means: what is recorded, and what the store is answered.
+//!
+//! Pure: everything that decides is an argument.
+
+use std::time::Duration;
+
+use domain::order::{
+    FailureClass, OrderCommand, RecordDeliveryFailed, RecordFailed, RecordFulfilled, Stage,
+};
+use jiff::Timestamp;
+
+use crate::gateway::{GatewayError, Outcome};
+
+/// The code of a dead letter whose retries ran out.
+const RETRIES_EXHAUSTED: &str = "retries_exhausted";
+
+/// What the store is answered for one delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Done, or found done already.
+    Ack,
+    /// Could work later: ask for it again after a wait. The store would not wait by itself.
+    Retry { after: Duration, reason: String },
+    /// Set aside for a person; the reason says why.
+    Park { reason: String },
+}
+
+/// Which delivery the outcome is of, and what its limits are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Circumstances {
+    pub(crate) attempt: u32,
+    /// The number of the delivery within the attempt, from 1.
+    pub(crate) delivery: u32,
+    /// Deliveries after the first, before the order is dead-lettered.
+    pub(crate) max_retries: u32,
+    /// How long to wait if it is retried.
+    pub(crate) wait: Duration,
+    pub(crate) at: Timestamp,
+}
+
+/// What to record first, and what to answer once it is durable.
+pub(crate) fn verdict(
+    outcome: Result<Outcome, GatewayError>,
+    circumstances: Circumstances,
+) -> (OrderCommand, Verdict) {
+    let Circumstances { attempt, delivery, max_retries, wait, at } = circumstances;
+    match outcome {
+        Ok(Outcome::Fulfilled { reference }) => {
+            let fulfilled = RecordFulfilled { attempt, deliveries: delivery, reference, at };
+            (OrderCommand::RecordFulfilled(fulfilled), Verdict::Ack)
+        }
+        Ok(Outcome::Refused { code, reason }) => {
+            let stage = Stage::Fulfillment;
+            let refused = RecordFailed { attempt, deliveries: delivery, stage, code, reason, at };
+            (OrderCommand::RecordFailed(refused), Verdict::Ack)
+        }
+        Err(GatewayError { class: class @ FailureClass::Transient, error })
+            if delivery <= max_retries =>
+        {
+            let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            let reason = error.clone();
+            let failed = RecordDeliveryFailed { attempt, delivery, class, error, retry_in_ms };
+            let verdict = Verdict::Retry { after: wait, reason };
+            (OrderCommand::RecordDeliveryFailed(failed), verdict)
+        }
+        Err(GatewayError { class: FailureClass::Transient, error }) => {
+            let reason = format!("gave up after {delivery} deliveries, the last of which: {error}");
+            dead_letter(circumstances, RETRIES_EXHAUSTED, reason)
+        }
+        Err(GatewayError { class: class @ FailureClass::Permanent, error }) => {
+            dead_letter(circumstances, class.as_str(), error)
+        }
+        Err(GatewayError { class: class @ FailureClass::Poison, error }) => {
+            dead_letter(circumstances, class.as_str(), error)
+        }
+    }
+}
+
+/// Our record of a dead letter comes first; the parked message is the operator's handle on it.
+fn dead_letter(
+    circumstances: Circumstances,
+    code: &str,
+    reason: String,
+) -> (OrderCommand, Verdict) {
+    let verdict = Verdict::Park { reason: format!("{code}: {reason}") };
+    let failed = RecordFailed {
+        attempt: circumstances.attempt,
+        deliveries: circumstances.delivery,
+        stage: Stage::DeadLetter,
+        code: code.to_owned(),
+        reason,
+        at: circumstances.at,
+    };
+    (OrderCommand::RecordFailed(failed), verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Duration = Duration::from_millis(250);
+
+    fn verdict_of(
+        outcome: Result<Outcome, GatewayError>,
+        delivery: u32,
+    ) -> (OrderCommand, Verdict) {
+        let at = Timestamp::UNIX_EPOCH;
+        verdict(outcome, Circumstances { attempt: 1, delivery, max_retries: 3, wait: WAIT, at })
+    }
+
+    fn failed(class: FailureClass) -> Result<Outcome, GatewayError> {
+        Err(GatewayError { class, error: "no answer".to_owned() })
+    }
+
+    fn stage_and_code(command: OrderCommand) -> Option<(Stage, String)> {
+        if let OrderCommand::RecordFailed(it) = command { Some((it.stage, it.code)) } else { None }
+    }
+
+    #[test]
+    fn answer_of_the_gateway_is_final() {
+        let fulfilled = Outcome::Fulfilled { reference: "r-1".to_owned() };
+        let (command, verdict) = verdict_of(Ok(fulfilled), 2);
+        assert!(matches!(command, OrderCommand::RecordFulfilled(it) if it.deliveries == 2));
+        assert_eq!(verdict, Verdict::Ack);
+
+        let refused = Outcome::Refused { code: "refused".to_owned(), reason: String::new() };
+        let (command, verdict) = verdict_of(Ok(refused), 1);
+        assert_eq!(stage_and_code(command), Some((Stage::Fulfillment, "refused".to_owned())));
+        assert_eq!(verdict, Verdict::Ack);
+    }
+
+    #[test]
+    fn transient_failure_is_retried_three_times_and_then_dead_lettered() {
+        for delivery in 1..=3 {
+            let (command, verdict) = verdict_of(failed(FailureClass::Transient), delivery);
+            let recorded = matches!(
+                command,
+                OrderCommand::RecordDeliveryFailed(it)
+                    if it.delivery == delivery && it.retry_in_ms == 250
+            );
+            assert!(recorded);
+            assert_eq!(verdict, Verdict::Retry { after: WAIT, reason: "no answer".to_owned() });
+        }
+        let (command, verdict) = verdict_of(failed(FailureClass::Transient), 4);
+        let expected = (Stage::DeadLetter, RETRIES_EXHAUSTED.to_owned());
+        assert_eq!(stage_and_code(command), Some(expected));
+        assert!(matches!(verdict, Verdict::Park { reason } if reason.contains("no answer")));
+    }
+
+    #[test]
+    fn what_cannot_work_later_is_dead_lettered_at_once() {
+        for class in [FailureClass::Permanent, FailureClass::Poison] {
+            let (command, verdict) = verdict_of(failed(class), 1);
+            let expected = (Stage::DeadLetter, class.as_str().to_owned());
+            assert_eq!(stage_and_code(command), Some(expected));
+            assert!(matches!(verdict, Verdict::Park { .. }));
+        }
+    }
+}

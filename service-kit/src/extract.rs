@@ -1,0 +1,67 @@
+//! Extractors that refuse in our words: axum's own plain-text rejections never reach a client.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+
+/// A JSON body. A missing content type, or the one that `curl -d` sends, is read as JSON too.
+pub struct JsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let body = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| Problem::of_status(rejection.status()))?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            tracing::debug!(%error, "Body refused");
+            Problem::invalid_body()
+        })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(CONTENT_TYPE) else { return true };
+    let media_type = content_type.to_str().unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    ["", "application/json", "application/x-www-form-urlencoded"]
+        .iter()
+        .any(|known| media_type.eq_ignore_ascii_case(known))
+}
+
+/// The parameters of a path.
+pub struct PathParameters<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathParameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(parameters) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::invalid_parameters())?;
+        Ok(Self(parameters))
+    }
+}
+
+/// The parameters of a query.
+pub struct QueryParameters<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(parameters) = Query::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::invalid_parameters())?;
+        Ok(Self(parameters))
+    }
+}

@@ -1,0 +1,72 @@
+//! `/livez` and `/readyz`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+
+use crate::extract::QueryParameters;
+
+/// How long a check may take before the thing checked counts as down.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Checking = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// One thing that must work before work is sent here.
+#[derive(Clone)]
+pub struct Check {
+    name: &'static str,
+    run: Arc<dyn Fn() -> Checking + Send + Sync>,
+}
+
+impl Check {
+    /// A check that runs `run` each time readiness is asked for. Its error is for an operator.
+    pub fn new<F>(name: &'static str, run: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        Self { name, run: Arc::new(move || Box::pin(run())) }
+    }
+}
+
+#[derive(Deserialize)]
+struct Verbosity {
+    verbose: Option<String>,
+}
+
+/// The health routes. Liveness asks nothing but whether the process answers.
+pub fn routes(checks: Vec<Check>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/readyz", get(readyz))
+        .with_state(Arc::new(checks))
+}
+
+async fn readyz(
+    State(checks): State<Arc<Vec<Check>>>,
+    QueryParameters(verbosity): QueryParameters<Verbosity>,
+) -> Response {
+    let mut results = Map::new();
+    let mut ready = true;
+    for check in checks.iter() {
+        let outcome = timeout(CHECK_TIMEOUT, (check.run)()).await;
+        let outcome = outcome.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        ready &= outcome.is_ok();
+        let shown = outcome.map_or_else(Value::String, |()| Value::String("ok".to_owned()));
+        results.insert(check.name.to_owned(), shown);
+    }
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut body = json!({"status": if ready { "ok" } else { "unavailable" }});
+    if verbosity.verbose.is_some() || !ready {
+        body["checks"] = Value::Object(results);
+    }
+    (status, Json(body)).into_response()
+}
