@@ -1,1 +1,3 @@
-//! Given/when/then, a running system on free ports, a database per test, a fault proxy
+//! What tests of the workspace share: given/when/then for the order's rules.
+
+pub mod spec;

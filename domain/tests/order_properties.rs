@@ -1,0 +1,180 @@
+//! What holds for every history that the rules allow.
+
+use domain::ids::OrderId;
+use domain::order::{
+    FailureClass, Item, OrderCommand, OrderEvent, PlaceOrder, RecordDeliveryFailed,
+    RecordDeliveryStarted, RecordFailed, RecordFulfilled, Redrive, Stage, Status, changes, decide,
+    decode, encode, evolve, fields, fold,
+};
+use proptest::prelude::*;
+use testkit::spec::{at, recorded};
+use uuid::Uuid;
+
+const ORDER: OrderId = OrderId(Uuid::from_u128(1));
+
+fn any_item() -> impl Strategy<Value = Item> {
+    ("\\PC{0,8}", 1..60_u64).prop_map(|(product_id, quantity)| Item { product_id, quantity })
+}
+
+fn any_command() -> impl Strategy<Value = OrderCommand> {
+    let attempt = 0..4_u32;
+    let delivery = 1..6_u32;
+    prop_oneof![
+        ("\\PC{0,6}", prop::collection::vec(any_item(), 0..4)).prop_map(|(customer_id, items)| {
+            OrderCommand::Place(PlaceOrder { order_id: ORDER, customer_id, items, at: at(0) })
+        }),
+        (attempt.clone(), delivery.clone()).prop_map(|(attempt, deliveries)| {
+            let reference = "r".to_owned();
+            OrderCommand::RecordFulfilled(RecordFulfilled {
+                attempt,
+                deliveries,
+                reference,
+                at: at(1),
+            })
+        }),
+        (attempt.clone(), delivery.clone(), prop::sample::select(vec![
+            Stage::Fulfillment,
+            Stage::DeadLetter,
+        ]))
+        .prop_map(|(attempt, deliveries, stage)| {
+            OrderCommand::RecordFailed(RecordFailed {
+                attempt,
+                deliveries,
+                stage,
+                code: "c".to_owned(),
+                reason: "\u{1f4a5} \" \\".to_owned(),
+                at: at(2),
+            })
+        }),
+        (attempt.clone(), delivery.clone(), any::<u64>()).prop_map(
+            |(attempt, delivery, retry_in_ms)| {
+                OrderCommand::RecordDeliveryFailed(RecordDeliveryFailed {
+                    attempt,
+                    delivery,
+                    class: FailureClass::Transient,
+                    error: "e".to_owned(),
+                    retry_in_ms,
+                })
+            }
+        ),
+        (attempt, delivery).prop_map(|(attempt, delivery)| {
+            OrderCommand::RecordDeliveryStarted(RecordDeliveryStarted { attempt, delivery })
+        }),
+        "\\PC{0,8}".prop_map(|reason| OrderCommand::Redrive(Redrive { reason })),
+    ]
+}
+
+/// Whatever is asked, in whatever order.
+fn any_history() -> impl Strategy<Value = Vec<OrderEvent>> {
+    prop::collection::vec(any_command(), 0..40).prop_map(|commands| {
+        let mut history = Vec::new();
+        for command in commands {
+            let state = fold(&recorded(history.clone()));
+            history.extend(decide(state.as_ref(), command).unwrap_or_default());
+        }
+        history
+    })
+}
+
+fn is_end(event: &OrderEvent) -> bool {
+    matches!(event, OrderEvent::Fulfilled(_) | OrderEvent::Failed(_))
+}
+
+proptest! {
+    #[test]
+    fn order_is_fulfilled_at_most_once_and_nothing_follows(history in any_history()) {
+        let fulfilled = history.iter().position(|it| matches!(it, OrderEvent::Fulfilled(_)));
+        if let Some(index) = fulfilled {
+            prop_assert_eq!(index, history.len() - 1);
+        }
+    }
+
+    #[test]
+    fn nothing_follows_an_end_but_a_redrive(history in any_history()) {
+        for pair in history.windows(2) {
+            if is_end(&pair[0]) {
+                prop_assert!(matches!(pair[1], OrderEvent::Queued(_)), "{pair:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_attempt_is_one_more_and_ends_at_most_once(history in any_history()) {
+        let mut attempt = 0;
+        let mut n_ends = 0;
+        for event in &history {
+            if let OrderEvent::Queued(queued) = event {
+                prop_assert_eq!(queued.attempt, attempt + 1);
+                (attempt, n_ends) = (queued.attempt, 0);
+            } else if is_end(event) {
+                n_ends += 1;
+            }
+            prop_assert!(n_ends <= 1, "{history:?}");
+        }
+    }
+
+    #[test]
+    fn asking_twice_adds_nothing(mut history in any_history(), command in any_command()) {
+        let state = fold(&recorded(history.clone()));
+        history.extend(decide(state.as_ref(), command.clone()).unwrap_or_default());
+        let state = fold(&recorded(history));
+        let again = decide(state.as_ref(), command).unwrap_or_default();
+        prop_assert_eq!(again, vec![]);
+    }
+
+    /// A recorded event is a fact: folding never fails, in whatever order events come.
+    #[test]
+    fn fold_of_any_prefix_of_any_shuffle_is_a_state(
+        history in any_history().prop_shuffle(),
+        length in 0..40_usize,
+    ) {
+        let prefix = recorded(history.into_iter().take(length));
+        let state = fold(&prefix);
+        prop_assert_eq!(state.is_some(), !prefix.is_empty());
+        if let (Some(order), Some(last)) = (state, prefix.last()) {
+            prop_assert_eq!(order.revision, last.revision);
+            prop_assert_eq!(order.updated_at, last.recorded_at);
+        }
+    }
+
+    #[test]
+    fn status_says_how_the_history_ends(history in any_history()) {
+        let Some(order) = fold(&recorded(history.clone())) else { return Ok(()) };
+        let expected = match history.last() {
+            Some(OrderEvent::Fulfilled(_)) => Status::Fulfilled,
+            Some(OrderEvent::Failed(_)) => Status::Failed,
+            _ => Status::Processing,
+        };
+        prop_assert_eq!(order.status, expected);
+    }
+
+    #[test]
+    fn what_is_stored_reads_back_the_same(history in any_history()) {
+        for event in history {
+            let encoded = encode(&event).unwrap();
+            let bytes = serde_json::to_vec(&encoded.data).unwrap();
+            let decoded = decode(encoded.event_type, encoded.schema_version, &bytes).unwrap();
+            prop_assert_eq!(decoded, event);
+        }
+    }
+
+    /// Applied one after the other, the changes of each event lead to the fields of the whole.
+    #[test]
+    fn changes_add_up_to_the_state(history in any_history()) {
+        let mut shown = serde_json::Map::new();
+        let mut order = None;
+        for event in recorded(history) {
+            let next = evolve(order.clone(), &event);
+            for change in changes(order.as_ref(), &next) {
+                let before = shown.insert(change.field, change.after).unwrap_or_default();
+                prop_assert_eq!(before, change.before);
+            }
+            order = Some(next);
+        }
+        if let Some(order) = order {
+            for (field, value) in fields(&order) {
+                prop_assert_eq!(shown.remove(&field).unwrap_or_default(), value, "{}", field);
+            }
+        }
+    }
+}

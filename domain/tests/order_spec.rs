@@ -1,0 +1,291 @@
+//! The rules of an order: every row of the (state, command) table.
+
+use domain::ids::OrderId;
+use domain::order::{
+    FailureClass, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item, OrderCommand,
+    OrderError, OrderEvent, OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored,
+    OrderValidated, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
+    RecordFulfilled, Redrive, Stage, Status,
+};
+use testkit::spec::{at, given};
+use uuid::Uuid;
+
+const ORDER: OrderId = OrderId(Uuid::from_u128(1));
+
+fn items(quantity: u64) -> Vec<Item> {
+    vec![Item { product_id: "prod-1".to_owned(), quantity }]
+}
+
+fn place(customer_id: &str, quantity: u64) -> OrderCommand {
+    OrderCommand::Place(PlaceOrder {
+        order_id: ORDER,
+        customer_id: customer_id.to_owned(),
+        items: items(quantity),
+        at: at(0),
+    })
+}
+
+fn received(customer_id: &str, quantity: u64) -> OrderEvent {
+    OrderEvent::Received(OrderReceived {
+        order_id: ORDER,
+        customer_id: customer_id.to_owned(),
+        items: items(quantity),
+        received_at: at(0),
+    })
+}
+
+fn queued(attempt: u32) -> OrderEvent {
+    OrderEvent::Queued(OrderQueued {
+        order_id: ORDER,
+        attempt,
+        customer_id: "cust-1".to_owned(),
+        items: items(2),
+        reason: (attempt > 1).then(|| "gateway was down".to_owned()),
+    })
+}
+
+fn placed() -> Vec<OrderEvent> {
+    vec![
+        received("cust-1", 2),
+        OrderEvent::Validated(OrderValidated {
+            order_id: ORDER,
+            total_quantity: 2,
+            rules_version: 1,
+        }),
+        OrderEvent::Stored(OrderStored { order_id: ORDER, stored_at: at(0) }),
+        queued(1),
+    ]
+}
+
+fn fulfilled(attempt: u32) -> OrderEvent {
+    OrderEvent::Fulfilled(OrderFulfilled {
+        order_id: ORDER,
+        attempt,
+        deliveries: 1,
+        reference: "r-1".to_owned(),
+        fulfilled_at: at(9),
+    })
+}
+
+fn failed(stage: Stage, attempt: u32) -> OrderEvent {
+    OrderEvent::Failed(OrderFailed {
+        order_id: ORDER,
+        stage,
+        code: "code".to_owned(),
+        reason: "reason".to_owned(),
+        attempt,
+        deliveries: 1,
+        failed_at: at(9),
+    })
+}
+
+fn delivery_failed(delivery: u32) -> OrderEvent {
+    OrderEvent::DeliveryFailed(FulfillmentDeliveryFailed {
+        order_id: ORDER,
+        attempt: 1,
+        delivery,
+        class: FailureClass::Transient,
+        error: "no answer".to_owned(),
+        retry_in_ms: 200,
+    })
+}
+
+fn delivery_started(delivery: u32) -> OrderEvent {
+    OrderEvent::DeliveryStarted(FulfillmentDeliveryStarted {
+        order_id: ORDER,
+        attempt: 1,
+        delivery,
+    })
+}
+
+fn record_fulfilled(attempt: u32) -> OrderCommand {
+    OrderCommand::RecordFulfilled(RecordFulfilled {
+        attempt,
+        deliveries: 1,
+        reference: "r-1".to_owned(),
+        at: at(9),
+    })
+}
+
+fn record_failed(attempt: u32) -> OrderCommand {
+    OrderCommand::RecordFailed(RecordFailed {
+        attempt,
+        deliveries: 1,
+        stage: Stage::Fulfillment,
+        code: "code".to_owned(),
+        reason: "reason".to_owned(),
+        at: at(9),
+    })
+}
+
+fn record_delivery_failed(delivery: u32) -> OrderCommand {
+    OrderCommand::RecordDeliveryFailed(RecordDeliveryFailed {
+        attempt: 1,
+        delivery,
+        class: FailureClass::Transient,
+        error: "no answer".to_owned(),
+        retry_in_ms: 200,
+    })
+}
+
+fn record_delivery_started(delivery: u32) -> OrderCommand {
+    OrderCommand::RecordDeliveryStarted(RecordDeliveryStarted { attempt: 1, delivery })
+}
+
+fn redrive() -> OrderCommand {
+    OrderCommand::Redrive(Redrive { reason: "gateway was down".to_owned() })
+}
+
+fn processing_commands() -> [OrderCommand; 4] {
+    [record_fulfilled(1), record_failed(1), record_delivery_failed(1), record_delivery_started(2)]
+}
+
+fn after(event: OrderEvent) -> Vec<OrderEvent> {
+    placed().into_iter().chain([event]).collect()
+}
+
+#[test]
+fn new_order_that_obeys_the_rules_is_queued() {
+    given([]).when(place("cust-1", 2)).then(placed());
+}
+
+#[test]
+fn new_order_of_a_customer_with_a_short_id_goes_on_record_as_failed() {
+    let failed = OrderEvent::Failed(OrderFailed {
+        order_id: ORDER,
+        stage: Stage::Validation,
+        code: "invalid_customer_id".to_owned(),
+        reason: "Invalid customer_id format".to_owned(),
+        attempt: 0,
+        deliveries: 0,
+        failed_at: at(0),
+    });
+    given([]).when(place("ab", 2)).then([received("ab", 2), failed]);
+}
+
+#[test]
+fn new_order_of_more_than_a_hundred_goes_on_record_as_failed() {
+    let failed = OrderEvent::Failed(OrderFailed {
+        order_id: ORDER,
+        stage: Stage::Validation,
+        code: "total_quantity_exceeded".to_owned(),
+        reason: "Order total quantity cannot exceed 100 items".to_owned(),
+        attempt: 0,
+        deliveries: 0,
+        failed_at: at(0),
+    });
+    given([]).when(place("cust-1", 101)).then([received("cust-1", 101), failed]);
+}
+
+#[test]
+fn customer_id_is_looked_at_before_the_quantity() {
+    let outcome = domain::order::decide(None, place("ab", 101)).unwrap();
+    let Some(OrderEvent::Failed(failed)) = outcome.last() else { panic!("{outcome:?}") };
+    assert_eq!(failed.code, "invalid_customer_id");
+}
+
+#[test]
+fn order_of_exactly_a_hundred_and_id_of_exactly_three_characters_are_accepted() {
+    let outcome = domain::order::decide(None, place("äbc", 100)).unwrap();
+    assert_eq!(outcome.len(), 4, "{outcome:?}");
+}
+
+#[test]
+fn order_is_placed_once() {
+    let ends = [queued(1), fulfilled(1), failed(Stage::DeadLetter, 1)];
+    for end in ends {
+        given(after(end)).when(place("cust-1", 2)).then_refused(OrderError::AlreadyPlaced);
+    }
+}
+
+#[test]
+fn nothing_but_placing_can_be_done_to_an_order_that_is_not_there() {
+    for command in processing_commands().into_iter().chain([redrive()]) {
+        given([]).when(command).then_refused(OrderError::NotPlaced);
+    }
+}
+
+#[test]
+fn processing_order_is_fulfilled() {
+    given(placed()).when(record_fulfilled(1)).then([fulfilled(1)]);
+}
+
+#[test]
+fn processing_order_fails() {
+    given(placed()).when(record_failed(1)).then([failed(Stage::Fulfillment, 1)]);
+}
+
+#[test]
+fn outcome_recorded_twice_adds_nothing() {
+    given(after(fulfilled(1))).when(record_fulfilled(1)).then_nothing();
+    given(after(failed(Stage::Fulfillment, 1))).when(record_failed(1)).then_nothing();
+}
+
+#[test]
+fn attempt_that_ended_does_not_end_otherwise() {
+    let ended = |status| OrderError::AttemptEnded { attempt: 1, status };
+    given(after(fulfilled(1))).when(record_failed(1)).then_refused(ended(Status::Fulfilled));
+    given(after(failed(Stage::Fulfillment, 1)))
+        .when(record_fulfilled(1))
+        .then_refused(ended(Status::Failed));
+}
+
+#[test]
+fn outcome_of_another_attempt_is_refused() {
+    let other = |asked, current| OrderError::OtherAttempt { asked, current };
+    let redriven = after(failed(Stage::DeadLetter, 1)).into_iter().chain([queued(2)]);
+    for command in processing_commands() {
+        given(redriven.clone()).when(command).then_refused(other(1, 2));
+    }
+    given(placed()).when(record_fulfilled(2)).then_refused(other(2, 1));
+}
+
+#[test]
+fn failed_delivery_is_recorded_once() {
+    given(placed()).when(record_delivery_failed(1)).then([delivery_failed(1)]);
+    given(after(delivery_failed(1))).when(record_delivery_failed(1)).then_nothing();
+    given(after(delivery_started(2))).when(record_delivery_failed(2)).then([delivery_failed(2)]);
+}
+
+#[test]
+fn started_delivery_is_recorded_once() {
+    given(placed()).when(record_delivery_started(2)).then([delivery_started(2)]);
+    given(after(delivery_started(2))).when(record_delivery_started(2)).then_nothing();
+    given(after(delivery_failed(2))).when(record_delivery_started(2)).then_nothing();
+}
+
+#[test]
+fn delivery_after_the_end_is_refused() {
+    let ends = [
+        (fulfilled(1), Status::Fulfilled),
+        (failed(Stage::DeadLetter, 1), Status::Failed),
+    ];
+    for (end, status) in ends {
+        for command in [record_delivery_failed(2), record_delivery_started(2)] {
+            let expected = OrderError::AttemptEnded { attempt: 1, status };
+            given(after(end.clone())).when(command).then_refused(expected);
+        }
+    }
+}
+
+#[test]
+fn failed_order_is_redriven_as_the_next_attempt() {
+    for stage in [Stage::Fulfillment, Stage::DeadLetter] {
+        given(after(failed(stage, 1))).when(redrive()).then([queued(2)]);
+    }
+}
+
+#[test]
+fn order_that_broke_a_business_rule_is_not_redriven() {
+    given([received("ab", 2), failed(Stage::Validation, 0)])
+        .when(redrive())
+        .then_refused(OrderError::FailedValidation { code: "code".to_owned() });
+}
+
+#[test]
+fn order_that_is_not_failed_is_not_redriven() {
+    given(placed()).when(redrive()).then_refused(OrderError::NotFailed(Status::Processing));
+    given(after(fulfilled(1)))
+        .when(redrive())
+        .then_refused(OrderError::NotFailed(Status::Fulfilled));
+}
