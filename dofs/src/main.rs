@@ -1,1 +1,29 @@
-fn main() {}
+//! The one binary: reads settings, builds what each role needs, runs it, waits.
+
+mod cli;
+mod client;
+mod command;
+mod error;
+mod output;
+mod process;
+mod settings;
+mod stress;
+mod system;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use crate::cli::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    process::init_telemetry(cli.command.is_quiet());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&error::CliError::Runtime(error)),
+    };
+    match runtime.block_on(command::run(cli)) {
+        Ok(code) => code,
+        Err(error) => output::fail(&error),
+    }
+}

@@ -1,0 +1,224 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
+
+/// Distributed order fulfillment on an event store: takes orders, fulfils them, shows them, and
+/// can tell the whole history of each
+#[derive(Debug, Parser)]
+#[command(name = "dofs", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+/// What every command accepts.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Do not ask before something is destroyed
+    #[arg(long, global = true)]
+    pub(crate) yes: bool,
+    /// Print results only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// HTTP API to talk to, e.g. `http://127.0.0.1:8080` [default: where `api.listen` says]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in this process, over an embedded event store and read model
+    Dev(Dev),
+    /// Run everything on a temporary folder, place 60 orders, show what came of them, and end
+    Demo(Demo),
+    /// Run roles against the configured event store and read model
+    Serve(Serve),
+    /// Run the embedded event store alone, for any `EventStoreDB` client
+    Node(Node),
+    /// Bring the configured read model's tables to what this release knows
+    Migrate,
+    /// Place, show and list orders
+    #[command(subcommand)]
+    Order(Order),
+    /// Show what happened to an order
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Place many orders and measure
+    Stress(Stress),
+}
+
+impl Command {
+    /// Whether its own output would drown in log lines.
+    pub(crate) fn is_quiet(&self) -> bool {
+        match self {
+            Self::Dev(_) | Self::Serve(_) | Self::Node(_) => false,
+            Self::Demo(_) | Self::Migrate | Self::Order(_) | Self::Audit(_) | Self::Stress(_) => true,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Folder for all data; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = ".dofs")]
+    pub(crate) data: PathBuf,
+    /// Address of the HTTP API; port 0 picks a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// Address of the event store (gRPC); port 0 picks a free one [default: 127.0.0.1:2113]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) node_listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Serve on when the demonstration is over
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Roles to run; all if none is named
+    #[arg(value_enum)]
+    pub(crate) roles: Vec<Role>,
+    /// Address of HTTP: the API, and the health routes of every role. Without it, a process that
+    /// does not serve the API opens no port
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Commands and queries over HTTP
+    Api,
+    /// Fulfils queued orders
+    Worker,
+    /// Keeps the read model
+    Projector,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// Folder for the data; made if it is not there [default: .dofs/events]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address of gRPC; port 0 picks a free one [default: 127.0.0.1:2113]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Order {
+    /// Place an order
+    Place {
+        /// Who orders
+        #[arg(long, value_name = "ID")]
+        customer: String,
+        /// A line of the order; may be repeated
+        #[arg(long = "item", value_name = "PRODUCT:QUANTITY", required = true, value_parser = item)]
+        items: Vec<(String, u64)>,
+    },
+    /// Show an order
+    Get {
+        /// Its id
+        id: Uuid,
+    },
+    /// List orders, newest first
+    List {
+        /// Only those of this status: processing, fulfilled or failed
+        #[arg(long, value_parser = status)]
+        status: Option<String>,
+        /// Only those of this customer
+        #[arg(long, value_name = "ID")]
+        customer: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+        limit: u16,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Show every event of an order, and what each changed
+    Show {
+        /// The order's id
+        id: Uuid,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stress {
+    /// Number of orders and concurrency of the old system's script for an environment
+    #[arg(long, value_enum, default_value_t = Preset::Dev)]
+    pub(crate) preset: Preset,
+    /// Orders to place, instead of the preset's number
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) orders: Option<u64>,
+    /// Requests at a time, instead of the preset's number
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) concurrency: Option<u64>,
+    /// Begin at most this many orders per second
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
+    /// Go on for this many seconds, whatever the number of orders
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) duration: Option<u64>,
+    /// What customers, products and quantities derive from, so that a run can be repeated
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+}
+
+/// The old system's stress scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preset {
+    /// 60 orders
+    Dev,
+    /// 25 orders
+    Staging,
+    /// 30 orders
+    Production,
+}
+
+fn item(text: &str) -> Result<(String, u64), String> {
+    let parsed = text.rsplit_once(':').and_then(|(product, quantity)| {
+        Some((product.to_owned(), quantity.parse().ok().filter(|it| *it > 0)?))
+    });
+    parsed.ok_or_else(|| "write PRODUCT:QUANTITY with a quantity of at least 1".to_owned())
+}
+
+fn status(text: &str) -> Result<String, String> {
+    let status = text.to_uppercase();
+    match domain::order::Status::from_name(&status) {
+        Some(_) => Ok(status),
+        None => Err("use processing, fulfilled or failed".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn items_are_product_and_quantity() {
+        assert_eq!(item("prod:a:2"), Ok(("prod:a".to_owned(), 2)));
+        for wrong in ["prod", "prod:0", "prod:-1", "prod:x"] {
+            assert!(item(wrong).is_err(), "{wrong}");
+        }
+    }
+}

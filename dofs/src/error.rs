@@ -1,0 +1,102 @@
+//! Why a command failed, and the exit code that says so.
+
+use event_log::LogError;
+use event_node::NodeError;
+use projectors::StoreError;
+use service_kit::config::ConfigError;
+use service_kit::http::HttpError;
+use service_kit::lifecycle::LifecycleError;
+
+use crate::settings::UnsafeInProduction;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Fulfillment(#[from] fulfillment_worker::ConfigError),
+    #[error("setting `api.accepted_status` is {0}: use 202, or 200")]
+    AcceptedStatus(u16),
+    #[error("not fit for production")]
+    Unsafe(#[from] UnsafeInProduction),
+    #[error("`event_store.url` is empty: this role needs an event store")]
+    NoEventStore,
+    #[error(transparent)]
+    EventLog(#[from] LogError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    ReadModel(#[from] StoreError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error(transparent)]
+    Lifecycle(#[from] LifecycleError),
+    #[error("cannot use folder `{path}`")]
+    Folder {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("no answer from {url}")]
+    Unreachable {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("{url} answered {status}: {text}")]
+    Refused { url: String, status: u16, text: String },
+    #[error("answer of {url} is not what this release expects")]
+    UnexpectedAnswer {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+}
+
+impl CliError {
+    /// The exit code: 1 failure, 2 wrong use, 4 not found, 5 conflict, 7 unavailable.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Fulfillment(_) | Self::AcceptedStatus(_) | Self::Unsafe(_) => 2,
+            Self::Refused { status: 404, .. } => 4,
+            Self::Refused { status: 409 | 412, .. } => 5,
+            Self::Refused { status: 503, .. } | Self::Unreachable { .. } => 7,
+            Self::Runtime(_)
+            | Self::NoEventStore
+            | Self::EventLog(_)
+            | Self::Node(_)
+            | Self::ReadModel(_)
+            | Self::Http(_)
+            | Self::Lifecycle(_)
+            | Self::Folder { .. }
+            | Self::Refused { .. }
+            | Self::UnexpectedAnswer { .. } => 1,
+        }
+    }
+
+    /// The one thing to do about it, where there is one.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable { .. } => {
+                Some("is it running? start it with `dofs dev`, or say where it is with `--url`")
+            }
+            Self::Runtime(_)
+            | Self::Config(_)
+            | Self::Fulfillment(_)
+            | Self::AcceptedStatus(_)
+            | Self::Unsafe(_)
+            | Self::NoEventStore
+            | Self::EventLog(_)
+            | Self::Node(_)
+            | Self::ReadModel(_)
+            | Self::Http(_)
+            | Self::Lifecycle(_)
+            | Self::Folder { .. }
+            | Self::Refused { .. }
+            | Self::UnexpectedAnswer { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What enters from outside: the clock, randomness and the environment. Nowhere else.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use service_kit::clock::Clock;
+use service_kit::telemetry::{self, LogFormat, Verbosity};
+use uuid::Uuid;
+
+/// The system's clock; ids are UUIDv7, so that they sort by time.
+#[expect(clippy::disallowed_methods, reason = "here time and randomness enter")]
+pub(crate) fn clock() -> Clock {
+    Clock::new(Timestamp::now, Uuid::now_v7)
+}
+
+/// The variables of the environment that can be read as text.
+pub(crate) fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Starts logging as `DOFS_LOG`, `RUST_LOG` and `NO_COLOR` say. `quiet`: without `RUST_LOG`,
+/// only what went wrong.
+pub(crate) fn init_telemetry(quiet: bool) {
+    let environment = environment();
+    let color = environment.get("NO_COLOR").is_none_or(String::is_empty);
+    let verbosity = match environment.get("RUST_LOG") {
+        Some(filter) => Verbosity::Filter(filter),
+        None if quiet => Verbosity::Warnings,
+        None => Verbosity::Facts,
+    };
+    telemetry::init(log_format(), verbosity, color);
+}
+
+/// How log lines look, as `DOFS_LOG` says.
+pub(crate) fn log_format() -> LogFormat {
+    LogFormat::from_name(environment().get("DOFS_LOG").map(String::as_str))
+}
+
+/// A seed for what shall not be the same each time.
+pub(crate) fn random_seed() -> u64 {
+    rand::random()
+}

@@ -1,0 +1,263 @@
+//! Building a running system from settings: the only place that does.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use command_api::CommandApi;
+use event_log::{EventLog, EventStoreConfig, Producer};
+use event_node::{Node, NodeError};
+use fulfillment_worker::{GROUP, GatewayKind, Simulated};
+use projectors::{Queries, ReadModel, StoreError};
+use service_kit::clock::Clock;
+use service_kit::health::{self, Check};
+use service_kit::http::{self, Listener};
+use service_kit::lifecycle::{LifecycleError, Roles};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Role;
+use crate::error::CliError;
+use crate::process;
+use crate::settings::Settings;
+
+/// How long roles may take to finish what is in progress when they are asked to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Every role.
+pub(crate) const ALL_ROLES: [Role; 3] = [Role::Api, Role::Worker, Role::Projector];
+
+/// A running system.
+pub(crate) struct System {
+    settings: Settings,
+    clock: Clock,
+    stop: CancellationToken,
+    roles: Roles,
+    node: Option<EmbeddedNode>,
+    http: Option<SocketAddr>,
+}
+
+/// The embedded event store. It stops last, so that the roles can finish their work on it.
+struct EmbeddedNode {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinSet<Result<(), NodeError>>,
+}
+
+impl System {
+    /// Nothing runs yet.
+    pub(crate) fn new(settings: Settings) -> Self {
+        let stop = CancellationToken::new();
+        let roles = Roles::new(stop.clone());
+        Self { settings, clock: process::clock(), stop, roles, node: None, http: None }
+    }
+
+    /// The settings, with the addresses that were found out.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where HTTP is served.
+    pub(crate) fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Where the embedded event store listens.
+    pub(crate) fn node(&self) -> Option<SocketAddr> {
+        self.node.as_ref().map(|it| it.address)
+    }
+
+    /// What ends the system.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Starts the embedded event store, and points the settings at it.
+    pub(crate) async fn start_node(&mut self) -> Result<(), CliError> {
+        let stop = CancellationToken::new();
+        let node =
+            Node::start(self.settings.node.clone(), self.clock.clone(), stop.clone()).await?;
+        let address = node.address();
+        tracing::info!(%address, data = %self.settings.node.data.display(), "Event store listens");
+        self.settings.event_store.url = format!("esdb://{address}?tls=false");
+
+        let (told, ended) = oneshot::channel();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let outcome = node.finished().await;
+            // Nobody listens once the roles have ended.
+            drop(told.send(()));
+            outcome
+        });
+        let roles_stop = self.stop.clone();
+        self.roles.spawn("event store", async move {
+            tokio::select! {
+                () = roles_stop.cancelled() => Ok(()),
+                _ = ended => Err("it ended by itself; its reason follows"),
+            }
+        });
+        self.node = Some(EmbeddedNode { address, stop, task });
+        Ok(())
+    }
+
+    /// Brings the read model's tables to what this release knows.
+    pub(crate) async fn migrate(&self) -> Result<(), CliError> {
+        let applied = projectors::migrate(&self.settings.read_model.url).await?;
+        tracing::info!(n_applied = applied.len(), "Read model is up to date");
+        Ok(())
+    }
+
+    /// Starts roles. With `listen`, HTTP is served: the API if it is among the roles, and health
+    /// in any case.
+    pub(crate) async fn start_roles(
+        &mut self,
+        roles: &[Role],
+        listen: Option<&str>,
+    ) -> Result<(), CliError> {
+        let listener = listen.map(Listener::bind).transpose()?;
+        let mut routes = Router::new();
+        let mut checks = Vec::new();
+        if !self.settings.event_store.url.is_empty() {
+            checks.push(event_store_check(self.log("dofs-health")?));
+        }
+        if roles.contains(&Role::Api) || roles.contains(&Role::Projector) {
+            let store = projectors::open(&self.settings.read_model.url)?;
+            check_schema(&*store).await?;
+            checks.push(read_model_check(Arc::clone(&store)));
+            if roles.contains(&Role::Api) {
+                routes = routes.merge(self.api_routes(Arc::clone(&store))?);
+            }
+            if roles.contains(&Role::Projector) {
+                self.start_projector(store)?;
+            }
+        }
+        if roles.contains(&Role::Worker) {
+            self.start_worker()?;
+        }
+        if let Some(listener) = listener {
+            let routes = routes.merge(health::routes(checks)).fallback(http::not_found);
+            self.start_http(listener, routes);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything has ended; see [`Roles::finish`].
+    pub(crate) async fn finish(self) -> Result<(), CliError> {
+        let ended = self.roles.finish(DRAIN_TIMEOUT).await;
+        if let Some(mut node) = self.node {
+            node.stop.cancel();
+            match node.task.join_next().await {
+                Some(Ok(outcome)) => outcome?,
+                Some(Err(panic)) => return Err(LifecycleError::Panicked(panic).into()),
+                None => {}
+            }
+        }
+        ended?;
+        tracing::info!("Stopped");
+        Ok(())
+    }
+
+    /// The order streams, on behalf of one role.
+    fn log(&self, service: &str) -> Result<EventLog, CliError> {
+        let EventStoreConfig { url } = &self.settings.event_store;
+        if url.is_empty() {
+            return Err(CliError::NoEventStore);
+        }
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let producer = Producer { service: service.to_owned(), version };
+        Ok(EventLog::connect(&self.settings.event_store, producer)?)
+    }
+
+    fn api_routes(&self, store: Arc<dyn ReadModel>) -> Result<Router, CliError> {
+        let accepted_status = match self.settings.api.accepted_status {
+            200 => StatusCode::OK,
+            202 => StatusCode::ACCEPTED,
+            other => return Err(CliError::AcceptedStatus(other)),
+        };
+        let log = match self.log("dofs-api") {
+            Ok(log) => Some(log),
+            Err(CliError::NoEventStore) => None,
+            Err(error) => return Err(error),
+        };
+        let commands = CommandApi {
+            log: log.clone(),
+            clock: self.clock.clone(),
+            environment: self.settings.environment.as_str().to_owned(),
+            accepted_status,
+        };
+        // Without an event store commands say so, and there is nothing to ask about.
+        let Some(log) = log else { return Ok(command_api::routes(commands)) };
+        let queries = Queries {
+            store,
+            log,
+            group: GROUP.to_owned(),
+            success_rate: self.settings.fulfillment.success_rate,
+            clock: self.clock.clone(),
+        };
+        Ok(command_api::routes(commands).merge(projectors::routes(queries)))
+    }
+
+    fn start_projector(&mut self, store: Arc<dyn ReadModel>) -> Result<(), CliError> {
+        let log = self.log("dofs-projector")?;
+        let config = self.settings.projector.clone();
+        let run = projectors::run(log, store, config, self.clock.clone(), self.stop.clone());
+        self.roles.spawn("projector", run);
+        tracing::info!("Projector started");
+        Ok(())
+    }
+
+    fn start_worker(&mut self) -> Result<(), CliError> {
+        let config = self.settings.fulfillment.clone();
+        config.check()?;
+        let log = self.log("dofs-worker")?;
+        let gateway = match config.gateway {
+            GatewayKind::Simulated => Simulated::new(&config),
+        };
+        let run =
+            fulfillment_worker::run(log, gateway, config, self.clock.clone(), self.stop.clone());
+        self.roles.spawn("worker", run);
+        tracing::info!("Worker started");
+        Ok(())
+    }
+
+    fn start_http(&mut self, listener: Listener, routes: Router) {
+        let address = listener.address();
+        let config = self.settings.api.clone();
+        let routes = http::with_limits(routes, &config, self.clock.clone());
+        let stop = self.stop.clone();
+        self.roles.spawn("HTTP", async move {
+            listener.serve(routes, &config, stop, DRAIN_TIMEOUT).await
+        });
+        self.http = Some(address);
+        tracing::info!(%address, "HTTP listens");
+    }
+}
+
+/// Refuses a schema that this release does not know. A database that is down is none: the roles
+/// wait for it.
+async fn check_schema(store: &dyn ReadModel) -> Result<(), StoreError> {
+    match store.check_schema().await {
+        Err(error @ (StoreError::Database(_) | StoreError::Timeout)) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "Read model cannot be reached");
+            Ok(())
+        }
+        checked => checked,
+    }
+}
+
+fn event_store_check(log: EventLog) -> Check {
+    Check::new("event_store", move || {
+        let log = log.clone();
+        async move { log.ping().await.map_err(|error| error.to_string()) }
+    })
+}
+
+fn read_model_check(store: Arc<dyn ReadModel>) -> Check {
+    Check::new("read_model", move || {
+        let store = Arc::clone(&store);
+        async move { store.ping().await.map_err(|error| error.to_string()) }
+    })
+}

@@ -1,0 +1,222 @@
+//! Placing orders, as a client does: three tiers, exact bodies, and nothing recorded for nonsense.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testkit::api::{Answer, Api, order};
+use testkit::process::{Dofs, Start};
+
+struct System {
+    api: Api,
+    _process: Dofs,
+    _data: TempDir,
+}
+
+fn system(environment: &[(&str, &str)]) -> System {
+    let data = tempfile::tempdir().unwrap();
+    let start = Start::dev(env!("CARGO_BIN_EXE_dofs"), data.path());
+    let start = environment.iter().fold(start, |start, (name, value)| start.env(name, value));
+    let mut process = start.spawn();
+    System { api: Api::new(process.http()), _process: process, _data: data }
+}
+
+fn post(api: &Api, body: impl Into<reqwest::blocking::Body>) -> Answer {
+    api.send(api.request("POST", "/order").body(body))
+}
+
+fn order_of(customer_id: &str, quantity: Value) -> Value {
+    json!({"customer_id": customer_id, "items": [{"product_id": "p-1", "quantity": quantity}]})
+}
+
+#[track_caller]
+fn assert_answer(answer: &Answer, status: u16, body: &Value) {
+    assert_eq!((answer.status, &answer.json()), (status, body), "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
+}
+
+#[test]
+fn accepted_order_is_answered_as_documented() {
+    let system = system(&[]);
+    for path in ["/order", "/v1/orders"] {
+        let answer = system.api.send(system.api.request("POST", path).json(&order()));
+        let id = answer.json()["order_id"].as_str().unwrap().to_owned();
+        let expected = json!({
+            "message": "Order received and processing started",
+            "order_id": id,
+            "status": "processing",
+            "execution_arn": format!("arn:dofs:orders:dev:execution/order-{id}"),
+        });
+        assert_answer(&answer, 202, &expected);
+        assert_eq!(answer.header("location"), Some(format!("/v1/orders/{id}").as_str()));
+        assert_eq!(answer.header("etag"), Some("\"3\""));
+        assert_eq!(answer.text, expected.to_string(), "members are in the documented order");
+    }
+}
+
+#[test]
+fn accepted_status_can_be_that_of_the_old_system() {
+    let system = system(&[("DOFS__API__ACCEPTED_STATUS", "200")]);
+    assert_eq!(system.api.place(&order()).status, 200);
+}
+
+#[test]
+fn order_that_breaks_a_business_rule_is_recorded_and_refused() {
+    let system = system(&[]);
+    let cases = [
+        (order_of("ab", json!(1)), "Invalid customer_id format"),
+        (order_of("cust-1", json!(101)), "Order total quantity cannot exceed 100 items"),
+    ];
+    for (order, error) in cases {
+        let answer = system.api.place(&order);
+        let id = answer.json()["order_id"].as_str().unwrap().to_owned();
+        let expected = json!({"error": error, "order_id": id, "status": "FAILED"});
+        assert_answer(&answer, 422, &expected);
+        assert_eq!(system.api.event_types(&id), ["OrderReceived", "OrderFailed"]);
+        let shown = system.api.ended(&id);
+        assert_eq!((&shown["stage"], &shown["failure_reason"]), (&json!("validation"), &json!(error)));
+    }
+}
+
+#[test]
+fn nonsense_is_refused_and_leaves_no_trace() {
+    let system = system(&[]);
+    let shape = json!({"message": "Invalid request body"});
+    let no_items = json!({"error": "items must be a non-empty array"});
+    let deep = format!("{{\"customer_id\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let long = "c".repeat(257);
+    let cases: Vec<(Vec<u8>, u16, Value)> = vec![
+        (b"".to_vec(), 400, shape.clone()),
+        (b"{".to_vec(), 400, shape.clone()),
+        (b"null".to_vec(), 400, shape.clone()),
+        (b"[]".to_vec(), 400, shape.clone()),
+        (b"\xff\xfe{}".to_vec(), 400, shape.clone()),
+        (b"\xef\xbb\xbf{}".to_vec(), 400, shape.clone()),
+        (br#"{"customer_id":"cust-1","items":[{"product_id":"\ud800","quantity":1}]}"#.to_vec(), 400, shape.clone()),
+        (br#"{"customer_id":"cust-1","items":[{"product_id":"p","quantity":1e400}]}"#.to_vec(), 400, shape.clone()),
+        (br#"{"customer_id":"cust-1","items":[{"product_id":"p","quantity":NaN}]}"#.to_vec(), 400, shape.clone()),
+        (deep.into_bytes(), 400, shape.clone()),
+        (order_of("cust-1", json!(0)).to_string().into_bytes(), 400, shape.clone()),
+        (order_of("cust-1", json!(-1)).to_string().into_bytes(), 400, shape.clone()),
+        (order_of("cust-1", json!(1.5)).to_string().into_bytes(), 400, shape.clone()),
+        (order_of("cust-1", json!("2")).to_string().into_bytes(), 400, shape.clone()),
+        (br#"{"items":[{"product_id":"p","quantity":0}]}"#.to_vec(), 400, shape.clone()),
+        (br#"{"customer_id":"test","items":[]}"#.to_vec(), 400, no_items),
+        (order_of(&long, json!(1)).to_string().into_bytes(), 400, json!({"error": "customer_id must be at most 256 characters"})),
+        (vec![b' '; 262_145], 413, json!({"message": "Request Too Long"})),
+    ];
+    for (body, status, expected) in cases {
+        assert_answer(&post(&system.api, body), status, &expected);
+    }
+    let id = system.api.accepted();
+    system.api.ended(&id);
+    let listed = system.api.get("/v1/orders").json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
+}
+
+#[test]
+fn body_is_json_whatever_curl_calls_it() {
+    let system = system(&[]);
+    let send = |content_type: Option<&str>| {
+        let request = system.api.request("POST", "/order").body(order().to_string());
+        let request = match content_type {
+            Some(content_type) => request.header("content-type", content_type),
+            None => request,
+        };
+        system.api.send(request)
+    };
+    let read = [
+        None,
+        Some("application/json"),
+        Some("application/json; charset=utf-8"),
+        Some("application/x-www-form-urlencoded"),
+    ];
+    for content_type in read {
+        assert_eq!(send(content_type).status, 202, "{content_type:?}");
+    }
+    for content_type in ["text/plain", "application/xml", "multipart/form-data; boundary=x"] {
+        let expected = json!({"message": "Unsupported Media Type"});
+        assert_answer(&send(Some(content_type)), 415, &expected);
+    }
+}
+
+#[test]
+fn unknown_routes_methods_and_parameters_are_refused_in_our_words() {
+    let system = system(&[]);
+    let api = &system.api;
+    let not_found = json!({"message": "Not Found"});
+    assert_answer(&api.get("/nothing/here"), 404, &not_found);
+    assert_answer(&api.send(api.request("DELETE", "/v1/nothing")), 404, &not_found);
+
+    for (method, path) in [("DELETE", "/v1/orders"), ("PUT", "/order"), ("POST", "/v1/stats")] {
+        let answer = api.send(api.request(method, path));
+        assert_answer(&answer, 405, &json!({"message": "Method Not Allowed"}));
+        assert!(answer.header("allow").is_some(), "{answer:?}");
+    }
+    let parameters = json!({"message": "Invalid request parameters"});
+    let malformed = [
+        "/v1/orders/not-a-uuid",
+        "/order/%00",
+        "/order/%ff",
+        "/v1/orders?limit=0",
+        "/v1/orders?limit=201",
+        "/v1/orders?limit=x",
+        "/v1/orders?status=LOST",
+        "/v1/orders?from=yesterday",
+        "/v1/orders?cursor=%00",
+        "/v1/failed-orders?stage=nowhere",
+        "/v1/orders/7/history",
+    ];
+    for path in malformed {
+        assert_answer(&api.get(path), 400, &parameters);
+    }
+    let id = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
+    let unknown = json!({"error": format!("Order {id} not found")});
+    for path in ["/order/", "/v1/orders/"] {
+        assert_answer(&api.get(&format!("{path}{id}")), 404, &unknown);
+    }
+    assert_answer(&api.get(&format!("/v1/orders/{id}/history")), 404, &unknown);
+}
+
+#[test]
+fn repeated_key_is_the_same_order_and_another_body_is_refused() {
+    let system = system(&[]);
+    let send = |order: &Value| {
+        let request = system.api.request("POST", "/order").header("idempotency-key", "k-1");
+        system.api.send(request.json(order))
+    };
+    let first = send(&order());
+    let again = send(&order());
+    assert_eq!((first.status, &first.text), (again.status, &again.text));
+    assert_eq!(first.header("etag"), again.header("etag"));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    assert_eq!(first.header("idempotent-replayed"), None);
+
+    let another = send(&order_of("cust-1", json!(7)));
+    let expected = json!({"error": "Idempotency-Key was used with another body"});
+    assert_answer(&another, 422, &expected);
+
+    // What the first answer said stays what the repetition says, whatever has happened since.
+    let id = first.json()["order_id"].as_str().unwrap().to_owned();
+    system.api.ended(&id);
+    assert_eq!(send(&order()).text, first.text);
+}
+
+#[test]
+fn without_an_event_store_commands_say_so() {
+    let data = tempfile::tempdir().unwrap();
+    let read_model = format!("sqlite://{}", data.path().join("rows.sqlite").display());
+    let binary = env!("CARGO_BIN_EXE_dofs");
+    let migrated = Start::new(binary, &["migrate"])
+        .env("DOFS__READ_MODEL__URL", &read_model)
+        .spawn()
+        .ended();
+    assert!(migrated.success());
+    let mut process = Start::new(binary, &["serve", "api", "--listen", "127.0.0.1:0"])
+        .env("DOFS__READ_MODEL__URL", &read_model)
+        .env("DOFS__EVENT_STORE__URL", "")
+        .spawn();
+    let api = Api::new(process.http());
+    let answer = api.place(&order());
+    assert_answer(&answer, 503, &json!({"error": "Event store not configured"}));
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(api.get("/livez").status, 200);
+}

@@ -1,0 +1,108 @@
+//! The HTTP API as tests use it.
+
+use std::net::SocketAddr;
+
+use reqwest::blocking::{Client, RequestBuilder};
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::wait;
+
+/// A client of one API.
+#[derive(Clone)]
+pub struct Api {
+    http: Client,
+    base: String,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// A header's value, if it is there.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// An order that is accepted.
+pub fn order() -> Value {
+    let items = json!([{"product_id": "prod-widget-001", "quantity": 2}]);
+    json!({"customer_id": "cust-retail-001", "items": items})
+}
+
+impl Api {
+    /// The API at an address.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { http: Client::new(), base: format!("http://{address}") }
+    }
+
+    /// A request that is not sent yet.
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = method.parse().expect("the method is one");
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    /// Sends a request; `Err` if there was no answer.
+    pub fn try_send(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+        let response = request.send()?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer { status, headers, text: response.text()? })
+    }
+
+    /// Sends a request.
+    #[track_caller]
+    pub fn send(&self, request: RequestBuilder) -> Answer {
+        self.try_send(request).expect("the API answers")
+    }
+
+    /// Reads a resource.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        self.send(self.request("GET", path))
+    }
+
+    /// Places an order as JSON.
+    #[track_caller]
+    pub fn place(&self, order: &Value) -> Answer {
+        self.send(self.request("POST", "/v1/orders").json(order))
+    }
+
+    /// Places an order that is accepted, and returns its id.
+    #[track_caller]
+    pub fn accepted(&self) -> String {
+        let answer = self.place(&order());
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.json()["order_id"].as_str().expect("an accepted order has an id").to_owned()
+    }
+
+    /// Waits until an order is no longer processing, and returns it.
+    #[track_caller]
+    pub fn ended(&self, id: &str) -> Value {
+        wait::until(&format!("order {id} ends"), || {
+            let request = self.request("GET", &format!("/v1/orders/{id}"));
+            // A process that restarts does not answer; one whose store does, may not know yet.
+            let answer = self.try_send(request).ok().filter(|it| it.status == 200)?;
+            Some(answer.json()).filter(|order| order["status"] != "PROCESSING")
+        })
+    }
+
+    /// The types of an order's events.
+    #[track_caller]
+    pub fn event_types(&self, id: &str) -> Vec<String> {
+        let history = self.get(&format!("/v1/orders/{id}/history")).json();
+        let events = history["events"].as_array().expect("a history has events");
+        events.iter().map(|it| it["type"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+}

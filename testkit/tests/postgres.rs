@@ -1,0 +1,147 @@
+//! The databases that tests get, and that nothing of them stays.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use sqlx::{Connection, PgConnection};
+use testkit::{postgres, wait};
+
+async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.expect("the server answers")
+}
+
+/// The database does not exist: SQLSTATE 3D000.
+async fn is_missing(url: &str) -> bool {
+    let refused = PgConnection::connect(url).await.err();
+    let code = refused.as_ref().and_then(|it| it.as_database_error()?.code());
+    code.as_deref() == Some("3D000")
+}
+
+#[tokio::test]
+async fn two_databases_are_independent() {
+    let (one, other) = (postgres::database().await, postgres::database().await);
+    assert_ne!(one.url(), other.url());
+    let (mut one, mut other) = (connect(one.url()).await, connect(other.url()).await);
+    let made = "CREATE TABLE only_here (id BIGINT)";
+    sqlx::query(made).execute(&mut one).await.expect("the first is empty");
+    sqlx::query(made).execute(&mut other).await.expect("the second is empty too");
+}
+
+#[tokio::test]
+async fn a_database_is_removed_on_drop_even_if_it_is_in_use() {
+    let database = postgres::database().await;
+    let url = database.url().to_owned();
+    let mut user = connect(&url).await;
+    drop(database);
+    assert!(is_missing(&url).await, "{url} is still there");
+    sqlx::query("SELECT 1").execute(&mut user).await.expect_err("the connection was ended");
+}
+
+#[test]
+fn a_database_can_be_had_and_dropped_without_a_runtime() {
+    let database = postgres::database_blocking();
+    let url = database.url().to_owned();
+    drop(database);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
+    assert!(runtime.block_on(is_missing(&url)), "{url} is still there");
+}
+
+#[tokio::test]
+async fn a_private_server_stops_as_in_a_crash_and_keeps_what_was_committed() {
+    let mut server = postgres::private_server();
+    let url = server.url();
+    let mut user = connect(&url).await;
+    sqlx::query("CREATE TABLE kept AS SELECT 7 AS value").execute(&mut user).await.unwrap();
+
+    server.stop_immediately();
+    sqlx::query("SELECT 1").execute(&mut user).await.expect_err("the connection broke");
+    PgConnection::connect(&url).await.err().expect("the server is stopped");
+
+    server.start();
+    let kept = sqlx::query_scalar("SELECT value FROM kept");
+    let kept: i32 = kept.fetch_one(&mut connect(&url).await).await.unwrap();
+    assert_eq!(kept, 7);
+
+    let data = Data::of(&url).await;
+    drop(server);
+    assert!(data.is_gone(), "{data:?} is still there");
+}
+
+#[test]
+fn nothing_is_left_of_a_process_that_ended() {
+    if let Some(url) = url_in_child() {
+        let data = block_on(Data::of(&url));
+        println!("\n{CHILD} {} {}", data.server_id, data.folder.display());
+        // Until the parent closes its end.
+        std::io::stdin().read_to_end(&mut Vec::new()).expect("stdin is the parent's pipe");
+        return;
+    }
+    let name = "nothing_is_left_of_a_process_that_ended";
+    let (mut child, data) = child_with_a_server(name);
+    drop(child.stdin.take());
+    assert!(child.wait().expect("the child is ours").success());
+    wait::until("nothing is left", || data.is_gone().then_some(()));
+
+    let (mut child, data) = child_with_a_server(name);
+    child.kill().expect("the child can be killed");
+    child.wait().expect("the child ended");
+    wait::until("nothing is left", || data.is_gone().then_some(()));
+}
+
+/// Set for a child process, and what its line begins with.
+const CHILD: &str = "DOFS_TESTKIT_CHILD";
+
+/// In the child: the server that all of its tests would share.
+fn url_in_child() -> Option<String> {
+    std::env::var_os(CHILD)?;
+    let database = postgres::database_blocking();
+    let url = database.url().to_owned();
+    // A killed process drops nothing either.
+    std::mem::forget(database);
+    Some(url)
+}
+
+/// This test in a process of its own, and the server that it started.
+fn child_with_a_server(test: &str) -> (Child, Data) {
+    let mut child = Command::new(std::env::current_exe().expect("this process has a program"));
+    child.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
+    child.env_remove("DOFS_TEST_POSTGRES_URL");
+    child.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = child.spawn().expect("the child starts");
+    let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    let mut lines = output.lines().map_while(Result::ok);
+    let data = lines.find_map(|line| {
+        let mut words = line.strip_prefix(CHILD)?.split_whitespace();
+        let server_id = words.next()?.parse().ok()?;
+        Some(Data { server_id, folder: words.next()?.into() })
+    });
+    let data = data.expect("the child names its server");
+    assert!(!data.is_gone(), "{data:?} is there while the child lives");
+    (child, data)
+}
+
+/// What a server is made of.
+#[derive(Debug)]
+struct Data {
+    server_id: u32,
+    folder: PathBuf,
+}
+
+impl Data {
+    async fn of(url: &str) -> Self {
+        let shown = sqlx::query_scalar("SELECT current_setting('data_directory')");
+        let data: String = shown.fetch_one(&mut connect(url).await).await.unwrap();
+        let lock = std::fs::read_to_string(Path::new(&data).join("postmaster.pid")).unwrap();
+        let server_id = lock.lines().next().unwrap().parse().unwrap();
+        Self { server_id, folder: Path::new(&data).parent().unwrap().to_owned() }
+    }
+
+    fn is_gone(&self) -> bool {
+        !self.folder.exists() && !Path::new("/proc").join(self.server_id.to_string()).exists()
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().expect("a runtime can be made").block_on(future)
+}
