@@ -22,6 +22,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// How long a client waits before each try to find a node, in milliseconds.
+const DISCOVERY_INTERVAL_MS: u32 = 10;
+
 /// Where the event store is (`[event_store]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,12 +77,20 @@ impl EventLog {
     /// # Errors
     /// [`LogError::Address`] if the address is malformed.
     pub fn connect(config: &EventStoreConfig, producer: Producer) -> Result<Self, LogError> {
-        let settings = config.url.parse::<ClientSettings>().map_err(|error| LogError::Address {
+        let url = with_quick_discovery(&config.url);
+        let settings = url.parse::<ClientSettings>().map_err(|error| LogError::Address {
             url: config.url.clone(),
             reason: error.to_string(),
         })?;
         let current = Mutex::default();
         Ok(Self { connection: Arc::new(Connection { settings, current }), producer })
+    }
+
+    /// The same log and connection for a part of this process that writes as another service.
+    #[must_use]
+    pub fn on_behalf_of(&self, service: &str) -> Self {
+        let producer = Producer { service: service.to_owned(), ..self.producer.clone() };
+        Self { connection: Arc::clone(&self.connection), producer }
     }
 
     /// Whether the store answers.
@@ -157,6 +168,16 @@ impl EventLog {
         // Poison says that a holder panicked; what it guards is whole at every step.
         self.connection.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The address with a short wait before the client's first connection, unless it names one: by
+/// itself the client waits half a second before it tries at all.
+fn with_quick_discovery(url: &str) -> String {
+    if url.to_lowercase().contains("discoveryinterval=") {
+        return url.to_owned();
+    }
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}discoveryInterval={DISCOVERY_INTERVAL_MS}")
 }
 
 /// The delays between tries to reach the store, without end.
