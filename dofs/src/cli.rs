@@ -60,7 +60,9 @@ impl Command {
     pub(crate) fn is_quiet(&self) -> bool {
         match self {
             Self::Dev(_) | Self::Serve(_) | Self::Node(_) => false,
-            Self::Demo(_) | Self::Migrate | Self::Order(_) | Self::Audit(_) | Self::Stress(_) => true,
+            Self::Demo(_) | Self::Migrate | Self::Order(_) | Self::Audit(_) | Self::Stress(_) => {
+                true
+            }
         }
     }
 }

@@ -25,8 +25,7 @@ impl ApiClient {
         let base = url.map_or_else(|| reachable(&settings.api.listen), str::to_owned);
         let base = base.trim_end_matches('/').to_owned();
         let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build();
-        let http =
-            http.map_err(|source| CliError::Unreachable { url: base.clone(), source })?;
+        let http = http.map_err(|source| CliError::Unreachable { url: base.clone(), source })?;
         Ok(Self { http, base })
     }
 
@@ -41,7 +40,11 @@ impl ApiClient {
     }
 
     /// Reads a resource.
-    pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, CliError> {
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Value, CliError> {
         let url = format!("{}{path}", self.base);
         let (status, body) = self.exchange(self.http.get(&url).query(query), &url).await?;
         accepted(url, status, body)
@@ -83,7 +86,11 @@ pub(crate) fn accepted(url: String, status: StatusCode, body: Value) -> Result<V
 fn reachable(listen: &str) -> String {
     match listen.parse::<SocketAddr>() {
         Ok(address) if address.ip().is_unspecified() => {
-            let ip: IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { [0, 0, 0, 0, 0, 0, 0, 1].into() };
+            let ip: IpAddr = if address.is_ipv4() {
+                [127, 0, 0, 1].into()
+            } else {
+                [0, 0, 0, 0, 0, 0, 0, 1].into()
+            };
             format!("http://{}", SocketAddr::new(ip, address.port()))
         }
         Ok(_) | Err(_) => format!("http://{listen}"),

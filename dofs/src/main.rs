@@ -12,8 +12,8 @@ mod system;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use crate::cli::Cli;
+use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -7,7 +7,7 @@ use service_kit::clock::Clock;
 use service_kit::telemetry::{self, LogFormat, Verbosity};
 use uuid::Uuid;
 
-/// The system's clock; ids are UUIDv7, so that they sort by time.
+/// The system's clock; ids are `UUIDv7`, so that they sort by time.
 #[expect(clippy::disallowed_methods, reason = "here time and randomness enter")]
 pub(crate) fn clock() -> Clock {
     Clock::new(Timestamp::now, Uuid::now_v7)

@@ -93,9 +93,12 @@ pub(crate) fn load_for_folder(data: &Path, flags: &[Flag<'_>]) -> Result<Setting
     let events = data.join("events");
     let read_model = format!("sqlite://{}", data.join("read-model.sqlite").display());
     with_base(flags, |layers| {
-        layers
-            .flag("--data", "node", "data", Some(&events.to_string_lossy()))
-            .flag("--data", "read_model", "url", Some(&read_model))
+        layers.flag("--data", "node", "data", Some(&events.to_string_lossy())).flag(
+            "--data",
+            "read_model",
+            "url",
+            Some(&read_model),
+        )
     })
 }
 
@@ -104,11 +107,9 @@ fn with_base(
     base: impl FnOnce(Layers) -> Layers,
 ) -> Result<Settings, ConfigError> {
     let variables = process::environment();
-    let environment =
-        Environment::from_name(variables.get("DOFS_ENV").map_or("", String::as_str))?;
-    let files = Layers::new()
-        .file(include_str!("../../config/default.toml"))
-        .file(environment.file());
+    let environment = Environment::from_name(variables.get("DOFS_ENV").map_or("", String::as_str))?;
+    let files =
+        Layers::new().file(include_str!("../../config/default.toml")).file(environment.file());
     let mut layers = base(files).environment(variables)?;
     for (flag, section, key, value) in flags {
         layers = layers.flag(flag, section, key, *value);

@@ -20,7 +20,7 @@ use crate::client::ApiClient;
 pub(crate) use report::Report;
 
 /// How long accepted orders may take to be final before they count as unfinished.
-const FINAL_PATIENCE: Duration = Duration::from_secs(120);
+const FINAL_PATIENCE: Duration = Duration::from_mins(2);
 /// Between two looks at orders that are not final yet.
 const FINAL_POLL: Duration = Duration::from_millis(100);
 /// Requests at a time of the old system's scripts.
@@ -57,11 +57,17 @@ pub(crate) struct Placed {
 }
 
 pub(crate) enum PlacedOutcome {
-    Accepted { order_id: String },
+    Accepted {
+        order_id: String,
+    },
     /// The API answered, and did not take the order.
-    Refused { status: StatusCode },
+    Refused {
+        status: StatusCode,
+    },
     /// No answer, or one that is not the API's.
-    Error { text: String },
+    Error {
+        text: String,
+    },
 }
 
 /// What came of an accepted order.
@@ -87,7 +93,7 @@ pub(crate) async fn run(plan: &Plan, client: &ApiClient, progress: ProgressBar) 
 
     let stats = client.get("/v1/stats", &[]).await.unwrap_or_default();
     let configured = stats["success_rate"]["configured"].as_f64();
-    Report::new(&placed, placing_took, ended, configured)
+    Report::new(&placed, placing_took, &ended, configured)
 }
 
 /// A progress bar on a terminal, nothing elsewhere.
@@ -145,9 +151,7 @@ async fn place(client: &ApiClient, order: &Value) -> Placed {
         },
         Ok((status, _)) if status.is_client_error() => PlacedOutcome::Refused { status },
         Ok((status, body)) => PlacedOutcome::Error { text: format!("{status}: {body}") },
-        Err(error) => {
-            PlacedOutcome::Error { text: service_kit::error::Chain(&error).to_string() }
-        }
+        Err(error) => PlacedOutcome::Error { text: service_kit::error::Chain(&error).to_string() },
     };
     Placed { latency, outcome }
 }

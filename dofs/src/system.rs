@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use command_api::CommandApi;
-use event_log::{EventLog, EventStoreConfig, Producer};
+use event_log::{EventLog, Producer};
 use event_node::{Node, NodeError};
 use fulfillment_worker::{GROUP, GatewayKind, Simulated};
 use projectors::{Queries, ReadModel, StoreError};
@@ -15,7 +15,6 @@ use service_kit::clock::Clock;
 use service_kit::health::{self, Check};
 use service_kit::http::{self, Listener};
 use service_kit::lifecycle::{LifecycleError, Roles};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -84,19 +83,19 @@ impl System {
         tracing::info!(%address, data = %self.settings.node.data.display(), "Event store listens");
         self.settings.event_store.url = format!("esdb://{address}?tls=false");
 
-        let (told, ended) = oneshot::channel();
+        let ended = CancellationToken::new();
         let mut task = JoinSet::new();
+        let guard = ended.clone().drop_guard();
         task.spawn(async move {
             let outcome = node.finished().await;
-            // Nobody listens once the roles have ended.
-            drop(told.send(()));
+            drop(guard);
             outcome
         });
         let roles_stop = self.stop.clone();
         self.roles.spawn("event store", async move {
             tokio::select! {
                 () = roles_stop.cancelled() => Ok(()),
-                _ = ended => Err("it ended by itself; its reason follows"),
+                () = ended.cancelled() => Err("it ended by itself"),
             }
         });
         self.node = Some(EmbeddedNode { address, stop, task });
@@ -118,24 +117,22 @@ impl System {
         listen: Option<&str>,
     ) -> Result<(), CliError> {
         let listener = listen.map(Listener::bind).transpose()?;
+        let log = self.connect()?;
         let mut routes = Router::new();
-        let mut checks = Vec::new();
-        if !self.settings.event_store.url.is_empty() {
-            checks.push(event_store_check(self.log("dofs-health")?));
-        }
+        let mut checks: Vec<Check> = log.iter().cloned().map(event_store_check).collect();
         if roles.contains(&Role::Api) || roles.contains(&Role::Projector) {
             let store = projectors::open(&self.settings.read_model.url)?;
             check_schema(&*store).await?;
             checks.push(read_model_check(Arc::clone(&store)));
             if roles.contains(&Role::Api) {
-                routes = routes.merge(self.api_routes(Arc::clone(&store))?);
+                routes = routes.merge(self.api_routes(Arc::clone(&store), log.as_ref())?);
             }
             if roles.contains(&Role::Projector) {
-                self.start_projector(store)?;
+                self.start_projector(store, log.as_ref())?;
             }
         }
         if roles.contains(&Role::Worker) {
-            self.start_worker()?;
+            self.start_worker(log.as_ref())?;
         }
         if let Some(listener) = listener {
             let routes = routes.merge(health::routes(checks)).fallback(http::not_found);
@@ -160,28 +157,28 @@ impl System {
         Ok(())
     }
 
-    /// The order streams, on behalf of one role.
-    fn log(&self, service: &str) -> Result<EventLog, CliError> {
-        let EventStoreConfig { url } = &self.settings.event_store;
-        if url.is_empty() {
-            return Err(CliError::NoEventStore);
+    /// The order streams; `None` if no event store is configured. Making a client is expensive,
+    /// so the roles of a process share one.
+    fn connect(&self) -> Result<Option<EventLog>, CliError> {
+        if self.settings.event_store.url.is_empty() {
+            return Ok(None);
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let producer = Producer { service: service.to_owned(), version };
-        Ok(EventLog::connect(&self.settings.event_store, producer)?)
+        let producer = Producer { service: "dofs".to_owned(), version };
+        Ok(Some(EventLog::connect(&self.settings.event_store, producer)?))
     }
 
-    fn api_routes(&self, store: Arc<dyn ReadModel>) -> Result<Router, CliError> {
+    fn api_routes(
+        &self,
+        store: Arc<dyn ReadModel>,
+        log: Option<&EventLog>,
+    ) -> Result<Router, CliError> {
         let accepted_status = match self.settings.api.accepted_status {
             200 => StatusCode::OK,
             202 => StatusCode::ACCEPTED,
             other => return Err(CliError::AcceptedStatus(other)),
         };
-        let log = match self.log("dofs-api") {
-            Ok(log) => Some(log),
-            Err(CliError::NoEventStore) => None,
-            Err(error) => return Err(error),
-        };
+        let log = log.map(|it| it.on_behalf_of("dofs-api"));
         let commands = CommandApi {
             log: log.clone(),
             clock: self.clock.clone(),
@@ -200,8 +197,12 @@ impl System {
         Ok(command_api::routes(commands).merge(projectors::routes(queries)))
     }
 
-    fn start_projector(&mut self, store: Arc<dyn ReadModel>) -> Result<(), CliError> {
-        let log = self.log("dofs-projector")?;
+    fn start_projector(
+        &mut self,
+        store: Arc<dyn ReadModel>,
+        log: Option<&EventLog>,
+    ) -> Result<(), CliError> {
+        let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-projector");
         let config = self.settings.projector.clone();
         let run = projectors::run(log, store, config, self.clock.clone(), self.stop.clone());
         self.roles.spawn("projector", run);
@@ -209,10 +210,10 @@ impl System {
         Ok(())
     }
 
-    fn start_worker(&mut self) -> Result<(), CliError> {
+    fn start_worker(&mut self, log: Option<&EventLog>) -> Result<(), CliError> {
         let config = self.settings.fulfillment.clone();
         config.check()?;
-        let log = self.log("dofs-worker")?;
+        let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-worker");
         let gateway = match config.gateway {
             GatewayKind::Simulated => Simulated::new(&config),
         };
@@ -241,7 +242,10 @@ impl System {
 async fn check_schema(store: &dyn ReadModel) -> Result<(), StoreError> {
     match store.check_schema().await {
         Err(error @ (StoreError::Database(_) | StoreError::Timeout)) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "Read model cannot be reached");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "Read model cannot be reached"
+            );
             Ok(())
         }
         checked => checked,

@@ -1,23 +1,13 @@
 //! The life of an order through every part of the system.
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use testkit::api::{Api, order};
-use testkit::process::{Dofs, Start};
+use testkit::process::Start;
+use testkit::system::System;
 use testkit::wait;
 
-struct System {
-    api: Api,
-    process: Dofs,
-    _data: TempDir,
-}
-
 fn system(environment: &[(&str, &str)]) -> System {
-    let data = tempfile::tempdir().unwrap();
-    let start = Start::dev(env!("CARGO_BIN_EXE_dofs"), data.path());
-    let start = environment.iter().fold(start, |start, (name, value)| start.env(name, value));
-    let mut process = start.spawn();
-    System { api: Api::new(process.http()), process, _data: data }
+    System::start(env!("CARGO_BIN_EXE_dofs"), environment)
 }
 
 /// Settings under which retries take no time worth mentioning.
@@ -45,7 +35,8 @@ fn order_is_fulfilled_and_every_view_of_it_agrees() {
         (&shown["attempt"], &shown["deliveries"], &shown["revision"], &shown["total_quantity"]),
         (&json!(1), &json!(1), &json!(4), &json!(2))
     );
-    let events = ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued", "OrderFulfilled"];
+    let events =
+        ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued", "OrderFulfilled"];
     assert_eq!(api.event_types(&id), events);
 
     let history = api.get(&format!("/v1/orders/{id}/history")).json();
@@ -60,7 +51,8 @@ fn order_is_fulfilled_and_every_view_of_it_agrees() {
 
     // The row and the fold of the stream are the same order.
     let row = wait::until("the order is in the table", || {
-        Some(api.get(&format!("/order/{id}")).json()).filter(|it| it["source"] == "table" && it["status"] == "FULFILLED")
+        Some(api.get(&format!("/order/{id}")).json())
+            .filter(|it| it["source"] == "table" && it["status"] == "FULFILLED")
     });
     let mut folded = last["state_after"].clone();
     folded["source"] = json!("table");

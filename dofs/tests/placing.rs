@@ -1,30 +1,20 @@
 //! Placing orders, as a client does: three tiers, exact bodies, and nothing recorded for nonsense.
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use testkit::api::{Answer, Api, order};
-use testkit::process::{Dofs, Start};
-
-struct System {
-    api: Api,
-    _process: Dofs,
-    _data: TempDir,
-}
+use testkit::process::Start;
+use testkit::system::System;
 
 fn system(environment: &[(&str, &str)]) -> System {
-    let data = tempfile::tempdir().unwrap();
-    let start = Start::dev(env!("CARGO_BIN_EXE_dofs"), data.path());
-    let start = environment.iter().fold(start, |start, (name, value)| start.env(name, value));
-    let mut process = start.spawn();
-    System { api: Api::new(process.http()), _process: process, _data: data }
+    System::start(env!("CARGO_BIN_EXE_dofs"), environment)
 }
 
 fn post(api: &Api, body: impl Into<reqwest::blocking::Body>) -> Answer {
-    api.send(api.request("POST", "/order").body(body))
+    Api::send(api.request("POST", "/order").body(body))
 }
 
-fn order_of(customer_id: &str, quantity: Value) -> Value {
-    json!({"customer_id": customer_id, "items": [{"product_id": "p-1", "quantity": quantity}]})
+fn order_of(customer_id: &str, quantity: impl Into<Value>) -> Value {
+    json!({"customer_id": customer_id, "items": [{"product_id": "p-1", "quantity": quantity.into()}]})
 }
 
 #[track_caller]
@@ -37,7 +27,7 @@ fn assert_answer(answer: &Answer, status: u16, body: &Value) {
 fn accepted_order_is_answered_as_documented() {
     let system = system(&[]);
     for path in ["/order", "/v1/orders"] {
-        let answer = system.api.send(system.api.request("POST", path).json(&order()));
+        let answer = Api::send(system.api.request("POST", path).json(&order()));
         let id = answer.json()["order_id"].as_str().unwrap().to_owned();
         let expected = json!({
             "message": "Order received and processing started",
@@ -62,8 +52,8 @@ fn accepted_status_can_be_that_of_the_old_system() {
 fn order_that_breaks_a_business_rule_is_recorded_and_refused() {
     let system = system(&[]);
     let cases = [
-        (order_of("ab", json!(1)), "Invalid customer_id format"),
-        (order_of("cust-1", json!(101)), "Order total quantity cannot exceed 100 items"),
+        (order_of("ab", 1), "Invalid customer_id format"),
+        (order_of("cust-1", 101), "Order total quantity cannot exceed 100 items"),
     ];
     for (order, error) in cases {
         let answer = system.api.place(&order);
@@ -72,7 +62,10 @@ fn order_that_breaks_a_business_rule_is_recorded_and_refused() {
         assert_answer(&answer, 422, &expected);
         assert_eq!(system.api.event_types(&id), ["OrderReceived", "OrderFailed"]);
         let shown = system.api.ended(&id);
-        assert_eq!((&shown["stage"], &shown["failure_reason"]), (&json!("validation"), &json!(error)));
+        assert_eq!(
+            (&shown["stage"], &shown["failure_reason"]),
+            (&json!("validation"), &json!(error))
+        );
     }
 }
 
@@ -90,17 +83,33 @@ fn nonsense_is_refused_and_leaves_no_trace() {
         (b"[]".to_vec(), 400, shape.clone()),
         (b"\xff\xfe{}".to_vec(), 400, shape.clone()),
         (b"\xef\xbb\xbf{}".to_vec(), 400, shape.clone()),
-        (br#"{"customer_id":"cust-1","items":[{"product_id":"\ud800","quantity":1}]}"#.to_vec(), 400, shape.clone()),
-        (br#"{"customer_id":"cust-1","items":[{"product_id":"p","quantity":1e400}]}"#.to_vec(), 400, shape.clone()),
-        (br#"{"customer_id":"cust-1","items":[{"product_id":"p","quantity":NaN}]}"#.to_vec(), 400, shape.clone()),
+        (
+            br#"{"customer_id":"cust-1","items":[{"product_id":"\ud800","quantity":1}]}"#.to_vec(),
+            400,
+            shape.clone(),
+        ),
+        (
+            br#"{"customer_id":"cust-1","items":[{"product_id":"p","quantity":1e400}]}"#.to_vec(),
+            400,
+            shape.clone(),
+        ),
+        (
+            br#"{"customer_id":"cust-1","items":[{"product_id":"p","quantity":NaN}]}"#.to_vec(),
+            400,
+            shape.clone(),
+        ),
         (deep.into_bytes(), 400, shape.clone()),
-        (order_of("cust-1", json!(0)).to_string().into_bytes(), 400, shape.clone()),
-        (order_of("cust-1", json!(-1)).to_string().into_bytes(), 400, shape.clone()),
-        (order_of("cust-1", json!(1.5)).to_string().into_bytes(), 400, shape.clone()),
-        (order_of("cust-1", json!("2")).to_string().into_bytes(), 400, shape.clone()),
+        (order_of("cust-1", 0).to_string().into_bytes(), 400, shape.clone()),
+        (order_of("cust-1", -1).to_string().into_bytes(), 400, shape.clone()),
+        (order_of("cust-1", 1.5).to_string().into_bytes(), 400, shape.clone()),
+        (order_of("cust-1", "2").to_string().into_bytes(), 400, shape.clone()),
         (br#"{"items":[{"product_id":"p","quantity":0}]}"#.to_vec(), 400, shape.clone()),
         (br#"{"customer_id":"test","items":[]}"#.to_vec(), 400, no_items),
-        (order_of(&long, json!(1)).to_string().into_bytes(), 400, json!({"error": "customer_id must be at most 256 characters"})),
+        (
+            order_of(&long, 1).to_string().into_bytes(),
+            400,
+            json!({"error": "customer_id must be at most 256 characters"}),
+        ),
         (vec![b' '; 262_145], 413, json!({"message": "Request Too Long"})),
     ];
     for (body, status, expected) in cases {
@@ -121,7 +130,7 @@ fn body_is_json_whatever_curl_calls_it() {
             Some(content_type) => request.header("content-type", content_type),
             None => request,
         };
-        system.api.send(request)
+        Api::send(request)
     };
     let read = [
         None,
@@ -144,10 +153,10 @@ fn unknown_routes_methods_and_parameters_are_refused_in_our_words() {
     let api = &system.api;
     let not_found = json!({"message": "Not Found"});
     assert_answer(&api.get("/nothing/here"), 404, &not_found);
-    assert_answer(&api.send(api.request("DELETE", "/v1/nothing")), 404, &not_found);
+    assert_answer(&Api::send(api.request("DELETE", "/v1/nothing")), 404, &not_found);
 
     for (method, path) in [("DELETE", "/v1/orders"), ("PUT", "/order"), ("POST", "/v1/stats")] {
-        let answer = api.send(api.request(method, path));
+        let answer = Api::send(api.request(method, path));
         assert_answer(&answer, 405, &json!({"message": "Method Not Allowed"}));
         assert!(answer.header("allow").is_some(), "{answer:?}");
     }
@@ -181,7 +190,7 @@ fn repeated_key_is_the_same_order_and_another_body_is_refused() {
     let system = system(&[]);
     let send = |order: &Value| {
         let request = system.api.request("POST", "/order").header("idempotency-key", "k-1");
-        system.api.send(request.json(order))
+        Api::send(request.json(order))
     };
     let first = send(&order());
     let again = send(&order());
@@ -190,7 +199,7 @@ fn repeated_key_is_the_same_order_and_another_body_is_refused() {
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(first.header("idempotent-replayed"), None);
 
-    let another = send(&order_of("cust-1", json!(7)));
+    let another = send(&order_of("cust-1", 7));
     let expected = json!({"error": "Idempotency-Key was used with another body"});
     assert_answer(&another, 422, &expected);
 
@@ -205,10 +214,8 @@ fn without_an_event_store_commands_say_so() {
     let data = tempfile::tempdir().unwrap();
     let read_model = format!("sqlite://{}", data.path().join("rows.sqlite").display());
     let binary = env!("CARGO_BIN_EXE_dofs");
-    let migrated = Start::new(binary, &["migrate"])
-        .env("DOFS__READ_MODEL__URL", &read_model)
-        .spawn()
-        .ended();
+    let migrated =
+        Start::new(binary, &["migrate"]).env("DOFS__READ_MODEL__URL", &read_model).spawn().ended();
     assert!(migrated.success());
     let mut process = Start::new(binary, &["serve", "api", "--listen", "127.0.0.1:0"])
         .env("DOFS__READ_MODEL__URL", &read_model)

@@ -1,5 +1,7 @@
 //! Every version of every event ever written must stay readable, and mean the same.
 
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

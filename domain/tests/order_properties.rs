@@ -32,20 +32,21 @@ fn any_command() -> impl Strategy<Value = OrderCommand> {
                 at: at(1),
             })
         }),
-        (attempt.clone(), delivery.clone(), prop::sample::select(vec![
-            Stage::Fulfillment,
-            Stage::DeadLetter,
-        ]))
-        .prop_map(|(attempt, deliveries, stage)| {
-            OrderCommand::RecordFailed(RecordFailed {
-                attempt,
-                deliveries,
-                stage,
-                code: "c".to_owned(),
-                reason: "\u{1f4a5} \" \\".to_owned(),
-                at: at(2),
-            })
-        }),
+        (
+            attempt.clone(),
+            delivery.clone(),
+            prop::sample::select(vec![Stage::Fulfillment, Stage::DeadLetter,])
+        )
+            .prop_map(|(attempt, deliveries, stage)| {
+                OrderCommand::RecordFailed(RecordFailed {
+                    attempt,
+                    deliveries,
+                    stage,
+                    code: "c".to_owned(),
+                    reason: "\u{1f4a5} \" \\".to_owned(),
+                    at: at(2),
+                })
+            }),
         (attempt.clone(), delivery.clone(), any::<u64>()).prop_map(
             |(attempt, delivery, retry_in_ms)| {
                 OrderCommand::RecordDeliveryFailed(RecordDeliveryFailed {

@@ -256,10 +256,7 @@ fn started_delivery_is_recorded_once() {
 
 #[test]
 fn delivery_after_the_end_is_refused() {
-    let ends = [
-        (fulfilled(1), Status::Fulfilled),
-        (failed(Stage::DeadLetter, 1), Status::Failed),
-    ];
+    let ends = [(fulfilled(1), Status::Fulfilled), (failed(Stage::DeadLetter, 1), Status::Failed)];
     for (end, status) in ends {
         for command in [record_delivery_failed(2), record_delivery_started(2)] {
             let expected = OrderError::AttemptEnded { attempt: 1, status };

@@ -1,1 +1,13 @@
-//! The embedded event store: EventStoreDB's gRPC protocol over durable storage
+//! The embedded event store: EventStoreDB's gRPC protocol over durable storage.
+//!
+//! It knows nothing of orders. `log` keeps events on disk, `persistent` shares them out to groups
+//! of consumers, `rpc` translates between them and the wire, `node` runs it all.
+
+mod log;
+mod node;
+mod persistent;
+mod rpc;
+mod transport;
+mod wire;
+
+pub use crate::node::{Node, NodeConfig, NodeError};

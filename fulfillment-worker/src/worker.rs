@@ -72,16 +72,21 @@ pub async fn run<G: Gateway>(
             }
             .instrument(span),
         );
-        while let Some(ended) = deliveries.try_join_next() {
-            report(ended);
-        }
+        reap(&mut deliveries);
     }
+    reap(&mut deliveries);
     tracing::info!(in_progress = deliveries.len(), "Worker takes no more deliveries");
     while let Some(ended) = deliveries.join_next().await {
         report(ended);
     }
     group.leave(LEAVE_PATIENCE).await;
     Ok(())
+}
+
+fn reap(deliveries: &mut JoinSet<()>) {
+    while let Some(ended) = deliveries.try_join_next() {
+        report(ended);
+    }
 }
 
 fn span(delivery: &Delivery) -> tracing::Span {

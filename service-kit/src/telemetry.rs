@@ -5,9 +5,21 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged if nothing else is asked for. The event store's client reports every lost
-/// connection as an error of its own; `event-log` says the same once, with what it does about it.
-const DEFAULT_FILTER: &str = "info,kurrentdb=off";
+/// The event store's client reports every lost connection as an error of its own; `event-log`
+/// says the same once, with what it does about it. Hence its `off`.
+const FACTS: &str = "info,kurrentdb=off";
+const WARNINGS: &str = "warn,kurrentdb=off";
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity<'a> {
+    /// One line per fact.
+    Facts,
+    /// Only what went wrong.
+    Warnings,
+    /// What a filter in the form of `RUST_LOG` says.
+    Filter(&'a str),
+}
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,10 +41,14 @@ impl LogFormat {
     }
 }
 
-/// Starts logging. `filter` is what `RUST_LOG` says, if anything.
-pub fn init(format: LogFormat, filter: Option<&str>, color: bool) {
-    let directives = filter.unwrap_or(DEFAULT_FILTER);
-    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+/// Starts logging. A filter that cannot be read counts as none.
+pub fn init(format: LogFormat, verbosity: Verbosity<'_>, color: bool) {
+    let directives = match verbosity {
+        Verbosity::Facts => FACTS,
+        Verbosity::Warnings => WARNINGS,
+        Verbosity::Filter(filter) => filter,
+    };
+    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new(FACTS));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),

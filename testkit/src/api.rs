@@ -55,7 +55,7 @@ impl Api {
     }
 
     /// Sends a request; `Err` if there was no answer.
-    pub fn try_send(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+    pub fn try_send(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
         let response = request.send()?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(Answer { status, headers, text: response.text()? })
@@ -63,20 +63,20 @@ impl Api {
 
     /// Sends a request.
     #[track_caller]
-    pub fn send(&self, request: RequestBuilder) -> Answer {
-        self.try_send(request).expect("the API answers")
+    pub fn send(request: RequestBuilder) -> Answer {
+        Self::try_send(request).expect("the API answers")
     }
 
     /// Reads a resource.
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
-        self.send(self.request("GET", path))
+        Self::send(self.request("GET", path))
     }
 
     /// Places an order as JSON.
     #[track_caller]
     pub fn place(&self, order: &Value) -> Answer {
-        self.send(self.request("POST", "/v1/orders").json(order))
+        Self::send(self.request("POST", "/v1/orders").json(order))
     }
 
     /// Places an order that is accepted, and returns its id.
@@ -93,7 +93,7 @@ impl Api {
         wait::until(&format!("order {id} ends"), || {
             let request = self.request("GET", &format!("/v1/orders/{id}"));
             // A process that restarts does not answer; one whose store does, may not know yet.
-            let answer = self.try_send(request).ok().filter(|it| it.status == 200)?;
+            let answer = Self::try_send(request).ok().filter(|it| it.status == 200)?;
             Some(answer.json()).filter(|order| order["status"] != "PROCESSING")
         })
     }

@@ -1,7 +1,11 @@
 //! What tests of the workspace share: given/when/then for the order's rules, the real binary on
 //! free ports, its HTTP API, and waiting without sleeping.
 
+#![expect(clippy::expect_used, reason = "test support: a fixture that breaks ends its test")]
+
 pub mod api;
+pub mod postgres;
 pub mod process;
 pub mod spec;
+pub mod system;
 pub mod wait;

@@ -7,7 +7,7 @@
 //! however that ends.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -206,7 +206,7 @@ fn programs_on_path() -> Option<PathBuf> {
 }
 
 fn has_programs(folder: &Path) -> bool {
-    ["initdb", "pg_ctl", "postgres"].iter().all(|program| folder.join(program).is_file())
+    ["initdb", "postgres"].iter().all(|program| folder.join(program).is_file())
 }
 
 fn free_port() -> u16 {
@@ -267,7 +267,7 @@ mod tests {
         for version in ["9", "15", "16"] {
             let bin = root.path().join(version).join("bin");
             std::fs::create_dir_all(&bin).unwrap();
-            for program in ["initdb", "pg_ctl", "postgres"] {
+            for program in ["initdb", "postgres"] {
                 std::fs::write(bin.join(program), "").unwrap();
             }
         }
@@ -279,7 +279,10 @@ mod tests {
     #[test]
     fn a_server_url_keeps_everything_but_its_database() {
         let cases = [
-            ("postgres://u:p@db:1/main?sslmode=require", "postgres://u:p@db:1/test?sslmode=require"),
+            (
+                "postgres://u:p@db:1/main?sslmode=require",
+                "postgres://u:p@db:1/test?sslmode=require",
+            ),
             ("postgres://u@db/main", "postgres://u@db/test"),
             ("postgres://db", "postgres://db/test"),
             ("postgres:///main?host=/run", "postgres:///test?host=/run"),

@@ -1,5 +1,7 @@
 //! What ARCHITECTURE.md says of the code's shape and neither rustc nor clippy can check.
 
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

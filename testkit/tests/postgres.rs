@@ -1,10 +1,17 @@
 //! The databases that tests get, and that nothing of them stays.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says so; clippy sees tests only in functions marked so"
+)]
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use sqlx::{Connection, PgConnection};
+use testkit::postgres::Database;
 use testkit::{postgres, wait};
 
 async fn connect(url: &str) -> PgConnection {
@@ -43,8 +50,7 @@ fn a_database_can_be_had_and_dropped_without_a_runtime() {
     let database = postgres::database_blocking();
     let url = database.url().to_owned();
     drop(database);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
-    assert!(runtime.block_on(is_missing(&url)), "{url} is still there");
+    assert!(block_on(is_missing(&url)), "{url} is still there");
 }
 
 #[tokio::test]
@@ -56,7 +62,7 @@ async fn a_private_server_stops_as_in_a_crash_and_keeps_what_was_committed() {
 
     server.stop_immediately();
     sqlx::query("SELECT 1").execute(&mut user).await.expect_err("the connection broke");
-    PgConnection::connect(&url).await.err().expect("the server is stopped");
+    assert!(PgConnection::connect(&url).await.is_err(), "the server is stopped");
 
     server.start();
     let kept = sqlx::query_scalar("SELECT value FROM kept");
@@ -70,20 +76,20 @@ async fn a_private_server_stops_as_in_a_crash_and_keeps_what_was_committed() {
 
 #[test]
 fn nothing_is_left_of_a_process_that_ended() {
-    if let Some(url) = url_in_child() {
-        let data = block_on(Data::of(&url));
+    if let Some(database) = database_in_child() {
+        let data = block_on(Data::of(database.url()));
         println!("\n{CHILD} {} {}", data.server_id, data.folder.display());
         // Until the parent closes its end.
         std::io::stdin().read_to_end(&mut Vec::new()).expect("stdin is the parent's pipe");
         return;
     }
     let name = "nothing_is_left_of_a_process_that_ended";
-    let (mut child, data) = child_with_a_server(name);
+    let (mut child, output, data) = child_with_a_server(name);
     drop(child.stdin.take());
-    assert!(child.wait().expect("the child is ours").success());
+    assert!(child.wait().expect("the child is ours").success(), "{:?}", output.collect::<Vec<_>>());
     wait::until("nothing is left", || data.is_gone().then_some(()));
 
-    let (mut child, data) = child_with_a_server(name);
+    let (mut child, _output, data) = child_with_a_server(name);
     child.kill().expect("the child can be killed");
     child.wait().expect("the child ended");
     wait::until("nothing is left", || data.is_gone().then_some(()));
@@ -92,18 +98,13 @@ fn nothing_is_left_of_a_process_that_ended() {
 /// Set for a child process, and what its line begins with.
 const CHILD: &str = "DOFS_TESTKIT_CHILD";
 
-/// In the child: the server that all of its tests would share.
-fn url_in_child() -> Option<String> {
-    std::env::var_os(CHILD)?;
-    let database = postgres::database_blocking();
-    let url = database.url().to_owned();
-    // A killed process drops nothing either.
-    std::mem::forget(database);
-    Some(url)
+/// In the child: a database on the server that all of its tests would share.
+fn database_in_child() -> Option<Database> {
+    std::env::var_os(CHILD).map(|_| postgres::database_blocking())
 }
 
-/// This test in a process of its own, and the server that it started.
-fn child_with_a_server(test: &str) -> (Child, Data) {
+/// This test in a process of its own, the rest of what it says, and the server that it started.
+fn child_with_a_server(test: &str) -> (Child, impl Iterator<Item = String>, Data) {
     let mut child = Command::new(std::env::current_exe().expect("this process has a program"));
     child.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
     child.env_remove("DOFS_TEST_POSTGRES_URL");
@@ -118,7 +119,7 @@ fn child_with_a_server(test: &str) -> (Child, Data) {
     });
     let data = data.expect("the child names its server");
     assert!(!data.is_gone(), "{data:?} is there while the child lives");
-    (child, data)
+    (child, lines, data)
 }
 
 /// What a server is made of.

@@ -4,6 +4,7 @@
 //! finds the first one's events, whatever crashed in between. The fingerprint of the first body,
 //! kept with its first event, tells a repetition from another order under the same key.
 
+use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use domain::ids::OrderId;
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ pub(super) fn fingerprint(request: &OrderRequest) -> String {
     let items: Vec<Value> =
         request.items.iter().map(|item| json!([item.product_id, item.quantity])).collect();
     let canonical = json!([request.customer_id, items]).to_string();
-    format!("{:x}", Sha256::digest(canonical.as_bytes()))
+    format!("{:x}", Bytes::copy_from_slice(&Sha256::digest(canonical.as_bytes())))
 }
 
 #[cfg(test)]

@@ -77,7 +77,10 @@ async fn demonstrate(client: &ApiClient, global: &Global) -> Result<ExitCode, Cl
     output::print(report.to_text());
     if let Some(id) = report.example() {
         let history = client.get(&format!("/v1/orders/{id}/history"), &[]).await?;
-        output::print(format!("\nEverything that happened to one of them:\n\n{}", audit::timeline(&history)));
+        output::print(format!(
+            "\nEverything that happened to one of them:\n\n{}",
+            audit::timeline(&history)
+        ));
     }
     output::print(NEXT);
     Ok(ExitCode::from(report.exit_code()))

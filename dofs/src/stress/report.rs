@@ -37,7 +37,7 @@ impl Report {
     pub(super) fn new(
         placed: &[Placed],
         placing_took: Duration,
-        ended: Vec<Ended>,
+        ended: &[Ended],
         configured_success_rate: Option<f64>,
     ) -> Self {
         let mut refused = BTreeMap::new();
@@ -51,9 +51,8 @@ impl Report {
             }
         }
         let is = |ended: &Ended, field: &str, value: &str| ended.order[field] == value;
-        let n_with = |field: &str, value: &str| {
-            ended.iter().filter(|it| is(it, field, value)).count()
-        };
+        let n_with =
+            |field: &str, value: &str| ended.iter().filter(|it| is(it, field, value)).count();
         let n_accepted = latencies.len();
         let failed = ended.iter().find(|it| is(it, "status", "FAILED")).or(ended.first());
         let example = failed.and_then(|it| it.order["order_id"].as_str()).map(str::to_owned);
@@ -115,7 +114,8 @@ impl Report {
 
     pub(crate) fn to_text(&self) -> String {
         let mut rows = table(&["result", ""]);
-        let shown = |rate: Option<f64>| rate.map_or("-".to_owned(), |it| format!("{:.0} %", it * 100.0));
+        let shown =
+            |rate: Option<f64>| rate.map_or("-".to_owned(), |it| format!("{:.0} %", it * 100.0));
         rows.add_row(["accepted", &self.n_accepted.to_string()]);
         rows.add_row(["refused", &total(&self.refused).to_string()]);
         rows.add_row(["errors", &total(&self.errors).to_string()]);

@@ -29,6 +29,7 @@ answer() {
 }
 
 initialise() {
+    # shellcheck disable=SC2086
     $as "$bin/initdb" --pgdata=data --username=postgres --auth=trust --encoding=UTF8 \
         --no-locale --no-sync --no-instructions &&
         cat >>data/postgresql.conf <<END
@@ -41,18 +42,36 @@ full_page_writes = off
 END
 }
 
+# The server is this shell's own child, so that it is reaped too and not left to an init process
+# that may not do that.
+server=
 start() {
     # shellcheck disable=SC2086 # $as is a command and its arguments, or nothing.
-    $as "$bin/pg_ctl" --pgdata=data --log=server.log --silent --timeout=60 -o "-p $1" start ||
-        {
+    $as "$bin/postgres" -D data -p "$1" >server.log 2>&1 &
+    server=$!
+    looks=0
+    until is_ready; do
+        looks=$((looks + 1))
+        if [ "$looks" -gt 1200 ] || ! kill -0 "$server" 2>/dev/null; then
+            stop
             cat server.log
             return 1
-        }
+        fi
+        sleep 0.05
+    done
 }
 
+# As PostgreSQL's own pg_ctl does: the file's first line names the process, its last the state.
+is_ready() {
+    grep -qx "$server" data/postmaster.pid && grep -q '^ready' data/postmaster.pid
+} 2>/dev/null
+
+# As in a crash: nothing is written out, connections break.
 stop() {
-    # shellcheck disable=SC2086
-    $as "$bin/pg_ctl" --pgdata=data --mode=immediate --silent --timeout=60 stop
+    [ -n "$server" ] || return 0
+    kill -s QUIT "$server" 2>/dev/null
+    wait "$server"
+    server=
 }
 
 # The other user may not be able to reach the folder that root was given.
@@ -61,7 +80,7 @@ for base in "$temporary" /tmp /var/tmp; do
     # shellcheck disable=SC2086
     folder=$($as mktemp -d "$base/dofs-postgres.XXXXXX" 2>/dev/null) && break
 done
-cd "$folder" || exit
+[ -n "$folder" ] && cd "$folder" || exit
 
 answer initialise
 while read -r command port; do

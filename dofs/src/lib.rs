@@ -1,1 +1,0 @@
-//! The binary: composition root and command line

@@ -1,0 +1,269 @@
+//! Promises under faults: nothing accepted is lost, nothing is fulfilled twice, and what fails
+//! says so and resumes by itself.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::json;
+use testkit::api::{Api, order};
+use testkit::process::{Dofs, Start};
+use testkit::{postgres, wait};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
+
+/// Retries that take no time worth mentioning, and some of them.
+fn lively(start: Start) -> Start {
+    start
+        .env("DOFS__FULFILLMENT__LATENCY_MS", "2")
+        .env("DOFS__FULFILLMENT__ERROR_RATE", "0.1")
+        .env("DOFS__FULFILLMENT__BACKOFF_MS", "5")
+        .env("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "20")
+}
+
+/// Places orders on several threads until told to stop; what was accepted is noted.
+struct Customers {
+    n_threads: usize,
+    accepted: Mutex<Vec<String>>,
+    n_accepted: AtomicUsize,
+    enough: AtomicBool,
+}
+
+impl Customers {
+    fn new(n_threads: usize) -> Self {
+        Self {
+            n_threads,
+            accepted: Mutex::default(),
+            n_accepted: AtomicUsize::new(0),
+            enough: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `meanwhile` while they place orders.
+    fn place_during(&self, api: &Api, meanwhile: impl FnOnce()) {
+        std::thread::scope(|scope| {
+            for _ in 0..self.n_threads {
+                scope.spawn(|| self.place(api));
+            }
+            meanwhile();
+            self.enough.store(true, Ordering::Relaxed);
+        });
+    }
+
+    fn place(&self, api: &Api) {
+        while !self.enough.load(Ordering::Relaxed) {
+            let request = api.request("POST", "/v1/orders").json(&order());
+            // No answer: the process is gone, and so is the promise.
+            let Ok(answer) = Api::try_send(request) else { return };
+            if answer.status == 202 {
+                let id = answer.json()["order_id"].as_str().unwrap().to_owned();
+                self.accepted.lock().unwrap().push(id);
+                self.n_accepted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn wait_for(&self, n_orders: usize) {
+        wait::until("orders are accepted", || {
+            (self.n_accepted.load(Ordering::Relaxed) >= n_orders).then_some(())
+        });
+    }
+
+    fn accepted(self) -> Vec<String> {
+        self.accepted.into_inner().unwrap()
+    }
+}
+
+/// Every order ended, once, and its history begins as it should.
+fn assert_all_ended_once(api: &Api, ids: &[String]) {
+    for id in ids {
+        api.ended(id);
+        let events = api.event_types(id);
+        let beginning = ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued"];
+        assert_eq!(events[..4], beginning, "{id}");
+        let is_end = |it: &&String| *it == "OrderFulfilled" || *it == "OrderFailed";
+        assert_eq!(events.iter().filter(is_end).count(), 1, "{id}: {events:?}");
+        assert!(events.last().iter().all(is_end), "{id}: {events:?}");
+    }
+}
+
+#[test]
+fn kill_in_the_middle_of_the_rush_loses_no_accepted_order() {
+    let data = tempfile::tempdir().unwrap();
+    let mut accepted = Vec::new();
+    for n_orders in [150, 300] {
+        let mut process = lively(Start::dev(BINARY, data.path())).spawn();
+        let api = Api::new(process.http());
+        let customers = Customers::new(16);
+        customers.place_during(&api, || {
+            customers.wait_for(n_orders);
+            process.kill();
+        });
+        accepted.extend(customers.accepted());
+    }
+    let mut process = lively(Start::dev(BINARY, data.path())).spawn();
+    let api = Api::new(process.http());
+    assert!(accepted.len() >= 450);
+    assert_all_ended_once(&api, &accepted);
+
+    // What the tables say is what the streams say, for every order that has a row.
+    wait::until("the projection has caught up", || {
+        let stats = api.get("/v1/stats").json();
+        let done = stats["projection"]["lag_events"] == 0 && stats["orders"]["PROCESSING"] == 0;
+        done.then_some(())
+    });
+    for id in &accepted {
+        let row = api.get(&format!("/order/{id}")).json();
+        let history = api.get(&format!("/v1/orders/{id}/history")).json();
+        let mut folded =
+            history["events"].as_array().unwrap().last().unwrap()["state_after"].clone();
+        folded["source"] = json!("table");
+        assert_eq!(row, folded);
+    }
+}
+
+/// An event store and the roles over it, as processes of their own.
+struct Separate {
+    node: Dofs,
+    store: String,
+    read_model: String,
+}
+
+impl Separate {
+    fn start(data: &Path, read_model: String) -> Self {
+        let mut node = start_node(data, "127.0.0.1:0");
+        let store = format!("esdb://{}?tls=false", node.node());
+        let this = Self { node, store, read_model };
+        assert!(this.command(&["migrate"]).spawn().ended().success());
+        this
+    }
+
+    fn command(&self, arguments: &[&str]) -> Start {
+        lively(Start::new(BINARY, arguments))
+            .env("DOFS__EVENT_STORE__URL", &self.store)
+            .env("DOFS__READ_MODEL__URL", &self.read_model)
+    }
+
+    fn serve(&self, roles: &[&str]) -> Dofs {
+        let arguments = [&["serve"], roles, &["--listen", "127.0.0.1:0"]].concat();
+        self.command(&arguments).spawn()
+    }
+}
+
+fn start_node(data: &Path, listen: &str) -> Dofs {
+    let data = data.join("events");
+    Start::new(BINARY, &["node", "--data", data.to_str().unwrap(), "--listen", listen]).spawn()
+}
+
+fn sqlite(data: &Path) -> String {
+    format!("sqlite://{}", data.join("rows.sqlite").display())
+}
+
+fn orders_go_through_separate_roles(data: &Path, read_model: String) {
+    let system = Separate::start(data, read_model);
+    let mut api = system.serve(&["api"]);
+    let mut worker = system.serve(&["worker"]);
+    let mut projector = system.serve(&["projector"]);
+    let client = Api::new(api.http());
+    let ids: Vec<String> = (0..20).map(|_| client.accepted()).collect();
+    assert_all_ended_once(&client, &ids);
+    wait::until("the rows are there", || {
+        let listed = client.get("/v1/orders?limit=200").json();
+        let rows = listed["items"].as_array().unwrap().clone();
+        let ended = rows.iter().filter(|it| it["status"] != "PROCESSING").count();
+        (ended == ids.len()).then_some(())
+    });
+    for role in [&mut api, &mut worker, &mut projector] {
+        let health = Api::new(role.http());
+        assert_eq!(health.get("/readyz").status, 200);
+        assert!(role.terminate().success(), "{:#?}", role.log());
+    }
+}
+
+#[test]
+fn roles_are_separate_processes_over_sqlite() {
+    let data = tempfile::tempdir().unwrap();
+    orders_go_through_separate_roles(data.path(), sqlite(data.path()));
+}
+
+#[test]
+fn roles_are_separate_processes_over_postgres() {
+    let data = tempfile::tempdir().unwrap();
+    let database = postgres::database_blocking();
+    orders_go_through_separate_roles(data.path(), database.url().to_owned());
+}
+
+#[test]
+fn event_store_that_is_down_refuses_new_orders_and_everything_resumes() {
+    let data = tempfile::tempdir().unwrap();
+    let mut system = Separate::start(data.path(), sqlite(data.path()));
+    let mut roles = system.serve(&[]);
+    let api = Api::new(roles.http());
+    let before = api.accepted();
+    api.ended(&before);
+
+    let address = system.node.node().to_string();
+    system.node.kill();
+    let refused = api.place(&order());
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.json(), json!({"error": "Event store unavailable"}));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(api.get("/livez").status, 200);
+    assert_eq!(api.get("/readyz").status, 503);
+    // What needs the read model only still answers.
+    assert_eq!(api.get("/v1/orders").status, 200);
+    assert_eq!(api.get(&format!("/order/{before}")).status, 200);
+
+    system.node = start_node(data.path(), &address);
+    let after = wait::until("orders are accepted again", || {
+        let answer = api.place(&order());
+        (answer.status == 202).then(|| answer.json()["order_id"].as_str().unwrap().to_owned())
+    });
+    assert_all_ended_once(&api, &[before, after]);
+}
+
+#[test]
+fn worker_killed_in_the_middle_is_replaced_without_doubling() {
+    let data = tempfile::tempdir().unwrap();
+    let system = Separate::start(data.path(), sqlite(data.path()));
+    let mut roles = system.serve(&["api", "projector"]);
+    let api = Api::new(roles.http());
+    let mut worker =
+        system.command(&["serve", "worker"]).env("DOFS__FULFILLMENT__LATENCY_MS", "50").spawn();
+    let ids: Vec<String> = (0..60).map(|_| api.accepted()).collect();
+    api.ended(&ids[0]);
+    worker.kill();
+    let _worker = system.serve(&["worker"]);
+    assert_all_ended_once(&api, &ids);
+}
+
+#[test]
+fn read_model_that_is_down_stops_no_order() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = postgres::private_server();
+    let system = Separate::start(data.path(), server.url());
+    let mut roles = system.serve(&[]);
+    let api = Api::new(roles.http());
+    let before = api.accepted();
+    api.ended(&before);
+
+    server.stop_immediately();
+    let during = api.accepted();
+    assert_eq!(api.ended(&during)["source"], "stream");
+    assert_eq!(api.get(&format!("/order/{before}")).json()["source"], "stream");
+    let refused = api.get("/v1/orders");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(api.get("/readyz").status, 503);
+
+    server.start();
+    for id in [&before, &during] {
+        wait::until("the row is there", || {
+            let shown = api.get(&format!("/order/{id}")).json();
+            (shown["source"] == "table" && shown["status"] != "PROCESSING").then_some(())
+        });
+    }
+    assert!(roles.terminate().success(), "{:#?}", roles.log());
+}

@@ -1,0 +1,176 @@
+//! The durable log: one writer, many readers, positions without gaps.
+//!
+//! **Invariant:** positions in `$all` start at 1 and have no gaps, in the order of commits, so the
+//! number of events between two positions is their difference.
+
+mod cache;
+mod checkpointer;
+mod error;
+mod event;
+mod filter;
+mod folder_lock;
+mod follow;
+mod metadata;
+mod read;
+mod readers;
+mod recent;
+mod schema;
+mod session;
+mod write;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use service_kit::clock::Clock;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use crate::log::{
+    error::{LogError, OpenError},
+    event::{Event, NewEvent, Resolved, metastream_of},
+    filter::{Filter, FilterError, FilterField, FilterSpec},
+    follow::{Followed, FollowedPage, Follower, Source},
+    metadata::with_truncate_before,
+    read::{
+        AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StoredGroup, StreamPage, StreamQuery,
+        StreamRead,
+    },
+    write::{Append, Expected, GroupKey, GroupWrite, Outcome, Removal, Write},
+};
+use crate::log::{
+    folder_lock::FolderLock,
+    read::{is_link, is_shown, read_all, read_groups, read_stream, resolve},
+    readers::Readers,
+    recent::Recent,
+    writer::{Announcements, MAX_WAITING_WRITES, Message, Request, Writer},
+};
+
+/// Events of the recent window that one look at it takes.
+const MAX_RECENT_LOOKS: usize = 1_024;
+
+/// The open log. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    requests: mpsc::Sender<Message>,
+    readers: Readers,
+    recent: Arc<Recent>,
+    head: watch::Receiver<u64>,
+    clock: Clock,
+    /// What [`Log::close`] has to wait for and to release.
+    open: Mutex<Option<(JoinHandle<()>, FolderLock)>>,
+}
+
+impl Log {
+    /// Opens the store in `folder`, creating it if need be, and keeps other processes out of it.
+    pub(crate) fn open(folder: &Path, clock: Clock) -> Result<Self, OpenError> {
+        let lock = FolderLock::take(folder)?;
+        let recent = Arc::new(Recent::default());
+        let (announced, head) = watch::channel(0);
+        let announcements = Announcements { recent: Arc::clone(&recent), head: announced };
+        let writer = Writer::open(folder, clock.clone(), announcements)?;
+        let (requests, inbox) = mpsc::channel(MAX_WAITING_WRITES);
+        let thread = writer.start(inbox)?;
+        let readers = Readers::new(folder.to_owned());
+        let open = Mutex::new(Some((thread, lock)));
+        Ok(Self { shared: Arc::new(Shared { requests, readers, recent, head, clock, open }) })
+    }
+
+    /// Performs the write. The answer comes once it is durable.
+    pub(crate) async fn write(&self, write: Write) -> Result<Outcome, LogError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Message::Write(Request { write, reply });
+        self.shared.requests.send(request).await.map_err(|_| LogError::Closed)?;
+        answer.await.map_err(|_| LogError::Closed)?
+    }
+
+    /// Finishes the writes that were asked for and closes the store. Asking again does nothing.
+    pub(crate) async fn close(&self) {
+        // The writer may be gone already.
+        drop(self.shared.requests.send(Message::Close).await);
+        self.shared.readers.close().await;
+        let open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((thread, lock)) = open else { return };
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the writer thread had panicked");
+        }
+        drop(lock);
+    }
+
+    /// Resolves when the writer has ended.
+    pub(crate) async fn closed(&self) {
+        self.shared.requests.closed().await;
+    }
+
+    /// Position of the last committed event.
+    pub(crate) fn head(&self) -> u64 {
+        *self.shared.head.borrow()
+    }
+
+    /// Follows [`Log::head`].
+    pub(crate) fn watch_head(&self) -> watch::Receiver<u64> {
+        self.shared.head.clone()
+    }
+
+    /// The time in 100 ns ticks since the Unix epoch.
+    pub(crate) fn now_ticks(&self) -> i64 {
+        self.shared.clock.now().as_microsecond().saturating_mul(10)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    pub(crate) async fn read_stream(&self, query: StreamQuery) -> Result<StreamRead, LogError> {
+        self.shared.readers.read(move |snapshot| read_stream(snapshot, &query)).await
+    }
+
+    pub(crate) async fn read_all(&self, query: AllQuery) -> Result<AllPage, LogError> {
+        self.shared.readers.read(move |snapshot| read_all(snapshot, &query)).await
+    }
+
+    pub(crate) async fn read_groups(&self) -> Result<Vec<StoredGroup>, LogError> {
+        self.shared.readers.read(|snapshot| read_groups(snapshot)).await
+    }
+
+    /// Looks up what links among the events point to.
+    pub(crate) async fn resolve(&self, events: Vec<Arc<Event>>) -> Result<Vec<Resolved>, LogError> {
+        if !events.iter().any(|event| is_link(event)) {
+            return Ok(events.into_iter().map(Resolved::plain).collect());
+        }
+        let now_ticks = self.now_ticks();
+        let resolve_all = move |snapshot: &rusqlite::Transaction<'_>| {
+            events.into_iter().map(|event| resolve(snapshot, event, now_ticks)).collect()
+        };
+        self.shared.readers.read(resolve_all).await
+    }
+
+    /// A page of `$all` from memory, if the events behind `from` are there.
+    fn recent_after(&self, from: u64, limit: usize, filter: Option<&Filter>) -> Option<AllPage> {
+        let committed = self.shared.recent.after(from, MAX_RECENT_LOOKS)?;
+        let mut page = AllPage { events: Vec::new(), looked_to: from, at_end: true };
+        for event in committed {
+            if page.events.len() == limit {
+                page.at_end = false;
+                break;
+            }
+            page.looked_to = event.position;
+            if is_shown(&event.stream, &event.event_type, filter) {
+                page.events.push(event);
+            }
+        }
+        Some(page)
+    }
+
+    /// Events behind `position` from memory, if they are there.
+    fn recent_events_after(&self, position: u64) -> Option<Vec<Arc<Event>>> {
+        self.shared.recent.after(position, MAX_RECENT_LOOKS)
+    }
+}

@@ -1,0 +1,222 @@
+//! The running node: one port, one store, everything that was started waited for.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{http::StatusCode, routing::get};
+use serde::Deserialize;
+use service_kit::clock::Clock;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use tonic::{service::Routes, transport::Server};
+
+use crate::{
+    log::{Log, OpenError},
+    persistent::{Hub, HubError},
+    rpc::{Context, gossip::Advertised, services::Services},
+    transport,
+    wire::event_store::client::{
+        gossip::gossip_server::GossipServer,
+        persistent_subscriptions::persistent_subscriptions_server::PersistentSubscriptionsServer,
+        server_features::server_features_server::ServerFeaturesServer,
+        streams::streams_server::StreamsServer,
+    },
+};
+
+/// Largest message that is accepted, in bytes: what the original accepts.
+const MAX_REQUEST_BYTES: usize = 16 * 1_024 * 1_024 - 10_000;
+
+/// How often a quiet connection is asked whether it lives, and how long it has to answer.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Calls that one connection may have open.
+const MAX_CALLS_PER_CONNECTION: u32 = 10_000;
+
+/// Bytes that a client may send on one call, and on one connection, before it is told to go on.
+const CALL_WINDOW_BYTES: u32 = 1_024 * 1_024;
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1_024 * 1_024;
+
+/// How long connections have to end after `stop`.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Settings of the embedded event store (`[node]` in the configuration).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Address and port to listen on, as in `127.0.0.1:2113`; port 0 takes a free one.
+    pub listen: String,
+    /// Folder of the store; created if it is missing.
+    pub data: PathBuf,
+    /// `host:port` at which clients reach this node, for those that ask the cluster for it.
+    /// Without it, the address that is listened on.
+    #[serde(default)]
+    pub advertise: Option<String>,
+    /// The user that connections count as: the node knows no passwords.
+    #[serde(default = "default_user_name")]
+    pub user_name: String,
+}
+
+fn default_user_name() -> String {
+    "admin".to_owned()
+}
+
+/// Why a node did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("the event store cannot be opened")]
+    Open(#[from] OpenError),
+    #[error("the event store cannot listen on {listen}: free the address or choose another one")]
+    Listen {
+        listen: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{advertise}` is no address to advertise: give host:port")]
+    Advertise { advertise: String },
+    #[error("the stored persistent subscriptions cannot be started")]
+    Groups(#[source] HubError),
+    #[error("the event store cannot serve its port any longer")]
+    Serve(#[source] tonic::transport::Error),
+    #[error("the event store's writer ended by itself: see the log for its reason")]
+    Writer,
+    #[error("the event store's server panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+/// A running event store. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct Node {
+    address: SocketAddr,
+    serving: JoinSet<Result<(), NodeError>>,
+    _stop: DropGuard,
+}
+
+impl Node {
+    /// Opens the store, binds the port and serves until `stop`.
+    pub async fn start(
+        config: NodeConfig,
+        clock: Clock,
+        stop: CancellationToken,
+    ) -> Result<Self, NodeError> {
+        let unusable = |source| NodeError::Listen { listen: config.listen.clone(), source };
+        let listener = TcpListener::bind(&config.listen).await.map_err(unusable)?;
+        let address = listener.local_addr().map_err(unusable)?;
+        let advertised = advertised(config.advertise.as_deref(), address, &clock)?;
+
+        let log = open(config.data, clock).await?;
+        let stop = stop.child_token();
+        let tasks = TaskTracker::new();
+        let groups = match Hub::start(log.clone(), tasks.clone(), stop.clone()).await {
+            Ok(groups) => groups,
+            Err(error) => {
+                stop.cancel();
+                log.close().await;
+                return Err(NodeError::Groups(error));
+            }
+        };
+        let context = Arc::new(Context {
+            log,
+            groups,
+            stop: stop.clone(),
+            tasks,
+            advertised,
+            user_name: config.user_name,
+        });
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, context));
+        tracing::info!(%address, "event store ready");
+        Ok(Self { address, serving, _stop: stop.drop_guard() })
+    }
+
+    /// The address that is listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resolves when everything is stopped and the store is closed (after `stop`), or when it
+    /// failed.
+    pub async fn finished(mut self) -> Result<(), NodeError> {
+        match self.serving.join_next().await {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => Err(NodeError::Panicked(panic)),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn open(data: PathBuf, clock: Clock) -> Result<Log, NodeError> {
+    let opened = tokio::task::spawn_blocking(move || Log::open(&data, clock)).await;
+    Ok(opened.map_err(NodeError::Panicked)??)
+}
+
+fn advertised(
+    advertise: Option<&str>,
+    address: SocketAddr,
+    clock: &Clock,
+) -> Result<Advertised, NodeError> {
+    let instance = clock.new_id();
+    let Some(advertise) = advertise else {
+        return Ok(Advertised { instance, host: address.ip().to_string(), port: address.port() });
+    };
+    let parsed = advertise
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+        .filter(|(host, _)| !host.is_empty());
+    let Some((host, port)) = parsed else {
+        return Err(NodeError::Advertise { advertise: advertise.to_owned() });
+    };
+    Ok(Advertised { instance, host: host.to_owned(), port })
+}
+
+/// Serves until the stop, then closes the store.
+async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), NodeError> {
+    let stop = context.stop.clone();
+    let result = {
+        let serving = Server::builder()
+            .accept_http1(true)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
+            .initial_stream_window_size(CALL_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .add_routes(routes(&context))
+            .serve_with_incoming_shutdown(
+                transport::incoming(listener),
+                stop.clone().cancelled_owned(),
+            );
+        let drained = async {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN_TIMEOUT).await;
+        };
+        tokio::select! {
+            ended = serving => ended.map_err(NodeError::Serve),
+            () = drained => Ok(()),
+            () = context.log.closed() => Err(NodeError::Writer),
+        }
+    };
+    stop.cancel();
+    context.tasks.close();
+    context.tasks.wait().await;
+    context.log.close().await;
+    tracing::info!("event store closed");
+    result
+}
+
+fn routes(context: &Arc<Context>) -> Routes {
+    let services = Services(Arc::clone(context));
+    let health =
+        axum::Router::new().route("/health/live", get(|| async { StatusCode::NO_CONTENT }));
+    let grpc = Routes::default()
+        .add_service(
+            StreamsServer::new(services.clone()).max_decoding_message_size(MAX_REQUEST_BYTES),
+        )
+        .add_service(
+            PersistentSubscriptionsServer::new(services.clone())
+                .max_decoding_message_size(MAX_REQUEST_BYTES),
+        )
+        .add_service(ServerFeaturesServer::new(services.clone()))
+        .add_service(GossipServer::new(services));
+    Routes::from(grpc.into_axum_router().merge(health))
+}

@@ -1,0 +1,63 @@
+//! The gRPC surface: one file per rpc, which translates and nothing more.
+
+pub(crate) mod append;
+pub(crate) mod batch_append;
+pub(crate) mod convert;
+pub(crate) mod delete;
+pub(crate) mod gossip;
+pub(crate) mod persistent;
+pub(crate) mod read;
+pub(crate) mod responses;
+pub(crate) mod server_features;
+pub(crate) mod services;
+pub(crate) mod status;
+pub(crate) mod subscribe;
+pub(crate) mod tombstone;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Status;
+
+use crate::{
+    log::{Event, Log, LogError, Outcome, Resolved, Write},
+    persistent::Hub,
+    rpc::{gossip::Advertised, read::Format},
+};
+
+/// How long a write may wait for its commit before the caller is told that the outcome is open.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every rpc works with.
+pub(crate) struct Context {
+    pub log: Log,
+    pub groups: Hub,
+    /// Cancelled when the node stops: response streams end with UNAVAILABLE.
+    pub stop: CancellationToken,
+    /// Everything that is spawned for a call.
+    pub tasks: TaskTracker,
+    pub advertised: Advertised,
+    /// The user that connections without credentials count as.
+    pub user_name: String,
+}
+
+impl Context {
+    /// Writes within [`WRITE_TIMEOUT`].
+    async fn write(&self, write: Write) -> Result<Outcome, Status> {
+        match tokio::time::timeout(WRITE_TIMEOUT, self.log.write(write)).await {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(Status::aborted("Operation timed out: the write was not confirmed.")),
+        }
+    }
+
+    async fn resolve(
+        &self,
+        events: Vec<Arc<Event>>,
+        format: Format,
+    ) -> Result<Vec<Resolved>, LogError> {
+        if format.resolve_links {
+            return self.log.resolve(events).await;
+        }
+        Ok(events.into_iter().map(Resolved::plain).collect())
+    }
+}

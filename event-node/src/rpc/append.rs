@@ -1,0 +1,133 @@
+//! Streams.Append: one atomic append, sent as a stream of its parts.
+
+use tokio_stream::StreamExt;
+use tonic::{Status, Streaming};
+
+use crate::{
+    log::{Append, Expected, NewEvent, Outcome, Write},
+    rpc::{
+        Context,
+        convert::{proposed, stream_name},
+        status::{append_too_big, handler_threw, stream_deleted},
+    },
+    wire::event_store::client::{
+        Empty, Position,
+        streams::{
+            AppendReq, AppendResp,
+            append_req::Content,
+            append_resp::{self, Result as Wire, Success, WrongExpectedVersion},
+        },
+    },
+};
+
+/// Most bytes of event data in one append.
+pub(crate) const MAX_APPEND_BYTES: usize = 1_048_576;
+
+/// Most bytes that one append takes in memory, with metadata, types and a share for each event:
+/// what the original sets as the limit of a record.
+const MAX_RECORD_BYTES: usize = 16 * 1_024 * 1_024 - 10_000;
+
+/// What an event counts for besides its bytes.
+const EVENT_OVERHEAD_BYTES: usize = 64;
+
+/// The events of an append, within the limits.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    pub events: Vec<NewEvent>,
+    data_bytes: usize,
+    record_bytes: usize,
+}
+
+impl Gathered {
+    pub(crate) fn push(&mut self, event: NewEvent) -> Result<(), TooBig> {
+        self.data_bytes += event.data.len();
+        self.record_bytes +=
+            event.data.len() + event.metadata.len() + event.event_type.len() + EVENT_OVERHEAD_BYTES;
+        if self.data_bytes > MAX_APPEND_BYTES || self.record_bytes > MAX_RECORD_BYTES {
+            return Err(TooBig);
+        }
+        self.events.push(event);
+        Ok(())
+    }
+}
+
+/// An append exceeds [`MAX_APPEND_BYTES`] or what it may take in memory.
+#[derive(Debug)]
+pub(crate) struct TooBig;
+
+pub(crate) async fn append(
+    context: &Context,
+    mut request: Streaming<AppendReq>,
+) -> Result<AppendResp, Status> {
+    let Some(AppendReq { content: Some(Content::Options(options)) }) = request.message().await?
+    else {
+        return Err(handler_threw());
+    };
+    let stream = stream_name(options.stream_identifier)?;
+    let expected = Expected::try_from(options.expected_stream_revision)?;
+    let mut gathered = Gathered::default();
+    while let Some(part) = request.next().await {
+        let Some(Content::ProposedMessage(message)) = part?.content else {
+            return Err(handler_threw());
+        };
+        gathered.push(proposed(message)?).map_err(|TooBig| append_too_big(MAX_APPEND_BYTES))?;
+    }
+    let append = Append { stream: stream.clone(), expected, events: gathered.events };
+    let result = match context.write(Write::Append(append)).await? {
+        Outcome::Written { revision, position } => Wire::Success(success(revision, position)),
+        Outcome::WrongExpectedVersion { current } => {
+            Wire::WrongExpectedVersion(wrong_expected_version(expected, current))
+        }
+        Outcome::StreamDeleted => return Err(stream_deleted(&stream)),
+    };
+    Ok(AppendResp { result: Some(result) })
+}
+
+fn success(revision: Option<u64>, position: Option<u64>) -> Success {
+    use append_resp::success::{CurrentRevisionOption, PositionOption};
+    Success {
+        current_revision_option: Some(match revision {
+            Some(revision) => CurrentRevisionOption::CurrentRevision(revision),
+            None => CurrentRevisionOption::NoStream(Empty {}),
+        }),
+        position_option: Some(match position {
+            Some(position) => PositionOption::Position(Position {
+                commit_position: position,
+                prepare_position: position,
+            }),
+            None => PositionOption::NoPosition(Empty {}),
+        }),
+    }
+}
+
+/// Fills today's fields and those of 20.6: clients rely on one set or the other.
+fn wrong_expected_version(expected: Expected, current: Option<u64>) -> WrongExpectedVersion {
+    use append_resp::wrong_expected_version::{
+        CurrentRevisionOption as Current, CurrentRevisionOption2060 as OldCurrent,
+        ExpectedRevisionOption as Wanted, ExpectedRevisionOption2060 as OldWanted,
+    };
+    let (now, old) = match current {
+        Some(revision) => {
+            (Current::CurrentRevision(revision), OldCurrent::CurrentRevision2060(revision))
+        }
+        None => (Current::CurrentNoStream(Empty {}), OldCurrent::NoStream2060(Empty {})),
+    };
+    let (wanted, old_wanted) = match expected {
+        Expected::Any => (Wanted::ExpectedAny(Empty {}), OldWanted::Any2060(Empty {})),
+        Expected::StreamExists => {
+            (Wanted::ExpectedStreamExists(Empty {}), OldWanted::StreamExists2060(Empty {}))
+        }
+        Expected::NoStream => {
+            (Wanted::ExpectedNoStream(Empty {}), OldWanted::ExpectedRevision2060(u64::MAX))
+        }
+        Expected::Revision(revision) => {
+            (Wanted::ExpectedRevision(revision), OldWanted::ExpectedRevision2060(revision))
+        }
+    };
+    WrongExpectedVersion {
+        current_revision_option_20_6_0: Some(old),
+        expected_revision_option_20_6_0: Some(old_wanted),
+        current_revision_option: Some(now),
+        expected_revision_option: Some(wanted),
+    }
+}

@@ -1,0 +1,158 @@
+//! Reads a group's settings from the requests that create and update it.
+
+use tonic::Status;
+
+use crate::{
+    log::{FilterSpec, GroupKey},
+    persistent::{ALL, Settings, StartFrom, Strategy},
+    rpc::{
+        Context,
+        convert::{self, Place},
+        persistent::{SourceName, group_key},
+        status::{group_failed, handler_threw},
+    },
+    wire::event_store::client::{
+        StreamIdentifier,
+        persistent_subscriptions::{
+            self as wire, AllOptions, StreamOptions, all_options, settings as settings_wire,
+            stream_options,
+        },
+    },
+};
+
+/// 100 ns ticks in a millisecond.
+const TICKS_PER_MS: i64 = 10_000;
+
+/// What both requests are made of.
+pub(crate) struct Parts {
+    pub stream_identifier: Option<StreamIdentifier>,
+    pub group_name: String,
+    pub settings: Option<wire::Settings>,
+    pub source: Option<Source>,
+}
+
+/// The group's source as requests have named it since servers can read `$all`.
+pub(crate) enum Source {
+    Stream(StreamOptions),
+    All(AllOptions),
+}
+
+/// Reads key and settings, checking what the original checks before it looks for the group.
+pub(crate) fn read(context: &Context, parts: Parts) -> Result<(GroupKey, Settings), Status> {
+    let wire = parts.settings.ok_or_else(handler_threw)?;
+    let (source, start, filter) = match parts.source {
+        // Before `$all` could be read, the stream was named outside, and its start in the settings.
+        None => (SourceName::Stream(parts.stream_identifier), start_at(wire.revision)?, None),
+        Some(Source::Stream(options)) => {
+            let start = stream_start(&options)?;
+            (SourceName::Stream(options.stream_identifier), start, None)
+        }
+        Some(Source::All(options)) => {
+            (SourceName::All, all_start(&options)?, all_filter(&options)?)
+        }
+    };
+    let is_over_all = matches!(source, SourceName::All);
+    let key = group_key(source, parts.group_name)?;
+    if key.stream == ALL && !is_over_all {
+        return Err(group_failed(&key, "The stream $all cannot be named as a stream."));
+    }
+    let strategy = strategy(&wire).ok_or_else(|| {
+        group_failed(
+            &key,
+            &format!("Consumer strategy '{}' does not exist.", wire.consumer_strategy),
+        )
+    })?;
+    if let StartFrom::At(position) = start
+        && is_over_all
+        && position > context.log.head()
+    {
+        return Err(group_failed(&key, "The start position is beyond the last event."));
+    }
+    Ok((key, settings(&wire, start, filter, strategy)))
+}
+
+fn settings(
+    wire: &wire::Settings,
+    start: StartFrom,
+    filter: Option<FilterSpec>,
+    strategy: Strategy,
+) -> Settings {
+    use settings_wire::{CheckpointAfter, MessageTimeout};
+    Settings {
+        filter,
+        start,
+        strategy,
+        resolve_links: wire.resolve_links,
+        extra_statistics: wire.extra_statistics,
+        message_timeout_ms: match wire.message_timeout {
+            Some(MessageTimeout::MessageTimeoutMs(millis)) => millis,
+            Some(MessageTimeout::MessageTimeoutTicks(ticks)) => in_ms(ticks),
+            None => 0,
+        },
+        checkpoint_after_ms: match wire.checkpoint_after {
+            Some(CheckpointAfter::CheckpointAfterMs(millis)) => millis,
+            Some(CheckpointAfter::CheckpointAfterTicks(ticks)) => in_ms(ticks),
+            None => 0,
+        },
+        max_retry_count: wire.max_retry_count,
+        min_checkpoint_count: wire.min_checkpoint_count,
+        max_checkpoint_count: wire.max_checkpoint_count,
+        max_subscriber_count: wire.max_subscriber_count,
+        live_buffer_size: wire.live_buffer_size,
+        read_batch_size: wire.read_batch_size,
+        history_buffer_size: wire.history_buffer_size,
+    }
+}
+
+fn in_ms(ticks: i64) -> i32 {
+    i32::try_from(ticks / TICKS_PER_MS).unwrap_or(i32::MAX)
+}
+
+fn strategy(settings: &wire::Settings) -> Option<Strategy> {
+    if !settings.consumer_strategy.is_empty() {
+        return Strategy::named(&settings.consumer_strategy);
+    }
+    Some(match wire::ConsumerStrategy::try_from(settings.named_consumer_strategy).ok()? {
+        wire::ConsumerStrategy::DispatchToSingle => Strategy::DispatchToSingle,
+        wire::ConsumerStrategy::RoundRobin => Strategy::RoundRobin,
+        wire::ConsumerStrategy::Pinned => Strategy::Pinned,
+    })
+}
+
+fn stream_start(options: &StreamOptions) -> Result<StartFrom, Status> {
+    use stream_options::RevisionOption;
+    match options.revision_option {
+        Some(RevisionOption::Revision(revision)) => start_at(revision),
+        Some(RevisionOption::Start(_)) => Ok(StartFrom::Beginning),
+        Some(RevisionOption::End(_)) => Ok(StartFrom::End),
+        None => Err(handler_threw()),
+    }
+}
+
+fn all_start(options: &AllOptions) -> Result<StartFrom, Status> {
+    use all_options::PositionOption;
+    match &options.position_option {
+        Some(PositionOption::Position(position)) => Ok(match Place::position(position)? {
+            Place::At(position) => StartFrom::At(position),
+            Place::End => StartFrom::End,
+        }),
+        Some(PositionOption::Start(_)) => Ok(StartFrom::Beginning),
+        Some(PositionOption::End(_)) => Ok(StartFrom::End),
+        None => Err(handler_threw()),
+    }
+}
+
+fn start_at(revision: u64) -> Result<StartFrom, Status> {
+    Ok(match Place::revision(revision)? {
+        Place::At(revision) => StartFrom::At(revision),
+        Place::End => StartFrom::End,
+    })
+}
+
+fn all_filter(options: &AllOptions) -> Result<Option<FilterSpec>, Status> {
+    use all_options::FilterOption;
+    match &options.filter_option {
+        Some(FilterOption::Filter(filter)) => convert::filter(filter).map(Some),
+        Some(FilterOption::NoFilter(_)) | None => Ok(None),
+    }
+}

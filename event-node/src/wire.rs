@@ -1,0 +1,15 @@
+//! The protocol's messages and service traits, generated from `proto/`.
+
+#![expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
+    clippy::enum_variant_names,
+    clippy::large_enum_variant,
+    clippy::pedantic,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code"
+)]
+
+include!(concat!(env!("OUT_DIR"), "/protocol.rs"));

@@ -1,0 +1,75 @@
+//! From events to rows: a pure fold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::ids::OrderId;
+use domain::order::{Order, OrderEvent, OrderFailed, Recorded, evolve, fields};
+
+use super::row::{Changes, FailedOrder, Rows};
+
+/// The rows to write so that `rows`, the rows of the batch's orders, reflect the batch too.
+///
+/// An event that a row reflects already changes nothing, so any part of the log may be applied
+/// again, and however a history is cut into batches, the rows come out the same.
+pub fn apply(mut rows: BTreeMap<OrderId, Rows>, batch: &[Recorded]) -> Changes {
+    let mut orders = BTreeSet::new();
+    let mut failed_orders = BTreeSet::new();
+    for recorded in batch {
+        let order_id = recorded.event.order_id();
+        let Rows { order, failed } = rows.entry(order_id).or_default();
+        if order.as_ref().is_some_and(|it| recorded.revision <= it.revision) {
+            continue;
+        }
+        let after = evolve(order.take(), recorded);
+        if let Some(changed) = failure_after(failed.as_ref(), &after, recorded) {
+            *failed = Some(changed);
+            failed_orders.insert(order_id);
+        }
+        *order = Some(after);
+        orders.insert(order_id);
+    }
+
+    let mut changes = Changes::default();
+    for (order_id, Rows { order, failed }) in rows {
+        changes.orders.extend(order.filter(|_| orders.contains(&order_id)));
+        changes.failed_orders.extend(failed.filter(|_| failed_orders.contains(&order_id)));
+    }
+    changes
+}
+
+/// The row of `failed_orders` after the event, if the event changes it.
+fn failure_after(
+    failed: Option<&FailedOrder>,
+    after: &Order,
+    recorded: &Recorded,
+) -> Option<FailedOrder> {
+    match &recorded.event {
+        OrderEvent::Failed(it) => Some(new_failure(it, after)),
+        // The order failed before and a redrive mended it: the row stays, resolved.
+        OrderEvent::Fulfilled(it) => failed.filter(|row| row.resolved_at.is_none()).map(|row| {
+            let resolved_at = Some(it.fulfilled_at);
+            FailedOrder { resolved_at, revision: recorded.revision, ..row.clone() }
+        }),
+        OrderEvent::Received(_)
+        | OrderEvent::Validated(_)
+        | OrderEvent::Stored(_)
+        | OrderEvent::Queued(_)
+        | OrderEvent::DeliveryFailed(_)
+        | OrderEvent::DeliveryStarted(_) => None,
+    }
+}
+
+fn new_failure(event: &OrderFailed, order: &Order) -> FailedOrder {
+    FailedOrder {
+        order_id: order.order_id,
+        stage: event.stage,
+        code: event.code.clone(),
+        reason: event.reason.clone(),
+        attempt: event.attempt,
+        deliveries: event.deliveries,
+        failed_at: event.failed_at,
+        order: fields(order),
+        resolved_at: None,
+        revision: order.revision,
+    }
+}

@@ -1,0 +1,99 @@
+//! GET to rows: what can be asked about orders. Handlers translate, the tables and the log answer.
+
+mod cursor;
+mod failed_orders;
+mod history;
+mod order;
+mod orders;
+mod stats;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use domain::ids::OrderId;
+use event_log::{EventLog, LogError};
+use service_kit::clock::Clock;
+use service_kit::problem::Problem;
+use tokio::time::timeout;
+
+use crate::store::{ReadModel, StoreError};
+
+/// How long a read may take before the read model counts as down.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the answers come from.
+#[derive(Clone)]
+pub struct Queries {
+    pub store: Arc<dyn ReadModel>,
+    pub log: EventLog,
+    /// The group that delivers orders to the worker.
+    pub group: String,
+    /// The success rate that the gateway is configured with.
+    pub success_rate: f64,
+    pub clock: Clock,
+}
+
+/// The query routes.
+pub fn routes(queries: Queries) -> Router {
+    Router::new()
+        .route("/order/{id}", get(order::get_order))
+        .route("/v1/orders/{id}", get(order::get_order))
+        .route("/v1/orders/{id}/history", get(history::get_history))
+        .route("/v1/orders", get(orders::list_orders))
+        .route("/v1/failed-orders", get(failed_orders::list_failed_orders))
+        .route("/v1/stats", get(stats::get_stats))
+        .with_state(Arc::new(queries))
+}
+
+/// The id in a path. Taken as text first, so that a malformed one is refused in our words.
+fn order_id(text: &str) -> Result<OrderId, Problem> {
+    text.parse().map_err(|_| Problem::invalid_parameters())
+}
+
+/// Reads the read model, for a limited time.
+async fn read<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(READ_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout))
+}
+
+/// The answer when the read model cannot say.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn read_model_failed(error: StoreError) -> Problem {
+    match error {
+        StoreError::Row { .. } => {
+            tracing::error!(error = &error as &dyn Error, "Row of the read model cannot be read");
+            Problem::internal()
+        }
+        StoreError::Address { .. }
+        | StoreError::SchemaOlder { .. }
+        | StoreError::SchemaNewer { .. }
+        | StoreError::Migration { .. }
+        | StoreError::CheckpointMoved
+        | StoreError::Timeout
+        | StoreError::Database(_) => {
+            tracing::warn!(error = &error as &dyn Error, "Read model unavailable");
+            Problem::unavailable("Read model unavailable")
+        }
+    }
+}
+
+/// The answer when the event store cannot say.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn log_failed(error: LogError) -> Problem {
+    match error {
+        LogError::Unavailable(_) => {
+            tracing::warn!(error = &error as &dyn Error, "Event store unavailable");
+            Problem::unavailable("Event store unavailable")
+        }
+        LogError::Address { .. }
+        | LogError::Conflict { .. }
+        | LogError::Refused(_)
+        | LogError::Undecodable { .. }
+        | LogError::Encode(_) => {
+            tracing::error!(error = &error as &dyn Error, "Event store cannot be read");
+            Problem::internal()
+        }
+    }
+}

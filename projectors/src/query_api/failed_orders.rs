@@ -1,0 +1,68 @@
+//! `GET /v1/failed-orders`: the failures, newest first.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use domain::order::Stage;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use service_kit::extract::QueryParameters;
+use service_kit::problem::Problem;
+
+use super::cursor::{Listing, PageParameters};
+use super::{Queries, read, read_model_failed};
+use crate::orders::row::FailedOrder;
+use crate::store::{FailedOrderFilter, Place};
+
+/// The filter as it stands in a query.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct FailuresFilter {
+    stage: Option<Stage>,
+    code: Option<String>,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    include_resolved: Option<bool>,
+}
+
+impl FailuresFilter {
+    fn parsed(&self) -> FailedOrderFilter {
+        FailedOrderFilter {
+            stage: self.stage,
+            code: self.code.clone(),
+            from: self.from,
+            to: self.to,
+            include_resolved: self.include_resolved.unwrap_or(false),
+        }
+    }
+}
+
+pub(super) async fn list_failed_orders(
+    State(queries): State<Arc<Queries>>,
+    QueryParameters(filter): QueryParameters<FailuresFilter>,
+    QueryParameters(page): QueryParameters<PageParameters>,
+) -> Result<impl IntoResponse, Problem> {
+    let listing = Listing::new("/v1/failed-orders", filter, &page)?;
+    let failed_orders =
+        read(queries.store.failed_orders(&listing.filter.parsed(), &listing.page()))
+            .await
+            .map_err(read_model_failed)?;
+    Ok(listing.answer(failed_orders, Place::of_failure, shown))
+}
+
+/// The failure as answers show it.
+fn shown(failed: &FailedOrder) -> Map<String, Value> {
+    let time = |it: Timestamp| Value::String(it.to_string());
+    Map::from_iter([
+        ("order_id".to_owned(), failed.order_id.to_string().into()),
+        ("stage".to_owned(), failed.stage.as_str().into()),
+        ("code".to_owned(), failed.code.clone().into()),
+        ("reason".to_owned(), failed.reason.clone().into()),
+        ("attempt".to_owned(), failed.attempt.into()),
+        ("deliveries".to_owned(), failed.deliveries.into()),
+        ("failed_at".to_owned(), time(failed.failed_at)),
+        ("order".to_owned(), failed.order.clone().into()),
+        ("resolved_at".to_owned(), failed.resolved_at.map_or(Value::Null, time)),
+    ])
+}

@@ -1,0 +1,48 @@
+//! `GET /v1/orders`: the orders, newest first.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use domain::order::Status;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use service_kit::extract::QueryParameters;
+use service_kit::problem::Problem;
+
+use super::cursor::{Listing, PageParameters};
+use super::order::{Source, shown};
+use super::{Queries, read, read_model_failed};
+use crate::store::{OrderFilter, Place};
+
+/// The filter as it stands in a query.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct OrdersFilter {
+    status: Option<String>,
+    customer_id: Option<String>,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+}
+
+impl OrdersFilter {
+    fn parsed(&self) -> Result<OrderFilter, Problem> {
+        let status = match &self.status {
+            Some(name) => Some(Status::from_name(name).ok_or_else(Problem::invalid_parameters)?),
+            None => None,
+        };
+        let customer_id = self.customer_id.clone();
+        Ok(OrderFilter { status, customer_id, from: self.from, to: self.to })
+    }
+}
+
+pub(super) async fn list_orders(
+    State(queries): State<Arc<Queries>>,
+    QueryParameters(filter): QueryParameters<OrdersFilter>,
+    QueryParameters(page): QueryParameters<PageParameters>,
+) -> Result<impl IntoResponse, Problem> {
+    let listing = Listing::new("/v1/orders", filter, &page)?;
+    let filter = listing.filter.parsed()?;
+    let orders =
+        read(queries.store.orders(&filter, &listing.page())).await.map_err(read_model_failed)?;
+    Ok(listing.answer(orders, Place::of_order, |it| shown(it, Source::Table)))
+}

@@ -1,0 +1,247 @@
+//! The read model's tables: one contract, two databases.
+
+mod address;
+mod columns;
+mod migrations;
+mod postgres;
+mod record;
+mod sqlite;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::ids::OrderId;
+use domain::order::{Order, Stage, Status};
+use event_log::Position;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::orders::row::{Changes, FailedOrder, Rows};
+use address::{Address, without_password};
+
+pub use migrations::Migrated;
+
+/// The name of the one projection there is, in `projection_checkpoints`.
+const PROJECTION: &str = "orders";
+/// How long to wait for a connection: a database that is down is an error soon.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where the read model is (`[read_model]` in the configuration).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadModelConfig {
+    /// `sqlite://path` or `postgres://user@host:port/database`.
+    pub url: String,
+}
+
+/// The tables `orders`, `failed_orders` and `projection_checkpoints` of one database. Every read
+/// is one statement, so its answer is of one moment.
+#[async_trait]
+pub trait ReadModel: Send + Sync {
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Whether the schema is the one that this release was written for.
+    ///
+    /// # Errors
+    /// [`StoreError::SchemaOlder`] and [`StoreError::SchemaNewer`] say what to do about it.
+    async fn check_schema(&self) -> Result<(), StoreError>;
+
+    /// How far the projection has come.
+    async fn checkpoint(&self) -> Result<Checkpoint, StoreError>;
+
+    /// The rows of these orders; those without any are left out.
+    async fn rows(&self, orders: &[OrderId]) -> Result<BTreeMap<OrderId, Rows>, StoreError>;
+
+    /// Writes rows and moves the checkpoint, in one transaction. A row that reflects a newer
+    /// revision already stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::CheckpointMoved`] if the checkpoint is not at `from`: then nothing is written.
+    async fn write(
+        &self,
+        changes: &Changes,
+        from: &Checkpoint,
+        to: &Checkpoint,
+    ) -> Result<(), StoreError>;
+
+    /// One order.
+    async fn order(&self, order_id: OrderId) -> Result<Option<Order>, StoreError>;
+
+    /// Orders, newest first by the time they were received.
+    async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<Order>, StoreError>;
+
+    /// Failures, newest first by the time of the failure.
+    async fn failed_orders(
+        &self,
+        filter: &FailedOrderFilter,
+        page: &Page,
+    ) -> Result<Vec<FailedOrder>, StoreError>;
+
+    /// How many orders there are, by what became of them.
+    async fn count_orders(&self) -> Result<OrderCounts, StoreError>;
+}
+
+/// Opens a read model. Connects at the first call, not yet here, so a database that is down does
+/// not keep a process from starting. To be called within a Tokio runtime.
+///
+/// # Errors
+/// [`StoreError::Address`] if the URL is of no kind that can be opened.
+pub fn open(url: &str) -> Result<Arc<dyn ReadModel>, StoreError> {
+    Ok(match Address::parse(url)? {
+        Address::Postgres(options) => {
+            Arc::new(postgres::Postgres::open(*options, without_password(url)))
+        }
+        Address::Sqlite(path) => Arc::new(sqlite::Sqlite::open(path, without_password(url))),
+    })
+}
+
+/// Brings a read model's schema to what this release needs, making the SQLite database if it is
+/// not there, and returns what was done; nothing if it was up to date.
+///
+/// # Errors
+/// [`StoreError::SchemaNewer`] if a newer release migrated it; it is left as it is.
+pub async fn migrate(url: &str) -> Result<Vec<Migrated>, StoreError> {
+    match Address::parse(url)? {
+        Address::Postgres(options) => postgres::migrate(*options, &without_password(url)).await,
+        Address::Sqlite(path) => sqlite::migrate(&path, &without_password(url)).await,
+    }
+}
+
+/// How far the projection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Checkpoint {
+    /// The last position that the rows reflect; `None` before the first.
+    pub position: Option<Position>,
+    /// Which holder of the projection moved it.
+    pub epoch: u64,
+    /// Events that were applied.
+    pub events_applied: u64,
+    /// Events that could not be read and were passed over.
+    pub events_skipped: u64,
+    /// When the last applied event was recorded.
+    pub last_event_at: Option<Timestamp>,
+    /// When the projector moved it, by its own clock.
+    pub moved_at: Option<Timestamp>,
+}
+
+/// Which orders a list has. What is not given does not restrict it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrderFilter {
+    pub status: Option<Status>,
+    pub customer_id: Option<String>,
+    /// Received at this time or later.
+    pub from: Option<Timestamp>,
+    /// Received before this time.
+    pub to: Option<Timestamp>,
+}
+
+/// Which failures a list has. What is not given does not restrict it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FailedOrderFilter {
+    pub stage: Option<Stage>,
+    pub code: Option<String>,
+    /// Failed at this time or later.
+    pub from: Option<Timestamp>,
+    /// Failed before this time.
+    pub to: Option<Timestamp>,
+    /// Also those that a redrive has mended.
+    pub include_resolved: bool,
+}
+
+/// A part of a list that is sorted by time and id, the newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// The last place of the page before; `None` for the first page.
+    pub after: Option<Place>,
+    /// The most rows to return.
+    pub limit: u32,
+}
+
+/// Where a row stands in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub at: Timestamp,
+    pub order_id: OrderId,
+}
+
+impl Place {
+    /// An order's place among the orders. If nobody knows when it was received, it is the oldest.
+    pub fn of_order(order: &Order) -> Self {
+        let at = order.received_at.unwrap_or(Timestamp::UNIX_EPOCH);
+        Self { at, order_id: order.order_id }
+    }
+
+    /// A failure's place among the failures.
+    pub fn of_failure(failed: &FailedOrder) -> Self {
+        Self { at: failed.failed_at, order_id: failed.order_id }
+    }
+}
+
+/// How many orders there are, by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OrderCounts {
+    pub n_processing: u64,
+    pub n_fulfilled: u64,
+    pub n_failed: u64,
+    /// Of those that failed, by where.
+    pub n_failed_validation: u64,
+    pub n_failed_fulfillment: u64,
+    pub n_failed_dead_letter: u64,
+}
+
+impl OrderCounts {
+    /// Adds orders of one kind.
+    fn add(&mut self, status: Status, stage: Option<Stage>, n_orders: u64) {
+        match status {
+            Status::Processing => self.n_processing += n_orders,
+            Status::Fulfilled => self.n_fulfilled += n_orders,
+            Status::Failed => self.n_failed += n_orders,
+        }
+        match stage {
+            Some(Stage::Validation) => self.n_failed_validation += n_orders,
+            Some(Stage::Fulfillment) => self.n_failed_fulfillment += n_orders,
+            Some(Stage::DeadLetter) => self.n_failed_dead_letter += n_orders,
+            None => {}
+        }
+    }
+}
+
+/// Why the read model could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL cannot be used. No retry helps.
+    #[error("read model address `{url}` is not usable: {reason}")]
+    Address { url: String, reason: String },
+    /// No retry helps until somebody migrates it.
+    #[error(
+        "schema of the read model `{url}` is at version {found}, older than the {needed} that this \
+         release needs: run `dofs migrate`"
+    )]
+    SchemaOlder { url: String, found: i64, needed: i64 },
+    /// No retry helps.
+    #[error(
+        "schema of the read model `{url}` is at version {found}, newer than the {needed} that this \
+         release knows: run the release of `dofs` that migrated it, or a newer one"
+    )]
+    SchemaNewer { url: String, found: i64, needed: i64 },
+    #[error("schema of the read model `{url}` could not be migrated")]
+    Migration {
+        url: String,
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+    /// Somebody else moves the same checkpoint, or a commit took effect without our hearing of it:
+    /// read the checkpoint again and go on from there.
+    #[error("checkpoint of the read model moved under us")]
+    CheckpointMoved,
+    /// A row that no release of ours wrote.
+    #[error("row of {of} cannot be read: {reason}")]
+    Row { of: String, reason: String },
+    #[error("database of the read model did not answer in time")]
+    Timeout,
+    #[error("database of the read model failed")]
+    Database(#[from] sqlx::Error),
+}

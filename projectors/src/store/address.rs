@@ -1,0 +1,92 @@
+//! A read model's URL: which database it names, and how to show it.
+
+use std::path::PathBuf;
+
+use sqlx::postgres::PgConnectOptions;
+
+use super::StoreError;
+
+/// A database that can be opened.
+pub(super) enum Address {
+    Postgres(Box<PgConnectOptions>),
+    Sqlite(PathBuf),
+}
+
+impl Address {
+    pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
+        let unusable = |reason: String| StoreError::Address { url: without_password(url), reason };
+        match url.split_once("://") {
+            Some(("sqlite", "")) => Err(unusable("it names no file".to_owned())),
+            Some(("sqlite", path)) if path.contains('?') => {
+                Err(unusable("a sqlite URL is a path and takes no parameters".to_owned()))
+            }
+            Some(("sqlite", path)) => Ok(Self::Sqlite(PathBuf::from(path))),
+            Some(("postgres" | "postgresql", _)) => url
+                .parse()
+                .map(|options| Self::Postgres(Box::new(options)))
+                .map_err(|error: sqlx::Error| unusable(error.to_string())),
+            Some(_) | None => {
+                Err(unusable("it must begin with `sqlite://` or `postgres://`".to_owned()))
+            }
+        }
+    }
+}
+
+/// The URL as it may be shown: without a password, and without parameters, which may hold one.
+pub(super) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "(malformed)".to_owned() };
+    if scheme == "sqlite" {
+        return url.to_owned();
+    }
+    // The last `@`, since a password may hold one that nobody escaped.
+    match rest.rsplit_once('@') {
+        // Where parameters begin is a guess then, and a wrong one shows a secret.
+        Some((before, _)) if before.contains('?') => format!("{scheme}://(not shown)"),
+        Some((before, place)) => {
+            let user = before.split([':', '/']).next().unwrap_or_default();
+            format!("{scheme}://{user}@{}", without_parameters(place))
+        }
+        None => format!("{scheme}://{}", without_parameters(rest)),
+    }
+}
+
+fn without_parameters(place: &str) -> &str {
+    place.split('?').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn password_is_never_shown() {
+        let urls = [
+            ("postgres://dofs:s3cret@db:5432/orders", "postgres://dofs@db:5432/orders"),
+            ("postgres://dofs:s3@cr/et@db/orders", "postgres://dofs@db/orders"),
+            ("postgres://db/orders?user=dofs&password=s3cret", "postgres://db/orders"),
+            ("postgres://db/orders?password=s3@cret", "postgres://(not shown)"),
+            ("postgres://dofs@db/orders", "postgres://dofs@db/orders"),
+            ("postgres://dofs:s?3@db/orders", "postgres://(not shown)"),
+            ("sqlite:///data/me@home/read.db", "sqlite:///data/me@home/read.db"),
+            ("s3cret", "(malformed)"),
+        ];
+        for (url, shown) in urls {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+
+    #[test]
+    fn unusable_addresses_say_why() {
+        let urls = [
+            ("mysql://db/orders", "must begin with `sqlite://` or `postgres://`"),
+            ("read.db", "must begin with"),
+            ("sqlite://", "names no file"),
+            ("sqlite://read.db?mode=ro", "takes no parameters"),
+            ("postgres://db:port/orders", "not usable"),
+        ];
+        for (url, reason) in urls {
+            let error = Address::parse(url).err().expect("not usable").to_string();
+            assert!(error.contains(reason), "{url}: {error}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The schema's migrations, embedded, and whether a database has had them.
+
+use std::collections::BTreeSet;
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
+
+use super::StoreError;
+
+/// One migration: its version, its name and its SQL.
+pub(super) type Embedded = (i64, &'static str, &'static str);
+
+/// The migrations of PostgreSQL, oldest first.
+pub(super) const POSTGRES: &[Embedded] =
+    &[(1, "read_model", include_str!("../../../migrations/postgres/0001_read_model.sql"))];
+
+/// The migrations of SQLite, oldest first.
+pub(super) const SQLITE: &[Embedded] =
+    &[(1, "read_model", include_str!("../../../migrations/sqlite/0001_read_model.sql"))];
+
+/// A migration that was run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migrated {
+    pub version: i64,
+    pub name: String,
+}
+
+/// Runs the migrations that the database has not had, and returns them.
+pub(super) async fn run<C>(
+    embedded: &[Embedded],
+    connection: &mut C,
+    url: &str,
+) -> Result<Vec<Migrated>, StoreError>
+where
+    C: Migrate,
+{
+    let failed = |source| StoreError::Migration { url: url.to_owned(), source };
+    let migrator = migrator(embedded);
+    connection.ensure_migrations_table(&migrator.table_name).await.map_err(failed)?;
+    let had = connection.list_applied_migrations(&migrator.table_name).await.map_err(failed)?;
+    let had: BTreeSet<_> = had.into_iter().map(|it| it.version).collect();
+    if let Err(newer @ StoreError::SchemaNewer { .. }) = check(embedded, &had, url) {
+        return Err(newer);
+    }
+    migrator.run_direct(None, connection, false).await.map_err(failed)?;
+    let ran = embedded.iter().filter(|(version, _, _)| !had.contains(version));
+    Ok(ran.map(|&(version, name, _)| Migrated { version, name: name.to_owned() }).collect())
+}
+
+/// Whether a database that had the migrations `had` is the one that this release knows.
+pub(super) fn check(
+    embedded: &[Embedded],
+    had: &BTreeSet<i64>,
+    url: &str,
+) -> Result<(), StoreError> {
+    let known: BTreeSet<_> = embedded.iter().map(|&(version, _, _)| version).collect();
+    let url = url.to_owned();
+    let found = had.last().copied().unwrap_or_default();
+    let needed = known.last().copied().unwrap_or_default();
+    if !had.is_subset(&known) {
+        return Err(StoreError::SchemaNewer { url, found, needed });
+    }
+    if !known.is_subset(had) {
+        return Err(StoreError::SchemaOlder { url, found, needed });
+    }
+    Ok(())
+}
+
+fn migrator(embedded: &[Embedded]) -> Migrator {
+    let migration = |&(version, name, sql): &Embedded| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(embedded.iter().map(migration).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_embedded_under_its_number_and_name() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
+        for (dialect, embedded) in [("postgres", POSTGRES), ("sqlite", SQLITE)] {
+            let files: BTreeSet<_> = std::fs::read_dir(format!("{folder}/{dialect}"))
+                .unwrap()
+                .map(|file| file.unwrap().file_name().into_string().unwrap())
+                .collect();
+            let named: BTreeSet<_> = embedded
+                .iter()
+                .map(|(version, name, _)| format!("{version:04}_{name}.sql"))
+                .collect();
+            assert_eq!(files, named, "{dialect}");
+        }
+    }
+
+    #[test]
+    fn schema_that_is_not_ours_is_refused_with_what_helps() {
+        let known = &[(1, "a", ""), (2, "b", "")];
+        let refusal = |had: &[i64]| {
+            check(known, &had.iter().copied().collect(), "sqlite://x")
+                .err()
+                .map(|it| it.to_string())
+        };
+        assert_eq!(refusal(&[1, 2]), None);
+        assert!(refusal(&[]).unwrap().contains("run `dofs migrate`"));
+        assert!(refusal(&[1]).unwrap().contains("at version 1, older than the 2"));
+        assert!(refusal(&[1, 2, 3]).unwrap().contains("at version 3, newer than the 2"));
+    }
+}

@@ -1,0 +1,154 @@
+//! The read model in SQLite: one connection writes, a few others read beside it.
+
+mod read;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::ids::OrderId;
+use domain::order::Order;
+use jiff::Timestamp;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqlitePool};
+
+use super::migrations::{self, Migrated};
+use super::record::Time;
+use super::{
+    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, OrderCounts, OrderFilter, Page, ReadModel,
+    StoreError,
+};
+use crate::orders::row::{Changes, FailedOrder, Rows};
+
+/// Connections that read. They need no more: what they read is on this machine.
+const MAX_READERS: u32 = 4;
+/// How long to wait for another process that writes to the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A time in microseconds since 1970.
+type Micros = i64;
+
+impl Time for Micros {
+    fn of(time: Timestamp) -> Self {
+        time.as_microsecond()
+    }
+
+    fn timestamp(self) -> Option<Timestamp> {
+        Timestamp::from_microsecond(self).ok()
+    }
+}
+
+pub(super) struct Sqlite {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    path: PathBuf,
+    /// For messages.
+    url: String,
+}
+
+impl Sqlite {
+    pub(super) fn open(path: PathBuf, url: String) -> Self {
+        let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
+        Self {
+            writer: pool.clone().max_connections(1).connect_lazy_with(options(&path)),
+            readers: pool
+                .max_connections(MAX_READERS)
+                .connect_lazy_with(options(&path).pragma("query_only", "on")),
+            path,
+            url,
+        }
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+}
+
+pub(super) async fn migrate(path: &Path, url: &str) -> Result<Vec<Migrated>, StoreError> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(sqlx::Error::Io)?;
+    }
+    let mut connection = options(path).create_if_missing(true).connect().await?;
+    let migrated = migrations::run(migrations::SQLITE, &mut connection, url).await?;
+    connection.close().await?;
+    Ok(migrated)
+}
+
+#[async_trait]
+impl ReadModel for Sqlite {
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("/* ping */ select 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        let mut had = BTreeSet::new();
+        // A file that is not there yet is a schema that is not there yet.
+        if self.path.exists() {
+            let migrated: bool = sqlx::query_scalar(
+                "/* schema.exists */ select exists (select 1 from sqlite_schema \
+                 where name = '_sqlx_migrations')",
+            )
+            .fetch_one(&self.readers)
+            .await?;
+            if migrated {
+                let versions = "/* schema.versions */ select version from _sqlx_migrations";
+                had.extend(sqlx::query_scalar::<_, i64>(versions).fetch_all(&self.readers).await?);
+            }
+        }
+        migrations::check(migrations::SQLITE, &had, &self.url)
+    }
+
+    async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
+        read::checkpoint(&self.readers).await
+    }
+
+    async fn rows(&self, orders: &[OrderId]) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
+        read::rows(&self.readers, orders).await
+    }
+
+    async fn write(
+        &self,
+        changes: &Changes,
+        from: &Checkpoint,
+        to: &Checkpoint,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.writer.begin_with("begin immediate").await?;
+        // First, so that a second projector is stopped before it has written a row.
+        write::move_checkpoint(&mut transaction, from, to).await?;
+        for order in &changes.orders {
+            write::upsert_order(&mut transaction, order).await?;
+        }
+        for failed in &changes.failed_orders {
+            write::upsert_failed_order(&mut transaction, failed).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn order(&self, order_id: OrderId) -> Result<Option<Order>, StoreError> {
+        read::order(&self.readers, order_id).await
+    }
+
+    async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<Order>, StoreError> {
+        read::orders(&self.readers, filter, page).await
+    }
+
+    async fn failed_orders(
+        &self,
+        filter: &FailedOrderFilter,
+        page: &Page,
+    ) -> Result<Vec<FailedOrder>, StoreError> {
+        read::failed_orders(&self.readers, filter, page).await
+    }
+
+    async fn count_orders(&self) -> Result<OrderCounts, StoreError> {
+        read::count_orders(&self.readers).await
+    }
+}

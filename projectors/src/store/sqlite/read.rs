@@ -1,0 +1,167 @@
+//! What is asked of the tables.
+
+use std::collections::BTreeMap;
+
+use domain::ids::OrderId;
+use domain::order::Order;
+use sqlx::{QueryBuilder, SqlitePool};
+
+use super::Micros;
+use crate::orders::row::{FailedOrder, Rows};
+use crate::store::record::{CheckpointRecord, FailedOrderRecord, OrderRecord, Time, order_counts};
+use crate::store::{
+    Checkpoint, FailedOrderFilter, OrderCounts, OrderFilter, PROJECTION, Page, StoreError,
+};
+
+/// The columns of an [`OrderRecord`].
+macro_rules! order_columns {
+    () => {
+        "order_id, customer_id, items, total_quantity, status, stage, attempt, \
+         deliveries, failure_code, failure_reason, reference, revision, received_at, queued_at, \
+         fulfilled_at, failed_at, updated_at"
+    };
+}
+
+/// The columns of a [`FailedOrderRecord`].
+macro_rules! failed_order_columns {
+    () => {
+        "order_id, stage, code, reason, attempt, deliveries, failed_at, \"order\", \
+         resolved_at, revision"
+    };
+}
+
+pub(super) async fn checkpoint(pool: &SqlitePool) -> Result<Checkpoint, StoreError> {
+    let record: CheckpointRecord<Micros> = sqlx::query_as(
+        "/* projection_checkpoints.get */ select commit_position, prepare_position, epoch, \
+         events_applied, events_skipped, last_event_at, moved_at \
+         from projection_checkpoints where name = ?1",
+    )
+    .bind(PROJECTION)
+    .fetch_one(pool)
+    .await?;
+    Ok(record.checkpoint())
+}
+
+pub(super) async fn rows(
+    pool: &SqlitePool,
+    order_ids: &[OrderId],
+) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
+    // One list in one parameter, so that the statement is the same for any number of orders.
+    let order_ids: Vec<_> = order_ids.iter().map(|it| it.0.simple().to_string()).collect();
+    let order_ids = serde_json::Value::from(order_ids).to_string();
+    let orders = sqlx::query_as(concat!(
+        "/* orders.get_many */ select ",
+        order_columns!(),
+        " from orders where order_id in (select unhex(value) from json_each(?1))"
+    ))
+    .bind(&order_ids)
+    .fetch_all(pool)
+    .await?;
+    let failed_orders = sqlx::query_as(concat!(
+        "/* failed_orders.get_many */ select ",
+        failed_order_columns!(),
+        " from failed_orders where order_id in (select unhex(value) from json_each(?1))"
+    ))
+    .bind(&order_ids)
+    .fetch_all(pool)
+    .await?;
+
+    let orders = orders.into_iter().map(OrderRecord::<Micros>::order).collect::<Result<_, _>>()?;
+    let failed_orders = failed_orders
+        .into_iter()
+        .map(FailedOrderRecord::<Micros>::failed_order)
+        .collect::<Result<_, _>>()?;
+    Ok(Rows::by_order(orders, failed_orders))
+}
+
+pub(super) async fn order(
+    pool: &SqlitePool,
+    order_id: OrderId,
+) -> Result<Option<Order>, StoreError> {
+    let record = sqlx::query_as(concat!(
+        "/* orders.get */ select ",
+        order_columns!(),
+        " from orders where order_id = ?1"
+    ))
+    .bind(order_id.0)
+    .fetch_optional(pool)
+    .await?;
+    record.map(OrderRecord::<Micros>::order).transpose()
+}
+
+/// The statement has the conditions that the filter has and no others, so that each kind of
+/// filter gets a plan of its own.
+pub(super) async fn orders(
+    pool: &SqlitePool,
+    filter: &OrderFilter,
+    page: &Page,
+) -> Result<Vec<Order>, StoreError> {
+    let mut query = QueryBuilder::new(concat!(
+        "/* orders.list */ select ",
+        order_columns!(),
+        " from orders where true"
+    ));
+    if let Some(status) = filter.status {
+        query.push(" and status = ").push_bind(status.as_str());
+    }
+    if let Some(customer_id) = &filter.customer_id {
+        query.push(" and customer_id = ").push_bind(customer_id.clone());
+    }
+    if let Some(from) = filter.from {
+        query.push(" and listed_at >= ").push_bind(Micros::of(from));
+    }
+    if let Some(to) = filter.to {
+        query.push(" and listed_at < ").push_bind(Micros::of(to));
+    }
+    if let Some(after) = page.after {
+        query.push(" and (listed_at, order_id) < (").push_bind(Micros::of(after.at));
+        query.push(", ").push_bind(after.order_id.0).push(")");
+    }
+    query.push(" order by listed_at desc, order_id desc limit ").push_bind(i64::from(page.limit));
+    let records = query.build_query_as().fetch_all(pool).await?;
+    records.into_iter().map(OrderRecord::<Micros>::order).collect()
+}
+
+pub(super) async fn failed_orders(
+    pool: &SqlitePool,
+    filter: &FailedOrderFilter,
+    page: &Page,
+) -> Result<Vec<FailedOrder>, StoreError> {
+    let mut query = QueryBuilder::new(concat!(
+        "/* failed_orders.list */ select ",
+        failed_order_columns!(),
+        " from failed_orders where true"
+    ));
+    if !filter.include_resolved {
+        query.push(" and resolved_at is null");
+    }
+    if let Some(stage) = filter.stage {
+        query.push(" and stage = ").push_bind(stage.as_str());
+    }
+    if let Some(code) = &filter.code {
+        query.push(" and code = ").push_bind(code.clone());
+    }
+    if let Some(from) = filter.from {
+        query.push(" and failed_at >= ").push_bind(Micros::of(from));
+    }
+    if let Some(to) = filter.to {
+        query.push(" and failed_at < ").push_bind(Micros::of(to));
+    }
+    if let Some(after) = page.after {
+        query.push(" and (failed_at, order_id) < (").push_bind(Micros::of(after.at));
+        query.push(", ").push_bind(after.order_id.0).push(")");
+    }
+    query.push(" order by failed_at desc, order_id desc limit ").push_bind(i64::from(page.limit));
+    let records = query.build_query_as().fetch_all(pool).await?;
+    records.into_iter().map(FailedOrderRecord::<Micros>::failed_order).collect()
+}
+
+pub(super) async fn count_orders(pool: &SqlitePool) -> Result<OrderCounts, StoreError> {
+    let counts = sqlx::query_as(
+        "/* orders.count */ select status, stage, count(*) as n_orders from orders \
+         group by status, stage",
+    )
+    .fetch_all(pool)
+    .await?;
+    order_counts(counts)
+}

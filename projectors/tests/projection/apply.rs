@@ -1,0 +1,137 @@
+//! The fold alone.
+
+use std::collections::BTreeMap;
+
+use domain::ids::OrderId;
+use domain::order::{Recorded, Stage, Status, fields, fold};
+use projectors::{Rows, apply};
+use proptest::prelude::*;
+
+use crate::events::{History, at, id};
+
+type Tables = BTreeMap<OrderId, Rows>;
+
+/// Applies a batch to tables in memory, as the runner does to those of a database.
+fn apply_to(tables: &mut Tables, batch: &[Recorded]) {
+    let touched = batch.iter().map(|it| it.event.order_id());
+    let rows = touched.filter_map(|it| Some((it, tables.get(&it)?.clone()))).collect();
+    let changes = apply(rows, batch);
+    for order in changes.orders {
+        let rows = tables.entry(order.order_id).or_default();
+        rows.order = Some(order);
+    }
+    for failed in changes.failed_orders {
+        let rows = tables.entry(failed.order_id).or_default();
+        rows.failed = Some(failed);
+    }
+}
+
+fn applied(batch: &[Recorded]) -> Tables {
+    let mut tables = Tables::new();
+    apply_to(&mut tables, batch);
+    tables
+}
+
+#[test]
+fn order_is_written_once_however_many_of_its_events_are_in_the_batch() {
+    let history = History::of(1).placed().fulfilled().events();
+    let changes = apply(BTreeMap::new(), &history);
+    assert_eq!(changes.orders, [fold(&history).unwrap()]);
+    assert_eq!(changes.failed_orders, []);
+}
+
+#[test]
+fn failure_keeps_the_order_as_it_was() {
+    let history = History::of(1).placed().failed(Stage::Fulfillment, "refused").events();
+    let failed = applied(&history)[&id(1)].failed.clone().unwrap();
+    assert_eq!((failed.stage, failed.code.as_str()), (Stage::Fulfillment, "refused"));
+    assert_eq!((failed.attempt, failed.failed_at, failed.resolved_at), (1, at(1_030), None));
+    assert_eq!(failed.order, fields(&fold(&history).unwrap()));
+}
+
+#[test]
+fn failure_is_resolved_by_the_redrive_that_succeeds_and_by_nothing_less() {
+    let failed = || History::of(1).placed().failed(Stage::DeadLetter, "transient");
+    let resolved_at =
+        |history: History| applied(&history.events())[&id(1)].failed.as_ref().unwrap().resolved_at;
+    assert_eq!(resolved_at(failed().queued()), None);
+    assert_eq!(resolved_at(failed().queued().fulfilled()), Some(at(1_060)));
+    assert_eq!(resolved_at(failed().queued().failed(Stage::Fulfillment, "refused")), None);
+}
+
+#[test]
+fn order_that_never_failed_has_no_failure() {
+    let tables = applied(&History::of(1).placed().fulfilled().events());
+    assert_eq!(tables[&id(1)].failed, None);
+    assert_eq!(tables[&id(1)].order.as_ref().unwrap().status, Status::Fulfilled);
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Queue,
+    DeliveryFails,
+    Fulfil,
+    Fail,
+}
+
+fn any_history(number: u128) -> impl Strategy<Value = Vec<Recorded>> {
+    let step = prop_oneof![
+        Just(Step::Queue),
+        Just(Step::DeliveryFails),
+        Just(Step::Fulfil),
+        Just(Step::Fail)
+    ];
+    prop::collection::vec(step, 0..8).prop_map(move |steps| {
+        let placed = History::of(number).placed();
+        let history = steps.into_iter().fold(placed, |history, step| match step {
+            Step::Queue => history.queued(),
+            Step::DeliveryFails => history.delivery_failed(),
+            Step::Fulfil => history.fulfilled(),
+            Step::Fail => history.failed(Stage::Fulfillment, "refused"),
+        });
+        history.events()
+    })
+}
+
+/// Histories of several orders, one event of each in turn, as a log may hold them.
+fn any_log() -> impl Strategy<Value = Vec<Recorded>> {
+    (any_history(1), any_history(2), any_history(3)).prop_map(|(first, second, third)| {
+        let mut log: Vec<_> = [first, second, third].concat();
+        log.sort_by_key(|it| it.revision);
+        log
+    })
+}
+
+proptest! {
+    /// However a log is cut into batches, and whatever part of it is applied again, the rows are
+    /// those of the whole in one batch, and the orders' are the folds of their streams.
+    #[test]
+    fn batches_make_no_difference(
+        log in any_log(),
+        sizes in prop::collection::vec(1_usize..6, 1..40),
+        again_from in 0_usize..40,
+    ) {
+        let whole = applied(&log);
+
+        let mut cut = Tables::new();
+        let mut rest = log.as_slice();
+        for size in sizes.into_iter().cycle() {
+            let (batch, behind) = rest.split_at(size.min(rest.len()));
+            apply_to(&mut cut, batch);
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(&cut, &whole);
+
+        apply_to(&mut cut, &log[again_from.min(log.len())..]);
+        apply_to(&mut cut, &log);
+        prop_assert_eq!(&cut, &whole);
+
+        for (order_id, rows) in whole {
+            let history = log.iter().filter(|it| it.event.order_id() == order_id);
+            prop_assert_eq!(rows.order, fold(history));
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What a read model promises, whatever database it is in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::order::{Order, Recorded, Stage, Status, fields};
+use event_log::Position;
+use projectors::{
+    Changes, Checkpoint, FailedOrder, FailedOrderFilter, OrderCounts, OrderFilter, Page, Place,
+    ReadModel, StoreError, apply, migrate, open,
+};
+
+use crate::events::{History, at, id};
+use crate::stores::Database;
+
+/// More rows than any test makes.
+const ALL: Page = Page { after: None, limit: 1_000 };
+
+/// Applies a batch as the runner does, and moves the checkpoint by one.
+pub(crate) async fn project(store: &dyn ReadModel, batch: &[Recorded]) {
+    let from = store.checkpoint().await.unwrap();
+    let orders: BTreeSet<_> = batch.iter().map(|it| it.event.order_id()).collect();
+    let orders: Vec<_> = orders.into_iter().collect();
+    let changes = apply(store.rows(&orders).await.unwrap(), batch);
+    store.write(&changes, &from, &behind(&from)).await.unwrap();
+}
+
+fn behind(from: &Checkpoint) -> Checkpoint {
+    let commit = from.position.map_or(0, |it| it.commit) + 1;
+    Checkpoint {
+        position: Some(Position { commit, prepare: commit }),
+        events_applied: from.events_applied + 1,
+        last_event_at: Some(at(5)),
+        moved_at: Some(at(6)),
+        ..*from
+    }
+}
+
+/// Everything there is, in the public form: `failed_delivery` is not a column.
+async fn tables(store: &dyn ReadModel) -> (Vec<String>, Vec<FailedOrder>) {
+    let orders = store.orders(&OrderFilter::default(), &ALL).await.unwrap();
+    let with_resolved = FailedOrderFilter { include_resolved: true, ..Default::default() };
+    let failed_orders = store.failed_orders(&with_resolved, &ALL).await.unwrap();
+    (orders.iter().map(shown).collect(), failed_orders)
+}
+
+fn shown(order: &Order) -> String {
+    serde_json::to_string(&fields(order)).unwrap()
+}
+
+pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
+    let store = database.read_model().await;
+    let awkward = "\0 ' \" \\ \u{E000} \u{10FFFF} \u{FFFF} ü";
+    let histories = [
+        History::of(1).customer(awkward).placed().fulfilled().events(),
+        History::of(2).quantity(u64::MAX).received().failed(Stage::Validation, awkward).events(),
+        History::of(3).placed().delivery_failed().failed(Stage::DeadLetter, "transient").events(),
+        // Its first event could not be read.
+        History::of(4).placed().events().split_off(1),
+    ];
+    for history in histories {
+        let expected = apply(BTreeMap::new(), &history);
+        project(&*store, &history).await;
+
+        let order_id = history[0].event.order_id();
+        let order = store.order(order_id).await.unwrap().unwrap();
+        assert_eq!(shown(&order), shown(&expected.orders[0]));
+        let rows = store.rows(&[order_id, id(99)]).await.unwrap();
+        assert_eq!(rows.keys().collect::<Vec<_>>(), [&order_id]);
+        assert_eq!(rows[&order_id].order.as_ref().map(shown), Some(shown(&order)));
+        assert_eq!(rows[&order_id].failed.as_ref(), expected.failed_orders.first());
+    }
+    assert_eq!(store.order(id(99)).await.unwrap(), None);
+}
+
+pub(crate) async fn batch_applied_again_changes_nothing(database: &Database) {
+    let store = database.read_model().await;
+    let batches = [
+        [History::of(1).placed().events(), History::of(2).placed().fulfilled().events()].concat(),
+        History::of(1).placed().failed(Stage::Fulfillment, "refused").events().split_off(4),
+        History::of(1)
+            .placed()
+            .failed(Stage::Fulfillment, "refused")
+            .queued()
+            .fulfilled()
+            .events()
+            .split_off(5),
+    ];
+    for batch in &batches {
+        project(&*store, batch).await;
+        let once = tables(&*store).await;
+        project(&*store, batch).await;
+        assert_eq!(tables(&*store).await, once);
+    }
+    let in_the_end = tables(&*store).await;
+    assert_eq!((in_the_end.0.len(), in_the_end.1.len()), (2, 1));
+    // From position 0 again.
+    for batch in &batches {
+        project(&*store, batch).await;
+    }
+    assert_eq!(tables(&*store).await, in_the_end);
+}
+
+pub(crate) async fn older_revision_never_overwrites_a_newer_one(database: &Database) {
+    let store = database.read_model().await;
+    let failed = History::of(1).placed().failed(Stage::Fulfillment, "refused");
+    let older = apply(BTreeMap::new(), &failed.events());
+    let newer = History::of(1).placed().failed(Stage::Fulfillment, "refused").queued().fulfilled();
+    project(&*store, &newer.events()).await;
+    let before = tables(&*store).await;
+
+    // Past the fold, which would have left it out.
+    let from = store.checkpoint().await.unwrap();
+    store.write(&older, &from, &behind(&from)).await.unwrap();
+    assert_eq!(tables(&*store).await, before);
+}
+
+pub(crate) async fn rows_and_checkpoint_move_together_or_not_at_all(database: &Database) {
+    let store = database.read_model().await;
+    project(&*store, &History::of(1).placed().events()).await;
+    let checkpoint = store.checkpoint().await.unwrap();
+    let failed = History::of(1).placed().failed(Stage::Fulfillment, "refused").events();
+
+    // The last table of the transaction is missing, so it fails when the others are written.
+    database.execute("alter table failed_orders rename to elsewhere").await;
+    let changes = apply(BTreeMap::new(), &failed);
+    let error = store.write(&changes, &checkpoint, &behind(&checkpoint)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Database(_)), "{error:?}");
+
+    assert_eq!(store.checkpoint().await.unwrap(), checkpoint);
+    let order = store.order(id(1)).await.unwrap().unwrap();
+    assert_eq!((order.status, order.revision), (Status::Processing, 3));
+
+    database.execute("alter table elsewhere rename to failed_orders").await;
+    project(&*store, &failed).await;
+    assert_eq!(store.checkpoint().await.unwrap(), behind(&checkpoint));
+    assert_eq!(store.order(id(1)).await.unwrap().unwrap().status, Status::Failed);
+}
+
+pub(crate) async fn checkpoint_that_moved_stops_the_writer(database: &Database) {
+    let store = database.read_model().await;
+    let stale = store.checkpoint().await.unwrap();
+    assert_eq!(stale, Checkpoint::default());
+    project(&*store, &History::of(1).placed().events()).await;
+    let current = store.checkpoint().await.unwrap();
+
+    let changes = apply(BTreeMap::new(), &History::of(2).placed().events());
+    let other_epoch = Checkpoint { epoch: 1, ..current };
+    for from in [stale, other_epoch] {
+        let error = store.write(&changes, &from, &behind(&from)).await.unwrap_err();
+        assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
+    }
+    assert_eq!(store.checkpoint().await.unwrap(), current);
+    assert_eq!(store.order(id(2)).await.unwrap(), None);
+}
+
+pub(crate) async fn checkpoint_moves_without_events(database: &Database) {
+    let store = database.read_model().await;
+    let from = store.checkpoint().await.unwrap();
+    let position = Some(Position { commit: u64::MAX - 1, prepare: 7 });
+    let to = Checkpoint { position, events_skipped: 3, moved_at: Some(at(9)), ..from };
+    store.write(&Changes::default(), &from, &to).await.unwrap();
+    assert_eq!(store.checkpoint().await.unwrap(), to);
+}
+
+/// Orders and failures of which many have the same time.
+async fn crowd(store: &dyn ReadModel) {
+    let history = |number: u128| {
+        let second = 1_000 + i64::try_from(number / 10).unwrap();
+        History::of(number).second(second).placed().failed(Stage::Fulfillment, "refused").events()
+    };
+    let log: Vec<_> = (1..=25).flat_map(history).collect();
+    project(store, &log).await;
+}
+
+pub(crate) async fn pages_show_every_order_exactly_once(database: &Database) {
+    let store = database.read_model().await;
+    crowd(&*store).await;
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = Page { after, limit: 7 };
+        let orders = store.orders(&OrderFilter::default(), &page).await.unwrap();
+        seen.extend(orders.iter().map(Place::of_order));
+        let Some(last) = orders.last() else { break };
+        after = Some(Place::of_order(last));
+    }
+    assert_eq!(seen.len(), 25);
+    assert!(seen.is_sorted_by(|before, behind| before > behind), "{seen:?}");
+}
+
+pub(crate) async fn pages_show_every_failure_exactly_once(database: &Database) {
+    let store = database.read_model().await;
+    crowd(&*store).await;
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = Page { after, limit: 7 };
+        let failed = store.failed_orders(&FailedOrderFilter::default(), &page).await.unwrap();
+        seen.extend(failed.iter().map(Place::of_failure));
+        let Some(last) = failed.last() else { break };
+        after = Some(Place::of_failure(last));
+    }
+    assert_eq!(seen.len(), 25);
+    assert!(seen.is_sorted_by(|before, behind| before > behind), "{seen:?}");
+}
+
+pub(crate) async fn orders_are_filtered(database: &Database) {
+    let store = database.read_model().await;
+    let log = [
+        History::of(1).second(100).customer("cust-\0").placed().events(),
+        History::of(2).second(200).customer("cust-b").placed().fulfilled().events(),
+        History::of(3).second(300).customer("cust-\0").placed().fulfilled().events(),
+        // Nobody knows when it was received: it is listed as the oldest.
+        History::of(4).second(400).customer("cust-b").placed().events().split_off(3),
+    ];
+    project(&*store, &log.concat()).await;
+
+    let all = OrderFilter::default;
+    let customer = |id: &str| Some(id.to_owned());
+    let filters: [(OrderFilter, &[u128]); 7] = [
+        (all(), &[3, 2, 1, 4]),
+        (OrderFilter { status: Some(Status::Fulfilled), ..all() }, &[3, 2]),
+        (OrderFilter { status: Some(Status::Failed), ..all() }, &[]),
+        (OrderFilter { customer_id: customer("cust-\0"), ..all() }, &[3, 1]),
+        (OrderFilter { customer_id: customer("cust-"), ..all() }, &[]),
+        (OrderFilter { from: Some(at(100)), to: Some(at(300)), ..all() }, &[2, 1]),
+        (
+            OrderFilter {
+                status: Some(Status::Processing),
+                customer_id: customer("cust-\0"),
+                from: Some(at(100)),
+                to: Some(at(101)),
+            },
+            &[1],
+        ),
+    ];
+    for (filter, expected) in filters {
+        let orders = store.orders(&filter, &ALL).await.unwrap();
+        let found: Vec<_> = orders.iter().map(|it| it.order_id).collect();
+        assert_eq!(found, expected.iter().copied().map(id).collect::<Vec<_>>(), "{filter:?}");
+    }
+}
+
+pub(crate) async fn failures_are_filtered_and_resolved_ones_shown_on_request(database: &Database) {
+    let store = database.read_model().await;
+    let log = [
+        History::of(1).second(100).received().failed(Stage::Validation, "rules").events(),
+        History::of(2).second(200).placed().failed(Stage::Fulfillment, "refused").events(),
+        History::of(3)
+            .second(300)
+            .placed()
+            .failed(Stage::Fulfillment, "refused")
+            .queued()
+            .fulfilled()
+            .events(),
+    ];
+    project(&*store, &log.concat()).await;
+
+    let open = FailedOrderFilter::default;
+    let code = |code: &str| Some(code.to_owned());
+    let filters: [(FailedOrderFilter, &[u128]); 6] = [
+        (open(), &[2, 1]),
+        (FailedOrderFilter { include_resolved: true, ..open() }, &[3, 2, 1]),
+        (FailedOrderFilter { stage: Some(Stage::Validation), ..open() }, &[1]),
+        (FailedOrderFilter { code: code("refused"), ..open() }, &[2]),
+        (FailedOrderFilter { code: code("poison"), ..open() }, &[]),
+        (FailedOrderFilter { from: Some(at(130)), to: Some(at(230)), ..open() }, &[1]),
+    ];
+    for (filter, expected) in filters {
+        let failed = store.failed_orders(&filter, &ALL).await.unwrap();
+        let found: Vec<_> = failed.iter().map(|it| it.order_id).collect();
+        assert_eq!(found, expected.iter().copied().map(id).collect::<Vec<_>>(), "{filter:?}");
+    }
+}
+
+pub(crate) async fn orders_are_counted_by_what_became_of_them(database: &Database) {
+    let store = database.read_model().await;
+    assert_eq!(store.count_orders().await.unwrap(), OrderCounts::default());
+    let log = [
+        History::of(1).placed().events(),
+        History::of(2).placed().fulfilled().events(),
+        History::of(3).received().failed(Stage::Validation, "rules").events(),
+        History::of(4).placed().failed(Stage::Fulfillment, "refused").events(),
+        History::of(5).placed().failed(Stage::Fulfillment, "refused").events(),
+        History::of(6).placed().failed(Stage::DeadLetter, "poison").events(),
+        // It failed and is tried again: it is no failure any more.
+        History::of(7).placed().failed(Stage::DeadLetter, "poison").queued().events(),
+    ];
+    project(&*store, &log.concat()).await;
+
+    let counts = store.count_orders().await.unwrap();
+    assert_eq!((counts.n_processing, counts.n_fulfilled, counts.n_failed), (2, 1, 4));
+    let by_stage =
+        [counts.n_failed_validation, counts.n_failed_fulfillment, counts.n_failed_dead_letter];
+    assert_eq!(by_stage, [1, 2, 1]);
+}
+
+pub(crate) async fn migrating_again_does_nothing(database: &Database) {
+    let first = migrate(&database.url()).await.unwrap();
+    assert_eq!(first.first().map(|it| (it.version, it.name.as_str())), Some((1, "read_model")));
+    let store = open(&database.url()).unwrap();
+    project(&*store, &History::of(1).placed().events()).await;
+
+    assert_eq!(migrate(&database.url()).await.unwrap(), []);
+    assert_eq!(tables(&*store).await.0.len(), 1);
+    store.check_schema().await.unwrap();
+    store.ping().await.unwrap();
+}
+
+pub(crate) async fn schema_that_is_missing_or_newer_is_refused(database: &Database) {
+    let store = open(&database.url()).unwrap();
+    let missing = store.check_schema().await.unwrap_err();
+    assert!(matches!(missing, StoreError::SchemaOlder { found: 0, .. }), "{missing:?}");
+
+    migrate(&database.url()).await.unwrap();
+    store.check_schema().await.unwrap();
+
+    let newer = "update _sqlx_migrations set version = 9000 where version = 1";
+    database.execute(newer).await;
+    for error in
+        [store.check_schema().await.unwrap_err(), migrate(&database.url()).await.unwrap_err()]
+    {
+        assert!(matches!(error, StoreError::SchemaNewer { found: 9000, .. }), "{error:?}");
+    }
+}

@@ -1,0 +1,15 @@
+//! The projection: the fold, the two stores under one contract, and the routes.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says so; clippy sees tests only in functions marked so"
+)]
+
+mod apply;
+mod contract;
+mod events;
+mod query_api;
+mod runner;
+mod stores;
+mod system;

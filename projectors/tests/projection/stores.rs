@@ -1,0 +1,90 @@
+//! The contract, on both stores.
+
+use std::sync::Arc;
+
+use projectors::{ReadModel, migrate, open};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+use testkit::postgres;
+
+use crate::contract;
+
+/// A database of the test's own. Dropping it removes it.
+pub(crate) enum Database {
+    Sqlite(TempDir),
+    Postgres(postgres::Database),
+}
+
+impl Database {
+    pub(crate) fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        Self::Postgres(postgres::database().await)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Sqlite(folder) => format!("sqlite://{}", folder.path().join("read.db").display()),
+            Self::Postgres(database) => database.url().to_owned(),
+        }
+    }
+
+    /// The migrated read model in it.
+    pub(crate) async fn read_model(&self) -> Arc<dyn ReadModel> {
+        migrate(&self.url()).await.unwrap();
+        open(&self.url()).unwrap()
+    }
+
+    /// Does something to it behind the read model's back.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Sqlite(_) => {
+                let mut connection = SqliteConnection::connect(&self.url()).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Self::Postgres(_) => {
+                let mut connection = PgConnection::connect(&self.url()).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
+    }
+}
+
+macro_rules! on_both_stores {
+    ($($contract:ident,)+) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $contract() {
+                super::contract::$contract(&super::Database::sqlite()).await;
+            })+
+        }
+
+        mod postgres_server {
+            $(#[tokio::test]
+            async fn $contract() {
+                super::contract::$contract(&super::Database::postgres().await).await;
+            })+
+        }
+    };
+}
+
+on_both_stores! {
+    rows_read_back_as_they_were_written,
+    batch_applied_again_changes_nothing,
+    older_revision_never_overwrites_a_newer_one,
+    rows_and_checkpoint_move_together_or_not_at_all,
+    checkpoint_that_moved_stops_the_writer,
+    checkpoint_moves_without_events,
+    pages_show_every_order_exactly_once,
+    pages_show_every_failure_exactly_once,
+    orders_are_filtered,
+    failures_are_filtered_and_resolved_ones_shown_on_request,
+    orders_are_counted_by_what_became_of_them,
+    migrating_again_does_nothing,
+    schema_that_is_missing_or_newer_is_refused,
+}

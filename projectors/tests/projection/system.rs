@@ -1,0 +1,164 @@
+//! What is around the projection: an event store, the projector, the routes, and who asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use domain::ids::{CommandId, OrderId};
+use domain::order::{OrderEvent, Recorded};
+use event_log::{Cause, EventLog, EventStoreConfig, Expected, Producer};
+use event_node::{Node, NodeConfig};
+use http_body_util::BodyExt;
+use projectors::{ProjectorConfig, ProjectorError, Queries, ReadModel, routes, run};
+use serde_json::Value;
+use service_kit::clock::Clock;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::events::at;
+
+/// How long a condition may take to come true. Reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(5);
+
+/// An embedded event store of the test's own.
+pub(crate) struct EventStore {
+    pub(crate) log: EventLog,
+    _node: Node,
+    _data: TempDir,
+}
+
+impl EventStore {
+    pub(crate) async fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let config = NodeConfig {
+            listen: "127.0.0.1:0".to_owned(),
+            data: data.path().to_owned(),
+            advertise: None,
+            user_name: "admin".to_owned(),
+        };
+        // The node's identity: one id is as good as another.
+        let clock = Clock::new(|| at(1_000), || Uuid::from_u128(1));
+        let node = Node::start(config, clock, CancellationToken::new()).await.unwrap();
+        let log = log(&format!("esdb://{}?tls=false", node.address()));
+        Self { log, _node: node, _data: data }
+    }
+
+    /// Appends an order's events behind those of it that are there.
+    pub(crate) async fn append(&self, history: &[Recorded]) {
+        let order_id = history[0].event.order_id();
+        self.append_to(order_id, history).await;
+    }
+
+    /// Appends events to the stream of an order, which they need not be about.
+    pub(crate) async fn append_to(&self, order_id: OrderId, history: &[Recorded]) {
+        let expected = match history[0].revision {
+            0 => Expected::NoStream,
+            revision => Expected::Revision(revision - 1),
+        };
+        let request = Uuid::new_v5(&order_id.0, &history[0].revision.to_be_bytes());
+        let cause = Cause {
+            command_id: CommandId::of_request(request),
+            correlation_id: request,
+            causation_id: request,
+            actor: "customer".to_owned(),
+            request_id: None,
+            traceparent: None,
+            request_fingerprint: None,
+            at: history[0].recorded_at,
+        };
+        let events: Vec<OrderEvent> = history.iter().map(|it| it.event.clone()).collect();
+        self.log.append(order_id, expected, &events, &cause).await.unwrap();
+    }
+}
+
+/// A projector at work.
+pub(crate) struct Projector {
+    running: JoinSet<Result<(), ProjectorError>>,
+    stop: CancellationToken,
+}
+
+impl Projector {
+    pub(crate) fn start(log: &EventLog, store: &Arc<dyn ReadModel>, batch_size: usize) -> Self {
+        let config = ProjectorConfig { batch_size, batch_ms: 5 };
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        running.spawn(run(log.clone(), Arc::clone(store), config, clock(), stop.clone()));
+        Self { running, stop }
+    }
+
+    /// Tells it to stop, and waits for its end.
+    pub(crate) async fn stop(self) -> Result<(), ProjectorError> {
+        self.stop.cancel();
+        self.ended().await
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(mut self) -> Result<(), ProjectorError> {
+        let ended = tokio::time::timeout(PATIENCE, self.running.join_next()).await;
+        ended.expect("the projector ends").expect("it was started").expect("it does not panic")
+    }
+}
+
+/// Waits until the read model has counted so many events, applied or skipped. It may be down for a
+/// while.
+pub(crate) async fn projected(store: &Arc<dyn ReadModel>, n_events: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let checkpoint = store.checkpoint().await;
+        let n_projected = checkpoint.as_ref().map(|it| it.events_applied + it.events_skipped);
+        if n_projected.is_ok_and(|it| it >= n_events) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not {n_events} events but {checkpoint:?}");
+        sleep(POLL).await;
+    }
+}
+
+pub(crate) fn clock() -> Clock {
+    Clock::new(|| at(2_000), Uuid::nil)
+}
+
+pub(crate) fn log(url: &str) -> EventLog {
+    let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
+    EventLog::connect(&EventStoreConfig { url: url.to_owned() }, producer).unwrap()
+}
+
+pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
+    let group = "fulfillment".to_owned();
+    routes(Queries { store, log, group, success_rate: 0.7, clock: clock() })
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|it| it.to_str().unwrap())
+    }
+
+    pub(crate) fn order_ids(&self) -> Vec<&str> {
+        let items = self.body["items"].as_array().unwrap();
+        items.iter().map(|it| it["order_id"].as_str().unwrap()).collect()
+    }
+}
+
+pub(crate) async fn get(api: &Router, uri: &str) -> Answer {
+    use tower::ServiceExt;
+
+    let request = Request::get(uri).body(Body::empty()).unwrap();
+    let response = api.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let body = serde_json::from_slice(&body).unwrap();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
