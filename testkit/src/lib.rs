@@ -7,5 +7,6 @@ pub mod api;
 pub mod postgres;
 pub mod process;
 pub mod spec;
+pub mod store;
 pub mod system;
 pub mod wait;

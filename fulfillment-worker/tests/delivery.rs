@@ -1,0 +1,331 @@
+//! What becomes of deliveries, over a real event store: recorded before it is answered, once,
+//! whatever happens to workers and gateways.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use domain::ids::OrderId;
+use domain::order::{FailureClass, Order, OrderCommand, RecordFulfilled, Stage, Status, decide};
+use event_log::{EventLog, Expected};
+use fulfillment_worker::{
+    ConfigError, Fulfillment, FulfillmentConfig, GROUP, Gateway, GatewayError, GatewayKind,
+    Outcome, run,
+};
+use testkit::spec::at;
+use testkit::store::{Store, cause, clock};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take. Reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a scripted gateway does with an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behaviour {
+    Fulfil,
+    Fail(FailureClass),
+    /// Fails so often, then fulfils.
+    FailTimes(usize),
+    /// Does not answer.
+    Hang,
+}
+
+/// A gateway that does what a test says, and remembers its calls.
+#[derive(Clone)]
+struct Scripted {
+    usual: Behaviour,
+    special: Arc<BTreeMap<OrderId, Behaviour>>,
+    calls: Arc<Mutex<Vec<Fulfillment>>>,
+    called: Arc<Notify>,
+}
+
+impl Scripted {
+    fn new(usual: Behaviour) -> Self {
+        Self::with(usual, [])
+    }
+
+    fn with(usual: Behaviour, special: impl IntoIterator<Item = (OrderId, Behaviour)>) -> Self {
+        let special = Arc::new(special.into_iter().collect());
+        Self { usual, special, calls: Arc::default(), called: Arc::default() }
+    }
+
+    fn n_calls(&self, order_id: OrderId) -> usize {
+        self.calls.lock().unwrap().iter().filter(|it| it.order_id == order_id).count()
+    }
+
+    /// Waits until it was called for the order so often.
+    async fn called(&self, order_id: OrderId, n_calls: usize) {
+        let waiting = async {
+            loop {
+                let called = self.called.notified();
+                if self.n_calls(order_id) >= n_calls {
+                    return;
+                }
+                called.await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("the gateway is called");
+    }
+}
+
+impl Gateway for Scripted {
+    async fn fulfill(&self, fulfillment: &Fulfillment) -> Result<Outcome, GatewayError> {
+        self.calls.lock().unwrap().push(fulfillment.clone());
+        self.called.notify_waiters();
+        let behaviour = *self.special.get(&fulfillment.order_id).unwrap_or(&self.usual);
+        let failed = |class| Err(GatewayError { class, error: "scripted failure".to_owned() });
+        match behaviour {
+            Behaviour::FailTimes(n_times) if self.n_calls(fulfillment.order_id) <= n_times => {
+                failed(FailureClass::Transient)
+            }
+            Behaviour::Fulfil | Behaviour::FailTimes(_) => {
+                Ok(Outcome::Fulfilled { reference: "scripted".to_owned() })
+            }
+            Behaviour::Fail(class) => failed(class),
+            Behaviour::Hang => std::future::pending().await,
+        }
+    }
+}
+
+fn config() -> FulfillmentConfig {
+    FulfillmentConfig {
+        gateway: GatewayKind::Simulated,
+        success_rate: 1.0,
+        error_rate: 0.0,
+        latency_ms: 0,
+        seed: 1,
+        timeout_ms: 10_000,
+        max_retries: 3,
+        backoff_ms: 1,
+        backoff_max_ms: 5,
+        concurrency: 16,
+        message_timeout_ms: 30_000,
+    }
+}
+
+/// A worker in a task; dropping it is a crash.
+struct Worker {
+    task: JoinSet<Result<(), ConfigError>>,
+    stop: CancellationToken,
+}
+
+fn start(store: &Store, gateway: &Scripted, config: FulfillmentConfig) -> Worker {
+    let stop = CancellationToken::new();
+    let mut task = JoinSet::new();
+    task.spawn(run(store.log.clone(), gateway.clone(), config, clock(), stop.clone()));
+    Worker { task, stop }
+}
+
+impl Worker {
+    async fn stop(mut self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+    }
+
+    async fn crash(mut self) {
+        self.task.shutdown().await;
+    }
+}
+
+/// The order once it is as wanted.
+async fn order_when(log: &EventLog, id: OrderId, wanted: impl Fn(&Order) -> bool) -> Order {
+    let looking = async {
+        loop {
+            let order = log.load(id).await.unwrap().order.unwrap();
+            if wanted(&order) {
+                return order;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("the order comes so far")
+}
+
+async fn ended(log: &EventLog, id: OrderId) -> Order {
+    order_when(log, id, |it| it.status != Status::Processing).await
+}
+
+async fn event_types(log: &EventLog, id: OrderId) -> Vec<String> {
+    log.history(id).await.unwrap().into_iter().skip(4).map(|it| it.event_type).collect()
+}
+
+async fn nothing_in_flight(log: &EventLog) {
+    let looking = async {
+        while log.group_stats(GROUP).await.unwrap().in_flight > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("all deliveries are answered");
+}
+
+#[tokio::test]
+async fn delivered_order_is_fulfilled_and_answered() {
+    let store = Store::start().await;
+    let gateway = Scripted::new(Behaviour::Fulfil);
+    let worker = start(&store, &gateway, config());
+    let id = store.place(1).await;
+    let order = ended(&store.log, id).await;
+    assert_eq!((order.status, order.deliveries), (Status::Fulfilled, 1));
+    nothing_in_flight(&store.log).await;
+    assert_eq!(gateway.n_calls(id), 1);
+    let key = gateway.calls.lock().unwrap()[0].idempotency_key();
+    assert_eq!(key, format!("{id}:1"));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn transient_failures_are_recorded_and_retried() {
+    let store = Store::start().await;
+    let gateway = Scripted::new(Behaviour::FailTimes(2));
+    let worker = start(&store, &gateway, config());
+    let id = store.place(1).await;
+    let order = ended(&store.log, id).await;
+    assert_eq!((order.status, order.deliveries), (Status::Fulfilled, 3));
+    let retry = ["FulfillmentDeliveryFailed", "FulfillmentDeliveryStarted"];
+    let expected = [retry.as_slice(), &retry, &["OrderFulfilled"]].concat();
+    assert_eq!(event_types(&store.log, id).await, expected);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn retries_run_out_after_four_deliveries() {
+    let store = Store::start().await;
+    let gateway = Scripted::new(Behaviour::Fail(FailureClass::Transient));
+    let worker = start(&store, &gateway, config());
+    let id = store.place(1).await;
+    let order = ended(&store.log, id).await;
+    assert_eq!((order.stage, order.deliveries), (Some(Stage::DeadLetter), 4));
+    assert_eq!(order.failure_code.as_deref(), Some("retries_exhausted"));
+    nothing_in_flight(&store.log).await;
+    assert_eq!(gateway.n_calls(id), 4);
+    assert_eq!(store.log.group_stats(GROUP).await.unwrap().parked, 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn permanent_failure_is_dead_lettered_at_once() {
+    let store = Store::start().await;
+    let gateway = Scripted::new(Behaviour::Fail(FailureClass::Permanent));
+    let worker = start(&store, &gateway, config());
+    let id = store.place(1).await;
+    let order = ended(&store.log, id).await;
+    assert_eq!((order.failure_code.as_deref(), order.deliveries), (Some("permanent"), 1));
+    nothing_in_flight(&store.log).await;
+    assert_eq!(gateway.n_calls(id), 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn gateway_that_does_not_answer_in_time_is_a_transient_failure() {
+    let store = Store::start().await;
+    let gateway = Scripted::new(Behaviour::Hang);
+    let worker = start(&store, &gateway, FulfillmentConfig { timeout_ms: 10, ..config() });
+    let id = store.place(1).await;
+    let order = ended(&store.log, id).await;
+    let reason = order.failure_reason.unwrap();
+    assert!(reason.contains("did not answer within 10 ms"), "{reason}");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn outcome_that_somebody_else_recorded_stands() {
+    let store = Store::start().await;
+    let id = store.place(1).await;
+    let gateway = Scripted::with(Behaviour::Fulfil, [(id, Behaviour::Hang)]);
+    let short = FulfillmentConfig { timeout_ms: 300, ..config() };
+    let worker = start(&store, &gateway, short);
+    gateway.called(id, 1).await;
+
+    let order = store.log.load(id).await.unwrap().order.unwrap();
+    let reference = "by hand".to_owned();
+    let command = RecordFulfilled { attempt: 1, deliveries: 1, reference, at: at(9) };
+    let events = decide(Some(&order), OrderCommand::RecordFulfilled(command)).unwrap();
+    store.log.append(id, Expected::Revision(3), &events, &cause(9)).await.unwrap();
+
+    nothing_in_flight(&store.log).await;
+    assert_eq!(event_types(&store.log, id).await, ["OrderFulfilled"]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn worker_that_crashes_before_it_answers_is_replaced() {
+    let store = Store::start().await;
+    let id = store.place(1).await;
+    let hanging = Scripted::new(Behaviour::Hang);
+    let first = start(&store, &hanging, config());
+    hanging.called(id, 1).await;
+    first.crash().await;
+
+    let second = start(&store, &Scripted::new(Behaviour::Fulfil), config());
+    let order = ended(&store.log, id).await;
+    assert_eq!((order.status, order.deliveries), (Status::Fulfilled, 2));
+    let expected = ["FulfillmentDeliveryStarted", "OrderFulfilled"];
+    assert_eq!(event_types(&store.log, id).await, expected);
+    second.stop().await;
+}
+
+/// The culprit ends its worker each time; the others are in flight beside it each time.
+#[tokio::test]
+async fn delivery_that_ends_its_worker_each_time_is_dead_lettered_and_no_other_is() {
+    let store = Store::start().await;
+    let mut ids = Vec::new();
+    for number in 1..=10 {
+        ids.push(store.place(number).await);
+    }
+    let culprit = ids[4];
+    for n_crashes in 1..=4 {
+        // Until it has crashed once nobody is suspected, and all hang beside the culprit.
+        let usual = if n_crashes == 1 { Behaviour::Hang } else { Behaviour::Fulfil };
+        let gateway = Scripted::with(usual, [(culprit, Behaviour::Hang)]);
+        let worker = start(&store, &gateway, config());
+        gateway.called(culprit, 1).await;
+        worker.crash().await;
+    }
+    let gateway = Scripted::new(Behaviour::Fulfil);
+    let worker = start(&store, &gateway, config());
+    for id in &ids {
+        let order = ended(&store.log, *id).await;
+        if *id == culprit {
+            assert_eq!(order.failure_code.as_deref(), Some("poison"));
+            assert_eq!((order.stage, order.deliveries), (Some(Stage::DeadLetter), 4));
+        } else {
+            assert_eq!(order.status, Status::Fulfilled, "{id}");
+        }
+    }
+    assert_eq!(gateway.n_calls(culprit), 0, "it is not handled again");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn worker_that_stops_finishes_what_is_in_progress() {
+    let store = Store::start().await;
+    let id = store.place(1).await;
+    let gateway = Scripted::new(Behaviour::Hang);
+    let worker = start(&store, &gateway, FulfillmentConfig { timeout_ms: 200, ..config() });
+    gateway.called(id, 1).await;
+    worker.stop().await;
+    assert_eq!(event_types(&store.log, id).await, ["FulfillmentDeliveryFailed"]);
+    assert_eq!(store.log.group_stats(GROUP).await.unwrap().in_flight, 0);
+}
+
+#[tokio::test]
+async fn settings_that_contradict_themselves_are_refused() {
+    let store = Store::start().await;
+    let stop = CancellationToken::new();
+    let wrong = [
+        FulfillmentConfig { success_rate: 1.5, ..config() },
+        FulfillmentConfig { error_rate: f64::NAN, ..config() },
+        FulfillmentConfig { concurrency: 0, ..config() },
+        FulfillmentConfig { message_timeout_ms: 10_005, ..config() },
+    ];
+    for config in wrong {
+        let gateway = Scripted::new(Behaviour::Fulfil);
+        let ran = run(store.log.clone(), gateway, config.clone(), clock(), stop.clone()).await;
+        assert!(ran.is_err(), "{config:?}");
+    }
+}

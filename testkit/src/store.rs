@@ -1,0 +1,112 @@
+//! An event store for one test, reached like any other: over gRPC.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use domain::ids::{CommandId, OrderId};
+use domain::order::{Item, OrderCommand, OrderEvent, PlaceOrder, decide};
+use event_log::{Cause, EventLog, EventStoreConfig, Expected, Producer};
+use event_node::{Node, NodeConfig};
+use service_kit::clock::Clock;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::spec::at;
+
+/// A running store, and a log on it. Gone when dropped.
+pub struct Store {
+    pub log: EventLog,
+    address: SocketAddr,
+    running: Option<(Node, CancellationToken)>,
+    data: TempDir,
+}
+
+impl Store {
+    /// Starts one on a free port and a folder of its own.
+    pub async fn start() -> Self {
+        let data = tempfile::tempdir().expect("there is room for a temporary folder");
+        let running = start_node(data.path(), "127.0.0.1:0").await;
+        let address = running.0.address();
+        let log = connect(&url(address)).expect("the address is one");
+        Self { log, address, running: Some(running), data }
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        url(self.address)
+    }
+
+    /// Stops it; what it holds stays.
+    pub async fn stop(&mut self) {
+        if let Some((node, stop)) = self.running.take() {
+            stop.cancel();
+            node.finished().await.expect("the store closes");
+        }
+    }
+
+    /// Starts it again where it was.
+    pub async fn start_again(&mut self) {
+        self.running = Some(start_node(self.data.path(), &self.address.to_string()).await);
+    }
+
+    /// Places an order whose id has this number.
+    pub async fn place(&self, number: u128) -> OrderId {
+        let order_id = OrderId(Uuid::from_u128(number));
+        let events = placed(order_id);
+        let appended = self.log.append(order_id, Expected::NoStream, &events, &cause(number)).await;
+        appended.expect("a new order is appended");
+        order_id
+    }
+}
+
+/// A log on the store of that address.
+pub fn connect(url: &str) -> Result<EventLog, event_log::LogError> {
+    let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
+    EventLog::connect(&EventStoreConfig { url: url.to_owned() }, producer)
+}
+
+/// The system's clock, and random ids.
+#[expect(clippy::disallowed_methods, reason = "tests are a composition root")]
+pub fn clock() -> Clock {
+    Clock::new(jiff::Timestamp::now, Uuid::new_v4)
+}
+
+/// The events of an order that was accepted.
+pub fn placed(order_id: OrderId) -> Vec<OrderEvent> {
+    let items = vec![Item { product_id: "prod-1".to_owned(), quantity: 1 }];
+    let customer_id = "cust-1".to_owned();
+    let place = PlaceOrder { order_id, customer_id, items, at: at(0) };
+    decide(None, OrderCommand::Place(place)).expect("a new order is accepted")
+}
+
+/// A cause whose command has this number, at the seventh second.
+pub fn cause(command: u128) -> Cause {
+    let id = Uuid::from_u128(command);
+    Cause {
+        command_id: CommandId::of_request(id),
+        correlation_id: id,
+        causation_id: id,
+        actor: "test".to_owned(),
+        request_id: None,
+        traceparent: None,
+        request_fingerprint: Some("fingerprint".to_owned()),
+        at: at(7),
+    }
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("esdb://{address}?tls=false")
+}
+
+async fn start_node(data: &Path, listen: &str) -> (Node, CancellationToken) {
+    let stop = CancellationToken::new();
+    let config = NodeConfig {
+        listen: listen.to_owned(),
+        data: data.to_owned(),
+        advertise: None,
+        user_name: "admin".to_owned(),
+    };
+    let node = Node::start(config, clock(), stop.clone()).await;
+    (node.expect("the store starts"), stop)
+}
