@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Run roles against the configured event store and read model
     Serve(Serve),
-    /// Run the embedded event store alone, for any `EventStoreDB` client
+    /// Run the embedded event store alone, for any EventStoreDB client
     Node(Node),
     /// Bring the configured read model's tables to what this release knows
     Migrate,

@@ -63,7 +63,10 @@ impl CliError {
             Self::Config(_) | Self::Fulfillment(_) | Self::AcceptedStatus(_) | Self::Unsafe(_) => 2,
             Self::Refused { status: 404, .. } => 4,
             Self::Refused { status: 409 | 412, .. } => 5,
-            Self::Refused { status: 503, .. } | Self::Unreachable { .. } => 7,
+            Self::Refused { status: 503, .. }
+            | Self::Unreachable { .. }
+            | Self::EventLog(LogError::Unavailable(_))
+            | Self::ReadModel(StoreError::Database(_) | StoreError::Timeout) => 7,
             Self::Runtime(_)
             | Self::NoEventStore
             | Self::EventLog(_)
@@ -83,12 +86,15 @@ impl CliError {
             Self::Unreachable { .. } => {
                 Some("is it running? start it with `dofs dev`, or say where it is with `--url`")
             }
+            Self::ReadModel(StoreError::Database(_) | StoreError::Timeout) => {
+                Some("is the database running, and is `read_model.url` right?")
+            }
+            Self::NoEventStore => Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"),
             Self::Runtime(_)
             | Self::Config(_)
             | Self::Fulfillment(_)
             | Self::AcceptedStatus(_)
             | Self::Unsafe(_)
-            | Self::NoEventStore
             | Self::EventLog(_)
             | Self::Node(_)
             | Self::ReadModel(_)

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
@@ -114,7 +115,8 @@ pub fn with_limits(routes: Router, config: &ApiConfig, clock: Clock) -> Router {
     let limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(refused_by_limits))
         .load_shed()
-        .concurrency_limit(config.max_concurrency)
+        // Global: one limit for all routes together, not one for each.
+        .layer(GlobalConcurrencyLimitLayer::new(config.max_concurrency))
         .timeout(Duration::from_millis(config.request_timeout_ms));
     routes
         .layer(DefaultBodyLimit::max(config.max_body_bytes))

@@ -48,6 +48,11 @@ impl Api {
         Self { http: Client::new(), base: format!("http://{address}") }
     }
 
+    /// Where it is.
+    pub fn url(&self) -> String {
+        self.base.clone()
+    }
+
     /// A request that is not sent yet.
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let method = method.parse().expect("the method is one");

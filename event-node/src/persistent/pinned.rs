@@ -1,6 +1,9 @@
 //! Which consumer gets a stream's messages when they are pinned to one.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use crate::{
     log::{Event, Resolved},
@@ -53,22 +56,25 @@ impl Buckets {
 
     /// Gives a new consumer its share, of buckets with little in flight first.
     pub(super) fn join(&mut self, new: ConsumerId, consumers: &[ConsumerId]) {
-        let is_assigned = |bucket: &Bucket| bucket.owner.is_some_and(|it| consumers.contains(&it));
-        let assigned = self.buckets.iter().filter(|bucket| is_assigned(bucket)).count();
+        let mut counts: HashMap<ConsumerId, usize> = HashMap::new();
+        for owner in self.buckets.iter().filter_map(|bucket| bucket.owner) {
+            *counts.entry(owner).or_default() += 1;
+        }
+        let assigned: usize = counts.values().sum();
         let share = assigned.div_ceil(consumers.len().max(1));
-        let mut order: Vec<usize> = (0..self.buckets.len()).collect();
-        order.sort_by_key(|index| self.buckets.get(*index).map(|bucket| bucket.in_flight));
-        for index in order {
-            if self.count(new) >= share {
+        let mut taken = 0;
+        let mut in_order: Vec<&mut Bucket> = self.buckets.iter_mut().collect();
+        in_order.sort_by_key(|bucket| bucket.in_flight);
+        for bucket in in_order {
+            if taken >= share {
                 return;
             }
-            let Some(owner) = self.buckets.get(index).and_then(|bucket| bucket.owner) else {
+            let Some(count) = bucket.owner.and_then(|owner| counts.get_mut(&owner)) else {
                 continue;
             };
-            if owner != new
-                && self.count(owner) > share
-                && let Some(bucket) = self.buckets.get_mut(index)
-            {
+            if *count > share {
+                *count -= 1;
+                taken += 1;
                 bucket.owner = Some(new);
             }
         }

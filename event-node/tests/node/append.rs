@@ -2,7 +2,7 @@
 
 use eventstore::{
     AppendToStreamOptions, Client, CurrentRevision, DeleteStreamOptions, Error, EventData,
-    StreamState, TombstoneStreamOptions,
+    ReadStreamOptions, StreamState, TombstoneStreamOptions,
 };
 use uuid::Uuid;
 
@@ -14,10 +14,10 @@ fn expecting(state: StreamState) -> AppendToStreamOptions {
 
 async fn conflict(client: &Client, state: StreamState) -> CurrentRevision {
     let result = client.append_to_stream("order-1", &expecting(state), events(1)).await;
-    match result.unwrap_err() {
-        Error::WrongExpectedVersion { current, .. } => current,
-        other => panic!("not a conflict: {other}"),
-    }
+    let Err(Error::WrongExpectedVersion { current, .. }) = result else {
+        panic!("not a conflict: {result:?}")
+    };
+    current
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn a_deleted_stream_comes_back_with_later_revisions() {
     let client = node.client();
     append(&client, "order-1", StreamState::NoStream, events(3)).await;
     client.delete_stream("order-1", &DeleteStreamOptions::default()).await.unwrap();
-    let mut gone = client.read_stream("order-1", &Default::default()).await.unwrap();
+    let mut gone = client.read_stream("order-1", &ReadStreamOptions::default()).await.unwrap();
     assert!(matches!(gone.next().await, Err(Error::ResourceNotFound)));
 
     append(&client, "order-1", StreamState::NoStream, events(2)).await;
@@ -94,9 +94,10 @@ async fn a_tombstone_ends_a_stream_for_ever() {
     let client = node.client();
     append(&client, "order-1", StreamState::NoStream, events(3)).await;
     client.tombstone_stream("order-1", &TombstoneStreamOptions::default()).await.unwrap();
-    let again = client.append_to_stream("order-1", &Default::default(), events(1)).await;
+    let again =
+        client.append_to_stream("order-1", &AppendToStreamOptions::default(), events(1)).await;
     assert!(matches!(again, Err(Error::ResourceDeleted)));
-    let read = client.read_stream("order-1", &Default::default()).await;
+    let read = client.read_stream("order-1", &ReadStreamOptions::default()).await;
     assert!(matches!(read, Err(Error::ResourceDeleted)));
     node.stop().await;
 }
@@ -106,7 +107,9 @@ async fn an_append_beyond_the_limit_is_refused_whole() {
     let node = TestNode::start().await;
     let client = node.client();
     let big = || EventData::binary("t", vec![0; 600_000].into());
-    let result = client.append_to_stream("order-1", &Default::default(), vec![big(), big()]).await;
+    let result = client
+        .append_to_stream("order-1", &AppendToStreamOptions::default(), vec![big(), big()])
+        .await;
     assert!(result.unwrap_err().to_string().contains("Maximum Append Size of 1048576 Exceeded."));
     append(&client, "order-1", StreamState::NoStream, vec![big()]).await;
     node.stop().await;

@@ -1,7 +1,8 @@
 //! Persistent subscriptions, over the wire.
 
 use eventstore::{
-    Client, Error, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
+    Client, DeletePersistentSubscriptionOptions, Error, GetPersistentSubscriptionInfoOptions,
+    NakAction, PersistentSubscription, PersistentSubscriptionEvent,
     PersistentSubscriptionToAllOptions, ReadStreamOptions, ResolvedEvent, StreamPosition,
     StreamState, SubscribeToPersistentSubscriptionOptions, SubscriptionFilter,
 };
@@ -32,10 +33,11 @@ async fn consume(client: &Client, slots: usize) -> PersistentSubscription {
 
 /// The next event and how often it failed before.
 async fn next(group: &mut PersistentSubscription) -> (usize, ResolvedEvent) {
-    match in_time(group.next_subscription_event()).await.unwrap() {
-        PersistentSubscriptionEvent::EventAppeared { retry_count, event } => (retry_count, event),
-        other => panic!("unexpected {other:?}"),
-    }
+    let next = in_time(group.next_subscription_event()).await.unwrap();
+    let PersistentSubscriptionEvent::EventAppeared { retry_count, event } = next else {
+        panic!("confirmed twice")
+    };
+    (retry_count, event)
 }
 
 fn revision(event: &ResolvedEvent) -> u64 {
@@ -90,7 +92,10 @@ async fn wait_for_parked(client: &Client, count: usize) {
     in_time(async {
         loop {
             let info = client
-                .get_persistent_subscription_info_to_all("workers", &Default::default())
+                .get_persistent_subscription_info_to_all(
+                    "workers",
+                    &GetPersistentSubscriptionInfoOptions::default(),
+                )
                 .await
                 .unwrap();
             if info.stats.parked_message_count == count {
@@ -190,11 +195,21 @@ async fn a_deleted_group_drops_its_consumers_and_is_gone() {
     let exists = client.create_persistent_subscription_to_all("workers", &options()).await;
     assert!(matches!(exists, Err(Error::ResourceAlreadyExists)));
     let mut group = consume(&client, 10).await;
-    client.delete_persistent_subscription_to_all("workers", &Default::default()).await.unwrap();
+    client
+        .delete_persistent_subscription_to_all(
+            "workers",
+            &DeletePersistentSubscriptionOptions::default(),
+        )
+        .await
+        .unwrap();
     let dropped = in_time(group.next_subscription_event()).await;
     assert!(dropped.is_err(), "{dropped:?}");
-    let gone =
-        client.subscribe_to_persistent_subscription_to_all("workers", &Default::default()).await;
+    let gone = client
+        .subscribe_to_persistent_subscription_to_all(
+            "workers",
+            &SubscribeToPersistentSubscriptionOptions::default(),
+        )
+        .await;
     assert!(matches!(gone, Err(Error::ResourceNotFound)));
     node.stop().await;
 }
@@ -210,7 +225,10 @@ async fn a_group_takes_no_more_consumers_than_it_may_and_no_settings_that_cannot
     create(&client, &options().max_subscriber_count(1)).await;
     let _first = consume(&client, 10).await;
     let second = client
-        .subscribe_to_persistent_subscription_to_all("workers", &Default::default())
+        .subscribe_to_persistent_subscription_to_all(
+            "workers",
+            &SubscribeToPersistentSubscriptionOptions::default(),
+        )
         .await
         .err()
         .unwrap();

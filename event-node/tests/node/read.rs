@@ -1,8 +1,8 @@
 //! Reading what is there: directions, filters, metadata, links.
 
 use eventstore::{
-    EventData, Position, ReadAllOptions, ReadEvent, ReadStreamOptions, StreamMetadataBuilder,
-    StreamPosition, StreamState, SubscriptionFilter,
+    AppendToStreamOptions, EventData, Position, ReadAllOptions, ReadEvent, ReadStreamOptions,
+    StreamMetadataBuilder, StreamPosition, StreamState, SubscriptionFilter,
 };
 
 use crate::fixture::{TestNode, append, collect, events, revisions};
@@ -37,11 +37,13 @@ async fn a_read_behind_the_end_tells_where_the_stream_ends() {
     let mut read = client.read_stream("order-1", &options).await.unwrap();
     let mut told = Vec::new();
     while let Some(message) = read.next_read_event().await.unwrap() {
-        told.push(match message {
-            ReadEvent::FirstStreamPosition(position) => ("first", position),
-            ReadEvent::LastStreamPosition(position) => ("last", position),
-            _ => panic!("no event expected"),
-        });
+        if let ReadEvent::FirstStreamPosition(position) = message {
+            told.push(("first", position));
+        } else if let ReadEvent::LastStreamPosition(position) = message {
+            told.push(("last", position));
+        } else {
+            panic!("no event expected");
+        }
     }
     assert_eq!(told, [("first", 3), ("last", 2)]);
     node.stop().await;
@@ -76,7 +78,10 @@ async fn metadata_hides_old_events() {
     let client = node.client();
     append(&client, "order-1", StreamState::NoStream, events(10)).await;
     let metadata = StreamMetadataBuilder::new().max_count(3).build();
-    client.set_stream_metadata("order-1", &Default::default(), &metadata).await.unwrap();
+    client
+        .set_stream_metadata("order-1", &AppendToStreamOptions::default(), &metadata)
+        .await
+        .unwrap();
     assert_eq!(revisions(&client, "order-1").await, [7, 8, 9]);
     node.stop().await;
 }

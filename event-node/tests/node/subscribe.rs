@@ -2,7 +2,7 @@
 
 use eventstore::{
     Client, Error, StreamPosition, StreamState, SubscribeToAllOptions, SubscribeToStreamOptions,
-    Subscription, SubscriptionEvent, SubscriptionFilter,
+    Subscription, SubscriptionEvent, SubscriptionFilter, TombstoneStreamOptions,
 };
 
 use crate::fixture::{TestNode, append, events, in_time};
@@ -27,13 +27,14 @@ async fn a_filtered_subscription_checkpoints_catches_up_once_and_goes_live() {
     assert!(matches!(next(&mut subscription).await, SubscriptionEvent::Confirmed(_)));
     let (mut seen, mut checkpoints) = (Vec::new(), Vec::new());
     loop {
-        match next(&mut subscription).await {
-            SubscriptionEvent::EventAppeared(event) => {
-                seen.push(event.get_original_event().revision);
-            }
-            SubscriptionEvent::Checkpoint(position) => checkpoints.push(position.commit),
-            SubscriptionEvent::CaughtUp(_) => break,
-            other => panic!("unexpected {other:?}"),
+        let message = next(&mut subscription).await;
+        if let SubscriptionEvent::EventAppeared(event) = message {
+            seen.push(event.get_original_event().revision);
+        } else if let SubscriptionEvent::Checkpoint(position) = message {
+            checkpoints.push(position.commit);
+        } else {
+            assert!(matches!(message, SubscriptionEvent::CaughtUp(_)), "{message:?}");
+            break;
         }
     }
     assert_eq!(seen, (0..200).collect::<Vec<_>>());
@@ -117,7 +118,7 @@ async fn a_tombstone_reaches_the_subscriber_and_then_ends_it() {
     append(&client, "order-1", StreamState::NoStream, events(1)).await;
     let mut subscription = subscribe_to_stream(&client, "order-1").await;
     in_time(subscription.next()).await.unwrap();
-    client.tombstone_stream("order-1", &Default::default()).await.unwrap();
+    client.tombstone_stream("order-1", &TombstoneStreamOptions::default()).await.unwrap();
     let tombstone = in_time(subscription.next()).await.unwrap();
     assert_eq!(tombstone.get_original_event().event_type, "$streamDeleted");
     assert!(matches!(in_time(subscription.next()).await, Err(Error::ResourceDeleted)));

@@ -1,0 +1,70 @@
+//! The README's tour, taken: its answers are what the system says.
+
+use serde_json::Value;
+use testkit::api::Api;
+use testkit::system::System;
+use uuid::Uuid;
+
+const README: &str = include_str!("../../README.md");
+
+/// The bodies that the README posts, each with the answer that it shows.
+fn examples() -> Vec<(String, Value)> {
+    // A command goes on in the next line if it ends with a backslash.
+    let text = README.replace("\\\n", "");
+    let lines: Vec<&str> = text.lines().collect();
+    let mut examples = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let Some((command, rest)) = line.split_once("-d '") else { continue };
+        if !command.starts_with("$ curl") {
+            continue;
+        }
+        let (body, _) = rest.split_once('\'').expect("the body is quoted");
+        let answer = lines[index..].iter().find(|line| line.starts_with('{'));
+        let answer = answer.and_then(|it| serde_json::from_str(it).ok()).expect("an answer");
+        examples.push((body.to_owned(), answer));
+    }
+    examples
+}
+
+/// The answer with its ids made equal: every order has its own.
+fn without_ids(value: Value) -> Value {
+    let same = |word: &str| {
+        let id = word.rsplit_once("order-").map_or(word, |(_, id)| id);
+        if id.parse::<Uuid>().is_ok() { word.replace(id, "ID") } else { word.to_owned() }
+    };
+    match value {
+        Value::String(text) => Value::String(same(&text)),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (name, without_ids(value))).collect()
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn every_order_of_the_tour_is_answered_as_shown() {
+    let system = System::start(env!("CARGO_BIN_EXE_dofs"), &[]);
+    let examples = examples();
+    assert_eq!(examples.len(), 4, "the accepted order and the three refused ones");
+    for (body, shown) in examples {
+        let answer = Api::send(system.api.request("POST", "/order").body(body.clone()));
+        assert_eq!(without_ids(answer.json()), without_ids(shown), "{body}");
+    }
+}
+
+#[test]
+fn every_resource_of_the_tour_answers() {
+    let system = System::start(env!("CARGO_BIN_EXE_dofs"), &[]);
+    let id = system.api.accepted();
+    let paths: Vec<String> = README
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ curl -s ")?.split_once("localhost:8080"))
+        .map(|(_, rest)| rest.split(['\'', ' ']).next().unwrap_or_default().to_owned())
+        .filter(|path| path != "/order")
+        .collect();
+    assert!(paths.len() >= 6, "{paths:?}");
+    for path in paths {
+        let answer = system.api.get(&path.replace("ORDER_ID", &id));
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+}
