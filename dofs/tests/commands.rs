@@ -1,5 +1,7 @@
 //! The command line as people and scripts use it: results on stdout, words on stderr, exit codes.
 
+#![expect(clippy::expect_used, reason = "what a test cannot go on without ends it")]
+
 use std::process::{Command, Output};
 
 use serde_json::Value;

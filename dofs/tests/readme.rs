@@ -1,5 +1,7 @@
 //! The README's tour, taken: its answers are what the system says.
 
+#![expect(clippy::expect_used, reason = "what a test cannot go on without ends it")]
+
 use serde_json::Value;
 use testkit::api::Api;
 use testkit::system::System;

@@ -1,7 +1,11 @@
 //! What becomes of deliveries, over a real event store: recorded before it is answered, once,
 //! whatever happens to workers and gateways.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test cannot go on without ends it"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -229,6 +229,18 @@ mod tests {
 
     #[test]
     fn secret_is_read_from_the_file_that_the_variable_names() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "10.0.0.1:7\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let layers = Layers::new()
+            .file(FILE)
+            .environment(variables(&[("DOFS__API__LISTEN_FILE", path)]))
+            .unwrap();
+        assert_eq!(layers.extract::<Settings>().unwrap().api.listen, "10.0.0.1:7");
+    }
+
+    #[test]
+    fn secret_file_that_is_missing_is_named() {
         let missing = Layers::new()
             .environment(variables(&[("DOFS__API__LISTEN_FILE", "/nonexistent/secret")]));
         let Err(error) = missing else { panic!("a missing file was accepted") };

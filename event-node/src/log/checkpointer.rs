@@ -14,16 +14,17 @@ use rusqlite::Connection;
 
 use crate::log::{error::OpenError, schema::open_checkpointer};
 
-/// Event bytes written between two checkpoints.
-const BYTES_BETWEEN: usize = 4 * 1_024 * 1_024;
+/// Event bytes written between two checkpoints. The log grows several times as fast: it takes
+/// whole pages, of the tables and of their indexes.
+const BYTES_BETWEEN: usize = 1_024 * 1_024;
 
 /// Commits between two checkpoints, for many small ones: each writes whole pages.
-const COMMITS_BETWEEN: usize = 500;
+const COMMITS_BETWEEN: usize = 250;
 
 /// Pages (of 4 KiB) in the write-ahead log at which the writer waits for a whole checkpoint.
 /// The log starts over only when all of it was moved and nobody reads from it, which commits
 /// without a pause can put off for ever.
-const MAX_LOG_PAGES: u64 = 65_536;
+const MAX_LOG_PAGES: u64 = 16_384;
 
 /// The checkpointing thread and when to wake it.
 pub(super) struct Checkpointer {
