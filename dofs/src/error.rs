@@ -59,42 +59,35 @@ pub(crate) enum CliError {
 impl CliError {
     /// The exit code: 1 failure, 2 wrong use, 4 not found, 5 conflict, 7 unavailable.
     pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Config(_) | Self::Fulfillment(_) | Self::AcceptedStatus(_) | Self::Unsafe(_) => 2,
-            Self::Refused { status: 404, .. } => 4,
-            Self::Refused { status: 409 | 412, .. } => 5,
-            Self::Refused { status: 503, .. }
-            | Self::Unreachable { .. }
-            | Self::EventLog(LogError::Unavailable(_))
-            | Self::ReadModel(StoreError::Database(_) | StoreError::Timeout) => 7,
-            Self::Runtime(_)
-            | Self::NoEventStore
-            | Self::EventLog(_)
-            | Self::Node(_)
-            | Self::ReadModel(_)
-            | Self::Http(_)
-            | Self::Lifecycle(_)
-            | Self::Folder { .. }
-            | Self::Refused { .. }
-            | Self::UnexpectedAnswer { .. } => 1,
-        }
+        self.code_and_hint().0
     }
 
     /// The one thing to do about it, where there is one.
     pub(crate) fn hint(&self) -> Option<&'static str> {
+        self.code_and_hint().1
+    }
+
+    fn code_and_hint(&self) -> (u8, Option<&'static str>) {
         match self {
-            Self::Unreachable { .. } => {
-                Some("is it running? start it with `dofs dev`, or say where it is with `--url`")
+            Self::Config(_) | Self::Fulfillment(_) | Self::AcceptedStatus(_) | Self::Unsafe(_) => {
+                (2, None)
             }
+            Self::NoEventStore => {
+                (2, Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"))
+            }
+            Self::Refused { status: 404, .. } => (4, None),
+            Self::Refused { status: 409 | 412, .. } => (5, None),
+            Self::Refused { status: 503, .. } | Self::EventLog(LogError::Unavailable(_)) => {
+                (7, None)
+            }
+            Self::Unreachable { .. } => (
+                7,
+                Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),
+            ),
             Self::ReadModel(StoreError::Database(_) | StoreError::Timeout) => {
-                Some("is the database running, and is `read_model.url` right?")
+                (7, Some("is the database running, and is `read_model.url` right?"))
             }
-            Self::NoEventStore => Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"),
             Self::Runtime(_)
-            | Self::Config(_)
-            | Self::Fulfillment(_)
-            | Self::AcceptedStatus(_)
-            | Self::Unsafe(_)
             | Self::EventLog(_)
             | Self::Node(_)
             | Self::ReadModel(_)
@@ -102,7 +95,7 @@ impl CliError {
             | Self::Lifecycle(_)
             | Self::Folder { .. }
             | Self::Refused { .. }
-            | Self::UnexpectedAnswer { .. } => None,
+            | Self::UnexpectedAnswer { .. } => (1, None),
         }
     }
 }

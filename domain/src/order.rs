@@ -1,6 +1,6 @@
 //! One order: three pure functions and the types between them.
 //!
-//! [`decide`] turns the state and a command into events or a broken rule, [`evolve`] turns the
+//! [`decide()`] turns the state and a command into events or a broken rule, [`evolve`] turns the
 //! state and a recorded event into the next state, [`fold`] turns a history into a state.
 
 mod codec;

@@ -37,6 +37,11 @@ fn at(revision: Option<u64>) -> String {
 }
 
 impl LogError {
+    /// Whether the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
     /// Sorts a failed call to the client.
     pub(crate) fn from_client(error: ClientError) -> Self {
         if is_connectivity(&error) {

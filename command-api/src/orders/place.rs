@@ -145,21 +145,13 @@ async fn replay(
     Ok(response)
 }
 
-/// What a client is told of a failed append.
+/// What a client is told if the log failed.
 fn refusal(error: &LogError) -> Problem {
-    let source = error as &dyn std::error::Error;
-    match error {
-        LogError::Unavailable(_) => {
-            tracing::warn!(error = source, "Order not accepted");
-            Problem::unavailable("Event store unavailable")
-        }
-        LogError::Address { .. }
-        | LogError::Conflict { .. }
-        | LogError::Refused(_)
-        | LogError::Undecodable { .. }
-        | LogError::Encode(_) => {
-            tracing::error!(error = source, "Order not accepted");
-            Problem::internal()
-        }
+    let cause = error as &dyn std::error::Error;
+    if error.is_unavailable() {
+        tracing::warn!(error = cause, "Order not accepted");
+        return Problem::unavailable("Event store unavailable");
     }
+    tracing::error!(error = cause, "Order not accepted");
+    Problem::internal()
 }
