@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
 use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -92,8 +93,10 @@ impl Listener {
         drain_timeout: Duration,
     ) -> Result<(), HttpError> {
         let handle = Handle::new();
-        let mut server =
-            axum_server::from_tcp(self.listener).map_err(HttpError::Serve)?.handle(handle.clone());
+        let mut server = axum_server::from_tcp(self.listener)
+            .map_err(HttpError::Serve)?
+            .acceptor(NoDelayAcceptor::new())
+            .handle(handle.clone());
         server
             .http_builder()
             .http1()
