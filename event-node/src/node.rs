@@ -126,7 +126,7 @@ impl Node {
         });
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, context));
-        tracing::info!(%address, "event store ready");
+        tracing::debug!(%address, "event store ready");
         Ok(Self { address, serving, _stop: stop.drop_guard() })
     }
 

@@ -82,18 +82,11 @@ fn read_model_failed(error: StoreError) -> Problem {
 /// The answer when the event store cannot say.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn log_failed(error: LogError) -> Problem {
-    match error {
-        LogError::Unavailable(_) => {
-            tracing::warn!(error = &error as &dyn Error, "Event store unavailable");
-            Problem::unavailable("Event store unavailable")
-        }
-        LogError::Address { .. }
-        | LogError::Conflict { .. }
-        | LogError::Refused(_)
-        | LogError::Undecodable { .. }
-        | LogError::Encode(_) => {
-            tracing::error!(error = &error as &dyn Error, "Event store cannot be read");
-            Problem::internal()
-        }
+    let cause = &error as &dyn Error;
+    if error.is_unavailable() {
+        tracing::warn!(error = cause, "Event store unavailable");
+        return Problem::unavailable("Event store unavailable");
     }
+    tracing::error!(error = cause, "Event store cannot be read");
+    Problem::internal()
 }

@@ -11,6 +11,7 @@ use domain::ids::OrderId;
 use domain::order::Order;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgPool};
+use tokio::time::timeout;
 
 use super::migrations::{self, Migrated};
 use super::{
@@ -42,7 +43,8 @@ pub(super) async fn migrate(
     options: PgConnectOptions,
     url: &str,
 ) -> Result<Vec<Migrated>, StoreError> {
-    let mut connection = options.connect().await?;
+    let connecting = timeout(ACQUIRE_TIMEOUT, options.connect());
+    let mut connection = connecting.await.map_err(|_| StoreError::Timeout)??;
     let migrated = migrations::run(migrations::POSTGRES, &mut connection, url).await?;
     connection.close().await?;
     Ok(migrated)

@@ -116,6 +116,7 @@ async fn links_lead_through_every_page_and_end() {
                 uri.trim_start_matches('<').to_owned()
             });
             assert_eq!(next.is_some(), answer.body["next_cursor"].is_string());
+            assert!(seen.len() <= n_expected, "{first} has no end: {seen:?}");
         }
         let distinct: BTreeSet<_> = seen.iter().collect();
         assert_eq!((seen.len(), distinct.len()), (n_expected, n_expected), "{first}");

@@ -11,12 +11,16 @@ const ESCAPE: char = '\u{E000}';
 /// Behind [`ESCAPE`], a character U+0000, which JSON strings may hold and `text` may not.
 const NUL: char = '0';
 
+/// The earliest time that PostgreSQL knows, in microseconds since 1970: the years from there to the
+/// first that we can represent are one and the same to it.
+const EARLIEST_MICROS: i64 = -210_866_803_200_000_000;
+
 pub(super) type PgTime = DateTime<Utc>;
 
 impl Time for PgTime {
     fn of(time: Timestamp) -> Self {
         // Chrono's range is the wider one.
-        Self::from_timestamp_micros(time.as_microsecond()).unwrap_or_default()
+        Self::from_timestamp_micros(time.as_microsecond().max(EARLIEST_MICROS)).unwrap_or_default()
     }
 
     fn timestamp(self) -> Option<Timestamp> {
