@@ -30,16 +30,16 @@ fn examples() -> Vec<(String, Value)> {
 
 /// The answer with its ids made equal: every order has its own.
 fn without_ids(value: Value) -> Value {
-    let same = |word: &str| {
+    let without_id = |word: &str| {
         let id = word.rsplit_once("order-").map_or(word, |(_, id)| id);
         if id.parse::<Uuid>().is_ok() { word.replace(id, "ID") } else { word.to_owned() }
     };
     match value {
-        Value::String(text) => Value::String(same(&text)),
+        Value::String(text) => Value::String(without_id(&text)),
         Value::Object(members) => {
             members.into_iter().map(|(name, value)| (name, without_ids(value))).collect()
         }
-        other => other,
+        same @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => same,
     }
 }
 
