@@ -1,6 +1,10 @@
 //! What the order system may rely on, against a real node over real gRPC.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test cannot go on without ends it"
+)]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -92,10 +96,7 @@ async fn append_at_the_wrong_revision_is_a_conflict_and_changes_nothing() {
     ];
     for (expected, cause) in expectations {
         let refused = store.log.append(order_id, expected, &again, &cause).await.unwrap_err();
-        let current = match refused {
-            LogError::Conflict { current, .. } => current,
-            other => panic!("{other:?}"),
-        };
+        let LogError::Conflict { current, .. } = refused else { panic!("{refused:?}") };
         assert_eq!(current, Some(3), "{expected:?}");
     }
     assert_eq!(store.log.history(order_id).await.unwrap().len(), 4);

@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn secret_is_read_from_the_file_that_the_variable_names() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "10.0.0.1:7\n").unwrap();
+        fs::write(file.path(), "10.0.0.1:7\n").unwrap();
         let path = file.path().to_str().unwrap();
         let layers = Layers::new()
             .file(FILE)
