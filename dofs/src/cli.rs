@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use service_kit::telemetry::Verbosity;
 use uuid::Uuid;
 
 /// Distributed order fulfillment on an event store: takes orders, fulfils them, shows them, and
@@ -56,12 +57,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether its own output would drown in log lines.
-    pub(crate) fn is_quiet(&self) -> bool {
+    /// How much it logs unless told otherwise: what a command prints must not drown in log lines.
+    pub(crate) fn verbosity(&self) -> Verbosity<'static> {
         match self {
-            Self::Dev(_) | Self::Serve(_) | Self::Node(_) => false,
+            Self::Dev(_) | Self::Serve(_) | Self::Node(_) => Verbosity::Facts,
             Self::Demo(_) | Self::Migrate | Self::Order(_) | Self::Audit(_) | Self::Stress(_) => {
-                true
+                Verbosity::Warnings
             }
         }
     }

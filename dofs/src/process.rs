@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use service_kit::clock::Clock;
-use service_kit::telemetry::{self, LogFormat, Verbosity};
+use service_kit::telemetry::{self, Color, LogFormat, Verbosity};
 use uuid::Uuid;
 
 /// The system's clock; ids are `UUIDv7`, so that they sort by time.
@@ -20,17 +20,14 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Starts logging as `DOFS_LOG`, `RUST_LOG` and `NO_COLOR` say. `quiet`: without `RUST_LOG`,
-/// only what went wrong.
-pub(crate) fn init_telemetry(quiet: bool) {
+/// Starts logging as `DOFS_LOG`, `RUST_LOG` and `NO_COLOR` say; without `RUST_LOG`, as much as
+/// `usual`.
+pub(crate) fn init_telemetry(usual: Verbosity<'_>) {
     let environment = environment();
-    let color = environment.get("NO_COLOR").is_none_or(String::is_empty);
-    let verbosity = match environment.get("RUST_LOG") {
-        Some(filter) => Verbosity::Filter(filter),
-        None if quiet => Verbosity::Warnings,
-        None => Verbosity::Facts,
-    };
-    telemetry::init(log_format(), verbosity, color);
+    let is_colorful = environment.get("NO_COLOR").is_none_or(String::is_empty);
+    let color = if is_colorful { Color::Auto } else { Color::Never };
+    let filter = environment.get("RUST_LOG").map(|it| Verbosity::Filter(it));
+    telemetry::init(log_format(), filter.unwrap_or(usual), color);
 }
 
 /// How log lines look, as `DOFS_LOG` says.

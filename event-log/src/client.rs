@@ -60,6 +60,8 @@ pub struct EventLog {
 }
 
 struct Connection {
+    /// For messages.
+    address: String,
     settings: ClientSettings,
     current: Mutex<Current>,
 }
@@ -77,13 +79,14 @@ impl EventLog {
     /// # Errors
     /// [`LogError::Address`] if the address is malformed.
     pub fn connect(config: &EventStoreConfig, producer: Producer) -> Result<Self, LogError> {
+        let address = without_credentials(&config.url);
         let url = with_quick_discovery(&config.url);
         let settings = url.parse::<ClientSettings>().map_err(|error| LogError::Address {
-            url: config.url.clone(),
+            url: address.clone(),
             reason: error.to_string(),
         })?;
-        let current = Mutex::default();
-        Ok(Self { connection: Arc::new(Connection { settings, current }), producer })
+        let connection = Connection { address, settings, current: Mutex::default() };
+        Ok(Self { connection: Arc::new(connection), producer })
     }
 
     /// The same log and connection for a part of this process that writes as another service.
@@ -148,7 +151,7 @@ impl EventLog {
         }
         let settings = self.connection.settings.clone();
         let client = Client::new(settings).map_err(|error| LogError::Address {
-            url: "(as configured)".to_owned(),
+            url: self.connection.address.clone(),
             reason: error.to_string(),
         })?;
         current.generation += 1;
@@ -170,6 +173,15 @@ impl EventLog {
     }
 }
 
+/// The address as it may be shown: without user and password.
+fn without_credentials(url: &str) -> String {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| {
+        let (_, rest) = rest.rsplit_once('@')?;
+        Some(format!("{scheme}://{rest}"))
+    });
+    parts.unwrap_or_else(|| url.to_owned())
+}
+
 /// The address with a short wait before the client's first connection, unless it names one: by
 /// itself the client waits half a second before it tries at all.
 fn with_quick_discovery(url: &str) -> String {
@@ -187,4 +199,26 @@ pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
         .with_max_delay(BACKOFF.1)
         .without_max_times()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let shown = without_credentials("esdb://admin:p@ss@host:2113?tls=false");
+        assert_eq!(shown, "esdb://host:2113?tls=false");
+        assert_eq!(without_credentials("esdb://host:2113"), "esdb://host:2113");
+    }
+
+    #[test]
+    fn wait_before_the_first_connection_is_short_unless_the_address_names_one() {
+        let quick = "esdb://host?discoveryInterval=10";
+        assert_eq!(with_quick_discovery("esdb://host"), quick);
+        let named = "esdb://host?discoveryinterval=700&tls=false";
+        assert_eq!(with_quick_discovery(named), named);
+        let both = "esdb://host?tls=false&discoveryInterval=10";
+        assert_eq!(with_quick_discovery("esdb://host?tls=false"), both);
+    }
 }

@@ -41,8 +41,16 @@ impl LogFormat {
     }
 }
 
+/// Whether log lines have colors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    Never,
+}
+
 /// Starts logging. A filter that cannot be read counts as none.
-pub fn init(format: LogFormat, verbosity: Verbosity<'_>, color: bool) {
+pub fn init(format: LogFormat, verbosity: Verbosity<'_>, color: Color) {
     let directives = match verbosity {
         Verbosity::Facts => FACTS,
         Verbosity::Warnings => WARNINGS,
@@ -53,7 +61,7 @@ pub fn init(format: LogFormat, verbosity: Verbosity<'_>, color: bool) {
     let started = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
         LogFormat::Text => {
-            let ansi = color && std::io::stderr().is_terminal();
+            let ansi = color == Color::Auto && std::io::stderr().is_terminal();
             builder.with_ansi(ansi).with_target(false).compact().try_init()
         }
     };
