@@ -25,13 +25,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         .bytes(".")
         .include_file("protocol.rs")
+        .compile_fds(descriptors.clone())?;
+    // A client of the bare protocol, which the tests send with what no official client can.
+    let out = env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?;
+    let raw_client = Path::new(&out).join("raw_client");
+    fs::create_dir_all(&raw_client)?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .build_transport(false)
+        .bytes(".")
+        .out_dir(&raw_client)
+        .include_file("protocol.rs")
         .compile_fds(descriptors)?;
-    write_client_tests()
+    write_client_tests(Path::new(&out))
 }
 
 /// Writes the modules that the conformance test includes. A build that never fetched the client,
 /// which is a dependency of the tests only, must not fail for want of it: then only they do.
-fn write_client_tests() -> Result<(), Box<dyn Error>> {
+fn write_client_tests(out: &Path) -> Result<(), Box<dyn Error>> {
     let package = client_package();
     let modules = match &package {
         Some(folder) => CLIENT_TESTS.map(|(name, file)| module(name, &folder.join(file))).concat(),
@@ -39,8 +50,7 @@ fn write_client_tests() -> Result<(), Box<dyn Error>> {
             "compile_error!(\"the client package was not found by `cargo metadata`\");".to_owned()
         }
     };
-    let out = env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?;
-    fs::write(Path::new(&out).join("client_tests.rs"), modules)?;
+    fs::write(out.join("client_tests.rs"), modules)?;
     Ok(())
 }
 

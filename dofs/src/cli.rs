@@ -1,6 +1,7 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use service_kit::telemetry::Verbosity;
@@ -110,13 +111,38 @@ pub(crate) enum Role {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Node {
-    /// Folder for the data; made if it is not there [default: .dofs/events]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Option<NodeCommand>,
+    #[command(flatten)]
+    pub(crate) folder: NodeFolder,
     /// Address of gRPC; port 0 picks a free one [default: 127.0.0.1:2113]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Check the whole store while no process runs on it; exit 3 if it is damaged
+    Verify {
+        #[command(flatten)]
+        folder: NodeFolder,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeFolder {
+    /// Folder for the data; made if it is not there [default: .dofs/events]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl NodeFolder {
+    /// The folder as a setting.
+    pub(crate) fn setting(&self) -> Option<Cow<'_, str>> {
+        self.data.as_deref().map(Path::to_string_lossy)
+    }
 }
 
 #[derive(Debug, Subcommand)]

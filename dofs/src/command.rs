@@ -21,7 +21,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Dev(arguments) => dev::run(&arguments).await,
         Command::Demo(arguments) => demo::run(&arguments, &global).await,
         Command::Serve(arguments) => serve::run(&arguments).await,
-        Command::Node(arguments) => node::run(&arguments).await,
+        Command::Node(arguments) => node::run(&arguments, &global).await,
         Command::Migrate => migrate::run(&global).await,
         Command::Order(arguments) => order::run(arguments, &global).await,
         Command::Audit(arguments) => audit::run(&arguments, &global).await,

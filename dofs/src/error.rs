@@ -1,7 +1,7 @@
 //! Why a command failed, and the exit code that says so.
 
 use event_log::LogError;
-use event_node::NodeError;
+use event_node::{NodeError, VerifyError};
 use projectors::StoreError;
 use service_kit::config::ConfigError;
 use service_kit::http::HttpError;
@@ -28,6 +28,8 @@ pub(crate) enum CliError {
     EventLog(#[from] LogError),
     #[error(transparent)]
     Node(#[from] NodeError),
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     #[error(transparent)]
     ReadModel(#[from] StoreError),
     #[error(transparent)]
@@ -57,7 +59,7 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
-    /// The exit code: 1 failure, 2 wrong use, 4 not found, 5 conflict, 7 unavailable.
+    /// The exit code: 1 failure, 2 wrong use, 3 a check found problems, 4 not found, 5 conflict, 7 unavailable.
     pub(crate) fn exit_code(&self) -> u8 {
         self.code_and_hint().0
     }
@@ -75,7 +77,10 @@ impl CliError {
             Self::NoEventStore => {
                 (2, Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"))
             }
-            Self::Refused { status: 404, .. } => (4, None),
+            Self::Verify(VerifyError::Damaged { .. }) => (3, None),
+            Self::Refused { status: 404, .. } | Self::Verify(VerifyError::Missing { .. }) => {
+                (4, None)
+            }
             Self::Refused { status: 409 | 412, .. } => (5, None),
             Self::Refused { status: 503, .. } | Self::EventLog(LogError::Unavailable(_)) => {
                 (7, None)
@@ -90,6 +95,7 @@ impl CliError {
             Self::Runtime(_)
             | Self::EventLog(_)
             | Self::Node(_)
+            | Self::Verify(_)
             | Self::ReadModel(_)
             | Self::Http(_)
             | Self::Lifecycle(_)

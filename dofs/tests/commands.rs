@@ -130,3 +130,25 @@ fn process_refuses_tables_that_nobody_migrated_and_names_the_command() {
     let again = dofs(&["migrate"], &environment);
     assert_eq!(stdout(&again), "read model is up to date: nothing to apply\n");
 }
+
+#[test]
+fn store_is_verified_and_damage_is_found() {
+    let data = tempfile::tempdir().expect("there is room");
+    let folder = data.path().join("events");
+    let folder = folder.to_str().expect("the folder's name is text");
+    let verify = || dofs(&["node", "verify", "--json", "--data", folder], &[]);
+    assert_fails(&verify(), 4, "there is no store");
+
+    let mut process = testkit::process::Start::dev(BINARY, data.path()).spawn();
+    let api = testkit::api::Api::new(process.http());
+    api.ended(&api.accepted());
+    assert_fails(&verify(), 1, "another process");
+    assert!(process.terminate().success());
+    let sound = json(&verify());
+    // The store's own seed, and the order's five.
+    assert_eq!((&sound["events"], &sound["groups"]), (&6.into(), &1.into()), "{sound}");
+
+    let database = data.path().join("events/events.sqlite");
+    std::fs::write(database, [7; 8_192]).expect("the database can be overwritten");
+    assert_fails(&verify(), 3, "the store is damaged");
+}

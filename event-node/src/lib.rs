@@ -10,4 +10,5 @@ mod rpc;
 mod transport;
 mod wire;
 
+pub use crate::log::{Verified, VerifyError, verify};
 pub use crate::node::{Node, NodeConfig, NodeError};

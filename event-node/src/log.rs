@@ -16,6 +16,9 @@ mod readers;
 mod recent;
 mod schema;
 mod session;
+#[cfg(test)]
+mod session_properties;
+mod verify;
 mod write;
 mod writer;
 
@@ -28,6 +31,7 @@ use std::{
 use service_kit::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use crate::log::verify::{Verified, VerifyError, verify};
 pub(crate) use crate::log::{
     error::{LogError, OpenError},
     event::{Event, NewEvent, Resolved, metastream_of},

@@ -1,20 +1,49 @@
-//! `dofs node`: the embedded event store alone.
+//! `dofs node`: the embedded event store alone, and what can be done with its data.
 
 use std::process::ExitCode;
 
-use crate::cli::Node;
-use crate::error::CliError;
-use crate::settings;
-use crate::system::System;
+use serde_json::json;
+use service_kit::lifecycle::LifecycleError;
 
-pub(crate) async fn run(arguments: &Node) -> Result<ExitCode, CliError> {
-    let data = arguments.data.as_deref().map(|it| it.to_string_lossy());
+use crate::cli::{Global, Node, NodeCommand, NodeFolder};
+use crate::error::CliError;
+use crate::system::System;
+use crate::{output, settings};
+
+pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, CliError> {
+    match &arguments.command {
+        Some(NodeCommand::Verify { folder }) => verify(folder, global).await,
+        None => serve(arguments).await,
+    }
+}
+
+async fn serve(arguments: &Node) -> Result<ExitCode, CliError> {
     let settings = settings::load(&[
-        ("--data", "node", "data", data.as_deref()),
+        ("--data", "node", "data", arguments.folder.setting().as_deref()),
         ("--listen", "node", "listen", arguments.listen.as_deref()),
     ])?;
     let mut system = System::new(settings);
     system.start_node().await?;
     system.finish().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn verify(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliError> {
+    let settings = settings::load(&[("--data", "node", "data", folder.setting().as_deref())])?;
+    let data = settings.node.data;
+    let verified = tokio::task::spawn_blocking(move || event_node::verify(&data)).await;
+    let verified = verified.map_err(LifecycleError::Panicked)??;
+    if global.json {
+        output::print(json!({
+            "events": verified.events,
+            "streams": verified.streams,
+            "groups": verified.groups,
+        }));
+    } else {
+        output::print(format!(
+            "sound: {} events in {} streams, {} groups",
+            verified.events, verified.streams, verified.groups
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }

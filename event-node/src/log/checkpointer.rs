@@ -37,8 +37,8 @@ pub(super) struct Checkpointer {
 
 impl Checkpointer {
     pub(super) fn start(folder: &Path) -> Result<Self, OpenError> {
-        let connection = open_checkpointer(folder)
-            .map_err(|source| OpenError::Database { folder: folder.to_owned(), source })?;
+        let connection =
+            open_checkpointer(folder).map_err(|source| OpenError::database(folder, source))?;
         let (wake, woken) = sync_channel(1);
         let log_pages = Arc::new(AtomicU64::new(0));
         let shared_pages = Arc::clone(&log_pages);

@@ -1,6 +1,6 @@
 //! The database: its tables, and how connections to it are opened.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -9,6 +9,10 @@ pub(super) const DATABASE_FILE: &str = "events.sqlite";
 
 /// Page cache of one connection, in KiB.
 const CACHE_KIB: u32 = 8_192;
+
+/// How long the writer waits for readers and for a running checkpoint before it goes on without
+/// starting the write-ahead log over. Every append waits with it.
+const RESTART_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Prepared statements that one connection keeps.
 const CACHED_STATEMENTS: usize = 64;
@@ -52,6 +56,7 @@ pub(super) fn open_writer(folder: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.busy_timeout(RESTART_TIMEOUT)?;
     tune(&connection)?;
     connection.execute_batch(TABLES)?;
     Ok(connection)

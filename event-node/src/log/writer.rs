@@ -12,7 +12,7 @@ use crate::log::{
     error::{LogError, OpenError},
     event::{METADATA_TYPE, NewEvent},
     recent::Recent,
-    schema::{from_sql, open_writer},
+    schema::{DATABASE_FILE, from_sql, open_writer},
     session::{Memory, Session},
     write::{Append, Expected, Outcome, Write},
 };
@@ -25,6 +25,10 @@ const MAX_BATCH_WRITES: usize = 1_024;
 
 /// Event bytes after which a commit takes no further writes.
 const MAX_BATCH_BYTES: usize = 8 * 1_024 * 1_024;
+
+/// Newest events that are looked at when the store is opened: what a bad end of the last run would
+/// have hurt. All of them would take minutes in a large store; that is what `verify` is for.
+const TAIL_EVENTS: i64 = 1_000;
 
 /// The stream of the event that every store begins with: readers of `$all` may count on a
 /// system event being there.
@@ -67,11 +71,14 @@ impl Writer {
         clock: Clock,
         announcements: Announcements,
     ) -> Result<Self, OpenError> {
-        let database = |source| OpenError::Database { folder: folder.to_owned(), source };
+        let database = |source| OpenError::database(folder, source);
         let connection = open_writer(folder).map_err(database)?;
         let last: Option<i64> = connection
             .query_row("SELECT max(position) FROM events", [], |row| row.get(0))
             .map_err(database)?;
+        if !is_tail_sound(&connection, last.unwrap_or(0)).map_err(database)? {
+            return Err(OpenError::BrokenTail { file: folder.join(DATABASE_FILE) });
+        }
         let checkpointer = Checkpointer::start(folder)?;
         let mut writer = Self {
             connection,
@@ -187,5 +194,80 @@ impl Writer {
             self.announcements.head.send_replace(last_position);
         }
         Ok(outcomes)
+    }
+}
+
+/// Whether the newest events can be read, have no gaps and are found through their streams.
+fn is_tail_sound(connection: &Connection, last: i64) -> rusqlite::Result<bool> {
+    let first = (last - TAIL_EVENTS).max(0) + 1;
+    let sound: i64 = connection.query_row(
+        "SELECT count(*) FROM events AS e WHERE position >= ? \
+         AND position = (SELECT position FROM events AS s INDEXED BY events_by_stream \
+                         WHERE s.stream_id = e.stream_id AND s.revision = e.revision)",
+        [first],
+        |row| row.get(0),
+    )?;
+    Ok(sound == last - first + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::log::verify;
+
+    #[expect(clippy::disallowed_methods, reason = "tests are where a clock is made")]
+    fn open(folder: &Path) -> Result<Writer, OpenError> {
+        let clock = Clock::new(jiff::Timestamp::now, uuid::Uuid::new_v4);
+        let announcements =
+            Announcements { recent: Arc::new(Recent::default()), head: watch::channel(0).0 };
+        Writer::open(folder, clock, announcements)
+    }
+
+    fn append(writer: &Writer, bytes: usize) -> Write {
+        let event = NewEvent {
+            id: writer.clock.new_id(),
+            event_type: "happened".to_owned(),
+            is_json: false,
+            metadata: Bytes::new(),
+            data: vec![7; bytes].into(),
+        };
+        let (stream, expected) = ("order-1".to_owned(), Expected::Any);
+        Write::Append(Append { stream, expected, events: vec![event] })
+    }
+
+    /// The limit on pages makes the database say what it says when the disk is full.
+    #[test]
+    fn a_full_disk_refuses_appends_harms_nothing_and_ends_when_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(folder.path()).unwrap();
+        let small = append(&writer, 10);
+        writer.commit(&[&small]).unwrap();
+        let pages: i64 =
+            writer.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        writer.connection.pragma_update(None, "max_page_count", pages).unwrap();
+
+        let (before, large) = (append(&writer, 10), append(&writer, 100_000));
+        let refused = LogError::from(writer.commit(&[&before, &large]).unwrap_err());
+        assert!(matches!(refused, LogError::Full), "{refused}");
+
+        writer.connection.pragma_update(None, "max_page_count", pages + 1_000).unwrap();
+        let outcomes = writer.commit(&[&large, &before]).unwrap();
+        let written = |at| Outcome::Written { revision: Some(at), position: Some(at + 2) };
+        assert_eq!(outcomes, [written(1), written(2)]);
+        drop(writer);
+        assert_eq!(verify(folder.path()).unwrap().events, 4);
+    }
+
+    #[test]
+    fn a_broken_end_of_the_store_is_found_when_it_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(folder.path()).unwrap();
+        let (first, second) = (append(&writer, 10), append(&writer, 10));
+        writer.commit(&[&first, &second]).unwrap();
+        writer.connection.execute("DELETE FROM events WHERE position = 2", []).unwrap();
+        drop(writer);
+        assert!(matches!(open(folder.path()), Err(OpenError::BrokenTail { .. })));
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         append::{Gathered, MAX_APPEND_BYTES, TooBig},
         convert::{id, identifier, proposed, stream_name},
         responses::{End, Responses, Sink, channel},
-        status::handler_threw,
+        status::{handler_threw, sentence},
     },
     wire::event_store::client::{
         self as wire, AllStreamPosition, Any, BadRequest, Empty, MaximumAppendSizeExceeded,
@@ -50,6 +50,7 @@ enum Failure {
     BadRequest(String),
     TimedOut,
     Internal,
+    Full,
     StreamDeleted,
     WrongExpectedVersion { current: Option<u64> },
 }
@@ -201,6 +202,7 @@ fn success_of(written: &Result<Outcome, LogError>) -> Result<Success, Failure> {
             Err(Failure::WrongExpectedVersion { current })
         }
         Ok(Outcome::StreamDeleted) => Err(Failure::StreamDeleted),
+        Err(LogError::Full) => Err(Failure::Full),
         Err(LogError::Database(_) | LogError::Closed) => Err(Failure::Internal),
     }
 }
@@ -218,6 +220,12 @@ fn describe(failure: &Failure, stream: &str, expected: Expected) -> wire::Status
         }
         Failure::TimedOut => status(Code::DeadlineExceeded, "Timeout", &Empty {}),
         Failure::Internal => status(Code::Internal, "Unknown", &Empty {}),
+        // A detail that clients show: they are told what to do, and not only that it failed.
+        Failure::Full => {
+            let message = sentence(&LogError::Full);
+            let detail = BadRequest { message: message.clone() };
+            wire::Status { message, ..status(Code::ResourceExhausted, "BadRequest", &detail) }
+        }
         Failure::StreamDeleted => {
             let detail = StreamDeleted { stream_identifier: Some(identifier(stream)) };
             status(Code::NotFound, "StreamDeleted", &detail)

@@ -113,6 +113,7 @@ impl From<LogError> for Status {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Closed => stopping(),
+            LogError::Full => Self::resource_exhausted(sentence(&LogError::Full)),
             LogError::Database(source) => {
                 tracing::error!(error = &source as &dyn std::error::Error, "the store failed");
                 Self::unknown(format!("The store failed: {source}"))
@@ -125,6 +126,11 @@ impl From<FilterError> for Status {
     fn from(error: FilterError) -> Self {
         Self::invalid_argument(error.to_string())
     }
+}
+
+/// What went wrong, as a status text.
+pub(crate) fn sentence(error: &LogError) -> String {
+    format!("The write was refused: {error}.")
 }
 
 /// An expected version as the protocol's error trailers write it.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use event_node::NodeError;
+use event_node::{NodeError, VerifyError, verify};
 use eventstore::StreamState;
 use tokio_util::sync::CancellationToken;
 
@@ -59,4 +59,50 @@ async fn a_folder_that_cannot_be_made_is_named() {
     let refused = start(&file.join("data"), &CancellationToken::new()).await.unwrap_err();
     let reason = std::error::Error::source(&refused).unwrap().to_string();
     assert!(reason.contains("cannot be created"), "{reason}");
+}
+
+/// Overwrites part of the database of a store that has events.
+async fn damaged(from: impl FnOnce(usize) -> std::ops::Range<usize>) -> tempfile::TempDir {
+    let node = TestNode::start().await;
+    append(&node.client(), "order-1", StreamState::NoStream, events(1_000)).await;
+    let folder = node.stop().await;
+    assert_eq!(verify(folder.path()).unwrap().events, 1_001);
+    let file = folder.path().join("events.sqlite");
+    let mut bytes = fs::read(&file).unwrap();
+    let range = from(bytes.len());
+    bytes[range].fill(0xa5);
+    fs::write(&file, bytes).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn a_database_that_is_none_any_more_is_reported_with_what_to_do() {
+    let folder = damaged(|_| 0..4_096).await;
+    let refused = start(folder.path(), &CancellationToken::new()).await.unwrap_err();
+    let reason = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(reason.contains("events.sqlite is damaged: restore"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_database_that_was_cut_off_is_reported() {
+    let folder = damaged(|_| 0..0).await;
+    let file = fs::OpenOptions::new().write(true).open(folder.path().join("events.sqlite"));
+    file.unwrap().set_len(5 * 4_096).unwrap();
+    let refused = start(folder.path(), &CancellationToken::new()).await.unwrap_err();
+    let reason = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(reason.contains("is damaged: restore"), "{reason}");
+}
+
+#[tokio::test]
+async fn verifying_finds_a_damaged_page() {
+    let folder = damaged(|len| len / 2 / 4_096 * 4_096..len / 2 / 4_096 * 4_096 + 4_096).await;
+    let found = verify(folder.path()).unwrap_err();
+    assert!(matches!(&found, VerifyError::Damaged { findings } if !findings.is_empty()), "{found}");
+}
+
+#[tokio::test]
+async fn a_store_in_use_is_not_verified() {
+    let node = TestNode::start().await;
+    assert!(matches!(verify(node.folder()), Err(VerifyError::Unavailable(_))));
+    node.stop().await;
 }

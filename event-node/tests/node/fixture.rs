@@ -10,6 +10,7 @@ use eventstore::{
 use service_kit::clock::Clock;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
 
 /// How long a test waits for what has to happen.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -33,9 +34,19 @@ impl TestNode {
     }
 
     pub(crate) fn client(&self) -> Client {
-        let port = self.node.address().port();
+        let port = self.port();
         let settings = format!("esdb://127.0.0.1:{port}?tls=false&defaultDeadline=60000");
         Client::new(settings.parse().unwrap()).unwrap()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.node.address().port()
+    }
+
+    /// A connection for the bare protocol.
+    pub(crate) async fn channel(&self) -> Channel {
+        let port = self.port();
+        Endpoint::try_from(format!("http://127.0.0.1:{port}")).unwrap().connect().await.unwrap()
     }
 
     pub(crate) fn folder(&self) -> &Path {

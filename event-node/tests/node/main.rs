@@ -13,11 +13,19 @@ mod durability;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod fuzz_values;
+#[cfg(test)]
 mod groups;
+#[cfg(test)]
+mod raw;
 #[cfg(test)]
 mod read;
 #[cfg(test)]
 mod subscribe;
+#[cfg(test)]
+mod wire;
 
 include!(concat!(env!("OUT_DIR"), "/client_tests.rs"));
 

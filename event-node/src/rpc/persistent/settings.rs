@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// How much of an unknown strategy's name an error repeats.
+const MAX_STRATEGY_CHARS: usize = 100;
+
 /// 100 ns ticks in a millisecond.
 const TICKS_PER_MS: i64 = 10_000;
 
@@ -57,10 +60,9 @@ pub(crate) fn read(context: &Context, parts: Parts) -> Result<(GroupKey, Setting
         return Err(group_failed(&key, "The stream $all cannot be named as a stream."));
     }
     let strategy = strategy(&wire).ok_or_else(|| {
-        group_failed(
-            &key,
-            &format!("Consumer strategy '{}' does not exist.", wire.consumer_strategy),
-        )
+        // The name goes into a trailer, whose size clients bound.
+        let name: String = wire.consumer_strategy.chars().take(MAX_STRATEGY_CHARS).collect();
+        group_failed(&key, &format!("Consumer strategy '{name}' does not exist."))
     })?;
     if let StartFrom::At(position) = start
         && is_over_all

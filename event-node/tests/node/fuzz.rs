@@ -1,0 +1,427 @@
+//! Arbitrary messages to every rpc: each is answered with responses or a status, and the node
+//! goes on serving.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use eventstore::StreamState;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use proptest::{
+    prelude::*,
+    test_runner::{RngAlgorithm, TestRng, TestRunner},
+};
+use tonic::{Code, Response, Status, Streaming, transport::Channel};
+
+use crate::{
+    fixture::{DEADLINE, TestNode, append, events, revisions},
+    fuzz_values::{
+        bytes_name, count, delete_options, filter, id, name, number, position, proposed, settings,
+        small, source_all,
+    },
+    wire::event_store::client::{
+        Empty, StreamIdentifier, UuidOption,
+        gossip::gossip_client::GossipClient,
+        persistent_subscriptions::{
+            self as groups,
+            persistent_subscriptions_client::PersistentSubscriptionsClient as GroupsClient,
+        },
+        server_features::server_features_client::ServerFeaturesClient,
+        streams::{self, streams_client::StreamsClient},
+        uuid_option,
+    },
+};
+
+/// Responses of one call that are looked at: some calls never end by themselves.
+const MAX_RESPONSES: usize = 20;
+
+/// How long a call is held that only its client can end.
+const OPEN_END: Duration = Duration::from_millis(20);
+
+/// Calls that are made.
+const CASES: u32 = 400;
+
+#[derive(Debug, Clone)]
+enum Call {
+    Read(streams::ReadReq),
+    Append(Vec<streams::AppendReq>),
+    BatchAppend(Vec<streams::BatchAppendReq>),
+    Delete(streams::DeleteReq),
+    Tombstone(streams::TombstoneReq),
+    Create(groups::CreateReq),
+    Update(groups::UpdateReq),
+    DeleteGroup(groups::DeleteReq),
+    ReadGroup(Vec<groups::ReadReq>),
+    GetInfo(groups::GetInfoReq),
+    ReplayParked(groups::ReplayParkedReq),
+    List(groups::ListReq),
+    RestartSubsystem,
+    GetSupportedMethods,
+    Gossip,
+}
+
+fn calls() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        6 => read().prop_map(Call::Read),
+        6 => prop::collection::vec(append_part(), 0..4).prop_map(Call::Append),
+        6 => prop::collection::vec(batch_part(), 0..4).prop_map(Call::BatchAppend),
+        1 => prop::option::of(delete_options())
+            .prop_map(|options| Call::Delete(streams::DeleteReq { options })),
+        1 => prop::option::of(delete_options())
+            .prop_map(|options| Call::Tombstone(streams::TombstoneReq { options })),
+        6 => create().prop_map(Call::Create),
+        2 => create().prop_map(|create| Call::Update(as_update(create))),
+        1 => (group_source(), name()).prop_map(|(source, group_name)| {
+            use groups::delete_req::{Options, options::Source};
+            let source = source.map(|stream| stream.map_or(Source::All(Empty {}), Source::StreamIdentifier));
+            Call::DeleteGroup(groups::DeleteReq { options: Some(Options { group_name, source }) })
+        }),
+        6 => prop::collection::vec(group_part(), 0..4).prop_map(Call::ReadGroup),
+        2 => (group_source(), name()).prop_map(|(source, group_name)| {
+            use groups::get_info_req::{Options, options::Source};
+            let source = source.map(|stream| stream.map_or(Source::All(Empty {}), Source::StreamIdentifier));
+            Call::GetInfo(groups::GetInfoReq { options: Some(Options { group_name, source }) })
+        }),
+        2 => replay().prop_map(Call::ReplayParked),
+        1 => list().prop_map(Call::List),
+        1 => Just(Call::RestartSubsystem),
+        1 => Just(Call::GetSupportedMethods),
+        1 => Just(Call::Gossip),
+    ]
+}
+
+fn identifier() -> impl Strategy<Value = Option<StreamIdentifier>> {
+    prop::option::weighted(
+        0.9,
+        bytes_name().prop_map(|stream_name| StreamIdentifier { stream_name }),
+    )
+}
+
+/// `Some(None)` is `$all`.
+fn group_source() -> impl Strategy<Value = Option<Option<StreamIdentifier>>> {
+    prop_oneof![Just(None), Just(Some(None)), identifier().prop_map(Some)]
+}
+
+fn ids_option() -> impl Strategy<Value = Option<UuidOption>> {
+    use uuid_option::Content;
+    prop_oneof![
+        1 => Just(None),
+        1 => Just(Some(UuidOption { content: None })),
+        4 => Just(Some(UuidOption { content: Some(Content::String(Empty {})) })),
+        4 => Just(Some(UuidOption { content: Some(Content::Structured(Empty {})) })),
+    ]
+}
+
+fn read() -> impl Strategy<Value = streams::ReadReq> {
+    use streams::read_options::{
+        Control, Extent, FilterOption, Source, Stream, stream::RevisionOption,
+    };
+    let revision = prop_oneof![
+        Just(None),
+        number().prop_map(|it| Some(RevisionOption::Revision(it))),
+        Just(Some(RevisionOption::Start(Empty {}))),
+        Just(Some(RevisionOption::End(Empty {}))),
+    ];
+    let stream = (identifier(), revision).prop_map(|(stream_identifier, revision_option)| {
+        Some(Source::Stream(Stream { stream_identifier, revision_option }))
+    });
+    let source = prop_oneof![
+        1 => Just(None),
+        6 => stream,
+        6 => source_all().prop_map(|all| Some(Source::All(all))),
+    ];
+    let extent = prop_oneof![
+        1 => Just(None),
+        4 => number().prop_map(|count| Some(Extent::Count(count))),
+        4 => Just(Some(Extent::Subscription(Empty {}))),
+    ];
+    let filter_option = prop_oneof![
+        1 => Just(None),
+        4 => filter().prop_map(|it| Some(FilterOption::Filter(it))),
+        6 => Just(Some(FilterOption::NoFilter(Empty {}))),
+    ];
+    let control = prop::option::of(count().prop_map(|compatibility| Control { compatibility }));
+    (source, extent, filter_option, ids_option(), control, small(), any::<bool>()).prop_map(
+        |(
+            source,
+            extent,
+            filter_option,
+            uuid_option,
+            control_option,
+            read_direction,
+            resolve_links,
+        )| {
+            let options = streams::ReadOptions {
+                source,
+                read_direction,
+                resolve_links,
+                extent,
+                filter_option,
+                uuid_option,
+                control_option,
+            };
+            streams::ReadReq { options: Some(options) }
+        },
+    )
+}
+
+fn append_part() -> impl Strategy<Value = streams::AppendReq> {
+    use streams::append_req::{Content, Options, options::ExpectedStreamRevision};
+    let expected = prop_oneof![
+        1 => Just(None),
+        4 => number().prop_map(|it| Some(ExpectedStreamRevision::Revision(it))),
+        6 => Just(Some(ExpectedStreamRevision::Any(Empty {}))),
+        1 => Just(Some(ExpectedStreamRevision::NoStream(Empty {}))),
+    ];
+    let options =
+        (identifier(), expected).prop_map(|(stream_identifier, expected_stream_revision)| {
+            Some(Content::Options(Options { stream_identifier, expected_stream_revision }))
+        });
+    let content = prop_oneof![
+        1 => Just(None),
+        6 => options,
+        6 => proposed().prop_map(|message| Some(Content::ProposedMessage(message))),
+    ];
+    content.prop_map(|content| streams::AppendReq { content })
+}
+
+fn batch_part() -> impl Strategy<Value = streams::BatchAppendReq> {
+    use streams::batch_append_req::{
+        Options,
+        options::{DeadlineOption, ExpectedStreamPosition},
+    };
+    let expected = prop_oneof![
+        1 => Just(None),
+        4 => number().prop_map(|it| Some(ExpectedStreamPosition::StreamPosition(it))),
+        6 => Just(Some(ExpectedStreamPosition::Any(Empty {}))),
+    ];
+    let deadline = prop_oneof![
+        Just(None),
+        (any::<i64>(), any::<i32>()).prop_map(|(seconds, nanos)| {
+            let at = crate::wire::event_store::client::Timestamp { seconds, nanos };
+            Some(DeadlineOption::Deadline21100(at))
+        }),
+        (any::<i64>(), any::<i32>()).prop_map(|(seconds, nanos)| {
+            let left = crate::wire::event_store::client::Duration { seconds, nanos };
+            Some(DeadlineOption::Deadline(left))
+        }),
+    ];
+    let options = (identifier(), expected, deadline).prop_map(
+        |(stream_identifier, expected_stream_position, deadline_option)| Options {
+            stream_identifier,
+            expected_stream_position,
+            deadline_option,
+        },
+    );
+    let messages = prop::collection::vec(proposed(), 0..3);
+    (prop::option::of(id()), prop::option::weighted(0.8, options), messages, any::<bool>())
+        .prop_map(|(correlation_id, options, proposed_messages, is_final)| {
+            streams::BatchAppendReq { correlation_id, options, proposed_messages, is_final }
+        })
+}
+
+fn create() -> impl Strategy<Value = groups::CreateReq> {
+    use groups::{
+        AllOptions, StreamOptions, all_options, create_req::Options, create_req::options::Source,
+        stream_options,
+    };
+    let stream = (identifier(), number()).prop_map(|(stream_identifier, revision)| {
+        let revision_option = Some(stream_options::RevisionOption::Revision(revision));
+        Some(Source::Stream(StreamOptions { stream_identifier, revision_option }))
+    });
+    let all = (position(), prop::option::of(filter())).prop_map(|(position, filter)| {
+        let position_option = Some(all_options::PositionOption::Position(position));
+        let filter_option = filter.map(all_options::FilterOption::Filter);
+        Some(Source::All(AllOptions { position_option, filter_option }))
+    });
+    let source = prop_oneof![1 => Just(None), 4 => stream, 4 => all];
+    (source, identifier(), name(), prop::option::weighted(0.9, settings())).prop_map(
+        |(source, stream_identifier, group_name, settings)| groups::CreateReq {
+            options: Some(Options { stream_identifier, group_name, settings, source }),
+        },
+    )
+}
+
+fn as_update(create: groups::CreateReq) -> groups::UpdateReq {
+    use groups::{create_req::options::Source as From, update_req::options::Source};
+    let options = create.options.map(|it| groups::update_req::Options {
+        stream_identifier: it.stream_identifier,
+        group_name: it.group_name,
+        settings: it.settings,
+        source: it.source.map(|source| match source {
+            From::Stream(stream) => Source::Stream(stream),
+            From::All(all) => Source::All(all),
+        }),
+    });
+    groups::UpdateReq { options }
+}
+
+fn group_part() -> impl Strategy<Value = groups::ReadReq> {
+    use groups::read_req::{Ack, Content, Nack, Options, options::Source};
+    let ids = || prop::collection::vec(id(), 0..4);
+    let options = (group_source(), name(), small(), ids_option()).prop_map(
+        |(source, group_name, buffer_size, uuid_option)| {
+            let source =
+                source.map(|it| it.map_or(Source::All(Empty {}), Source::StreamIdentifier));
+            Some(Content::Options(Options { group_name, buffer_size, uuid_option, source }))
+        },
+    );
+    let ack = ids().prop_map(|ids| Some(Content::Ack(Ack { id: Vec::new().into(), ids })));
+    let nack = (ids(), small(), name()).prop_map(|(ids, action, reason)| {
+        Some(Content::Nack(Nack { id: Vec::new().into(), ids, action, reason }))
+    });
+    let content = prop_oneof![1 => Just(None), 4 => options, 2 => ack, 2 => nack];
+    content.prop_map(|content| groups::ReadReq { content })
+}
+
+fn replay() -> impl Strategy<Value = groups::ReplayParkedReq> {
+    use groups::replay_parked_req::{
+        Options,
+        options::{Source, StopAtOption},
+    };
+    (group_source(), name(), prop::option::of(any::<i64>())).prop_map(
+        |(source, group_name, stop_at)| {
+            let source =
+                source.map(|it| it.map_or(Source::All(Empty {}), Source::StreamIdentifier));
+            let stop_at_option = stop_at.map(StopAtOption::StopAt);
+            let options = Options { group_name, source, stop_at_option };
+            groups::ReplayParkedReq { options: Some(options) }
+        },
+    )
+}
+
+fn list() -> impl Strategy<Value = groups::ListReq> {
+    use groups::list_req::{Options, StreamOption, options::ListOption, stream_option::Source};
+    let list_option = group_source().prop_map(|source| match source {
+        None => Some(ListOption::ListAllSubscriptions(Empty {})),
+        Some(stream) => {
+            let source = stream.map_or(Source::All(Empty {}), Source::Stream);
+            Some(ListOption::ListForStream(StreamOption { source: Some(source) }))
+        }
+    });
+    list_option.prop_map(|list_option| groups::ListReq { options: Some(Options { list_option }) })
+}
+
+/// Makes the call. Answers the status that it ended with, if it did not end with OK.
+async fn make(channel: &Channel, call: Call, finishes: bool) -> Result<(), Status> {
+    let mut streams = StreamsClient::new(channel.clone());
+    let mut groups = GroupsClient::new(channel.clone());
+    match call {
+        Call::Read(request) => drain(streams.read(request).await).await,
+        Call::Append(parts) => streams.append(sent(parts, finishes)).await.map(drop),
+        Call::BatchAppend(parts) => drain(streams.batch_append(sent(parts, finishes)).await).await,
+        Call::Delete(request) => streams.delete(request).await.map(drop),
+        Call::Tombstone(request) => streams.tombstone(request).await.map(drop),
+        Call::Create(request) => groups.create(request).await.map(drop),
+        Call::Update(request) => groups.update(request).await.map(drop),
+        Call::DeleteGroup(request) => groups.delete(request).await.map(drop),
+        Call::ReadGroup(parts) => drain(groups.read(sent(parts, finishes)).await).await,
+        Call::GetInfo(request) => groups.get_info(request).await.map(drop),
+        Call::ReplayParked(request) => groups.replay_parked(request).await.map(drop),
+        Call::List(request) => groups.list(request).await.map(drop),
+        Call::RestartSubsystem => groups.restart_subsystem(Empty {}).await.map(drop),
+        Call::GetSupportedMethods => {
+            let mut features = ServerFeaturesClient::new(channel.clone());
+            features.get_supported_methods(Empty {}).await.map(drop)
+        }
+        Call::Gossip => GossipClient::new(channel.clone()).read(Empty {}).await.map(drop),
+    }
+}
+
+/// What a client sends, and then the end; or nothing more, and no end either.
+fn sent<T: Send + 'static>(parts: Vec<T>, finishes: bool) -> BoxStream<'static, T> {
+    let parts = stream::iter(parts);
+    if finishes { parts.boxed() } else { parts.chain(stream::pending()).boxed() }
+}
+
+/// Takes what the call answers, up to a limit.
+async fn drain<T>(answered: Result<Response<Streaming<T>>, Status>) -> Result<(), Status> {
+    let mut responses = answered?.into_inner();
+    for _ in 0..MAX_RESPONSES {
+        if responses.message().await?.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the call ends without the client's help.
+fn ends(call: &Call, finishes: bool) -> bool {
+    use streams::read_options::Extent;
+    match call {
+        Call::Read(request) => {
+            let extent = request.options.as_ref().and_then(|options| options.extent.as_ref());
+            !matches!(extent, Some(Extent::Subscription(_)))
+        }
+        Call::Append(_) | Call::BatchAppend(_) | Call::ReadGroup(_) => finishes,
+        Call::Delete(_)
+        | Call::Tombstone(_)
+        | Call::Create(_)
+        | Call::Update(_)
+        | Call::DeleteGroup(_)
+        | Call::GetInfo(_)
+        | Call::ReplayParked(_)
+        | Call::List(_)
+        | Call::RestartSubsystem
+        | Call::GetSupportedMethods
+        | Call::Gossip => true,
+    }
+}
+
+async fn check(channel: &Channel, call: Call, finishes: bool) -> Result<(), TestCaseError> {
+    let ends = ends(&call, finishes);
+    // Only the end of a group's consumer that hung up is told like that.
+    let may_be_unavailable = matches!(call, Call::ReadGroup(_));
+    let limit = if ends { DEADLINE } else { OPEN_END };
+    match tokio::time::timeout(limit, make(channel, call, finishes)).await {
+        Err(_) => prop_assert!(!ends, "no answer"),
+        Ok(Ok(())) => {}
+        Ok(Err(status)) => {
+            prop_assert!(may_be_unavailable || status.code() != Code::Unavailable, "{status:?}");
+            prop_assert!(std::error::Error::source(&status).is_none(), "cut off: {status:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Counts what panics in the node: some panics would look like a status to the client.
+fn count_panics() -> Arc<AtomicUsize> {
+    let panics = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&panics);
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.location().is_some_and(|at| at.file().contains("event-node/src")) {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        report(panic);
+    }));
+    panics
+}
+
+#[test]
+fn every_message_is_answered_and_none_harms_the_node() {
+    let panics = count_panics();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let node = runtime.block_on(TestNode::start());
+    let channel = runtime.block_on(node.channel());
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(ProptestConfig::with_cases(CASES), rng);
+    let result = runner.run(&(calls(), prop::bool::weighted(0.9)), |(call, finishes)| {
+        runtime.block_on(check(&channel, call, finishes))
+    });
+    result.unwrap();
+    runtime.block_on(async {
+        let client = node.client();
+        append(&client, "still-here", StreamState::NoStream, events(3)).await;
+        assert_eq!(revisions(&client, "still-here").await, [0, 1, 2]);
+        node.stop().await;
+    });
+    assert_eq!(panics.load(Ordering::SeqCst), 0);
+}

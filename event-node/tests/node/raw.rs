@@ -1,0 +1,190 @@
+//! What the official clients cannot send, or do not show: bare messages and bare statuses.
+
+use eventstore::{ReadStreamOptions, StreamState};
+use prost::bytes::Bytes;
+use tonic::{Code, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic_prost::ProstCodec;
+
+use crate::{
+    fixture::{TestNode, append, events, in_time, revisions},
+    wire::event_store::client::{
+        Empty, StreamIdentifier, UuidOption,
+        gossip::{gossip_client::GossipClient, member_info::VNodeState},
+        persistent_subscriptions::{
+            self as groups,
+            persistent_subscriptions_client::PersistentSubscriptionsClient as GroupsClient,
+        },
+        streams::{self, streams_client::StreamsClient},
+        uuid_option,
+    },
+};
+
+fn identifier(stream: &str) -> StreamIdentifier {
+    StreamIdentifier { stream_name: Bytes::copy_from_slice(stream.as_bytes()) }
+}
+
+/// A subscription to `$all` from its beginning.
+fn subscription() -> streams::ReadReq {
+    use streams::read_options::{All, Extent, FilterOption, Source, all::PositionOption};
+    let position_option = Some(PositionOption::Start(Empty {}));
+    streams::ReadReq {
+        options: Some(streams::ReadOptions {
+            source: Some(Source::All(All { position_option })),
+            extent: Some(Extent::Subscription(Empty {})),
+            filter_option: Some(FilterOption::NoFilter(Empty {})),
+            uuid_option: Some(UuidOption { content: Some(uuid_option::Content::String(Empty {})) }),
+            ..streams::ReadOptions::default()
+        }),
+    }
+}
+
+fn delete_options(stream: &str) -> streams::DeleteOptions {
+    use streams::delete_options::ExpectedStreamRevision;
+    streams::DeleteOptions {
+        stream_identifier: Some(identifier(stream)),
+        expected_stream_revision: Some(ExpectedStreamRevision::Any(Empty {})),
+    }
+}
+
+/// The status that a stream of responses ends with.
+async fn ending<T>(mut responses: Streaming<T>) -> Status {
+    loop {
+        match in_time(responses.message()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the stream ended with OK"),
+            Err(status) => return status,
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_unimplemented() {
+    let node = TestNode::start().await;
+    let mut client = Grpc::new(node.channel().await);
+    for path in [
+        "/event_store.client.users.Users/Create",
+        "/event_store.client.operations.Operations/StartScavenge",
+        "/event_store.client.projections.Projections/Create",
+        "/event_store.client.monitoring.Monitoring/Stats",
+        "/event_store.client.streams.Streams/NoSuchMethod",
+        "/kurrentdb.protocol.v2.streams.Streams/AppendSession",
+    ] {
+        client.ready().await.unwrap();
+        let codec = ProstCodec::<Empty, Empty>::default();
+        let request = tonic::Request::new(Empty {});
+        let refused = client.unary(request, PathAndQuery::from_static(path), codec).await;
+        assert_eq!(refused.unwrap_err().code(), Code::Unimplemented, "{path}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn gossip_names_one_leader_at_the_address_that_was_dialled() {
+    let node = TestNode::start().await;
+    let mut gossip = GossipClient::new(node.channel().await);
+    let members = gossip.read(Empty {}).await.unwrap().into_inner().members;
+    let [leader] = &members[..] else { panic!("{members:?}") };
+    assert!(leader.is_alive);
+    assert_eq!(leader.state(), VNodeState::Leader);
+    let end_point = leader.http_end_point.as_ref().unwrap();
+    assert_eq!(end_point.address, "127.0.0.1");
+    assert_eq!(end_point.port, u32::from(node.port()));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn subscriptions_end_with_unavailable_when_the_node_stops() {
+    let node = TestNode::start().await;
+    let channel = node.channel().await;
+    let mut streams = StreamsClient::new(channel.clone());
+    let subscribed = streams.read(subscription()).await.unwrap().into_inner();
+    let consumer = consume(&mut GroupsClient::new(channel)).await;
+    let (_, subscribed, consumer) = tokio::join!(node.stop(), ending(subscribed), ending(consumer));
+    assert_eq!(subscribed.code(), Code::Unavailable);
+    assert_eq!(consumer.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_deleted_group_ends_its_consumers_with_cancelled() {
+    use groups::delete_req::{Options, options::Source};
+    let node = TestNode::start().await;
+    let mut client = GroupsClient::new(node.channel().await);
+    let consumer = consume(&mut client).await;
+    let source = Some(Source::StreamIdentifier(identifier("order-1")));
+    let options = Some(Options { group_name: "workers".to_owned(), source });
+    client.delete(groups::DeleteReq { options }).await.unwrap();
+    let dropped = ending(consumer).await;
+    assert_eq!(dropped.code(), Code::Cancelled);
+    assert_eq!(dropped.message(), "Subscription group workers on stream order-1 was dropped.");
+    assert_eq!(dropped.metadata().get("exception").unwrap(), "persistent-subscription-dropped");
+    assert_eq!(dropped.metadata().get("stream-name").unwrap(), "order-1");
+    assert_eq!(dropped.metadata().get("group-name").unwrap(), "workers");
+    node.stop().await;
+}
+
+/// Creates the group `workers` on `order-1` and connects to it.
+async fn consume(
+    client: &mut GroupsClient<tonic::transport::Channel>,
+) -> Streaming<groups::ReadResp> {
+    let settings =
+        groups::Settings { read_batch_size: 20, history_buffer_size: 500, ..Default::default() };
+    let stream = groups::StreamOptions {
+        stream_identifier: Some(identifier("order-1")),
+        revision_option: Some(groups::stream_options::RevisionOption::Start(Empty {})),
+    };
+    let create = groups::create_req::Options {
+        stream_identifier: None,
+        group_name: "workers".to_owned(),
+        settings: Some(settings),
+        source: Some(groups::create_req::options::Source::Stream(stream)),
+    };
+    client.create(groups::CreateReq { options: Some(create) }).await.unwrap();
+    let options = groups::read_req::Options {
+        source: Some(groups::read_req::options::Source::StreamIdentifier(identifier("order-1"))),
+        group_name: "workers".to_owned(),
+        buffer_size: 10,
+        uuid_option: None,
+    };
+    let content = Some(groups::read_req::Content::Options(options));
+    let first = tokio_stream::iter([groups::ReadReq { content }]);
+    let sent = tokio_stream::StreamExt::chain(first, tokio_stream::pending());
+    let mut responses = client.read(sent).await.unwrap().into_inner();
+    let confirmed = in_time(responses.message()).await.unwrap().unwrap().content.unwrap();
+    assert!(matches!(confirmed, groups::read_resp::Content::SubscriptionConfirmation(_)));
+    responses
+}
+
+/// Clients write metadata to the stream `$$order-1` like any other.
+#[tokio::test]
+async fn metadata_that_is_appended_to_a_soft_deleted_stream_brings_it_back_empty() {
+    let node = TestNode::start().await;
+    let client = node.client();
+    append(&client, "order-1", StreamState::NoStream, events(2)).await;
+    let mut streams = StreamsClient::new(node.channel().await);
+    let options = Some(delete_options("order-1"));
+    streams.delete(streams::DeleteReq { options }).await.unwrap();
+    let metadata = eventstore::EventData::json("$metadata", &serde_json::json!({"owner": "me"}));
+    append(&client, "$$order-1", StreamState::Any, [metadata.unwrap()]).await;
+    let kept = client.get_stream_metadata("order-1", &ReadStreamOptions::default()).await.unwrap();
+    assert!(format!("{kept:?}").contains("truncate_before: Some(2)"), "{kept:?}");
+    assert_eq!(revisions(&client, "order-1").await, [0_u64; 0]);
+    append(&client, "order-1", StreamState::StreamRevision(1), events(1)).await;
+    assert_eq!(revisions(&client, "order-1").await, [2]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_tombstoned_stream_refuses_with_the_exact_words() {
+    let node = TestNode::start().await;
+    let client = node.client();
+    append(&client, "order-1", StreamState::NoStream, events(1)).await;
+    let mut streams = StreamsClient::new(node.channel().await);
+    let options = Some(delete_options("order-1"));
+    streams.tombstone(streams::TombstoneReq { options }).await.unwrap();
+    let again = streams::DeleteReq { options: Some(delete_options("order-1")) };
+    let refused = streams.delete(again).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(refused.message(), "Event stream 'order-1' is deleted.");
+    assert_eq!(refused.metadata().get("exception").unwrap(), "stream-deleted");
+    node.stop().await;
+}
