@@ -94,7 +94,10 @@ impl<G: Gateway> Handler<G> {
                 (order, delivery, outcome)
             }
             Beginning::Poison { order, delivery } => {
-                let error = format!("{delivery} deliveries began and none has a recorded end");
+                let error = format!(
+                    "delivery {delivery} was the last allowed and has no recorded end: handling \
+                     it may have ended the worker"
+                );
                 (order, delivery, Err(GatewayError { class: FailureClass::Poison, error }))
             }
             Beginning::Answered(verdict) => return Ok(verdict),
