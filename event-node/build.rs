@@ -1,5 +1,5 @@
 //! Generates the gRPC services and messages from `proto/`, without `protoc`, and finds the Rust
-//! client's own tests, which `tests/conformance.rs` runs against this node.
+//! client's own tests, which `tests/node` runs against this node.
 
 use std::{env, error::Error, fs, path::Path, process::Command};
 

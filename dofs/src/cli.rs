@@ -129,6 +129,22 @@ pub(crate) enum NodeCommand {
         #[command(flatten)]
         folder: NodeFolder,
     },
+    /// Copy every stream of the configured event store to another one, e.g. an EventStoreDB
+    ///
+    /// Ids, metadata and revisions stay. What is there already is compared, and in the end
+    /// everything is: an interrupted copy goes on where it stopped, and a copy made again is a
+    /// check. Nobody may append to either store meanwhile. Exit 3 if they differ.
+    Export {
+        /// Address of the other store, e.g. `esdb://host:2113?tls=false`
+        #[arg(long, value_name = "ADDRESS")]
+        to: String,
+    },
+    /// Copy every stream of another event store to the configured one; see `export`
+    Import {
+        /// Address of the other store, e.g. `esdb://host:2113?tls=false`
+        #[arg(long, value_name = "ADDRESS")]
+        from: String,
+    },
 }
 
 #[derive(Debug, Args)]

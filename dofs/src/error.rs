@@ -1,6 +1,6 @@
 //! Why a command failed, and the exit code that says so.
 
-use event_log::LogError;
+use event_log::{CopyError, LogError};
 use event_node::{NodeError, VerifyError};
 use projectors::StoreError;
 use service_kit::config::ConfigError;
@@ -26,6 +26,8 @@ pub(crate) enum CliError {
     NoEventStore,
     #[error(transparent)]
     EventLog(#[from] LogError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error(transparent)]
@@ -77,14 +79,15 @@ impl CliError {
             Self::NoEventStore => {
                 (2, Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"))
             }
-            Self::Verify(VerifyError::Damaged { .. }) => (3, None),
+            Self::Verify(VerifyError::Damaged { .. })
+            | Self::Copy(CopyError::Differs { .. } | CopyError::Unexpected { .. }) => (3, None),
             Self::Refused { status: 404, .. } | Self::Verify(VerifyError::Missing { .. }) => {
                 (4, None)
             }
             Self::Refused { status: 409 | 412, .. } => (5, None),
-            Self::Refused { status: 503, .. } | Self::EventLog(LogError::Unavailable(_)) => {
-                (7, None)
-            }
+            Self::Refused { status: 503, .. }
+            | Self::EventLog(LogError::Unavailable(_))
+            | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => (7, None),
             Self::Unreachable { .. } => (
                 7,
                 Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),
@@ -94,6 +97,7 @@ impl CliError {
             }
             Self::Runtime(_)
             | Self::EventLog(_)
+            | Self::Copy(_)
             | Self::Node(_)
             | Self::Verify(_)
             | Self::ReadModel(_)

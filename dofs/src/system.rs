@@ -163,9 +163,7 @@ impl System {
         if self.settings.event_store.url.is_empty() {
             return Ok(None);
         }
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let producer = Producer { service: "dofs".to_owned(), version };
-        Ok(Some(EventLog::connect(&self.settings.event_store, producer)?))
+        Ok(Some(EventLog::connect(&self.settings.event_store, producer())?))
     }
 
     fn api_routes(
@@ -250,6 +248,11 @@ async fn check_schema(store: &dyn ReadModel) -> Result<(), StoreError> {
         }
         checked => checked,
     }
+}
+
+/// This program, as it stands with what it writes.
+pub(crate) fn producer() -> Producer {
+    Producer { service: "dofs".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 fn event_store_check(log: EventLog) -> Check {

@@ -4,6 +4,7 @@
 //! store, so there is one code path and two connection strings (docs/decisions/0001).
 
 mod client;
+mod copy;
 mod error;
 mod group;
 mod metadata;
@@ -11,6 +12,7 @@ mod stream;
 mod subscribe;
 
 pub use client::{EventLog, EventStoreConfig, Position};
+pub use copy::{Copied, CopyError, CopyProgress};
 pub use error::LogError;
 pub use group::{Answers, Delivery, Group, GroupSettings, GroupStats};
 pub use metadata::{Cause, Metadata, Producer};

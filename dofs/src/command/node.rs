@@ -2,17 +2,27 @@
 
 use std::process::ExitCode;
 
+use event_log::{Copied, EventLog, EventStoreConfig};
+use indicatif::ProgressBar;
 use serde_json::json;
 use service_kit::lifecycle::LifecycleError;
 
 use crate::cli::{Global, Node, NodeCommand, NodeFolder};
 use crate::error::CliError;
-use crate::system::System;
+use crate::system::{System, producer};
 use crate::{output, settings};
 
 pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, CliError> {
     match &arguments.command {
         Some(NodeCommand::Verify { folder }) => verify(folder, global).await,
+        Some(NodeCommand::Export { to }) => {
+            let ours = settings::load(&[])?.event_store;
+            copy(&ours, &EventStoreConfig { url: to.clone() }, global).await
+        }
+        Some(NodeCommand::Import { from }) => {
+            let ours = settings::load(&[])?.event_store;
+            copy(&EventStoreConfig { url: from.clone() }, &ours, global).await
+        }
         None => serve(arguments).await,
     }
 }
@@ -44,6 +54,31 @@ async fn verify(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliErr
             "sound: {} events in {} streams, {} groups",
             verified.events, verified.streams, verified.groups
         ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn copy(
+    from: &EventStoreConfig,
+    to: &EventStoreConfig,
+    global: &Global,
+) -> Result<ExitCode, CliError> {
+    let source = EventLog::connect(from, producer())?;
+    let target = EventLog::connect(to, producer())?;
+    let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
+    let copied = source
+        .copy_to(&target, |progress| {
+            bar.set_length(progress.head.commit);
+            bar.set_position(progress.position.commit);
+        })
+        .await;
+    bar.finish_and_clear();
+    let copied = copied?;
+    if global.json {
+        output::print(json!({"events": copied.n_events, "copied": copied.n_copied}));
+    } else {
+        let Copied { n_events, n_copied } = copied;
+        output::print(format!("equal: {n_events} events, of which {n_copied} were copied now"));
     }
     Ok(ExitCode::SUCCESS)
 }
