@@ -1,6 +1,7 @@
 //! One delivery: from the queued order to a recorded outcome and a verdict.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::ids::{CommandId, OrderId};
 use domain::order::{
@@ -83,10 +84,10 @@ impl<G: Gateway> Handler<G> {
     }
 
     async fn fulfill(&self, queued: Queued, retry_count: u32) -> Result<Verdict, LogError> {
-        let beginning = if retry_count == 0 {
+        let beginning = if retry_count == 0 && self.is_fresh(&queued) {
             Beginning::Call { order: queued.order.clone(), delivery: 1, _alone: None }
         } else {
-            self.begin_redelivery(&queued).await?
+            self.begin_on_record(&queued, retry_count).await?
         };
         let (order, delivery, outcome) = match beginning {
             Beginning::Call { order, delivery, _alone } => {
@@ -118,9 +119,21 @@ impl<G: Gateway> Handler<G> {
         Ok(verdict)
     }
 
-    /// A delivery that is not the first: what is recorded decides, not the store's count, which a
-    /// crash raises for every message in flight beside the culprit.
-    async fn begin_redelivery(&self, queued: &Queued) -> Result<Beginning<'_>, LogError> {
+    /// Whether the order was queued so lately that this can only be its first delivery. The store
+    /// counts from 0 again for what it delivers after a restart, and for everything after a group
+    /// was made anew; the gateway may have forgotten by then what it did.
+    fn is_fresh(&self, queued: &Queued) -> bool {
+        let age = self.clock.now().duration_since(queued.order.updated_at);
+        Duration::try_from(age).unwrap_or_default() < self.config.message_timeout()
+    }
+
+    /// A delivery that may not be the first: what is recorded decides, not the store's count, which
+    /// a crash raises for every message in flight beside the culprit.
+    async fn begin_on_record(
+        &self,
+        queued: &Queued,
+        retry_count: u32,
+    ) -> Result<Beginning<'_>, LogError> {
         let mut alone = None;
         loop {
             let Some(order) = self.log.load(queued.order_id).await?.order else {
@@ -129,6 +142,9 @@ impl<G: Gateway> Handler<G> {
             };
             if let Some(verdict) = answered(&order, queued.queued.attempt) {
                 return Ok(Beginning::Answered(verdict));
+            }
+            if retry_count == 0 && order.deliveries == 0 {
+                return Ok(Beginning::Call { order, delivery: 1, _alone: None });
             }
             // The first delivery leaves no record of its beginning.
             let n_begun = order.deliveries.max(1);
@@ -197,7 +213,7 @@ impl<G: Gateway> Handler<G> {
     }
 
     /// How long to wait before the retry that follows this delivery.
-    fn wait(&self, event_id: Uuid, delivery: u32) -> std::time::Duration {
+    fn wait(&self, event_id: Uuid, delivery: u32) -> Duration {
         let chance = chance(self.config.seed, &format!("{event_id}/backoff/{delivery}"));
         self.backoff.after(delivery, chance)
     }

@@ -260,6 +260,26 @@ async fn outcome_that_somebody_else_recorded_stands() {
 }
 
 #[tokio::test]
+async fn order_that_was_answered_long_ago_is_not_asked_for_again() {
+    let store = Store::start().await;
+    let answered = store.place(1).await;
+    let order = store.log.load(answered).await.unwrap().order.unwrap();
+    let reference = "long ago".to_owned();
+    let command = RecordFulfilled { attempt: 1, deliveries: 1, reference, at: at(9) };
+    let events = decide(Some(&order), OrderCommand::RecordFulfilled(command)).unwrap();
+    store.log.append(answered, Expected::Revision(3), &events, &cause(9)).await.unwrap();
+    let waiting = store.place(2).await;
+
+    // The group is made now, and delivers everything from the first event on.
+    let gateway = Scripted::new(Behaviour::Fulfil);
+    let worker = start(&store, &gateway, config());
+    assert_eq!(ended(&store.log, waiting).await.deliveries, 1);
+    nothing_in_flight(&store.log).await;
+    assert_eq!((gateway.n_calls(answered), gateway.n_calls(waiting)), (0, 1));
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn worker_that_crashes_before_it_answers_is_replaced() {
     let store = Store::start().await;
     let id = store.place(1).await;
