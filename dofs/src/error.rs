@@ -9,6 +9,9 @@ use service_kit::lifecycle::LifecycleError;
 
 use crate::settings::UnsafeInProduction;
 
+const READ_MODEL_HINT: &str = "is the database running, and is `read_model.url` right? A damaged \
+    SQLite file may be deleted: its tables are built anew from the events";
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -93,7 +96,7 @@ impl CliError {
                 Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),
             ),
             Self::ReadModel(StoreError::Database(_) | StoreError::Timeout) => {
-                (7, Some("is the database running, and is `read_model.url` right?"))
+                (7, Some(READ_MODEL_HINT))
             }
             Self::Runtime(_)
             | Self::EventLog(_)
