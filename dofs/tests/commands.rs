@@ -103,6 +103,20 @@ fn demo_shows_sixty_orders_and_one_history_and_ends() {
 }
 
 #[test]
+fn demo_leaves_the_configured_stores_alone() {
+    let data = tempfile::tempdir().expect("there is room");
+    let read_model = data.path().join("rows.sqlite");
+    let events = data.path().join("events");
+    let url = format!("sqlite://{}", read_model.display());
+    let environment = [
+        ("DOFS__READ_MODEL__URL", url.as_str()),
+        ("DOFS__NODE__DATA", events.to_str().expect("the folder's name is text")),
+    ];
+    assert!(dofs(&["demo"], &environment).status.success());
+    assert!(!read_model.exists() && !events.exists());
+}
+
+#[test]
 fn what_is_wrong_is_said_with_an_exit_code() {
     let nobody = ["order", "list", "--url", "http://127.0.0.1:1"];
     assert_fails(&dofs(&nobody, &[]), 7, "hint: is it running?");

@@ -18,13 +18,15 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
         path: std::env::temp_dir().display().to_string(),
         source,
     })?;
-    let settings = settings::load_for_folder(
-        folder.path(),
-        &[
-            ("demo", "api", "listen", Some("127.0.0.1:0")),
-            ("demo", "node", "listen", Some("127.0.0.1:0")),
-        ],
-    )?;
+    // Above the environment: nothing of a demonstration may reach a store that somebody works with.
+    let events = folder.path().join("events").display().to_string();
+    let read_model = format!("sqlite://{}", folder.path().join("read-model.sqlite").display());
+    let settings = settings::load(&[
+        ("demo", "api", "listen", Some("127.0.0.1:0")),
+        ("demo", "node", "listen", Some("127.0.0.1:0")),
+        ("demo", "node", "data", Some(&events)),
+        ("demo", "read_model", "url", Some(&read_model)),
+    ])?;
     let system = dev::start(settings).await?;
     let stop = system.stop();
     let client = match system.http() {
