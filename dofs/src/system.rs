@@ -26,6 +26,10 @@ use crate::settings::Settings;
 /// How long roles may take to finish what is in progress when they are asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long open requests may take of that: less, so that a client that never finishes its request
+/// does not make a clean stop a failed one.
+const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Every role.
 pub(crate) const ALL_ROLES: [Role; 3] = [Role::Api, Role::Worker, Role::Projector];
 
@@ -135,8 +139,7 @@ impl System {
             self.start_worker(log.as_ref())?;
         }
         if let Some(listener) = listener {
-            let routes = routes.merge(health::routes(checks)).fallback(http::not_found);
-            self.start_http(listener, routes);
+            self.start_http(listener, routes.fallback(http::not_found), health::routes(checks));
         }
         Ok(())
     }
@@ -222,13 +225,13 @@ impl System {
         Ok(())
     }
 
-    fn start_http(&mut self, listener: Listener, routes: Router) {
+    fn start_http(&mut self, listener: Listener, routes: Router, health: Router) {
         let address = listener.address();
         let config = self.settings.api.clone();
-        let routes = http::with_limits(routes, &config, self.clock.clone());
+        let routes = http::with_limits(routes, health, &config, self.clock.clone());
         let stop = self.stop.clone();
         self.roles.spawn("HTTP", async move {
-            listener.serve(routes, &config, stop, DRAIN_TIMEOUT).await
+            listener.serve(routes, &config, stop, HTTP_DRAIN_TIMEOUT).await
         });
         self.http = Some(address);
         tracing::info!(%address, "HTTP listens");

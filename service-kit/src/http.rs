@@ -1,6 +1,7 @@
 //! The HTTP listener: limits, time-outs, request ids, and error bodies for what no handler saw.
 
 use std::net::{SocketAddr, TcpListener};
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use axum::Router;
@@ -34,11 +35,11 @@ pub struct ApiConfig {
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
     /// How long a request may take, in milliseconds.
-    pub request_timeout_ms: u64,
+    pub request_timeout_ms: NonZeroU64,
     /// How long a client may take to send its request's head, in milliseconds.
-    pub header_timeout_ms: u64,
+    pub header_timeout_ms: NonZeroU64,
     /// Requests handled at once; more are refused with 503.
-    pub max_concurrency: usize,
+    pub max_concurrency: NonZeroUsize,
 }
 
 /// Why the listener could not be opened or served.
@@ -93,14 +94,14 @@ impl Listener {
         drain_timeout: Duration,
     ) -> Result<(), HttpError> {
         let handle = Handle::new();
+        let header_timeout = Duration::from_millis(config.header_timeout_ms.get());
         let mut server = axum_server::from_tcp(self.listener)
             .map_err(HttpError::Serve)?
             .acceptor(NoDelayAcceptor::new())
+            // From the first byte on hyper counts; before it, only this does.
+            .first_request_timeout(header_timeout)
             .handle(handle.clone());
-        server
-            .http_builder()
-            .http1()
-            .header_read_timeout(Duration::from_millis(config.header_timeout_ms));
+        server.http_builder().http1().header_read_timeout(header_timeout);
         let draining = async {
             stop.cancelled().await;
             handle.graceful_shutdown(Some(drain_timeout));
@@ -113,17 +114,19 @@ impl Listener {
     }
 }
 
-/// Puts the limits around the routes, and gives every error our body.
-pub fn with_limits(routes: Router, config: &ApiConfig, clock: Clock) -> Router {
+/// Puts the limits around the routes, and gives every error our body. The health routes are for
+/// whoever decides what to do about a process that is too busy: no limit keeps them from answering.
+pub fn with_limits(routes: Router, health: Router, config: &ApiConfig, clock: Clock) -> Router {
     let limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(refused_by_limits))
         .load_shed()
         // Global: one limit for all routes together, not one for each.
-        .layer(GlobalConcurrencyLimitLayer::new(config.max_concurrency))
-        .timeout(Duration::from_millis(config.request_timeout_ms));
+        .layer(GlobalConcurrencyLimitLayer::new(config.max_concurrency.get()))
+        .timeout(Duration::from_millis(config.request_timeout_ms.get()));
     routes
         .layer(DefaultBodyLimit::max(config.max_body_bytes))
         .layer(limits)
+        .merge(health)
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn_with_state(clock, around))
 }

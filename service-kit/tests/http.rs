@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use axum::Router;
@@ -27,14 +28,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Handlers of the route `/held` wait here until the test lets them go.
 static HELD: Semaphore = Semaphore::const_new(0);
 
+fn nonzero(number: u64) -> NonZeroU64 {
+    number.try_into().unwrap()
+}
+
 fn config() -> ApiConfig {
     ApiConfig {
         listen: "127.0.0.1:0".to_owned(),
         accepted_status: 202,
         max_body_bytes: 64,
-        request_timeout_ms: 60_000,
-        header_timeout_ms: 60_000,
-        max_concurrency: 1,
+        request_timeout_ms: nonzero(60_000),
+        header_timeout_ms: nonzero(60_000),
+        max_concurrency: NonZeroUsize::MIN,
     }
 }
 
@@ -50,7 +55,8 @@ fn router(config: &ApiConfig) -> Router {
         .route("/panics", get(panics))
         .route("/json", post(|JsonBody(body): JsonBody<Value>| async move { body.to_string() }))
         .fallback(not_found);
-    with_limits(routes, config, clock())
+    let health = Router::new().route("/livez", get(|| async { "ok" }));
+    with_limits(routes, health, config, clock())
 }
 
 async fn answer(router: Router, method: &str, path: &str, body: impl Into<Body>) -> Response<Body> {
@@ -97,7 +103,7 @@ async fn every_answer_names_its_request() {
 
 #[tokio::test]
 async fn request_that_takes_too_long_is_cut_off() {
-    let router = router(&ApiConfig { request_timeout_ms: 10, ..config() });
+    let router = router(&ApiConfig { request_timeout_ms: nonzero(10), ..config() });
     let response = answer(router, "GET", "/never", Body::empty()).await;
     assert!(response.headers().contains_key("retry-after"));
     let expected = (503, json!({"error": "Request timed out"}));
@@ -122,6 +128,8 @@ async fn more_requests_than_the_limit_of_all_routes_are_shed() {
     assert!(response.headers().contains_key("retry-after"));
     let expected = (503, json!({"error": "Too many requests in progress"}));
     assert_eq!(status_and_body(response).await, expected);
+    let health = answer(router.clone(), "GET", "/livez", Body::empty()).await;
+    assert_eq!(health.status(), 200, "health has no part in the limit");
     HELD.add_permits(1);
     assert_eq!(held.join_next().await.unwrap().unwrap().status(), 200);
 }
@@ -147,12 +155,33 @@ fn serve(config: ApiConfig) -> Served {
 
 #[tokio::test]
 async fn client_that_does_not_finish_its_request_head_is_let_go() {
-    let served = serve(ApiConfig { header_timeout_ms: 50, ..config() });
+    let served = serve(ApiConfig { header_timeout_ms: nonzero(50), ..config() });
     let mut slow = TcpStream::connect(served.address).await.unwrap();
     slow.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n").await.unwrap();
     let mut received = Vec::new();
     timeout(PATIENCE, slow.read_to_end(&mut received)).await.unwrap().unwrap();
     assert!(!received.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&received));
+}
+
+#[tokio::test]
+async fn client_that_sends_nothing_is_let_go() {
+    let served = serve(ApiConfig { header_timeout_ms: nonzero(50), ..config() });
+    let mut idle = TcpStream::connect(served.address).await.unwrap();
+    let mut received = Vec::new();
+    timeout(PATIENCE, idle.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert!(received.is_empty());
+}
+
+#[tokio::test]
+async fn answer_may_take_longer_than_the_request_head() {
+    let limits = ApiConfig { header_timeout_ms: nonzero(20), ..config() };
+    let served = serve(ApiConfig { request_timeout_ms: nonzero(200), ..limits });
+    let mut client = TcpStream::connect(served.address).await.unwrap();
+    let request = b"GET /never HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let mut received = Vec::new();
+    timeout(PATIENCE, client.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert!(received.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&received));
 }
 
 #[tokio::test]
