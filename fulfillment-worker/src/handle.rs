@@ -12,7 +12,7 @@ use event_log::{Cause, Delivery, EventLog, Expected, LogError};
 use jiff::Timestamp;
 use service_kit::clock::Clock;
 use service_kit::error::Chain;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -66,8 +66,14 @@ impl<G: Gateway> Handler<G> {
         Self { log, gateway, config, backoff, clock, suspects: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Handles a delivery, up to and including the durable record of what came of it.
-    pub(crate) async fn handle(&self, delivery: &Delivery) -> Verdict {
+    /// Handles a delivery, up to and including the durable record of what came of it. The permit
+    /// is held while it is handled, but for suspects: they have a turn of their own, and while they
+    /// wait for it others go on.
+    pub(crate) async fn handle(
+        &self,
+        delivery: &Delivery,
+        permit: OwnedSemaphorePermit,
+    ) -> Verdict {
         let queued = match Queued::from_delivery(delivery) {
             Ok(queued) => queued,
             Err(reason) => {
@@ -75,7 +81,7 @@ impl<G: Gateway> Handler<G> {
                 return Verdict::Park { reason };
             }
         };
-        self.fulfill(queued, delivery.retry_count).await.unwrap_or_else(|error| {
+        self.fulfill(queued, delivery.retry_count, permit).await.unwrap_or_else(|error| {
             let cause = &error as &dyn std::error::Error;
             warn!(error = cause, "Outcome could not be recorded, asking for redelivery");
             let after = self.wait(delivery.event.event_id, delivery.retry_count.saturating_add(1));
@@ -83,11 +89,17 @@ impl<G: Gateway> Handler<G> {
         })
     }
 
-    async fn fulfill(&self, queued: Queued, retry_count: u32) -> Result<Verdict, LogError> {
+    async fn fulfill(
+        &self,
+        queued: Queued,
+        retry_count: u32,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Verdict, LogError> {
+        let mut permit = Some(permit);
         let beginning = if retry_count == 0 && self.is_fresh(&queued) {
             Beginning::Call { order: queued.order.clone(), delivery: 1, _alone: None }
         } else {
-            self.begin_on_record(&queued, retry_count).await?
+            self.begin_on_record(&queued, retry_count, &mut permit).await?
         };
         let (order, delivery, outcome) = match beginning {
             Beginning::Call { order, delivery, _alone } => {
@@ -133,6 +145,7 @@ impl<G: Gateway> Handler<G> {
         &self,
         queued: &Queued,
         retry_count: u32,
+        permit: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<Beginning<'_>, LogError> {
         let mut alone = None;
         loop {
@@ -154,6 +167,7 @@ impl<G: Gateway> Handler<G> {
             if order.failed_delivery < n_begun && alone.is_none() {
                 // What another delivery may record meanwhile is read before anything is done. The
                 // semaphore is never closed.
+                drop(permit.take());
                 alone = self.suspects.acquire().await.ok();
                 continue;
             }

@@ -23,9 +23,10 @@ const EVENT_TYPE: &str = "OrderQueued";
 /// After how many failed deliveries the store parks by itself: a backstop, far beyond the
 /// worker's own limit, because a crash counts for every message in flight.
 const BACKSTOP_RETRIES: i32 = 1_000;
-/// Deliveries held per delivery handled: those that wait for their retry are held too, and must
-/// not keep others out.
-const HELD_PER_HANDLED: usize = 4;
+/// Deliveries held per delivery handled: those that wait for their retry, or for their turn, are
+/// held too, and must not keep others out. Not more, because all that is held when a worker ends is
+/// suspect to the next.
+const HELD_PER_HANDLED: usize = 2;
 /// How long the store may take for the last answers when the worker stops.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -66,8 +67,7 @@ pub async fn run<G: Gateway>(
         let span = span(&delivery);
         deliveries.spawn(
             async move {
-                let verdict = handler.handle(&delivery).await;
-                drop(permit);
+                let verdict = handler.handle(&delivery, permit).await;
                 answer(&answers, delivery.event.event_id, verdict, &stop).await;
             }
             .instrument(span),

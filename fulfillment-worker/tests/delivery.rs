@@ -329,6 +329,32 @@ async fn delivery_that_ends_its_worker_each_time_is_dead_lettered_and_no_other_i
 }
 
 #[tokio::test]
+async fn suspects_do_not_keep_new_orders_waiting() {
+    let store = Store::start().await;
+    let (one, other) = (store.place(1).await, store.place(2).await);
+    let hanging = Scripted::new(Behaviour::Hang);
+    let first = start(&store, &hanging, config());
+    hanging.called(one, 1).await;
+    hanging.called(other, 1).await;
+    first.crash().await;
+
+    let suspects = [(one, Behaviour::Hang), (other, Behaviour::Hang)];
+    let gateway = Scripted::with(Behaviour::Fulfil, suspects);
+    // The gateway hangs for longer than this test is patient.
+    let limits = FulfillmentConfig { timeout_ms: 60_000, message_timeout_ms: 90_000, ..config() };
+    let config = FulfillmentConfig { concurrency: 2, ..limits };
+    let second = start(&store, &gateway, config);
+    let started = |it: &Order| it.deliveries == 2;
+    tokio::select! {
+        _ = order_when(&store.log, one, started) => {}
+        _ = order_when(&store.log, other, started) => {}
+    }
+    let new = store.place(3).await;
+    assert_eq!(ended(&store.log, new).await.status, Status::Fulfilled);
+    second.crash().await;
+}
+
+#[tokio::test]
 async fn worker_that_stops_finishes_what_is_in_progress() {
     let store = Store::start().await;
     let id = store.place(1).await;
