@@ -1,25 +1,35 @@
 //! What a person or a script reads: results on stdout, everything else on stderr.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 use service_kit::error::Chain;
+use service_kit::telemetry::LogFormat;
 
 use crate::error::CliError;
+use crate::process;
 
-/// Prints a result.
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
+/// Prints a result. Whoever reads may have read enough: a closed pipe is no failure.
 pub(crate) fn print(text: impl std::fmt::Display) {
-    println!("{text}");
+    drop(writeln!(std::io::stdout(), "{text}"));
 }
 
 /// Prints the last words of a command that failed, and gives its exit code.
-#[expect(clippy::print_stderr, reason = "the last words of a process go to stderr")]
 pub(crate) fn fail(error: &CliError) -> ExitCode {
-    eprintln!("error: {}", Chain(error));
-    if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+    match process::log_format() {
+        LogFormat::Json => {
+            let hint = error.hint();
+            tracing::error!(error = %Chain(error), hint, "Failed");
+        }
+        LogFormat::Text => {
+            let mut stderr = std::io::stderr();
+            drop(writeln!(stderr, "error: {}", Chain(error)));
+            if let Some(hint) = error.hint() {
+                drop(writeln!(stderr, "hint: {hint}"));
+            }
+        }
     }
     ExitCode::from(error.exit_code())
 }
@@ -32,11 +42,30 @@ pub(crate) fn table(columns: &[&str]) -> Table {
     table
 }
 
-/// A JSON value as a cell: text bare, null as a dash.
+/// A JSON value as a cell: text bare, null as a dash. Control characters are shown and not sent:
+/// customers choose these texts, and a terminal would obey them.
 pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => text.chars().fold(String::new(), |mut shown, character| {
+            if character.is_control() {
+                shown.extend(character.escape_default());
+            } else {
+                shown.push(character);
+            }
+            shown
+        }),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let text = Value::from("caf\u{e9}\u{1b}[31m\nrow\u{9b}x");
+        assert_eq!(cell(&text), "caf\u{e9}\\u{1b}[31m\\nrow\\u{9b}x");
     }
 }

@@ -132,6 +132,32 @@ fn what_is_wrong_is_said_with_an_exit_code() {
 }
 
 #[test]
+fn closed_pipe_is_no_failure() {
+    let mut command = Command::new(BINARY);
+    command.arg("migrate");
+    let (reader, writer) = std::io::pipe().expect("there is a pipe");
+    drop(reader);
+    let data = tempfile::tempdir().expect("there is room");
+    let url = format!("sqlite://{}", data.path().join("rows.sqlite").display());
+    let ended = command.env("DOFS__READ_MODEL__URL", url).stdout(writer).status();
+    assert!(ended.expect("the binary starts").success());
+}
+
+#[test]
+fn last_words_are_json_where_the_log_is() {
+    let failed = dofs(
+        &["serve", "api", "--listen", "256.0.0.1:1"],
+        &[("DOFS_LOG", "json"), ("DOFS__READ_MODEL__URL", "mysql://nowhere")],
+    );
+    assert_eq!(failed.status.code(), Some(1));
+    for line in stderr(&failed).lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|it| panic!("{it}: {line}"));
+        assert!(line["level"].is_string(), "{line}");
+    }
+    assert!(stderr(&failed).contains("256.0.0.1"), "{failed:?}");
+}
+
+#[test]
 fn process_refuses_tables_that_nobody_migrated_and_names_the_command() {
     let data = tempfile::tempdir().expect("there is room");
     let url = format!("sqlite://{}", data.path().join("rows.sqlite").display());

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+/// The most deliveries handled at once by one process. The embedded store gives one consumer at most
+/// 10,000 messages, and the worker holds two for each that it handles.
+const MAX_CONCURRENCY: usize = 4_096;
+
 /// Settings of the fulfillment worker (`[fulfillment]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,8 +49,8 @@ pub enum GatewayKind {
 pub enum ConfigError {
     #[error("setting `fulfillment.{key}` is {value}: it must be between 0 and 1")]
     Rate { key: &'static str, value: f64 },
-    #[error("setting `fulfillment.concurrency` is 0: nothing would be fulfilled")]
-    NoConcurrency,
+    #[error("setting `fulfillment.concurrency` is {0}: it must be between 1 and {MAX_CONCURRENCY}")]
+    Concurrency(usize),
     #[error(
         "`fulfillment.timeout_ms` ({timeout_ms}) and `backoff_max_ms` ({backoff_max_ms}) together \
          must be less than `message_timeout_ms` ({message_timeout_ms}), or the store would deliver \
@@ -63,8 +67,8 @@ impl FulfillmentConfig {
                 return Err(ConfigError::Rate { key, value });
             }
         }
-        if self.concurrency == 0 {
-            return Err(ConfigError::NoConcurrency);
+        if !(1..=MAX_CONCURRENCY).contains(&self.concurrency) {
+            return Err(ConfigError::Concurrency(self.concurrency));
         }
         if self.timeout_ms.saturating_add(self.backoff_max_ms) >= self.message_timeout_ms {
             return Err(ConfigError::MessageTimeout {

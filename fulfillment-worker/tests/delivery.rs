@@ -374,6 +374,7 @@ async fn settings_that_contradict_themselves_are_refused() {
         FulfillmentConfig { success_rate: 1.5, ..config() },
         FulfillmentConfig { error_rate: f64::NAN, ..config() },
         FulfillmentConfig { concurrency: 0, ..config() },
+        FulfillmentConfig { concurrency: 1_000_000_000, ..config() },
         FulfillmentConfig { message_timeout_ms: 10_005, ..config() },
     ];
     for config in wrong {

@@ -31,7 +31,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return true };
-    let media_type = content_type.to_str().unwrap_or_default();
+    // What is not even text names no type that we read.
+    let Ok(media_type) = content_type.to_str() else { return false };
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     ["", "application/json", "application/x-www-form-urlencoded"]
         .iter()

@@ -23,17 +23,24 @@ const ANONYMOUS_PRINCIPAL: Uuid = Uuid::from_u128(0x6d1c_97a2_3b0e_5c44_9f5b_8f0
 
 /// The order that a key stands for, if the request has one.
 pub(super) fn order_id(headers: &HeaderMap) -> Result<Option<OrderId>, Problem> {
-    let Some(value) = headers.get(HEADER) else { return Ok(None) };
-    let key = value.to_str().ok().map(str::trim).map(unquoted).filter(|key| is_valid(key));
-    match key {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    // Two keys would be two orders.
+    let value = value.to_str().ok().filter(|_| values.next().is_none());
+    match value.map(str::trim).and_then(unquoted).filter(|key| is_valid(key)) {
         Some(key) => Ok(Some(OrderId(Uuid::new_v5(&ANONYMOUS_PRINCIPAL, key.as_bytes())))),
         None => Err(Problem::edge(StatusCode::BAD_REQUEST, "Invalid Idempotency-Key")),
     }
 }
 
-/// Both forms are in use: the draft standard's quoted string, and the bare one.
-fn unquoted(key: &str) -> &str {
-    key.strip_prefix('"').and_then(|it| it.strip_suffix('"')).unwrap_or(key)
+/// Both forms are in use: the draft standard's quoted string, and the bare one. A quote without its
+/// other is neither.
+fn unquoted(key: &str) -> Option<&str> {
+    match (key.strip_prefix('"'), key.strip_suffix('"')) {
+        (None, None) => Some(key),
+        (Some(rest), Some(_)) => rest.strip_suffix('"'),
+        (Some(_), None) | (None, Some(_)) => None,
+    }
 }
 
 fn is_valid(key: &str) -> bool {
@@ -67,9 +74,17 @@ mod tests {
     }
 
     #[test]
+    fn two_keys_are_refused() {
+        let mut headers = HeaderMap::new();
+        headers.append(HEADER, "k-1".parse().unwrap());
+        headers.append(HEADER, "k-2".parse().unwrap());
+        assert!(order_id(&headers).is_err());
+    }
+
+    #[test]
     fn keys_out_of_bounds_are_refused() {
         assert!(with_key(&"k".repeat(255)).is_ok());
-        for key in ["", "\"\"", &"k".repeat(256), "k\t1"] {
+        for key in ["", "\"\"", "\"", "\"k", "k\"", &"k".repeat(256), "k\t1"] {
             assert!(with_key(key).is_err(), "{key}");
         }
     }
