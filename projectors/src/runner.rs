@@ -84,6 +84,7 @@ impl Projector {
     async fn follow(&self, outage: &mut Outage) -> Result<(), StoreError> {
         within(self.store.check_schema()).await?;
         let mut checkpoint = within(self.store.checkpoint()).await?;
+        self.warn_if_beyond_the_log(&checkpoint).await;
         let subscription = self.log.subscribe(checkpoint.position);
         let mut batches = Batches::new(subscription, &self.config);
         while let Some(batch) = self.stop.run_until_cancelled(batches.next()).await {
@@ -91,6 +92,23 @@ impl Projector {
             outage.over();
         }
         Ok(())
+    }
+
+    /// A checkpoint beyond the newest event means another store, or an older backup of this one:
+    /// what comes next is passed over until the log is as long again. A warning only, because a
+    /// cluster's follower may be behind, and a store keeps positions that it does not show.
+    async fn warn_if_beyond_the_log(&self, checkpoint: &Checkpoint) {
+        let Some(position) = checkpoint.position else { return };
+        // A store that cannot be reached is told of by the subscription.
+        let Ok(head) = self.log.head().await else { return };
+        if head.is_none_or(|it| it < position) {
+            tracing::warn!(
+                checkpoint = position.commit,
+                head = head.map(|it| it.commit),
+                "Read model is ahead of the event store: was the store replaced or restored? Then \
+                 give the read model an empty database and run `dofs migrate`"
+            );
+        }
     }
 
     /// Writes what the batch changes, and returns the checkpoint behind it.

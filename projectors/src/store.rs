@@ -40,7 +40,7 @@ pub struct ReadModelConfig {
 /// is one statement, so its answer is of one moment.
 #[async_trait]
 pub trait ReadModel: Send + Sync {
-    /// Whether the database answers.
+    /// Whether the database answers, and has the orders.
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Whether the schema is the one that this release was written for.

@@ -53,7 +53,7 @@ pub(super) async fn migrate(
 #[async_trait]
 impl ReadModel for Postgres {
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("/* ping */ select 1").execute(&self.pool).await?;
+        sqlx::query("/* ping */ select 1 from orders limit 1").execute(&self.pool).await?;
         Ok(())
     }
 

@@ -83,7 +83,7 @@ pub(super) async fn migrate(path: &Path, url: &str) -> Result<Vec<Migrated>, Sto
 #[async_trait]
 impl ReadModel for Sqlite {
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("/* ping */ select 1").execute(&self.readers).await?;
+        sqlx::query("/* ping */ select 1 from orders limit 1").execute(&self.readers).await?;
         Ok(())
     }
 
