@@ -56,7 +56,7 @@ fn order_is_placed_shown_listed_and_audited() {
     let placed = run(&["order", "place", "--customer", "cust-1", "--item", "prod-1:2"]);
     assert!(placed.status.success(), "{placed:?}");
     let id = stdout(&placed).trim().to_owned();
-    system.api.ended(&id);
+    system.api.projected(&id);
 
     let shown = json(&run(&["order", "get", &id, "--json"]));
     assert_eq!((&shown["order_id"], &shown["total_quantity"]), (&id.clone().into(), &2.into()));

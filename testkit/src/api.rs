@@ -95,11 +95,24 @@ impl Api {
     /// Waits until an order is no longer processing, and returns it.
     #[track_caller]
     pub fn ended(&self, id: &str) -> Value {
-        wait::until(&format!("order {id} ends"), || {
+        self.order_until(id, "ends", |order| order["status"] != "PROCESSING")
+    }
+
+    /// Waits until the read model has an order as one that is no longer processing, and returns it.
+    #[track_caller]
+    pub fn projected(&self, id: &str) -> Value {
+        self.order_until(id, "has ended in the read model", |order| {
+            order["status"] != "PROCESSING" && order["source"] == "table"
+        })
+    }
+
+    #[track_caller]
+    fn order_until(&self, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        wait::until(&format!("order {id} {what}"), || {
             let request = self.request("GET", &format!("/v1/orders/{id}"));
             // A process that restarts does not answer; one whose store does, may not know yet.
             let answer = Self::try_send(request).ok().filter(|it| it.status == 200)?;
-            Some(answer.json()).filter(|order| order["status"] != "PROCESSING")
+            Some(answer.json()).filter(&is_so)
         })
     }
 
