@@ -9,4 +9,5 @@ pub mod health;
 pub mod http;
 pub mod lifecycle;
 pub mod problem;
+pub mod tasks;
 pub mod telemetry;

@@ -28,3 +28,18 @@ pub fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() ->
         std::thread::sleep(POLL);
     }
 }
+
+/// [`until`] in a test that is asynchronous itself.
+///
+/// # Panics
+/// After [`PATIENCE`], naming what was waited for.
+pub async fn until_async<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(POLL).await;
+    }
+}
