@@ -1,7 +1,5 @@
 //! Tasks: begun, watched, cancelled, and ended with their process.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
-
 use serde_json::{Value, json};
 use service_kit::lifecycle::RoleError;
 use service_kit::tasks::{Progress, Task, TaskContext, TaskState, Tasks};
