@@ -13,14 +13,15 @@ mod state;
 
 pub use codec::{DecodeError, EVENT_TYPES, Encoded, OLDEST_SCHEMA, decode, encode};
 pub use command::{
-    OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
-    RecordFulfilled, Redrive,
+    Discard, OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
+    RecordFulfilled, Redrive, Requeue,
 };
 pub use decide::{MAX_TOTAL_QUANTITY, MIN_CUSTOMER_ID_CHARS, RULES_VERSION, decide};
 pub use diff::{Change, changes, fields};
 pub use error::OrderError;
 pub use event::{
-    FailureClass, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item, OrderEvent,
-    OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, Stage,
+    DeadLetterDiscarded, FailureClass, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item,
+    OrderEvent, OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored,
+    OrderValidated, Stage,
 };
 pub use state::{Order, Recorded, Status, evolve, fold};

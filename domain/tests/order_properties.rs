@@ -2,9 +2,9 @@
 
 use domain::ids::OrderId;
 use domain::order::{
-    FailureClass, Item, OrderCommand, OrderEvent, PlaceOrder, RecordDeliveryFailed,
-    RecordDeliveryStarted, RecordFailed, RecordFulfilled, Redrive, Stage, Status, changes, decide,
-    decode, encode, evolve, fields, fold,
+    Discard, FailureClass, Item, OrderCommand, OrderEvent, PlaceOrder, RecordDeliveryFailed,
+    RecordDeliveryStarted, RecordFailed, RecordFulfilled, Redrive, Requeue, Stage, Status, changes,
+    decide, decode, encode, evolve, fields, fold,
 };
 use proptest::prelude::*;
 use testkit::spec::{at, recorded};
@@ -16,11 +16,15 @@ fn any_item() -> impl Strategy<Value = Item> {
     ("\\PC{0,8}", 1..60_u64).prop_map(|(product_id, quantity)| Item { product_id, quantity })
 }
 
+fn any_items() -> impl Strategy<Value = Vec<Item>> {
+    prop::collection::vec(any_item(), 0..4)
+}
+
 fn any_command() -> impl Strategy<Value = OrderCommand> {
     let attempt = 0..4_u32;
     let delivery = 1..6_u32;
     prop_oneof![
-        ("\\PC{0,6}", prop::collection::vec(any_item(), 0..4)).prop_map(|(customer_id, items)| {
+        ("\\PC{0,6}", any_items()).prop_map(|(customer_id, items)| {
             OrderCommand::Place(PlaceOrder { order_id: ORDER, customer_id, items, at: at(0) })
         }),
         (attempt.clone(), delivery.clone()).prop_map(|(attempt, deliveries)| {
@@ -61,7 +65,15 @@ fn any_command() -> impl Strategy<Value = OrderCommand> {
         (attempt, delivery).prop_map(|(attempt, delivery)| {
             OrderCommand::RecordDeliveryStarted(RecordDeliveryStarted { attempt, delivery })
         }),
-        "\\PC{0,8}".prop_map(|reason| OrderCommand::Redrive(Redrive { reason })),
+        ("\\PC{0,8}", prop::option::of("\\PC{0,6}"), prop::option::of(any_items())).prop_map(
+            |(reason, customer_id, items)| {
+                OrderCommand::Redrive(Redrive { reason, customer_id, items })
+            }
+        ),
+        (0..12_u64).prop_map(|revision| {
+            OrderCommand::Requeue(Requeue { revision, reason: "lost".to_owned() })
+        }),
+        "\\PC{0,8}".prop_map(|reason| OrderCommand::Discard(Discard { reason, at: at(3) })),
     ]
 }
 
@@ -91,10 +103,22 @@ proptest! {
     }
 
     #[test]
-    fn nothing_follows_an_end_but_a_redrive(history in any_history()) {
+    fn nothing_follows_an_end_but_a_redrive_or_a_discard(history in any_history()) {
         for pair in history.windows(2) {
+            let is_discard = matches!(pair[1], OrderEvent::Discarded(_));
+            let is_redrive = matches!(pair[1], OrderEvent::Queued(_));
             if is_end(&pair[0]) {
-                prop_assert!(matches!(pair[1], OrderEvent::Queued(_)), "{pair:?}");
+                prop_assert!(is_redrive || is_discard, "{pair:?}");
+            }
+            if matches!(pair[0], OrderEvent::Discarded(_)) {
+                prop_assert!(is_redrive, "{pair:?}");
+            }
+            if is_discard {
+                let is_dead_letter = matches!(
+                    &pair[0],
+                    OrderEvent::Failed(it) if it.stage == Stage::DeadLetter
+                );
+                prop_assert!(is_dead_letter, "{pair:?}");
             }
         }
     }
@@ -105,7 +129,9 @@ proptest! {
         let mut n_ends = 0;
         for event in &history {
             if let OrderEvent::Queued(queued) = event {
-                prop_assert_eq!(queued.attempt, attempt + 1);
+                // The same attempt again only while it has not ended.
+                let is_lost = queued.attempt == attempt && n_ends == 0;
+                prop_assert!(is_lost || queued.attempt == attempt + 1, "{history:?}");
                 (attempt, n_ends) = (queued.attempt, 0);
             } else if is_end(event) {
                 n_ends += 1;
@@ -143,7 +169,7 @@ proptest! {
         let Some(order) = fold(&recorded(history.clone())) else { return Ok(()) };
         let expected = match history.last() {
             Some(OrderEvent::Fulfilled(_)) => Status::Fulfilled,
-            Some(OrderEvent::Failed(_)) => Status::Failed,
+            Some(OrderEvent::Failed(_) | OrderEvent::Discarded(_)) => Status::Failed,
             _ => Status::Processing,
         };
         prop_assert_eq!(order.status, expected);

@@ -2,10 +2,11 @@
 
 use domain::ids::OrderId;
 use domain::order::{
-    FailureClass, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item, OrderCommand,
-    OrderError, OrderEvent, OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored,
-    OrderValidated, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
-    RecordFulfilled, Redrive, Stage, Status,
+    DeadLetterDiscarded, Discard, FailureClass, FulfillmentDeliveryFailed,
+    FulfillmentDeliveryStarted, Item, OrderCommand, OrderError, OrderEvent, OrderFailed,
+    OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, PlaceOrder,
+    RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed, RecordFulfilled, Redrive, Requeue,
+    Stage, Status,
 };
 use testkit::spec::{at, given};
 use uuid::Uuid;
@@ -133,7 +134,30 @@ fn record_delivery_started(delivery: u32) -> OrderCommand {
 }
 
 fn redrive() -> OrderCommand {
-    OrderCommand::Redrive(Redrive { reason: "gateway was down".to_owned() })
+    corrected(None, None)
+}
+
+fn corrected(customer_id: Option<&str>, items: Option<Vec<Item>>) -> OrderCommand {
+    let reason = "gateway was down".to_owned();
+    let customer_id = customer_id.map(str::to_owned);
+    OrderCommand::Redrive(Redrive { reason, customer_id, items })
+}
+
+fn requeue(revision: u64) -> OrderCommand {
+    OrderCommand::Requeue(Requeue { revision, reason: "message was lost".to_owned() })
+}
+
+fn discard() -> OrderCommand {
+    OrderCommand::Discard(Discard { reason: "bought elsewhere".to_owned(), at: at(10) })
+}
+
+fn discarded(attempt: u32) -> OrderEvent {
+    OrderEvent::Discarded(DeadLetterDiscarded {
+        order_id: ORDER,
+        attempt,
+        reason: "bought elsewhere".to_owned(),
+        discarded_at: at(10),
+    })
 }
 
 fn processing_commands() -> [OrderCommand; 4] {
@@ -200,7 +224,7 @@ fn order_is_placed_once() {
 
 #[test]
 fn nothing_but_placing_can_be_done_to_an_order_that_is_not_there() {
-    for command in processing_commands().into_iter().chain([redrive()]) {
+    for command in processing_commands().into_iter().chain([redrive(), requeue(3), discard()]) {
         given([]).when(command).then_refused(OrderError::NotPlaced);
     }
 }
@@ -285,4 +309,65 @@ fn order_that_is_not_failed_is_not_redriven() {
     given(after(fulfilled(1)))
         .when(redrive())
         .then_refused(OrderError::NotFailed(Status::Fulfilled));
+}
+
+#[test]
+fn redrive_may_correct_the_order() {
+    let (given_after, items) = (after(failed(Stage::DeadLetter, 1)), items(3));
+    given(given_after.clone()).when(corrected(Some("cust-2"), Some(items.clone()))).then([
+        OrderEvent::Queued(OrderQueued {
+            order_id: ORDER,
+            attempt: 2,
+            customer_id: "cust-2".to_owned(),
+            items,
+            reason: Some("gateway was down".to_owned()),
+        }),
+    ]);
+    given(given_after).when(corrected(Some("ab"), None)).then_refused(
+        OrderError::CorrectionRefused {
+            code: "invalid_customer_id",
+            reason: "Invalid customer_id format".to_owned(),
+        },
+    );
+}
+
+#[test]
+fn attempt_whose_message_was_lost_is_queued_again_as_the_same_attempt() {
+    let again = OrderEvent::Queued(OrderQueued {
+        order_id: ORDER,
+        attempt: 1,
+        customer_id: "cust-1".to_owned(),
+        items: items(2),
+        reason: Some("message was lost".to_owned()),
+    });
+    given(placed()).when(requeue(3)).then([again.clone()]);
+    given(after(delivery_failed(1))).when(requeue(4)).then([again]);
+}
+
+#[test]
+fn order_that_moved_meanwhile_or_ended_is_not_queued_again() {
+    given(after(delivery_failed(1))).when(requeue(3)).then_nothing();
+    let status = Status::Fulfilled;
+    given(after(fulfilled(1)))
+        .when(requeue(4))
+        .then_refused(OrderError::AttemptEnded { attempt: 1, status });
+}
+
+#[test]
+fn dead_letter_is_discarded_once_and_can_still_be_redriven() {
+    let dead = after(failed(Stage::DeadLetter, 1));
+    given(dead.clone()).when(discard()).then([discarded(1)]);
+    let given_up: Vec<_> = dead.into_iter().chain([discarded(1)]).collect();
+    given(given_up.clone()).when(discard()).then_nothing();
+    given(given_up).when(redrive()).then([queued(2)]);
+}
+
+#[test]
+fn what_is_no_dead_letter_is_not_discarded() {
+    let (status, stage) = (Status::Failed, Some(Stage::Fulfillment));
+    given(after(failed(Stage::Fulfillment, 1)))
+        .when(discard())
+        .then_refused(OrderError::NotDeadLetter { status, stage });
+    let status = Status::Processing;
+    given(placed()).when(discard()).then_refused(OrderError::NotDeadLetter { status, stage: None });
 }

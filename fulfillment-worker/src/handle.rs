@@ -302,6 +302,8 @@ fn happened(command: &OrderCommand) -> &'static str {
         OrderCommand::RecordDeliveryFailed(_) => "delivery_failed",
         OrderCommand::RecordDeliveryStarted(_) => "delivery_started",
         OrderCommand::Redrive(_) => "redriven",
+        OrderCommand::Requeue(_) => "requeued",
+        OrderCommand::Discard(_) => "discarded",
     }
 }
 
@@ -324,6 +326,9 @@ fn tell(command: &OrderCommand) {
         OrderCommand::RecordDeliveryStarted(it) => {
             info!(delivery = it.delivery, "Delivery begins");
         }
-        OrderCommand::Place(_) | OrderCommand::Redrive(_) => {}
+        OrderCommand::Place(_)
+        | OrderCommand::Redrive(_)
+        | OrderCommand::Requeue(_)
+        | OrderCommand::Discard(_) => {}
     }
 }

@@ -91,7 +91,8 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
         | OrderEvent::Queued(_)
         | OrderEvent::Fulfilled(_)
         | OrderEvent::DeliveryFailed(_)
-        | OrderEvent::DeliveryStarted(_) => None,
+        | OrderEvent::DeliveryStarted(_)
+        | OrderEvent::Discarded(_) => None,
     });
     if let Some(failed) = failure {
         tracing::info!(order.id = %order_id, code = failed.code, "Order broke a business rule");

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::event::OrderEvent;
 
 /// The stored names of all events.
-pub const EVENT_TYPES: [&str; 8] = [
+pub const EVENT_TYPES: [&str; 9] = [
     "OrderReceived",
     "OrderValidated",
     "OrderStored",
@@ -20,6 +20,7 @@ pub const EVENT_TYPES: [&str; 8] = [
     "OrderFailed",
     "FulfillmentDeliveryFailed",
     "FulfillmentDeliveryStarted",
+    "DeadLetterDiscarded",
 ];
 
 /// The schema version of an event whose metadata does not name one.
@@ -64,6 +65,7 @@ pub fn encode(event: &OrderEvent) -> Result<Encoded, serde_json::Error> {
         OrderEvent::Failed(it) => serde_json::to_value(it),
         OrderEvent::DeliveryFailed(it) => serde_json::to_value(it),
         OrderEvent::DeliveryStarted(it) => serde_json::to_value(it),
+        OrderEvent::Discarded(it) => serde_json::to_value(it),
     }?;
     Ok(Encoded { event_type: event_type(event), schema_version: CURRENT_SCHEMA, data })
 }
@@ -85,6 +87,7 @@ pub fn decode(event_type: &str, version: u32, data: &[u8]) -> Result<OrderEvent,
         "OrderFailed" => body(event_type, data).map(OrderEvent::Failed),
         "FulfillmentDeliveryFailed" => body(event_type, data).map(OrderEvent::DeliveryFailed),
         "FulfillmentDeliveryStarted" => body(event_type, data).map(OrderEvent::DeliveryStarted),
+        "DeadLetterDiscarded" => body(event_type, data).map(OrderEvent::Discarded),
         unknown => Err(DecodeError::UnknownType(unknown.to_owned())),
     }
 }
@@ -105,5 +108,6 @@ fn event_type(event: &OrderEvent) -> &'static str {
         OrderEvent::Failed(_) => "OrderFailed",
         OrderEvent::DeliveryFailed(_) => "FulfillmentDeliveryFailed",
         OrderEvent::DeliveryStarted(_) => "FulfillmentDeliveryStarted",
+        OrderEvent::Discarded(_) => "DeadLetterDiscarded",
     }
 }

@@ -14,6 +14,8 @@ pub enum OrderCommand {
     RecordDeliveryFailed(RecordDeliveryFailed),
     RecordDeliveryStarted(RecordDeliveryStarted),
     Redrive(Redrive),
+    Requeue(Requeue),
+    Discard(Discard),
 }
 
 /// Take a well-formed order on record, and queue it if it passes the business rules.
@@ -62,9 +64,31 @@ pub struct RecordDeliveryStarted {
     pub delivery: u32,
 }
 
-/// Queue a failed order again.
+/// Queue a failed order again, as its next attempt, corrected or as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redrive {
     /// Why, in the operator's words.
     pub reason: String,
+    /// What the order should have said; `None` leaves it.
+    pub customer_id: Option<String>,
+    /// What the order should have said; `None` leaves it.
+    pub items: Option<Vec<Item>>,
+}
+
+/// Queue an attempt again whose message was lost. It stays the same attempt, so a gateway that has
+/// served it knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requeue {
+    /// The revision at which the order was found; one that has moved since is left alone.
+    pub revision: u64,
+    /// What was found.
+    pub reason: String,
+}
+
+/// Give up on a dead letter for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discard {
+    /// Why, in the operator's words.
+    pub reason: String,
+    pub at: Timestamp,
 }

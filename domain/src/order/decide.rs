@@ -1,13 +1,13 @@
 //! The rules: state and command to events, or a refusal.
 
 use super::command::{
-    OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
-    RecordFulfilled, Redrive,
+    Discard, OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
+    RecordFulfilled, Redrive, Requeue,
 };
 use super::error::OrderError;
 use super::event::{
-    FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderEvent, OrderFailed, OrderFulfilled,
-    OrderQueued, OrderReceived, OrderStored, OrderValidated, Stage,
+    DeadLetterDiscarded, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderEvent,
+    OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, Stage,
 };
 use super::state::{Order, Status, total_quantity};
 
@@ -36,6 +36,8 @@ pub fn decide(state: Option<&Order>, command: OrderCommand) -> Result<Vec<OrderE
             record_delivery_started(order, &command)
         }
         (Some(order), C::Redrive(command)) => redrive(order, command),
+        (Some(order), C::Requeue(command)) => requeue(order, command),
+        (Some(order), C::Discard(command)) => discard(order, command),
 
         (
             None,
@@ -43,7 +45,9 @@ pub fn decide(state: Option<&Order>, command: OrderCommand) -> Result<Vec<OrderE
             | C::RecordFailed(_)
             | C::RecordDeliveryFailed(_)
             | C::RecordDeliveryStarted(_)
-            | C::Redrive(_),
+            | C::Redrive(_)
+            | C::Requeue(_)
+            | C::Discard(_),
         ) => Err(OrderError::NotPlaced),
     }
 }
@@ -172,11 +176,16 @@ fn record_delivery_started(
 fn redrive(order: &Order, command: Redrive) -> Result<Vec<OrderEvent>, OrderError> {
     match (order.status, order.stage) {
         (Status::Failed, Some(Stage::Fulfillment | Stage::DeadLetter) | None) => {
+            let customer_id = command.customer_id.unwrap_or_else(|| order.customer_id.clone());
+            let items = command.items.unwrap_or_else(|| order.items.clone());
+            if let Some((code, reason)) = broken_rule(&customer_id, total_quantity(&items)) {
+                return Err(OrderError::CorrectionRefused { code, reason });
+            }
             Ok(vec![OrderEvent::Queued(OrderQueued {
                 order_id: order.order_id,
                 attempt: order.attempt.saturating_add(1),
-                customer_id: order.customer_id.clone(),
-                items: order.items.clone(),
+                customer_id,
+                items,
                 reason: Some(command.reason),
             })])
         }
@@ -184,6 +193,35 @@ fn redrive(order: &Order, command: Redrive) -> Result<Vec<OrderEvent>, OrderErro
             code: order.failure_code.clone().unwrap_or_default(),
         }),
         (Status::Processing | Status::Fulfilled, _) => Err(OrderError::NotFailed(order.status)),
+    }
+}
+
+fn requeue(order: &Order, command: Requeue) -> Result<Vec<OrderEvent>, OrderError> {
+    match order.status {
+        Status::Processing if command.revision != order.revision => Ok(vec![]),
+        Status::Processing => Ok(vec![OrderEvent::Queued(OrderQueued {
+            order_id: order.order_id,
+            attempt: order.attempt,
+            customer_id: order.customer_id.clone(),
+            items: order.items.clone(),
+            reason: Some(command.reason),
+        })]),
+        Status::Fulfilled | Status::Failed => Err(attempt_ended(order)),
+    }
+}
+
+fn discard(order: &Order, command: Discard) -> Result<Vec<OrderEvent>, OrderError> {
+    match (order.status, order.stage) {
+        (Status::Failed, Some(Stage::DeadLetter)) if order.is_discarded => Ok(vec![]),
+        (Status::Failed, Some(Stage::DeadLetter)) => {
+            Ok(vec![OrderEvent::Discarded(DeadLetterDiscarded {
+                order_id: order.order_id,
+                attempt: order.attempt,
+                reason: command.reason,
+                discarded_at: command.at,
+            })])
+        }
+        (status, stage) => Err(OrderError::NotDeadLetter { status, stage }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rules that `decide` enforces: one variant each.
 
+use super::event::Stage;
 use super::state::Status;
 
 /// Why a command was refused.
@@ -23,4 +24,14 @@ pub enum OrderError {
     /// What broke a business rule would break it again.
     #[error("the order broke a business rule ({code}): place a corrected order instead")]
     FailedValidation { code: String },
+    /// The order as corrected breaks a business rule.
+    #[error("the corrected order breaks a business rule ({code}): {reason}")]
+    CorrectionRefused { code: &'static str, reason: String },
+    /// Only a dead letter can be discarded.
+    #[error("the order is no dead letter: it is {status}{}", at(*.stage))]
+    NotDeadLetter { status: Status, stage: Option<Stage> },
+}
+
+fn at(stage: Option<Stage>) -> String {
+    stage.map_or_else(String::new, |it| format!(" at stage {}", it.as_str()))
 }

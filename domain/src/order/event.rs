@@ -16,6 +16,7 @@ pub enum OrderEvent {
     Failed(OrderFailed),
     DeliveryFailed(FulfillmentDeliveryFailed),
     DeliveryStarted(FulfillmentDeliveryStarted),
+    Discarded(DeadLetterDiscarded),
 }
 
 /// One line of an order.
@@ -56,7 +57,7 @@ pub struct OrderStored {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderQueued {
     pub order_id: OrderId,
-    /// 1 for a new order; each redrive begins the next.
+    /// 1 for a new order; each redrive begins the next. The same again if its message was lost.
     pub attempt: u32,
     pub customer_id: String,
     pub items: Vec<Item>,
@@ -169,6 +170,16 @@ pub struct FulfillmentDeliveryStarted {
     pub delivery: u32,
 }
 
+/// An operator gave up on a dead letter: the order stays failed, and nobody needs to look at it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterDiscarded {
+    pub order_id: OrderId,
+    pub attempt: u32,
+    /// For people.
+    pub reason: String,
+    pub discarded_at: Timestamp,
+}
+
 impl OrderEvent {
     /// The order that the event is about.
     pub fn order_id(&self) -> OrderId {
@@ -181,6 +192,7 @@ impl OrderEvent {
             Self::Failed(it) => it.order_id,
             Self::DeliveryFailed(it) => it.order_id,
             Self::DeliveryStarted(it) => it.order_id,
+            Self::Discarded(it) => it.order_id,
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct Order {
     /// The last delivery of the current attempt that is recorded as failed. Only `decide` needs
     /// it: a started delivery beyond it has no answer yet.
     pub failed_delivery: u32,
+    /// Whether its dead letter was given up. Only `decide` needs it.
+    pub is_discarded: bool,
     pub failure_code: Option<String>,
     pub failure_reason: Option<String>,
     /// The gateway's own id for what it did.
@@ -93,6 +95,7 @@ impl Order {
             attempt: 0,
             deliveries: 0,
             failed_delivery: 0,
+            is_discarded: false,
             failure_code: None,
             failure_reason: None,
             reference: None,
@@ -130,6 +133,7 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
             order.attempt = it.attempt;
             order.deliveries = 0;
             order.failed_delivery = 0;
+            order.is_discarded = false;
             order.failure_code = None;
             order.failure_reason = None;
             order.failed_at = None;
@@ -156,6 +160,7 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
             order.failed_delivery = order.failed_delivery.max(it.delivery);
         }
         OrderEvent::DeliveryStarted(it) => order.deliveries = order.deliveries.max(it.delivery),
+        OrderEvent::Discarded(_) => order.is_discarded = true,
     }
     order
 }

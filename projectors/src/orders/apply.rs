@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::ids::OrderId;
 use domain::order::{Order, OrderEvent, OrderFailed, Recorded, evolve, fields};
+use jiff::Timestamp;
 
 use super::row::{Changes, FailedOrder, Rows};
 
@@ -46,10 +47,8 @@ fn failure_after(
     match &recorded.event {
         OrderEvent::Failed(it) => Some(new_failure(it, after)),
         // The order failed before and a redrive mended it: the row stays, resolved.
-        OrderEvent::Fulfilled(it) => failed.filter(|row| row.resolved_at.is_none()).map(|row| {
-            let resolved_at = Some(it.fulfilled_at);
-            FailedOrder { resolved_at, revision: recorded.revision, ..row.clone() }
-        }),
+        OrderEvent::Fulfilled(it) => resolved(failed, it.fulfilled_at, recorded.revision),
+        OrderEvent::Discarded(it) => resolved(failed, it.discarded_at, recorded.revision),
         OrderEvent::Received(_)
         | OrderEvent::Validated(_)
         | OrderEvent::Stored(_)
@@ -57,6 +56,11 @@ fn failure_after(
         | OrderEvent::DeliveryFailed(_)
         | OrderEvent::DeliveryStarted(_) => None,
     }
+}
+
+fn resolved(failed: Option<&FailedOrder>, at: Timestamp, revision: u64) -> Option<FailedOrder> {
+    let row = failed.filter(|row| row.resolved_at.is_none())?;
+    Some(FailedOrder { resolved_at: Some(at), revision, ..row.clone() })
 }
 
 fn new_failure(event: &OrderFailed, order: &Order) -> FailedOrder {

@@ -19,7 +19,7 @@ pub struct FailedOrder {
     pub failed_at: Timestamp,
     /// The order's public fields as they were when it failed.
     pub order: Map<String, Value>,
-    /// When a later attempt fulfilled the order.
+    /// When a later attempt fulfilled the order, or an operator discarded it.
     pub resolved_at: Option<Timestamp>,
     /// The revision of the event that last changed the row.
     pub revision: u64,

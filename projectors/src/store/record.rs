@@ -74,8 +74,9 @@ impl<T: Time> OrderRecord<T> {
             stage: self.stage.map(|it| reading.name("stage", &it, Stage::from_name)).transpose()?,
             attempt: reading.count("attempt", self.attempt)?,
             deliveries,
-            // No column: only `decide` needs it, and that is given what the stream says.
+            // No columns: only `decide` needs them, and that is given what the stream says.
             failed_delivery: deliveries,
+            is_discarded: false,
             failure_code: self.failure_code,
             failure_reason: self.failure_reason,
             reference: self.reference,

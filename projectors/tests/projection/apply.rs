@@ -50,12 +50,14 @@ fn failure_keeps_the_order_as_it_was() {
 }
 
 #[test]
-fn failure_is_resolved_by_the_redrive_that_succeeds_and_by_nothing_less() {
+fn failure_is_resolved_by_the_redrive_that_succeeds_or_by_a_discard_and_by_nothing_less() {
     let failed = || History::of(1).placed().failed(Stage::DeadLetter, "transient");
     let resolved_at =
         |history: History| applied(&history.events())[&id(1)].failed.as_ref().unwrap().resolved_at;
     assert_eq!(resolved_at(failed().queued()), None);
     assert_eq!(resolved_at(failed().queued().fulfilled()), Some(at(1_060)));
+    assert_eq!(resolved_at(failed().discarded()), Some(at(1_090)));
+    assert_eq!(resolved_at(failed().discarded().queued().failed(Stage::DeadLetter, "t")), None);
     assert_eq!(resolved_at(failed().queued().failed(Stage::Fulfillment, "refused")), None);
 }
 

@@ -2,8 +2,8 @@
 
 use domain::ids::OrderId;
 use domain::order::{
-    FailureClass, FulfillmentDeliveryFailed, Item, OrderEvent, OrderFailed, OrderFulfilled,
-    OrderQueued, OrderReceived, OrderStored, OrderValidated, Recorded, Stage,
+    DeadLetterDiscarded, FailureClass, FulfillmentDeliveryFailed, Item, OrderEvent, OrderFailed,
+    OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, Recorded, Stage,
 };
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -119,6 +119,16 @@ impl History {
             attempt: self.attempt,
             deliveries: 1,
             failed_at: at(self.second + 30),
+        });
+        self.and(event)
+    }
+
+    pub(crate) fn discarded(self) -> Self {
+        let event = OrderEvent::Discarded(DeadLetterDiscarded {
+            order_id: self.order_id,
+            attempt: self.attempt,
+            reason: "given up".to_owned(),
+            discarded_at: at(self.second + 90),
         });
         self.and(event)
     }
