@@ -1,5 +1,7 @@
-//! Commands about orders, one file each.
+//! Commands on one order.
 
 mod idempotency;
 pub(crate) mod place;
+mod precondition;
+pub(crate) mod redrive;
 mod request;

@@ -1,11 +1,19 @@
 //! The command line.
 
+mod dead_letters;
+mod worker;
+
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use service_kit::telemetry::Verbosity;
 use uuid::Uuid;
+
+pub(crate) use dead_letters::{
+    DeadLetters, DeadLettersCommand, Failures, Redrive, RedrivesCommand, Which,
+};
+pub(crate) use worker::{Worker, WorkerCommand};
 
 /// Distributed order fulfillment on an event store: takes orders, fulfils them, shows them, and
 /// can tell the whole history of each
@@ -53,6 +61,10 @@ pub(crate) enum Command {
     /// Show what happened to an order
     #[command(subcommand)]
     Audit(Audit),
+    /// Look at orders that gave up, and redrive or discard them
+    DeadLetters(DeadLetters),
+    /// Pause, resume and look at the fulfillment workers
+    Worker(Worker),
     /// Place many orders and measure
     Stress(Stress),
 }
@@ -62,9 +74,13 @@ impl Command {
     pub(crate) fn verbosity(&self) -> Verbosity<'static> {
         match self {
             Self::Dev(_) | Self::Serve(_) | Self::Node(_) => Verbosity::Facts,
-            Self::Demo(_) | Self::Migrate | Self::Order(_) | Self::Audit(_) | Self::Stress(_) => {
-                Verbosity::Warnings
-            }
+            Self::Demo(_)
+            | Self::Migrate
+            | Self::Order(_)
+            | Self::Audit(_)
+            | Self::DeadLetters(_)
+            | Self::Worker(_)
+            | Self::Stress(_) => Verbosity::Warnings,
         }
     }
 }

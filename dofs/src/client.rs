@@ -3,10 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use reqwest::StatusCode;
+use reqwest::header::IF_MATCH;
+use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
+use crate::cli::Global;
 use crate::error::CliError;
+use crate::output::print;
 use crate::settings::Settings;
 
 /// How long an answer may take. The API gives up before.
@@ -23,6 +26,7 @@ impl ApiClient {
     /// A client of the API at `url`, or where `api.listen` says.
     pub(crate) fn new(url: Option<&str>, settings: &Settings) -> Result<Self, CliError> {
         let base = url.map_or_else(|| reachable(&settings.api.listen), str::to_owned);
+        check(&base).map_err(|reason| CliError::ApiUrl { url: base.clone(), reason })?;
         let base = base.trim_end_matches('/').to_owned();
         let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build();
         let http = http.map_err(|source| CliError::Unreachable { url: base.clone(), source })?;
@@ -45,9 +49,36 @@ impl ApiClient {
         path: &str,
         query: &[(&str, String)],
     ) -> Result<Value, CliError> {
+        self.ask(Method::GET, path, query).await?.accepted()
+    }
+
+    /// Asks without a body, and returns the answer whatever it is.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Answer, CliError> {
         let url = format!("{}{path}", self.base);
-        let (status, body) = self.exchange(self.http.get(&url).query(query), &url).await?;
-        accepted(url, status, body)
+        let (status, body) =
+            self.exchange(self.http.request(method, &url).query(query), &url).await?;
+        Ok(Answer { url, status, body })
+    }
+
+    /// Sends a command, and returns the answer whatever it is.
+    pub(crate) async fn command(
+        &self,
+        path: &str,
+        body: &Value,
+        if_match: Option<u64>,
+    ) -> Result<Answer, CliError> {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.http.post(&url).json(body);
+        if let Some(revision) = if_match {
+            request = request.header(IF_MATCH, format!("\"{revision}\""));
+        }
+        let (status, body) = self.exchange(request, &url).await?;
+        Ok(Answer { url, status, body })
     }
 
     /// Places an order, and returns the answer whatever it is.
@@ -70,6 +101,42 @@ impl ApiClient {
             .map_err(|source| CliError::UnexpectedAnswer { url: url.to_owned(), source })?;
         Ok((status, body))
     }
+}
+
+/// What the API said to a request.
+pub(crate) struct Answer {
+    url: String,
+    status: StatusCode,
+    body: Value,
+}
+
+impl Answer {
+    /// Whether the same request may work later.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// The body of a successful answer, or the refusal as an error.
+    pub(crate) fn accepted(self) -> Result<Value, CliError> {
+        accepted(self.url, self.status, self.body)
+    }
+
+    /// The same where a script may read: with `--json`, the body of a refusal is printed as well.
+    pub(crate) fn accepted_for(self, global: &Global) -> Result<Value, CliError> {
+        if global.json && !self.status.is_success() {
+            print(&self.body);
+        }
+        self.accepted()
+    }
+}
+
+/// Whether requests can be sent to an address; the error says why not.
+fn check(url: &str) -> Result<(), String> {
+    let parsed = Url::parse(url).map_err(|error| error.to_string())?;
+    if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
+        return Err(format!("it begins with `{}:`", parsed.scheme()));
+    }
+    Ok(())
 }
 
 /// The body of a successful answer, or what the API said instead.
@@ -100,6 +167,17 @@ fn reachable(listen: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn address_that_nothing_can_be_sent_to_is_refused_before_anything_is_sent() {
+        for fine in ["http://127.0.0.1:8080", "https://dofs.example/api", "http://[::1]:1"] {
+            assert_eq!(check(fine), Ok(()), "{fine}");
+        }
+        for wrong in ["", "127.0.0.1:8080", "localhost:8080", "http://", "ftp://host", "http://a b"]
+        {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn listener_on_every_address_is_reached_on_this_machine() {

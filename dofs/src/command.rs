@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod audit;
+mod dead_letters;
 mod demo;
 mod dev;
 mod migrate;
@@ -8,11 +9,15 @@ mod node;
 mod order;
 mod serve;
 mod stress;
+mod worker;
 
 use std::process::ExitCode;
 
+use serde_json::{Map, Value};
+
 use crate::cli::{Cli, Command};
 use crate::error::CliError;
+use crate::process;
 
 /// Runs the command that was asked for.
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
@@ -25,6 +30,20 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Migrate => migrate::run(&global).await,
         Command::Order(arguments) => order::run(arguments, &global).await,
         Command::Audit(arguments) => audit::run(&arguments, &global).await,
+        Command::DeadLetters(arguments) => dead_letters::run(arguments, &global).await,
+        Command::Worker(arguments) => worker::run(arguments, &global).await,
         Command::Stress(arguments) => stress::run(&arguments, &global).await,
     }
+}
+
+/// Who acts and why, as the body of a request says it; what is not known is not in it.
+fn acting(actor: Option<String>, reason: Option<String>) -> Map<String, Value> {
+    let actor = actor.or_else(process::user_name);
+    given([("reason", reason.map(Value::from)), ("actor", actor.map(Value::from))])
+}
+
+/// The members that have a value.
+fn given<const N: usize>(members: [(&str, Option<Value>); N]) -> Map<String, Value> {
+    let given = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    given.collect()
 }

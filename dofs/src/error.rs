@@ -47,6 +47,12 @@ pub(crate) enum CliError {
         #[source]
         source: std::io::Error,
     },
+    #[error("API address `{url}` cannot be used: {reason}")]
+    ApiUrl { url: String, reason: String },
+    #[error("not confirmed: there is no terminal to ask on")]
+    Unconfirmed,
+    #[error("not confirmed: nothing was done")]
+    Declined,
     #[error("no answer from {url}")]
     Unreachable {
         url: String,
@@ -79,6 +85,10 @@ impl CliError {
             Self::Config(_) | Self::Fulfillment(_) | Self::AcceptedStatus(_) | Self::Unsafe(_) => {
                 (2, None)
             }
+            Self::ApiUrl { .. } => (2, Some("write it like `http://127.0.0.1:8080`")),
+            Self::Unconfirmed => {
+                (2, Some("say `--yes` if that is what you mean; look first with `--dry-run`"))
+            }
             Self::NoEventStore => {
                 (2, Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"))
             }
@@ -87,7 +97,10 @@ impl CliError {
             Self::Refused { status: 404, .. } | Self::Verify(VerifyError::Missing { .. }) => {
                 (4, None)
             }
-            Self::Refused { status: 409 | 412, .. } => (5, None),
+            Self::Refused { status: 409, .. } => (5, None),
+            Self::Refused { status: 412, .. } => {
+                (5, Some("it has changed since you looked: look again, and name its revision"))
+            }
             Self::Refused { status: 503, .. }
             | Self::EventLog(LogError::Unavailable(_))
             | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => (7, None),
@@ -107,6 +120,7 @@ impl CliError {
             | Self::Http(_)
             | Self::Lifecycle(_)
             | Self::Folder { .. }
+            | Self::Declined
             | Self::Refused { .. }
             | Self::UnexpectedAnswer { .. } => (1, None),
         }

@@ -6,6 +6,7 @@ mod command;
 mod error;
 mod output;
 mod process;
+mod read_model;
 mod settings;
 mod stress;
 mod system;

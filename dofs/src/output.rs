@@ -16,6 +16,11 @@ pub(crate) fn print(text: impl std::fmt::Display) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
 
+/// Tells a person something that is no result.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
 /// Prints the last words of a command that failed, and gives its exit code.
 pub(crate) fn fail(error: &CliError) -> ExitCode {
     match process::log_format() {

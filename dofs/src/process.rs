@@ -20,6 +20,13 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The user of this machine, as the environment names it.
+pub(crate) fn user_name() -> Option<String> {
+    let mut environment = environment();
+    let names = ["USER", "LOGNAME", "USERNAME"];
+    names.iter().find_map(|it| environment.remove(*it).filter(|name| !name.trim().is_empty()))
+}
+
 /// Starts logging as `DOFS_LOG`, `RUST_LOG` and `NO_COLOR` say; without `RUST_LOG`, as much as
 /// `usual`.
 pub(crate) fn init_telemetry(usual: Verbosity<'_>) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
-use command_api::CommandApi;
+use command_api::{CommandApi, Runner};
 use event_log::{EventLog, Producer};
 use event_node::{Node, NodeError};
 use fulfillment_worker::{GROUP, GatewayKind, Simulated};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Role;
 use crate::error::CliError;
 use crate::process;
+use crate::read_model::Known;
 use crate::settings::Settings;
 
 /// How long roles may take to finish what is in progress when they are asked to stop.
@@ -166,11 +167,12 @@ impl System {
         if self.settings.event_store.url.is_empty() {
             return Ok(None);
         }
-        Ok(Some(EventLog::connect(&self.settings.event_store, producer())?))
+        let name = format!("dofs-{}", self.clock.new_id());
+        Ok(Some(EventLog::connect(&self.settings.event_store, producer(), &name)?))
     }
 
     fn api_routes(
-        &self,
+        &mut self,
         store: Arc<dyn ReadModel>,
         log: Option<&EventLog>,
     ) -> Result<Router, CliError> {
@@ -185,9 +187,20 @@ impl System {
             clock: self.clock.clone(),
             environment: self.settings.environment.as_str().to_owned(),
             accepted_status,
+            group: GROUP.to_owned(),
+            failures: Arc::new(Known(Arc::clone(&store))),
+            runner: Arc::new(Runner::new(&self.clock)),
         };
         // Without an event store commands say so, and there is nothing to ask about.
         let Some(log) = log else { return Ok(command_api::routes(commands)) };
+        let redrives = command_api::run_redrives(
+            Arc::clone(&commands.runner),
+            log.clone(),
+            Arc::clone(&commands.failures),
+            self.clock.clone(),
+            self.stop.clone(),
+        );
+        self.roles.spawn("redrives", redrives);
         let queries = Queries {
             store,
             log,
@@ -205,6 +218,15 @@ impl System {
     ) -> Result<(), CliError> {
         let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-projector");
         let config = self.settings.projector.clone();
+        let stale_after = self.settings.fulfillment.stale_after();
+        let sweep = fulfillment_worker::sweep(
+            log.clone(),
+            Known(Arc::clone(&store)),
+            stale_after,
+            self.clock.clone(),
+            self.stop.clone(),
+        );
+        self.roles.spawn("sweeper", sweep);
         let run = projectors::run(log, store, config, self.clock.clone(), self.stop.clone());
         self.roles.spawn("projector", run);
         tracing::info!("Projector started");

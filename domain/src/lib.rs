@@ -4,4 +4,5 @@
 //! written: the whole of what an order may do can be read, and tested, without a server.
 
 pub mod ids;
+pub mod operations;
 pub mod order;

@@ -63,6 +63,8 @@ struct Connection {
     /// For messages.
     address: String,
     settings: ClientSettings,
+    /// The connection's name at the store, if no other connection has it.
+    own_name: Option<String>,
     current: Mutex<Current>,
 }
 
@@ -74,18 +76,27 @@ struct Current {
 }
 
 impl EventLog {
-    /// A log at the given address. Opens nothing yet: the first call connects.
+    /// A log at the given address. Opens nothing yet: the first call connects. The store knows the
+    /// connection by `name`, which no other connection has, unless the address names it.
     ///
     /// # Errors
     /// [`LogError::Address`] if the address is malformed.
-    pub fn connect(config: &EventStoreConfig, producer: Producer) -> Result<Self, LogError> {
+    pub fn connect(
+        config: &EventStoreConfig,
+        producer: Producer,
+        name: &str,
+    ) -> Result<Self, LogError> {
         let address = without_credentials(&config.url);
-        let url = with_quick_discovery(&config.url);
+        let interval = DISCOVERY_INTERVAL_MS.to_string();
+        let url = with_parameter(&config.url, "discoveryInterval", &interval);
+        let named = with_parameter(&url, "connectionName", name);
+        let own_name = (named != url).then(|| name.to_owned());
+        let url = named;
         let settings = url.parse::<ClientSettings>().map_err(|error| LogError::Address {
             url: address.clone(),
             reason: error.to_string(),
         })?;
-        let connection = Connection { address, settings, current: Mutex::default() };
+        let connection = Connection { address, settings, own_name, current: Mutex::default() };
         Ok(Self { connection: Arc::new(connection), producer })
     }
 
@@ -94,6 +105,12 @@ impl EventLog {
     pub fn on_behalf_of(&self, service: &str) -> Self {
         let producer = Producer { service: service.to_owned(), ..self.producer.clone() };
         Self { connection: Arc::clone(&self.connection), producer }
+    }
+
+    /// The connection's name at the store; `None` if the address names it, and others may have the
+    /// same.
+    pub fn connection_name(&self) -> Option<&str> {
+        self.connection.own_name.as_deref()
     }
 
     /// Whether the store answers.
@@ -182,14 +199,15 @@ fn without_credentials(url: &str) -> String {
     parts.unwrap_or_else(|| url.to_owned())
 }
 
-/// The address with a short wait before the client's first connection, unless it names one: by
-/// itself the client waits half a second before it tries at all.
-fn with_quick_discovery(url: &str) -> String {
-    if url.to_lowercase().contains("discoveryinterval=") {
+/// The address with a parameter of the client's, unless it has one of that name. Two of ours: a
+/// short wait before the first connection (by itself the client waits half a second before it tries
+/// at all), and a name by which the store tells connections apart.
+fn with_parameter(url: &str, name: &str, value: &str) -> String {
+    if url.to_lowercase().contains(&format!("{}=", name.to_lowercase())) {
         return url.to_owned();
     }
     let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}discoveryInterval={DISCOVERY_INTERVAL_MS}")
+    format!("{url}{separator}{name}={value}")
 }
 
 /// The delays between tries to reach the store, without end.
@@ -213,12 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn wait_before_the_first_connection_is_short_unless_the_address_names_one() {
-        let quick = "esdb://host?discoveryInterval=10";
-        assert_eq!(with_quick_discovery("esdb://host"), quick);
-        let named = "esdb://host?discoveryinterval=700&tls=false";
-        assert_eq!(with_quick_discovery(named), named);
+    fn parameter_is_added_unless_the_address_has_it() {
+        let with = |url| with_parameter(url, "discoveryInterval", "10");
+        assert_eq!(with("esdb://host"), "esdb://host?discoveryInterval=10");
         let both = "esdb://host?tls=false&discoveryInterval=10";
-        assert_eq!(with_quick_discovery("esdb://host?tls=false"), both);
+        assert_eq!(with("esdb://host?tls=false"), both);
+        let named = "esdb://host?discoveryinterval=700&tls=false";
+        assert_eq!(with(named), named);
     }
 }

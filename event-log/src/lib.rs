@@ -3,18 +3,25 @@
 //! [`EventLog`] is a struct, not a trait: the embedded node speaks the same protocol as the real
 //! store, so there is one code path and two connection strings (docs/decisions/0001).
 
+mod change;
 mod client;
 mod copy;
 mod error;
 mod group;
+mod journal;
 mod metadata;
+mod operations;
+mod parked;
 mod stream;
 mod subscribe;
 
 pub use client::{EventLog, EventStoreConfig, Position};
 pub use copy::{Copied, CopyError, CopyProgress};
 pub use error::LogError;
-pub use group::{Answers, Delivery, Group, GroupSettings, GroupStats};
+pub use group::{Delivery, Group, GroupInfo, GroupSettings, GroupStats, Member};
+pub use journal::{Entry, Journal, Last};
 pub use metadata::{Cause, Metadata, Producer};
+pub use operations::{FulfillmentStatus, Told, WorkerStatus};
+pub use parked::Parked;
 pub use stream::{Expected, Loaded, LoggedEvent};
 pub use subscribe::{Backlog, Feed, Subscription};

@@ -11,9 +11,14 @@ use std::time::Duration;
 
 use domain::ids::OrderId;
 use domain::order::{OrderCommand, OrderEvent, RecordFulfilled, decide};
-use event_log::{Delivery, EventLog, Expected, Feed, Group, GroupSettings, LogError, Subscription};
+use event_log::{
+    Delivery, EventLog, Expected, Feed, Group, GroupSettings, Last, LogError, Subscription,
+};
+use testkit::proxy::Proxy;
 use testkit::spec::at;
 use testkit::store::{Store, cause, connect, placed};
+use testkit::wait;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -42,6 +47,8 @@ fn settings(message_timeout: Duration) -> GroupSettings {
         message_timeout,
         max_retry_count: 10,
         buffer_size: 4,
+        silence_limit: PATIENCE,
+        n_silences: watch::Sender::default(),
     }
 }
 
@@ -195,7 +202,7 @@ async fn group_hands_out_each_queued_order_once_if_it_is_acked() {
         let delivery = next_delivery(&mut group).await;
         assert_eq!((delivery.event.event_type.as_str(), delivery.retry_count), ("OrderQueued", 0));
         assert!(delivered.insert(delivery.event.order_id));
-        group.answers().ack(delivery.event.event_id).await;
+        group.ack(delivery.id);
     }
     assert_eq!(delivered, placed);
     group_until(&store.log, "all are acked", |it| it.in_flight == 0).await;
@@ -218,7 +225,7 @@ async fn retried_delivery_comes_again_with_its_count() {
     for retry_count in 0..3 {
         let delivery = next_delivery(&mut group).await;
         assert_eq!(delivery.retry_count, retry_count);
-        group.answers().retry(delivery.event.event_id, "later".to_owned()).await;
+        group.retry(delivery.id, "later".to_owned());
     }
 }
 
@@ -228,7 +235,7 @@ async fn parked_delivery_is_set_aside() {
     store.place(1).await;
     let mut group = store.log.join_group(settings(PATIENCE));
     let delivery = next_delivery(&mut group).await;
-    group.answers().park(delivery.event.event_id, "no use".to_owned()).await;
+    group.park(delivery.id, "no use".to_owned());
     group_until(&store.log, "it is parked", |it| it.parked == 1 && it.in_flight == 0).await;
 }
 
@@ -249,17 +256,17 @@ async fn membership_outlives_the_store_and_no_delivery_is_lost() {
     let mut store = Store::start().await;
     let first = store.place(1).await;
     let mut group = store.log.join_group(settings(PATIENCE));
-    assert_eq!(next_delivery(&mut group).await.event.order_id, first, "not answered");
+    let held = next_delivery(&mut group).await;
+    assert_eq!(held.event.order_id, first);
     store.stop().await;
     store.start_again().await;
     let second = store.place(2).await;
-    let mut delivered = BTreeSet::new();
-    while delivered.len() < 2 {
-        let delivery = next_delivery(&mut group).await;
-        group.answers().ack(delivery.event.event_id).await;
-        delivered.insert(delivery.event.order_id);
-    }
-    assert_eq!(delivered, BTreeSet::from([first, second]));
+    let delivery = next_delivery(&mut group).await;
+    assert_eq!(delivery.event.order_id, second, "what is held is not handed out twice");
+    group_until(&store.log, "both are delivered", |it| it.in_flight == 2).await;
+    group.ack(held.id);
+    group.ack(delivery.id);
+    group_until(&store.log, "both are acked", |it| it.in_flight == 0).await;
 }
 
 #[tokio::test]
@@ -285,4 +292,88 @@ async fn log_that_was_connected_before_the_store_started_finds_it() {
 async fn malformed_address_is_refused_by_name() {
     let Err(error) = connect("http//nowhere") else { panic!("it was accepted") };
     assert!(error.to_string().contains("http//nowhere"), "{error}");
+}
+
+#[tokio::test]
+async fn replayed_message_comes_again_and_is_known_as_such() {
+    let store = Store::start().await;
+    let order_id = store.place(1).await;
+    let mut group = store.log.join_group(settings(PATIENCE));
+    let delivery = next_delivery(&mut group).await;
+    assert!(!delivery.is_replayed);
+    group.park(delivery.id, "no use".to_owned());
+    group_until(&store.log, "it is parked", |it| it.parked == 1 && it.in_flight == 0).await;
+    let parked = store.log.parked("fulfillment", None, 10).await.unwrap();
+    assert_eq!((parked.len(), parked[0].number), (1, 0));
+    assert_eq!(parked[0].event.as_ref().unwrap().order_id, order_id);
+    assert!(parked[0].reason.contains("no use"), "{}", parked[0].reason);
+
+    store.log.replay_parked("fulfillment", Some(0)).await.unwrap();
+    store.log.replay_parked("fulfillment", None).await.unwrap();
+    let replayed = next_delivery(&mut group).await;
+    assert!(replayed.is_replayed);
+    assert_eq!(replayed.event.event_id, delivery.event.event_id);
+    group.ack(replayed.id);
+    group_until(&store.log, "it is settled", |it| it.parked == 0 && it.in_flight == 0).await;
+    let n_parked = || async { store.log.parked("fulfillment", None, 10).await.unwrap().len() };
+    wait::until_async("it has left", async || (n_parked().await == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn members_of_a_group_are_known_by_name() {
+    let store = Store::start().await;
+    store.place(1).await;
+    let mut group = store.log.join_group(settings(PATIENCE));
+    next_delivery(&mut group).await;
+    let info = store.log.group_info("fulfillment").await.unwrap();
+    let member = info.member(store.log.connection_name().unwrap()).unwrap();
+    assert_eq!((member.in_flight, member.free_slots, member.n_delivered), (1, 3, 1));
+    group.leave(PATIENCE).await;
+    let no_members = || async { store.log.group_info("fulfillment").await.unwrap().members };
+    wait::until_async("it has left", async || no_members().await.is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn journal_keeps_entries_in_their_order() {
+    let store = Store::start().await;
+    let journal = store.log.journal("test-journal");
+    assert!(journal.newest(10).await.unwrap().is_empty());
+    let add =
+        async |last, number: u128| journal.append(last, "Said", &number, &cause(number)).await;
+    assert_eq!(add(Last::Is(None), 1).await.unwrap(), 0);
+    assert_eq!(add(Last::Is(Some(0)), 2).await.unwrap(), 1);
+    let conflict = add(Last::Is(Some(0)), 3).await.unwrap_err();
+    assert!(matches!(conflict, LogError::Conflict { current: Some(1), .. }), "{conflict:?}");
+    assert_eq!(add(Last::Any, 4).await.unwrap(), 2);
+    let newest = journal.newest(2).await.unwrap();
+    let said: Vec<Option<u128>> = newest.iter().map(event_log::Entry::read).collect();
+    assert_eq!(said, [Some(4), Some(2)], "the newest first");
+    let before = journal.newest_before(newest[1].revision, 2).await.unwrap();
+    assert_eq!(before.iter().map(|it| it.revision).collect::<Vec<_>>(), [0]);
+    assert!(journal.newest_before(0, 2).await.unwrap().is_empty());
+    assert_eq!((newest[0].actor.as_str(), newest[0].recorded_at), ("test", at(7)));
+}
+
+#[tokio::test]
+async fn silent_subscription_is_made_anew_and_counted() {
+    let store = Store::start().await;
+    let proxy = Proxy::start(store.address()).await;
+    let log = connect(&format!("esdb://{}?tls=false", proxy.address())).unwrap();
+    let n_silences = watch::Sender::default();
+    let quick = GroupSettings {
+        silence_limit: Duration::from_millis(50),
+        n_silences: n_silences.clone(),
+        // The store gives what the silent connection holds to a member that answers.
+        ..settings(Duration::from_millis(500))
+    };
+    let mut group = log.join_group(quick);
+    store.place(1).await;
+    let first = next_delivery(&mut group).await;
+    group.ack(first.id);
+    group_until(&store.log, "it is acked", |it| it.in_flight == 0).await;
+    proxy.silence();
+    let order_id = store.place(2).await;
+    let second = next_delivery(&mut group).await;
+    assert_eq!(second.event.order_id, order_id);
+    assert_eq!(*n_silences.borrow(), 1);
 }

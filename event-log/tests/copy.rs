@@ -84,10 +84,12 @@ async fn group_and_its_parked_messages_stay_behind() {
         message_timeout: std::time::Duration::from_secs(30),
         max_retry_count: 1,
         buffer_size: 1,
+        silence_limit: std::time::Duration::from_secs(30),
+        n_silences: tokio::sync::watch::Sender::default(),
     };
     let mut group = source.log.join_group(settings);
     let delivery = group.next().await;
-    group.answers().park(delivery.event.event_id, "no use".to_owned()).await;
+    group.park(delivery.id, "no use".to_owned());
     while source.log.group_stats("fulfillment").await.unwrap().parked == 0 {
         tokio::task::yield_now().await;
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::breaker::Breaker;
+
 /// The most deliveries handled at once by one process. The embedded store gives one consumer at most
 /// 10,000 messages, and the worker holds two for each that it handles.
 const MAX_CONCURRENCY: usize = 4_096;
@@ -35,6 +37,9 @@ pub struct FulfillmentConfig {
     /// How long the store waits for an answer before it delivers again, in milliseconds. A call
     /// and the wait that follows it must fit.
     pub message_timeout_ms: u64,
+    /// After how long in progress an order is looked at, whether its message was lost, in
+    /// milliseconds.
+    pub stale_after_ms: u64,
 }
 
 /// The outside systems that can fulfil.
@@ -49,6 +54,8 @@ pub enum GatewayKind {
 pub enum ConfigError {
     #[error("setting `fulfillment.{key}` is {value}: it must be between 0 and 1")]
     Rate { key: &'static str, value: f64 },
+    #[error("setting `fulfillment.stale_after_ms` is 0: every order would be stale at once")]
+    StaleAtOnce,
     #[error("setting `fulfillment.concurrency` is {0}: it must be between 1 and {MAX_CONCURRENCY}")]
     Concurrency(usize),
     #[error(
@@ -67,6 +74,9 @@ impl FulfillmentConfig {
                 return Err(ConfigError::Rate { key, value });
             }
         }
+        if self.stale_after_ms == 0 {
+            return Err(ConfigError::StaleAtOnce);
+        }
         if !(1..=MAX_CONCURRENCY).contains(&self.concurrency) {
             return Err(ConfigError::Concurrency(self.concurrency));
         }
@@ -78,6 +88,19 @@ impl FulfillmentConfig {
             });
         }
         Ok(())
+    }
+
+    /// The breaker around the gateway. The simulated one has no outside that could be away: what it
+    /// is told to fail, fails.
+    pub(crate) fn breaker(&self) -> Breaker {
+        match self.gateway {
+            GatewayKind::Simulated => Breaker::new(None, Duration::ZERO),
+        }
+    }
+
+    /// After how long in progress an order is looked at: see [`sweep`](crate::sweep).
+    pub fn stale_after(&self) -> Duration {
+        Duration::from_millis(self.stale_after_ms)
     }
 
     pub(crate) fn timeout(&self) -> Duration {

@@ -2,6 +2,8 @@
 
 mod simulated;
 
+use std::time::Duration;
+
 use domain::ids::OrderId;
 use domain::order::{FailureClass, Item};
 
@@ -44,6 +46,15 @@ pub struct GatewayError {
     pub class: FailureClass,
     /// What happened, for an operator.
     pub error: String,
+    /// How long the gateway asks to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl GatewayError {
+    /// A failure after which the gateway asks for nothing.
+    pub fn new(class: FailureClass, error: String) -> Self {
+        Self { class, error, retry_after: None }
+    }
 }
 
 /// Something that fulfils orders, at most once per [`Fulfillment::idempotency_key`].

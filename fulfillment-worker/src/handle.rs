@@ -3,29 +3,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ids::{CommandId, OrderId};
 use domain::order::{
-    FailureClass, Order, OrderCommand, OrderEvent, OrderQueued, RecordDeliveryStarted, Recorded,
-    Stage, Status, decide, evolve,
+    FailureClass, Order, OrderCommand, RecordDeliveryStarted, Redrive, Stage, Status,
 };
-use event_log::{Cause, Delivery, EventLog, Expected, LogError};
-use jiff::Timestamp;
+use event_log::{Delivery, EventLog, LogError};
 use service_kit::clock::Clock;
-use service_kit::error::Chain;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
+use crate::breaker::Admission;
 use crate::config::FulfillmentConfig;
 use crate::gateway::{Fulfillment, Gateway, GatewayError, Outcome, chance};
+use crate::queued::Queued;
 use crate::verdict::{Circumstances, Verdict, verdict};
 
-/// How often an outcome is decided anew because somebody else appended to the stream.
-const MAX_CONFLICTS: usize = 5;
 /// Who records outcomes, as the audit names it.
 const ACTOR: &str = "fulfillment-worker";
+/// Who redrives what a tool of the event store had delivered again. The store does not say who
+/// used it.
+const REPLAYER: &str = "replay-parked";
 
 /// Handles deliveries.
 pub(crate) struct Handler<G> {
@@ -37,17 +36,6 @@ pub(crate) struct Handler<G> {
     /// Held while a delivery is handled whose predecessor has no recorded end: it may have ended
     /// its worker. One at a time, so that if it does so again, none but it is counted for that.
     suspects: Arc<Semaphore>,
-}
-
-/// An order that was queued, as it was delivered.
-struct Queued {
-    event_id: Uuid,
-    order_id: OrderId,
-    queued: OrderQueued,
-    /// The order as of the event.
-    order: Order,
-    correlation_id: Uuid,
-    traceparent: Option<String>,
 }
 
 /// How a delivery begins.
@@ -73,15 +61,16 @@ impl<G: Gateway> Handler<G> {
         &self,
         delivery: &Delivery,
         permit: OwnedSemaphorePermit,
+        admission: &Admission,
     ) -> Verdict {
-        let queued = match Queued::from_delivery(delivery) {
+        let queued = match Queued::read(&delivery.event) {
             Ok(queued) => queued,
             Err(reason) => {
                 warn!(reason, "Delivery cannot be read, parked");
                 return Verdict::Park { reason };
             }
         };
-        self.fulfill(queued, delivery.retry_count, permit).await.unwrap_or_else(|error| {
+        self.fulfill(delivery, queued, permit, admission).await.unwrap_or_else(|error| {
             let cause = &error as &dyn std::error::Error;
             warn!(error = cause, "Outcome could not be recorded, asking for redelivery");
             let after = self.wait(delivery.event.event_id, delivery.retry_count.saturating_add(1));
@@ -91,39 +80,64 @@ impl<G: Gateway> Handler<G> {
 
     async fn fulfill(
         &self,
+        delivery: &Delivery,
         queued: Queued,
-        retry_count: u32,
         permit: OwnedSemaphorePermit,
+        admission: &Admission,
     ) -> Result<Verdict, LogError> {
         let mut permit = Some(permit);
-        let beginning = if retry_count == 0 && self.is_fresh(&queued) {
+        let beginning = if !self.is_surely_first(delivery, &queued) {
+            self.begin_on_record(delivery, &queued, &mut permit, admission).await?
+        } else if self.may_begin(delivery, admission) {
             Beginning::Call { order: queued.order.clone(), delivery: 1, _alone: None }
         } else {
-            self.begin_on_record(&queued, retry_count, &mut permit).await?
+            Beginning::Answered(Verdict::LetGo)
         };
-        let (order, delivery, outcome) = match beginning {
+        match beginning {
             Beginning::Call { order, delivery, _alone } => {
                 let outcome = self.call_gateway(&queued, delivery).await;
-                (order, delivery, outcome)
+                admission.note(&outcome);
+                match outcome {
+                    // One order found out that the gateway is still away: that is nothing it did.
+                    Err(GatewayError { class: FailureClass::Transient, error, .. })
+                        if admission.is_probe() =>
+                    {
+                        Ok(Verdict::Retry { after: Duration::ZERO, reason: error })
+                    }
+                    outcome => self.conclude(&queued, order, delivery, outcome).await,
+                }
             }
             Beginning::Poison { order, delivery } => {
                 let error = format!(
                     "delivery {delivery} was the last allowed and has no recorded end: handling \
                      it may have ended the worker"
                 );
-                (order, delivery, Err(GatewayError { class: FailureClass::Poison, error }))
+                let outcome = Err(GatewayError::new(FailureClass::Poison, error));
+                self.conclude(&queued, order, delivery, outcome).await
             }
-            Beginning::Answered(verdict) => return Ok(verdict),
-        };
+            Beginning::Answered(verdict) => Ok(verdict),
+        }
+    }
+
+    /// Records what came of a delivery, and says what the store is to be answered.
+    async fn conclude(
+        &self,
+        queued: &Queued,
+        order: Order,
+        delivery: u32,
+        outcome: Result<Outcome, GatewayError>,
+    ) -> Result<Verdict, LogError> {
         let circumstances = Circumstances {
             attempt: queued.queued.attempt,
             delivery,
             max_retries: self.config.max_retries,
             wait: self.wait(queued.event_id, delivery),
+            longest_wait: Duration::from_millis(self.config.backoff_max_ms),
             at: self.clock.now(),
         };
         let (command, verdict) = verdict(outcome, circumstances);
-        if self.record(order, &command, &queued, delivery).await?.is_none() {
+        let cause = queued.cause(ACTOR, &command, delivery, circumstances.at);
+        if self.log.change(order, &command, &cause).await?.is_err() {
             info!("The attempt was answered by somebody else");
             return Ok(Verdict::Ack);
         }
@@ -131,21 +145,30 @@ impl<G: Gateway> Handler<G> {
         Ok(verdict)
     }
 
-    /// Whether the order was queued so lately that this can only be its first delivery. The store
-    /// counts from 0 again for what it delivers after a restart, and for everything after a group
-    /// was made anew; the gateway may have forgotten by then what it did.
-    fn is_fresh(&self, queued: &Queued) -> bool {
+    /// Whether this can only be the attempt's first delivery: the store says so, and the order was
+    /// queued lately. The store counts from 0 again for what it delivers after a restart, and for
+    /// everything after a group was made anew; the gateway may have forgotten by then what it did.
+    fn is_surely_first(&self, delivery: &Delivery, queued: &Queued) -> bool {
         let age = self.clock.now().duration_since(queued.order.updated_at);
-        Duration::try_from(age).unwrap_or_default() < self.config.message_timeout()
+        let is_fresh = Duration::try_from(age).unwrap_or_default() < self.config.message_timeout();
+        is_fresh && delivery.retry_count == 0 && !delivery.is_replayed
+    }
+
+    /// Whether the gateway may still be called for it: the breaker has not moved since it was
+    /// taken, and the store will not lose patience meanwhile.
+    fn may_begin(&self, delivery: &Delivery, admission: &Admission) -> bool {
+        let until_answer = delivery.received.elapsed() + self.config.timeout();
+        admission.is_current() && until_answer < self.config.message_timeout()
     }
 
     /// A delivery that may not be the first: what is recorded decides, not the store's count, which
     /// a crash raises for every message in flight beside the culprit.
     async fn begin_on_record(
         &self,
+        delivery: &Delivery,
         queued: &Queued,
-        retry_count: u32,
         permit: &mut Option<OwnedSemaphorePermit>,
+        admission: &Admission,
     ) -> Result<Beginning<'_>, LogError> {
         let mut alone = None;
         loop {
@@ -153,14 +176,11 @@ impl<G: Gateway> Handler<G> {
                 let reason = "the order's stream is gone".to_owned();
                 return Ok(Beginning::Answered(Verdict::Park { reason }));
             };
-            if let Some(verdict) = answered(&order, queued.queued.attempt) {
-                return Ok(Beginning::Answered(verdict));
+            if order.attempt != queued.queued.attempt || order.status != Status::Processing {
+                return self.settle(delivery, queued, order).await.map(Beginning::Answered);
             }
-            if retry_count == 0 && order.deliveries == 0 {
-                return Ok(Beginning::Call { order, delivery: 1, _alone: None });
-            }
-            // The first delivery leaves no record of its beginning.
-            let n_begun = order.deliveries.max(1);
+            // A first delivery leaves no record of its beginning, unless it came late.
+            let n_begun = order.deliveries.max(u32::from(delivery.retry_count > 0));
             if n_begun > self.config.max_retries {
                 return Ok(Beginning::Poison { order, delivery: n_begun });
             }
@@ -171,13 +191,49 @@ impl<G: Gateway> Handler<G> {
                 alone = self.suspects.acquire().await.ok();
                 continue;
             }
-            let delivery = n_begun + 1;
-            let started = RecordDeliveryStarted { attempt: queued.queued.attempt, delivery };
+            if !self.may_begin(delivery, admission) {
+                return Ok(Beginning::Answered(Verdict::LetGo));
+            }
+            let number = n_begun + 1;
+            // What a probe finds out is not held against the order.
+            if admission.is_probe() {
+                return Ok(Beginning::Call { order, delivery: number, _alone: alone });
+            }
+            let started = RecordDeliveryStarted { attempt: order.attempt, delivery: number };
             let command = OrderCommand::RecordDeliveryStarted(started);
-            if let Some(order) = self.record(order, &command, queued, delivery).await? {
-                return Ok(Beginning::Call { order, delivery, _alone: alone });
+            let cause = queued.cause(ACTOR, &command, number, self.clock.now());
+            if let Ok(order) = self.log.change(order, &command, &cause).await? {
+                return Ok(Beginning::Call { order, delivery: number, _alone: alone });
             }
         }
+    }
+
+    /// A delivery whose attempt is over. One that was parked and that somebody asked the store to
+    /// deliver again begins the next attempt, if nobody did that yet.
+    async fn settle(
+        &self,
+        delivery: &Delivery,
+        queued: &Queued,
+        order: Order,
+    ) -> Result<Verdict, LogError> {
+        let is_dead_letter = order.attempt == queued.queued.attempt
+            && order.stage == Some(Stage::DeadLetter)
+            && !order.is_discarded;
+        if !is_dead_letter {
+            return Ok(Verdict::Ack);
+        }
+        if !delivery.is_replayed {
+            // The record is there, the parked message may not be: it is the operator's handle.
+            let reason = order.failure_reason.unwrap_or_default();
+            return Ok(Verdict::Park { reason });
+        }
+        let reason = "the parked message was replayed".to_owned();
+        let redrive = OrderCommand::Redrive(Redrive { reason, customer_id: None, items: None });
+        let cause = queued.cause(REPLAYER, &redrive, 0, self.clock.now());
+        if self.log.change(order, &redrive, &cause).await?.is_ok() {
+            info!("Order redriven: its parked message was replayed");
+        }
+        Ok(Verdict::Ack)
     }
 
     async fn call_gateway(&self, queued: &Queued, delivery: u32) -> Result<Outcome, GatewayError> {
@@ -192,118 +248,14 @@ impl<G: Gateway> Handler<G> {
         let limit = self.config.timeout();
         timeout(limit, self.gateway.fulfill(&fulfillment)).await.unwrap_or_else(|_| {
             let error = format!("gateway did not answer within {} ms", limit.as_millis());
-            Err(GatewayError { class: FailureClass::Transient, error })
+            Err(GatewayError::new(FailureClass::Transient, error))
         })
-    }
-
-    /// Decides on the command, makes what follows durable, and returns the order as it then is.
-    /// If somebody else appended first, the recorded state decides. `None`: the attempt was
-    /// answered otherwise.
-    async fn record(
-        &self,
-        mut order: Order,
-        command: &OrderCommand,
-        queued: &Queued,
-        delivery: u32,
-    ) -> Result<Option<Order>, LogError> {
-        let cause = queued.cause(command, delivery, self.clock.now());
-        let mut n_conflicts = 0;
-        loop {
-            let Ok(events) = decide(Some(&order), command.clone()) else { return Ok(None) };
-            if events.is_empty() {
-                return Ok(Some(order));
-            }
-            let expected = Expected::Revision(order.revision);
-            match self.log.append(queued.order_id, expected, &events, &cause).await {
-                Ok(_) => return Ok(Some(after(order, events, cause.at))),
-                Err(LogError::Conflict { .. }) if n_conflicts < MAX_CONFLICTS => n_conflicts += 1,
-                Err(error) => return Err(error),
-            }
-            match self.log.load(queued.order_id).await?.order {
-                Some(current) => order = current,
-                None => return Ok(None),
-            }
-        }
     }
 
     /// How long to wait before the retry that follows this delivery.
     fn wait(&self, event_id: Uuid, delivery: u32) -> Duration {
         let chance = chance(self.config.seed, &format!("{event_id}/backoff/{delivery}"));
         self.backoff.after(delivery, chance)
-    }
-}
-
-impl Queued {
-    /// Reads a delivery; the error is the reason to park it.
-    fn from_delivery(delivery: &Delivery) -> Result<Self, String> {
-        let event = &delivery.event;
-        let recorded = event.decode().map_err(|error| Chain(&error).to_string())?;
-        let order = evolve(None, &recorded);
-        let OrderEvent::Queued(queued) = recorded.event else {
-            return Err(format!("the event is an {}, not an OrderQueued", event.event_type));
-        };
-        let metadata = event.metadata();
-        Ok(Self {
-            event_id: event.event_id,
-            order_id: event.order_id,
-            queued,
-            order,
-            correlation_id: metadata.as_ref().map_or(event.event_id, |it| it.correlation_id),
-            traceparent: metadata.and_then(|it| it.traceparent),
-        })
-    }
-
-    fn cause(&self, command: &OrderCommand, delivery: u32, at: Timestamp) -> Cause {
-        let happened = happened(command);
-        Cause {
-            command_id: CommandId::of_delivery(self.event_id, delivery, happened),
-            correlation_id: self.correlation_id,
-            causation_id: self.event_id,
-            actor: ACTOR.to_owned(),
-            request_id: None,
-            traceparent: self.traceparent.clone(),
-            request_fingerprint: None,
-            at,
-        }
-    }
-}
-
-/// The order after events that were appended to its stream.
-fn after(order: Order, events: Vec<OrderEvent>, recorded_at: Timestamp) -> Order {
-    events.into_iter().fold(order, |order, event| {
-        let revision = order.revision + 1;
-        evolve(Some(order), &Recorded { revision, recorded_at, event })
-    })
-}
-
-/// The verdict on a delivery whose attempt is over; `None` if it is not.
-fn answered(order: &Order, attempt: u32) -> Option<Verdict> {
-    if order.attempt != attempt {
-        return Some(Verdict::Ack);
-    }
-    match (order.status, order.stage) {
-        (Status::Processing, _) => None,
-        // The record is there, the parked message may not be: it is the operator's handle.
-        (Status::Failed, Some(Stage::DeadLetter)) => {
-            let reason = order.failure_reason.clone().unwrap_or_default();
-            Some(Verdict::Park { reason })
-        }
-        (Status::Failed, Some(Stage::Validation | Stage::Fulfillment) | None)
-        | (Status::Fulfilled, _) => Some(Verdict::Ack),
-    }
-}
-
-/// What the command says has happened, as part of its id.
-fn happened(command: &OrderCommand) -> &'static str {
-    match command {
-        OrderCommand::Place(_) => "placed",
-        OrderCommand::RecordFulfilled(_) => "fulfilled",
-        OrderCommand::RecordFailed(_) => "failed",
-        OrderCommand::RecordDeliveryFailed(_) => "delivery_failed",
-        OrderCommand::RecordDeliveryStarted(_) => "delivery_started",
-        OrderCommand::Redrive(_) => "redriven",
-        OrderCommand::Requeue(_) => "requeued",
-        OrderCommand::Discard(_) => "discarded",
     }
 }
 
@@ -323,10 +275,8 @@ fn tell(command: &OrderCommand) {
             let retry_in_ms = it.retry_in_ms;
             warn!(delivery = it.delivery, error = it.error, retry_in_ms, "Delivery failed");
         }
-        OrderCommand::RecordDeliveryStarted(it) => {
-            info!(delivery = it.delivery, "Delivery begins");
-        }
         OrderCommand::Place(_)
+        | OrderCommand::RecordDeliveryStarted(_)
         | OrderCommand::Redrive(_)
         | OrderCommand::Requeue(_)
         | OrderCommand::Discard(_) => {}

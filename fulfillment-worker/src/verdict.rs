@@ -23,6 +23,8 @@ pub(crate) enum Verdict {
     Retry { after: Duration, reason: String },
     /// Set aside for a person; the reason says why.
     Park { reason: String },
+    /// No answer: it was not begun, and goes back to the store.
+    LetGo,
 }
 
 /// Which delivery the outcome is of, and what its limits are.
@@ -33,8 +35,10 @@ pub(crate) struct Circumstances {
     pub(crate) delivery: u32,
     /// Deliveries after the first, before the order is dead-lettered.
     pub(crate) max_retries: u32,
-    /// How long to wait if it is retried.
+    /// How long to wait if it is retried, unless the gateway asks for longer.
     pub(crate) wait: Duration,
+    /// How long it may be at most, whatever the gateway asks for.
+    pub(crate) longest_wait: Duration,
     pub(crate) at: Timestamp,
 }
 
@@ -43,7 +47,7 @@ pub(crate) fn verdict(
     outcome: Result<Outcome, GatewayError>,
     circumstances: Circumstances,
 ) -> (OrderCommand, Verdict) {
-    let Circumstances { attempt, delivery, max_retries, wait, at } = circumstances;
+    let Circumstances { attempt, delivery, max_retries, wait, longest_wait, at } = circumstances;
     match outcome {
         Ok(Outcome::Fulfilled { reference }) => {
             let fulfilled = RecordFulfilled { attempt, deliveries: delivery, reference, at };
@@ -54,23 +58,24 @@ pub(crate) fn verdict(
             let refused = RecordFailed { attempt, deliveries: delivery, stage, code, reason, at };
             (OrderCommand::RecordFailed(refused), Verdict::Ack)
         }
-        Err(GatewayError { class: class @ FailureClass::Transient, error })
+        Err(GatewayError { class: class @ FailureClass::Transient, error, retry_after })
             if delivery <= max_retries =>
         {
+            let wait = retry_after.map_or(wait, |it| it.min(longest_wait).max(wait));
             let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             let reason = error.clone();
             let failed = RecordDeliveryFailed { attempt, delivery, class, error, retry_in_ms };
             let verdict = Verdict::Retry { after: wait, reason };
             (OrderCommand::RecordDeliveryFailed(failed), verdict)
         }
-        Err(GatewayError { class: FailureClass::Transient, error }) => {
+        Err(GatewayError { class: FailureClass::Transient, error, .. }) => {
             let reason = format!("gave up after {delivery} deliveries, the last of which: {error}");
             dead_letter(circumstances, RETRIES_EXHAUSTED, reason)
         }
-        Err(GatewayError { class: class @ FailureClass::Permanent, error }) => {
+        Err(GatewayError { class: class @ FailureClass::Permanent, error, .. }) => {
             dead_letter(circumstances, class.as_str(), error)
         }
-        Err(GatewayError { class: class @ FailureClass::Poison, error }) => {
+        Err(GatewayError { class: class @ FailureClass::Poison, error, .. }) => {
             dead_letter(circumstances, class.as_str(), error)
         }
     }
@@ -104,12 +109,19 @@ mod tests {
         outcome: Result<Outcome, GatewayError>,
         delivery: u32,
     ) -> (OrderCommand, Verdict) {
-        let at = Timestamp::UNIX_EPOCH;
-        verdict(outcome, Circumstances { attempt: 1, delivery, max_retries: 3, wait: WAIT, at })
+        let circumstances = Circumstances {
+            attempt: 1,
+            delivery,
+            max_retries: 3,
+            wait: WAIT,
+            longest_wait: WAIT * 4,
+            at: Timestamp::UNIX_EPOCH,
+        };
+        verdict(outcome, circumstances)
     }
 
     fn failed(class: FailureClass) -> Result<Outcome, GatewayError> {
-        Err(GatewayError { class, error: "no answer".to_owned() })
+        Err(GatewayError::new(class, "no answer".to_owned()))
     }
 
     fn stage_and_code(command: OrderCommand) -> Option<(Stage, String)> {
@@ -145,6 +157,16 @@ mod tests {
         let expected = (Stage::DeadLetter, RETRIES_EXHAUSTED.to_owned());
         assert_eq!(stage_and_code(command), Some(expected));
         assert!(matches!(verdict, Verdict::Park { reason } if reason.contains("no answer")));
+    }
+
+    #[test]
+    fn gateway_may_ask_for_a_longer_wait_but_not_for_any() {
+        for (asked, granted) in [(1, WAIT), (500, WAIT * 2), (60_000, WAIT * 4)] {
+            let retry_after = Some(Duration::from_millis(asked));
+            let error = GatewayError::new(FailureClass::Transient, "busy".to_owned());
+            let (_, verdict) = verdict_of(Err(GatewayError { retry_after, ..error }), 1);
+            assert_eq!(verdict, Verdict::Retry { after: granted, reason: "busy".to_owned() });
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use fulfillment_worker::{
     Outcome, run,
 };
 use testkit::spec::at;
-use testkit::store::{Store, cause, clock};
+use testkit::store::{Store, cause, clock_at};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -82,7 +82,7 @@ impl Gateway for Scripted {
         self.calls.lock().unwrap().push(fulfillment.clone());
         self.called.notify_waiters();
         let behaviour = *self.special.get(&fulfillment.order_id).unwrap_or(&self.usual);
-        let failed = |class| Err(GatewayError { class, error: "scripted failure".to_owned() });
+        let failed = |class| Err(GatewayError::new(class, "scripted failure".to_owned()));
         match behaviour {
             Behaviour::FailTimes(n_times) if self.n_calls(fulfillment.order_id) <= n_times => {
                 failed(FailureClass::Transient)
@@ -109,6 +109,7 @@ fn config() -> FulfillmentConfig {
         backoff_max_ms: 5,
         concurrency: 16,
         message_timeout_ms: 30_000,
+        stale_after_ms: 600_000,
     }
 }
 
@@ -118,10 +119,16 @@ struct Worker {
     stop: CancellationToken,
 }
 
+/// Starts one a second after the orders were placed.
 fn start(store: &Store, gateway: &Scripted, config: FulfillmentConfig) -> Worker {
+    start_at(store, gateway, config, 8)
+}
+
+fn start_at(store: &Store, gateway: &Scripted, config: FulfillmentConfig, second: i64) -> Worker {
     let stop = CancellationToken::new();
     let mut task = JoinSet::new();
-    task.spawn(run(store.log.clone(), gateway.clone(), config, clock(), stop.clone()));
+    let clock = clock_at(second);
+    task.spawn(run(store.log.clone(), gateway.clone(), config, clock, stop.clone()));
     Worker { task, stop }
 }
 
@@ -272,7 +279,7 @@ async fn order_that_was_answered_long_ago_is_not_asked_for_again() {
 
     // The group is made now, and delivers everything from the first event on.
     let gateway = Scripted::new(Behaviour::Fulfil);
-    let worker = start(&store, &gateway, config());
+    let worker = start_at(&store, &gateway, config(), 1_000);
     assert_eq!(ended(&store.log, waiting).await.deliveries, 1);
     nothing_in_flight(&store.log).await;
     assert_eq!((gateway.n_calls(answered), gateway.n_calls(waiting)), (0, 1));
@@ -379,7 +386,7 @@ async fn settings_that_contradict_themselves_are_refused() {
     ];
     for config in wrong {
         let gateway = Scripted::new(Behaviour::Fulfil);
-        let ran = run(store.log.clone(), gateway, config.clone(), clock(), stop.clone()).await;
+        let ran = run(store.log.clone(), gateway, config.clone(), clock_at(8), stop.clone()).await;
         assert!(ran.is_err(), "{config:?}");
     }
 }

@@ -14,6 +14,6 @@ pub use orders::row::{Changes, FailedOrder, Rows};
 pub use query_api::{Queries, routes};
 pub use runner::{ProjectorConfig, ProjectorError, run};
 pub use store::{
-    Checkpoint, FailedOrderFilter, Migrated, OrderCounts, OrderFilter, Page, Place, ReadModel,
-    ReadModelConfig, StoreError, migrate, open,
+    Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, Migrated, OrderCounts, OrderFilter,
+    Page, Place, ReadModel, ReadModelConfig, StoreError, migrate, open,
 };

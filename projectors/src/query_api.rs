@@ -1,6 +1,8 @@
 //! GET to rows: what can be asked about orders. Handlers translate, the tables and the log answer.
 
 mod cursor;
+mod dead_letter;
+mod dead_letters;
 mod failed_orders;
 mod history;
 mod order;
@@ -44,6 +46,8 @@ pub fn routes(queries: Queries) -> Router {
         .route("/v1/orders/{id}/history", get(history::get_history))
         .route("/v1/orders", get(orders::list_orders))
         .route("/v1/failed-orders", get(failed_orders::list_failed_orders))
+        .route("/v1/dead-letters", get(dead_letters::count_dead_letters))
+        .route("/v1/dead-letters/{id}", get(dead_letter::get_dead_letter))
         .route("/v1/stats", get(stats::get_stats))
         .with_state(Arc::new(queries))
 }

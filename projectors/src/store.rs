@@ -2,6 +2,7 @@
 
 mod address;
 mod columns;
+mod failures;
 mod migrations;
 mod postgres;
 mod record;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use crate::orders::row::{Changes, FailedOrder, Rows};
 use address::{Address, without_password};
 
+pub use failures::{FailureFilter, FailureGroup};
 pub use migrations::Migrated;
 
 /// The name of the one projection there is, in `projection_checkpoints`.
@@ -79,6 +81,19 @@ pub trait ReadModel: Send + Sync {
         filter: &FailedOrderFilter,
         page: &Page,
     ) -> Result<Vec<FailedOrder>, StoreError>;
+
+    /// Failures that are not resolved, oldest first by the time of the failure, beginning behind a
+    /// place.
+    async fn failures_now(
+        &self,
+        filter: &FailureFilter,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Vec<FailedOrder>, StoreError>;
+
+    /// Failures that are not resolved, counted by stage and code, the largest number first.
+    async fn failure_groups(&self, filter: &FailureFilter)
+    -> Result<Vec<FailureGroup>, StoreError>;
 
     /// How many orders there are, by what became of them.
     async fn count_orders(&self) -> Result<OrderCounts, StoreError>;
@@ -143,11 +158,12 @@ pub struct OrderFilter {
 pub struct FailedOrderFilter {
     pub stage: Option<Stage>,
     pub code: Option<String>,
+    pub customer_id: Option<String>,
     /// Failed at this time or later.
     pub from: Option<Timestamp>,
     /// Failed before this time.
     pub to: Option<Timestamp>,
-    /// Also those that a redrive has mended.
+    /// Also those that a redrive has mended or an operator discarded.
     pub include_resolved: bool,
 }
 

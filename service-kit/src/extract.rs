@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-/// A JSON body. A missing content type, or the one that `curl -d` sends, is read as JSON too.
+/// A JSON body. A missing content type, or the one that `curl -d` sends, is read as JSON too, and
+/// no body at all as `null`.
 pub struct JsonBody<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
@@ -22,7 +23,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let body = Bytes::from_request(request, state)
             .await
             .map_err(|rejection| Problem::of_status(rejection.status()))?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
+        let json: &[u8] = if body.is_empty() { b"null" } else { &body };
+        serde_json::from_slice(json).map(Self).map_err(|error| {
             tracing::debug!(%error, "Body refused");
             Problem::invalid_body()
         })

@@ -1,6 +1,7 @@
 //! What every role needs and no role is about: configuration, telemetry, lifecycle, health and
 //! problem bodies.
 
+pub mod age;
 pub mod clock;
 pub mod config;
 pub mod error;

@@ -6,7 +6,9 @@
 pub mod api;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod spec;
 pub mod store;
+pub mod stub;
 pub mod system;
 pub mod wait;

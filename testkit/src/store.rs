@@ -37,6 +37,11 @@ impl Store {
         url(self.address)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Stops it; what it holds stays.
     pub async fn stop(&mut self) {
         if let Some((node, stop)) = self.running.take() {
@@ -63,13 +68,20 @@ impl Store {
 /// A log on the store of that address.
 pub fn connect(url: &str) -> Result<EventLog, event_log::LogError> {
     let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
-    EventLog::connect(&EventStoreConfig { url: url.to_owned() }, producer)
+    let name = format!("test-{}", clock().new_id());
+    EventLog::connect(&EventStoreConfig { url: url.to_owned() }, producer, &name)
 }
 
 /// The system's clock, and random ids.
 #[expect(clippy::disallowed_methods, reason = "tests are a composition root")]
 pub fn clock() -> Clock {
     Clock::new(jiff::Timestamp::now, Uuid::new_v4)
+}
+
+/// A clock that stands still at a second, and random ids.
+#[expect(clippy::disallowed_methods, reason = "tests are a composition root")]
+pub fn clock_at(second: i64) -> Clock {
+    Clock::new(move || at(second), Uuid::new_v4)
 }
 
 /// The events of an order that was accepted.

@@ -1,39 +1,40 @@
 //! `POST /order`, `POST /v1/orders`: take an order.
 
-use axum::Extension;
 use axum::extract::State;
 use axum::http::header::{ETAG, HeaderMap, HeaderValue, LOCATION};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use domain::ids::{CommandId, OrderId};
+use domain::ids::OrderId;
 use domain::order::{OrderCommand, OrderEvent, PlaceOrder, decide};
 use event_log::{Cause, EventLog, Expected, LogError};
 use serde_json::{Value, json};
 use service_kit::extract::JsonBody;
-use service_kit::http::RequestId;
 use service_kit::problem::Problem;
 
 use super::idempotency;
 use super::request::OrderRequest;
 use crate::CommandApi;
+use crate::caller::Caller;
+use crate::refusal::log_failed;
 
 /// Who places orders, as the audit names them, while nobody has to say who they are.
 const ACTOR: &str = "customer";
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Answers only after the order is durable, accepted or not.
-#[tracing::instrument(name = "http.place_order", skip_all, fields(request.id = %request_id.0))]
+#[tracing::instrument(name = "http.place_order", skip_all, fields(request.id = %caller.request_id.0))]
 pub(crate) async fn place(
     State(api): State<CommandApi>,
-    Extension(request_id): Extension<RequestId>,
+    caller: Caller,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Value>,
 ) -> Result<Response, Problem> {
     let request = OrderRequest::from_json(body)?;
-    let log = api.log.as_ref().ok_or_else(|| Problem::unavailable("Event store not configured"))?;
+    let log = api.log()?;
     let keyed = idempotency::order_id(&headers)?;
     let order_id = keyed.unwrap_or_else(|| OrderId(api.clock.new_id()));
-    let cause = cause(request_id, &headers, &request, api.clock.now());
+    let request_fingerprint = Some(idempotency::fingerprint(&request));
+    let cause = Cause { request_fingerprint, ..caller.cause(ACTOR, api.clock.now()) };
 
     let command = PlaceOrder {
         order_id,
@@ -51,34 +52,8 @@ pub(crate) async fn place(
         Err(LogError::Conflict { .. }) if keyed.is_some() => {
             replay(&api, log, order_id, cause.request_fingerprint.as_deref()).await
         }
-        Err(error) => Err(refusal(&error)),
+        Err(error) => Err(log_failed(error)),
     }
-}
-
-fn cause(
-    request_id: RequestId,
-    headers: &HeaderMap,
-    request: &OrderRequest,
-    at: jiff::Timestamp,
-) -> Cause {
-    let traceparent = headers.get("traceparent").and_then(|it| it.to_str().ok());
-    Cause {
-        command_id: CommandId::of_request(request_id.0),
-        correlation_id: request_id.0,
-        causation_id: request_id.0,
-        actor: ACTOR.to_owned(),
-        request_id: Some(request_id.0.to_string()),
-        traceparent: traceparent.filter(|it| is_traceparent(it)).map(str::to_owned),
-        request_fingerprint: Some(idempotency::fingerprint(request)),
-        at,
-    }
-}
-
-/// W3C trace context, version 00: 2, 32, 16 and 2 hexadecimal digits between dashes.
-fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<_> = text.split('-').collect();
-    parts.iter().map(|it| it.len()).eq([2, 32, 16, 2])
-        && parts.iter().all(|it| it.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 /// The answer to a new order whose stream begins with these events.
@@ -124,7 +99,7 @@ async fn replay(
     order_id: OrderId,
     fingerprint: Option<&str>,
 ) -> Result<Response, Problem> {
-    let history = log.history(order_id).await.map_err(|error| refusal(&error))?;
+    let history = log.history(order_id).await.map_err(log_failed)?;
     let first = history.first().and_then(event_log::LoggedEvent::metadata);
     let first_fingerprint = first.and_then(|it| it.request_fingerprint);
     if first_fingerprint.as_deref() != fingerprint {
@@ -139,20 +114,9 @@ async fn replay(
         .take_while(|it| it.metadata().is_some_and(|it| it.causation_id == it.correlation_id))
         .map(|it| it.decode().map(|recorded| recorded.event))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| refusal(&error))?;
+        .map_err(log_failed)?;
     let revision = u64::try_from(placed.len()).unwrap_or(u64::MAX).saturating_sub(1);
     let mut response = answer(api, order_id, &placed, revision);
     response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     Ok(response)
-}
-
-/// What a client is told if the log failed.
-fn refusal(error: &LogError) -> Problem {
-    let cause = error as &dyn std::error::Error;
-    if error.is_unavailable() {
-        tracing::warn!(error = cause, "Order not accepted");
-        return Problem::unavailable("Event store unavailable");
-    }
-    tracing::error!(error = cause, "Order not accepted");
-    Problem::internal()
 }

@@ -40,26 +40,44 @@ impl OrderRequest {
 
     /// Tier 2: limits that have nothing to do with the business.
     fn obeys_rules(&self) -> Result<(), Problem> {
-        let refuse = |error: String| Err(Problem::application(StatusCode::BAD_REQUEST, error));
-        if self.items.is_empty() {
-            return refuse("items must be a non-empty array".to_owned());
-        }
-        if self.items.len() > MAX_ITEMS {
-            return refuse(format!("items must have at most {MAX_ITEMS} entries"));
-        }
-        let customer = ("customer_id", &self.customer_id);
-        let products = self.items.iter().map(|item| ("product_id", &item.product_id));
-        for (name, text) in std::iter::once(customer).chain(products) {
-            if text.chars().count() > MAX_STRING_CHARS {
-                return refuse(format!("{name} must be at most {MAX_STRING_CHARS} characters"));
-            }
-            // PostgreSQL cannot keep it, and an order that cannot be shown must not be accepted.
-            if text.contains('\0') {
-                return refuse(format!("{name} must not contain a null character"));
-            }
-        }
-        Ok(())
+        check_items(&self.items)?;
+        check_text("customer_id", &self.customer_id)
     }
+}
+
+/// The lines of an order that is corrected, under the same rules.
+pub(super) fn items(body: Value) -> Result<Vec<Item>, Problem> {
+    let Value::Array(items) = body else { return Err(Problem::invalid_body()) };
+    let items: Option<Vec<Item>> = items.into_iter().map(item).collect();
+    let items = items.ok_or_else(Problem::invalid_body)?;
+    check_items(&items)?;
+    Ok(items)
+}
+
+fn check_items(items: &[Item]) -> Result<(), Problem> {
+    if items.is_empty() {
+        return Err(refused("items must be a non-empty array".to_owned()));
+    }
+    if items.len() > MAX_ITEMS {
+        return Err(refused(format!("items must have at most {MAX_ITEMS} entries")));
+    }
+    items.iter().try_for_each(|item| check_text("product_id", &item.product_id))
+}
+
+/// Checks a string of an order.
+pub(super) fn check_text(name: &str, text: &str) -> Result<(), Problem> {
+    if text.chars().count() > MAX_STRING_CHARS {
+        return Err(refused(format!("{name} must be at most {MAX_STRING_CHARS} characters")));
+    }
+    // PostgreSQL cannot keep it, and an order that cannot be shown must not be accepted.
+    if text.contains('\0') {
+        return Err(refused(format!("{name} must not contain a null character")));
+    }
+    Ok(())
+}
+
+fn refused(error: String) -> Problem {
+    Problem::application(StatusCode::BAD_REQUEST, error)
 }
 
 fn item(item: Value) -> Option<Item> {

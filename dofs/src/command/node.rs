@@ -63,8 +63,8 @@ async fn copy(
     to: &EventStoreConfig,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    let source = EventLog::connect(from, producer())?;
-    let target = EventLog::connect(to, producer())?;
+    let source = EventLog::connect(from, producer(), "dofs-copy")?;
+    let target = EventLog::connect(to, producer(), "dofs-copy")?;
     let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
     let copied = source
         .copy_to(&target, |progress| {

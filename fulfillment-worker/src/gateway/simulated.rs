@@ -37,7 +37,7 @@ impl Simulated {
         let call = format!("{key}/delivery/{}", fulfillment.delivery);
         if chance(self.seed, &call) < self.error_rate {
             let error = "simulated gateway error".to_owned();
-            return Err(GatewayError { class: FailureClass::Transient, error });
+            return Err(GatewayError::new(FailureClass::Transient, error));
         }
         if chance(self.seed, &key) < self.success_rate {
             let reference = Uuid::new_v5(&fulfillment.order_id.0, key.as_bytes());

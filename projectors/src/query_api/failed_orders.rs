@@ -8,6 +8,7 @@ use domain::order::Stage;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use service_kit::age::Age;
 use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
 
@@ -21,18 +22,22 @@ use crate::store::{FailedOrderFilter, Place};
 pub(super) struct FailuresFilter {
     stage: Option<Stage>,
     code: Option<String>,
+    customer_id: Option<String>,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
+    older_than: Option<Age>,
     include_resolved: Option<bool>,
 }
 
 impl FailuresFilter {
-    fn parsed(&self) -> FailedOrderFilter {
+    fn parsed(&self, now: Timestamp) -> FailedOrderFilter {
+        let before = self.older_than.map(|it| it.before(now));
         FailedOrderFilter {
             stage: self.stage,
             code: self.code.clone(),
+            customer_id: self.customer_id.clone(),
             from: self.from,
-            to: self.to,
+            to: self.to.into_iter().chain(before).min(),
             include_resolved: self.include_resolved.unwrap_or(false),
         }
     }
@@ -44,10 +49,10 @@ pub(super) async fn list_failed_orders(
     QueryParameters(page): QueryParameters<PageParameters>,
 ) -> Result<impl IntoResponse, Problem> {
     let listing = Listing::new("/v1/failed-orders", filter, &page)?;
-    let failed_orders =
-        read(queries.store.failed_orders(&listing.filter.parsed(), &listing.page()))
-            .await
-            .map_err(read_model_failed)?;
+    let filter = listing.filter.parsed(queries.clock.now());
+    let failed_orders = read(queries.store.failed_orders(&filter, &listing.page()))
+        .await
+        .map_err(read_model_failed)?;
     Ok(listing.answer(failed_orders, Place::of_failure, shown))
 }
 

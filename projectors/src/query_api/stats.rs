@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use domain::operations::BreakerPhase;
 use event_log::{Backlog, GroupStats};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -23,6 +24,7 @@ pub(super) struct Stats {
     orders: OrdersByStatus,
     failed_by_stage: FailedByStage,
     queue: Queue,
+    fulfillment: Fulfillment,
     projection: Projection,
     success_rate: SuccessRate,
 }
@@ -50,6 +52,16 @@ struct Queue {
     retrying: u64,
 }
 
+#[derive(Serialize)]
+struct Fulfillment {
+    /// An operator told the workers to take no work.
+    paused: bool,
+    /// Of the workers' breakers, the one that stands worst.
+    breaker: BreakerPhase,
+    /// How often a subscription was silent while work waited, and was made anew.
+    watchdog_reconnects: u64,
+}
+
 #[derive(Debug, PartialEq, Serialize)]
 struct Projection {
     /// Counted up to [`MAX_LAG_EVENTS`].
@@ -69,7 +81,8 @@ struct SuccessRate {
 pub(super) async fn get_stats(State(queries): State<Arc<Queries>>) -> Result<Json<Stats>, Problem> {
     let counts = read(queries.store.count_orders()).await.map_err(read_model_failed)?;
     let checkpoint = read(queries.store.checkpoint()).await.map_err(read_model_failed)?;
-    let group = queries.log.group_stats(&queries.group).await.map_err(log_failed)?;
+    let now = queries.clock.now();
+    let status = queries.log.fulfillment_status(&queries.group, now).await.map_err(log_failed)?;
     let backlog =
         queries.log.backlog(checkpoint.position, MAX_LAG_EVENTS).await.map_err(log_failed)?;
     Ok(Json(Stats {
@@ -83,8 +96,13 @@ pub(super) async fn get_stats(State(queries): State<Arc<Queries>>) -> Result<Jso
             fulfillment: counts.n_failed_fulfillment,
             dead_letter: counts.n_failed_dead_letter,
         },
-        queue: queue(&counts, group),
-        projection: projection(&checkpoint, backlog, queries.clock.now()),
+        queue: queue(&counts, status.stats),
+        fulfillment: Fulfillment {
+            paused: status.is_paused(),
+            breaker: status.breaker(),
+            watchdog_reconnects: status.watchdog_reconnects(),
+        },
+        projection: projection(&checkpoint, backlog, now),
         success_rate: SuccessRate {
             observed: observed_rate(&counts),
             configured: queries.success_rate,
@@ -129,7 +147,7 @@ mod tests {
     #[test]
     fn nothing_waits_rather_than_less_than_nothing() {
         let counts = OrderCounts { n_processing: 5, ..OrderCounts::default() };
-        let group = |in_flight| GroupStats { in_flight, retrying: 1, parked: 7 };
+        let group = |in_flight| GroupStats { waiting: 0, in_flight, retrying: 1, parked: 7 };
         assert_eq!(queue(&counts, group(2)).waiting, 2);
         assert_eq!(queue(&counts, group(9)).waiting, 0);
     }

@@ -3,6 +3,7 @@
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
 
+use super::failures::GroupRecord;
 use super::record::{CheckpointRecord, CountRecord, FailedOrderRecord, OrderRecord};
 
 /// A type that a column of the row's database can be read as.
@@ -95,6 +96,24 @@ where
             status: row.try_get("status")?,
             stage: row.try_get("stage")?,
             n_orders: row.try_get("n_orders")?,
+        })
+    }
+}
+
+impl<'r, R: Row, T> FromRow<'r, R> for GroupRecord<T>
+where
+    &'static str: ColumnIndex<R>,
+    String: Column<'r, R>,
+    i64: Column<'r, R>,
+    T: Column<'r, R>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        Ok(Self {
+            stage: row.try_get("stage")?,
+            code: row.try_get("code")?,
+            n_orders: row.try_get("n_orders")?,
+            oldest_failed_at: row.try_get("oldest_failed_at")?,
+            newest_failed_at: row.try_get("newest_failed_at")?,
         })
     }
 }

@@ -11,12 +11,16 @@ use super::StoreError;
 pub(super) type Embedded = (i64, &'static str, &'static str);
 
 /// The migrations of PostgreSQL, oldest first.
-pub(super) const POSTGRES: &[Embedded] =
-    &[(1, "read_model", include_str!("../../../migrations/postgres/0001_read_model.sql"))];
+pub(super) const POSTGRES: &[Embedded] = &[
+    (1, "read_model", include_str!("../../../migrations/postgres/0001_read_model.sql")),
+    (3, "failures_now", include_str!("../../../migrations/postgres/0003_failures_now.sql")),
+];
 
 /// The migrations of SQLite, oldest first.
-pub(super) const SQLITE: &[Embedded] =
-    &[(1, "read_model", include_str!("../../../migrations/sqlite/0001_read_model.sql"))];
+pub(super) const SQLITE: &[Embedded] = &[
+    (1, "read_model", include_str!("../../../migrations/sqlite/0001_read_model.sql")),
+    (3, "failures_now", include_str!("../../../migrations/sqlite/0003_failures_now.sql")),
+];
 
 /// A migration that was run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The read model in PostgreSQL.
 
+mod failures;
 mod read;
 mod value;
 mod write;
@@ -15,8 +16,8 @@ use tokio::time::timeout;
 
 use super::migrations::{self, Migrated};
 use super::{
-    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, OrderCounts, OrderFilter, Page, ReadModel,
-    StoreError,
+    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, OrderCounts,
+    OrderFilter, Page, Place, ReadModel, StoreError,
 };
 use crate::orders::row::{Changes, FailedOrder, Rows};
 
@@ -108,6 +109,22 @@ impl ReadModel for Postgres {
         page: &Page,
     ) -> Result<Vec<FailedOrder>, StoreError> {
         read::failed_orders(&self.pool, filter, page).await
+    }
+
+    async fn failures_now(
+        &self,
+        filter: &FailureFilter,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Vec<FailedOrder>, StoreError> {
+        failures::now(&self.pool, filter, after, limit).await
+    }
+
+    async fn failure_groups(
+        &self,
+        filter: &FailureFilter,
+    ) -> Result<Vec<FailureGroup>, StoreError> {
+        failures::groups(&self.pool, filter).await
     }
 
     async fn count_orders(&self) -> Result<OrderCounts, StoreError> {

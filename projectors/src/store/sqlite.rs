@@ -1,5 +1,6 @@
 //! The read model in SQLite: one connection writes, a few others read beside it.
 
+mod failures;
 mod read;
 mod write;
 
@@ -17,8 +18,8 @@ use sqlx::{ConnectOptions, Connection, SqlitePool};
 use super::migrations::{self, Migrated};
 use super::record::Time;
 use super::{
-    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, OrderCounts, OrderFilter, Page, ReadModel,
-    StoreError,
+    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, OrderCounts,
+    OrderFilter, Page, Place, ReadModel, StoreError,
 };
 use crate::orders::row::{Changes, FailedOrder, Rows};
 
@@ -146,6 +147,22 @@ impl ReadModel for Sqlite {
         page: &Page,
     ) -> Result<Vec<FailedOrder>, StoreError> {
         read::failed_orders(&self.readers, filter, page).await
+    }
+
+    async fn failures_now(
+        &self,
+        filter: &FailureFilter,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Vec<FailedOrder>, StoreError> {
+        failures::now(&self.readers, filter, after, limit).await
+    }
+
+    async fn failure_groups(
+        &self,
+        filter: &FailureFilter,
+    ) -> Result<Vec<FailureGroup>, StoreError> {
+        failures::groups(&self.readers, filter).await
     }
 
     async fn count_orders(&self) -> Result<OrderCounts, StoreError> {

@@ -1,5 +1,7 @@
 //! What a read model promises, whatever database it is in.
 
+mod failures;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::order::{Order, Recorded, Stage, Status, fields};
@@ -12,6 +14,8 @@ use projectors::{
 
 use crate::events::{History, at, id};
 use crate::stores::Database;
+
+pub(crate) use failures::*;
 
 /// More rows than any test makes.
 const ALL: Page = Page { after: None, limit: 1_000 };
@@ -254,7 +258,12 @@ pub(crate) async fn failures_are_filtered_and_resolved_ones_shown_on_request(dat
     let store = database.read_model().await;
     let log = [
         History::of(1).second(100).received().failed(Stage::Validation, "rules").events(),
-        History::of(2).second(200).placed().failed(Stage::Fulfillment, "refused").events(),
+        History::of(2)
+            .second(200)
+            .customer("cust-\0")
+            .placed()
+            .failed(Stage::Fulfillment, "refused")
+            .events(),
         History::of(3)
             .second(300)
             .placed()
@@ -267,12 +276,15 @@ pub(crate) async fn failures_are_filtered_and_resolved_ones_shown_on_request(dat
 
     let open = FailedOrderFilter::default;
     let code = |code: &str| Some(code.to_owned());
-    let filters: [(FailedOrderFilter, &[u128]); 6] = [
+    let customer = |id: &str| Some(id.to_owned());
+    let filters: [(FailedOrderFilter, &[u128]); 8] = [
         (open(), &[2, 1]),
         (FailedOrderFilter { include_resolved: true, ..open() }, &[3, 2, 1]),
         (FailedOrderFilter { stage: Some(Stage::Validation), ..open() }, &[1]),
         (FailedOrderFilter { code: code("refused"), ..open() }, &[2]),
         (FailedOrderFilter { code: code("poison"), ..open() }, &[]),
+        (FailedOrderFilter { customer_id: customer("cust-\0"), ..open() }, &[2]),
+        (FailedOrderFilter { customer_id: customer("cust-"), ..open() }, &[]),
         (FailedOrderFilter { from: Some(at(130)), to: Some(at(230)), ..open() }, &[1]),
     ];
     for (filter, expected) in filters {

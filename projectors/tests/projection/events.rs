@@ -2,8 +2,9 @@
 
 use domain::ids::OrderId;
 use domain::order::{
-    DeadLetterDiscarded, FailureClass, FulfillmentDeliveryFailed, Item, OrderEvent, OrderFailed,
-    OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, Recorded, Stage,
+    DeadLetterDiscarded, FailureClass, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item,
+    OrderEvent, OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored,
+    OrderValidated, Recorded, Stage,
 };
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -95,6 +96,15 @@ impl History {
             class: FailureClass::Transient,
             error: "timed out".to_owned(),
             retry_in_ms: 100,
+        });
+        self.and(event)
+    }
+
+    pub(crate) fn delivery_started(self, delivery: u32) -> Self {
+        let event = OrderEvent::DeliveryStarted(FulfillmentDeliveryStarted {
+            order_id: self.order_id,
+            attempt: self.attempt,
+            delivery,
         });
         self.and(event)
     }

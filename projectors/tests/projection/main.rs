@@ -8,6 +8,7 @@
 
 mod apply;
 mod contract;
+mod dead_letters;
 mod events;
 mod query_api;
 mod runner;

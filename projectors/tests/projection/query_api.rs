@@ -163,6 +163,10 @@ async fn malformed_parameters_are_refused_and_unknown_ones_ignored() {
         "/v1/orders?cursor=bm90IGEgY3Vyc29y",
         "/v1/failed-orders?stage=VALIDATION",
         "/v1/failed-orders?include_resolved=perhaps",
+        "/v1/failed-orders?older_than=long",
+        "/v1/dead-letters?older_than=-1",
+        "/v1/dead-letters?stage=poison",
+        "/v1/dead-letters/42",
         "/v1/orders/42",
         "/v1/orders/42/history",
         "/order/%ff",
@@ -184,14 +188,17 @@ async fn what_is_down_is_503_with_a_time_to_try_again() {
     let api = api(open(&database.url()).unwrap());
     let by_id = format!("/v1/orders/{}", id(1));
     let history = format!("/v1/orders/{}/history", id(1));
+    let dead_letter = format!("/v1/dead-letters/{}", id(1));
     let answers = tokio::join!(
         get(&api, "/v1/orders"),
         get(&api, "/v1/failed-orders"),
         get(&api, "/v1/stats"),
+        get(&api, "/v1/dead-letters"),
         get(&api, &by_id),
         get(&api, &history),
+        get(&api, &dead_letter),
     );
-    for answer in [answers.0, answers.1, answers.2, answers.3, answers.4] {
+    for answer in <[_; 7]>::from(answers) {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
         assert!(answer.header("retry-after").is_some());
         assert!(answer.body["error"].is_string(), "{}", answer.body);

@@ -202,6 +202,7 @@ async fn statistics_say_what_waits_and_how_far_the_tables_are_behind() {
             "orders": {"PROCESSING": 1, "FULFILLED": 1, "FAILED": 1},
             "failed_by_stage": {"validation": 0, "fulfillment": 1, "dead_letter": 0},
             "queue": {"waiting": 1, "in_flight": 0, "parked": 0, "retrying": 0},
+            "fulfillment": {"paused": false, "breaker": "closed", "watchdog_reconnects": 0},
             "projection": {"lag_events": 0, "lag_seconds": 0.0, "stuck": false},
             "success_rate": {"observed": 0.5, "configured": 0.7},
         })

@@ -127,7 +127,7 @@ pub(crate) fn clock() -> Clock {
 
 pub(crate) fn log(url: &str) -> EventLog {
     let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
-    EventLog::connect(&EventStoreConfig { url: url.to_owned() }, producer).unwrap()
+    EventLog::connect(&EventStoreConfig { url: url.to_owned() }, producer, "test").unwrap()
 }
 
 pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {

@@ -31,6 +31,12 @@ macro_rules! failed_order_columns {
     };
 }
 
+/// A condition on the customer of a failure's order; the id and a bracket follow.
+pub(super) const OF_CUSTOMER: &str = " and exists (select 1 from orders \
+    where orders.order_id = failed_orders.order_id and orders.customer_id = ";
+
+pub(super) use failed_order_columns;
+
 pub(super) async fn checkpoint(pool: &PgPool) -> Result<Checkpoint, StoreError> {
     let record: CheckpointRecord<PgTime> = sqlx::query_as(
         "/* projection_checkpoints.get */ select commit_position, prepare_position, epoch, \
@@ -134,6 +140,9 @@ pub(super) async fn failed_orders(
     if let Some(code) = &filter.code {
         query.push(" and code = ").push_bind(escaped(code.clone()));
     }
+    if let Some(customer_id) = &filter.customer_id {
+        query.push(OF_CUSTOMER).push_bind(escaped(customer_id.clone())).push(")");
+    }
     if let Some(from) = filter.from {
         query.push(" and failed_at >= ").push_bind(PgTime::of(from));
     }
@@ -163,6 +172,8 @@ fn order_of(record: OrderRecord<PgTime>) -> Result<Order, StoreError> {
     record.map_text(unescaped).order()
 }
 
-fn failed_order_of(record: FailedOrderRecord<PgTime>) -> Result<FailedOrder, StoreError> {
+pub(super) fn failed_order_of(
+    record: FailedOrderRecord<PgTime>,
+) -> Result<FailedOrder, StoreError> {
     record.map_text(unescaped).failed_order()
 }

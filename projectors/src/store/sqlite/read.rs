@@ -30,6 +30,12 @@ macro_rules! failed_order_columns {
     };
 }
 
+/// A condition on the customer of a failure's order; the id and a bracket follow.
+pub(super) const OF_CUSTOMER: &str = " and exists (select 1 from orders \
+    where orders.order_id = failed_orders.order_id and orders.customer_id = ";
+
+pub(super) use failed_order_columns;
+
 pub(super) async fn checkpoint(pool: &SqlitePool) -> Result<Checkpoint, StoreError> {
     let record: CheckpointRecord<Micros> = sqlx::query_as(
         "/* projection_checkpoints.get */ select commit_position, prepare_position, epoch, \
@@ -46,9 +52,7 @@ pub(super) async fn rows(
     pool: &SqlitePool,
     order_ids: &[OrderId],
 ) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
-    // One list in one parameter, so that the statement is the same for any number of orders.
-    let order_ids: Vec<_> = order_ids.iter().map(|it| it.0.simple().to_string()).collect();
-    let order_ids = serde_json::Value::from(order_ids).to_string();
+    let order_ids = listed(order_ids);
     let orders = sqlx::query_as(concat!(
         "/* orders.get_many */ select ",
         order_columns!(),
@@ -141,6 +145,9 @@ pub(super) async fn failed_orders(
     if let Some(code) = &filter.code {
         query.push(" and code = ").push_bind(code.clone());
     }
+    if let Some(customer_id) = &filter.customer_id {
+        query.push(OF_CUSTOMER).push_bind(customer_id.clone()).push(")");
+    }
     if let Some(from) = filter.from {
         query.push(" and failed_at >= ").push_bind(Micros::of(from));
     }
@@ -164,4 +171,10 @@ pub(super) async fn count_orders(pool: &SqlitePool) -> Result<OrderCounts, Store
     .fetch_all(pool)
     .await?;
     order_counts(counts)
+}
+
+/// Ids as one list in one parameter, so that the statement is the same for any number of orders.
+pub(super) fn listed(order_ids: &[OrderId]) -> String {
+    let order_ids: Vec<_> = order_ids.iter().map(|it| it.0.simple().to_string()).collect();
+    serde_json::Value::from(order_ids).to_string()
 }

@@ -1,0 +1,40 @@
+//! `POST /v1/dead-letters/{id}/discard`: give up on a dead letter for good.
+
+use axum::extract::State;
+use domain::order::{Discard, OrderCommand};
+use serde_json::{Value, json};
+use service_kit::extract::{JsonBody, PathParameters};
+use service_kit::problem::Problem;
+
+use crate::CommandApi;
+use crate::caller::Caller;
+use crate::operator::Said;
+use crate::refusal::{log_failed, rule_refused};
+
+/// Answers only after it is durable.
+pub(crate) async fn discard(
+    State(api): State<CommandApi>,
+    PathParameters(id): PathParameters<String>,
+    caller: Caller,
+    JsonBody(body): JsonBody<Option<Said>>,
+) -> Result<axum::Json<Value>, Problem> {
+    let order_id = id.parse().map_err(|_| Problem::invalid_parameters())?;
+    let said = body.unwrap_or_default();
+    let at = api.clock.now();
+    let command = OrderCommand::Discard(Discard { reason: said.required_reason()?.to_owned(), at });
+    let cause = caller.cause(said.actor()?, at);
+    let log = api.log()?;
+    let order = log.load(order_id).await.map_err(log_failed)?.order;
+    let order = order.ok_or_else(|| Problem::order_not_found(order_id))?;
+    let order = log
+        .change(order, &command, &cause)
+        .await
+        .map_err(log_failed)?
+        .map_err(|error| rule_refused(order_id, &error))?;
+    tracing::info!(order.id = %order_id, actor = cause.actor, "Dead letter discarded");
+    Ok(axum::Json(json!({
+        "order_id": order_id,
+        "status": order.status.as_str(),
+        "revision": order.revision,
+    })))
+}

@@ -1,0 +1,93 @@
+//! The record of redrives of many: a stream that every API process reads and appends to.
+
+use domain::operations::{REDRIVES, RedriveEntry, RedriveState, RedriveTask};
+use event_log::{Cause, Entry, EventLog, Journal, Last, LogError};
+use uuid::Uuid;
+
+/// How many entries are read at once.
+const PAGE: usize = 500;
+
+/// The record.
+pub(super) struct Redrives {
+    journal: Journal,
+}
+
+impl Redrives {
+    pub(super) fn new(log: &EventLog) -> Self {
+        Self { journal: log.journal(REDRIVES) }
+    }
+
+    /// The revision of the last entry.
+    pub(super) async fn revision(&self) -> Result<Option<u64>, LogError> {
+        Ok(self.journal.newest(1).await?.first().map(|it| it.revision))
+    }
+
+    /// The newest redrive, and the revision of the last entry.
+    pub(super) async fn latest(&self) -> Result<(Option<RedriveTask>, Option<u64>), LogError> {
+        let (mut tasks, revision) = self.read_until(|tasks| !tasks.is_empty()).await?;
+        Ok((tasks.pop(), revision))
+    }
+
+    /// The newest redrives, the newest first.
+    pub(super) async fn newest(&self, limit: usize) -> Result<Vec<RedriveTask>, LogError> {
+        let (mut tasks, _) = self.read_until(|tasks| tasks.len() >= limit).await?;
+        tasks.reverse();
+        tasks.truncate(limit);
+        Ok(tasks)
+    }
+
+    /// A redrive, and the revision of the last entry.
+    pub(super) async fn find(
+        &self,
+        task_id: Uuid,
+    ) -> Result<Option<(RedriveTask, Option<u64>)>, LogError> {
+        let is_it = |it: &RedriveTask| it.begun.task_id == task_id;
+        let (tasks, revision) = self.read_until(|tasks| tasks.iter().any(is_it)).await?;
+        Ok(tasks.into_iter().find(is_it).map(|task| (task, revision)))
+    }
+
+    /// Adds an entry behind the one of that revision, and returns its own.
+    ///
+    /// # Errors
+    /// [`LogError::Conflict`] if another entry was added meanwhile.
+    pub(super) async fn append(
+        &self,
+        entry: &RedriveEntry,
+        last: Option<u64>,
+        cause: &Cause,
+    ) -> Result<u64, LogError> {
+        let last = Last::Is(last);
+        let entry_type = entry.entry_type();
+        match entry {
+            RedriveEntry::Begun(it) => self.journal.append(last, entry_type, it, cause).await,
+            RedriveEntry::Moved(it) => self.journal.append(last, entry_type, it, cause).await,
+            RedriveEntry::Cancelled(it) => self.journal.append(last, entry_type, it, cause).await,
+        }
+    }
+
+    /// Reads backwards until it is enough, and returns the redrives, the oldest first.
+    async fn read_until(
+        &self,
+        is_enough: impl Fn(&[RedriveTask]) -> bool,
+    ) -> Result<(Vec<RedriveTask>, Option<u64>), LogError> {
+        let mut newest_first: Vec<RedriveEntry> = Vec::new();
+        let mut page = self.journal.newest(PAGE).await?;
+        let revision = page.first().map(|it| it.revision);
+        loop {
+            let read = |it: &Entry| RedriveEntry::read(&it.entry_type, it.data());
+            newest_first.extend(page.iter().filter_map(read));
+            let tasks = RedriveTask::fold(newest_first.iter().rev().cloned());
+            match page.last() {
+                Some(oldest) if !is_enough(&tasks) => {
+                    page = self.journal.newest_before(oldest.revision, PAGE).await?;
+                }
+                Some(_) | None => return Ok((tasks, revision)),
+            }
+        }
+    }
+}
+
+/// Whether somebody has to run it.
+pub(super) fn is_running(task: &RedriveTask) -> bool {
+    task.state == RedriveState::Running
+}

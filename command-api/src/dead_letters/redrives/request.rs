@@ -1,0 +1,120 @@
+//! The body that asks for a redrive of many.
+
+use axum::http::StatusCode;
+use domain::ids::OrderId;
+use domain::operations::RedriveFilter;
+use domain::order::Stage;
+use jiff::Timestamp;
+use serde::Deserialize;
+use service_kit::age::Age;
+use service_kit::problem::Problem;
+
+use crate::operator::Said;
+
+/// The most orders that can be named one by one.
+const MAX_ORDER_IDS: usize = 1_000;
+/// The highest rate that can be asked for; more is no limit at all.
+const MAX_RATE: u32 = 100_000;
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct RedrivesRequest {
+    #[serde(flatten)]
+    pub(super) said: Said,
+    filter: Option<Filter>,
+    rate_per_second: Option<u32>,
+    dry_run: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+// A misspelt restriction would redrive what was not meant.
+#[serde(deny_unknown_fields)]
+struct Filter {
+    stage: Option<Stage>,
+    code: Option<String>,
+    older_than: Option<Age>,
+    order_ids: Option<Vec<OrderId>>,
+    customer_id: Option<String>,
+}
+
+impl RedrivesRequest {
+    /// What is meant, as of now: dead letters, unless it names orders or another stage; and nothing
+    /// that fails from now on, so that what a redrive does not mend is not redriven by it again.
+    pub(super) fn filter(&self, now: Timestamp) -> Result<RedriveFilter, Problem> {
+        let filter = self.filter.as_ref();
+        let order_ids = filter.and_then(|it| it.order_ids.clone());
+        if order_ids.as_ref().is_some_and(|it| it.is_empty() || it.len() > MAX_ORDER_IDS) {
+            return Err(refused(format!("order_ids must have 1 to {MAX_ORDER_IDS} entries")));
+        }
+        let stage = filter.and_then(|it| it.stage);
+        if stage == Some(Stage::Validation) {
+            let error = "orders that broke a business rule cannot be redriven: place them anew";
+            return Err(refused(error.to_owned()));
+        }
+        let is_general = order_ids.is_none();
+        Ok(RedriveFilter {
+            stage: stage.or(is_general.then_some(Stage::DeadLetter)),
+            code: filter.and_then(|it| it.code.clone()),
+            failed_before: Some(
+                filter.and_then(|it| it.older_than).map_or(now, |it| it.before(now)),
+            ),
+            order_ids,
+            customer_id: filter.and_then(|it| it.customer_id.clone()),
+        })
+    }
+
+    /// How many orders per second at most.
+    pub(super) fn rate_per_second(&self) -> Result<Option<u32>, Problem> {
+        match self.rate_per_second {
+            Some(rate) if !(1..=MAX_RATE).contains(&rate) => {
+                Err(refused(format!("rate_per_second must be 1 to {MAX_RATE}")))
+            }
+            rate => Ok(rate),
+        }
+    }
+
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run.unwrap_or(false)
+    }
+}
+
+fn refused(error: String) -> Problem {
+    Problem::application(StatusCode::BAD_REQUEST, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn filter(body: serde_json::Value) -> Option<RedriveFilter> {
+        let request: RedrivesRequest = serde_json::from_value(body).ok()?;
+        request.filter(Timestamp::from_second(1_000).unwrap()).ok()
+    }
+
+    #[test]
+    fn dead_letters_that_there_are_now_are_meant_unless_something_else_is_said() {
+        let all = filter(json!({})).unwrap();
+        assert_eq!(all.stage, Some(Stage::DeadLetter));
+        assert_eq!(all.failed_before, Timestamp::from_second(1_000).ok());
+        let old = filter(json!({"filter": {"older_than": "15m", "stage": "fulfillment"}})).unwrap();
+        assert_eq!(old.stage, Some(Stage::Fulfillment));
+        assert_eq!(old.failed_before, Timestamp::from_second(100).ok());
+        let id = "00000000-0000-0000-0000-000000000001";
+        assert_eq!(filter(json!({"filter": {"order_ids": [id]}})).unwrap().stage, None);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for wrong in [
+            json!({"filter": {"stage": "validation"}}),
+            json!({"filter": {"stage": "parked"}}),
+            json!({"filter": {"older_then": "15m"}}),
+            json!({"filter": {"older_than": "soon"}}),
+            json!({"filter": {"order_ids": []}}),
+            json!({"filter": {"order_ids": ["7"]}}),
+        ] {
+            assert_eq!(filter(wrong.clone()), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What operators say with what they do: who they are, and why.
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+use service_kit::problem::Problem;
+
+/// Who acts, if nobody says.
+const ACTOR: &str = "operator";
+/// The longest name of an actor, in characters.
+const MAX_ACTOR_CHARS: usize = 128;
+/// The longest reason, in characters.
+const MAX_REASON_CHARS: usize = 1_000;
+
+/// The members of a request body that every act of an operator has.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Said {
+    actor: Option<String>,
+    reason: Option<String>,
+}
+
+impl Said {
+    /// What an actor says who gives no reason.
+    pub(crate) fn by(actor: Option<String>) -> Self {
+        Self { actor, reason: None }
+    }
+
+    /// Who acts.
+    pub(crate) fn actor(&self) -> Result<&str, Problem> {
+        match self.actor.as_deref().map(str::trim) {
+            None | Some("") => Ok(ACTOR),
+            Some(actor) => bounded("actor", actor, MAX_ACTOR_CHARS),
+        }
+    }
+
+    /// Why, if that was said.
+    pub(crate) fn reason(&self) -> Result<Option<&str>, Problem> {
+        match self.reason.as_deref().map(str::trim) {
+            None | Some("") => Ok(None),
+            Some(reason) => bounded("reason", reason, MAX_REASON_CHARS).map(Some),
+        }
+    }
+
+    /// Why; for what must not be done without a reason.
+    pub(crate) fn required_reason(&self) -> Result<&str, Problem> {
+        self.reason()?.ok_or_else(|| refused("reason must be given"))
+    }
+}
+
+fn bounded<'a>(name: &str, text: &'a str, max_chars: usize) -> Result<&'a str, Problem> {
+    if text.chars().count() > max_chars {
+        return Err(refused(format!("{name} must be at most {max_chars} characters")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(refused(format!("{name} must not contain control characters")));
+    }
+    Ok(text)
+}
+
+fn refused(error: impl Into<String>) -> Problem {
+    Problem::application(StatusCode::BAD_REQUEST, error)
+}

@@ -1,0 +1,3 @@
+//! What operators do to the workers.
+
+pub(crate) mod worker;

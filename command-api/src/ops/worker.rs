@@ -1,0 +1,84 @@
+//! `/v1/ops/worker`: whether the workers take work, and how they stand.
+
+use axum::extract::State;
+use domain::operations::{Control, Pause};
+use event_log::{FulfillmentStatus, WorkerStatus};
+use serde_json::{Value, json};
+use service_kit::extract::JsonBody;
+use service_kit::problem::Problem;
+
+use crate::CommandApi;
+use crate::caller::Caller;
+use crate::operator::Said;
+use crate::refusal::log_failed;
+
+/// `GET`.
+pub(crate) async fn status(State(api): State<CommandApi>) -> Result<axum::Json<Value>, Problem> {
+    let log = api.log()?;
+    let status = log.fulfillment_status(&api.group, api.clock.now()).await.map_err(log_failed)?;
+    Ok(axum::Json(shown(&status)))
+}
+
+/// `POST .../pause`: no worker takes work any more, now or later.
+pub(crate) async fn pause(
+    api: State<CommandApi>,
+    caller: Caller,
+    body: JsonBody<Option<Said>>,
+) -> Result<axum::Json<Value>, Problem> {
+    tell(api, Control::Pause, &caller, body).await
+}
+
+/// `POST .../resume`: all workers take work again.
+pub(crate) async fn resume(
+    api: State<CommandApi>,
+    caller: Caller,
+    body: JsonBody<Option<Said>>,
+) -> Result<axum::Json<Value>, Problem> {
+    tell(api, Control::Resume, &caller, body).await
+}
+
+/// Answers only after it is durable.
+async fn tell(
+    State(api): State<CommandApi>,
+    control: Control,
+    caller: &Caller,
+    JsonBody(body): JsonBody<Option<Said>>,
+) -> Result<axum::Json<Value>, Problem> {
+    let said = body.unwrap_or_default();
+    let cause = caller.cause(said.actor()?, api.clock.now());
+    let pause = Pause { reason: said.reason()?.map(str::to_owned) };
+    api.log()?.tell_workers(control, &pause, &cause).await.map_err(log_failed)?;
+    tracing::info!(actor = cause.actor, told = control.entry_type(), "Workers told");
+    status(State(api)).await
+}
+
+fn shown(status: &FulfillmentStatus) -> Value {
+    let told = status.told.as_ref();
+    json!({
+        "paused": status.is_paused(),
+        "since": told.map(|it| it.at),
+        "actor": told.map(|it| &it.actor),
+        "reason": told.and_then(|it| it.reason.as_ref()),
+        "breaker": status.breaker(),
+        "watchdog_reconnects": status.watchdog_reconnects(),
+        "workers": status.workers.iter().map(shown_worker).collect::<Vec<_>>(),
+        "queue": {
+            "waiting": status.stats.waiting,
+            "in_flight": status.stats.in_flight,
+            "parked": status.stats.parked,
+            "retrying": status.stats.retrying,
+        },
+    })
+}
+
+fn shown_worker(worker: &WorkerStatus) -> Value {
+    let report = worker.report.as_ref();
+    json!({
+        "worker": worker.worker,
+        "breaker": worker.breaker(),
+        "since": report.map(|it| it.0.since),
+        "error": report.and_then(|it| it.0.error.as_ref()),
+        "watchdog_reconnects": report.map_or(0, |it| it.0.watchdog_reconnects),
+        "reported_at": report.map(|it| it.1),
+    })
+}

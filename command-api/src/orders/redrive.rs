@@ -1,0 +1,82 @@
+//! `POST /v1/orders/{id}/redrive`: queue one failed order again, corrected or as it is.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{ETAG, HeaderMap, HeaderValue, LOCATION};
+use axum::response::{IntoResponse, Response};
+use domain::order::{OrderCommand, Redrive};
+use event_log::LogError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use service_kit::extract::{JsonBody, PathParameters};
+use service_kit::problem::Problem;
+
+use super::precondition::{self, Precondition};
+use super::request;
+use crate::CommandApi;
+use crate::caller::Caller;
+use crate::operator::Said;
+use crate::refusal::{log_failed, rule_refused};
+
+/// Why, if the operator does not say.
+pub(crate) const NO_REASON: &str = "redriven";
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct RedriveRequest {
+    #[serde(flatten)]
+    said: Said,
+    customer_id: Option<String>,
+    items: Option<Value>,
+}
+
+/// Answers only after the redrive is durable.
+pub(crate) async fn redrive(
+    State(api): State<CommandApi>,
+    PathParameters(id): PathParameters<String>,
+    caller: Caller,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Option<RedriveRequest>>,
+) -> Result<Response, Problem> {
+    let order_id = id.parse().map_err(|_| Problem::invalid_parameters())?;
+    let request = body.unwrap_or_default();
+    let precondition = Precondition::from_headers(&headers)?;
+    let items = request.items.map(request::items).transpose()?;
+    if let Some(customer_id) = &request.customer_id {
+        request::check_text("customer_id", customer_id)?;
+    }
+    let redrive = Redrive {
+        reason: request.said.reason()?.unwrap_or(NO_REASON).to_owned(),
+        customer_id: request.customer_id,
+        items,
+    };
+    let log = api.log()?;
+    let order = log.load(order_id).await.map_err(log_failed)?.order;
+    let order = order.ok_or_else(|| Problem::order_not_found(order_id))?;
+    let cause = caller.cause(request.said.actor()?, api.clock.now());
+    let command = OrderCommand::Redrive(redrive);
+    let changed = if precondition == Precondition::None {
+        log.change(order, &command, &cause).await
+    } else {
+        precondition.check(&order)?;
+        log.change_as_known(order, &command, &cause).await
+    };
+    let order = match changed {
+        Err(LogError::Conflict { .. }) if precondition != Precondition::None => {
+            return Err(precondition::failed(order_id));
+        }
+        changed => changed.map_err(log_failed)?.map_err(|it| rule_refused(order_id, &it))?,
+    };
+    tracing::info!(order.id = %order_id, actor = cause.actor, attempt = order.attempt, "Order redriven");
+    let body = json!({
+        "order_id": order_id,
+        "status": order.status.as_str(),
+        "attempt": order.attempt,
+        "revision": order.revision,
+    });
+    let mut answer = HeaderMap::new();
+    // A UUID and a number are valid in a header.
+    answer
+        .extend(HeaderValue::from_str(&format!("/v1/orders/{order_id}")).map(|it| (LOCATION, it)));
+    answer.extend(HeaderValue::from_str(&format!("\"{}\"", order.revision)).map(|it| (ETAG, it)));
+    Ok((StatusCode::ACCEPTED, answer, axum::Json(body)).into_response())
+}

@@ -1,0 +1,70 @@
+//! What commands and workers have to know of the read model: they never see it themselves.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use command_api::{Failure, Failures};
+use domain::ids::OrderId;
+use domain::operations::RedriveFilter;
+use domain::order::Status;
+use fulfillment_worker::StaleOrders;
+use jiff::Timestamp;
+use projectors::{FailureFilter, OrderFilter, Page, Place, ReadModel};
+use service_kit::lifecycle::RoleError;
+
+/// How many orders are read at once.
+const PAGE: u32 = 200;
+/// How many orders one look for stale ones returns at most: the next look finds the others.
+const MAX_STALE: usize = 10_000;
+
+/// The read model, for those who are not to see it.
+pub(crate) struct Known(pub(crate) Arc<dyn ReadModel>);
+
+#[async_trait]
+impl Failures for Known {
+    async fn page(
+        &self,
+        filter: &RedriveFilter,
+        after: Option<Failure>,
+        limit: u32,
+    ) -> Result<Vec<Failure>, RoleError> {
+        let after = after.map(|it| Place { at: it.failed_at, order_id: it.order_id });
+        let failures = self.0.failures_now(&failure_filter(filter), after, limit).await?;
+        let failure = |it: projectors::FailedOrder| Failure {
+            order_id: it.order_id,
+            failed_at: it.failed_at,
+        };
+        Ok(failures.into_iter().map(failure).collect())
+    }
+
+    async fn count(&self, filter: &RedriveFilter) -> Result<u64, RoleError> {
+        let groups = self.0.failure_groups(&failure_filter(filter)).await?;
+        Ok(groups.iter().map(|it| it.n_orders).sum())
+    }
+}
+
+fn failure_filter(filter: &RedriveFilter) -> FailureFilter {
+    FailureFilter {
+        stage: filter.stage,
+        code: filter.code.clone(),
+        failed_before: filter.failed_before,
+        order_ids: filter.order_ids.clone(),
+        customer_id: filter.customer_id.clone(),
+    }
+}
+
+impl StaleOrders for Known {
+    async fn processing_since_before(&self, time: Timestamp) -> Result<Vec<OrderId>, RoleError> {
+        let (status, to) = (Some(Status::Processing), Some(time));
+        let filter = OrderFilter { status, to, ..OrderFilter::default() };
+        let mut stale = Vec::new();
+        let mut after = None;
+        while stale.len() < MAX_STALE {
+            let orders = self.0.orders(&filter, &Page { after, limit: PAGE }).await?;
+            let Some(last) = orders.last() else { break };
+            after = Some(Place::of_order(last));
+            stale.extend(orders.iter().filter(|it| it.updated_at < time).map(|it| it.order_id));
+        }
+        Ok(stale)
+    }
+}

@@ -1,0 +1,134 @@
+//! The dead-letter handler: what the store parked by itself is put on record, and parked messages
+//! whose orders are resolved are let go.
+
+use std::time::Duration;
+
+use domain::order::{Order, OrderCommand, RecordFailed, Stage, Status};
+use event_log::{EventLog, LogError, Parked};
+use service_kit::clock::Clock;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::queued::Queued;
+use crate::worker::GROUP;
+
+/// Who records what the store did, as the audit names it.
+const ACTOR: &str = "dead-letter-handler";
+/// The code of a dead letter that the store made.
+const PARKED_BY_STORE: &str = "parked_by_store";
+/// Between two looks at the parked messages.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many parked messages are read at once.
+const PAGE: usize = 200;
+/// How long the store may take to deliver what was asked for, before it is asked again.
+const REPLAY_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Looks after the parked messages, for as long as it is polled.
+pub(crate) async fn attend(log: EventLog, clock: Clock) {
+    let mut attendant = Attendant { log, clock, next: None, replayed: None };
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        if let Err(error) = attendant.look().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "Cannot look after parked messages");
+        }
+    }
+}
+
+struct Attendant {
+    log: EventLog,
+    clock: Clock,
+    /// The number of the first parked message that was not looked at.
+    next: Option<u64>,
+    /// Before which number messages were asked for again, and when.
+    replayed: Option<(u64, Instant)>,
+}
+
+impl Attendant {
+    async fn look(&mut self) -> Result<(), LogError> {
+        loop {
+            let parked = self.log.parked(GROUP, self.next, PAGE).await?;
+            for message in &parked {
+                self.put_on_record(message).await?;
+                self.next = Some(message.number + 1);
+            }
+            if parked.len() < PAGE {
+                return self.settle().await;
+            }
+        }
+    }
+
+    /// Our record of a dead letter comes before its parked message, unless the store parked it.
+    async fn put_on_record(&self, message: &Parked) -> Result<(), LogError> {
+        let Some((queued, order)) = self.order_of(message).await? else { return Ok(()) };
+        if order.attempt != queued.queued.attempt || order.status != Status::Processing {
+            return Ok(());
+        }
+        let at = self.clock.now();
+        let reason = format!("the event store gave up on it by itself: {}", message.reason);
+        let command = OrderCommand::RecordFailed(RecordFailed {
+            attempt: order.attempt,
+            deliveries: order.deliveries,
+            stage: Stage::DeadLetter,
+            code: PARKED_BY_STORE.to_owned(),
+            reason,
+            at,
+        });
+        let cause = queued.cause(ACTOR, &command, order.deliveries, at);
+        let order_id = queued.order_id;
+        if self.log.change(order, &command, &cause).await?.is_ok() {
+            tracing::warn!(order.id = %order_id, "Order dead-lettered: the store parked it");
+        }
+        Ok(())
+    }
+
+    /// Lets the parked messages go that come before the first whose order is not resolved: they are
+    /// delivered once more, and found answered.
+    async fn settle(&mut self) -> Result<(), LogError> {
+        let asked = self.replayed.filter(|(_, at)| at.elapsed() < REPLAY_PATIENCE);
+        let begin = asked.map(|(before, _)| before);
+        let mut resolved_before = begin;
+        'pages: loop {
+            let parked = self.log.parked(GROUP, resolved_before, PAGE).await?;
+            for message in &parked {
+                if !self.is_resolved(message).await? {
+                    break 'pages;
+                }
+                resolved_before = Some(message.number + 1);
+            }
+            if parked.len() < PAGE {
+                break;
+            }
+        }
+        if let (Some(before), true) = (resolved_before, resolved_before != begin) {
+            self.log.replay_parked(GROUP, Some(before)).await?;
+            self.replayed = Some((before, Instant::now()));
+            tracing::info!(before, "Parked messages of resolved orders are let go");
+        }
+        Ok(())
+    }
+
+    async fn is_resolved(&self, message: &Parked) -> Result<bool, LogError> {
+        let Some((queued, order)) = self.order_of(message).await? else {
+            return Ok(message.is_gone);
+        };
+        Ok(order.attempt != queued.queued.attempt
+            || match (order.status, order.stage) {
+                (Status::Processing, _) => false,
+                (Status::Failed, Some(Stage::DeadLetter)) => order.is_discarded,
+                (Status::Failed | Status::Fulfilled, _) => true,
+            })
+    }
+
+    /// What the message says and how its order stands; `None` if either cannot be read: that is for
+    /// a person to look at.
+    async fn order_of(&self, message: &Parked) -> Result<Option<(Queued, Order)>, LogError> {
+        let Some(Ok(queued)) = message.event.as_ref().map(Queued::read) else { return Ok(None) };
+        match self.log.load(queued.order_id).await {
+            Ok(loaded) => Ok(loaded.order.map(|order| (queued, order))),
+            Err(LogError::Undecodable { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! One membership in the group: takes deliveries while there is room, answers each, and drains at
+//! the end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_log::{Delivery, EventLog, Group};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::breaker::Admission;
+use crate::gateway::Gateway;
+use crate::handle::Handler;
+use crate::verdict::Verdict;
+use crate::worker::GROUP;
+
+/// How long what was delivered may take to be handled once the membership is to end.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long the store may take for the last answers after that.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A membership, from joining to leaving.
+pub(crate) struct Membership<G> {
+    log: EventLog,
+    group: Group,
+    handler: Arc<Handler<G>>,
+    admission: Arc<Admission>,
+    /// How many deliveries may be handled at once.
+    permits: Arc<Semaphore>,
+    in_progress: JoinSet<Verdict>,
+    /// Which delivery a task handles.
+    delivery_ids: HashMap<task::Id, Uuid>,
+    /// Nobody waits out a retry any more: the next worker may as well take it now.
+    ending: CancellationToken,
+}
+
+impl<G: Gateway> Membership<G> {
+    pub(crate) fn new(
+        log: EventLog,
+        group: Group,
+        handler: Arc<Handler<G>>,
+        admission: Arc<Admission>,
+        concurrency: usize,
+    ) -> Self {
+        Self {
+            log,
+            group,
+            handler,
+            admission,
+            permits: Arc::new(Semaphore::new(concurrency)),
+            in_progress: JoinSet::new(),
+            delivery_ids: HashMap::new(),
+            ending: CancellationToken::new(),
+        }
+    }
+
+    /// Handles deliveries until `end`, then what is in progress.
+    pub(crate) async fn serve(mut self, end: impl Future<Output = ()>) {
+        let mut end = std::pin::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => break,
+                Some(ended) = self.in_progress.join_next_with_id() => {
+                    let (id, verdict) = self.ended(ended);
+                    answer(&self.group, id, verdict);
+                }
+                (delivery, permit) = next(&mut self.group, &self.permits) => {
+                    self.begin(delivery, permit);
+                }
+            }
+        }
+        self.leave().await;
+    }
+
+    fn begin(&mut self, delivery: Delivery, permit: OwnedSemaphorePermit) {
+        let span = tracing::info_span!(
+            "fulfillment.delivery",
+            order.id = %delivery.event.order_id,
+            event.id = %delivery.event.event_id,
+            retry_count = delivery.retry_count,
+        );
+        let id = delivery.id;
+        let (handler, admission) = (Arc::clone(&self.handler), Arc::clone(&self.admission));
+        let ending = self.ending.clone();
+        let work = async move {
+            let verdict = handler.handle(&delivery, permit, &admission).await;
+            if let Verdict::Retry { after, .. } = &verdict {
+                // The store would deliver it again at once.
+                tokio::select! {
+                    () = ending.cancelled() => {}
+                    () = sleep(*after) => {}
+                }
+            }
+            verdict
+        };
+        let task = self.in_progress.spawn(work.instrument(span));
+        self.delivery_ids.insert(task.id(), id);
+    }
+
+    /// Which delivery has ended, and how. One that panicked has no verdict: the store delivers it
+    /// again, and what is recorded counts it.
+    fn ended(&mut self, ended: Result<(task::Id, Verdict), JoinError>) -> (Option<Uuid>, Verdict) {
+        let (task, verdict) = ended.unwrap_or_else(|panic| {
+            let error = &panic as &dyn std::error::Error;
+            tracing::error!(error, "Delivery ended without a verdict");
+            (panic.id(), Verdict::LetGo)
+        });
+        (self.delivery_ids.remove(&task), verdict)
+    }
+
+    /// Handles what was delivered, so that nobody has to wonder whether it was begun. For each
+    /// answer the store would deliver the next, which would go back unhandled: so no answer is given
+    /// before the last, and none at all if work waits. What is on record is found there by
+    /// whoever is given it next.
+    async fn leave(mut self) {
+        self.ending.cancel();
+        let deadline = Instant::now() + DRAIN;
+        let mut answers = Vec::new();
+        loop {
+            while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+                let Some(delivery) = self.group.ready() else { break };
+                self.begin(delivery, permit);
+            }
+            tokio::select! {
+                ended = self.in_progress.join_next_with_id() => match ended {
+                    Some(ended) => answers.push(self.ended(ended)),
+                    None => break,
+                },
+                () = sleep_until(deadline) => break,
+            }
+        }
+        let n_unfinished = self.in_progress.len();
+        self.in_progress.shutdown().await;
+        let work_waits = match self.log.group_stats(GROUP).await {
+            Ok(stats) => stats.waiting + stats.retrying > 0,
+            Err(_) => true,
+        };
+        let n_handled = answers.len();
+        if !work_waits {
+            for (id, verdict) in answers {
+                answer(&self.group, id, verdict);
+            }
+        }
+        self.group.leave(LEAVE_PATIENCE).await;
+        tracing::debug!(n_handled, n_unfinished, work_waits, "Left the group");
+    }
+}
+
+/// The next delivery, once there is room for it.
+async fn next(group: &mut Group, permits: &Arc<Semaphore>) -> (Delivery, OwnedSemaphorePermit) {
+    match Arc::clone(permits).acquire_owned().await {
+        Ok(permit) => (group.next().await, permit),
+        // Nobody closes it.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn answer(group: &Group, delivery_id: Option<Uuid>, verdict: Verdict) {
+    let Some(id) = delivery_id else { return };
+    match verdict {
+        Verdict::Ack => group.ack(id),
+        Verdict::Retry { reason, .. } => group.retry(id, reason),
+        Verdict::Park { reason } => group.park(id, reason),
+        Verdict::LetGo => group.let_go(id),
+    }
+}

@@ -1,0 +1,8 @@
+-- What has failed and is not resolved, found without the rows of what is: those only grow in number.
+
+create index failures_now_by_time on failed_orders (failed_at, order_id)
+    where resolved_at is null;
+-- With `resolved_at`, which is always null here: SQLite looks at it, and finds it in no other way
+-- but in the table.
+create index failures_now_by_code on failed_orders (stage, code, failed_at, order_id, resolved_at)
+    where resolved_at is null;

@@ -1,0 +1,131 @@
+//! `GET /v1/dead-letters/{id}`: one failed order with every attempt and delivery, from its stream.
+
+mod attempts;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::ETAG;
+use axum::response::IntoResponse;
+use domain::ids::OrderId;
+use domain::order::{Order, OrderEvent, OrderFailed, Recorded, Stage, evolve, fields};
+use event_log::LoggedEvent;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use service_kit::extract::PathParameters;
+use service_kit::problem::Problem;
+
+use super::{Queries, log_failed, order_id};
+use attempts::{Attempt, Attempts};
+
+/// A failed order: how it failed last, what became of that, and all that was tried.
+#[derive(Serialize)]
+struct DeadLetter {
+    order_id: OrderId,
+    /// What the order is now: a redrive makes it PROCESSING again.
+    status: &'static str,
+    /// The order's revision now, for `If-Match`.
+    revision: u64,
+    stage: Stage,
+    code: String,
+    reason: String,
+    attempt: u32,
+    deliveries: u32,
+    failed_at: Timestamp,
+    /// The order as it was when it failed.
+    order: Map<String, Value>,
+    /// When a later attempt fulfilled it, or an operator discarded it.
+    resolved_at: Option<Timestamp>,
+    is_discarded: bool,
+    /// Oldest first.
+    attempts: Vec<Attempt>,
+}
+
+pub(super) async fn get_dead_letter(
+    State(queries): State<Arc<Queries>>,
+    PathParameters(id): PathParameters<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let order_id = order_id(&id)?;
+    let history = queries.log.history(order_id).await.map_err(log_failed)?;
+    let mut story = Story::default();
+    let mut unreadable = None;
+    for event in &history {
+        match event.decode() {
+            Ok(recorded) => story.goes_on(event, &recorded),
+            Err(error) => unreadable = Some(error),
+        }
+    }
+    let Some(order) = story.order else {
+        return Err(unreadable.map_or_else(|| Problem::order_not_found(order_id), log_failed));
+    };
+    let Some(failure) = story.failure else {
+        let error = format!("Order {order_id} has not failed: it is {}", order.status);
+        return Err(Problem::application(axum::http::StatusCode::NOT_FOUND, error));
+    };
+    let etag = [(ETAG, format!("\"{}\"", order.revision))];
+    Ok((etag, Json(dead_letter(&order, failure, story.attempts))))
+}
+
+fn dead_letter(order: &Order, failure: Failure, attempts: Attempts) -> DeadLetter {
+    let Failure { event, order: as_it_was, resolved_at } = failure;
+    DeadLetter {
+        order_id: order.order_id,
+        status: order.status.as_str(),
+        revision: order.revision,
+        stage: event.stage,
+        code: event.code,
+        reason: event.reason,
+        attempt: event.attempt,
+        deliveries: event.deliveries,
+        failed_at: event.failed_at,
+        order: as_it_was,
+        resolved_at,
+        is_discarded: order.is_discarded,
+        attempts: attempts.into_vec(),
+    }
+}
+
+/// What the events so far amount to.
+#[derive(Default)]
+struct Story {
+    order: Option<Order>,
+    failure: Option<Failure>,
+    attempts: Attempts,
+}
+
+/// The last failure.
+struct Failure {
+    event: OrderFailed,
+    order: Map<String, Value>,
+    resolved_at: Option<Timestamp>,
+}
+
+impl Story {
+    fn goes_on(&mut self, event: &LoggedEvent, recorded: &Recorded) {
+        self.attempts.add(event, recorded);
+        let order = evolve(self.order.take(), recorded);
+        match &recorded.event {
+            OrderEvent::Failed(it) => {
+                let order = fields(&order);
+                self.failure = Some(Failure { event: it.clone(), order, resolved_at: None });
+            }
+            OrderEvent::Fulfilled(it) => self.resolved(it.fulfilled_at),
+            OrderEvent::Discarded(it) => self.resolved(it.discarded_at),
+            OrderEvent::Received(_)
+            | OrderEvent::Validated(_)
+            | OrderEvent::Stored(_)
+            | OrderEvent::Queued(_)
+            | OrderEvent::DeliveryFailed(_)
+            | OrderEvent::DeliveryStarted(_) => {}
+        }
+        self.order = Some(order);
+    }
+
+    fn resolved(&mut self, at: Timestamp) {
+        if let Some(failure) = &mut self.failure {
+            failure.resolved_at.get_or_insert(at);
+        }
+    }
+}

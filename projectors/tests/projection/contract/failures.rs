@@ -1,0 +1,126 @@
+//! What a read model promises of failures that nobody has resolved.
+
+use domain::ids::OrderId;
+use domain::order::Stage;
+use projectors::{FailureFilter, FailureGroup, Place, ReadModel};
+
+use super::{crowd, project};
+use crate::events::{History, at, id};
+use crate::stores::Database;
+
+/// Failures of every kind, and orders that are none, or none any more.
+async fn failures(store: &dyn ReadModel) {
+    let dead = |number: u128, second, code| {
+        History::of(number).second(second).placed().failed(Stage::DeadLetter, code)
+    };
+    let log = [
+        dead(1, 300, "poison").events(),
+        dead(2, 100, "permanent").events(),
+        dead(3, 200, "permanent").events(),
+        History::of(4).second(100).placed().failed(Stage::Fulfillment, "permanent").events(),
+        History::of(5).second(50).received().failed(Stage::Validation, "rules").events(),
+        // Being tried again, and not known to be well.
+        dead(6, 400, "permanent\0").queued().events(),
+        dead(7, 10, "permanent").queued().fulfilled().events(),
+        dead(8, 10, "permanent").discarded().events(),
+        History::of(9).customer("cust-\0").second(500).placed().events(),
+        dead(10, 500, "poison")
+            .customer("cust-\0")
+            .queued()
+            .failed(Stage::DeadLetter, "a")
+            .events(),
+    ];
+    project(store, &log.concat()).await;
+}
+
+fn stage(stage: Stage) -> FailureFilter {
+    FailureFilter { stage: Some(stage), ..FailureFilter::default() }
+}
+
+fn ids(numbers: &[u128]) -> Vec<OrderId> {
+    numbers.iter().copied().map(id).collect()
+}
+
+pub(crate) async fn unresolved_failures_are_listed_oldest_first(database: &Database) {
+    let store = database.read_model().await;
+    failures(&*store).await;
+    let all = FailureFilter::default;
+    let dead = || stage(Stage::DeadLetter);
+    let code = |code: &str| Some(code.to_owned());
+    let filters: [(FailureFilter, &[u128]); 11] = [
+        (all(), &[5, 2, 4, 3, 1, 6, 10]),
+        (dead(), &[2, 3, 1, 6, 10]),
+        (FailureFilter { code: code("permanent"), ..all() }, &[2, 4, 3]),
+        (FailureFilter { code: code("permanent"), ..dead() }, &[2, 3]),
+        (FailureFilter { code: code("permanent\0"), ..dead() }, &[6]),
+        (FailureFilter { failed_before: Some(at(230)), ..dead() }, &[2]),
+        (FailureFilter { customer_id: code("cust-\0"), ..all() }, &[10]),
+        (FailureFilter { customer_id: code("cust-"), ..all() }, &[]),
+        (FailureFilter { order_ids: Some(ids(&[1, 3, 7, 8, 99])), ..all() }, &[3, 1]),
+        (FailureFilter { order_ids: Some(Vec::new()), ..all() }, &[]),
+        (
+            FailureFilter {
+                stage: Some(Stage::DeadLetter),
+                code: code("poison"),
+                failed_before: Some(at(331)),
+                order_ids: Some(ids(&[1, 2])),
+                customer_id: code("cust-retail-001"),
+            },
+            &[1],
+        ),
+    ];
+    for (filter, expected) in filters {
+        let found = store.failures_now(&filter, None, 100).await.unwrap();
+        let found: Vec<_> = found.iter().map(|it| it.order_id).collect();
+        assert_eq!(found, ids(expected), "{filter:?}");
+    }
+}
+
+pub(crate) async fn unresolved_failures_are_walked_through_exactly_once(database: &Database) {
+    let store = database.read_model().await;
+    crowd(&*store).await;
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let part = store.failures_now(&FailureFilter::default(), after, 7).await.unwrap();
+        assert!(part.len() <= 7);
+        seen.extend(part.iter().map(Place::of_failure));
+        let Some(last) = part.last().filter(|_| seen.len() <= 25) else { break };
+        after = Some(Place::of_failure(last));
+    }
+    assert_eq!(seen.len(), 25);
+    assert!(seen.is_sorted_by(|before, behind| before < behind), "{seen:?}");
+}
+
+pub(crate) async fn unresolved_failures_are_counted_by_their_cause(database: &Database) {
+    let store = database.read_model().await;
+    assert_eq!(store.failure_groups(&FailureFilter::default()).await.unwrap(), []);
+    failures(&*store).await;
+
+    let group = |code: &str, n_orders, oldest, newest| FailureGroup {
+        stage: Stage::DeadLetter,
+        code: code.to_owned(),
+        n_orders,
+        oldest_failed_at: at(oldest),
+        newest_failed_at: at(newest),
+    };
+    let dead = store.failure_groups(&stage(Stage::DeadLetter)).await.unwrap();
+    let expected = [
+        group("permanent", 2, 130, 230),
+        group("poison", 1, 330, 330),
+        group("permanent\0", 1, 430, 430),
+        group("a", 1, 530, 530),
+    ];
+    assert_eq!(dead, expected);
+
+    let all = store.failure_groups(&FailureFilter::default()).await.unwrap();
+    assert_eq!((all.len(), all.iter().map(|it| it.n_orders).sum::<u64>()), (6, 7));
+    let filter = FailureFilter {
+        code: Some("permanent".to_owned()),
+        failed_before: Some(at(131)),
+        order_ids: Some(ids(&[2, 3, 4])),
+        ..stage(Stage::DeadLetter)
+    };
+    let one = store.failure_groups(&filter).await.unwrap();
+    assert_eq!(one, [group("permanent", 1, 130, 130)]);
+}
