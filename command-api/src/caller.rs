@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use domain::ids::CommandId;
-use event_log::Cause;
+use event_log::{Cause, Loaded};
 use jiff::Timestamp;
 use service_kit::http::RequestId;
 use service_kit::problem::Problem;
@@ -30,6 +30,13 @@ impl Caller {
             request_fingerprint: None,
             at,
         }
+    }
+
+    /// Why something is recorded of an order at the caller's request: it belongs to the request
+    /// that began the order.
+    pub(crate) fn cause_on(&self, loaded: &Loaded, actor: &str, at: Timestamp) -> Cause {
+        let cause = self.cause(actor, at);
+        Cause { correlation_id: loaded.correlation_id().unwrap_or(cause.correlation_id), ..cause }
     }
 }
 

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use service_kit::telemetry::Verbosity;
 use uuid::Uuid;
 
@@ -58,7 +59,7 @@ pub(crate) enum Command {
     /// Place, show and list orders
     #[command(subcommand)]
     Order(Order),
-    /// Show what happened to an order
+    /// Show what happened to orders, and check the whole store
     #[command(subcommand)]
     Audit(Audit),
     /// Look at orders that gave up, and redrive or discard them
@@ -209,11 +210,54 @@ pub(crate) enum Order {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
-    /// Show every event of an order, and what each changed
+    /// Show every event of an order, and what each changed; or the order as it was
     Show {
         /// The order's id
         id: Uuid,
+        /// As it was at this time, e.g. `2026-03-01T12:00:00Z`
+        #[arg(long, value_name = "TIME", conflicts_with = "at_revision")]
+        at: Option<Timestamp>,
+        /// As it was behind the event of this number
+        #[arg(long, value_name = "REVISION")]
+        at_revision: Option<u64>,
     },
+    /// Compare an order at two points of its history, field by field
+    Compare {
+        /// The order's id
+        id: Uuid,
+        /// A revision, or a time
+        from: String,
+        /// A revision, or a time [default: the newest event]
+        to: Option<String>,
+    },
+    /// Check every order of the configured event store: the chain of hashes, and the invariants
+    ///
+    /// Reads what is there when it begins, also while the system runs. Exit 3 if anything is not as
+    /// it must be. docs/AUDIT.md says what is checked, and what that proves.
+    Verify,
+    /// Write every event of the configured event store, one per line
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Form of a line
+    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+    pub(crate) format: ExportFormat,
+    /// Only this order's events
+    #[arg(long, value_name = "ID")]
+    pub(crate) order: Option<Uuid>,
+    /// File to write instead of standard output; one that is there is replaced with --yes only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The event as it is stored, with its hash
+    Jsonl,
+    /// `CloudEvents` 1.0
+    Cloudevents,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! Why a command failed, and the exit code that says so.
 
+use std::io::ErrorKind;
+
 use event_log::{CopyError, LogError};
 use event_node::{NodeError, VerifyError};
 use projectors::StoreError;
@@ -53,6 +55,14 @@ pub(crate) enum CliError {
     Unconfirmed,
     #[error("not confirmed: nothing was done")]
     Declined,
+    #[error("cannot write `{path}`")]
+    Output {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("Order {0} not found")]
+    OrderNotFound(uuid::Uuid),
     #[error("no answer from {url}")]
     Unreachable {
         url: String,
@@ -94,8 +104,11 @@ impl CliError {
             }
             Self::Verify(VerifyError::Damaged { .. })
             | Self::Copy(CopyError::Differs { .. } | CopyError::Unexpected { .. }) => (3, None),
-            Self::Refused { status: 404, .. } | Self::Verify(VerifyError::Missing { .. }) => {
-                (4, None)
+            Self::Refused { status: 404, .. }
+            | Self::OrderNotFound(_)
+            | Self::Verify(VerifyError::Missing { .. }) => (4, None),
+            Self::Output { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
+                (1, Some("name another file, or replace it with --yes"))
             }
             Self::Refused { status: 409, .. } => (5, None),
             Self::Refused { status: 412, .. } => {
@@ -121,6 +134,7 @@ impl CliError {
             | Self::Lifecycle(_)
             | Self::Folder { .. }
             | Self::Declined
+            | Self::Output { .. }
             | Self::Refused { .. }
             | Self::UnexpectedAnswer { .. } => (1, None),
         }

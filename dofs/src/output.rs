@@ -47,6 +47,15 @@ pub(crate) fn table(columns: &[&str]) -> Table {
     table
 }
 
+/// An object as a table of its members.
+pub(crate) fn fields(object: &Value) -> String {
+    let mut rows = table(&["field", "value"]);
+    for (field, value) in object.as_object().into_iter().flatten() {
+        rows.add_row([field.clone(), cell(value)]);
+    }
+    rows.to_string()
+}
+
 /// A JSON value as a cell: text bare, null as a dash. Control characters are shown and not sent:
 /// customers choose these texts, and a terminal would obey them.
 pub(crate) fn cell(value: &Value) -> String {

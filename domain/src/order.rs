@@ -9,6 +9,7 @@ mod decide;
 mod diff;
 mod error;
 mod event;
+mod invariants;
 mod state;
 
 pub use codec::{DecodeError, EVENT_TYPES, Encoded, OLDEST_SCHEMA, decode, encode};
@@ -24,4 +25,5 @@ pub use event::{
     OrderEvent, OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored,
     OrderValidated, Stage,
 };
+pub use invariants::{HistoryCheck, Invariant, Violation};
 pub use state::{Order, Recorded, Status, evolve, fold};

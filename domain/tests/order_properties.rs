@@ -2,9 +2,9 @@
 
 use domain::ids::OrderId;
 use domain::order::{
-    Discard, FailureClass, Item, OrderCommand, OrderEvent, PlaceOrder, RecordDeliveryFailed,
-    RecordDeliveryStarted, RecordFailed, RecordFulfilled, Redrive, Requeue, Stage, Status, changes,
-    decide, decode, encode, evolve, fields, fold,
+    Discard, FailureClass, HistoryCheck, Invariant, Item, OrderCommand, OrderEvent, PlaceOrder,
+    RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed, RecordFulfilled, Redrive, Requeue,
+    Stage, Status, changes, decide, decode, encode, evolve, fields, fold,
 };
 use proptest::prelude::*;
 use testkit::spec::{at, recorded};
@@ -141,6 +141,16 @@ proptest! {
     }
 
     #[test]
+    fn what_the_rules_decide_breaks_no_invariant(history in any_history()) {
+        let history = recorded(history);
+        let mut check = HistoryCheck::new(ORDER);
+        let violations: Vec<_> = history.iter().flat_map(|it| check.observe(it)).collect();
+        prop_assert_eq!(&violations, &[], "{:?}", history);
+        prop_assert_eq!(check.status(), fold(&history).map(|it| it.status));
+        prop_assert_eq!(check.finish().is_some(), history.is_empty());
+    }
+
+    #[test]
     fn asking_twice_adds_nothing(mut history in any_history(), command in any_command()) {
         let state = fold(&recorded(history.clone()));
         history.extend(decide(state.as_ref(), command.clone()).unwrap_or_default());
@@ -182,6 +192,26 @@ proptest! {
             let bytes = serde_json::to_vec(&encoded.data).unwrap();
             let decoded = decode(encoded.event_type, encoded.schema_version, &bytes).unwrap();
             prop_assert_eq!(decoded, event);
+        }
+    }
+
+    /// Whatever is in a store can be checked.
+    #[test]
+    fn check_of_any_shuffle_ends_and_finds_what_is_missing(
+        history in any_history().prop_shuffle(),
+        left_out in any::<prop::sample::Index>(),
+    ) {
+        let mut history = recorded(history);
+        let mut check = HistoryCheck::new(ORDER);
+        if history.len() > 1 {
+            let index = left_out.index(history.len() - 1);
+            history.remove(index);
+            let n_gaps = history
+                .iter()
+                .flat_map(|it| check.observe(it))
+                .filter(|it| it.invariant == Invariant::Causality)
+                .count();
+            prop_assert_eq!(n_gaps, 1);
         }
     }
 

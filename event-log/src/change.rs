@@ -3,6 +3,7 @@
 use domain::order::{Order, OrderCommand, OrderError, OrderEvent, Recorded, decide, evolve};
 use jiff::Timestamp;
 
+use crate::chain::Head;
 use crate::client::EventLog;
 use crate::error::LogError;
 use crate::metadata::Cause;
@@ -14,7 +15,8 @@ const MAX_CONFLICTS: usize = 5;
 impl EventLog {
     /// Decides on a command, makes what follows durable, and returns the order as it then is. If
     /// somebody else appended first, what is recorded then decides; the inner error is the rule
-    /// that refuses the command.
+    /// that refuses the command. `head` is the last event as far as the caller knows: if it is,
+    /// nothing has to be read.
     ///
     /// # Errors
     /// [`LogError::Conflict`] if others keep appending first; [`LogError::Undecodable`];
@@ -23,17 +25,20 @@ impl EventLog {
     pub async fn change(
         &self,
         mut order: Order,
+        mut head: Option<Head>,
         command: &OrderCommand,
         cause: &Cause,
     ) -> Result<Result<Order, OrderError>, LogError> {
         let order_id = order.order_id;
         let mut n_conflicts = 0;
         loop {
-            match self.change_as_known(order, command, cause).await {
+            match self.change_as_known(order, head, command, cause).await {
                 Err(LogError::Conflict { .. }) if n_conflicts < MAX_CONFLICTS => n_conflicts += 1,
                 outcome => return outcome,
             }
-            match self.load(order_id).await?.order {
+            let loaded = self.load(order_id).await?;
+            head = loaded.head();
+            match loaded.order {
                 Some(current) => order = current,
                 None => return Ok(Err(OrderError::NotPlaced)),
             }
@@ -47,6 +52,7 @@ impl EventLog {
     pub async fn change_as_known(
         &self,
         order: Order,
+        head: Option<Head>,
         command: &OrderCommand,
         cause: &Cause,
     ) -> Result<Result<Order, OrderError>, LogError> {
@@ -55,7 +61,10 @@ impl EventLog {
             Ok(events) => events,
             Err(refused) => return Ok(Err(refused)),
         };
-        let expected = Expected::Revision(order.revision);
+        let expected = match head {
+            Some(head) if head.revision == order.revision => Expected::After(head),
+            Some(_) | None => Expected::Revision(order.revision),
+        };
         self.append(order.order_id, expected, &events, cause).await?;
         Ok(Ok(after(order, events, cause.at)))
     }

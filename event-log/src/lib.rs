@@ -3,6 +3,8 @@
 //! [`EventLog`] is a struct, not a trait: the embedded node speaks the same protocol as the real
 //! store, so there is one code path and two connection strings (docs/decisions/0001).
 
+mod audit;
+mod chain;
 mod change;
 mod client;
 mod copy;
@@ -12,9 +14,12 @@ mod journal;
 mod metadata;
 mod operations;
 mod parked;
+mod scan;
 mod stream;
 mod subscribe;
 
+pub use audit::{Audit, AuditSummary, Finding};
+pub use chain::{EventHash, Head};
 pub use client::{EventLog, EventStoreConfig, Position};
 pub use copy::{Copied, CopyError, CopyProgress};
 pub use error::LogError;
@@ -23,5 +28,6 @@ pub use journal::{Entry, Journal, Last};
 pub use metadata::{Cause, Metadata, Producer};
 pub use operations::{FulfillmentStatus, Told, WorkerStatus};
 pub use parked::Parked;
+pub use scan::Scan;
 pub use stream::{Expected, Loaded, LoggedEvent};
 pub use subscribe::{Backlog, Feed, Subscription};

@@ -52,17 +52,15 @@ pub struct Metadata {
     pub recorded_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_fingerprint: Option<String>,
+    /// The [`EventHash`](crate::EventHash) of the event before it in its stream; zeros on the
+    /// first. Absent in events of releases without the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_hash: Option<String>,
 }
 
 impl Metadata {
-    /// The metadata of the event at `index` of those that a command adds.
-    pub(crate) fn new(
-        cause: &Cause,
-        producer: &Producer,
-        schema_version: u32,
-        index: usize,
-    ) -> Self {
-        let request_fingerprint = cause.request_fingerprint.clone().filter(|_| index == 0);
+    /// The metadata of an event that a command adds, without what depends on its place.
+    pub(crate) fn new(cause: &Cause, producer: &Producer, schema_version: u32) -> Self {
         Self {
             correlation_id: cause.correlation_id,
             causation_id: cause.causation_id,
@@ -72,7 +70,8 @@ impl Metadata {
             request_id: cause.request_id.clone(),
             producer: producer.clone(),
             recorded_at: cause.at,
-            request_fingerprint,
+            request_fingerprint: None,
+            previous_hash: None,
         }
     }
 }

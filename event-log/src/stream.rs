@@ -7,8 +7,10 @@ use eventstore::{
     StreamState,
 };
 use jiff::Timestamp;
+use serde_json::value::to_raw_value;
 use uuid::Uuid;
 
+use crate::chain::{EventHash, Head};
 use crate::client::{EventLog, Position};
 use crate::error::LogError;
 use crate::metadata::{Cause, Metadata, ReadingMetadata};
@@ -18,8 +20,10 @@ use crate::metadata::{Cause, Metadata, ReadingMetadata};
 pub enum Expected {
     /// The stream does not exist.
     NoStream,
-    /// The last event has this revision.
+    /// The last event has this revision. It is read first: what is appended carries its hash.
     Revision(u64),
+    /// The last event is this one, as it was delivered or loaded. Nothing is read.
+    After(Head),
 }
 
 /// An event of an order as it is stored.
@@ -43,6 +47,18 @@ pub struct LoggedEvent {
 pub struct Loaded {
     pub history: Vec<LoggedEvent>,
     pub order: Option<Order>,
+}
+
+impl Loaded {
+    /// The last event.
+    pub fn head(&self) -> Option<Head> {
+        self.history.last().map(LoggedEvent::head)
+    }
+
+    /// The request that began the order, unless another tool wrote its first event.
+    pub fn correlation_id(&self) -> Option<Uuid> {
+        Some(self.history.first()?.metadata()?.correlation_id)
+    }
 }
 
 impl EventLog {
@@ -91,15 +107,16 @@ impl EventLog {
         events: &[OrderEvent],
         cause: &Cause,
     ) -> Result<u64, LogError> {
-        let proposed = events
-            .iter()
-            .enumerate()
-            .map(|(index, event)| self.proposed(order_id, index, event, cause))
-            .collect::<Result<Vec<_>, _>>()?;
-        let options = AppendToStreamOptions::default().stream_state(match expected {
-            Expected::NoStream => StreamState::NoStream,
-            Expected::Revision(revision) => StreamState::StreamRevision(revision),
-        });
+        let (state, previous) = match expected {
+            Expected::NoStream => (StreamState::NoStream, EventHash::NONE),
+            Expected::After(head) => (StreamState::StreamRevision(head.revision), head.hash),
+            Expected::Revision(revision) => {
+                let hash = self.hash_at(order_id, revision).await?;
+                (StreamState::StreamRevision(revision), hash)
+            }
+        };
+        let proposed = self.proposed(order_id, events, cause, previous)?;
+        let options = AppendToStreamOptions::default().stream_state(state);
         let appended = self
             .call(async |client| {
                 client.append_to_stream(order_id.stream(), &options, proposed.clone()).await
@@ -121,18 +138,55 @@ impl EventLog {
         Err(LogError::Refused(refused))
     }
 
+    /// The hash of the event that is believed to be the last.
+    async fn hash_at(&self, order_id: OrderId, revision: u64) -> Result<EventHash, LogError> {
+        // Backwards: a stream that ends before the revision answers with its end.
+        let options = ReadStreamOptions::default()
+            .backwards()
+            .position(StreamPosition::Position(revision))
+            .max_count(1);
+        let last = self
+            .call(async |client| {
+                let mut events = client.read_stream(order_id.stream(), &options).await?;
+                match events.next().await {
+                    Ok(event) => Ok(event.and_then(|it| LoggedEvent::new(it.get_original_event()))),
+                    Err(eventstore::Error::ResourceNotFound) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            })
+            .await?;
+        match last.map(|it| it.head()) {
+            Some(head) if head.revision == revision => Ok(head.hash),
+            other => {
+                let current = other.map(|it| it.revision);
+                Err(LogError::Conflict { stream: order_id.stream(), current })
+            }
+        }
+    }
+
+    /// The events in the form in which they are sent, each with the hash of the one before it.
     fn proposed(
         &self,
         order_id: OrderId,
-        index: usize,
-        event: &OrderEvent,
+        events: &[OrderEvent],
         cause: &Cause,
-    ) -> Result<EventData, LogError> {
-        let encoded = encode(event)?;
-        let metadata = Metadata::new(cause, &self.producer, encoded.schema_version, index);
-        Ok(EventData::json(encoded.event_type, &encoded.data)?
-            .id(cause.command_id.event_id(order_id, index))
-            .metadata_as_json(&metadata)?)
+        mut previous: EventHash,
+    ) -> Result<Vec<EventData>, LogError> {
+        let mut proposed = Vec::with_capacity(events.len());
+        for (index, event) in events.iter().enumerate() {
+            let encoded = encode(event)?;
+            let data = to_raw_value(&encoded.data)?;
+            let mut metadata = Metadata::new(cause, &self.producer, encoded.schema_version);
+            metadata.request_fingerprint = cause.request_fingerprint.clone().filter(|_| index == 0);
+            metadata.previous_hash = Some(previous.to_string());
+            let metadata = serde_json::to_vec(&metadata)?;
+            previous = EventHash::of(encoded.event_type, data.get().as_bytes(), &metadata);
+            let event = EventData::json(encoded.event_type, &data)?
+                .id(cause.command_id.event_id(order_id, index))
+                .metadata(metadata.into());
+            proposed.push(event);
+        }
+        Ok(proposed)
     }
 }
 
@@ -157,8 +211,7 @@ impl LoggedEvent {
     /// # Errors
     /// [`LogError::Undecodable`] if this release cannot read it.
     pub fn decode(&self) -> Result<Recorded, LogError> {
-        // Metadata that is not ours says nothing about the event: it is read as the oldest.
-        let metadata: ReadingMetadata = serde_json::from_slice(&self.metadata).unwrap_or_default();
+        let metadata = self.reading_metadata();
         let version = metadata.schema_version.unwrap_or(OLDEST_SCHEMA);
         let event = decode(&self.event_type, version, &self.data).map_err(|source| {
             LogError::Undecodable {
@@ -169,6 +222,16 @@ impl LoggedEvent {
         })?;
         let recorded_at = metadata.recorded_at.unwrap_or(self.created);
         Ok(Recorded { revision: self.revision, recorded_at, event })
+    }
+
+    /// When the event was recorded: the producer's time, or the store's if it names none.
+    pub fn recorded_at(&self) -> Timestamp {
+        self.reading_metadata().recorded_at.unwrap_or(self.created)
+    }
+
+    fn reading_metadata(&self) -> ReadingMetadata {
+        // Metadata that is not ours says nothing about the event: it is read as the oldest.
+        serde_json::from_slice(&self.metadata).unwrap_or_default()
     }
 
     /// The event's metadata, or `None` if another tool wrote it in another form.

@@ -77,7 +77,7 @@ impl Attendant {
         });
         let cause = queued.cause(ACTOR, &command, order.deliveries, at);
         let order_id = queued.order_id;
-        if self.log.change(order, &command, &cause).await?.is_ok() {
+        if self.log.change(order, None, &command, &cause).await?.is_ok() {
             tracing::warn!(order.id = %order_id, "Order dead-lettered: the store parked it");
         }
         Ok(())

@@ -137,7 +137,7 @@ impl<G: Gateway> Handler<G> {
         };
         let (command, verdict) = verdict(outcome, circumstances);
         let cause = queued.cause(ACTOR, &command, delivery, circumstances.at);
-        if self.log.change(order, &command, &cause).await?.is_err() {
+        if self.log.change(order, Some(queued.head), &command, &cause).await?.is_err() {
             info!("The attempt was answered by somebody else");
             return Ok(Verdict::Ack);
         }
@@ -202,7 +202,7 @@ impl<G: Gateway> Handler<G> {
             let started = RecordDeliveryStarted { attempt: order.attempt, delivery: number };
             let command = OrderCommand::RecordDeliveryStarted(started);
             let cause = queued.cause(ACTOR, &command, number, self.clock.now());
-            if let Ok(order) = self.log.change(order, &command, &cause).await? {
+            if let Ok(order) = self.log.change(order, Some(queued.head), &command, &cause).await? {
                 return Ok(Beginning::Call { order, delivery: number, _alone: alone });
             }
         }
@@ -230,7 +230,7 @@ impl<G: Gateway> Handler<G> {
         let reason = "the parked message was replayed".to_owned();
         let redrive = OrderCommand::Redrive(Redrive { reason, customer_id: None, items: None });
         let cause = queued.cause(REPLAYER, &redrive, 0, self.clock.now());
-        if self.log.change(order, &redrive, &cause).await?.is_ok() {
+        if self.log.change(order, None, &redrive, &cause).await?.is_ok() {
             info!("Order redriven: its parked message was replayed");
         }
         Ok(Verdict::Ack)

@@ -2,7 +2,7 @@
 
 use domain::ids::{CommandId, OrderId};
 use domain::order::{Order, OrderCommand, OrderEvent, OrderQueued, evolve};
-use event_log::{Cause, LoggedEvent};
+use event_log::{Cause, Head, LoggedEvent};
 use jiff::Timestamp;
 use service_kit::error::Chain;
 use uuid::Uuid;
@@ -14,6 +14,8 @@ pub(crate) struct Queued {
     pub(crate) queued: OrderQueued,
     /// The order as of the event.
     pub(crate) order: Order,
+    /// The event as the end of its stream, which it is until something is recorded.
+    pub(crate) head: Head,
     correlation_id: Uuid,
     pub(crate) traceparent: Option<String>,
 }
@@ -32,6 +34,7 @@ impl Queued {
             order_id: event.order_id,
             queued,
             order,
+            head: event.head(),
             correlation_id: metadata.as_ref().map_or(event.event_id, |it| it.correlation_id),
             traceparent: metadata.and_then(|it| it.traceparent),
         })

@@ -106,7 +106,7 @@ impl<S: StaleOrders> Sweeper<S> {
         let revision = order.revision;
         let requeue = OrderCommand::Requeue(Requeue { revision, reason });
         let cause = queued.cause(ACTOR, &requeue, 0, self.clock.now());
-        if self.log.change(order, &requeue, &cause).await?.is_ok() {
+        if self.log.change(order, None, &requeue, &cause).await?.is_ok() {
             tracing::warn!(order.id = %order_id, "Order queued again: its message was lost");
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! GET to rows: what can be asked about orders. Handlers translate, the tables and the log answer.
 
+mod as_of;
+mod compare;
 mod cursor;
 mod dead_letter;
 mod dead_letters;
@@ -44,6 +46,7 @@ pub fn routes(queries: Queries) -> Router {
         .route("/order/{id}", get(order::get_order))
         .route("/v1/orders/{id}", get(order::get_order))
         .route("/v1/orders/{id}/history", get(history::get_history))
+        .route("/v1/orders/{id}/history/compare", get(compare::get_comparison))
         .route("/v1/orders", get(orders::list_orders))
         .route("/v1/failed-orders", get(failed_orders::list_failed_orders))
         .route("/v1/dead-letters", get(dead_letters::count_dead_letters))

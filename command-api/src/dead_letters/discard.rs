@@ -22,12 +22,13 @@ pub(crate) async fn discard(
     let said = body.unwrap_or_default();
     let at = api.clock.now();
     let command = OrderCommand::Discard(Discard { reason: said.required_reason()?.to_owned(), at });
-    let cause = caller.cause(said.actor()?, at);
     let log = api.log()?;
-    let order = log.load(order_id).await.map_err(log_failed)?.order;
-    let order = order.ok_or_else(|| Problem::order_not_found(order_id))?;
+    let loaded = log.load(order_id).await.map_err(log_failed)?;
+    let cause = caller.cause_on(&loaded, said.actor()?, at);
+    let head = loaded.head();
+    let order = loaded.order.ok_or_else(|| Problem::order_not_found(order_id))?;
     let order = log
-        .change(order, &command, &cause)
+        .change(order, head, &command, &cause)
         .await
         .map_err(log_failed)?
         .map_err(|error| rule_refused(order_id, &error))?;

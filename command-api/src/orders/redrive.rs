@@ -50,15 +50,16 @@ pub(crate) async fn redrive(
         items,
     };
     let log = api.log()?;
-    let order = log.load(order_id).await.map_err(log_failed)?.order;
-    let order = order.ok_or_else(|| Problem::order_not_found(order_id))?;
-    let cause = caller.cause(request.said.actor()?, api.clock.now());
+    let loaded = log.load(order_id).await.map_err(log_failed)?;
+    let cause = caller.cause_on(&loaded, request.said.actor()?, api.clock.now());
+    let head = loaded.head();
+    let order = loaded.order.ok_or_else(|| Problem::order_not_found(order_id))?;
     let command = OrderCommand::Redrive(redrive);
     let changed = if precondition == Precondition::None {
-        log.change(order, &command, &cause).await
+        log.change(order, head, &command, &cause).await
     } else {
         precondition.check(&order)?;
-        log.change_as_known(order, &command, &cause).await
+        log.change_as_known(order, head, &command, &cause).await
     };
     let order = match changed {
         Err(LogError::Conflict { .. }) if precondition != Precondition::None => {

@@ -1,25 +1,84 @@
-//! `dofs audit`: what happened to an order.
+//! `dofs audit`: what happened to orders, and whether the record of it is whole.
+
+mod export;
+mod verify;
 
 use std::process::ExitCode;
 
+use event_log::EventLog;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::cli::{Audit, Global};
 use crate::client::ApiClient;
 use crate::error::CliError;
-use crate::output::{cell, print};
+use crate::output::{cell, fields, print, table};
 use crate::settings;
+use crate::system::producer;
 
 pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, CliError> {
-    let Audit::Show { id } = arguments;
-    let client = ApiClient::new(global.url.as_deref(), &settings::load(&[])?)?;
-    let history = client.get(&format!("/v1/orders/{id}/history"), &[]).await?;
-    if global.json {
-        print(history);
-    } else {
-        print(timeline(&history));
+    match arguments {
+        Audit::Show { id, at, at_revision } => {
+            let mut as_of = Vec::new();
+            as_of.extend(at.map(|it| ("at", it.to_string())));
+            as_of.extend(at_revision.map(|it| ("at_revision", it.to_string())));
+            if as_of.is_empty() {
+                let history = api(global)?.get(&format!("/v1/orders/{id}/history"), &[]).await?;
+                show(global, &history, timeline);
+            } else {
+                let order = api(global)?.get(&format!("/v1/orders/{id}"), &as_of).await?;
+                show(global, &order, fields);
+            }
+        }
+        Audit::Compare { id, from, to } => {
+            let path = format!("/v1/orders/{id}/history/compare");
+            let mut points = vec![("from", from.clone())];
+            points.extend(to.clone().map(|it| ("to", it)));
+            show(global, &api(global)?.get(&path, &points).await?, comparison);
+        }
+        Audit::Verify => return verify::run(global).await,
+        Audit::Export(arguments) => export::run(arguments, global).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn api(global: &Global) -> Result<ApiClient, CliError> {
+    ApiClient::new(global.url.as_deref(), &settings::load(&[])?)
+}
+
+fn show(global: &Global, answer: &Value, as_text: impl Fn(&Value) -> String) {
+    if global.json { print(answer) } else { print(as_text(answer)) }
+}
+
+/// The configured event store, which is read without the API: it is the record that is audited, and
+/// not what somebody says of it.
+fn event_store() -> Result<EventLog, CliError> {
+    let settings = settings::load(&[])?;
+    if settings.event_store.url.is_empty() {
+        return Err(CliError::NoEventStore);
+    }
+    Ok(EventLog::connect(&settings.event_store, producer(), "dofs-audit")?)
+}
+
+/// A count of events and their rate on a terminal, nothing elsewhere.
+fn progress(global: &Global) -> ProgressBar {
+    if global.quiet {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::no_length();
+    let style = ProgressStyle::with_template("{spinner} {human_pos} events, {per_sec}");
+    style.map_or(bar.clone(), |it| bar.with_style(it))
+}
+
+fn comparison(comparison: &Value) -> String {
+    let revision = |side: &str| cell(&comparison[side]["revision"]);
+    let columns =
+        [format!("at revision {}", revision("from")), format!("at revision {}", revision("to"))];
+    let mut rows = table(&["field", &columns[0], &columns[1]]);
+    for change in comparison["changes"].as_array().into_iter().flatten() {
+        rows.add_row(["field", "before", "after"].map(|it| cell(&change[it])));
+    }
+    rows.to_string()
 }
 
 /// An order's history for a person: an event, who recorded it, and what it changed.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::{Global, Order};
 use crate::client::{ApiClient, accepted};
 use crate::error::CliError;
-use crate::output::{cell, print, table};
+use crate::output::{cell, fields, print, table};
 use crate::settings;
 
 pub(crate) async fn run(arguments: Order, global: &Global) -> Result<ExitCode, CliError> {
@@ -16,7 +16,7 @@ pub(crate) async fn run(arguments: Order, global: &Global) -> Result<ExitCode, C
         Order::Place { customer, items } => place(&client, global, &customer, &items).await?,
         Order::Get { id } => {
             let order = client.get(&format!("/v1/orders/{id}"), &[]).await?;
-            show(global, &order);
+            if global.json { print(order) } else { print(fields(&order)) }
         }
         Order::List { status, customer, limit } => {
             let mut query = vec![("limit", limit.to_string())];
@@ -46,17 +46,6 @@ async fn place(
         print(cell(&answer["order_id"]));
     }
     Ok(())
-}
-
-fn show(global: &Global, order: &Value) {
-    if global.json {
-        return print(order);
-    }
-    let mut rows = table(&["field", "value"]);
-    for (field, value) in order.as_object().into_iter().flatten() {
-        rows.add_row([field.clone(), cell(value)]);
-    }
-    print(rows);
 }
 
 fn list(global: &Global, page: &Value) {

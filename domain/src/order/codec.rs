@@ -98,7 +98,7 @@ fn body<T: DeserializeOwned>(event_type: &str, data: &[u8]) -> Result<T, DecodeE
 }
 
 /// The stored name of the event's type.
-fn event_type(event: &OrderEvent) -> &'static str {
+pub(super) fn event_type(event: &OrderEvent) -> &'static str {
     match event {
         OrderEvent::Received(_) => "OrderReceived",
         OrderEvent::Validated(_) => "OrderValidated",

@@ -14,7 +14,7 @@ use service_kit::extract::PathParameters;
 use service_kit::problem::Problem;
 use uuid::Uuid;
 
-use super::{Queries, log_failed, order_id};
+use super::{Queries, as_of, order_id};
 
 /// Every event of an order, and what each of them changed.
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ struct Entry {
 }
 
 #[derive(Serialize)]
-struct ChangedField {
+pub(super) struct ChangedField {
     field: String,
     before: Value,
     after: Value,
@@ -55,10 +55,7 @@ pub(super) async fn get_history(
     PathParameters(id): PathParameters<String>,
 ) -> Result<Json<History>, Problem> {
     let order_id = order_id(&id)?;
-    let history = queries.log.history(order_id).await.map_err(log_failed)?;
-    if history.is_empty() {
-        return Err(Problem::order_not_found(order_id));
-    }
+    let history = as_of::history(&queries, order_id).await?;
     let mut state = None;
     let events = history.iter().map(|event| entry(event, &mut state)).collect();
     Ok(Json(History { order_id, events }))
@@ -73,14 +70,13 @@ fn entry(event: &LoggedEvent, state: &mut Option<Order>) -> Entry {
         event_type: event.event_type.clone(),
         data: json_or_text(&event.data),
         metadata: json_or_text(&event.metadata),
-        recorded_at: event.metadata().map_or(event.created, |it| it.recorded_at),
+        recorded_at: event.recorded_at(),
         state_after: None,
         changes: Vec::new(),
     };
     if let Ok(recorded) = event.decode() {
         let before = state.take();
         let after = evolve(before.clone(), &recorded);
-        entry.recorded_at = recorded.recorded_at;
         entry.state_after = Some(fields(&after));
         entry.changes = changes(before.as_ref(), &after).into_iter().map(Into::into).collect();
         *state = Some(after);

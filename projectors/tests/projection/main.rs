@@ -7,6 +7,7 @@
 )]
 
 mod apply;
+mod as_of;
 mod contract;
 mod dead_letters;
 mod events;

@@ -305,12 +305,15 @@ impl Work {
         if why_not(loaded.order.as_ref(), &self.begun.filter).is_some() {
             return Ok(Redriven::Skipped);
         }
+        let (head, correlation_id) = (loaded.head(), loaded.correlation_id());
         let Some(order) = loaded.order else { return Ok(Redriven::Skipped) };
         let reason = self.begun.reason.clone();
         let command = OrderCommand::Redrive(Redrive { reason, customer_id: None, items: None });
         let id = Uuid::new_v5(&self.begun.task_id, order_id.0.as_bytes());
         let cause = cause(&self.begun, id, self.clock.now());
-        match self.log.change_as_known(order, &command, &cause).await {
+        let correlation_id = correlation_id.unwrap_or(cause.correlation_id);
+        let cause = Cause { correlation_id, ..cause };
+        match self.log.change_as_known(order, head, &command, &cause).await {
             Ok(Ok(_)) => Ok(Redriven::Yes),
             Ok(Err(_)) | Err(LogError::Conflict { .. }) => Ok(Redriven::Skipped),
             Err(error) => Err(error),
@@ -330,7 +333,8 @@ fn cause(begun: &RedriveBegun, id: Uuid, at: Timestamp) -> Cause {
         correlation_id: begun.task_id,
         causation_id: begun.task_id,
         actor: begun.actor.clone(),
-        request_id: None,
+        // The task has the id of the request that began it.
+        request_id: Some(begun.task_id.to_string()),
         traceparent: None,
         request_fingerprint: None,
         at,

@@ -1,0 +1,88 @@
+//! `dofs audit export`: events for other systems, and for a place where nobody can change them.
+
+mod line;
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use domain::ids::OrderId;
+use event_log::LoggedEvent;
+use tempfile::NamedTempFile;
+
+use line::{CloudEvent, StoredEvent};
+
+use super::{event_store, progress};
+use crate::cli::{Export, ExportFormat, Global};
+use crate::error::CliError;
+
+pub(super) async fn run(arguments: &Export, global: &Global) -> Result<(), CliError> {
+    let Some(path) = &arguments.output else {
+        return match write(arguments, global, &mut BufWriter::new(io::stdout())).await {
+            // Whoever reads may have read enough.
+            Err(CliError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+                Ok(())
+            }
+            written => written,
+        };
+    };
+    let failed = |source| CliError::Output { path: path.display().to_string(), source };
+    if path.exists() && !global.yes {
+        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+    }
+    // Under its name it is whole or not there.
+    let folder = path.parent().filter(|it| *it != Path::new("")).unwrap_or(Path::new("."));
+    let file = NamedTempFile::new_in(folder).map_err(failed)?;
+    let mut writer = BufWriter::new(file);
+    write(arguments, global, &mut writer).await?;
+    let file = writer.into_inner().map_err(|it| failed(it.into_error()))?;
+    file.as_file().sync_all().map_err(failed)?;
+    let persisted = if global.yes { file.persist(path) } else { file.persist_noclobber(path) };
+    persisted.map(drop).map_err(|it| failed(it.error))
+}
+
+/// Writes the events that were asked for, in the log's order.
+async fn write(
+    arguments: &Export,
+    global: &Global,
+    writer: &mut impl Write,
+) -> Result<(), CliError> {
+    let log = event_store()?;
+    let bar = progress(global);
+    if let Some(id) = arguments.order {
+        let history = log.history(OrderId(id)).await?;
+        if history.is_empty() {
+            return Err(CliError::OrderNotFound(id));
+        }
+        for event in &history {
+            write_line(arguments, event, writer)?;
+        }
+    } else {
+        let mut scan = log.scan().await?;
+        while let Some(event) = scan.next().await? {
+            write_line(arguments, &event, writer)?;
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    writer.flush().map_err(|source| failed(arguments, source))
+}
+
+fn write_line(
+    arguments: &Export,
+    event: &LoggedEvent,
+    writer: &mut impl Write,
+) -> Result<(), CliError> {
+    let written = match arguments.format {
+        ExportFormat::Jsonl => serde_json::to_writer(&mut *writer, &StoredEvent::new(event)),
+        ExportFormat::Cloudevents => serde_json::to_writer(&mut *writer, &CloudEvent::new(event)),
+    };
+    written
+        .map_err(io::Error::from)
+        .and_then(|()| writer.write_all(b"\n"))
+        .map_err(|source| failed(arguments, source))
+}
+
+fn failed(arguments: &Export, source: io::Error) -> CliError {
+    let path = arguments.output.as_deref().map_or("standard output".into(), Path::to_string_lossy);
+    CliError::Output { path: path.into_owned(), source }
+}
