@@ -60,6 +60,8 @@ pub async fn run<G: Gateway>(
     let handler = Arc::new(Handler::new(log.clone(), gateway, config.clone(), clock));
     loop {
         let admission = tokio::select! {
+            // First: who is to stop does not join once more.
+            biased;
             () = stop.cancelled() => break,
             admission = admitted(&pause, &breaker) => Arc::new(admission),
         };

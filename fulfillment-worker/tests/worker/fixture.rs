@@ -1,0 +1,191 @@
+//! A scripted gateway, a worker in a task, and waiting for what becomes of orders.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use domain::ids::OrderId;
+use domain::order::{FailureClass, Order, Status};
+use event_log::{EventLog, GroupStats};
+use fulfillment_worker::{
+    ConfigError, Fulfillment, FulfillmentConfig, GROUP, Gateway, GatewayError, GatewayKind,
+    Outcome, run,
+};
+use testkit::store::{Store, clock_at};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take. Reached only when something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a scripted gateway does with an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    Fulfil,
+    Fail(FailureClass),
+    /// Fails so often, then fulfils.
+    FailTimes(usize),
+    /// Does not answer.
+    Hang,
+}
+
+/// A gateway that does what a test says, and remembers its calls.
+#[derive(Clone)]
+pub(crate) struct Scripted {
+    usual: Behaviour,
+    special: Arc<BTreeMap<OrderId, Behaviour>>,
+    pub(crate) calls: Arc<Mutex<Vec<Fulfillment>>>,
+    called: Arc<Notify>,
+}
+
+impl Scripted {
+    pub(crate) fn new(usual: Behaviour) -> Self {
+        Self::with(usual, [])
+    }
+
+    pub(crate) fn with(
+        usual: Behaviour,
+        special: impl IntoIterator<Item = (OrderId, Behaviour)>,
+    ) -> Self {
+        let special = Arc::new(special.into_iter().collect());
+        Self { usual, special, calls: Arc::default(), called: Arc::default() }
+    }
+
+    pub(crate) fn n_calls(&self, order_id: OrderId) -> usize {
+        self.calls.lock().unwrap().iter().filter(|it| it.order_id == order_id).count()
+    }
+
+    /// Waits until it was called for the order so often.
+    pub(crate) async fn called(&self, order_id: OrderId, n_calls: usize) {
+        let waiting = async {
+            loop {
+                let called = self.called.notified();
+                if self.n_calls(order_id) >= n_calls {
+                    return;
+                }
+                called.await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("the gateway is called");
+    }
+}
+
+impl Gateway for Scripted {
+    async fn fulfill(&self, fulfillment: &Fulfillment) -> Result<Outcome, GatewayError> {
+        self.calls.lock().unwrap().push(fulfillment.clone());
+        self.called.notify_waiters();
+        let behaviour = *self.special.get(&fulfillment.order_id).unwrap_or(&self.usual);
+        let failed = |class| Err(GatewayError::new(class, "scripted failure".to_owned()));
+        match behaviour {
+            Behaviour::FailTimes(n_times) if self.n_calls(fulfillment.order_id) <= n_times => {
+                failed(FailureClass::Transient)
+            }
+            Behaviour::Fulfil | Behaviour::FailTimes(_) => {
+                Ok(Outcome::Fulfilled { reference: "scripted".to_owned() })
+            }
+            Behaviour::Fail(class) => failed(class),
+            Behaviour::Hang => std::future::pending().await,
+        }
+    }
+}
+
+pub(crate) fn config() -> FulfillmentConfig {
+    FulfillmentConfig {
+        gateway: GatewayKind::Simulated,
+        success_rate: 1.0,
+        error_rate: 0.0,
+        latency_ms: 0,
+        seed: 1,
+        timeout_ms: 10_000,
+        max_retries: 3,
+        backoff_ms: 1,
+        backoff_max_ms: 5,
+        concurrency: 16,
+        message_timeout_ms: 30_000,
+        stale_after_ms: 600_000,
+    }
+}
+
+/// A worker in a task; dropping it is a crash.
+pub(crate) struct Worker {
+    task: JoinSet<Result<(), ConfigError>>,
+    stop: CancellationToken,
+}
+
+/// Starts one a second after the orders were placed.
+pub(crate) fn start(store: &Store, gateway: &Scripted, config: FulfillmentConfig) -> Worker {
+    start_at(store, gateway, config, 8)
+}
+
+pub(crate) fn start_at(
+    store: &Store,
+    gateway: &Scripted,
+    config: FulfillmentConfig,
+    second: i64,
+) -> Worker {
+    start_on(&store.log, gateway, config, second)
+}
+
+pub(crate) fn start_on(
+    log: &EventLog,
+    gateway: &Scripted,
+    config: FulfillmentConfig,
+    second: i64,
+) -> Worker {
+    let stop = CancellationToken::new();
+    let mut task = JoinSet::new();
+    task.spawn(run(log.clone(), gateway.clone(), config, clock_at(second), stop.clone()));
+    Worker { task, stop }
+}
+
+impl Worker {
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+    }
+
+    pub(crate) async fn crash(mut self) {
+        self.task.shutdown().await;
+    }
+}
+
+/// The order once it is as wanted.
+pub(crate) async fn order_when(
+    log: &EventLog,
+    id: OrderId,
+    wanted: impl Fn(&Order) -> bool,
+) -> Order {
+    let looking = async {
+        loop {
+            let order = log.load(id).await.unwrap().order.unwrap();
+            if wanted(&order) {
+                return order;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("the order comes so far")
+}
+
+pub(crate) async fn ended(log: &EventLog, id: OrderId) -> Order {
+    order_when(log, id, |it| it.status != Status::Processing).await
+}
+
+pub(crate) async fn event_types(log: &EventLog, id: OrderId) -> Vec<String> {
+    log.history(id).await.unwrap().into_iter().skip(4).map(|it| it.event_type).collect()
+}
+
+pub(crate) async fn group_when(log: &EventLog, wanted: impl Fn(GroupStats) -> bool) {
+    let looking = async {
+        while !wanted(log.group_stats(GROUP).await.unwrap()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("the group comes so far");
+}
+
+pub(crate) async fn nothing_in_flight(log: &EventLog) {
+    group_when(log, |it| it.in_flight == 0).await;
+}

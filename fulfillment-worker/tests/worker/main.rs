@@ -1,0 +1,14 @@
+//! The worker over a real event store.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test cannot go on without ends it"
+)]
+
+mod dead_letters;
+mod delivery;
+mod drain;
+mod fixture;
+mod pause;
+mod sweeper;
