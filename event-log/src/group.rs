@@ -17,7 +17,7 @@ use crate::stream::LoggedEvent;
 pub use info::{GroupInfo, GroupStats, Member};
 
 /// Between two looks at the store while waiting for it to take the last answers.
-const DRAIN_POLL: Duration = Duration::from_millis(20);
+const DRAIN_POLL: Duration = Duration::from_millis(5);
 
 /// How a group is made and joined.
 #[derive(Debug, Clone)]

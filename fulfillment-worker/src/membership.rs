@@ -121,25 +121,17 @@ impl<G: Gateway> Membership<G> {
         self.ending.cancel();
         let deadline = Instant::now() + DRAIN;
         let mut answers = Vec::new();
-        loop {
-            while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-                let Some(delivery) = self.group.ready() else { break };
-                self.begin(delivery, permit);
+        let work_waits = loop {
+            self.finish(deadline, &mut answers).await;
+            let stats = self.log.group_stats(GROUP).await;
+            // What came while the store was asked is handled as well.
+            match self.group.ready() {
+                Some(delivery) if Instant::now() < deadline => self.begin_late(delivery).await,
+                Some(_) | None => break stats.is_ok_and(|it| it.waiting + it.retrying > 0),
             }
-            tokio::select! {
-                ended = self.in_progress.join_next_with_id() => match ended {
-                    Some(ended) => answers.push(self.ended(ended)),
-                    None => break,
-                },
-                () = sleep_until(deadline) => break,
-            }
-        }
+        };
         let n_unfinished = self.in_progress.len();
         self.in_progress.shutdown().await;
-        let work_waits = match self.log.group_stats(GROUP).await {
-            Ok(stats) => stats.waiting + stats.retrying > 0,
-            Err(_) => true,
-        };
         let n_handled = answers.len();
         if !work_waits {
             for (id, verdict) in answers {
@@ -148,6 +140,30 @@ impl<G: Gateway> Membership<G> {
         }
         self.group.leave(LEAVE_PATIENCE).await;
         tracing::debug!(n_handled, n_unfinished, work_waits, "Left the group");
+    }
+
+    /// Begins what was delivered and waits for all that is in progress, until the deadline.
+    async fn finish(&mut self, deadline: Instant, answers: &mut Vec<(Option<Uuid>, Verdict)>) {
+        loop {
+            while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+                let Some(delivery) = self.group.ready() else { break };
+                self.begin(delivery, permit);
+            }
+            tokio::select! {
+                ended = self.in_progress.join_next_with_id() => match ended {
+                    Some(ended) => answers.push(self.ended(ended)),
+                    None => return,
+                },
+                () = sleep_until(deadline) => return,
+            }
+        }
+    }
+
+    async fn begin_late(&mut self, delivery: Delivery) {
+        // Nobody closes it.
+        if let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
+            self.begin(delivery, permit);
+        }
     }
 }
 

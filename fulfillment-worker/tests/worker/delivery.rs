@@ -143,10 +143,11 @@ async fn worker_that_crashes_before_it_answers_is_replaced() {
 async fn delivery_that_ends_its_worker_each_time_is_dead_lettered_and_no_other_is() {
     let store = Store::start().await;
     let mut ids = Vec::new();
-    for number in 1..=10 {
+    for number in 1..=51 {
         ids.push(store.place(number).await);
     }
     let culprit = ids[4];
+    let config = || FulfillmentConfig { concurrency: 64, ..config() };
     for n_crashes in 1..=4 {
         // Until it has crashed once nobody is suspected, and all hang beside the culprit.
         let usual = if n_crashes == 1 { Behaviour::Hang } else { Behaviour::Fulfil };

@@ -1,93 +1,15 @@
-//! Promises under faults: nothing accepted is lost, nothing is fulfilled twice, and what fails
-//! says so and resumes by itself.
-
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+//! Processes that are killed or stopped in the middle of it, and databases that go away.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 use testkit::api::{Api, order};
-use testkit::process::{Dofs, Start};
+use testkit::process::Start;
 use testkit::{postgres, wait};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
-
-/// Retries that take no time worth mentioning, and some of them.
-fn lively(start: Start) -> Start {
-    start
-        .env("DOFS__FULFILLMENT__LATENCY_MS", "2")
-        .env("DOFS__FULFILLMENT__ERROR_RATE", "0.1")
-        .env("DOFS__FULFILLMENT__BACKOFF_MS", "5")
-        .env("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "20")
-}
-
-/// Places orders on several threads until told to stop; what was accepted is noted.
-struct Customers {
-    n_threads: usize,
-    accepted: Mutex<Vec<String>>,
-    n_accepted: AtomicUsize,
-    enough: AtomicBool,
-}
-
-impl Customers {
-    fn new(n_threads: usize) -> Self {
-        Self {
-            n_threads,
-            accepted: Mutex::default(),
-            n_accepted: AtomicUsize::new(0),
-            enough: AtomicBool::new(false),
-        }
-    }
-
-    /// Runs `meanwhile` while they place orders.
-    fn place_during(&self, api: &Api, meanwhile: impl FnOnce()) {
-        std::thread::scope(|scope| {
-            for _ in 0..self.n_threads {
-                scope.spawn(|| self.place(api));
-            }
-            meanwhile();
-            self.enough.store(true, Ordering::Relaxed);
-        });
-    }
-
-    fn place(&self, api: &Api) {
-        while !self.enough.load(Ordering::Relaxed) {
-            let request = api.request("POST", "/v1/orders").json(&order());
-            // No answer: the process is gone, and so is the promise.
-            let Ok(answer) = Api::try_send(request) else { return };
-            if answer.status == 202 {
-                let id = answer.json()["order_id"].as_str().unwrap().to_owned();
-                self.accepted.lock().unwrap().push(id);
-                self.n_accepted.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn wait_for(&self, n_orders: usize) {
-        wait::until("orders are accepted", || {
-            (self.n_accepted.load(Ordering::Relaxed) >= n_orders).then_some(())
-        });
-    }
-
-    fn accepted(self) -> Vec<String> {
-        self.accepted.into_inner().unwrap()
-    }
-}
-
-/// Every order ended, once, and its history begins as it should.
-fn assert_all_ended_once(api: &Api, ids: &[String]) {
-    for id in ids {
-        api.ended(id);
-        let events = api.event_types(id);
-        let beginning = ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued"];
-        assert_eq!(events[..4], beginning, "{id}");
-        let is_end = |it: &&String| *it == "OrderFulfilled" || *it == "OrderFailed";
-        assert_eq!(events.iter().filter(is_end).count(), 1, "{id}: {events:?}");
-        assert!(events.last().iter().all(is_end), "{id}: {events:?}");
-    }
-}
+use crate::fixture::{
+    BINARY, Customers, Separate, assert_all_ended_once, lively, sqlite, start_node,
+};
 
 #[test]
 fn kill_in_the_middle_of_the_rush_loses_no_accepted_order() {
@@ -122,43 +44,6 @@ fn kill_in_the_middle_of_the_rush_loses_no_accepted_order() {
         folded["source"] = json!("table");
         assert_eq!(row, folded);
     }
-}
-
-/// An event store and the roles over it, as processes of their own.
-struct Separate {
-    node: Dofs,
-    store: String,
-    read_model: String,
-}
-
-impl Separate {
-    fn start(data: &Path, read_model: String) -> Self {
-        let mut node = start_node(data, "127.0.0.1:0");
-        let store = format!("esdb://{}?tls=false", node.node());
-        let this = Self { node, store, read_model };
-        assert!(this.command(&["migrate"]).spawn().ended().success());
-        this
-    }
-
-    fn command(&self, arguments: &[&str]) -> Start {
-        lively(Start::new(BINARY, arguments))
-            .env("DOFS__EVENT_STORE__URL", &self.store)
-            .env("DOFS__READ_MODEL__URL", &self.read_model)
-    }
-
-    fn serve(&self, roles: &[&str]) -> Dofs {
-        let arguments = [&["serve"], roles, &["--listen", "127.0.0.1:0"]].concat();
-        self.command(&arguments).spawn()
-    }
-}
-
-fn start_node(data: &Path, listen: &str) -> Dofs {
-    let data = data.join("events");
-    Start::new(BINARY, &["node", "--data", data.to_str().unwrap(), "--listen", listen]).spawn()
-}
-
-fn sqlite(data: &Path) -> String {
-    format!("sqlite://{}", data.join("rows.sqlite").display())
 }
 
 fn orders_go_through_separate_roles(data: &Path, read_model: String) {

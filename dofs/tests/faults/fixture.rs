@@ -1,0 +1,123 @@
+//! Customers that place orders, and a system whose roles are processes of their own.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use testkit::api::{Api, order};
+use testkit::process::{Dofs, Start};
+use testkit::wait;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
+
+/// Retries that take no time worth mentioning, and some of them.
+pub(crate) fn lively(start: Start) -> Start {
+    start
+        .env("DOFS__FULFILLMENT__LATENCY_MS", "2")
+        .env("DOFS__FULFILLMENT__ERROR_RATE", "0.1")
+        .env("DOFS__FULFILLMENT__BACKOFF_MS", "5")
+        .env("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "20")
+}
+
+/// Places orders on several threads until told to stop; what was accepted is noted.
+pub(crate) struct Customers {
+    n_threads: usize,
+    accepted: Mutex<Vec<String>>,
+    n_accepted: AtomicUsize,
+    enough: AtomicBool,
+}
+
+impl Customers {
+    pub(crate) fn new(n_threads: usize) -> Self {
+        Self {
+            n_threads,
+            accepted: Mutex::default(),
+            n_accepted: AtomicUsize::new(0),
+            enough: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `meanwhile` while they place orders.
+    pub(crate) fn place_during(&self, api: &Api, meanwhile: impl FnOnce()) {
+        std::thread::scope(|scope| {
+            for _ in 0..self.n_threads {
+                scope.spawn(|| self.place(api));
+            }
+            meanwhile();
+            self.enough.store(true, Ordering::Relaxed);
+        });
+    }
+
+    fn place(&self, api: &Api) {
+        while !self.enough.load(Ordering::Relaxed) {
+            let request = api.request("POST", "/v1/orders").json(&order());
+            // No answer: the process is gone, and so is the promise.
+            let Ok(answer) = Api::try_send(request) else { return };
+            if answer.status == 202 {
+                let id = answer.json()["order_id"].as_str().unwrap().to_owned();
+                self.accepted.lock().unwrap().push(id);
+                self.n_accepted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn wait_for(&self, n_orders: usize) {
+        wait::until("orders are accepted", || {
+            (self.n_accepted.load(Ordering::Relaxed) >= n_orders).then_some(())
+        });
+    }
+
+    pub(crate) fn accepted(self) -> Vec<String> {
+        self.accepted.into_inner().unwrap()
+    }
+}
+
+/// Every order ended, once, and its history begins as it should.
+pub(crate) fn assert_all_ended_once(api: &Api, ids: &[String]) {
+    for id in ids {
+        api.ended(id);
+        let events = api.event_types(id);
+        let beginning = ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued"];
+        assert_eq!(events[..4], beginning, "{id}");
+        let is_end = |it: &&String| *it == "OrderFulfilled" || *it == "OrderFailed";
+        assert_eq!(events.iter().filter(is_end).count(), 1, "{id}: {events:?}");
+        assert!(events.last().iter().all(is_end), "{id}: {events:?}");
+    }
+}
+
+/// An event store and the roles over it, as processes of their own.
+pub(crate) struct Separate {
+    pub(crate) node: Dofs,
+    pub(crate) store: String,
+    read_model: String,
+}
+
+impl Separate {
+    pub(crate) fn start(data: &Path, read_model: String) -> Self {
+        let mut node = start_node(data, "127.0.0.1:0");
+        let store = format!("esdb://{}?tls=false", node.node());
+        let this = Self { node, store, read_model };
+        assert!(this.command(&["migrate"]).spawn().ended().success());
+        this
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Start {
+        lively(Start::new(BINARY, arguments))
+            .env("DOFS__EVENT_STORE__URL", &self.store)
+            .env("DOFS__READ_MODEL__URL", &self.read_model)
+    }
+
+    pub(crate) fn serve(&self, roles: &[&str]) -> Dofs {
+        let arguments = [&["serve"], roles, &["--listen", "127.0.0.1:0"]].concat();
+        self.command(&arguments).spawn()
+    }
+}
+
+pub(crate) fn start_node(data: &Path, listen: &str) -> Dofs {
+    let data = data.join("events");
+    Start::new(BINARY, &["node", "--data", data.to_str().unwrap(), "--listen", listen]).spawn()
+}
+
+pub(crate) fn sqlite(data: &Path) -> String {
+    format!("sqlite://{}", data.join("rows.sqlite").display())
+}

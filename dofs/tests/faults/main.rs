@@ -1,0 +1,8 @@
+//! Promises under faults: nothing accepted is lost, nothing is fulfilled twice, and what fails
+//! says so and resumes by itself.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+mod fixture;
+mod restarts;
+mod workers;
