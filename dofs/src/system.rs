@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use command_api::{CommandApi, Runner};
 use event_log::{EventLog, Producer};
 use event_node::{Node, NodeError};
-use fulfillment_worker::{GROUP, GatewayKind, Simulated};
+use fulfillment_worker::{FulfillmentConfig, GROUP, Gateway, GatewayKind, Http, Simulated};
 use projectors::{Queries, ReadModel, StoreError};
 use service_kit::clock::Clock;
 use service_kit::health::{self, Check};
@@ -205,7 +205,7 @@ impl System {
             store,
             log,
             group: GROUP.to_owned(),
-            success_rate: self.settings.fulfillment.success_rate,
+            success_rate: self.settings.fulfillment.configured_success_rate(),
             clock: self.clock.clone(),
         };
         Ok(command_api::routes(commands).merge(projectors::routes(queries)))
@@ -237,14 +237,23 @@ impl System {
         let config = self.settings.fulfillment.clone();
         config.check()?;
         let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-worker");
-        let gateway = match config.gateway {
-            GatewayKind::Simulated => Simulated::new(&config),
-        };
-        let run =
-            fulfillment_worker::run(log, gateway, config, self.clock.clone(), self.stop.clone());
-        self.roles.spawn("worker", run);
-        tracing::info!("Worker started");
+        match config.gateway {
+            GatewayKind::Simulated => self.spawn_worker(log, Simulated::new(&config), config),
+            GatewayKind::Http => {
+                let gateway = Http::new(&config, self.clock.clone())?;
+                if gateway.sends_in_the_clear() {
+                    tracing::warn!(url = ?config.url, "Orders are sent to the gateway without TLS");
+                }
+                self.spawn_worker(log, gateway, config);
+            }
+        }
         Ok(())
+    }
+
+    fn spawn_worker(&mut self, log: EventLog, gateway: impl Gateway, config: FulfillmentConfig) {
+        let (clock, stop) = (self.clock.clone(), self.stop.clone());
+        self.roles.spawn("worker", fulfillment_worker::run(log, gateway, config, clock, stop));
+        tracing::info!("Worker started");
     }
 
     fn start_http(&mut self, listener: Listener, routes: Router, health: Router) {

@@ -1,5 +1,6 @@
 //! The outside system that fulfils orders.
 
+mod http;
 mod simulated;
 
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use domain::ids::OrderId;
 use domain::order::{FailureClass, Item};
 
+pub use http::{GatewayUrl, GatewayUrlError, Http};
 pub use simulated::Simulated;
 pub(crate) use simulated::chance;
 

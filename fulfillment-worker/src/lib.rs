@@ -16,6 +16,8 @@ mod verdict;
 mod worker;
 
 pub use config::{ConfigError, FulfillmentConfig, GatewayKind};
-pub use gateway::{Fulfillment, Gateway, GatewayError, Outcome, Simulated};
+pub use gateway::{
+    Fulfillment, Gateway, GatewayError, GatewayUrl, GatewayUrlError, Http, Outcome, Simulated,
+};
 pub use sweeper::{StaleOrders, sweep};
 pub use worker::{GROUP, run};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use event_log::{Delivery, EventLog, Group};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -21,6 +21,8 @@ use crate::worker::GROUP;
 
 /// How long what was delivered may take to be handled once the membership is to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long to wait for what the store delivers together with a first delivery.
+const GATHER: Duration = Duration::from_millis(50);
 /// How long the store may take for the last answers after that.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -75,6 +77,43 @@ impl<G: Gateway> Membership<G> {
             }
         }
         self.leave().await;
+    }
+
+    /// Finds out with one delivery whether the gateway is back, until `end`. With the one among so
+    /// many that was tried least: what failed before may fail because of itself, and must not keep
+    /// the breaker open for all others.
+    pub(crate) async fn probe(mut self, n_candidates: usize, end: impl Future<Output = ()>) {
+        let mut end = std::pin::pin!(end);
+        let mut candidates: Vec<Delivery> = Vec::new();
+        while self.admission.is_current() {
+            tokio::select! {
+                () = &mut end => break,
+                () = self.gather(&mut candidates, n_candidates) => {}
+            }
+            let by_tries = |it: &(usize, &Delivery)| it.1.retry_count;
+            let choice = candidates.iter().enumerate().min_by_key(by_tries).map_or(0, |it| it.0);
+            let delivery = candidates.swap_remove(choice);
+            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { break };
+            self.begin(delivery, permit);
+            if let Some(ended) = self.in_progress.join_next_with_id().await {
+                let (id, verdict) = self.ended(ended);
+                answer(&self.group, id, verdict);
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Waits for a delivery, and for what else comes along with it.
+    async fn gather(&mut self, candidates: &mut Vec<Delivery>, n_candidates: usize) {
+        if candidates.is_empty() {
+            candidates.push(self.group.next().await);
+        }
+        let deadline = Instant::now() + GATHER;
+        while candidates.len() < n_candidates
+            && let Ok(delivery) = timeout_at(deadline, self.group.next()).await
+        {
+            candidates.push(delivery);
+        }
     }
 
     fn begin(&mut self, delivery: Delivery, permit: OwnedSemaphorePermit) {

@@ -30,6 +30,8 @@ const BACKSTOP_RETRIES: i32 = 100_000;
 /// held too, and must not keep others out. Not more, because all that is held when a worker ends is
 /// suspect to the next.
 const HELD_PER_HANDLED: usize = 2;
+/// The most deliveries that a probe is chosen from.
+const MAX_CANDIDATES: usize = 4_096;
 /// How long the subscription may be silent while work waits.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -46,7 +48,7 @@ pub async fn run<G: Gateway>(
     stop: CancellationToken,
 ) -> Result<(), ConfigError> {
     config.check()?;
-    let breaker = Arc::new(config.breaker());
+    let breaker = config.breaker();
     let pause = Pause::watch(&log);
     let n_silences = watch::Sender::default();
     let mut attendants = JoinSet::new();
@@ -65,10 +67,11 @@ pub async fn run<G: Gateway>(
             () = stop.cancelled() => break,
             admission = admitted(&pause, &breaker) => Arc::new(admission),
         };
-        let (concurrency, n_held) = if admission.is_probe() {
-            (1, 1)
+        let n_held = if admission.is_probe() {
+            // The store delivers what it has to deliver again first: beside that, something new.
+            log.group_stats(GROUP).await.map_or(1, |it| it.retrying + 1).min(MAX_CANDIDATES)
         } else {
-            (config.concurrency, config.concurrency.saturating_mul(HELD_PER_HANDLED))
+            config.concurrency.saturating_mul(HELD_PER_HANDLED)
         };
         let group = log.join_group(GroupSettings {
             name: GROUP.to_owned(),
@@ -87,9 +90,13 @@ pub async fn run<G: Gateway>(
             }
         };
         let handler = Arc::clone(&handler);
-        Membership::new(log.clone(), group, handler, Arc::clone(&admission), concurrency)
-            .serve(end)
-            .await;
+        let admitted = Arc::clone(&admission);
+        let membership = Membership::new(log.clone(), group, handler, admitted, config.concurrency);
+        if admission.is_probe() {
+            membership.probe(n_held, end).await;
+        } else {
+            membership.serve(end).await;
+        }
     }
     attendants.shutdown().await;
     Ok(())

@@ -35,8 +35,8 @@ pub struct Queries {
     pub log: EventLog,
     /// The group that delivers orders to the worker.
     pub group: String,
-    /// The success rate that the gateway is configured with.
-    pub success_rate: f64,
+    /// The success rate that the gateway is configured with, if it is.
+    pub success_rate: Option<f64>,
     pub clock: Clock,
 }
 

@@ -12,3 +12,4 @@ pub mod store;
 pub mod stub;
 pub mod system;
 pub mod wait;
+pub mod warehouse;

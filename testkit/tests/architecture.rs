@@ -39,7 +39,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tonic", &["event-node"]),
     ("prost", &["event-node"]),
     ("clap", &["dofs"]),
-    ("reqwest", &["dofs"]),
+    ("reqwest", &["dofs", "fulfillment-worker"]),
     ("axum", &["service-kit", "command-api", "event-node", "projectors", "dofs"]),
 ];
 

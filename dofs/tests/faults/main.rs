@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
+mod chaos;
 mod fixture;
+mod outage;
 mod restarts;
 mod workers;

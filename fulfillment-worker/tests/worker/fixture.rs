@@ -9,7 +9,7 @@ use domain::order::{FailureClass, Order, Status};
 use event_log::{EventLog, GroupStats};
 use fulfillment_worker::{
     ConfigError, Fulfillment, FulfillmentConfig, GROUP, Gateway, GatewayError, GatewayKind,
-    Outcome, run,
+    GatewayUrl, Outcome, run,
 };
 use testkit::store::{Store, clock_at};
 use tokio::sync::Notify;
@@ -105,6 +105,9 @@ pub(crate) fn config() -> FulfillmentConfig {
         concurrency: 16,
         message_timeout_ms: 30_000,
         stale_after_ms: 600_000,
+        url: GatewayUrl::default(),
+        breaker_failures: 10,
+        breaker_open_ms: 5_000,
     }
 }
 

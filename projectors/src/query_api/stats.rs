@@ -75,7 +75,8 @@ struct Projection {
 struct SuccessRate {
     /// Of the orders that the gateway answered for; null before the first.
     observed: Option<f64>,
-    configured: f64,
+    /// Null if the gateway is none of ours.
+    configured: Option<f64>,
 }
 
 pub(super) async fn get_stats(State(queries): State<Arc<Queries>>) -> Result<Json<Stats>, Problem> {

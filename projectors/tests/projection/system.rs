@@ -132,7 +132,7 @@ pub(crate) fn log(url: &str) -> EventLog {
 
 pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
     let group = "fulfillment".to_owned();
-    routes(Queries { store, log, group, success_rate: 0.7, clock: clock() })
+    routes(Queries { store, log, group, success_rate: Some(0.7), clock: clock() })
 }
 
 pub(crate) struct Answer {

@@ -1,0 +1,105 @@
+//! Workers and store killed at random under load, with a warehouse that counts.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use testkit::api::{Api, order};
+use testkit::process::{Dofs, Start};
+use testkit::wait;
+use testkit::warehouse::{Behaviour, Warehouse};
+
+use crate::fixture::{BINARY, Separate, sqlite, start_node};
+
+/// How long the killing goes on, in seconds, unless `CHAOS_SECONDS` says otherwise.
+const SECONDS: u64 = 15;
+/// What the moments of the kills derive from, unless `CHAOS_SEED` says otherwise.
+const SEED: u64 = 4;
+
+#[expect(clippy::disallowed_methods, reason = "how long a person wants to watch is no setting")]
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Places orders with a key each, again and again until they are accepted, until the deadline.
+fn place(api: &Api, customer: usize, deadline: Instant) -> Vec<String> {
+    let mut accepted = Vec::new();
+    while Instant::now() < deadline {
+        let key = format!("chaos-{customer}-{}", accepted.len());
+        let id = wait::until("an order is accepted", || {
+            let request = api.request("POST", "/v1/orders").header("Idempotency-Key", &key);
+            let answer = Api::try_send(request.json(&order())).ok()?;
+            (answer.status == 202).then(|| answer.json()["order_id"].as_str().unwrap().to_owned())
+        });
+        accepted.push(id);
+    }
+    accepted
+}
+
+#[test]
+fn random_kills_of_workers_and_store_lose_nothing_and_double_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let warehouse = Warehouse::start();
+    warehouse.usually(Behaviour::Slow(Duration::from_millis(5)));
+    let mut system = Separate::start(data.path(), sqlite(data.path()));
+    let address = system.node.node().to_string();
+    let mut roles = system.serve(&["api", "projector"]);
+    let api = Api::new(roles.http());
+    let command = |system: &Separate| {
+        system
+            .command(&["serve", "worker"])
+            .env("DOFS__FULFILLMENT__GATEWAY", "http")
+            .env("DOFS__FULFILLMENT__URL", warehouse.url())
+            .env("DOFS__FULFILLMENT__MESSAGE_TIMEOUT_MS", "6000")
+            .env("DOFS__FULFILLMENT__TIMEOUT_MS", "2000")
+            .env("DOFS__FULFILLMENT__MAX_RETRIES", "10")
+    };
+    let spawn = |system: &Separate| -> Dofs { Start::spawn(command(system)) };
+    let mut workers = [spawn(&system), spawn(&system)];
+    let mut random = StdRng::seed_from_u64(number("CHAOS_SEED", SEED));
+    let deadline = Instant::now() + Duration::from_secs(number("CHAOS_SECONDS", SECONDS));
+    let mut n_kills = 0;
+    let ids: Vec<String> = std::thread::scope(|scope| {
+        let customers: Vec<_> = (0..4)
+            .map(|customer| {
+                let api = api.clone();
+                scope.spawn(move || place(&api, customer, deadline))
+            })
+            .collect();
+        while Instant::now() < deadline {
+            let pause = Duration::from_millis(random.random_range(200..1_500));
+            std::thread::sleep(pause);
+            match random.random_range(0..3_usize) {
+                2 => {
+                    system.node.kill();
+                    system.node = start_node(data.path(), &address);
+                    system.node.node();
+                }
+                victim => {
+                    workers[victim].kill();
+                    // It may have been in the middle of an answer.
+                    warehouse.next(random.random_range(0..3), &Behaviour::WorkAndDrop);
+                    workers[victim] = spawn(&system);
+                }
+            }
+            n_kills += 1;
+        }
+        customers.into_iter().flat_map(|it| it.join().unwrap()).collect()
+    });
+    println!("{n_kills} kills, {} orders", ids.len());
+    assert!(n_kills > 3 && ids.len() > 20);
+    for id in &ids {
+        let order = api.projected(id);
+        assert_eq!(order["status"], "FULFILLED", "{order}");
+    }
+    assert!(warehouse.keys_with_more_than_one_effect().is_empty());
+    assert!(warehouse.orders_with_more_than_one_effect().is_empty());
+    assert_eq!(warehouse.fulfilled_orders().len(), ids.len());
+    let verify = Command::new(BINARY)
+        .args(["audit", "verify"])
+        .env("DOFS__EVENT_STORE__URL", &system.store)
+        .output()
+        .unwrap();
+    assert!(verify.status.success(), "{verify:?}");
+}

@@ -1,0 +1,119 @@
+//! A gateway that goes away, and a delivery that ends its worker.
+
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+use testkit::api::Api;
+use testkit::process::{Dofs, Start};
+use testkit::wait;
+use testkit::warehouse::{Behaviour, Warehouse};
+
+use crate::fixture::{BINARY, Customers, Separate, sqlite};
+
+/// Orders go to the warehouse.
+fn over(start: Start, warehouse: &Warehouse) -> Start {
+    start
+        .env("DOFS__FULFILLMENT__GATEWAY", "http")
+        .env("DOFS__FULFILLMENT__URL", warehouse.url())
+        .env("DOFS__FULFILLMENT__BREAKER_OPEN_MS", "200")
+}
+
+fn is_fulfilled(api: &Api, id: &str) -> bool {
+    api.get(&format!("/v1/orders/{id}")).json()["status"] == "FULFILLED"
+}
+
+#[test]
+fn outage_of_the_gateway_costs_no_order_and_shows() {
+    let data = tempfile::tempdir().unwrap();
+    let mut warehouse = Warehouse::start();
+    let mut process = over(Start::dev(BINARY, data.path()), &warehouse).spawn();
+    let api = Api::new(process.http());
+    api.ended(&api.accepted());
+
+    warehouse.stop();
+    let customers = Customers::new(4);
+    customers.place_during(&api, || {
+        customers.wait_for(100);
+        wait::until("the breaker is open", || {
+            (api.get("/v1/stats").json()["fulfillment"]["breaker"] == "open").then_some(())
+        });
+        customers.wait_for(200);
+    });
+    let status = api.get("/v1/ops/worker").json();
+    let worker = &status["workers"][0];
+    assert!(worker["error"].as_str().unwrap().contains("no answer from gateway"), "{status}");
+    assert_eq!(api.get("/v1/stats").json()["orders"]["FAILED"], 0);
+
+    warehouse.start_again();
+    let ids = customers.accepted();
+    for id in &ids {
+        wait::until("it is fulfilled", || is_fulfilled(&api, id).then_some(()));
+        assert_eq!(warehouse.effects(&format!("{id}:1")), 1);
+    }
+    wait::until("the breaker is closed", || {
+        (api.get("/v1/stats").json()["fulfillment"]["breaker"] == "closed").then_some(())
+    });
+}
+
+/// Orders that fail because of themselves must not keep the others out.
+#[test]
+fn orders_that_the_gateway_cannot_take_do_not_hold_up_those_that_it_can() {
+    let data = tempfile::tempdir().unwrap();
+    let warehouse = Warehouse::start();
+    let mut process = over(Start::dev(BINARY, data.path()), &warehouse).spawn();
+    let api = Api::new(process.http());
+    warehouse.usually(Behaviour::Fail(500));
+    let bad: Vec<String> = (0..20).map(|_| api.accepted()).collect();
+    wait::until("the breaker is open", || {
+        (api.get("/v1/ops/worker").json()["breaker"] != "closed").then_some(())
+    });
+    for id in &bad {
+        warehouse.for_order(id.parse().unwrap(), Behaviour::Fail(500));
+    }
+    warehouse.usually(Behaviour::Fulfil);
+    let good: Vec<String> = (0..20).map(|_| api.accepted()).collect();
+    for id in &good {
+        wait::until("it is fulfilled", || is_fulfilled(&api, id).then_some(()));
+    }
+    for id in &bad {
+        assert_eq!(api.ended(id)["stage"], "dead_letter");
+    }
+}
+
+/// The culprit's call ends the worker that makes it, with all that it has in flight.
+#[test]
+fn delivery_that_kills_its_worker_each_time_is_dead_lettered_and_no_other_is() {
+    let data = tempfile::tempdir().unwrap();
+    let warehouse = Warehouse::start();
+    let system = Separate::start(data.path(), sqlite(data.path()));
+    let mut roles = system.serve(&["api", "projector"]);
+    let api = Api::new(roles.http());
+    let mut ids: Vec<String> = (0..51).map(|_| api.accepted()).collect();
+    let culprit = ids.remove(25);
+    warehouse.usually(Behaviour::Hang);
+    warehouse.for_order(culprit.parse().unwrap(), Behaviour::Hang);
+    let n_culprit_calls =
+        || warehouse.calls().iter().filter(|it| it.order_id.to_string() == culprit).count();
+    let worker = || over(system.command(&["serve", "worker"]), &warehouse).spawn();
+    let running: Mutex<Dofs> = Mutex::new(worker());
+    for n_kills in 1..=4 {
+        wait::until("the culprit is asked for", || (n_culprit_calls() == n_kills).then_some(()));
+        running.lock().unwrap().kill();
+        // From now on only the culprit does harm.
+        warehouse.usually(Behaviour::Fulfil);
+        *running.lock().unwrap() = worker();
+    }
+    let order: Value = wait::until("it is given up", || {
+        let order = api.get(&format!("/v1/orders/{culprit}")).json();
+        (order["status"] == "FAILED").then_some(order)
+    });
+    assert_eq!(
+        (&order["stage"], &order["failure_code"]),
+        (&json!("dead_letter"), &json!("poison"))
+    );
+    assert_eq!(n_culprit_calls(), 4);
+    for id in &ids {
+        wait::until("it is fulfilled", || is_fulfilled(&api, id).then_some(()));
+    }
+    assert!(warehouse.keys_with_more_than_one_effect().is_empty());
+}
