@@ -65,8 +65,11 @@ pub enum GatewayKind {
 pub enum ConfigError {
     #[error("setting `fulfillment.{key}` is {value}: it must be between 0 and 1")]
     Rate { key: &'static str, value: f64 },
-    #[error("setting `fulfillment.stale_after_ms` is 0: every order would be stale at once")]
-    StaleAtOnce,
+    #[error(
+        "`fulfillment.stale_after_ms` ({stale_after_ms}) must be more than `message_timeout_ms` \
+         ({message_timeout_ms}), or orders that are still handled would count as lost"
+    )]
+    StaleAfter { stale_after_ms: u64, message_timeout_ms: u64 },
     #[error("setting `fulfillment.concurrency` is {0}: it must be between 1 and {MAX_CONCURRENCY}")]
     Concurrency(usize),
     #[error("setting `fulfillment.breaker_failures` is 0: it must be at least 1")]
@@ -91,8 +94,11 @@ impl FulfillmentConfig {
                 return Err(ConfigError::Rate { key, value });
             }
         }
-        if self.stale_after_ms == 0 {
-            return Err(ConfigError::StaleAtOnce);
+        if self.stale_after_ms <= self.message_timeout_ms {
+            return Err(ConfigError::StaleAfter {
+                stale_after_ms: self.stale_after_ms,
+                message_timeout_ms: self.message_timeout_ms,
+            });
         }
         if !(1..=MAX_CONCURRENCY).contains(&self.concurrency) {
             return Err(ConfigError::Concurrency(self.concurrency));

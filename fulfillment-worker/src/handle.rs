@@ -26,6 +26,10 @@ const ACTOR: &str = "fulfillment-worker";
 /// used it.
 const REPLAYER: &str = "replay-parked";
 
+/// How much longer than its limit a gateway may take to say by itself that there was no answer in
+/// time: it knows more of it.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// Handles deliveries.
 pub(crate) struct Handler<G> {
     log: EventLog,
@@ -246,7 +250,7 @@ impl<G: Gateway> Handler<G> {
             traceparent: queued.traceparent.clone(),
         };
         let limit = self.config.timeout();
-        timeout(limit, self.gateway.fulfill(&fulfillment)).await.unwrap_or_else(|_| {
+        timeout(limit + GRACE, self.gateway.fulfill(&fulfillment)).await.unwrap_or_else(|_| {
             let error = format!("gateway did not answer within {} ms", limit.as_millis());
             Err(GatewayError::new(FailureClass::Transient, error))
         })

@@ -16,6 +16,7 @@ use serde_json::json;
 use testkit::store::clock;
 use testkit::wait;
 use testkit::warehouse::{Behaviour, Warehouse, answer};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 fn config(url: &str) -> FulfillmentConfig {
@@ -59,7 +60,7 @@ fn fulfillment(order: u128) -> Fulfillment {
 }
 
 async fn fulfill(gateway: &Http) -> Result<Outcome, GatewayError> {
-    gateway.fulfill(&fulfillment(1)).await
+    timeout(wait::PATIENCE, gateway.fulfill(&fulfillment(1))).await.unwrap()
 }
 
 /// The error of a call that failed and could work later.
@@ -99,9 +100,9 @@ async fn order_is_posted_with_its_key_its_deadline_and_its_trace() {
 }
 
 #[tokio::test]
-async fn credentials_of_the_url_are_sent_and_not_shown() {
+async fn secrets_of_the_url_are_sent_and_not_shown() {
     let warehouse = Warehouse::start();
-    let url = warehouse.url().replace("http://", "http://dofs:s3cret@");
+    let url = warehouse.url().replace("http://", "http://dofs:s3cret@") + "?key=s3cret";
     let gateway = gateway(&url);
     assert_eq!(fulfill(&gateway).await, Ok(fulfilled("wh-1")));
     let call = warehouse.calls().pop().unwrap();
