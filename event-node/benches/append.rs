@@ -1,13 +1,15 @@
-//! Durable appends through gRPC, against what the disk allows: a bare loop that writes the same
-//! bytes to a file and waits for the disk after each batch, measured in the same run.
+//! Durable appends through gRPC, against what the disk allows: a bare loop that writes the bytes
+//! of the same batches to a file and waits for the disk after each, measured in the same run.
 //!
-//! `cargo bench -p event-node`
+//! `cargo bench -p event-node --features measure --bench append`
 
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
     reason = "a measurement ends where it cannot go on, and prints what it found"
 )]
+
+mod support;
 
 use std::{
     fs::File,
@@ -20,13 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_node::{Node, NodeConfig};
-use eventstore::{AppendToStreamOptions, BatchAppendOptions, Client, EventData, StreamState};
-use service_kit::clock::Clock;
-use tokio_util::sync::CancellationToken;
+use event_node::measure::Store;
+use eventstore::{AppendToStreamOptions, BatchAppendOptions, Client, StreamState};
+use support::{
+    EVENT_BYTES, EVENTS_PER_APPEND, Served, append_rate, commits, events, per_second, threads,
+};
 
-const EVENTS_PER_APPEND: usize = 4;
-const EVENT_BYTES: usize = 300;
 const WRITERS: [usize; 3] = [1, 64, 512];
 
 /// How long each figure is measured.
@@ -34,56 +35,67 @@ const SPAN: Duration = Duration::from_secs(5);
 
 fn main() {
     let folder = tempfile::tempdir().expect("a folder for the store");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let (node, stop) = runtime.block_on(start(folder.path()));
-    let settings = format!("esdb://127.0.0.1:{}?tls=false", node.address().port());
-    println!("durable appends of {EVENTS_PER_APPEND} x {EVENT_BYTES} bytes, appends per second");
-    println!("writers  bare fsync  Append        slowest  BatchAppend   slowest");
+    commits::listen();
+    let served = Served::start(&folder.path().join("store"));
+    let runtime = support::runtime("client");
+    println!("durable appends of {EVENTS_PER_APPEND} x {EVENT_BYTES} bytes");
     for writers in WRITERS {
-        let _inside = runtime.enter();
-        let client = Client::new(settings.parse().expect("settings")).expect("a client");
-        let limit = bare_loop(folder.path(), writers);
-        let (unary, unary_slowest) = runtime.block_on(measure(&client, writers, Kind::Unary));
-        let (batch, batch_slowest) = runtime.block_on(measure(&client, writers, Kind::Batch));
-        let percent = |figure: u64| figure * 100 / limit.max(1);
-        println!(
-            "{writers:>7} {limit:>11} {unary:>7} ({:>3} %) {unary_slowest:>5} ms {batch:>7} ({:>3} %) {batch_slowest:>5} ms",
-            percent(unary),
-            percent(batch),
-        );
+        let whole = bare_loop(folder.path(), &[writers as u64]);
+        println!("{writers} writers: a bare loop of batches of {writers}: {whole}/s");
+        for kind in [Kind::Unary, Kind::Batch] {
+            let client = {
+                let _inside = runtime.enter();
+                served.client()
+            };
+            commits::take();
+            let before = threads::processor_millis();
+            let (rate, slowest) = runtime.block_on(measure(&client, writers, kind));
+            let shares = threads::shares(&before);
+            let batches = commits::take();
+            let same = bare_loop(folder.path(), &batches);
+            let mean = batches.iter().sum::<u64>() / (batches.len() as u64).max(1);
+            println!(
+                "  {kind:?}: {rate}/s, slowest {slowest} ms, {mean} appends a commit; \
+                 bare loop of the same batches {same}/s: {} %; of batches of {writers}: {} %",
+                rate * 100 / same.max(1),
+                rate * 100 / whole.max(1),
+            );
+            println!("    processor time: {shares}");
+        }
     }
-    stop.cancel();
-    runtime.block_on(node.finished()).expect("a clean end");
+    served.stop();
+    let _inside = runtime.enter();
+    let store = Store::open(&folder.path().join("direct"), support::clock()).expect("a store");
+    for writers in WRITERS {
+        let before = threads::processor_millis();
+        let streams = writers as u64;
+        let rate = runtime.block_on(append_rate(&store, writers, streams, SPAN));
+        println!("{writers} writers, without gRPC: {rate}/s; {}", threads::shares(&before));
+    }
+    runtime.block_on(store.close());
 }
 
-#[expect(clippy::disallowed_methods, reason = "the clock of this program is made here")]
-async fn start(folder: &Path) -> (Node, CancellationToken) {
-    let config = NodeConfig {
-        listen: "127.0.0.1:0".to_owned(),
-        data: folder.join("store"),
-        advertise: None,
-        user_name: "admin".to_owned(),
-    };
-    let clock = Clock::new(jiff::Timestamp::now, uuid::Uuid::new_v4);
-    let stop = CancellationToken::new();
-    (Node::start(config, clock, stop.clone()).await.expect("a node"), stop)
-}
-
-/// Appends a second of a loop that commits what all writers ask for at once.
-fn bare_loop(folder: &Path, writers: usize) -> u64 {
+/// Appends a second of a loop that commits these batches, again and again.
+fn bare_loop(folder: &Path, batches: &[u64]) -> u64 {
     let mut file = File::create(folder.join("bare")).expect("a file");
-    let batch = vec![7; writers * EVENTS_PER_APPEND * EVENT_BYTES];
+    let largest = batches.iter().max().copied().unwrap_or(0);
+    let length =
+        |appends: u64| usize::try_from(appends).unwrap_or(0) * EVENTS_PER_APPEND * EVENT_BYTES;
+    let bytes = vec![7; length(largest)];
     let started = Instant::now();
-    let mut commits: u64 = 0;
-    while started.elapsed() < SPAN {
-        file.write_all(&batch).expect("a write");
+    let mut appends = 0;
+    for batch in batches.iter().cycle() {
+        if started.elapsed() >= SPAN {
+            break;
+        }
+        file.write_all(bytes.get(..length(*batch)).unwrap_or(&bytes)).expect("a write");
         file.sync_data().expect("a flush");
-        commits += 1;
+        appends += batch;
     }
-    per_second(commits * writers as u64, started.elapsed())
+    per_second(appends, started.elapsed())
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Unary,
     Batch,
@@ -122,14 +134,4 @@ async fn measure(client: &Client, writers: usize, kind: Kind) -> (u64, u128) {
     }
     let slowest = running.join_all().await.into_iter().max().unwrap_or_default();
     (per_second(done.load(Ordering::Relaxed), started.elapsed()), slowest.as_millis())
-}
-
-fn events() -> Vec<EventData> {
-    let event = || EventData::binary("happened", vec![7; EVENT_BYTES].into());
-    std::iter::repeat_with(event).take(EVENTS_PER_APPEND).collect()
-}
-
-fn per_second(count: u64, elapsed: Duration) -> u64 {
-    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    count * 1_000 / millis.max(1)
 }

@@ -4,6 +4,8 @@
 //! of consumers, `rpc` translates between them and the wire, `node` runs it all.
 
 mod log;
+#[cfg(feature = "measure")]
+pub mod measure;
 mod node;
 mod persistent;
 mod rpc;

@@ -19,6 +19,7 @@ mod session;
 #[cfg(test)]
 mod session_properties;
 mod verify;
+mod wal_check;
 mod write;
 mod writer;
 

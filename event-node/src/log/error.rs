@@ -51,6 +51,19 @@ pub enum OpenError {
         .file.display()
     )]
     BrokenTail { file: PathBuf },
+    #[error(
+        "the write-ahead log {} is damaged before its end, and with it events that were \
+         acknowledged: restore the data folder from a backup; or move this file away, which gives \
+         up the newest events",
+        .file.display()
+    )]
+    BrokenLog { file: PathBuf },
+    #[error("the write-ahead log {} cannot be read", .file.display())]
+    UnreadableLog {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("a thread of the store cannot be started")]
     Thread(#[source] io::Error),
 }

@@ -7,6 +7,9 @@ use rusqlite::{Connection, OpenFlags};
 /// File name of the database inside the data folder.
 pub(super) const DATABASE_FILE: &str = "events.sqlite";
 
+/// File name of its write-ahead log, which is there until a clean stop.
+pub(super) const LOG_FILE: &str = "events.sqlite-wal";
+
 /// Page cache of one connection, in KiB.
 const CACHE_KIB: u32 = 8_192;
 

@@ -11,6 +11,7 @@ use crate::log::{
     metadata::Limits,
     schema::{DATABASE_FILE, from_sql, open_reader, to_sql},
     session::load_stream,
+    wal_check::refuse_broken_log,
 };
 
 /// Most findings that one check reports.
@@ -59,6 +60,15 @@ pub fn verify(data: &Path) -> Result<Verified, VerifyError> {
         return Err(VerifyError::Missing { folder: data.to_owned() });
     }
     let _lock = FolderLock::take(data).map_err(VerifyError::Unavailable)?;
+    match refuse_broken_log(data) {
+        Ok(()) => {}
+        Err(OpenError::BrokenLog { file }) => {
+            let finding =
+                format!("its write-ahead log {} is broken before its end", file.display());
+            return Err(VerifyError::Damaged { findings: vec![finding] });
+        }
+        Err(error) => return Err(VerifyError::Unavailable(error)),
+    }
     let connection = open_reader(data)?;
     let mut findings = integrity(&connection)?;
     if findings.is_empty() {

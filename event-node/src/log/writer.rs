@@ -14,6 +14,7 @@ use crate::log::{
     recent::Recent,
     schema::{DATABASE_FILE, from_sql, open_writer},
     session::{Memory, Session},
+    wal_check::refuse_broken_log,
     write::{Append, Expected, Outcome, Write},
 };
 
@@ -72,6 +73,7 @@ impl Writer {
         announcements: Announcements,
     ) -> Result<Self, OpenError> {
         let database = |source| OpenError::database(folder, source);
+        refuse_broken_log(folder)?;
         let connection = open_writer(folder).map_err(database)?;
         let last: Option<i64> = connection
             .query_row("SELECT max(position) FROM events", [], |row| row.get(0))
@@ -187,6 +189,7 @@ impl Writer {
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let (last_position, written) = (session.last_position, session.written);
         transaction.commit()?;
+        tracing::trace!(writes = writes.len(), events = written.len(), "committed");
         self.last_position = last_position;
         if !written.is_empty() {
             // First the window, then the head: whoever sees the head finds the events.

@@ -30,14 +30,42 @@ async fn an_answered_append_survives_a_kill() {
     for _ in 0..20 {
         append(&client, "order-1", StreamState::Any, events(5)).await;
     }
+    let image = image_of(&node);
+    let survivor = TestNode::start_over(image).await;
+    assert_eq!(revisions(&survivor.client(), "order-1").await.len(), 100);
+    survivor.stop().await;
+    node.stop().await;
+}
+
+/// A copy of the folder as it is on disk now.
+fn image_of(node: &TestNode) -> tempfile::TempDir {
     let image = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(node.folder()).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), image.path().join(entry.file_name())).unwrap();
     }
-    let survivor = TestNode::start_over(image).await;
-    assert_eq!(revisions(&survivor.client(), "order-1").await.len(), 100);
-    survivor.stop().await;
+    image
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_that_is_damaged_inside_is_reported_and_not_cut_off() {
+    let node = TestNode::start().await;
+    let client = node.client();
+    for _ in 0..20 {
+        append(&client, "order-1", StreamState::Any, events(5)).await;
+    }
+    let image = image_of(&node);
+    let file = image.path().join("events.sqlite-wal");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let refused = start(image.path(), &CancellationToken::new()).await.unwrap_err();
+    let reason = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(reason.contains("events.sqlite-wal is damaged before its end"), "{reason}");
+    let found = verify(image.path()).unwrap_err();
+    assert!(matches!(found, VerifyError::Damaged { .. }), "{found}");
+    assert_eq!(fs::read(&file).unwrap(), bytes);
     node.stop().await;
 }
 

@@ -1,0 +1,119 @@
+//! What the measurements share: a node with threads of its own, and what happens inside it.
+
+#![allow(dead_code, reason = "each measurement uses its part")]
+
+pub(crate) mod commits;
+pub(crate) mod threads;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use event_node::{Node, NodeConfig, measure::Store};
+use eventstore::{Client, EventData};
+use prost::bytes::Bytes;
+use service_kit::clock::Clock;
+use tokio::{runtime::Runtime, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const EVENTS_PER_APPEND: usize = 4;
+pub(crate) const EVENT_BYTES: usize = 300;
+
+/// A node on a runtime of its own, so that its threads can be told from the client's.
+pub(crate) struct Served {
+    runtime: Runtime,
+    node: Node,
+    stop: CancellationToken,
+}
+
+impl Served {
+    pub(crate) fn start(data: &Path) -> Self {
+        let runtime = runtime("node");
+        let stop = CancellationToken::new();
+        let config = NodeConfig {
+            listen: "127.0.0.1:0".to_owned(),
+            data: data.to_owned(),
+            advertise: None,
+            user_name: "admin".to_owned(),
+        };
+        let node = runtime.block_on(Node::start(config, clock(), stop.clone()));
+        Self { runtime, node: node.expect("a node"), stop }
+    }
+
+    /// A client; made inside the runtime that it is to use.
+    pub(crate) fn client(&self) -> Client {
+        let settings = format!("esdb://127.0.0.1:{}?tls=false", self.node.address().port());
+        Client::new(settings.parse().expect("settings")).expect("a client")
+    }
+
+    pub(crate) fn stop(self) {
+        self.stop.cancel();
+        self.runtime.block_on(self.node.finished()).expect("a clean end");
+    }
+}
+
+pub(crate) fn runtime(name: &str) -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_name(name).build().expect("a runtime")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock of this program is made here")]
+pub(crate) fn clock() -> Clock {
+    Clock::new(jiff::Timestamp::now, uuid::Uuid::new_v4)
+}
+
+/// The events of one append.
+pub(crate) fn events() -> Vec<EventData> {
+    let event = || EventData::binary("happened", vec![7; EVENT_BYTES].into());
+    std::iter::repeat_with(event).take(EVENTS_PER_APPEND).collect()
+}
+
+pub(crate) fn per_second(count: u64, elapsed: Duration) -> u64 {
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    count * 1_000 / millis.max(1)
+}
+
+/// Appends `bodies` events at a time from so many writers, without gRPC: `stream` names the stream
+/// of each append, or ends it all. Answers how many appends there were.
+pub(crate) async fn append_in_process(
+    store: &Store,
+    writers: usize,
+    bodies: usize,
+    stream: impl Fn(u64) -> Option<String> + Clone + Send + 'static,
+) -> u64 {
+    let begun = Arc::new(AtomicU64::new(0));
+    let body = Bytes::from(vec![7; EVENT_BYTES]);
+    let mut running = JoinSet::new();
+    for _ in 0..writers {
+        let (store, begun, stream) = (store.clone(), Arc::clone(&begun), stream.clone());
+        let bodies = vec![body.clone(); bodies];
+        running.spawn(async move {
+            let mut done = 0;
+            while let Some(stream) = stream(begun.fetch_add(1, Ordering::Relaxed)) {
+                store.append(stream, bodies.clone()).await.expect("written");
+                done += 1;
+            }
+            done
+        });
+    }
+    running.join_all().await.into_iter().sum()
+}
+
+/// Appends a second, without gRPC, measured for `span`; each of `streams` in turn, pseudo-randomly.
+pub(crate) async fn append_rate(
+    store: &Store,
+    writers: usize,
+    streams: u64,
+    span: Duration,
+) -> u64 {
+    let started = Instant::now();
+    let spread = move |number: u64| number.wrapping_mul(2_654_435_761) % streams;
+    let stream = move |number| (started.elapsed() < span).then(|| format!("s-{}", spread(number)));
+    let done = append_in_process(store, writers, EVENTS_PER_APPEND, stream).await;
+    per_second(done, started.elapsed())
+}
