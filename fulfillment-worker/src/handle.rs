@@ -131,11 +131,15 @@ impl<G: Gateway> Handler<G> {
         delivery: u32,
         outcome: Result<Outcome, GatewayError>,
     ) -> Result<Verdict, LogError> {
+        // Only a failure is waited after, and chance has its price.
+        let wait = outcome
+            .as_ref()
+            .map_or_else(|_| self.wait(queued.event_id, delivery), |_| Duration::ZERO);
         let circumstances = Circumstances {
             attempt: queued.queued.attempt,
             delivery,
             max_retries: self.config.max_retries,
-            wait: self.wait(queued.event_id, delivery),
+            wait,
             longest_wait: Duration::from_millis(self.config.backoff_max_ms),
             at: self.clock.now(),
         };
