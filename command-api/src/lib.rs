@@ -13,7 +13,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use event_log::EventLog;
 use service_kit::clock::Clock;
-use service_kit::problem::Problem;
+use service_kit::problem::{Code, Problem};
 
 pub use dead_letters::{Failure, Failures, Runner, run_redrives};
 use dead_letters::{discard, redrives};
@@ -39,7 +39,10 @@ pub struct CommandApi {
 
 impl CommandApi {
     fn log(&self) -> Result<&EventLog, Problem> {
-        self.log.as_ref().ok_or_else(|| Problem::unavailable("Event store not configured"))
+        self.log.as_ref().ok_or_else(|| {
+            Problem::unavailable("Event store not configured")
+                .with_code(Code::EventStoreUnavailable)
+        })
     }
 }
 

@@ -24,7 +24,7 @@ impl Said {
         Self { actor, reason: None }
     }
 
-    /// Who acts.
+    /// Who acts, by what is said: nobody has checked it.
     pub(crate) fn actor(&self) -> Result<&str, Problem> {
         match self.actor.as_deref().map(str::trim) {
             None | Some("") => Ok(ACTOR),

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use domain::ids::OrderId;
 use domain::order::OrderError;
 use event_log::LogError;
-use service_kit::problem::Problem;
+use service_kit::problem::{Code, Problem};
 
 /// The log failed.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
@@ -12,7 +12,8 @@ pub(crate) fn log_failed(error: LogError) -> Problem {
     let cause = &error as &dyn std::error::Error;
     if error.is_unavailable() {
         tracing::warn!(error = cause, "Command not recorded");
-        return Problem::unavailable("Event store unavailable");
+        return Problem::unavailable("Event store unavailable")
+            .with_code(Code::EventStoreUnavailable);
     }
     if let LogError::Conflict { stream, .. } = &error {
         tracing::warn!(error = cause, "Command not recorded");

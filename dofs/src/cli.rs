@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use service_kit::auth::Scope;
 use service_kit::telemetry::Verbosity;
 use uuid::Uuid;
 
@@ -42,6 +43,9 @@ pub(crate) struct Global {
     /// HTTP API to talk to, e.g. `http://127.0.0.1:8080` [default: where `api.listen` says]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
+    /// API key to show; better given by the variable, which no process list shows
+    #[arg(long, global = true, value_name = "KEY", env = "DOFS_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,6 +60,9 @@ pub(crate) enum Command {
     Node(Node),
     /// Bring the configured read model's tables to what this release knows
     Migrate,
+    /// Make, show and revoke the keys that the API asks for
+    #[command(subcommand)]
+    Keys(Keys),
     /// Place, show and list orders
     #[command(subcommand)]
     Order(Order),
@@ -77,6 +84,7 @@ impl Command {
             Self::Dev(_) | Self::Serve(_) | Self::Node(_) => Verbosity::Facts,
             Self::Demo(_)
             | Self::Migrate
+            | Self::Keys(_)
             | Self::Order(_)
             | Self::Audit(_)
             | Self::DeadLetters(_)
@@ -176,6 +184,37 @@ impl NodeFolder {
     pub(crate) fn setting(&self) -> Option<Cow<'_, str>> {
         self.data.as_deref().map(Path::to_string_lossy)
     }
+}
+
+/// They work on the configured event store, without an API.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Make a key, and print it: the only time that its secret is seen
+    Create {
+        /// What it is for, in the words of whoever looks at the list
+        #[arg(long, value_name = "TEXT")]
+        name: String,
+        /// Whose orders it places and sees
+        #[arg(long, value_parser = tenant, required_unless_present = "all_tenants")]
+        tenant: Option<String>,
+        /// It sees the orders of everybody: for operators
+        #[arg(long, conflicts_with = "tenant")]
+        all_tenants: bool,
+        /// What it may do: orders:write, orders:read, audit:read, ops:read, ops:write; may be
+        /// repeated
+        #[arg(long = "scope", required = true, value_delimiter = ',', value_parser = scope)]
+        scopes: Vec<Scope>,
+        /// Refuse it after this many days
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        expires_in: Option<u32>,
+    },
+    /// Show all keys, without their secrets
+    List,
+    /// Refuse a key from now on: within two seconds everywhere
+    Revoke {
+        /// Its id
+        id: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -298,6 +337,18 @@ fn item(text: &str) -> Result<(String, u64), String> {
         Some((product.to_owned(), quantity.parse().ok().filter(|it| *it > 0)?))
     });
     parsed.ok_or_else(|| "write PRODUCT:QUANTITY with a quantity of at least 1".to_owned())
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    let names = Scope::ALL.map(Scope::as_str).join(", ");
+    Scope::from_name(text).ok_or_else(|| format!("use one of {names}"))
+}
+
+fn tenant(text: &str) -> Result<String, String> {
+    let is_name = (1..=64).contains(&text.len())
+        && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.".contains(&it));
+    let refused = || "use 1 to 64 letters, digits, dashes, underscores and dots".to_owned();
+    is_name.then(|| text.to_owned()).ok_or_else(refused)
 }
 
 fn status(text: &str) -> Result<String, String> {

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use reqwest::header::IF_MATCH;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
+use service_kit::http::ApiConfig;
 
 use crate::cli::Global;
 use crate::error::CliError;
@@ -23,19 +24,31 @@ pub(crate) struct ApiClient {
 }
 
 impl ApiClient {
-    /// A client of the API at `url`, or where `api.listen` says.
-    pub(crate) fn new(url: Option<&str>, settings: &Settings) -> Result<Self, CliError> {
-        let base = url.map_or_else(|| reachable(&settings.api.listen), str::to_owned);
+    /// A client of the API at `--url`, or where `api.listen` says, with `--api-key`.
+    pub(crate) fn new(global: &Global, settings: &Settings) -> Result<Self, CliError> {
+        let base = global.url.clone().unwrap_or_else(|| reachable(&settings.api));
         check(&base).map_err(|reason| CliError::ApiUrl { url: base.clone(), reason })?;
-        let base = base.trim_end_matches('/').to_owned();
-        let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build();
-        let http = http.map_err(|source| CliError::Unreachable { url: base.clone(), source })?;
-        Ok(Self { http, base })
+        Self::with(&base, global.api_key.as_deref())
     }
 
     /// A client of the API at an address of this machine.
-    pub(crate) fn at(address: SocketAddr, settings: &Settings) -> Result<Self, CliError> {
-        Self::new(Some(&format!("http://{address}")), settings)
+    pub(crate) fn at(address: SocketAddr) -> Result<Self, CliError> {
+        Self::with(&format!("http://{address}"), None)
+    }
+
+    fn with(base: &str, api_key: Option<&str>) -> Result<Self, CliError> {
+        let base = base.trim_end_matches('/').to_owned();
+        let mut headers = HeaderMap::new();
+        if let Some(key) = api_key {
+            let bearer = HeaderValue::try_from(format!("Bearer {key}"));
+            let mut bearer = bearer.map_err(|_| CliError::UnusableKey)?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).default_headers(headers);
+        let http = http.build();
+        let http = http.map_err(|source| CliError::Unreachable { url: base.clone(), source })?;
+        Ok(Self { http, base })
     }
 
     /// Where the API is.
@@ -150,7 +163,12 @@ pub(crate) fn accepted(url: String, status: StatusCode, body: Value) -> Result<V
 }
 
 /// Where to reach a listener: one that listens everywhere is reached on this machine.
-fn reachable(listen: &str) -> String {
+fn reachable(api: &ApiConfig) -> String {
+    let scheme = if api.has_tls() { "https" } else { "http" };
+    format!("{scheme}://{}", reachable_address(&api.listen))
+}
+
+fn reachable_address(listen: &str) -> String {
     match listen.parse::<SocketAddr>() {
         Ok(address) if address.ip().is_unspecified() => {
             let ip: IpAddr = if address.is_ipv4() {
@@ -158,9 +176,9 @@ fn reachable(listen: &str) -> String {
             } else {
                 [0, 0, 0, 0, 0, 0, 0, 1].into()
             };
-            format!("http://{}", SocketAddr::new(ip, address.port()))
+            SocketAddr::new(ip, address.port()).to_string()
         }
-        Ok(_) | Err(_) => format!("http://{listen}"),
+        Ok(_) | Err(_) => listen.to_owned(),
     }
 }
 
@@ -181,9 +199,9 @@ mod tests {
 
     #[test]
     fn listener_on_every_address_is_reached_on_this_machine() {
-        assert_eq!(reachable("0.0.0.0:8080"), "http://127.0.0.1:8080");
-        assert_eq!(reachable("[::]:8080"), "http://[::1]:8080");
-        assert_eq!(reachable("10.0.0.7:80"), "http://10.0.0.7:80");
-        assert_eq!(reachable("api.internal:80"), "http://api.internal:80");
+        assert_eq!(reachable_address("0.0.0.0:8080"), "127.0.0.1:8080");
+        assert_eq!(reachable_address("[::]:8080"), "[::1]:8080");
+        assert_eq!(reachable_address("10.0.0.7:80"), "10.0.0.7:80");
+        assert_eq!(reachable_address("api.internal:80"), "api.internal:80");
     }
 }

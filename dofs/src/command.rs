@@ -4,6 +4,7 @@ mod audit;
 mod dead_letters;
 mod demo;
 mod dev;
+mod keys;
 mod migrate;
 mod node;
 mod order;
@@ -28,6 +29,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Serve(arguments) => serve::run(&arguments).await,
         Command::Node(arguments) => node::run(&arguments, &global).await,
         Command::Migrate => migrate::run(&global).await,
+        Command::Keys(arguments) => keys::run(arguments, &global).await,
         Command::Order(arguments) => order::run(arguments, &global).await,
         Command::Audit(arguments) => audit::run(&arguments, &global).await,
         Command::DeadLetters(arguments) => dead_letters::run(arguments, &global).await,

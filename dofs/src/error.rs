@@ -6,10 +6,11 @@ use event_log::{CopyError, LogError};
 use event_node::{NodeError, VerifyError};
 use projectors::StoreError;
 use service_kit::config::ConfigError;
-use service_kit::http::HttpError;
+use service_kit::http::{ApiConfigError, HttpError, TlsError};
 use service_kit::lifecycle::LifecycleError;
+use service_kit::telemetry::FilterError;
 
-use crate::settings::UnsafeInProduction;
+use crate::settings::UnsafeSettings;
 
 const READ_MODEL_HINT: &str = "is the database running, and is `read_model.url` right? A damaged \
     SQLite file may be deleted: its tables are built anew from the events";
@@ -23,10 +24,12 @@ pub(crate) enum CliError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Fulfillment(#[from] fulfillment_worker::ConfigError),
-    #[error("setting `api.accepted_status` is {0}: use 202, or 200")]
-    AcceptedStatus(u16),
-    #[error("not fit for production")]
-    Unsafe(#[from] UnsafeInProduction),
+    #[error(transparent)]
+    Api(#[from] ApiConfigError),
+    #[error(transparent)]
+    Telemetry(#[from] FilterError),
+    #[error("not fit for this environment")]
+    Unsafe(#[from] UnsafeSettings),
     #[error("`event_store.url` is empty: this role needs an event store")]
     NoEventStore,
     #[error(transparent)]
@@ -42,7 +45,18 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Lifecycle(#[from] LifecycleError),
+    #[error("the API key has characters that no key has")]
+    UnusableKey,
+    #[error("no API key `{0}`")]
+    NoSuchKey(String),
+    #[error(
+        "scope `{0}` is about everybody's orders: a key of one tenant cannot have it; use \
+         `--all-tenants`"
+    )]
+    OperatorScope(&'static str),
     #[error("cannot use folder `{path}`")]
     Folder {
         path: String,
@@ -92,9 +106,17 @@ impl CliError {
 
     fn code_and_hint(&self) -> (u8, Option<&'static str>) {
         match self {
-            Self::Config(_) | Self::Fulfillment(_) | Self::AcceptedStatus(_) | Self::Unsafe(_) => {
-                (2, None)
-            }
+            Self::Config(_)
+            | Self::Fulfillment(_)
+            | Self::Api(_)
+            | Self::Telemetry(_)
+            | Self::Unsafe(_)
+            | Self::OperatorScope(_)
+            | Self::UnusableKey
+            | Self::EventLog(LogError::Address { .. })
+            | Self::ReadModel(StoreError::Address { .. })
+            | Self::Http(HttpError::Address { .. })
+            | Self::Tls(_) => (2, None),
             Self::ApiUrl { .. } => (2, Some("write it like `http://127.0.0.1:8080`")),
             Self::Unconfirmed => {
                 (2, Some("say `--yes` if that is what you mean; look first with `--dry-run`"))
@@ -104,6 +126,10 @@ impl CliError {
             }
             Self::Verify(VerifyError::Damaged { .. })
             | Self::Copy(CopyError::Differs { .. } | CopyError::Unexpected { .. }) => (3, None),
+            Self::Refused { status: 401 | 403, .. } => {
+                (1, Some("give an API key that may do this with `--api-key` or DOFS_API_KEY"))
+            }
+            Self::NoSuchKey(_) => (4, Some("`dofs keys list` shows the keys")),
             Self::Refused { status: 404, .. }
             | Self::OrderNotFound(_)
             | Self::Verify(VerifyError::Missing { .. }) => (4, None),

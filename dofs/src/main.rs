@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod command;
 mod error;
+mod keys;
 mod output;
 mod process;
 mod read_model;
@@ -18,7 +19,9 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    process::init_telemetry(cli.command.verbosity());
+    if let Err(error) = process::init_telemetry(cli.command.verbosity()) {
+        return output::fail(&error.into());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&error::CliError::Runtime(error)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use service_kit::clock::Clock;
-use service_kit::telemetry::{self, Color, LogFormat, Verbosity};
+use service_kit::telemetry::{self, Color, FilterError, LogFormat, Verbosity};
 use uuid::Uuid;
 
 /// The system's clock; ids are `UUIDv7`, so that they sort by time.
@@ -29,12 +29,13 @@ pub(crate) fn user_name() -> Option<String> {
 
 /// Starts logging as `DOFS_LOG`, `RUST_LOG` and `NO_COLOR` say; without `RUST_LOG`, as much as
 /// `usual`.
-pub(crate) fn init_telemetry(usual: Verbosity<'_>) {
+pub(crate) fn init_telemetry(usual: Verbosity<'_>) -> Result<(), FilterError> {
     let environment = environment();
     let is_colorful = environment.get("NO_COLOR").is_none_or(String::is_empty);
     let color = if is_colorful { Color::Auto } else { Color::Never };
-    let filter = environment.get("RUST_LOG").map(|it| Verbosity::Filter(it));
-    telemetry::init(log_format(), filter.unwrap_or(usual), color);
+    let filter = environment.get("RUST_LOG").filter(|it| !it.is_empty());
+    let filter = filter.map(|it| Verbosity::Filter(it));
+    telemetry::init(log_format(), filter.unwrap_or(usual), color)
 }
 
 /// How log lines look, as `DOFS_LOG` says.
@@ -44,5 +45,13 @@ pub(crate) fn log_format() -> LogFormat {
 
 /// A seed for what shall not be the same each time.
 pub(crate) fn random_seed() -> u64 {
+    rand::random()
+}
+
+/// Bytes that nobody can guess.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N]
+where
+    rand::distr::StandardUniform: rand::distr::Distribution<[u8; N]>,
+{
     rand::random()
 }

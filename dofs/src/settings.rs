@@ -39,8 +39,10 @@ pub(crate) struct AuthConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AuthMode {
-    /// Not at all: everybody may do everything.
+    /// Not at all: everybody may do everything. On a desk only.
     None,
+    /// By an API key; `dofs keys` makes them.
+    ApiKey,
 }
 
 /// Where this installation stands (`DOFS_ENV`).
@@ -117,10 +119,10 @@ fn with_base(
     Ok(Settings { environment, ..layers.extract()? })
 }
 
-/// Why this process must not serve in production.
+/// Why this process must not serve in its environment.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UnsafeInProduction {
-    #[error("`auth.mode` is `none`: in production everybody could place and read orders")]
+pub(crate) enum UnsafeSettings {
+    #[error("`auth.mode` is `none`: everybody could place and read orders; use `api_key`")]
     NoAuth,
     #[error("`event_store.url` has no TLS and is not on this machine")]
     NoTls,
@@ -129,8 +131,11 @@ pub(crate) enum UnsafeInProduction {
 }
 
 impl Settings {
-    /// Refuses what is acceptable on a desk but not in production.
-    pub(crate) fn check_for_environment(&self) -> Result<(), UnsafeInProduction> {
+    /// Refuses what is acceptable on a desk but not where others rely on it.
+    pub(crate) fn check_for_environment(&self) -> Result<(), UnsafeSettings> {
+        if self.environment != Environment::Dev && self.auth.mode == AuthMode::None {
+            return Err(UnsafeSettings::NoAuth);
+        }
         if self.environment != Environment::Production {
             return Ok(());
         }
@@ -138,16 +143,14 @@ impl Settings {
             [("event_store.url", &self.event_store.url), ("read_model.url", &self.read_model.url)];
         for (key, url) in urls {
             if DEFAULT_PASSWORDS.iter().any(|it| url.contains(it)) {
-                return Err(UnsafeInProduction::DefaultPassword(key));
+                return Err(UnsafeSettings::DefaultPassword(key));
             }
         }
         let store = self.event_store.url.to_lowercase();
         if store.contains("tls=false") && !LOOPBACK.iter().any(|it| store.contains(it)) {
-            return Err(UnsafeInProduction::NoTls);
+            return Err(UnsafeSettings::NoTls);
         }
-        match self.auth.mode {
-            AuthMode::None => Err(UnsafeInProduction::NoAuth),
-        }
+        Ok(())
     }
 }
 
@@ -159,31 +162,41 @@ const LOOPBACK: [&str; 3] = ["//127.0.0.1", "//localhost", "//[::1]"];
 mod tests {
     use super::*;
 
-    fn production(store: &str) -> Settings {
+    fn settings(environment: Environment, store: &str, auth: &str) -> Settings {
         let layers = Layers::new()
             .file(include_str!("../../config/default.toml"))
-            .file(Environment::Production.file())
-            .flag("--test", "event_store", "url", Some(store));
-        Settings { environment: Environment::Production, ..layers.extract().unwrap() }
+            .file(environment.file())
+            .flag("--test", "event_store", "url", Some(store))
+            .flag("--test", "auth", "mode", Some(auth));
+        Settings { environment, ..layers.extract().unwrap() }
     }
 
     #[test]
-    fn files_of_every_environment_hold_known_settings_only() {
+    fn files_of_every_environment_can_be_served() {
         for environment in [Environment::Dev, Environment::Staging, Environment::Production] {
             let layers = Layers::new()
                 .file(include_str!("../../config/default.toml"))
                 .file(environment.file());
-            let settings = layers.extract::<Settings>().unwrap();
+            let settings = Settings { environment, ..layers.extract().unwrap() };
             assert_eq!(settings.fulfillment.check(), Ok(()), "{}", environment.as_str());
+            assert_eq!(settings.api.check(), Ok(()), "{}", environment.as_str());
+            assert_eq!(settings.check_for_environment(), Ok(()), "{}", environment.as_str());
         }
     }
 
     #[test]
-    fn production_refuses_what_is_not_safe() {
-        let refused = |store| production(store).check_for_environment().unwrap_err();
-        let default_password = UnsafeInProduction::DefaultPassword("event_store.url");
-        assert_eq!(refused("esdb://admin:changeit@store:2113"), default_password);
-        assert_eq!(refused("esdb://store:2113?tls=false"), UnsafeInProduction::NoTls);
-        assert_eq!(refused("esdb://127.0.0.1:2113?tls=false"), UnsafeInProduction::NoAuth);
+    fn environments_refuse_what_is_not_safe() {
+        let checked =
+            |environment, store, auth| settings(environment, store, auth).check_for_environment();
+        let in_production = |store| checked(Environment::Production, store, "api_key");
+        let default_password = UnsafeSettings::DefaultPassword("event_store.url");
+        assert_eq!(in_production("esdb://admin:changeit@store:2113"), Err(default_password));
+        assert_eq!(in_production("esdb://store:2113?tls=false"), Err(UnsafeSettings::NoTls));
+        let local = "esdb://127.0.0.1:2113?tls=false";
+        assert_eq!(in_production(local), Ok(()));
+        assert_eq!(checked(Environment::Dev, local, "none"), Ok(()));
+        for environment in [Environment::Staging, Environment::Production] {
+            assert_eq!(checked(environment, local, "none"), Err(UnsafeSettings::NoAuth));
+        }
     }
 }

@@ -11,18 +11,20 @@ use event_log::{EventLog, Producer};
 use event_node::{Node, NodeError};
 use fulfillment_worker::{FulfillmentConfig, GROUP, Gateway, GatewayKind, Http, Simulated};
 use projectors::{Queries, ReadModel, StoreError};
+use service_kit::auth::{Access, KeyRing};
 use service_kit::clock::Clock;
 use service_kit::health::{self, Check};
 use service_kit::http::{self, Listener};
 use service_kit::lifecycle::{LifecycleError, Roles};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Role;
 use crate::error::CliError;
-use crate::process;
 use crate::read_model::Known;
-use crate::settings::Settings;
+use crate::settings::{AuthMode, Settings};
+use crate::{keys, process};
 
 /// How long roles may take to finish what is in progress when they are asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -121,7 +123,11 @@ impl System {
         roles: &[Role],
         listen: Option<&str>,
     ) -> Result<(), CliError> {
-        let listener = listen.map(Listener::bind).transpose()?;
+        self.settings.api.check()?;
+        let listener = match listen {
+            Some(listen) => Some(Listener::bind(listen)?.with_tls(&self.settings.api)?),
+            None => None,
+        };
         let log = self.connect()?;
         let mut routes = Router::new();
         let mut checks: Vec<Check> = log.iter().cloned().map(event_store_check).collect();
@@ -130,7 +136,7 @@ impl System {
             check_schema(&*store).await?;
             checks.push(read_model_check(Arc::clone(&store)));
             if roles.contains(&Role::Api) {
-                routes = routes.merge(self.api_routes(Arc::clone(&store), log.as_ref())?);
+                routes = routes.merge(self.api_routes(Arc::clone(&store), log.as_ref()));
             }
             if roles.contains(&Role::Projector) {
                 self.start_projector(store, log.as_ref())?;
@@ -140,7 +146,9 @@ impl System {
             self.start_worker(log.as_ref())?;
         }
         if let Some(listener) = listener {
-            self.start_http(listener, routes.fallback(http::not_found), health::routes(checks));
+            let access = self.access(log.as_ref());
+            let routes = routes.fallback(http::not_found);
+            self.start_http(listener, routes, health::routes(checks), access);
         }
         Ok(())
     }
@@ -171,15 +179,10 @@ impl System {
         Ok(Some(EventLog::connect(&self.settings.event_store, producer(), &name)?))
     }
 
-    fn api_routes(
-        &mut self,
-        store: Arc<dyn ReadModel>,
-        log: Option<&EventLog>,
-    ) -> Result<Router, CliError> {
+    fn api_routes(&mut self, store: Arc<dyn ReadModel>, log: Option<&EventLog>) -> Router {
         let accepted_status = match self.settings.api.accepted_status {
             200 => StatusCode::OK,
-            202 => StatusCode::ACCEPTED,
-            other => return Err(CliError::AcceptedStatus(other)),
+            _ => StatusCode::ACCEPTED,
         };
         let log = log.map(|it| it.on_behalf_of("dofs-api"));
         let commands = CommandApi {
@@ -192,7 +195,7 @@ impl System {
             runner: Arc::new(Runner::new(&self.clock)),
         };
         // Without an event store commands say so, and there is nothing to ask about.
-        let Some(log) = log else { return Ok(command_api::routes(commands)) };
+        let Some(log) = log else { return command_api::routes(commands) };
         let redrives = command_api::run_redrives(
             Arc::clone(&commands.runner),
             log.clone(),
@@ -208,7 +211,8 @@ impl System {
             success_rate: self.settings.fulfillment.configured_success_rate(),
             clock: self.clock.clone(),
         };
-        Ok(command_api::routes(commands).merge(projectors::routes(queries)))
+        let routes = command_api::routes(commands).merge(projectors::routes(queries.clone()));
+        projectors::only_own_orders(routes, queries)
     }
 
     fn start_projector(
@@ -256,10 +260,27 @@ impl System {
         tracing::info!("Worker started");
     }
 
-    fn start_http(&mut self, listener: Listener, routes: Router, health: Router) {
+    /// Who may use the API. Keys are followed from here on.
+    fn access(&mut self, log: Option<&EventLog>) -> Access {
+        if self.settings.auth.mode == AuthMode::None {
+            return Access::Open;
+        }
+        let (sender, keys) = watch::channel(None);
+        if let Some(log) = log.cloned() {
+            let environment = self.settings.environment.as_str();
+            let stop = self.stop.clone();
+            self.roles.spawn("API keys", async move {
+                keys::follow(&log, environment, &sender, &stop).await;
+                Ok::<_, LifecycleError>(())
+            });
+        }
+        Access::Keys(KeyRing::new(keys))
+    }
+
+    fn start_http(&mut self, listener: Listener, routes: Router, health: Router, access: Access) {
         let address = listener.address();
         let config = self.settings.api.clone();
-        let routes = http::with_limits(routes, health, &config, self.clock.clone());
+        let routes = http::with_edge(routes, health, &config, access, self.clock.clone());
         let stop = self.stop.clone();
         self.roles.spawn("HTTP", async move {
             listener.serve(routes, &config, stop, HTTP_DRAIN_TIMEOUT).await

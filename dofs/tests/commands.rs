@@ -122,12 +122,22 @@ fn what_is_wrong_is_said_with_an_exit_code() {
     assert_fails(&dofs(&nobody, &[]), 7, "hint: is it running?");
     assert_fails(&dofs(&["order", "get", "no-uuid"], &[]), 2, "invalid value");
     assert_fails(&dofs(&["serve"], &[("DOFS_ENV", "prod")]), 2, "staging or production");
-    assert_fails(&dofs(&["serve"], &[("DOFS_ENV", "production")]), 2, "auth.mode");
+    for environment in ["staging", "production"] {
+        let open = [("DOFS_ENV", environment), ("DOFS__AUTH__MODE", "none")];
+        assert_fails(&dofs(&["serve"], &open), 2, "auth.mode");
+    }
+    let listen = [("DOFS__API__LISTEN", "8080")];
+    assert_fails(&dofs(&["serve", "api"], &listen), 2, "`8080`: write address and port");
+    let burst = [("DOFS__API__RATE_PER_SECOND", "5"), ("DOFS__API__RATE_BURST", "0")];
+    assert_fails(&dofs(&["serve", "api"], &burst), 2, "api.rate_burst");
+    let half = [("DOFS__API__TLS_KEY", "key.pem")];
+    assert_fails(&dofs(&["serve", "api"], &half), 2, "api.tls_certificate");
+    assert_fails(&dofs(&["migrate"], &[("RUST_LOG", "dofs=loud")]), 2, "RUST_LOG");
     let unknown_key = [("DOFS__API__LISTN", "127.0.0.1:1")];
     assert_fails(&dofs(&["order", "list"], &unknown_key), 2, "did you mean `api.listen`?");
     let unknown_database = [("DOFS__READ_MODEL__URL", "mysql://user:secret@host/db")];
     let refused = dofs(&["migrate"], &unknown_database);
-    assert_fails(&refused, 1, "it must begin with `sqlite://` or `postgres://`");
+    assert_fails(&refused, 2, "it must begin with `sqlite://` or `postgres://`");
     assert!(!stderr(&refused).contains("secret"), "{refused:?}");
 }
 
@@ -149,7 +159,7 @@ fn last_words_are_json_where_the_log_is() {
         &["serve", "api", "--listen", "256.0.0.1:1"],
         &[("DOFS_LOG", "json"), ("DOFS__READ_MODEL__URL", "mysql://nowhere")],
     );
-    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(failed.status.code(), Some(2));
     for line in stderr(&failed).lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|it| panic!("{it}: {line}"));
         assert!(line["level"].is_string(), "{line}");
@@ -166,7 +176,7 @@ fn process_refuses_tables_that_nobody_migrated_and_names_the_command() {
     assert_fails(&refused, 1, "run `dofs migrate`");
 
     let applied = json(&dofs(&["migrate", "--json"], &environment));
-    assert_eq!(applied["applied"].as_array().map(Vec::len), Some(2));
+    assert_eq!(applied["applied"].as_array().map(Vec::len), Some(3));
     let again = dofs(&["migrate"], &environment);
     assert_eq!(stdout(&again), "read model is up to date: nothing to apply\n");
 }

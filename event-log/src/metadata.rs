@@ -25,10 +25,14 @@ pub struct Cause {
     /// Who asked, e.g. `customer` or `fulfillment-worker`.
     pub actor: String,
     pub request_id: Option<String>,
+    /// What the client called the request, if it did.
+    pub request_name: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// On the first event of an order, what identifies the request's body.
     pub request_fingerprint: Option<String>,
+    /// On the first event of an order, whose it is; `None`: nobody's in particular.
+    pub tenant: Option<String>,
     /// When, by the clock of whoever appends.
     pub at: Timestamp,
 }
@@ -47,6 +51,8 @@ pub struct Metadata {
     pub actor: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_name: Option<String>,
     pub producer: Producer,
     /// The producer's time. The client cuts the store's own time to whole seconds.
     pub recorded_at: Timestamp,
@@ -56,6 +62,8 @@ pub struct Metadata {
     /// first. Absent in events of releases without the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_hash: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
 }
 
 impl Metadata {
@@ -68,10 +76,12 @@ impl Metadata {
             schema_version,
             actor: cause.actor.clone(),
             request_id: cause.request_id.clone(),
+            request_name: cause.request_name.clone(),
             producer: producer.clone(),
             recorded_at: cause.at,
             request_fingerprint: None,
             previous_hash: None,
+            tenant: None,
         }
     }
 }

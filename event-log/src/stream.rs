@@ -83,6 +83,26 @@ impl EventLog {
         .await
     }
 
+    /// Whose order it is; `None` if it is nobody's in particular, or there is no such order.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if the store cannot be reached.
+    pub async fn tenant(&self, order_id: OrderId) -> Result<Option<String>, LogError> {
+        let options =
+            ReadStreamOptions::default().forwards().position(StreamPosition::Start).max_count(1);
+        let first = self
+            .call(async |client| {
+                let mut events = client.read_stream(order_id.stream(), &options).await?;
+                match events.next().await {
+                    Ok(event) => Ok(event.and_then(|it| LoggedEvent::new(it.get_original_event()))),
+                    Err(eventstore::Error::ResourceNotFound) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            })
+            .await?;
+        Ok(first.and_then(|it| it.metadata()?.tenant))
+    }
+
     /// Reads and folds an order's stream.
     ///
     /// # Errors
@@ -178,6 +198,7 @@ impl EventLog {
             let data = to_raw_value(&encoded.data)?;
             let mut metadata = Metadata::new(cause, &self.producer, encoded.schema_version);
             metadata.request_fingerprint = cause.request_fingerprint.clone().filter(|_| index == 0);
+            metadata.tenant = cause.tenant.clone().filter(|_| index == 0);
             metadata.previous_hash = Some(previous.to_string());
             let metadata = serde_json::to_vec(&metadata)?;
             previous = EventHash::of(encoded.event_type, data.get().as_bytes(), &metadata);

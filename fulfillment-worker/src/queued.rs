@@ -54,8 +54,10 @@ impl Queued {
             causation_id: self.event_id,
             actor: actor.to_owned(),
             request_id: None,
+            request_name: None,
             traceparent: self.traceparent.clone(),
             request_fingerprint: None,
+            tenant: None,
             at,
         }
     }

@@ -91,8 +91,10 @@ fn cause(clock: &Clock) -> Cause {
         causation_id: id,
         actor: ACTOR.to_owned(),
         request_id: None,
+        request_name: None,
         traceparent: None,
         request_fingerprint: None,
+        tenant: None,
         at: clock.now(),
     }
 }

@@ -11,7 +11,7 @@ mod store;
 
 pub use orders::apply::apply;
 pub use orders::row::{Changes, FailedOrder, Rows};
-pub use query_api::{Queries, routes};
+pub use query_api::{Queries, only_own_orders, routes};
 pub use runner::{ProjectorConfig, ProjectorError, run};
 pub use store::{
     Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, Migrated, OrderCounts, OrderFilter,

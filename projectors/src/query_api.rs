@@ -9,6 +9,7 @@ mod failed_orders;
 mod history;
 mod order;
 mod orders;
+mod ownership;
 mod stats;
 
 use std::error::Error;
@@ -20,10 +21,12 @@ use axum::routing::get;
 use domain::ids::OrderId;
 use event_log::{EventLog, LogError};
 use service_kit::clock::Clock;
-use service_kit::problem::Problem;
+use service_kit::problem::{Code, Problem};
 use tokio::time::timeout;
 
 use crate::store::{ReadModel, StoreError};
+
+pub use ownership::only_own_orders;
 
 /// How long a read may take before the read model counts as down.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
@@ -81,7 +84,7 @@ fn read_model_failed(error: StoreError) -> Problem {
         | StoreError::Timeout
         | StoreError::Database(_) => {
             tracing::warn!(error = &error as &dyn Error, "Read model unavailable");
-            Problem::unavailable("Read model unavailable")
+            Problem::unavailable("Read model unavailable").with_code(Code::ReadModelUnavailable)
         }
     }
 }
@@ -92,7 +95,8 @@ fn log_failed(error: LogError) -> Problem {
     let cause = &error as &dyn Error;
     if error.is_unavailable() {
         tracing::warn!(error = cause, "Event store unavailable");
-        return Problem::unavailable("Event store unavailable");
+        return Problem::unavailable("Event store unavailable")
+            .with_code(Code::EventStoreUnavailable);
     }
     tracing::error!(error = cause, "Event store cannot be read");
     Problem::internal()

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::orders::apply::apply;
+use crate::orders::row::Changes;
 use crate::store::{Checkpoint, ReadModel, StoreError};
 use batch::{Batch, Batches};
 
@@ -120,7 +121,7 @@ impl Projector {
         } else {
             within(self.store.rows(&order_ids)).await?
         };
-        let changes = apply(rows, &batch.events);
+        let changes = Changes { tenants: batch.tenants, ..apply(rows, &batch.events) };
         let to = Checkpoint {
             position: batch.position.or(from.position),
             events_applied: from.events_applied + batch.events.len() as u64,

@@ -145,6 +145,7 @@ pub struct Checkpoint {
 /// Which orders a list has. What is not given does not restrict it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrderFilter {
+    pub tenant: Option<String>,
     pub status: Option<Status>,
     pub customer_id: Option<String>,
     /// Received at this time or later.
@@ -156,6 +157,7 @@ pub struct OrderFilter {
 /// Which failures a list has. What is not given does not restrict it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FailedOrderFilter {
+    pub tenant: Option<String>,
     pub stage: Option<Stage>,
     pub code: Option<String>,
     pub customer_id: Option<String>,

@@ -42,18 +42,20 @@ fn suggestion(nearest: Option<&String>) -> String {
 /// Settings under construction; what is added later wins.
 pub struct Layers {
     figment: Figment,
+    /// What variables and flags said, as it was written.
+    written: Vec<Setting>,
 }
 
 impl Layers {
     /// No settings yet.
     pub fn new() -> Self {
-        Self { figment: Figment::new() }
+        Self { figment: Figment::new(), written: Vec::new() }
     }
 
     /// Adds a TOML file whose text is at hand.
     #[must_use]
     pub fn file(self, toml: &str) -> Self {
-        Self { figment: self.figment.merge(Toml::string(toml)) }
+        Self { figment: self.figment.merge(Toml::string(toml)), ..self }
     }
 
     /// Adds the `DOFS__SECTION__KEY` variables of an environment. `DOFS__SECTION__KEY_FILE` names
@@ -89,14 +91,35 @@ impl Layers {
 
     fn set(self, origin: String, section: &str, key: &str, value: &str) -> Self {
         // Numbers and booleans are told from text as in TOML; parsing never fails.
-        let value = value.parse().unwrap_or_else(|_| Value::from(value));
-        let layer = Setting { origin, section: section.to_owned(), key: key.to_owned(), value };
-        Self { figment: self.figment.merge(layer) }
+        let parsed = value.parse().unwrap_or_else(|_| Value::from(value));
+        let (section, key) = (section.to_owned(), key.to_owned());
+        let written = Setting { origin, section, key, value: Value::from(value) };
+        let figment = self.figment.merge(Setting { value: parsed, ..written.clone() });
+        Self { figment, written: [self.written, vec![written]].concat() }
     }
 
     /// The settings as a value. Every key must be known.
     pub fn extract<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        self.figment.extract().map_err(|error| describe(&error))
+        let mut figment = self.figment.clone();
+        loop {
+            let error = match figment.extract() {
+                Ok(settings) => return Ok(settings),
+                Err(error) => error,
+            };
+            // Each is text from then on, so this ends.
+            let Some(written) = self.written_for(&error) else { return Err(describe(&error)) };
+            figment = figment.merge(written.clone());
+        }
+    }
+
+    /// The setting as it was written, if text was expected and it only looks like something else.
+    fn written_for(&self, error: &Error) -> Option<&Setting> {
+        let Kind::InvalidType(_, expected) = &error.kind else { return None };
+        if expected != "a string" {
+            return None;
+        }
+        let is_it = |it: &&Setting| error.path == [it.section.as_str(), it.key.as_str()];
+        self.written.iter().rev().find(is_it)
     }
 }
 
@@ -139,6 +162,7 @@ fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 /// One key of one section, and where it came from.
+#[derive(Clone)]
 struct Setting {
     origin: String,
     section: String,
@@ -225,6 +249,16 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn text_that_looks_like_a_number_is_text_where_text_is_meant() {
+        let numbers = [("DOFS__API__LISTEN", "8080"), ("DOFS__API__MAX_CONCURRENCY", "9")];
+        let layers = Layers::new().file(FILE).environment(variables(&numbers)).unwrap();
+        let expected = Settings { api: Api { listen: "8080".to_owned(), max_concurrency: 9 } };
+        assert_eq!(layers.extract::<Settings>().unwrap(), expected);
+        let later = layers.flag("--listen", "api", "listen", Some("true"));
+        assert_eq!(later.extract::<Settings>().unwrap().api.listen, "true");
     }
 
     #[test]

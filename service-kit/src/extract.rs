@@ -1,44 +1,57 @@
 //! Extractors that refuse in our words: axum's own plain-text rejections never reach a client.
 
+mod json;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use crate::problem::Problem;
+use crate::problem::{Fault, Problem};
 
 /// A JSON body. A missing content type, or the one that `curl -d` sends, is read as JSON too, and
-/// no body at all as `null`.
+/// no body at all as `null`. An object that has a member twice is refused: nobody can say which one
+/// is meant.
 pub struct JsonBody<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
+        if !is_json(request.headers()) || is_encoded(request.headers()) {
             return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
         let body = Bytes::from_request(request, state)
             .await
             .map_err(|rejection| Problem::of_status(rejection.status()))?;
         let json: &[u8] = if body.is_empty() { b"null" } else { &body };
-        serde_json::from_slice(json).map(Self).map_err(|error| {
-            tracing::debug!(%error, "Body refused");
-            Problem::invalid_body()
+        json::parse(json).map(Self).map_err(|fault: Fault| {
+            tracing::debug!(pointer = fault.pointer, "Body refused");
+            Problem::invalid_body().with_faults(vec![fault])
         })
     }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(content_type) = headers.get(CONTENT_TYPE) else { return true };
-    // What is not even text names no type that we read.
-    let Ok(media_type) = content_type.to_str() else { return false };
+    let mut content_types = headers.get_all(CONTENT_TYPE).iter();
+    let Some(content_type) = content_types.next() else { return true };
+    // What is not even text names no type that we read, and two types name none.
+    let Some(media_type) = content_type.to_str().ok().filter(|_| content_types.next().is_none())
+    else {
+        return false;
+    };
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     ["", "application/json", "application/x-www-form-urlencoded"]
         .iter()
         .any(|known| media_type.eq_ignore_ascii_case(known))
+}
+
+/// Whether the body is packed in a way that would have to be undone first.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    encodings.any(|it| !it.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// The parameters of a path.

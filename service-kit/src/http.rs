@@ -1,51 +1,74 @@
 //! The HTTP listener: limits, time-outs, request ids, and error bodies for what no handler saw.
 
+mod around;
+mod body;
+mod config;
+mod connection;
+mod guard;
+mod rate;
+mod tls;
+
 use std::net::{SocketAddr, TcpListener};
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
-use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, Method, StatusCode};
+use axum::middleware;
 use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
-use serde::Deserialize;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
-use uuid::Uuid;
+use tower_http::cors::CorsLayer;
 
+use crate::auth::Access;
 use crate::clock::Clock;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 
-/// The HTTP listener (`[api]` in the configuration).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiConfig {
-    /// Address and port; port 0 picks a free one.
-    pub listen: String,
-    /// The status of an accepted order: 202, or 200 for clients of the system before this one.
-    pub accepted_status: u16,
-    /// The largest request body, in bytes.
-    pub max_body_bytes: usize,
-    /// How long a request may take, in milliseconds.
-    pub request_timeout_ms: NonZeroU64,
-    /// How long a client may take to send its request's head, in milliseconds.
-    pub header_timeout_ms: NonZeroU64,
-    /// Requests handled at once; more are refused with 503.
-    pub max_concurrency: NonZeroUsize,
-}
+pub use around::{RequestId, RequestName};
+pub use config::{ApiConfig, ApiConfigError};
+pub use tls::TlsError;
+
+/// The longest head of a request, in bytes: beyond what any client of ours sends.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// What pages of configured origins may send, and read of answers, beyond what any page may.
+const CORS_REQUEST_HEADERS: [&str; 9] = [
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-match",
+    "if-none-match",
+    "prefer",
+    "wait-for-revision",
+    "x-api-key",
+    "x-request-id",
+];
+const CORS_ANSWER_HEADERS: [&str; 8] = [
+    "etag",
+    "idempotent-replayed",
+    "link",
+    "location",
+    "preference-applied",
+    "ratelimit",
+    "retry-after",
+    "x-request-id",
+];
 
 /// Why the listener could not be opened or served.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    #[error("cannot listen on `{listen}`: is the port taken, or the address not this machine's?")]
+    #[error("setting `api.listen` is `{listen}`: write address and port, e.g. `127.0.0.1:8080`")]
+    Address {
+        listen: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot listen on `{listen}`: is the port taken?")]
     Bind {
         listen: String,
         #[source]
@@ -55,17 +78,11 @@ pub enum HttpError {
     Serve(#[source] std::io::Error),
 }
 
-/// The id of one request: new for each, in its answer's `X-Request-Id`, and the command id of the
-/// command that it carries.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestId(pub Uuid);
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 /// An open listener.
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
+    certificate: Option<tls::Certificate>,
 }
 
 impl Listener {
@@ -74,9 +91,25 @@ impl Listener {
         let opened = TcpListener::bind(listen).and_then(|listener| {
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
-            Ok(Self { listener, address })
+            Ok(Self { listener, address, certificate: None })
         });
-        opened.map_err(|source| HttpError::Bind { listen: listen.to_owned(), source })
+        opened.map_err(|source| {
+            let listen = listen.to_owned();
+            let is_address = !matches!(
+                source.kind(),
+                std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied
+            );
+            // Text that is no address, a name that nobody knows, an address of another machine.
+            if is_address {
+                return HttpError::Address { listen, source };
+            }
+            HttpError::Bind { listen, source }
+        })
+    }
+
+    /// Speaks TLS, if the settings name a certificate.
+    pub fn with_tls(self, config: &ApiConfig) -> Result<Self, TlsError> {
+        Ok(Self { certificate: tls::Certificate::of(config)?, ..self })
     }
 
     /// The address that was bound.
@@ -95,83 +128,84 @@ impl Listener {
     ) -> Result<(), HttpError> {
         let handle = Handle::new();
         let header_timeout = Duration::from_millis(config.header_timeout_ms.get());
+        let acceptor = connection::Acceptor::new(
+            config.max_connections.get(),
+            self.certificate.as_ref().map(tls::Certificate::served),
+            header_timeout,
+        );
         let mut server = axum_server::from_tcp(self.listener)
             .map_err(HttpError::Serve)?
-            .acceptor(NoDelayAcceptor::new())
+            .http1_only()
+            .acceptor(acceptor)
             // From the first byte on hyper counts; before it, only this does.
             .first_request_timeout(header_timeout)
             .handle(handle.clone());
-        server.http_builder().http1().header_read_timeout(header_timeout);
+        server
+            .http_builder()
+            .http1()
+            .header_read_timeout(header_timeout)
+            .max_buf_size(MAX_HEAD_BYTES);
         let draining = async {
             stop.cancelled().await;
             handle.graceful_shutdown(Some(drain_timeout));
             std::future::pending::<()>().await;
         };
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         tokio::select! {
-            ended = server.serve(router.into_make_service()) => ended.map_err(HttpError::Serve),
+            ended = server.serve(service) => ended.map_err(HttpError::Serve),
             () = draining => Ok(()),
+            () = tls::keep_current(self.certificate.as_ref()) => Ok(()),
         }
     }
 }
 
-/// Puts the limits around the routes, and gives every error our body. The health routes are for
-/// whoever decides what to do about a process that is too busy: no limit keeps them from answering.
-pub fn with_limits(routes: Router, health: Router, config: &ApiConfig, clock: Clock) -> Router {
+/// Puts the edge around the routes: who may use them, how often, the limits, and our body for every
+/// error. The health routes are for whoever decides what to do about a process that is too busy: no
+/// limit keeps them from answering.
+pub fn with_edge(
+    routes: Router,
+    health: Router,
+    config: &ApiConfig,
+    access: Access,
+    clock: Clock,
+) -> Router {
     let limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(refused_by_limits))
         .load_shed()
         // Global: one limit for all routes together, not one for each.
         .layer(GlobalConcurrencyLimitLayer::new(config.max_concurrency.get()))
         .timeout(Duration::from_millis(config.request_timeout_ms.get()));
+    let guard = Arc::new(guard::Guard::new(access, config, clock.clone()));
     routes
-        .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        // The body is here, and within its limit, before anything extracts it.
+        .layer(DefaultBodyLimit::disable())
         .layer(limits)
+        .layer(middleware::from_fn_with_state(body::Limits::of(config), body::arrived))
+        .layer(middleware::from_fn_with_state(guard, guard::guarded))
         .merge(health)
         .layer(CatchPanicLayer::new())
-        .layer(middleware::from_fn_with_state(clock, around))
+        .layer(option_layer(cors(config)))
+        .layer(middleware::from_fn_with_state(around::Edge::new(clock, config), around::around))
 }
 
 async fn refused_by_limits(error: axum::BoxError) -> Problem {
     if error.is::<tower::timeout::error::Elapsed>() {
-        return Problem::unavailable("Request timed out");
+        return Problem::unavailable("Request timed out").with_code(Code::ProcessingTimeout);
     }
-    Problem::unavailable("Too many requests in progress")
+    Problem::unavailable("Too many requests in progress").with_code(Code::Overloaded)
 }
 
-/// Around every request: its id, its log line, and our body for errors that have none of ours.
-async fn around(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let request_id = RequestId(clock.new_id());
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    request.extensions_mut().insert(request_id);
-
-    let mut response = next.run(request).await;
-    let status = response.status();
-    if (status.is_client_error() || status.is_server_error()) && !is_json(response.headers()) {
-        response = with_our_body(response);
-    }
-    if let Ok(value) = HeaderValue::from_str(&request_id.0.to_string()) {
-        response.headers_mut().insert(X_REQUEST_ID, value);
-    }
-    let route = route.as_ref().map_or("-", MatchedPath::as_str);
-    let duration_ms = started.elapsed().as_millis();
-    tracing::debug!(%method, route, status = status.as_u16(), duration_ms, request.id = %request_id.0, "Answered");
-    response
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/"))
-}
-
-/// The same status and headers with the edge's body for it.
-fn with_our_body(response: Response) -> Response {
-    let (mut parts, _) = response.into_parts();
-    parts.headers.remove(CONTENT_LENGTH);
-    parts.headers.remove(CONTENT_TYPE);
-    let mut ours = Problem::of_status(parts.status).into_response();
-    ours.headers_mut().extend(parts.headers);
-    ours
+/// What pages of other origins may do: nothing, unless their origin is configured.
+fn cors(config: &ApiConfig) -> Option<CorsLayer> {
+    let origins = config.origins();
+    let named = |names: &[&'static str]| -> Vec<HeaderName> {
+        names.iter().copied().map(HeaderName::from_static).collect()
+    };
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers(named(&CORS_REQUEST_HEADERS))
+        .expose_headers(named(&CORS_ANSWER_HEADERS));
+    (!origins.is_empty()).then(|| layer.allow_origin(origins))
 }
 
 /// For a router's fallback: no such route.

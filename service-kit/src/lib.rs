@@ -2,6 +2,7 @@
 //! problem bodies.
 
 pub mod age;
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod error;

@@ -4,6 +4,7 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// The event store's client reports every lost connection as an error of its own; `event-log`
 /// says the same once, with what it does about it. Hence its `off`.
@@ -49,14 +50,29 @@ pub enum Color {
     Never,
 }
 
-/// Starts logging. A filter that cannot be read counts as none.
-pub fn init(format: LogFormat, verbosity: Verbosity<'_>, color: Color) {
+/// Why the logs are not as they were asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("RUST_LOG is `{filter}`, which is no filter: write e.g. `info` or `warn,dofs=debug`")]
+pub struct FilterError {
+    filter: String,
+    #[source]
+    source: ParseError,
+}
+
+/// Starts logging; with the facts, if the filter cannot be read.
+pub fn init(format: LogFormat, verbosity: Verbosity<'_>, color: Color) -> Result<(), FilterError> {
     let directives = match verbosity {
         Verbosity::Facts => FACTS,
         Verbosity::Warnings => WARNINGS,
         Verbosity::Filter(filter) => filter,
     };
-    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new(FACTS));
+    let (filter, outcome) = match EnvFilter::try_new(directives) {
+        Ok(filter) => (filter, Ok(())),
+        Err(source) => {
+            let filter = directives.to_owned();
+            (EnvFilter::new(FACTS), Err(FilterError { filter, source }))
+        }
+    };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
@@ -67,4 +83,5 @@ pub fn init(format: LogFormat, verbosity: Verbosity<'_>, color: Color) {
     };
     // A second call finds a subscriber in place, which is what it wanted.
     drop(started);
+    outcome
 }

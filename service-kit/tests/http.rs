@@ -11,8 +11,9 @@ use axum::http::{Request, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use service_kit::extract::JsonBody;
-use service_kit::http::{ApiConfig, Listener, not_found, with_limits};
+use service_kit::auth::Access;
+use service_kit::extract::{JsonBody, PathParameters, QueryParameters};
+use service_kit::http::{ApiConfig, Listener, not_found, with_edge};
 use testkit::store::clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -39,8 +40,21 @@ fn config() -> ApiConfig {
         max_body_bytes: 64,
         request_timeout_ms: nonzero(60_000),
         header_timeout_ms: nonzero(60_000),
+        body_timeout_ms: nonzero(60_000),
         max_concurrency: NonZeroUsize::MIN,
+        max_connections: NonZeroUsize::new(64).unwrap(),
+        rate_per_second: 0,
+        rate_burst: 0,
+        cors_origins: Vec::new(),
+        tls_certificate: String::new(),
+        tls_key: String::new(),
     }
+}
+
+#[derive(serde::Deserialize)]
+#[expect(dead_code, reason = "only its shape matters")]
+struct Numbered {
+    number: u32,
 }
 
 async fn panics() -> &'static str {
@@ -53,10 +67,12 @@ fn router(config: &ApiConfig) -> Router {
         .route("/held", get(|| async { HELD.acquire().await.unwrap().forget() }))
         .route("/never", get(|| async { std::future::pending::<()>().await }))
         .route("/panics", get(panics))
+        .route("/number/{it}", get(|_: PathParameters<u32>| async {}))
+        .route("/query", get(|_: QueryParameters<Numbered>| async {}))
         .route("/json", post(|JsonBody(body): JsonBody<Value>| async move { body.to_string() }))
         .fallback(not_found);
     let health = Router::new().route("/livez", get(|| async { "ok" }));
-    with_limits(routes, health, config, clock())
+    with_edge(routes, health, config, Access::Open, clock())
 }
 
 async fn answer(router: Router, method: &str, path: &str, body: impl Into<Body>) -> Response<Body> {
@@ -88,6 +104,80 @@ async fn what_no_handler_saw_has_our_body() {
     let too_long = answer(router.clone(), "POST", "/json", vec![b' '; 65]).await;
     let expected = (413, json!({"message": "Request Too Long"}));
     assert_eq!(status_and_body(too_long).await, expected);
+}
+
+/// Every error that the edge makes by itself: request, header and body; status, code and text.
+type Case = (&'static str, (&'static str, &'static str), &'static str, u16, &'static str);
+const EDGE_ERRORS: [Case; 13] = [
+    ("GET /nothing", PLAIN, "", 404, "not_found"),
+    ("PUT /ok", PLAIN, "", 405, "method_not_allowed"),
+    ("GET /panics", PLAIN, "", 500, "internal_error"),
+    ("GET /never", PLAIN, "", 503, "processing_timeout"),
+    ("POST /json", PLAIN, "{", 400, "invalid_body"),
+    ("POST /json", PLAIN, r#"{"a":1,"a":1}"#, 400, "invalid_body"),
+    ("POST /json", PLAIN, LONG, 413, "request_too_long"),
+    ("POST /json", ("content-length", "65"), "{}", 413, "request_too_long"),
+    ("POST /json", ("content-type", "text/xml"), "{}", 415, "unsupported_media_type"),
+    ("POST /json", ("content-type", "\u{e9}"), "{}", 415, "unsupported_media_type"),
+    ("POST /json", ("content-encoding", "gzip"), "{}", 415, "unsupported_media_type"),
+    ("GET /number/x", PLAIN, "", 400, "invalid_parameters"),
+    ("GET /query?number=x", PLAIN, "", 400, "invalid_parameters"),
+];
+const PLAIN: (&str, &str) = ("x-nothing", "");
+const LONG: &str = "                                                                 ";
+
+fn text_of(code: &str) -> Value {
+    match code {
+        "not_found" => json!({"message": "Not Found"}),
+        "method_not_allowed" => json!({"message": "Method Not Allowed"}),
+        "internal_error" => json!({"error": "Internal server error"}),
+        "processing_timeout" => json!({"error": "Request timed out"}),
+        "invalid_body" => json!({"message": "Invalid request body"}),
+        "request_too_long" => json!({"message": "Request Too Long"}),
+        "unsupported_media_type" => json!({"message": "Unsupported Media Type"}),
+        "invalid_parameters" => json!({"message": "Invalid request parameters"}),
+        "unauthorized" => json!({"message": "Unauthorized"}),
+        "forbidden" => json!({"message": "Forbidden"}),
+        "too_many_requests" => json!({"message": "Too Many Requests"}),
+        other => panic!("{other} has no text here"),
+    }
+}
+
+#[tokio::test]
+async fn every_error_of_the_edge_is_told_in_both_ways() {
+    let router = router(&ApiConfig { request_timeout_ms: nonzero(50), ..config() });
+    for (line, (name, value), body, status, code) in EDGE_ERRORS {
+        let (method, path) = line.split_once(' ').unwrap();
+        let send = |accept: &'static str| {
+            let request = Request::builder().method(method).uri(path).header(name, value);
+            let request = request.header("accept", accept).body(Body::from(body)).unwrap();
+            router.clone().oneshot(request)
+        };
+        let plain = send("*/*").await.unwrap();
+        assert_eq!(plain.headers()["content-type"], "application/json", "{line}");
+        assert_eq!(status_and_body(plain).await, (status, text_of(code)), "{line} {body}");
+
+        let document = send("application/problem+json").await.unwrap();
+        assert_eq!(document.headers()["content-type"], "application/problem+json", "{line}");
+        let name = document.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let (document_status, document) = status_and_body(document).await;
+        assert_eq!((document_status, &document["code"]), (status, &json!(code)), "{line}");
+        assert_eq!((&document["status"], &document["request_id"]), (&json!(status), &json!(name)));
+        let text = text_of(code);
+        let (member, said) = text.as_object().unwrap().iter().next().unwrap();
+        assert_eq!((&document[member], &document["detail"]), (said, said), "{line}");
+        assert_eq!(document["type"], format!("urn:dofs:problem:{code}"));
+        let has_faults = !document["errors"].as_array().unwrap().is_empty();
+        assert_eq!(has_faults, code == "invalid_body", "{line}: {document}");
+    }
+}
+
+#[tokio::test]
+async fn request_keeps_the_name_that_its_client_gave_it() {
+    let request = Request::builder().uri("/ok").header("x-request-id", "checkout-7");
+    let request = request.body(Body::empty()).unwrap();
+    let response = router(&config()).oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["x-request-id"], "checkout-7");
 }
 
 #[tokio::test]
@@ -170,6 +260,101 @@ async fn client_that_sends_nothing_is_let_go() {
     let mut received = Vec::new();
     timeout(PATIENCE, idle.read_to_end(&mut received)).await.unwrap().unwrap();
     assert!(received.is_empty());
+}
+
+/// What a listener says to these bytes, until it closes the connection.
+async fn said_to(served: &Served, bytes: &[u8]) -> String {
+    let mut client = TcpStream::connect(served.address).await.unwrap();
+    client.write_all(bytes).await.unwrap();
+    let mut said = Vec::new();
+    timeout(PATIENCE, client.read_to_end(&mut said)).await.unwrap().unwrap();
+    String::from_utf8(said).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_told_so_in_our_body() {
+    let served = serve(config());
+    let many = "a: b\r\n".repeat(10_000);
+    let cases = [
+        ("\u{1}\u{2}\r\n\r\n".to_owned(), 400, "Bad Request"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n".to_owned(), 400, "Bad Request"),
+        (format!("GET / HTTP/1.1\r\n{many}\r\n"), 431, "Request Header Fields Too Large"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "u".repeat(70_000)), 414, "URI Too Long"),
+    ];
+    for (sent, status, text) in cases {
+        let said = said_to(&served, sent.as_bytes()).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
+        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, json!({"message": text}).to_string(), "{said}");
+        assert!(head.contains("content-type: application/json") && head.contains("nosniff"));
+    }
+}
+
+#[tokio::test]
+async fn half_sent_body_is_the_clients_failure_and_holds_nobody_up() {
+    let served = serve(ApiConfig { body_timeout_ms: nonzero(300), ..config() });
+    let half = b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{";
+    let mut slow = JoinSet::new();
+    // More than are handled at once.
+    for _ in 0..4 {
+        let address = served.address;
+        slow.spawn(async move {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(half).await.unwrap();
+            let mut said = Vec::new();
+            timeout(PATIENCE, client.read_to_end(&mut said)).await.unwrap().unwrap();
+            String::from_utf8(said).unwrap()
+        });
+    }
+    let quick = said_to(&served, b"GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert!(quick.starts_with("HTTP/1.1 200"), "{quick}");
+    while let Some(said) = slow.join_next().await {
+        let said = said.unwrap();
+        assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+        assert!(said.ends_with(r#"{"message":"Request Timeout"}"#), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn body_that_is_announced_too_long_is_refused_before_it_comes() {
+    let served = serve(config());
+    let head = b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
+    let said = said_to(&served, head).await;
+    assert!(said.starts_with("HTTP/1.1 413"), "{said}");
+}
+
+#[tokio::test]
+async fn more_connections_than_the_limit_are_turned_away() {
+    let limit = NonZeroUsize::new(2).unwrap();
+    let served = serve(ApiConfig { max_connections: limit, ..config() });
+    let request = b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(request).await.unwrap();
+        let mut said = [0; 12];
+        timeout(PATIENCE, client.read_exact(&mut said)).await.unwrap().unwrap();
+        open.push(client);
+    }
+    let mut said = String::new();
+    let mut third = TcpStream::connect(served.address).await.unwrap();
+    timeout(PATIENCE, third.read_to_string(&mut said)).await.unwrap().unwrap();
+    assert!(said.starts_with("HTTP/1.1 503") && said.contains("Service unavailable"), "{said}");
+
+    drop(open);
+    let again = async {
+        loop {
+            let mut client = TcpStream::connect(served.address).await.unwrap();
+            // Where it is turned away, it may be so while it still asks.
+            let mut said = [0; 12];
+            let asked = client.write_all(request).await.is_ok();
+            if asked && client.read_exact(&mut said).await.is_ok() && said.ends_with(b"200") {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, again).await.unwrap();
 }
 
 #[tokio::test]

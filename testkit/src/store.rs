@@ -101,8 +101,10 @@ pub fn cause(command: u128) -> Cause {
         causation_id: id,
         actor: "test".to_owned(),
         request_id: None,
+        request_name: None,
         traceparent: None,
         request_fingerprint: Some("fingerprint".to_owned()),
+        tenant: None,
         at: at(7),
     }
 }

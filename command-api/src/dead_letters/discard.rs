@@ -24,7 +24,7 @@ pub(crate) async fn discard(
     let command = OrderCommand::Discard(Discard { reason: said.required_reason()?.to_owned(), at });
     let log = api.log()?;
     let loaded = log.load(order_id).await.map_err(log_failed)?;
-    let cause = caller.cause_on(&loaded, said.actor()?, at);
+    let cause = caller.cause_on(&loaded, caller.operator(&said)?, at);
     let head = loaded.head();
     let order = loaded.order.ok_or_else(|| Problem::order_not_found(order_id))?;
     let order = log

@@ -40,7 +40,7 @@ pub(crate) async fn begin(
     let started_at = api.clock.now();
     let filter = request.filter(started_at)?;
     let rate_per_second = request.rate_per_second()?;
-    let cause = caller.cause(request.said.actor()?, started_at);
+    let cause = caller.cause(caller.operator(&request.said)?, started_at);
     let reason = request.said.reason()?.unwrap_or(NO_REASON).to_owned();
     let log = api.log()?;
     if request.is_dry_run() {
@@ -117,7 +117,7 @@ pub(crate) async fn cancel(
 ) -> Result<Response, Problem> {
     let task_id = task_id(&id)?;
     let said = Said::by(query.actor);
-    let cause = caller.cause(said.actor()?, api.clock.now());
+    let cause = caller.cause(caller.operator(&said)?, api.clock.now());
     let redrives = Redrives::new(api.log()?);
     loop {
         let found = redrives.find(task_id).await.map_err(log_failed)?;

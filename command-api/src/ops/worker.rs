@@ -45,7 +45,7 @@ async fn tell(
     JsonBody(body): JsonBody<Option<Said>>,
 ) -> Result<axum::Json<Value>, Problem> {
     let said = body.unwrap_or_default();
-    let cause = caller.cause(said.actor()?, api.clock.now());
+    let cause = caller.cause(caller.operator(&said)?, api.clock.now());
     let pause = Pause { reason: said.reason()?.map(str::to_owned) };
     api.log()?.tell_workers(control, &pause, &cause).await.map_err(log_failed)?;
     tracing::info!(actor = cause.actor, told = control.entry_type(), "Workers told");

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use domain::ids::OrderId;
 use serde_json::{Value, json};
-use service_kit::problem::Problem;
+use service_kit::problem::{Code, Problem};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -17,19 +17,28 @@ use super::request::OrderRequest;
 const HEADER: &str = "idempotency-key";
 /// The longest key, in characters.
 const MAX_KEY_CHARS: usize = 255;
-/// What ids of orders with a key derive from, together with the key. Fixed for ever: another
+/// What ids of orders with a key derive from, together with tenant and key. Fixed for ever: another
 /// number would make every repetition a new order.
-const ANONYMOUS_PRINCIPAL: Uuid = Uuid::from_u128(0x6d1c_97a2_3b0e_5c44_9f5b_8f0e_2a71_d0c5);
+const NAMESPACE: Uuid = Uuid::from_u128(0x6d1c_97a2_3b0e_5c44_9f5b_8f0e_2a71_d0c5);
 
-/// The order that a key stands for, if the request has one.
-pub(super) fn order_id(headers: &HeaderMap) -> Result<Option<OrderId>, Problem> {
+/// The order that a key stands for, if the request has one. A tenant's keys are its own, whichever
+/// API key they come with: a request that is repeated after the API key was replaced is still a
+/// repetition.
+pub(super) fn order_id(
+    headers: &HeaderMap,
+    tenant: Option<&str>,
+) -> Result<Option<OrderId>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
     // Two keys would be two orders.
     let value = value.to_str().ok().filter(|_| values.next().is_none());
     match value.map(str::trim).and_then(unquoted).filter(|key| is_valid(key)) {
-        Some(key) => Ok(Some(OrderId(Uuid::new_v5(&ANONYMOUS_PRINCIPAL, key.as_bytes())))),
-        None => Err(Problem::edge(StatusCode::BAD_REQUEST, "Invalid Idempotency-Key")),
+        Some(key) => {
+            let of_tenant = tenant.map_or(NAMESPACE, |it| Uuid::new_v5(&NAMESPACE, it.as_bytes()));
+            Ok(Some(OrderId(Uuid::new_v5(&of_tenant, key.as_bytes()))))
+        }
+        None => Err(Problem::edge(StatusCode::BAD_REQUEST, "Invalid Idempotency-Key")
+            .with_code(Code::InvalidIdempotencyKey)),
     }
 }
 
@@ -63,14 +72,23 @@ mod tests {
     fn with_key(key: &str) -> Result<Option<OrderId>, Problem> {
         let mut headers = HeaderMap::new();
         headers.insert(HEADER, key.parse().unwrap());
-        order_id(&headers)
+        order_id(&headers, None)
     }
 
     #[test]
     fn quoted_and_bare_key_are_one_order() {
         assert_eq!(with_key("\"k-1\"").unwrap(), with_key("k-1").unwrap());
         assert_ne!(with_key("k-2").unwrap(), with_key("k-1").unwrap());
-        assert_eq!(order_id(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(order_id(&HeaderMap::new(), None).unwrap(), None);
+    }
+
+    #[test]
+    fn key_of_each_tenant_is_an_order_of_its_own() {
+        let headers = HeaderMap::from_iter([(HEADER.parse().unwrap(), "k".parse().unwrap())]);
+        let of = |tenant| order_id(&headers, tenant).unwrap();
+        let ids: [Option<OrderId>; 3] = [of(None), of(Some("a")), of(Some("b"))];
+        assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
+        assert_eq!(of(Some("a")), ids[1]);
     }
 
     #[test]
@@ -78,7 +96,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(HEADER, "k-1".parse().unwrap());
         headers.append(HEADER, "k-2".parse().unwrap());
-        assert!(order_id(&headers).is_err());
+        assert!(order_id(&headers, None).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use domain::order::{OrderCommand, OrderEvent, PlaceOrder, decide};
 use event_log::{Cause, EventLog, Expected, LogError};
 use serde_json::{Value, json};
 use service_kit::extract::JsonBody;
-use service_kit::problem::Problem;
+use service_kit::problem::{Code, Problem};
 
 use super::idempotency;
 use super::request::OrderRequest;
@@ -17,12 +17,10 @@ use crate::CommandApi;
 use crate::caller::Caller;
 use crate::refusal::log_failed;
 
-/// Who places orders, as the audit names them, while nobody has to say who they are.
-const ACTOR: &str = "customer";
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Answers only after the order is durable, accepted or not.
-#[tracing::instrument(name = "http.place_order", skip_all, fields(request.id = %caller.request_id.0))]
+#[tracing::instrument(name = "http.place_order", skip_all, fields(request.id = %caller.name()))]
 pub(crate) async fn place(
     State(api): State<CommandApi>,
     caller: Caller,
@@ -31,10 +29,12 @@ pub(crate) async fn place(
 ) -> Result<Response, Problem> {
     let request = OrderRequest::from_json(body)?;
     let log = api.log()?;
-    let keyed = idempotency::order_id(&headers)?;
+    let cause = Cause {
+        request_fingerprint: Some(idempotency::fingerprint(&request)),
+        ..caller.placing(api.clock.now())
+    };
+    let keyed = idempotency::order_id(&headers, cause.tenant.as_deref())?;
     let order_id = keyed.unwrap_or_else(|| OrderId(api.clock.new_id()));
-    let request_fingerprint = Some(idempotency::fingerprint(&request));
-    let cause = Cause { request_fingerprint, ..caller.cause(ACTOR, api.clock.now()) };
 
     let command = PlaceOrder {
         order_id,
@@ -72,6 +72,7 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
     if let Some(failed) = failure {
         tracing::info!(order.id = %order_id, code = failed.code, "Order broke a business rule");
         return Problem::application(StatusCode::UNPROCESSABLE_ENTITY, failed.reason.clone())
+            .with_code(Code::OrderRejected)
             .with("order_id", order_id.to_string())
             .with("status", "FAILED")
             .into_response();
@@ -106,7 +107,8 @@ async fn replay(
         return Err(Problem::application(
             StatusCode::UNPROCESSABLE_ENTITY,
             "Idempotency-Key was used with another body",
-        ));
+        )
+        .with_code(Code::IdempotencyKeyReused));
     }
     // What the first append held, and not what came after.
     let placed = history

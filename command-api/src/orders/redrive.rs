@@ -41,9 +41,7 @@ pub(crate) async fn redrive(
     let request = body.unwrap_or_default();
     let precondition = Precondition::from_headers(&headers)?;
     let items = request.items.map(request::items).transpose()?;
-    if let Some(customer_id) = &request.customer_id {
-        request::check_text("customer_id", customer_id)?;
-    }
+    request::check_rules(request.customer_id.as_deref(), items.as_deref())?;
     let redrive = Redrive {
         reason: request.said.reason()?.unwrap_or(NO_REASON).to_owned(),
         customer_id: request.customer_id,
@@ -51,7 +49,7 @@ pub(crate) async fn redrive(
     };
     let log = api.log()?;
     let loaded = log.load(order_id).await.map_err(log_failed)?;
-    let cause = caller.cause_on(&loaded, request.said.actor()?, api.clock.now());
+    let cause = caller.cause_on(&loaded, caller.operator(&request.said)?, api.clock.now());
     let head = loaded.head();
     let order = loaded.order.ok_or_else(|| Problem::order_not_found(order_id))?;
     let command = OrderCommand::Redrive(redrive);

@@ -2,8 +2,8 @@
 
 use axum::http::StatusCode;
 use domain::order::Item;
-use serde_json::{Map, Value};
-use service_kit::problem::Problem;
+use serde_json::Value;
+use service_kit::problem::{Code, Fault, Problem};
 
 /// The most lines of one order.
 const MAX_ITEMS: usize = 1_000;
@@ -12,6 +12,8 @@ const MAX_STRING_CHARS: usize = 256;
 /// The largest quantity of a line: the largest integer that every JSON reader reads exactly
 /// (RFC 8259, section 6). The sum over [`MAX_ITEMS`] lines fits a 64-bit column.
 const MAX_QUANTITY: u64 = (1 << 53) - 1;
+/// The most faults that one answer names.
+const MAX_FAULTS: usize = 1_000;
 
 /// A new order as the client asked for it.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,78 +23,133 @@ pub(super) struct OrderRequest {
 }
 
 impl OrderRequest {
-    /// Checks the shape, then the request rules, in this order.
+    /// Checks the shape, then the request rules, in this order. Each names all of its faults.
     pub(super) fn from_json(body: Value) -> Result<Self, Problem> {
-        let request = Self::of_shape(body).ok_or_else(Problem::invalid_body)?;
-        request.obeys_rules()?;
+        let request = Self::of_shape(body).map_err(misshapen)?;
+        check_rules(Some(&request.customer_id), Some(&request.items))?;
         Ok(request)
     }
 
     /// Tier 1: an object with a string and an array of lines. Members that are not known are
     /// left alone.
-    fn of_shape(body: Value) -> Option<Self> {
-        let mut body = object(body)?;
-        let customer_id = string(body.remove("customer_id")?)?;
-        let Value::Array(items) = body.remove("items")? else { return None };
-        let items = items.into_iter().map(item).collect::<Option<_>>()?;
-        Some(Self { customer_id, items })
-    }
-
-    /// Tier 2: limits that have nothing to do with the business.
-    fn obeys_rules(&self) -> Result<(), Problem> {
-        check_items(&self.items)?;
-        check_text("customer_id", &self.customer_id)
+    fn of_shape(body: Value) -> Result<Self, Vec<Fault>> {
+        let Value::Object(mut body) = body else {
+            return Err(vec![Fault::new("", "must be an object")]);
+        };
+        let mut faults = Vec::new();
+        let customer_id = string(body.remove("customer_id"), "/customer_id", &mut faults);
+        let items = lines(body.remove("items"), &mut faults);
+        if faults.is_empty() { Ok(Self { customer_id, items }) } else { Err(faults) }
     }
 }
 
-/// The lines of an order that is corrected, under the same rules.
-pub(super) fn items(body: Value) -> Result<Vec<Item>, Problem> {
-    let Value::Array(items) = body else { return Err(Problem::invalid_body()) };
-    let items: Option<Vec<Item>> = items.into_iter().map(item).collect();
-    let items = items.ok_or_else(Problem::invalid_body)?;
-    check_items(&items)?;
-    Ok(items)
+/// The lines of an order that is corrected, of the same shape.
+pub(super) fn items(given: Value) -> Result<Vec<Item>, Problem> {
+    let mut faults = Vec::new();
+    let items = lines(Some(given), &mut faults);
+    if faults.is_empty() { Ok(items) } else { Err(misshapen(faults)) }
 }
 
-fn check_items(items: &[Item]) -> Result<(), Problem> {
-    if items.is_empty() {
-        return Err(refused("items must be a non-empty array".to_owned()));
+/// Tier 2: limits that have nothing to do with the business, for what there is of an order. The
+/// first that is broken is the answer's text.
+pub(super) fn check_rules(
+    customer_id: Option<&str>,
+    items: Option<&[Item]>,
+) -> Result<(), Problem> {
+    let mut faults = Vec::new();
+    if items.is_some_and(<[Item]>::is_empty) {
+        faults.push(("/items".to_owned(), "items", "must be a non-empty array".to_owned()));
     }
+    let items = items.unwrap_or_default();
     if items.len() > MAX_ITEMS {
-        return Err(refused(format!("items must have at most {MAX_ITEMS} entries")));
+        let rule = format!("must have at most {MAX_ITEMS} entries");
+        faults.push(("/items".to_owned(), "items", rule));
     }
-    items.iter().try_for_each(|item| check_text("product_id", &item.product_id))
-}
-
-/// Checks a string of an order.
-pub(super) fn check_text(name: &str, text: &str) -> Result<(), Problem> {
-    if text.chars().count() > MAX_STRING_CHARS {
-        return Err(refused(format!("{name} must be at most {MAX_STRING_CHARS} characters")));
+    let customer = customer_id.map(|it| ("/customer_id".to_owned(), "customer_id", it));
+    let products = items.iter().enumerate().map(|(index, item)| {
+        (format!("/items/{index}/product_id"), "product_id", item.product_id.as_str())
+    });
+    for (pointer, name, text) in customer.into_iter().chain(products) {
+        if text.chars().count() > MAX_STRING_CHARS {
+            let rule = format!("must be at most {MAX_STRING_CHARS} characters");
+            faults.push((pointer.clone(), name, rule));
+        }
+        // PostgreSQL cannot keep it, and an order that cannot be shown must not be accepted.
+        if text.contains('\0') {
+            faults.push((pointer, name, "must not contain a null character".to_owned()));
+        }
     }
-    // PostgreSQL cannot keep it, and an order that cannot be shown must not be accepted.
-    if text.contains('\0') {
-        return Err(refused(format!("{name} must not contain a null character")));
+    let Some((_, name, rule)) = faults.first() else { return Ok(()) };
+    let problem = Problem::application(StatusCode::BAD_REQUEST, format!("{name} {rule}"));
+    let faults = faults.into_iter().map(|(pointer, _, rule)| Fault::new(pointer, rule));
+    Err(problem.with_code(Code::InvalidOrder).with_faults(limited(faults.collect())))
+}
+
+fn misshapen(faults: Vec<Fault>) -> Problem {
+    Problem::invalid_body().with_faults(limited(faults))
+}
+
+fn limited(mut faults: Vec<Fault>) -> Vec<Fault> {
+    faults.truncate(MAX_FAULTS);
+    faults
+}
+
+/// A member that is missing, or not what it should be.
+fn wrong(pointer: &str, found: Option<&Value>, expected: &str) -> Fault {
+    let detail = if found.is_none() { "is missing: " } else { "" };
+    Fault::new(pointer, format!("{detail}must be {expected}"))
+}
+
+fn lines(given: Option<Value>, faults: &mut Vec<Fault>) -> Vec<Item> {
+    let Some(Value::Array(lines)) = given else {
+        faults.push(wrong("/items", given.as_ref(), "an array"));
+        return Vec::new();
+    };
+    let lines = lines.into_iter().enumerate();
+    lines.map(|(index, line)| item(line, &format!("/items/{index}"), faults)).collect()
+}
+
+/// A line of the order. What is faulty about it stands in for nothing: the faults are the answer.
+fn item(line: Value, pointer: &str, faults: &mut Vec<Fault>) -> Item {
+    let Value::Object(mut line) = line else {
+        faults.push(wrong(pointer, Some(&line), "an object"));
+        return Item { product_id: String::new(), quantity: 0 };
+    };
+    let product_id = string(line.remove("product_id"), &format!("{pointer}/product_id"), faults);
+    let given = line.remove("quantity");
+    let quantity = given.as_ref().and_then(quantity).unwrap_or_else(|| {
+        let pointer = format!("{pointer}/quantity");
+        faults.push(wrong(
+            &pointer,
+            given.as_ref(),
+            &format!("an integer from 1 to {MAX_QUANTITY}"),
+        ));
+        0
+    });
+    Item { product_id, quantity }
+}
+
+fn string(given: Option<Value>, pointer: &str, faults: &mut Vec<Fault>) -> String {
+    if let Some(Value::String(text)) = given {
+        return text;
     }
-    Ok(())
+    faults.push(wrong(pointer, given.as_ref(), "a string"));
+    String::new()
 }
 
-fn refused(error: String) -> Problem {
-    Problem::application(StatusCode::BAD_REQUEST, error)
-}
-
-fn item(item: Value) -> Option<Item> {
-    let mut item = object(item)?;
-    let product_id = string(item.remove("product_id")?)?;
-    let quantity = item.remove("quantity")?.as_u64()?;
-    (1..=MAX_QUANTITY).contains(&quantity).then_some(Item { product_id, quantity })
-}
-
-fn object(value: Value) -> Option<Map<String, Value>> {
-    if let Value::Object(members) = value { Some(members) } else { None }
-}
-
-fn string(value: Value) -> Option<String> {
-    if let Value::String(text) = value { Some(text) } else { None }
+/// An integer in its range, however JSON spells it: `2`, `2.0` and `2e0` are one number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "the range is one in which every integer is exact"
+)]
+fn quantity(value: &Value) -> Option<u64> {
+    let whole = |it: f64| {
+        (it.fract() == 0.0 && it >= 1.0 && it <= MAX_QUANTITY as f64).then_some(it as u64)
+    };
+    let quantity = value.as_u64().or_else(|| value.as_f64().and_then(whole))?;
+    (1..=MAX_QUANTITY).contains(&quantity).then_some(quantity)
 }
 
 #[cfg(test)]
@@ -104,6 +161,14 @@ mod tests {
 
     fn status(body: Value) -> u16 {
         OrderRequest::from_json(body).map_or_else(|it| it.into_response().status().as_u16(), |_| 0)
+    }
+
+    fn item_of(quantity: impl Into<Value>) -> Value {
+        json!({"product_id": "p", "quantity": quantity.into()})
+    }
+
+    fn order_of(items: impl Into<Value>) -> Value {
+        json!({"customer_id": "cust-1", "items": items.into()})
     }
 
     #[test]
@@ -120,36 +185,65 @@ mod tests {
 
     #[test]
     fn wrong_shapes_are_refused() {
-        let item = |quantity: Value| json!({"product_id": "p", "quantity": quantity});
-        let order = |items: Value| json!({"customer_id": "cust-1", "items": items});
         let wrong = [
             json!(null),
             json!([]),
             json!(["cust-1", [["p", 2]]]),
             json!({"customer_id": "cust-1"}),
-            json!({"items": [item(json!(1))]}),
-            json!({"customer_id": 7, "items": [item(json!(1))]}),
-            order(json!({})),
-            order(json!([["p", 2]])),
-            order(json!([{"quantity": 1}])),
-            order(json!([item(json!(0))])),
-            order(json!([item(json!(-1))])),
-            order(json!([item(json!(1.5))])),
-            order(json!([item(json!("2"))])),
-            order(json!([item(json!(null))])),
-            order(json!([item(json!(u64::MAX))])),
+            json!({"items": [item_of(json!(1))]}),
+            json!({"customer_id": 7, "items": [item_of(json!(1))]}),
+            order_of(json!({})),
+            order_of(json!([["p", 2]])),
+            order_of(json!([{"quantity": 1}])),
+            order_of(json!([item_of(json!(0))])),
+            order_of(json!([item_of(json!(-1))])),
+            order_of(json!([item_of(json!(1.5))])),
+            order_of(json!([item_of(json!("2"))])),
+            order_of(json!([item_of(json!(null))])),
+            order_of(json!([item_of(json!(u64::MAX))])),
+            order_of(json!([item_of(json!(1e300))])),
+            order_of(json!([item_of(json!(-0.0))])),
         ];
         for body in wrong {
             let shown = body.to_string();
-            let problem = OrderRequest::from_json(body).unwrap_err();
-            assert_eq!(format!("{problem:?}"), format!("{:?}", Problem::invalid_body()), "{shown}");
+            assert!(!OrderRequest::of_shape(body).unwrap_err().is_empty(), "{shown}");
         }
+    }
+
+    #[test]
+    fn every_fault_is_named_at_its_place() {
+        let body =
+            json!({"items": [{"product_id": 7}, "x", item_of(json!(1)), item_of(json!(1.5))]});
+        let faults = OrderRequest::of_shape(body).unwrap_err();
+        let named: Vec<_> =
+            faults.iter().map(|it| (it.pointer.as_str(), it.detail.as_str())).collect();
+        let quantity = "must be an integer from 1 to 9007199254740991";
+        assert_eq!(
+            named,
+            [
+                ("/customer_id", "is missing: must be a string"),
+                ("/items/0/product_id", "must be a string"),
+                ("/items/0/quantity", format!("is missing: {quantity}").as_str()),
+                ("/items/1", "must be an object"),
+                ("/items/3/quantity", quantity),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_integer_may_be_spelled_as_json_allows() {
+        for text in ["2", "2.0", "2e0", "0.2e1"] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(quantity(&value), Some(2), "{text}");
+        }
+        assert_eq!(quantity(&json!(MAX_QUANTITY)), Some(MAX_QUANTITY));
+        assert_eq!(quantity(&json!(9_007_199_254_740_992.0)), None);
     }
 
     #[test]
     fn limits_are_at_their_numbers() {
         let order = |customer_id: String, n_items: usize| {
-            let items = vec![json!({"product_id": "p", "quantity": 1}); n_items];
+            let items = vec![item_of(json!(1)); n_items];
             json!({"customer_id": customer_id, "items": items})
         };
         assert_eq!(status(order("c".repeat(256), 1_000)), 0);

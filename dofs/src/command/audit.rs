@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, 
 }
 
 fn api(global: &Global) -> Result<ApiClient, CliError> {
-    ApiClient::new(global.url.as_deref(), &settings::load(&[])?)
+    ApiClient::new(global, &settings::load(&[])?)
 }
 
 fn show(global: &Global, answer: &Value, as_text: impl Fn(&Value) -> String) {

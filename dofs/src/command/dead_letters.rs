@@ -21,7 +21,7 @@ use crate::settings;
 
 pub(crate) async fn run(arguments: DeadLetters, global: &Global) -> Result<ExitCode, CliError> {
     let DeadLetters { command, actor } = arguments;
-    let client = ApiClient::new(global.url.as_deref(), &settings::load(&[])?)?;
+    let client = ApiClient::new(global, &settings::load(&[])?)?;
     match command {
         DeadLettersCommand::List { failures, limit } => {
             list(&client, global, &failures, limit).await?;

@@ -26,12 +26,15 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
         ("demo", "node", "listen", Some("127.0.0.1:0")),
         ("demo", "node", "data", Some(&events)),
         ("demo", "read_model", "url", Some(&read_model)),
+        ("demo", "auth", "mode", Some("none")),
+        ("demo", "api", "tls_certificate", Some("")),
+        ("demo", "api", "tls_key", Some("")),
     ])?;
     let system = dev::start(settings).await?;
     let stop = system.stop();
     let client = match system.http() {
-        Some(address) => ApiClient::at(address, system.settings())?,
-        None => ApiClient::new(None, system.settings())?,
+        Some(address) => ApiClient::at(address)?,
+        None => ApiClient::new(global, system.settings())?,
     };
     let serving = system.finish();
     let showing = show(client, folder.path(), arguments.keep, global, stop);

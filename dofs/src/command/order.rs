@@ -11,7 +11,7 @@ use crate::output::{cell, fields, print, table};
 use crate::settings;
 
 pub(crate) async fn run(arguments: Order, global: &Global) -> Result<ExitCode, CliError> {
-    let client = ApiClient::new(global.url.as_deref(), &settings::load(&[])?)?;
+    let client = ApiClient::new(global, &settings::load(&[])?)?;
     match arguments {
         Order::Place { customer, items } => place(&client, global, &customer, &items).await?,
         Order::Get { id } => {

@@ -10,7 +10,7 @@ use crate::stress::{self, Plan};
 use crate::{output, process, settings};
 
 pub(crate) async fn run(arguments: &Stress, global: &Global) -> Result<ExitCode, CliError> {
-    let client = ApiClient::new(global.url.as_deref(), &settings::load(&[])?)?;
+    let client = ApiClient::new(global, &settings::load(&[])?)?;
     // Before anything is measured: is anybody there?
     client.get("/livez", &[]).await?;
     let plan = plan(arguments);

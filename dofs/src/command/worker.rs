@@ -16,7 +16,7 @@ const WORKER: &str = "/v1/ops/worker";
 
 pub(crate) async fn run(arguments: Worker, global: &Global) -> Result<ExitCode, CliError> {
     let Worker { command, actor } = arguments;
-    let client = ApiClient::new(global.url.as_deref(), &settings::load(&[])?)?;
+    let client = ApiClient::new(global, &settings::load(&[])?)?;
     let change = async |what: &str, reason| {
         let body = Value::Object(acting(actor, reason));
         client.command(&format!("{WORKER}/{what}"), &body, None).await

@@ -56,4 +56,6 @@ impl Rows {
 pub struct Changes {
     pub orders: Vec<Order>,
     pub failed_orders: Vec<FailedOrder>,
+    /// Whose orders are, of those that the batch begins and that are somebody's.
+    pub tenants: Vec<(OrderId, String)>,
 }

@@ -13,6 +13,7 @@ use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
 
 use super::cursor::{Listing, PageParameters};
+use super::ownership::Tenant;
 use super::{Queries, read, read_model_failed};
 use crate::orders::row::FailedOrder;
 use crate::store::{FailedOrderFilter, Place};
@@ -30,9 +31,10 @@ pub(super) struct FailuresFilter {
 }
 
 impl FailuresFilter {
-    fn parsed(&self, now: Timestamp) -> FailedOrderFilter {
+    fn parsed(&self, tenant: Option<String>, now: Timestamp) -> FailedOrderFilter {
         let before = self.older_than.map(|it| it.before(now));
         FailedOrderFilter {
+            tenant,
             stage: self.stage,
             code: self.code.clone(),
             customer_id: self.customer_id.clone(),
@@ -45,11 +47,12 @@ impl FailuresFilter {
 
 pub(super) async fn list_failed_orders(
     State(queries): State<Arc<Queries>>,
+    Tenant(tenant): Tenant,
     QueryParameters(filter): QueryParameters<FailuresFilter>,
     QueryParameters(page): QueryParameters<PageParameters>,
 ) -> Result<impl IntoResponse, Problem> {
     let listing = Listing::new("/v1/failed-orders", filter, &page)?;
-    let filter = listing.filter.parsed(queries.clock.now());
+    let filter = listing.filter.parsed(tenant, queries.clock.now());
     let failed_orders = read(queries.store.failed_orders(&filter, &listing.page()))
         .await
         .map_err(read_model_failed)?;

@@ -12,6 +12,7 @@ use service_kit::problem::Problem;
 
 use super::cursor::{Listing, PageParameters};
 use super::order::{Source, shown};
+use super::ownership::Tenant;
 use super::{Queries, read, read_model_failed};
 use crate::store::{OrderFilter, Place};
 
@@ -25,23 +26,24 @@ pub(super) struct OrdersFilter {
 }
 
 impl OrdersFilter {
-    fn parsed(&self) -> Result<OrderFilter, Problem> {
+    fn parsed(&self, tenant: Option<String>) -> Result<OrderFilter, Problem> {
         let status = match &self.status {
             Some(name) => Some(Status::from_name(name).ok_or_else(Problem::invalid_parameters)?),
             None => None,
         };
         let customer_id = self.customer_id.clone();
-        Ok(OrderFilter { status, customer_id, from: self.from, to: self.to })
+        Ok(OrderFilter { tenant, status, customer_id, from: self.from, to: self.to })
     }
 }
 
 pub(super) async fn list_orders(
     State(queries): State<Arc<Queries>>,
+    Tenant(tenant): Tenant,
     QueryParameters(filter): QueryParameters<OrdersFilter>,
     QueryParameters(page): QueryParameters<PageParameters>,
 ) -> Result<impl IntoResponse, Problem> {
     let listing = Listing::new("/v1/orders", filter, &page)?;
-    let filter = listing.filter.parsed()?;
+    let filter = listing.filter.parsed(tenant)?;
     let orders =
         read(queries.store.orders(&filter, &listing.page())).await.map_err(read_model_failed)?;
     Ok(listing.answer(orders, Place::of_order, |it| shown(it, Source::Table)))

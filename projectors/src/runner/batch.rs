@@ -4,6 +4,7 @@ use std::error::Error;
 use std::future::pending;
 use std::time::Duration;
 
+use domain::ids::OrderId;
 use domain::order::Recorded;
 use event_log::{Feed, LoggedEvent, Position, Subscription};
 use tokio::time::{Instant, sleep_until};
@@ -19,6 +20,8 @@ const IDLE_CHECKPOINT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) events: Vec<Recorded>,
+    /// Whose orders are, of those that begin here.
+    pub(super) tenants: Vec<(OrderId, String)>,
     /// Events that cannot be read.
     pub(super) n_skipped: u64,
     pub(super) position: Option<Position>,
@@ -45,6 +48,10 @@ impl Batch {
     fn add_event(&mut self, event: &LoggedEvent) {
         let stream = event.order_id.stream();
         let revision = event.revision;
+        if revision == 0 {
+            let tenant = event.metadata().and_then(|it| it.tenant);
+            self.tenants.extend(tenant.map(|it| (event.order_id, it)));
+        }
         match event.decode() {
             Ok(recorded) if recorded.event.order_id() == event.order_id => {
                 self.events.push(recorded);

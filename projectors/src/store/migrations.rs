@@ -14,12 +14,14 @@ pub(super) type Embedded = (i64, &'static str, &'static str);
 pub(super) const POSTGRES: &[Embedded] = &[
     (1, "read_model", include_str!("../../../migrations/postgres/0001_read_model.sql")),
     (3, "failures_now", include_str!("../../../migrations/postgres/0003_failures_now.sql")),
+    (4, "order_tenants", include_str!("../../../migrations/postgres/0004_order_tenants.sql")),
 ];
 
 /// The migrations of SQLite, oldest first.
 pub(super) const SQLITE: &[Embedded] = &[
     (1, "read_model", include_str!("../../../migrations/sqlite/0001_read_model.sql")),
     (3, "failures_now", include_str!("../../../migrations/sqlite/0003_failures_now.sql")),
+    (4, "order_tenants", include_str!("../../../migrations/sqlite/0004_order_tenants.sql")),
 ];
 
 /// A migration that was run.

@@ -91,6 +91,7 @@ impl ReadModel for Postgres {
         write::move_checkpoint(&mut transaction, from, to).await?;
         write::upsert_orders(&mut transaction, &changes.orders).await?;
         write::upsert_failed_orders(&mut transaction, &changes.failed_orders).await?;
+        write::insert_tenants(&mut transaction, &changes.tenants).await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -129,6 +129,9 @@ impl ReadModel for Sqlite {
         for failed in &changes.failed_orders {
             write::upsert_failed_order(&mut transaction, failed).await?;
         }
+        for (order_id, tenant) in &changes.tenants {
+            write::insert_tenant(&mut transaction, *order_id, tenant).await?;
+        }
         transaction.commit().await?;
         Ok(())
     }

@@ -239,6 +239,7 @@ pub(crate) async fn orders_are_filtered(database: &Database) {
         (OrderFilter { from: Some(at(100)), to: Some(at(300)), ..all() }, &[2, 1]),
         (
             OrderFilter {
+                tenant: None,
                 status: Some(Status::Processing),
                 customer_id: customer("cust-\0"),
                 from: Some(at(100)),
@@ -314,6 +315,35 @@ pub(crate) async fn orders_are_counted_by_what_became_of_them(database: &Databas
     let by_stage =
         [counts.n_failed_validation, counts.n_failed_fulfillment, counts.n_failed_dead_letter];
     assert_eq!(by_stage, [1, 2, 1]);
+}
+
+pub(crate) async fn lists_of_a_tenant_have_its_orders_only(database: &Database) {
+    let store = database.read_model().await;
+    let log: Vec<_> = (1..=4)
+        .flat_map(|it| History::of(it).placed().failed(Stage::Fulfillment, "refused").events())
+        .collect();
+    let changes = Changes {
+        tenants: vec![(id(1), "a".to_owned()), (id(2), "b\0".to_owned()), (id(3), "a".to_owned())],
+        ..apply(BTreeMap::new(), &log)
+    };
+    let from = store.checkpoint().await.unwrap();
+    store.write(&changes, &from, &behind(&from)).await.unwrap();
+    // What is projected again says the same again; what it would say otherwise is not believed.
+    let from = store.checkpoint().await.unwrap();
+    let again = Changes { tenants: vec![(id(1), "b".to_owned())], ..Changes::default() };
+    store.write(&again, &from, &behind(&from)).await.unwrap();
+
+    for (tenant, expected) in [("a", vec![1, 3]), ("b\0", vec![2]), ("b", vec![]), ("%", vec![])] {
+        let tenant = Some(tenant.to_owned());
+        let filter = OrderFilter { tenant: tenant.clone(), ..OrderFilter::default() };
+        let orders = store.orders(&filter, &ALL).await.unwrap();
+        let orders: BTreeSet<_> = orders.iter().map(|it| it.order_id).collect();
+        let expected: BTreeSet<_> = expected.into_iter().map(id).collect();
+        assert_eq!(orders, expected, "{filter:?}");
+        let filter = FailedOrderFilter { tenant, ..FailedOrderFilter::default() };
+        let failed = store.failed_orders(&filter, &ALL).await.unwrap();
+        assert_eq!(failed.iter().map(|it| it.order_id).collect::<BTreeSet<_>>(), expected);
+    }
 }
 
 pub(crate) async fn migrating_again_does_nothing(database: &Database) {

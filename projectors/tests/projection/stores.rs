@@ -87,6 +87,7 @@ on_both_stores! {
     unresolved_failures_are_listed_oldest_first,
     unresolved_failures_are_walked_through_exactly_once,
     unresolved_failures_are_counted_by_their_cause,
+    lists_of_a_tenant_have_its_orders_only,
     orders_are_counted_by_what_became_of_them,
     migrating_again_does_nothing,
     schema_that_is_missing_or_newer_is_refused,

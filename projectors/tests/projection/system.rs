@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
+use axum::{Extension, Router};
 use domain::ids::{CommandId, OrderId};
 use domain::order::{OrderEvent, Recorded};
 use event_log::{Cause, EventLog, EventStoreConfig, Expected, Producer};
@@ -13,6 +13,7 @@ use event_node::{Node, NodeConfig};
 use http_body_util::BodyExt;
 use projectors::{ProjectorConfig, ProjectorError, Queries, ReadModel, routes, run};
 use serde_json::Value;
+use service_kit::auth::Principal;
 use service_kit::clock::Clock;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -69,8 +70,10 @@ impl EventStore {
             causation_id: request,
             actor: "customer".to_owned(),
             request_id: None,
+            request_name: None,
             traceparent: None,
             request_fingerprint: None,
+            tenant: None,
             at: history[0].recorded_at,
         };
         let events: Vec<OrderEvent> = history.iter().map(|it| it.event.clone()).collect();
@@ -133,6 +136,7 @@ pub(crate) fn log(url: &str) -> EventLog {
 pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
     let group = "fulfillment".to_owned();
     routes(Queries { store, log, group, success_rate: Some(0.7), clock: clock() })
+        .layer(Extension(Principal::anonymous()))
 }
 
 pub(crate) struct Answer {

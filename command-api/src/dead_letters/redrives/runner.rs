@@ -335,8 +335,10 @@ fn cause(begun: &RedriveBegun, id: Uuid, at: Timestamp) -> Cause {
         actor: begun.actor.clone(),
         // The task has the id of the request that began it.
         request_id: Some(begun.task_id.to_string()),
+        request_name: None,
         traceparent: None,
         request_fingerprint: None,
+        tenant: None,
         at,
     }
 }

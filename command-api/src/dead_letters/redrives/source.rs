@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use domain::ids::OrderId;
 use domain::operations::RedriveFilter;
 use service_kit::lifecycle::RoleError;
-use service_kit::problem::Problem;
+use service_kit::problem::{Code, Problem};
 
 use crate::dead_letters::failures::{Failure, Failures};
 
@@ -55,5 +55,5 @@ pub(super) async fn count(failures: &dyn Failures, filter: &RedriveFilter) -> Re
 pub(super) fn read_model_failed(error: RoleError) -> Problem {
     let error = &*error as &dyn std::error::Error;
     tracing::warn!(error, "Read model unavailable");
-    Problem::unavailable("Read model unavailable")
+    Problem::unavailable("Read model unavailable").with_code(Code::ReadModelUnavailable)
 }

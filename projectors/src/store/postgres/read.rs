@@ -36,6 +36,8 @@ pub(super) const OF_CUSTOMER: &str = " and exists (select 1 from orders \
     where orders.order_id = failed_orders.order_id and orders.customer_id = ";
 
 pub(super) use failed_order_columns;
+/// A condition that ends with a tenant and a bracket.
+const OF_TENANT: &str = " and order_id in (select order_id from order_tenants where tenant = ";
 
 pub(super) async fn checkpoint(pool: &PgPool) -> Result<Checkpoint, StoreError> {
     let record: CheckpointRecord<PgTime> = sqlx::query_as(
@@ -100,6 +102,9 @@ pub(super) async fn orders(
         order_columns!(),
         " from orders where true"
     ));
+    if let Some(tenant) = &filter.tenant {
+        query.push(OF_TENANT).push_bind(escaped(tenant.clone())).push(")");
+    }
     if let Some(status) = filter.status {
         query.push(" and status = ").push_bind(status.as_str());
     }
@@ -133,6 +138,9 @@ pub(super) async fn failed_orders(
     ));
     if !filter.include_resolved {
         query.push(" and resolved_at is null");
+    }
+    if let Some(tenant) = &filter.tenant {
+        query.push(OF_TENANT).push_bind(escaped(tenant.clone())).push(")");
     }
     if let Some(stage) = filter.stage {
         query.push(" and stage = ").push_bind(stage.as_str());

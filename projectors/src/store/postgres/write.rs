@@ -1,5 +1,6 @@
 //! What is written, one statement per table and batch.
 
+use domain::ids::OrderId;
 use domain::order::Order;
 use sqlx::PgConnection;
 
@@ -85,6 +86,25 @@ pub(super) async fn upsert_orders(
     .bind(column(&records, |it| it.fulfilled_at))
     .bind(column(&records, |it| it.failed_at))
     .bind(column(&records, |it| it.updated_at))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn insert_tenants(
+    connection: &mut PgConnection,
+    tenants: &[(OrderId, String)],
+) -> Result<(), StoreError> {
+    if tenants.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "/* order_tenants.insert */ insert into order_tenants (order_id, tenant) \
+         select order_id, tenant from unnest($1::uuid[], $2::text[]) as batch (order_id, tenant) \
+         on conflict do nothing",
+    )
+    .bind(column(tenants, |(order_id, _)| order_id.0))
+    .bind(column(tenants, |(_, tenant)| escaped(tenant.clone())))
     .execute(connection)
     .await?;
     Ok(())

@@ -1,5 +1,6 @@
 //! What is written. A statement per row costs little here: there is no network between.
 
+use domain::ids::OrderId;
 use domain::order::Order;
 use sqlx::SqliteConnection;
 
@@ -72,6 +73,22 @@ pub(super) async fn upsert_order(
     .bind(record.fulfilled_at)
     .bind(record.failed_at)
     .bind(record.updated_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn insert_tenant(
+    connection: &mut SqliteConnection,
+    order_id: OrderId,
+    tenant: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "/* order_tenants.insert */ insert into order_tenants (order_id, tenant) values (?1, ?2) \
+         on conflict do nothing",
+    )
+    .bind(order_id.0)
+    .bind(tenant)
     .execute(connection)
     .await?;
     Ok(())

@@ -1,0 +1,185 @@
+//! The API's keys, as facts in a stream of their own: every process that serves the API sees them,
+//! and the audit of who was let in cannot be edited.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::ids::CommandId;
+use event_log::{Cause, Entry, EventLog, Journal, Last, LogError};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use service_kit::auth::{ApiKey, ApiKeys, Scope};
+use service_kit::clock::Clock;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+const STREAM: &str = "api-keys";
+const CREATED: &str = "ApiKeyCreated";
+const REVOKED: &str = "ApiKeyRevoked";
+/// Between two looks at the stream: a revoked key is refused this much later, and the time of one
+/// read.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The most facts that are read, the newest ones. A revocation is newer than its key: what is
+/// beyond the limit is a key that is not known any more, never one that should not be.
+const MAX_ENTRIES: usize = 100_000;
+/// Who makes and revokes keys, as the facts name them.
+const ACTOR: &str = "operator";
+
+/// A key was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Created {
+    pub(crate) key_id: String,
+    pub(crate) name: String,
+    pub(crate) tenant: Option<String>,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) secret_sha256: String,
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// A key is refused from then on.
+#[derive(Debug, Serialize, Deserialize)]
+struct Revoked {
+    key_id: String,
+}
+
+/// A key, and what came of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) key: Created,
+    pub(crate) created_at: Timestamp,
+    pub(crate) revoked_at: Option<Timestamp>,
+}
+
+/// The keys of one event store.
+pub(crate) struct Keys {
+    journal: Journal,
+}
+
+impl Keys {
+    pub(crate) fn of(log: &EventLog) -> Self {
+        Self { journal: log.journal(STREAM) }
+    }
+
+    /// Every key, the oldest first.
+    pub(crate) async fn all(&self) -> Result<Vec<Known>, LogError> {
+        let mut entries = self.journal.newest(MAX_ENTRIES).await?;
+        entries.reverse();
+        let mut known: Vec<Known> = Vec::new();
+        for entry in &entries {
+            apply(entry, &mut known);
+        }
+        Ok(known)
+    }
+
+    pub(crate) async fn create(&self, key: &Created, clock: &Clock) -> Result<(), LogError> {
+        self.record(CREATED, key, clock).await
+    }
+
+    pub(crate) async fn revoke(&self, key_id: &str, clock: &Clock) -> Result<(), LogError> {
+        self.record(REVOKED, &Revoked { key_id: key_id.to_owned() }, clock).await
+    }
+
+    async fn record(
+        &self,
+        entry_type: &str,
+        fact: &impl Serialize,
+        clock: &Clock,
+    ) -> Result<(), LogError> {
+        let id = clock.new_id();
+        let cause = Cause {
+            command_id: CommandId::of_request(id),
+            correlation_id: id,
+            causation_id: id,
+            actor: ACTOR.to_owned(),
+            request_id: None,
+            request_name: None,
+            traceparent: None,
+            request_fingerprint: None,
+            tenant: None,
+            at: clock.now(),
+        };
+        // A key depends on no other: two operators do not stand in one another's way.
+        self.journal.append(Last::Any, entry_type, fact, &cause).await.map(drop)
+    }
+}
+
+/// A fact that cannot be read makes no key, and revokes none: it is said, because it may have been
+/// meant to.
+fn apply(entry: &Entry, known: &mut Vec<Known>) {
+    match entry.entry_type.as_str() {
+        CREATED => {
+            if let Some(key) = entry.read::<Created>() {
+                known.push(Known { key, created_at: entry.recorded_at, revoked_at: None });
+                return;
+            }
+        }
+        REVOKED => {
+            if let Some(Revoked { key_id }) = entry.read() {
+                for it in known.iter_mut().filter(|it| it.key.key_id == key_id) {
+                    it.revoked_at.get_or_insert(entry.recorded_at);
+                }
+                return;
+            }
+        }
+        _ => {}
+    }
+    tracing::error!(
+        stream = STREAM,
+        revision = entry.revision,
+        entry_type = entry.entry_type,
+        "Fact about API keys cannot be read"
+    );
+}
+
+/// Sends the keys that are good, and again whenever they change, until `stop`. While the event
+/// store cannot be reached, the last ones stay.
+pub(crate) async fn follow(
+    log: &EventLog,
+    environment: &str,
+    sender: &watch::Sender<Option<Arc<ApiKeys>>>,
+    stop: &CancellationToken,
+) {
+    let keys = Keys::of(log);
+    let mut n_seen = None;
+    loop {
+        match look(&keys, n_seen).await {
+            Ok(None) => {}
+            Ok(Some((n_facts, known))) => {
+                tracing::info!(n_keys = known.len(), "API keys are known");
+                sender.send_replace(Some(Arc::new(ApiKeys::new(environment, known))));
+                n_seen = Some(n_facts);
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "API keys cannot be read: those known so far stay");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(LOOK_INTERVAL) => {}
+        }
+    }
+}
+
+/// The good keys and the number of facts, unless that is the number seen before.
+async fn look(keys: &Keys, n_seen: Option<u64>) -> Result<Option<(u64, Vec<ApiKey>)>, LogError> {
+    let n_facts = keys.journal.newest(1).await?.first().map_or(0, |it| it.revision + 1);
+    if n_seen == Some(n_facts) {
+        return Ok(None);
+    }
+    let known = keys.all().await?;
+    Ok(Some((n_facts, known.into_iter().filter_map(good).collect())))
+}
+
+/// The key as the API knows it, unless it is revoked. A scope that this release does not know
+/// opens nothing.
+fn good(known: Known) -> Option<ApiKey> {
+    known.revoked_at.is_none().then(|| ApiKey {
+        id: known.key.key_id,
+        tenant: known.key.tenant,
+        scopes: known.key.scopes.iter().filter_map(|it| Scope::from_name(it)).collect(),
+        secret_sha256: known.key.secret_sha256,
+        expires_at: known.key.expires_at,
+    })
+}

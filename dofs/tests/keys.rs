@@ -1,0 +1,202 @@
+//! API keys, from the command that makes one to the request that is refused after it is revoked.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use testkit::api::{Answer, Api, order};
+use testkit::system::System;
+use testkit::wait;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
+
+/// A system that asks for keys, and its commands.
+struct Guarded {
+    system: System,
+    store: String,
+}
+
+impl Guarded {
+    fn start() -> Self {
+        let mut system = System::start(BINARY, &[("DOFS__AUTH__MODE", "api_key")]);
+        let store = format!("esdb://{}?tls=false", system.process.node());
+        Self { system, store }
+    }
+
+    fn dofs(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(BINARY);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DOFS_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(arguments).env("DOFS__EVENT_STORE__URL", &self.store).output().unwrap()
+    }
+
+    /// A new key's id and token, once the API knows it.
+    fn key(&self, whose: &[&str], scopes: &str) -> (String, String) {
+        let asked = ["keys", "create", "--name", "test", "--json", "--scope", scopes];
+        let made = self.dofs(&[&asked, whose].concat());
+        assert!(made.status.success(), "{made:?}");
+        let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+        let text = |member: &str| made[member].as_str().unwrap().to_owned();
+        let (id, token) = (text("id"), text("token"));
+        wait::until("the key is known", || {
+            let status = self.get("/v1/stats", &token).status;
+            (![401, 503].contains(&status)).then_some(())
+        });
+        (id, token)
+    }
+
+    fn get(&self, path: &str, token: &str) -> Answer {
+        Api::send(self.system.api.request("GET", path).bearer_auth(token))
+    }
+
+    fn place(&self, token: &str, idempotency_key: &str) -> Answer {
+        let request = self.system.api.request("POST", "/v1/orders").header("x-api-key", token);
+        Api::send(request.header("idempotency-key", idempotency_key).json(&order()))
+    }
+}
+
+fn order_id(answer: &Answer) -> String {
+    answer.json()["order_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn orders_of_a_tenant_are_invisible_to_others() {
+    let guarded = Guarded::start();
+    let scopes = "orders:write,orders:read,audit:read";
+    let (a_id, a) = guarded.key(&["--tenant", "a"], scopes);
+    let (_, b) = guarded.key(&["--tenant", "b"], scopes);
+    let (_, operator) = guarded.key(&["--all-tenants"], "orders:read,audit:read,ops:read");
+
+    let placed = guarded.place(&a, "k-1");
+    assert_eq!(placed.status, 202, "{placed:?}");
+    let id = order_id(&placed);
+    let not_found = json!({"error": format!("Order {id} not found")});
+    for path in [
+        format!("/v1/orders/{id}"),
+        format!("/order/{id}"),
+        format!("/v1/orders/{id}?at_revision=0"),
+        format!("/v1/orders/{id}/history"),
+        format!("/v1/orders/{id}/history/compare?from=0"),
+    ] {
+        assert_eq!(guarded.get(&path, &a).status, 200, "{path}");
+        assert_eq!(guarded.get(&path, &operator).status, 200, "{path}");
+        let denied = guarded.get(&path, &b);
+        assert_eq!((denied.status, denied.json()), (404, not_found.clone()), "{path}");
+    }
+    assert_eq!(guarded.get("/v1/orders", &operator).status, 200);
+    let for_operators = ["/v1/stats", "/v1/dead-letters", &format!("/v1/dead-letters/{id}")];
+    for path in for_operators {
+        assert_eq!(guarded.get(path, &a).status, 403, "{path}");
+    }
+
+    // The same key of another tenant is another order; of the same tenant it is the same.
+    assert_ne!(order_id(&guarded.place(&b, "k-1")), id);
+    let (_, successor) = guarded.key(&["--tenant", "a"], scopes);
+    let again = guarded.place(&successor, "k-1");
+    assert_eq!((order_id(&again), again.header("idempotent-replayed")), (id.clone(), Some("true")));
+
+    let listed = |token: &str| {
+        let page = guarded.get("/v1/orders", token).json();
+        let ids = page["items"].as_array().unwrap().iter().map(|it| it["order_id"].clone());
+        ids.collect::<Vec<Value>>()
+    };
+    wait::until("both orders are listed", || (listed(&operator).len() == 2).then_some(()));
+    assert_eq!(listed(&a), [json!(id)]);
+    let of_b = listed(&b);
+    assert!(of_b.len() == 1 && of_b[0] != id, "{of_b:?}");
+    let page = guarded.get("/v1/orders?limit=1", &operator).json();
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let theirs = guarded.get(&format!("/v1/orders?cursor={cursor}&limit=200"), &b).json();
+    assert!(!theirs.to_string().contains(&id), "another's cursor opens nothing: {theirs}");
+
+    let history = guarded.get(&format!("/v1/orders/{id}/history"), &a).json();
+    let metadata = &history["events"][0]["metadata"];
+    assert_eq!(metadata["tenant"], "a");
+    assert_eq!(metadata["actor"], format!("api-key:{a_id}"));
+}
+
+#[test]
+fn key_works_until_it_is_revoked() {
+    let guarded = Guarded::start();
+    let unauthorized = guarded.system.api.get("/v1/orders");
+    assert!([401, 503].contains(&unauthorized.status), "{unauthorized:?}");
+    let (id, token) = guarded.key(&["--all-tenants"], "orders:read");
+    assert_eq!(guarded.get("/v1/orders", &token).status, 200);
+    assert_eq!(guarded.place(&token, "k").status, 403);
+    let url = guarded.system.api.url();
+    let listed = guarded.dofs(&["order", "list", "--url", &url, "--api-key", &token]);
+    assert!(listed.status.success(), "{listed:?}");
+    let refused = guarded.dofs(&["order", "list", "--url", &url]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--api-key"), "{refused:?}");
+
+    let (_, secret) = token.rsplit_once('_').unwrap();
+    let shown = guarded.dofs(&["keys", "list", "--json"]).stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains(&id) && shown.contains("active") && !shown.contains(secret), "{shown}");
+
+    assert!(guarded.dofs(&["keys", "revoke", &id]).status.success());
+    wait::until("the key is refused", || {
+        (guarded.get("/v1/orders", &token).status == 401).then_some(())
+    });
+    let shown = String::from_utf8(guarded.dofs(&["keys", "list"]).stdout).unwrap();
+    assert!(shown.contains("revoked"), "{shown}");
+    assert_eq!(guarded.dofs(&["keys", "revoke", "no-such-key"]).status.code(), Some(4));
+    let log = format!("{:?}", guarded.system.process.log());
+    assert!(!log.contains(secret), "{log}");
+}
+
+#[test]
+fn key_of_a_tenant_cannot_be_an_operators() {
+    let guarded = Guarded::start();
+    let make = |whose: &[&str]| {
+        let make = ["keys", "create", "--name", "x", "--scope", "ops:read"];
+        guarded.dofs(&[&make, whose].concat())
+    };
+    assert_eq!(make(&["--tenant", "a"]).status.code(), Some(2));
+    assert_eq!(make(&["--tenant", "a b", "--scope", "orders:read"]).status.code(), Some(2));
+    assert_eq!(make(&[]).status.code(), Some(2));
+    assert_eq!(make(&["--all-tenants"]).status.code(), Some(0));
+}
+
+#[test]
+fn record_names_the_key_and_what_the_client_calls_its_request() {
+    let guarded = Guarded::start();
+    let scopes = "orders:write,orders:read,audit:read,ops:read,ops:write";
+    let (id, token) = guarded.key(&["--all-tenants"], scopes);
+    let actor = json!(format!("api-key:{id}"));
+    let url = guarded.system.api.url();
+    let dofs = |arguments: &[&str]| {
+        let with_key = [arguments, &["--json", "--url", &url, "--api-key", &token]].concat();
+        let done = guarded.dofs(&with_key);
+        assert!(done.status.success(), "{arguments:?}: {done:?}");
+        serde_json::from_slice::<Value>(&done.stdout).unwrap()
+    };
+
+    // Who shows a key cannot say to be somebody else, in a body or in a command.
+    let request = guarded.system.api.request("POST", "/v1/ops/worker/pause").bearer_auth(&token);
+    let paused = Api::send(request.json(&json!({"actor": "root"}))).json();
+    assert_eq!((&paused["paused"], &paused["actor"]), (&json!(true), &actor));
+    let resumed = dofs(&["worker", "--actor", "root", "resume"]);
+    assert_eq!((&resumed["paused"], &resumed["actor"]), (&json!(false), &actor));
+    assert_eq!(dofs(&["worker", "status"])["actor"], actor);
+    let empty = guarded.system.api.request("POST", "/v1/ops/worker/resume").bearer_auth(&token);
+    assert_eq!(Api::send(empty).status, 200);
+    dofs(&["dead-letters", "list"]);
+
+    let request = guarded.system.api.request("POST", "/v1/orders").bearer_auth(&token);
+    let placed = Api::send(request.header("x-request-id", "checkout-7").json(&order()));
+    assert_eq!(placed.header("x-request-id"), Some("checkout-7"));
+    let order_id = order_id(&placed);
+    dofs(&["audit", "compare", &order_id, "0"]);
+    let history = dofs(&["audit", "show", &order_id]);
+    let metadata = &history["events"][0]["metadata"];
+    assert_eq!((&metadata["request_name"], &metadata["actor"]), (&json!("checkout-7"), &actor));
+    assert_eq!(metadata["request_id"], metadata["$causationId"]);
+    let verified = guarded.dofs(&["audit", "verify"]);
+    assert!(verified.status.success(), "{verified:?}");
+}

@@ -1,0 +1,172 @@
+//! What the application refuses, in both ways of telling it: every code of ours that a client can
+//! bring about by itself. What the edge refuses is in `service-kit/tests/http.rs`.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+use serde_json::{Value, json};
+use testkit::api::{Answer, Api, order};
+use testkit::process::Start;
+use testkit::system::System;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
+const UNKNOWN: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
+
+/// Request line, body, `Idempotency-Key`; status, code, plain body, pointers of the faults.
+type Case = (&'static str, Value, &'static str, u16, &'static str, Value, &'static [&'static str]);
+
+fn placing() -> Vec<Case> {
+    let item =
+        |product_id: &str, quantity: Value| json!({"product_id": product_id, "quantity": quantity});
+    let order_of = |items: Value| json!({"customer_id": "cust-1", "items": items});
+    let long = "p".repeat(257);
+    let body = json!({"message": "Invalid request body"});
+    vec![
+        ("POST /order", json!([]), "a", 400, "invalid_body", body.clone(), &[""]),
+        (
+            "POST /v1/orders",
+            json!({"customer_id": 7, "items": [item("p", json!(0)), {"quantity": "1"}]}),
+            "a",
+            400,
+            "invalid_body",
+            body,
+            &["/customer_id", "/items/0/quantity", "/items/1/product_id", "/items/1/quantity"],
+        ),
+        (
+            "POST /order",
+            order_of(json!([])),
+            "a",
+            400,
+            "invalid_order",
+            json!({"error": "items must be a non-empty array"}),
+            &["/items"],
+        ),
+        (
+            "POST /order",
+            order_of(json!([item("p", json!(1)), item(&long, json!(1)), item("\0", json!(1))])),
+            "a",
+            400,
+            "invalid_order",
+            json!({"error": "product_id must be at most 256 characters"}),
+            &["/items/1/product_id", "/items/2/product_id"],
+        ),
+        (
+            "POST /order",
+            order(),
+            "\"",
+            400,
+            "invalid_idempotency_key",
+            json!({"message": "Invalid Idempotency-Key"}),
+            &[],
+        ),
+        (
+            "POST /order",
+            order_of(json!([item("p", json!(2))])),
+            "used",
+            422,
+            "idempotency_key_reused",
+            json!({"error": "Idempotency-Key was used with another body"}),
+            &[],
+        ),
+    ]
+}
+
+fn asking() -> Vec<Case> {
+    let parameters = json!({"message": "Invalid request parameters"});
+    let not_found = json!({"error": format!("Order {UNKNOWN} not found")});
+    vec![
+        ("GET /v1/orders/x", Value::Null, "a", 400, "invalid_parameters", parameters.clone(), &[]),
+        ("GET /v1/orders?limit=0", Value::Null, "a", 400, "invalid_parameters", parameters, &[]),
+        (
+            "GET /v1/orders/018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
+            Value::Null,
+            "a",
+            404,
+            "order_not_found",
+            not_found.clone(),
+            &[],
+        ),
+        (
+            "GET /v1/orders/018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33/history",
+            Value::Null,
+            "a",
+            404,
+            "order_not_found",
+            not_found,
+            &[],
+        ),
+        ("GET /nothing", Value::Null, "a", 404, "not_found", json!({"message": "Not Found"}), &[]),
+        (
+            "PUT /order",
+            Value::Null,
+            "a",
+            405,
+            "method_not_allowed",
+            json!({"message": "Method Not Allowed"}),
+            &[],
+        ),
+    ]
+}
+
+fn send(api: &Api, line: &str, body: &Value, key: &str, accept: &str) -> Answer {
+    let (method, path) = line.split_once(' ').unwrap();
+    let request = api.request(method, path).header("accept", accept).header("idempotency-key", key);
+    Api::send(if body.is_null() { request } else { request.json(body) })
+}
+
+/// The document says what the plain body says, and more.
+#[track_caller]
+fn assert_document(answer: &Answer, plain: &Value, code: &str) -> Value {
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
+    let document = answer.json();
+    for (member, value) in plain.as_object().unwrap() {
+        assert_eq!(&document[member], value, "{document}");
+    }
+    assert_eq!(document["code"], code, "{document}");
+    assert_eq!(document["status"], answer.status, "{document}");
+    assert_eq!(document["request_id"].as_str(), answer.header("x-request-id"), "{document}");
+    document
+}
+
+#[test]
+fn what_the_application_refuses_is_told_in_both_ways() {
+    let system = System::start(BINARY, &[]);
+    let api = &system.api;
+    assert_eq!(send(api, "POST /order", &order(), "used", "*/*").status, 202);
+    for (line, body, key, status, code, plain, pointers) in placing().into_iter().chain(asking()) {
+        let answer = send(api, line, &body, key, "application/json");
+        assert_eq!((answer.status, answer.text), (status, plain.to_string()), "{line} {body}");
+        let answer = send(api, line, &body, key, "application/problem+json");
+        assert_eq!(answer.status, status, "{line}");
+        let document = assert_document(&answer, &plain, code);
+        let faults = document["errors"].as_array().unwrap();
+        let named: Vec<_> = faults.iter().map(|it| it["pointer"].as_str().unwrap()).collect();
+        assert_eq!(named, pointers, "{line}: {document}");
+        assert!(faults.iter().all(|it| !it["detail"].as_str().unwrap().is_empty()));
+    }
+    // Its body names the order, which is another one each time.
+    let rejected = json!({"customer_id": "ab", "items": order()["items"]});
+    let answer = send(api, "POST /order", &rejected, "rejected", "application/problem+json");
+    let plain = json!({"error": "Invalid customer_id format"});
+    let document = assert_document(&answer, &plain, "order_rejected");
+    assert_eq!((answer.status, &document["status"]), (422, &json!(422)));
+    assert!(document["order_id"].is_string(), "{document}");
+}
+
+#[test]
+fn missing_stores_are_told_in_both_ways() {
+    let data = tempfile::tempdir().unwrap();
+    let read_model = format!("sqlite://{}", data.path().join("rows.sqlite").display());
+    let start = |arguments: &[&str]| {
+        Start::new(BINARY, arguments).env("DOFS__READ_MODEL__URL", &read_model)
+    };
+    assert!(start(&["migrate"]).spawn().ended().success());
+    let mut process = start(&["serve", "api", "--listen", "127.0.0.1:0"])
+        .env("DOFS__EVENT_STORE__URL", "")
+        .spawn();
+    let api = Api::new(process.http());
+    let plain = json!({"error": "Event store not configured"});
+    assert_eq!(send(&api, "POST /order", &order(), "a", "*/*").text, plain.to_string());
+    let answer = send(&api, "POST /order", &order(), "a", "application/problem+json");
+    assert_document(&answer, &plain, "event_store_unavailable");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+}

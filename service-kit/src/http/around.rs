@@ -1,0 +1,143 @@
+//! Around every request: its id, its log line, the headers of every answer, and our body for errors
+//! that have none of ours.
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::ApiConfig;
+use crate::clock::Clock;
+use crate::problem::{Problem, wants_document};
+
+/// The id of one request, new for each: the command id of the command that it carries. Never the
+/// client's own, which may come twice with different commands.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId(pub Uuid);
+
+/// What the request is called in its answer's `X-Request-Id`, in logs and in the audit: what the
+/// client called it, or its id.
+#[derive(Debug, Clone)]
+pub struct RequestName(pub Arc<str>);
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest name of a request, in characters.
+const MAX_NAME_CHARS: usize = 128;
+
+/// What every answer says to browsers, unless its handler says otherwise: keep nothing, guess
+/// nothing, frame nothing, load nothing.
+pub(super) const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
+/// What an answer over TLS says: come back over TLS only.
+const ONLY_TLS: &str = "max-age=31536000";
+
+#[derive(Clone)]
+pub(super) struct Edge {
+    clock: Clock,
+    has_tls: bool,
+}
+
+impl Edge {
+    pub(super) fn new(clock: Clock, config: &ApiConfig) -> Self {
+        Self { clock, has_tls: config.has_tls() }
+    }
+}
+
+pub(super) async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = RequestId(edge.clock.new_id());
+    let name = name_of(request.headers(), id);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let wants_document = wants_document(request.headers());
+    request.extensions_mut().insert(id);
+    request.extensions_mut().insert(name.clone());
+
+    let mut response = next.run(request).await;
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        response = with_our_body(response, wants_document, &name);
+    }
+    let headers = response.headers_mut();
+    headers.extend(HeaderValue::from_str(&name.0).ok().map(|it| (X_REQUEST_ID, it)));
+    let tls = edge.has_tls.then_some((header::STRICT_TRANSPORT_SECURITY, ONLY_TLS));
+    for (header, value) in SECURITY_HEADERS.into_iter().chain(tls) {
+        headers.entry(header).or_insert(HeaderValue::from_static(value));
+    }
+    let route = route.as_ref().map_or("-", MatchedPath::as_str);
+    let duration_ms = started.elapsed().as_millis();
+    tracing::debug!(%method, route, status = status.as_u16(), duration_ms, request.id = %name.0, "Answered");
+    response
+}
+
+/// The client's name for the request, if it has one that can stand in a log.
+fn name_of(headers: &HeaderMap, id: RequestId) -> RequestName {
+    let mut given = headers.get_all(X_REQUEST_ID).iter();
+    let name = given.next().filter(|_| given.next().is_none()).and_then(|it| it.to_str().ok());
+    let name = name.filter(|it| {
+        (1..=MAX_NAME_CHARS).contains(&it.len())
+            && it.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+    });
+    RequestName(name.map_or_else(|| id.0.to_string().into(), Into::into))
+}
+
+/// The same status and headers with our body: the plain one, or the document that was asked for.
+fn with_our_body(mut response: Response, wants_document: bool, name: &RequestName) -> Response {
+    let problem = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        // Not an error to clients: e.g. what readiness says.
+        None if is_json(response.headers()) => return response,
+        None => {
+            let problem = Problem::of_status(response.status());
+            response = in_place_of(response, &problem);
+            problem
+        }
+    };
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    if wants_document { problem.as_document(response, &name.0) } else { response }
+}
+
+fn in_place_of(response: Response, problem: &Problem) -> Response {
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.remove(CONTENT_TYPE);
+    let mut ours = problem.clone().into_response();
+    ours.headers_mut().extend(parts.headers);
+    ours
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_is_the_clients_if_it_can_stand_in_a_log() {
+        let id = RequestId(Uuid::from_u128(7));
+        let named = |names: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for name in names {
+                headers.append(X_REQUEST_ID, HeaderValue::from_str(name).unwrap());
+            }
+            name_of(&headers, id).0.to_string()
+        };
+        assert_eq!(named(&["checkout-7.b:2/x+y="]), "checkout-7.b:2/x+y=");
+        let ours = id.0.to_string();
+        for refused in [&[][..], &[""], &["a b"], &["a\"b"], &["a", "b"], &[&"x".repeat(129)]] {
+            assert_eq!(named(refused), ours, "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Who is let in, how often, from where, and over what.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use service_kit::auth::{Access, ApiKey, ApiKeys, KeyRing, Principal, Scope, Secret};
+use service_kit::http::{ApiConfig, Listener, not_found, with_edge};
+use testkit::store::clock;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Names and values.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
+const SECRET: [u8; 32] = [7; 32];
+
+fn config() -> ApiConfig {
+    let long = NonZeroU64::new(60_000).unwrap();
+    ApiConfig {
+        listen: "127.0.0.1:0".to_owned(),
+        accepted_status: 202,
+        max_body_bytes: 1024,
+        request_timeout_ms: long,
+        header_timeout_ms: long,
+        body_timeout_ms: long,
+        max_concurrency: NonZeroUsize::new(64).unwrap(),
+        max_connections: NonZeroUsize::new(64).unwrap(),
+        rate_per_second: 0,
+        rate_burst: 0,
+        cors_origins: Vec::new(),
+        tls_certificate: String::new(),
+        tls_key: String::new(),
+    }
+}
+
+fn keys(scopes: &[Scope]) -> ApiKeys {
+    let key = ApiKey {
+        id: "a".to_owned(),
+        tenant: Some("shop".to_owned()),
+        scopes: scopes.to_vec(),
+        secret_sha256: Secret::of(SECRET).sha256(),
+        expires_at: None,
+    };
+    ApiKeys::new("dev", [key])
+}
+
+fn ring(keys: Option<ApiKeys>) -> Access {
+    Access::Keys(KeyRing::new(watch::channel(keys.map(Arc::new)).1))
+}
+
+fn router(config: &ApiConfig, access: Access) -> Router {
+    let who = |Extension(principal): Extension<Principal>| async move { principal.actor };
+    let routes = Router::new()
+        .route("/v1/orders", get(who).post(who))
+        .route("/v1/unlisted", post(who))
+        .route("/docs", get(|| async { "docs" }))
+        .fallback(not_found);
+    let health = Router::new().route("/livez", get(|| async { "ok" }));
+    with_edge(routes, health, config, access, clock())
+}
+
+async fn send(router: &Router, line: &str, headers: Headers<'_>) -> Response<Body> {
+    let (method, path) = line.split_once(' ').unwrap();
+    let request = Request::builder().method(method).uri(path);
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|it| it.to_str().unwrap())
+}
+
+#[tokio::test]
+async fn key_with_the_scope_is_let_in_and_nothing_else_is() {
+    let router = router(&config(), ring(Some(keys(&[Scope::OrdersRead]))));
+    let token = Secret::of(SECRET).token("dev", "a");
+    let bearer = format!("Bearer {token}");
+    let wrong = format!("Bearer {}", Secret::of([8; 32]).token("dev", "a"));
+    let none: Headers<'_> = &[];
+    let good: Headers<'_> = &[("authorization", &bearer)];
+    let cases: [(&str, Headers<'_>, u16); 18] = [
+        ("GET /v1/orders", good, 200),
+        ("GET /v1/orders", &[("x-api-key", &token)], 200),
+        ("GET /v1/orders", &[("authorization", &format!("bearer  {token} "))], 200),
+        ("POST /v1/orders", good, 403),
+        ("POST /v1/unlisted", good, 403),
+        ("GET /v1/orders", none, 401),
+        ("POST /v1/unlisted", none, 401),
+        ("DELETE /v1/orders", none, 401),
+        ("GET /v1/orders", &[("authorization", &wrong)], 401),
+        ("GET /v1/orders", &[("authorization", &token)], 401),
+        ("GET /v1/orders", &[("authorization", "Basic YTpi")], 401),
+        ("GET /v1/orders", &[("authorization", "Bearer eyJhbGciOiJub25lIn0.e30.")], 401),
+        ("GET /v1/orders", &[("authorization", "Bearer")], 401),
+        ("GET /v1/orders", &[("authorization", "\u{e9}")], 401),
+        ("GET /v1/orders", &[("authorization", &bearer), ("authorization", &bearer)], 401),
+        ("GET /v1/orders", &[("authorization", &bearer), ("x-api-key", &token)], 401),
+        ("GET /nothing", none, 404),
+        ("GET /livez", none, 200),
+    ];
+    for (line, headers, status) in cases {
+        let response = send(&router, line, headers).await;
+        assert_eq!(response.status(), status, "{line} {headers:?}");
+        let asks = header(response.headers(), "www-authenticate");
+        assert_eq!(asks, (status == 401).then_some("Bearer"), "{line}");
+    }
+    assert_eq!(send(&router, "GET /docs", &[]).await.status(), 200);
+}
+
+#[tokio::test]
+async fn while_no_keys_are_known_nobody_is_let_in_and_nobody_is_called_wrong() {
+    let router = router(&config(), ring(None));
+    let response = send(&router, "GET /v1/orders", &[("x-api-key", "dofs_dev_a_b")]).await;
+    assert_eq!(response.status(), 503);
+    assert!(response.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn client_that_asks_too_often_is_told_when_to_come_again() {
+    let config = ApiConfig { rate_per_second: 1, rate_burst: 2, ..config() };
+    let router = router(&config, ring(Some(keys(&[Scope::OrdersRead]))));
+    let token = Secret::of(SECRET).token("dev", "a");
+    let good: Headers<'_> = &[("x-api-key", &token)];
+    for left in ["\"default\";r=1;t=1", "\"default\";r=0;t=2"] {
+        let response = send(&router, "GET /v1/orders", good).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(header(response.headers(), "ratelimit"), Some(left));
+        assert_eq!(header(response.headers(), "ratelimit-policy"), Some("\"default\";q=2;w=2"));
+    }
+    let response = send(&router, "GET /v1/orders", good).await;
+    assert_eq!(response.status(), 429);
+    assert_eq!(header(response.headers(), "retry-after"), Some("1"));
+    assert!(response.headers().contains_key("ratelimit"));
+
+    // Who shows no key is counted apart, and guessing is limited too, whatever a header claims.
+    let mut statuses = Vec::new();
+    for address in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+        let guess = [("x-api-key", "dofs_dev_a_guess"), ("x-forwarded-for", address)];
+        statuses.push(send(&router, "GET /v1/orders", &guess).await.status().as_u16());
+    }
+    assert_eq!(statuses, [401, 401, 429]);
+    assert_eq!(send(&router, "GET /livez", &[]).await.status(), 200, "health is not counted");
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_are_let_in_only_if_they_are_configured() {
+    let preflight = [("origin", "https://shop.example"), ("access-control-request-method", "POST")];
+    let closed = router(&config(), Access::Open);
+    let response = send(&closed, "OPTIONS /v1/orders", &preflight).await;
+    assert_eq!(response.status(), 405);
+    assert_eq!(header(response.headers(), "access-control-allow-origin"), None);
+
+    let origins = vec!["https://shop.example".to_owned()];
+    let open = router(&ApiConfig { cors_origins: origins, ..config() }, ring(None));
+    let response = send(&open, "OPTIONS /v1/orders", &preflight).await;
+    assert_eq!(response.status(), 200);
+    let allowed = header(response.headers(), "access-control-allow-origin");
+    assert_eq!(allowed, Some("https://shop.example"));
+    let other = [("origin", "https://evil.example"), ("access-control-request-method", "POST")];
+    let response = send(&open, "OPTIONS /v1/orders", &other).await;
+    assert_eq!(header(response.headers(), "access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn every_answer_tells_browsers_to_be_careful() {
+    let router = router(&config(), Access::Open);
+    for line in ["GET /v1/orders", "GET /nothing", "GET /livez", "PUT /v1/orders"] {
+        let response = send(&router, line, &[]).await;
+        let headers = response.headers();
+        assert_eq!(header(headers, "x-content-type-options"), Some("nosniff"), "{line}");
+        assert_eq!(header(headers, "cache-control"), Some("no-store"), "{line}");
+        assert_eq!(header(headers, "x-frame-options"), Some("DENY"), "{line}");
+        assert_eq!(header(headers, "strict-transport-security"), None, "not without TLS");
+        let policy = header(headers, "content-security-policy").unwrap();
+        assert!(policy.contains("default-src 'none'"), "{line}: {policy}");
+    }
+}
+
+/// Writes a new certificate for `localhost`, and returns its roots.
+fn new_certificate(folder: &Path) -> Arc<ClientConfig> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(folder.join("certificate.pem"), made.cert.pem()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// What a server says over TLS to a client that trusts these roots only.
+fn said_over_tls(
+    address: std::net::SocketAddr,
+    trusted: Arc<ClientConfig>,
+) -> std::io::Result<String> {
+    use std::io::{Read, Write};
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = ClientConnection::new(trusted, name).map_err(std::io::Error::other)?;
+    let stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut tls = rustls::StreamOwned::new(connection, stream);
+    tls.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut said = String::new();
+    tls.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_is_served_and_its_successor_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = new_certificate(folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let config = ApiConfig {
+        tls_certificate: path("certificate.pem"),
+        tls_key: path("key.pem"),
+        ..config()
+    };
+    let listener = Listener::bind(&config.listen).unwrap().with_tls(&config).unwrap();
+    let address = listener.address();
+    let stop = CancellationToken::new();
+    let mut task = JoinSet::new();
+    let stopped = stop.clone();
+    task.spawn(async move {
+        let router = router(&config, Access::Open);
+        listener.serve(router, &config, stopped, Duration::from_secs(5)).await.unwrap();
+    });
+    let say = |trusted: &Arc<ClientConfig>| {
+        let trusted = Arc::clone(trusted);
+        tokio::task::spawn_blocking(move || said_over_tls(address, trusted))
+    };
+    let said = say(&first).await.unwrap().unwrap();
+    assert!(
+        said.starts_with("HTTP/1.1 200") && said.contains("strict-transport-security"),
+        "{said}"
+    );
+
+    let second = new_certificate(folder.path());
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while say(&second).await.unwrap().is_err() {
+        assert!(std::time::Instant::now() < deadline, "the new certificate is not served");
+        tokio::task::yield_now().await;
+    }
+    assert!(say(&first).await.unwrap().is_err(), "the old one is not served any more");
+    stop.cancel();
+    task.join_next().await.unwrap().unwrap();
+}
+
+#[test]
+fn certificate_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("certificate.pem");
+    let named = path.display().to_string();
+    let config = ApiConfig { tls_certificate: named.clone(), tls_key: named.clone(), ..config() };
+    let error = || {
+        let served = Listener::bind(&config.listen).unwrap().with_tls(&config);
+        served.err().unwrap().to_string()
+    };
+    assert!(error().contains(&named) && error().contains("cannot be read"), "{}", error());
+    std::fs::write(&path, "no certificate").unwrap();
+    assert!(error().contains(&named), "{}", error());
+}
