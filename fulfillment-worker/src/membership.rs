@@ -172,6 +172,8 @@ impl<G: Gateway> Membership<G> {
         let n_unfinished = self.in_progress.len();
         self.in_progress.shutdown().await;
         let n_handled = answers.len();
+        // What was not begun goes back with the connection: it is nothing to wait for.
+        answers.retain(|(_, verdict)| *verdict != Verdict::LetGo);
         if !work_waits {
             for (id, verdict) in answers {
                 answer(&self.group, id, verdict);
