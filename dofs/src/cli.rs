@@ -1,6 +1,7 @@
 //! The command line.
 
 mod dead_letters;
+pub(crate) mod projections;
 mod worker;
 
 use std::borrow::Cow;
@@ -73,6 +74,9 @@ pub(crate) enum Command {
     DeadLetters(DeadLetters),
     /// Pause, resume and look at the fulfillment workers
     Worker(Worker),
+    /// Look at, verify and rebuild the read model
+    #[command(subcommand)]
+    Projections(projections::Projections),
     /// Place many orders and measure
     Stress(Stress),
 }
@@ -89,6 +93,7 @@ impl Command {
             | Self::Audit(_)
             | Self::DeadLetters(_)
             | Self::Worker(_)
+            | Self::Projections(_)
             | Self::Stress(_) => Verbosity::Warnings,
         }
     }

@@ -8,6 +8,7 @@ mod keys;
 mod migrate;
 mod node;
 mod order;
+mod projections;
 mod serve;
 mod stress;
 mod worker;
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Audit(arguments) => audit::run(&arguments, &global).await,
         Command::DeadLetters(arguments) => dead_letters::run(arguments, &global).await,
         Command::Worker(arguments) => worker::run(arguments, &global).await,
+        Command::Projections(arguments) => projections::run(&arguments, &global).await,
         Command::Stress(arguments) => stress::run(&arguments, &global).await,
     }
 }

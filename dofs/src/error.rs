@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use event_log::{CopyError, LogError};
 use event_node::{NodeError, VerifyError};
-use projectors::StoreError;
+use projectors::{RebuildError, ReplayError, StatusError, StoreError};
 use service_kit::config::ConfigError;
 use service_kit::http::{ApiConfigError, HttpError, TlsError};
 use service_kit::lifecycle::LifecycleError;
@@ -42,6 +42,8 @@ pub(crate) enum CliError {
     Verify(#[from] VerifyError),
     #[error(transparent)]
     ReadModel(#[from] StoreError),
+    #[error(transparent)]
+    Rebuild(RebuildError),
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error(transparent)]
@@ -140,6 +142,8 @@ impl CliError {
             Self::Refused { status: 412, .. } => {
                 (5, Some("it has changed since you looked: look again, and name its revision"))
             }
+            Self::Rebuild(RebuildError::Poison(_)) => (3, None),
+            Self::ReadModel(StoreError::Set(_)) => (4, None),
             Self::Refused { status: 503, .. }
             | Self::EventLog(LogError::Unavailable(_))
             | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => (7, None),
@@ -156,6 +160,7 @@ impl CliError {
             | Self::Node(_)
             | Self::Verify(_)
             | Self::ReadModel(_)
+            | Self::Rebuild(_)
             | Self::Http(_)
             | Self::Lifecycle(_)
             | Self::Folder { .. }
@@ -163,6 +168,37 @@ impl CliError {
             | Self::Output { .. }
             | Self::Refused { .. }
             | Self::UnexpectedAnswer { .. } => (1, None),
+        }
+    }
+}
+
+impl From<StatusError> for CliError {
+    fn from(error: StatusError) -> Self {
+        match error {
+            StatusError::Store(error) => error.into(),
+            StatusError::Log(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReplayError> for CliError {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Store(error) => error.into(),
+            ReplayError::Log(error) => error.into(),
+            misfolded @ ReplayError::Misfolded(_) => Self::Rebuild(misfolded.into()),
+        }
+    }
+}
+
+impl From<RebuildError> for CliError {
+    fn from(error: RebuildError) -> Self {
+        match error {
+            RebuildError::Replay(ReplayError::Store(error)) => error.into(),
+            RebuildError::Replay(ReplayError::Log(error)) => error.into(),
+            other @ (RebuildError::Replay(ReplayError::Misfolded(_))
+            | RebuildError::Poison(_)
+            | RebuildError::NeverCaughtUp) => Self::Rebuild(other),
         }
     }
 }

@@ -176,7 +176,7 @@ fn process_refuses_tables_that_nobody_migrated_and_names_the_command() {
     assert_fails(&refused, 1, "run `dofs migrate`");
 
     let applied = json(&dofs(&["migrate", "--json"], &environment));
-    assert_eq!(applied["applied"].as_array().map(Vec::len), Some(3));
+    assert_eq!(applied["applied"][0], "0001_read_model");
     let again = dofs(&["migrate"], &environment);
     assert_eq!(stdout(&again), "read model is up to date: nothing to apply\n");
 }

@@ -4,16 +4,29 @@
 //! that writes them and the SQL that reads them live here together; the dialect of a database is
 //! known below `store` only.
 
+mod lag;
 mod orders;
 mod query_api;
+mod rebuild;
+mod replay;
 mod runner;
+mod status;
 mod store;
+mod verify;
 
+pub use lag::Lag;
 pub use orders::apply::apply;
 pub use orders::row::{Changes, FailedOrder, Rows};
+pub use orders::statistics::{CountChange, Minute, Statistics};
 pub use query_api::{Queries, only_own_orders, routes};
-pub use runner::{ProjectorConfig, ProjectorError, run};
+pub use rebuild::{Rebuild, RebuildError, Rebuilt, SwapAtEnd};
+pub use replay::{Progress, ReplayError};
+pub use runner::batch::Poison;
+pub use runner::{OtherEventStore, ProjectorConfig, ProjectorError, run};
+pub use status::{ProjectionStatus, StatusError, projection_status};
 pub use store::{
-    Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, Migrated, OrderCounts, OrderFilter,
-    Page, Place, ReadModel, ReadModelConfig, StoreError, migrate, open,
+    Begin, Checkpoint, Examined, FailedOrderFilter, FailureFilter, FailureGroup, Lease, Leased,
+    Migrated, OrderCounts, OrderFilter, Page, Place, ReadModel, ReadModelConfig, SetInfo, Sets,
+    StoreError, SwapWhen, Swapped, migrate, open,
 };
+pub use verify::{Difference, Finding, Repair, Verification, Verified};

@@ -81,6 +81,7 @@ fn read_model_failed(error: StoreError) -> Problem {
         | StoreError::SchemaNewer { .. }
         | StoreError::Migration { .. }
         | StoreError::CheckpointMoved
+        | StoreError::Set(_)
         | StoreError::Timeout
         | StoreError::Database(_) => {
             tracing::warn!(error = &error as &dyn Error, "Read model unavailable");

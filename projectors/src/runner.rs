@@ -1,14 +1,18 @@
 //! The projector: follows the log, batch by batch, and keeps the tables.
 
-mod batch;
+pub(crate) mod batch;
+mod origin;
+mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use event_log::EventLog;
+use event_log::{EventLog, LogError};
+use jiff::Timestamp;
 use serde::Deserialize;
 use service_kit::clock::Clock;
 use tokio::time::{sleep, timeout};
@@ -16,14 +20,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::orders::apply::apply;
 use crate::orders::row::Changes;
+use crate::rebuild::KEPT_FOR;
 use crate::store::{Checkpoint, ReadModel, StoreError};
 use batch::{Batch, Batches};
+
+pub use origin::OtherEventStore;
+pub(crate) use origin::first_event_id;
 
 /// Between two tries to reach the database, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long one call to the database may take before it counts as failed: a connection that
 /// nobody answers on would hold the projector for ever.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long giving the lease back may take at the end.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a look is taken at tables that a rebuild replaced.
+const RETIRE_INTERVAL: Duration = Duration::from_hours(1);
 
 /// How the projector works (`[projector]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -40,13 +54,16 @@ pub struct ProjectorConfig {
 pub enum ProjectorError {
     #[error("the read model cannot be projected into")]
     Schema(#[source] StoreError),
+    #[error("the read model cannot be projected into")]
+    Origin(#[from] OtherEventStore),
 }
 
-/// Keeps the read model up to date until `stop`. A database or an event store that fails is
-/// waited for.
+/// Keeps the read model up to date until `stop`, or stands by while another projector does. A
+/// database or an event store that fails is waited for.
 ///
 /// # Errors
-/// [`ProjectorError::Schema`] if the schema is not the one that this release knows.
+/// [`ProjectorError::Schema`] if the schema is not the one that this release knows;
+/// [`ProjectorError::Origin`] if the rows come from another event store.
 pub async fn run(
     log: EventLog,
     store: Arc<dyn ReadModel>,
@@ -54,22 +71,42 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), ProjectorError> {
-    let projector = Projector { log, store, config, clock, stop };
+    // The process's id is for people, the other one for certainty.
+    let holder = format!("{}-{}", std::process::id(), clock.new_id());
+    let projector = Projector { log, store, config, clock, holder };
     let mut outage = Outage::default();
     loop {
-        match projector.follow(&mut outage).await {
-            Ok(()) => return Ok(()),
-            Err(error @ (StoreError::SchemaOlder { .. } | StoreError::SchemaNewer { .. })) => {
-                return Err(ProjectorError::Schema(error));
-            }
-            Err(error) => {
-                let delay = outage.failed(&error);
-                if projector.stop.run_until_cancelled(sleep(delay)).await.is_none() {
-                    return Ok(());
-                }
-            }
+        let interrupted = stop.run_until_cancelled(projector.take_turn(&mut outage)).await;
+        let delay = match interrupted {
+            None => break,
+            Some(Interruption::Store(
+                error @ (StoreError::SchemaOlder { .. } | StoreError::SchemaNewer { .. }),
+            )) => return Err(ProjectorError::Schema(error)),
+            Some(Interruption::Origin(error)) => return Err(error.into()),
+            Some(Interruption::TurnOver) => continue,
+            Some(Interruption::Store(error)) => outage.failed(&error),
+            Some(Interruption::Log(error)) => outage.failed(&error),
+        };
+        if stop.run_until_cancelled(sleep(delay)).await.is_none() {
+            break;
         }
     }
+    projector.give_back().await;
+    Ok(())
+}
+
+/// Why a turn ended.
+#[derive(Debug, thiserror::Error)]
+enum Interruption {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Origin(#[from] OtherEventStore),
+    /// Somebody else's turn has begun, or the tables were changed under us.
+    #[error("turn is over")]
+    TurnOver,
 }
 
 struct Projector {
@@ -77,22 +114,89 @@ struct Projector {
     store: Arc<dyn ReadModel>,
     config: ProjectorConfig,
     clock: Clock,
-    stop: CancellationToken,
+    /// Our name in the lease.
+    holder: String,
 }
 
 impl Projector {
-    /// Projects from the read model's checkpoint on. `Ok`: told to stop.
-    async fn follow(&self, outage: &mut Outage) -> Result<(), StoreError> {
+    /// Waits for our turn and projects until it is over.
+    async fn take_turn(&self, outage: &mut Outage) -> Interruption {
+        let epoch = match self.begin().await {
+            Ok(epoch) => epoch,
+            Err(error) => return error.into(),
+        };
+        tokio::select! {
+            () = turn::keep(&*self.store, epoch) => {
+                tracing::warn!(epoch, "Another projector has taken over, or the tables changed");
+                Interruption::TurnOver
+            }
+            never = self.retire() => match never {},
+            ended = self.follow(epoch, outage) => match ended {
+                Ok(never) => match never {},
+                Err(Interruption::Store(StoreError::CheckpointMoved)) => {
+                    tracing::warn!(epoch, "Checkpoint moved under us, nothing was written");
+                    Interruption::TurnOver
+                }
+                Err(error) => error,
+            }
+        }
+    }
+
+    async fn begin(&self) -> Result<u64, StoreError> {
         within(self.store.check_schema()).await?;
+        turn::begin(&*self.store, &self.holder).await
+    }
+
+    /// Drops the tables that a rebuild replaced, once they are old. A projector that may not drop
+    /// tables leaves it to the next rebuild.
+    async fn retire(&self) -> Infallible {
+        loop {
+            if let Ok(retired_before) = self.clock.now().checked_sub(KEPT_FOR) {
+                match within(self.store.drop_previous(retired_before)).await {
+                    Ok(true) => tracing::info!("Tables that a rebuild replaced were dropped"),
+                    Ok(false) => {}
+                    Err(error) => {
+                        let error = &error as &dyn Error;
+                        tracing::debug!(error, "Tables that a rebuild replaced cannot be dropped");
+                    }
+                }
+            }
+            sleep(RETIRE_INTERVAL).await;
+        }
+    }
+
+    /// Ends our turn, if it is ours, so that a projector that stands by need not wait.
+    async fn give_back(&self) {
+        let given_back = timeout(GIVE_BACK_TIMEOUT, async {
+            let lease = self.store.lease().await?;
+            if lease.holder.as_ref() == Some(&self.holder) {
+                self.store.give_back_lease(lease.epoch).await?;
+            }
+            Ok::<_, StoreError>(())
+        });
+        if !matches!(given_back.await, Ok(Ok(()))) {
+            tracing::debug!("The lease stays: it is taken over once it is seen to be unchanged");
+        }
+    }
+
+    /// Projects from the read model's checkpoint on.
+    async fn follow(&self, epoch: u64, outage: &mut Outage) -> Result<Infallible, Interruption> {
         let mut checkpoint = within(self.store.checkpoint()).await?;
+        if checkpoint.epoch != epoch {
+            return Err(Interruption::TurnOver);
+        }
+        checkpoint.first_event_id = origin::check(&self.log, &checkpoint).await?;
         self.warn_if_beyond_the_log(&checkpoint).await;
         let subscription = self.log.subscribe(checkpoint.position);
         let mut batches = Batches::new(subscription, &self.config);
-        while let Some(batch) = self.stop.run_until_cancelled(batches.next()).await {
-            checkpoint = self.project(checkpoint, batch).await?;
+        loop {
+            let batch = batches.next().await;
+            // Before it, there was none.
+            checkpoint.first_event_id = checkpoint.first_event_id.or(batch.first_event_id);
+            let now = self.clock.now();
+            checkpoint = project(&*self.store, checkpoint, batch, now).await?;
             outage.over();
         }
-        Ok(())
     }
 
     /// A checkpoint beyond the newest event means another store, or an older backup of this one:
@@ -111,28 +215,30 @@ impl Projector {
             );
         }
     }
+}
 
-    /// Writes what the batch changes, and returns the checkpoint behind it.
-    async fn project(&self, from: Checkpoint, batch: Batch) -> Result<Checkpoint, StoreError> {
-        let order_ids: BTreeSet<_> = batch.events.iter().map(|it| it.event.order_id()).collect();
-        let order_ids: Vec<_> = order_ids.into_iter().collect();
-        let rows = if order_ids.is_empty() {
-            BTreeMap::new()
-        } else {
-            within(self.store.rows(&order_ids)).await?
-        };
-        let changes = Changes { tenants: batch.tenants, ..apply(rows, &batch.events) };
-        let to = Checkpoint {
-            position: batch.position.or(from.position),
-            events_applied: from.events_applied + batch.events.len() as u64,
-            events_skipped: from.events_skipped + batch.n_skipped,
-            last_event_at: batch.events.last().map(|it| it.recorded_at).or(from.last_event_at),
-            moved_at: Some(self.clock.now()),
-            ..from
-        };
-        within(self.store.write(&changes, &from, &to)).await?;
-        Ok(to)
-    }
+/// Writes what the batch changes, and returns the checkpoint behind it.
+pub(crate) async fn project(
+    store: &dyn ReadModel,
+    from: Checkpoint,
+    batch: Batch,
+    now: Timestamp,
+) -> Result<Checkpoint, StoreError> {
+    let order_ids: BTreeSet<_> = batch.events.iter().map(|it| it.event.order_id()).collect();
+    let order_ids: Vec<_> = order_ids.into_iter().collect();
+    let rows =
+        if order_ids.is_empty() { BTreeMap::new() } else { within(store.rows(&order_ids)).await? };
+    let changes = Changes { tenants: batch.tenants, ..apply(rows, &batch.events) };
+    let to = Checkpoint {
+        position: batch.position.or(from.position),
+        events_applied: from.events_applied + batch.events.len() as u64,
+        events_skipped: from.events_skipped + batch.skipped.len() as u64,
+        last_event_at: batch.events.last().map(|it| it.recorded_at).or(from.last_event_at),
+        moved_at: Some(now),
+        ..from
+    };
+    within(store.write(&changes, &from, &to)).await?;
+    Ok(to)
 }
 
 /// A time of failures: reported once when it begins and once when it is over.
@@ -143,9 +249,8 @@ struct Outage {
 
 impl Outage {
     /// Notes a failure, and returns how long to wait before the next try.
-    fn failed(&mut self, error: &StoreError) -> Duration {
+    fn failed(&mut self, error: &(dyn Error + 'static)) -> Duration {
         let delays = self.delays.get_or_insert_with(|| {
-            let error = error as &dyn Error;
             tracing::warn!(error, "Projection interrupted, trying again until it works");
             ExponentialBuilder::default()
                 .with_min_delay(BACKOFF.0)
@@ -153,7 +258,7 @@ impl Outage {
                 .without_max_times()
                 .build()
         });
-        tracing::debug!(error = error as &dyn Error, "Projection failed");
+        tracing::debug!(error, "Projection failed");
         delays.next().unwrap_or(BACKOFF.1)
     }
 
@@ -165,6 +270,8 @@ impl Outage {
     }
 }
 
-async fn within<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+pub(crate) async fn within<T>(
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
     timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout))
 }

@@ -2,13 +2,17 @@
 
 mod address;
 mod columns;
+mod examine;
 mod failures;
+mod lease;
 mod migrations;
 mod postgres;
 mod record;
+mod sets;
 mod sqlite;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,15 +22,22 @@ use domain::order::{Order, Stage, Status};
 use event_log::Position;
 use jiff::Timestamp;
 use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::orders::row::{Changes, FailedOrder, Rows};
+use crate::orders::statistics::Minute;
 use address::{Address, without_password};
 
+pub use examine::Examined;
 pub use failures::{FailureFilter, FailureGroup};
+pub use lease::{Lease, Leased};
 pub use migrations::Migrated;
+pub use sets::{Begin, SetInfo, Sets, SwapWhen, Swapped};
 
-/// The name of the one projection there is, in `projection_checkpoints`.
-const PROJECTION: &str = "orders";
+/// The name of the set of tables that queries are answered from.
+const LIVE: &str = "orders";
+/// For how many minutes before the newest the statistics say what happened in each.
+const KEPT_MINUTES: i64 = 24 * 60;
 /// How long to wait for a connection: a database that is down is an error soon.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -41,7 +52,7 @@ pub struct ReadModelConfig {
 /// The tables `orders`, `failed_orders` and `projection_checkpoints` of one database. Every read
 /// is one statement, so its answer is of one moment.
 #[async_trait]
-pub trait ReadModel: Send + Sync {
+pub trait ReadModel: Leased + Examined + Sets + Send + Sync {
     /// Whether the database answers, and has the orders.
     async fn ping(&self) -> Result<(), StoreError>;
 
@@ -57,7 +68,7 @@ pub trait ReadModel: Send + Sync {
     /// The rows of these orders; those without any are left out.
     async fn rows(&self, orders: &[OrderId]) -> Result<BTreeMap<OrderId, Rows>, StoreError>;
 
-    /// Writes rows and moves the checkpoint, in one transaction. A row that reflects a newer
+    /// Writes rows and statistics and moves the checkpoint, in one transaction. A row that reflects a newer
     /// revision already stays as it is.
     ///
     /// # Errors
@@ -97,6 +108,9 @@ pub trait ReadModel: Send + Sync {
 
     /// How many orders there are, by what became of them.
     async fn count_orders(&self) -> Result<OrderCounts, StoreError>;
+
+    /// What happened in each minute from this one on, counted from 1970, as far back as is kept.
+    async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError>;
 }
 
 /// Opens a read model. Connects at the first call, not yet here, so a database that is down does
@@ -111,6 +125,12 @@ pub fn open(url: &str) -> Result<Arc<dyn ReadModel>, StoreError> {
         }
         Address::Sqlite(path) => Arc::new(sqlite::Sqlite::open(path, without_password(url))),
     })
+}
+
+/// A read model in a new file, to be thrown away: quicker than one that must outlive a power cut, and
+/// without what makes lists quick.
+pub(crate) async fn open_scratch(path: &Path) -> Result<Arc<dyn ReadModel>, StoreError> {
+    Ok(Arc::new(sqlite::open_scratch(path).await?))
 }
 
 /// Brings a read model's schema to what this release needs, making the SQLite database if it is
@@ -140,6 +160,9 @@ pub struct Checkpoint {
     pub last_event_at: Option<Timestamp>,
     /// When the projector moved it, by its own clock.
     pub moved_at: Option<Timestamp>,
+    /// The first event of any order in the event store that the rows come from: it tells one store
+    /// from another.
+    pub first_event_id: Option<Uuid>,
 }
 
 /// Which orders a list has. What is not given does not restrict it.
@@ -255,6 +278,9 @@ pub enum StoreError {
     /// read the checkpoint again and go on from there.
     #[error("checkpoint of the read model moved under us")]
     CheckpointMoved,
+    /// A set of tables is not there, or not fit.
+    #[error("{0}")]
+    Set(&'static str),
     /// A row that no release of ours wrote.
     #[error("row of {of} cannot be read: {reason}")]
     Row { of: String, reason: String },

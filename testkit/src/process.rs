@@ -94,6 +94,11 @@ impl Dofs {
         self.child.wait().expect("the child ended");
     }
 
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by its name, e.g. `TERM`.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();

@@ -87,7 +87,7 @@ fn event_store_that_is_down_refuses_new_orders_and_everything_resumes() {
     let mut roles = system.serve(&[]);
     let api = Api::new(roles.http());
     let before = api.accepted();
-    api.ended(&before);
+    api.projected(&before);
 
     let address = system.node.node().to_string();
     system.node.kill();

@@ -7,34 +7,42 @@ use domain::order::{Order, OrderEvent, OrderFailed, Recorded, evolve, fields};
 use jiff::Timestamp;
 
 use super::row::{Changes, FailedOrder, Rows};
+use super::statistics::{Statistics, kind};
 
 /// The rows to write so that `rows`, the rows of the batch's orders, reflect the batch too.
 ///
 /// An event that a row reflects already changes nothing, so any part of the log may be applied
 /// again, and however a history is cut into batches, the rows come out the same.
 pub fn apply(mut rows: BTreeMap<OrderId, Rows>, batch: &[Recorded]) -> Changes {
-    let mut orders = BTreeSet::new();
+    // What each changed order was before the batch.
+    let mut orders = BTreeMap::new();
     let mut failed_orders = BTreeSet::new();
+    let mut statistics = Statistics::default();
     for recorded in batch {
         let order_id = recorded.event.order_id();
         let Rows { order, failed } = rows.entry(order_id).or_default();
         if order.as_ref().is_some_and(|it| recorded.revision <= it.revision) {
             continue;
         }
+        orders.entry(order_id).or_insert_with(|| order.as_ref().map(kind));
+        statistics.event_applied(recorded);
         let after = evolve(order.take(), recorded);
         if let Some(changed) = failure_after(failed.as_ref(), &after, recorded) {
             *failed = Some(changed);
             failed_orders.insert(order_id);
         }
         *order = Some(after);
-        orders.insert(order_id);
     }
 
     let mut changes = Changes::default();
     for (order_id, Rows { order, failed }) in rows {
-        changes.orders.extend(order.filter(|_| orders.contains(&order_id)));
+        if let (Some(before), Some(after)) = (orders.get(&order_id), order) {
+            statistics.order_changed(*before, &after);
+            changes.orders.push(after);
+        }
         changes.failed_orders.extend(failed.filter(|_| failed_orders.contains(&order_id)));
     }
+    changes.statistics = statistics;
     changes
 }
 

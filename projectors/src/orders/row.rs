@@ -7,6 +7,8 @@ use domain::order::{Order, Stage};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::statistics::Statistics;
+
 /// A row of `failed_orders`: how an order failed last, and whether that was mended since.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FailedOrder {
@@ -58,4 +60,5 @@ pub struct Changes {
     pub failed_orders: Vec<FailedOrder>,
     /// Whose orders are, of those that the batch begins and that are somebody's.
     pub tenants: Vec<(OrderId, String)>,
+    pub statistics: Statistics,
 }

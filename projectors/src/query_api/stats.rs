@@ -5,19 +5,19 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use domain::operations::BreakerPhase;
-use event_log::{Backlog, GroupStats};
+use event_log::GroupStats;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
 
 use super::{Queries, log_failed, read, read_model_failed};
-use crate::store::{Checkpoint, OrderCounts};
+use crate::lag::{Lag, MAX_LAG_EVENTS, lag};
+use crate::orders::statistics::Minute;
+use crate::store::OrderCounts;
 
-/// Beyond this many events the lag is not counted further.
-const MAX_LAG_EVENTS: usize = 10_000;
-/// The projection is stuck if the oldest event that it has not applied waits for longer than this,
-/// and the checkpoint has not moved for as long either.
-const STUCK_AFTER_SECS: f64 = 10.0;
+/// For how many minutes the statistics are kept.
+const MAX_MINUTES: u32 = 24 * 60;
 
 #[derive(Serialize)]
 pub(super) struct Stats {
@@ -25,8 +25,11 @@ pub(super) struct Stats {
     failed_by_stage: FailedByStage,
     queue: Queue,
     fulfillment: Fulfillment,
-    projection: Projection,
+    projection: Lag,
     success_rate: SuccessRate,
+    /// Only if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_minute: Option<Vec<OfMinute>>,
 }
 
 #[derive(Serialize)]
@@ -62,15 +65,6 @@ struct Fulfillment {
     watchdog_reconnects: u64,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
-struct Projection {
-    /// Counted up to [`MAX_LAG_EVENTS`].
-    lag_events: u64,
-    /// The age of the oldest event that is not applied; 0 if there is none.
-    lag_seconds: f64,
-    stuck: bool,
-}
-
 #[derive(Serialize)]
 struct SuccessRate {
     /// Of the orders that the gateway answered for; null before the first.
@@ -79,7 +73,30 @@ struct SuccessRate {
     configured: Option<f64>,
 }
 
-pub(super) async fn get_stats(State(queries): State<Arc<Queries>>) -> Result<Json<Stats>, Problem> {
+/// What happened in a minute; those in which nothing did are left out.
+#[derive(Serialize)]
+struct OfMinute {
+    minute: Timestamp,
+    events: u64,
+    received: u64,
+    fulfilled: u64,
+    failed: u64,
+    success_rate: Option<f64>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct StatsParameters {
+    /// For how many minutes, the current one included, to say what happened in each.
+    minutes: Option<u32>,
+}
+
+pub(super) async fn get_stats(
+    State(queries): State<Arc<Queries>>,
+    QueryParameters(parameters): QueryParameters<StatsParameters>,
+) -> Result<Json<Stats>, Problem> {
+    if parameters.minutes.is_some_and(|it| !(1..=MAX_MINUTES).contains(&it)) {
+        return Err(Problem::invalid_parameters());
+    }
     let counts = read(queries.store.count_orders()).await.map_err(read_model_failed)?;
     let checkpoint = read(queries.store.checkpoint()).await.map_err(read_model_failed)?;
     let now = queries.clock.now();
@@ -103,12 +120,33 @@ pub(super) async fn get_stats(State(queries): State<Arc<Queries>>) -> Result<Jso
             breaker: status.breaker(),
             watchdog_reconnects: status.watchdog_reconnects(),
         },
-        projection: projection(&checkpoint, backlog, now),
+        projection: lag(&checkpoint, backlog, now),
         success_rate: SuccessRate {
             observed: observed_rate(&counts),
             configured: queries.success_rate,
         },
+        per_minute: match parameters.minutes {
+            Some(n_minutes) => Some(per_minute(&queries, n_minutes).await?),
+            None => None,
+        },
     }))
+}
+
+async fn per_minute(queries: &Queries, n_minutes: u32) -> Result<Vec<OfMinute>, Problem> {
+    let newest = queries.clock.now().as_second().div_euclid(60);
+    let from = newest - i64::from(n_minutes) + 1;
+    let minutes = read(queries.store.minutes(from)).await.map_err(read_model_failed)?;
+    let of_minute = |(number, happened): (i64, Minute)| {
+        Some(OfMinute {
+            minute: Timestamp::from_second(number.checked_mul(60)?).ok()?,
+            events: happened.n_events,
+            received: happened.n_received,
+            fulfilled: happened.n_fulfilled,
+            failed: happened.n_failed,
+            success_rate: happened.success_rate(),
+        })
+    };
+    Ok(minutes.into_iter().filter_map(of_minute).collect())
 }
 
 /// What the group does not have in hand yet waits. Tables and group are not read at one moment, so
@@ -118,17 +156,6 @@ fn queue(counts: &OrderCounts, group: GroupStats) -> Queue {
         [group.in_flight, group.retrying, group.parked].map(|it| it as u64);
     let waiting = counts.n_processing.saturating_sub(in_flight).saturating_sub(retrying);
     Queue { waiting, in_flight, parked, retrying }
-}
-
-fn projection(checkpoint: &Checkpoint, backlog: Backlog, now: Timestamp) -> Projection {
-    let age = |time: Timestamp| now.duration_since(time).as_secs_f64().max(0.0);
-    let lag_seconds = backlog.oldest.map_or(0.0, age);
-    let unmoved_seconds = checkpoint.moved_at.map_or(f64::INFINITY, age);
-    Projection {
-        lag_events: backlog.n_events,
-        lag_seconds,
-        stuck: lag_seconds > STUCK_AFTER_SECS && unmoved_seconds > STUCK_AFTER_SECS,
-    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate of more than 2^53 orders may be imprecise")]
@@ -141,33 +168,12 @@ fn observed_rate(counts: &OrderCounts) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
     #[test]
     fn nothing_waits_rather_than_less_than_nothing() {
         let counts = OrderCounts { n_processing: 5, ..OrderCounts::default() };
         let group = |in_flight| GroupStats { waiting: 0, in_flight, retrying: 1, parked: 7 };
         assert_eq!(queue(&counts, group(2)).waiting, 2);
         assert_eq!(queue(&counts, group(9)).waiting, 0);
-    }
-
-    #[test]
-    fn projection_is_stuck_only_if_events_wait_and_nothing_moves() {
-        let moved = |second| Checkpoint { moved_at: Some(at(second)), ..Checkpoint::default() };
-        let waiting = |second| Backlog { n_events: 3, oldest: Some(at(second)) };
-        let nothing = Backlog { n_events: 0, oldest: None };
-        let stuck = |checkpoint, backlog| projection(&checkpoint, backlog, at(1_000)).stuck;
-
-        assert!(stuck(moved(900), waiting(901)));
-        assert!(stuck(Checkpoint::default(), waiting(901)));
-        // It is behind and catching up, it was idle until just now, or there is nothing to do.
-        assert!(!stuck(moved(999), waiting(901)));
-        assert!(!stuck(moved(900), waiting(999)));
-        assert!(!stuck(moved(900), nothing));
-        let behind = projection(&moved(900), waiting(998), at(1_000));
-        assert_eq!(behind, Projection { lag_events: 3, lag_seconds: 2.0, stuck: false });
     }
 
     #[test]

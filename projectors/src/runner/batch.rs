@@ -1,13 +1,14 @@
 //! From the feed to batches: how much is projected in one transaction, and how soon.
 
-use std::error::Error;
 use std::future::pending;
 use std::time::Duration;
 
 use domain::ids::OrderId;
 use domain::order::Recorded;
 use event_log::{Feed, LoggedEvent, Position, Subscription};
+use service_kit::error::Chain;
 use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
 
 use super::ProjectorConfig;
 
@@ -18,24 +19,35 @@ const IDLE_CHECKPOINT: Duration = Duration::from_secs(1);
 
 /// Events to project in one transaction, and how far the log is read with them.
 #[derive(Default)]
-pub(super) struct Batch {
-    pub(super) events: Vec<Recorded>,
+pub(crate) struct Batch {
+    pub(crate) events: Vec<Recorded>,
     /// Whose orders are, of those that begin here.
-    pub(super) tenants: Vec<(OrderId, String)>,
-    /// Events that cannot be read.
-    pub(super) n_skipped: u64,
-    pub(super) position: Option<Position>,
+    pub(crate) tenants: Vec<(OrderId, String)>,
+    /// Events that cannot be projected.
+    pub(crate) skipped: Vec<Poison>,
+    pub(crate) position: Option<Position>,
+    pub(crate) first_event_id: Option<Uuid>,
+}
+
+/// An event that cannot be projected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poison {
+    pub stream: String,
+    pub revision: u64,
+    pub event_type: String,
+    pub reason: String,
 }
 
 impl Batch {
-    fn n_events(&self) -> u64 {
-        self.events.len() as u64 + self.n_skipped
+    pub(crate) fn n_events(&self) -> u64 {
+        (self.events.len() + self.skipped.len()) as u64
     }
 
-    fn add(&mut self, feed: Feed) {
+    pub(crate) fn add(&mut self, feed: Feed) {
         match feed {
             Feed::Event(event) => {
                 self.position = Some(event.position);
+                self.first_event_id.get_or_insert(event.event_id);
                 self.add_event(&event);
             }
             Feed::Checkpoint(position) => self.position = Some(position),
@@ -46,32 +58,39 @@ impl Batch {
     /// An event that cannot be read would stop the projection for ever: it is named and passed
     /// over, and counted in the checkpoint.
     fn add_event(&mut self, event: &LoggedEvent) {
-        let stream = event.order_id.stream();
-        let revision = event.revision;
-        if revision == 0 {
+        if event.revision == 0 {
             let tenant = event.metadata().and_then(|it| it.tenant);
             self.tenants.extend(tenant.map(|it| (event.order_id, it)));
         }
-        match event.decode() {
-            Ok(recorded) if recorded.event.order_id() == event.order_id => {
-                self.events.push(recorded);
-            }
-            Ok(_) => {
-                tracing::warn!(stream, revision, "Event of another order passed over");
-                self.n_skipped += 1;
-            }
-            Err(error) => {
-                let error = &error as &dyn Error;
-                tracing::warn!(error, stream, revision, "Unreadable event passed over");
-                self.n_skipped += 1;
+        match readable(event) {
+            Ok(recorded) => self.events.push(recorded),
+            Err(poison) => {
+                let Poison { stream, revision, event_type, reason } = &poison;
+                tracing::warn!(stream, revision, event_type, reason, "Event passed over");
+                self.skipped.push(poison);
             }
         }
     }
 }
 
+/// The event as the projection takes it.
+pub(crate) fn readable(event: &LoggedEvent) -> Result<Recorded, Poison> {
+    let reason = match event.decode() {
+        Ok(recorded) if recorded.event.order_id() == event.order_id => return Ok(recorded),
+        Ok(recorded) => format!("it is about another order, {}", recorded.event.order_id()),
+        Err(error) => Chain(&error).to_string(),
+    };
+    Err(Poison {
+        stream: event.order_id.stream(),
+        revision: event.revision,
+        event_type: event.event_type.clone(),
+        reason,
+    })
+}
+
 /// Cuts the feed into batches: what is there at once if the projector was idle, else what comes
 /// until `batch_ms` after the batch before, but never more than `batch_size` events.
-pub(super) struct Batches {
+pub(crate) struct Batches {
     subscription: Subscription,
     batch_size: u64,
     interval: Duration,
@@ -80,14 +99,14 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    pub(super) fn new(subscription: Subscription, config: &ProjectorConfig) -> Self {
+    pub(crate) fn new(subscription: Subscription, config: &ProjectorConfig) -> Self {
         let interval = Duration::from_millis(config.batch_ms);
         let batch_size = config.batch_size.max(1) as u64;
         Self { subscription, batch_size, interval, last: Instant::now() }
     }
 
     /// The next batch; waits for it.
-    pub(super) async fn next(&mut self) -> Batch {
+    pub(crate) async fn next(&mut self) -> Batch {
         let mut batch = Batch::default();
         let mut first_event = None;
         while batch.n_events() < self.batch_size {
@@ -158,7 +177,7 @@ mod tests {
         batch.add(stored(ORDER.0));
         batch.add(stored(Uuid::from_u128(8)));
         batch.add(logged(4, "no json"));
-        assert_eq!((batch.events.len(), batch.n_skipped, batch.n_events()), (1, 2, 3));
+        assert_eq!((batch.events.len(), batch.skipped.len(), batch.n_events()), (1, 2, 3));
         assert_eq!(batch.position, Some(Position { commit: 4, prepare: 4 }));
 
         batch.add(Feed::Checkpoint(Position { commit: 9, prepare: 9 }));

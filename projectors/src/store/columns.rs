@@ -69,6 +69,7 @@ where
 impl<'r, R: Row, T> FromRow<'r, R> for CheckpointRecord<T>
 where
     &'static str: ColumnIndex<R>,
+    Uuid: Column<'r, R>,
     i64: Column<'r, R>,
     T: Column<'r, R>,
 {
@@ -81,6 +82,7 @@ where
             events_skipped: row.try_get("events_skipped")?,
             last_event_at: row.try_get("last_event_at")?,
             moved_at: row.try_get("moved_at")?,
+            first_event_id: row.try_get("first_event_id")?,
         })
     }
 }

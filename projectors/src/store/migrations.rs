@@ -13,6 +13,11 @@ pub(super) type Embedded = (i64, &'static str, &'static str);
 /// The migrations of PostgreSQL, oldest first.
 pub(super) const POSTGRES: &[Embedded] = &[
     (1, "read_model", include_str!("../../../migrations/postgres/0001_read_model.sql")),
+    (
+        2,
+        "writer_and_statistics",
+        include_str!("../../../migrations/postgres/0002_writer_and_statistics.sql"),
+    ),
     (3, "failures_now", include_str!("../../../migrations/postgres/0003_failures_now.sql")),
     (4, "order_tenants", include_str!("../../../migrations/postgres/0004_order_tenants.sql")),
 ];
@@ -20,6 +25,11 @@ pub(super) const POSTGRES: &[Embedded] = &[
 /// The migrations of SQLite, oldest first.
 pub(super) const SQLITE: &[Embedded] = &[
     (1, "read_model", include_str!("../../../migrations/sqlite/0001_read_model.sql")),
+    (
+        2,
+        "writer_and_statistics",
+        include_str!("../../../migrations/sqlite/0002_writer_and_statistics.sql"),
+    ),
     (3, "failures_now", include_str!("../../../migrations/sqlite/0003_failures_now.sql")),
     (4, "order_tenants", include_str!("../../../migrations/sqlite/0004_order_tenants.sql")),
 ];

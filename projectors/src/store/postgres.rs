@@ -1,7 +1,11 @@
 //! The read model in PostgreSQL.
 
+mod examine;
 mod failures;
+mod lease;
 mod read;
+mod sets;
+mod statistics;
 mod value;
 mod write;
 
@@ -16,28 +20,58 @@ use tokio::time::timeout;
 
 use super::migrations::{self, Migrated};
 use super::{
-    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, OrderCounts,
+    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, LIVE, OrderCounts,
     OrderFilter, Page, Place, ReadModel, StoreError,
 };
 use crate::orders::row::{Changes, FailedOrder, Rows};
+use crate::orders::statistics::Minute;
 
 /// Connections of one process.
 const MAX_CONNECTIONS: u32 = 10;
 
 pub(super) struct Postgres {
     pool: PgPool,
+    options: PgConnectOptions,
     /// For messages.
     url: String,
+    /// The set of tables that it is about.
+    set: &'static str,
 }
 
 impl Postgres {
     pub(super) fn open(options: PgConnectOptions, url: String) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options);
-        Self { pool, url }
+        Self { pool: pool(options.clone(), ""), options, url, set: LIVE }
     }
+
+    /// The same with tables of another schema before its own.
+    fn beside(&self, schema: &'static str, set: &'static str) -> Self {
+        let pool = pool(self.options.clone(), schema);
+        Self { pool, options: self.options.clone(), url: self.url.clone(), set }
+    }
+}
+
+/// Connections that look into `schema` first, if it is not empty.
+///
+/// A transaction that nobody goes on with is ended by the server: a process that was frozen in one
+/// must not keep the others from its rows.
+fn pool(options: PgConnectOptions, schema: &'static str) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(MAX_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                sqlx::query(
+                    "select set_config('idle_in_transaction_session_timeout', '2s', false), \
+                     set_config('search_path', \
+                     concat_ws(', ', nullif($1, ''), current_setting('search_path')), false)",
+                )
+                .bind(schema)
+                .execute(connection)
+                .await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options)
 }
 
 pub(super) async fn migrate(
@@ -73,7 +107,7 @@ impl ReadModel for Postgres {
     }
 
     async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
-        read::checkpoint(&self.pool).await
+        read::checkpoint(&self.pool, self.set).await
     }
 
     async fn rows(&self, orders: &[OrderId]) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
@@ -88,10 +122,11 @@ impl ReadModel for Postgres {
     ) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
         // First, so that a second projector is stopped before it has written a row.
-        write::move_checkpoint(&mut transaction, from, to).await?;
+        write::move_checkpoint(&mut transaction, self.set, from, to).await?;
         write::upsert_orders(&mut transaction, &changes.orders).await?;
         write::upsert_failed_orders(&mut transaction, &changes.failed_orders).await?;
         write::insert_tenants(&mut transaction, &changes.tenants).await?;
+        statistics::add(&mut transaction, self.set, &changes.statistics).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -129,6 +164,10 @@ impl ReadModel for Postgres {
     }
 
     async fn count_orders(&self) -> Result<OrderCounts, StoreError> {
-        read::count_orders(&self.pool).await
+        statistics::counts(&self.pool, self.set).await
+    }
+
+    async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError> {
+        statistics::minutes(&self.pool, self.set, from).await
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Checkpoint, OrderCounts, StoreError};
 use crate::orders::row::FailedOrder;
+use crate::orders::statistics::{CountChange, Minute};
 
 /// How a database holds a time: in whole microseconds, whatever else.
 pub(super) trait Time: Copy {
@@ -146,6 +147,7 @@ pub(super) struct CheckpointRecord<T> {
     pub(super) events_skipped: i64,
     pub(super) last_event_at: Option<T>,
     pub(super) moved_at: Option<T>,
+    pub(super) first_event_id: Option<Uuid>,
 }
 
 impl<T: Time> CheckpointRecord<T> {
@@ -161,6 +163,7 @@ impl<T: Time> CheckpointRecord<T> {
             events_skipped: self.events_skipped.cast_unsigned(),
             last_event_at: self.last_event_at.and_then(T::timestamp),
             moved_at: self.moved_at.and_then(T::timestamp),
+            first_event_id: self.first_event_id,
         }
     }
 }
@@ -172,20 +175,43 @@ pub(super) struct CountRecord {
     pub(super) n_orders: i64,
 }
 
+/// A row of `projection_minutes`: the minute and its numbers, in the order of the columns.
+pub(super) type MinuteRecord = (i64, i64, i64, i64, i64, i64);
+
+pub(super) fn minute_of(record: MinuteRecord) -> (i64, Minute) {
+    let (minute, n_events, n_received, n_fulfilled, n_failed, n_refused) = record;
+    let happened = Minute {
+        n_events: n_events.cast_unsigned(),
+        n_received: n_received.cast_unsigned(),
+        n_fulfilled: n_fulfilled.cast_unsigned(),
+        n_failed: n_failed.cast_unsigned(),
+        n_refused: n_refused.cast_unsigned(),
+    };
+    (minute, happened)
+}
+
 /// Adds up the numbers of orders of every kind.
 pub(super) fn order_counts(records: Vec<CountRecord>) -> Result<OrderCounts, StoreError> {
     let mut counts = OrderCounts::default();
-    for CountRecord { status, stage, n_orders } in records {
-        let unknown = |name: &str| StoreError::Row {
-            of: "orders".to_owned(),
-            reason: format!("unknown name `{name}`"),
-        };
-        let status = Status::from_name(&status).ok_or_else(|| unknown(&status))?;
-        let stage =
-            stage.map(|it| Stage::from_name(&it).ok_or_else(|| unknown(&it))).transpose()?;
-        counts.add(status, stage, n_orders.cast_unsigned());
+    for CountChange { status, stage, n_orders } in count_changes(records)? {
+        counts.add(status, stage, u64::try_from(n_orders).unwrap_or_default());
     }
     Ok(counts)
+}
+
+pub(super) fn count_changes(records: Vec<CountRecord>) -> Result<Vec<CountChange>, StoreError> {
+    let unknown = |name: &str| StoreError::Row {
+        of: "orders".to_owned(),
+        reason: format!("unknown name `{name}`"),
+    };
+    let change = |CountRecord { status, stage, n_orders }| {
+        let status = Status::from_name(&status).ok_or_else(|| unknown(&status))?;
+        let stage = stage
+            .map(|it: String| Stage::from_name(&it).ok_or_else(|| unknown(&it)))
+            .transpose()?;
+        Ok(CountChange { status, stage, n_orders })
+    };
+    records.into_iter().map(change).collect()
 }
 
 /// Reads the columns of one order's row, and says which of them cannot be read.

@@ -1,7 +1,11 @@
 //! The read model in SQLite: one connection writes, a few others read beside it.
 
+mod examine;
 mod failures;
+mod lease;
 mod read;
+mod sets;
+mod statistics;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,15 +22,25 @@ use sqlx::{ConnectOptions, Connection, SqlitePool};
 use super::migrations::{self, Migrated};
 use super::record::Time;
 use super::{
-    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, OrderCounts,
+    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, LIVE, OrderCounts,
     OrderFilter, Page, Place, ReadModel, StoreError,
 };
 use crate::orders::row::{Changes, FailedOrder, Rows};
+use crate::orders::statistics::Minute;
 
 /// Connections that read. They need no more: what they read is on this machine.
 const MAX_READERS: u32 = 4;
 /// How long to wait for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What only lists need.
+const WITHOUT_LISTS: [&str; 5] = [
+    "drop index if exists orders_by_time",
+    "drop index if exists orders_by_status",
+    "drop index if exists orders_by_customer",
+    "drop index if exists orders_processing_by_age",
+    "drop index if exists failed_orders_by_time",
+];
 
 /// A time in microseconds since 1970.
 type Micros = i64;
@@ -47,18 +61,26 @@ pub(super) struct Sqlite {
     path: PathBuf,
     /// For messages.
     url: String,
+    /// The set of tables that it is about.
+    set: &'static str,
 }
 
 impl Sqlite {
     pub(super) fn open(path: PathBuf, url: String) -> Self {
+        let options = options(&path);
+        Self::with_options(options, path, url)
+    }
+
+    fn with_options(options: SqliteConnectOptions, path: PathBuf, url: String) -> Self {
         let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
         Self {
-            writer: pool.clone().max_connections(1).connect_lazy_with(options(&path)),
+            writer: pool.clone().max_connections(1).connect_lazy_with(options.clone()),
             readers: pool
                 .max_connections(MAX_READERS)
-                .connect_lazy_with(options(&path).pragma("query_only", "on")),
+                .connect_lazy_with(options.pragma("query_only", "on")),
             path,
             url,
+            set: LIVE,
         }
     }
 }
@@ -69,6 +91,19 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
+}
+
+/// See [`super::open_scratch`].
+pub(super) async fn open_scratch(path: &Path) -> Result<Sqlite, StoreError> {
+    let url = format!("sqlite://{}", path.display());
+    migrate(path, &url).await?;
+    // What is committed outlives the process; that is enough.
+    let options = options(path).synchronous(SqliteSynchronous::Off);
+    let scratch = Sqlite::with_options(options, path.to_owned(), url);
+    for index in WITHOUT_LISTS {
+        sqlx::query(index).execute(&scratch.writer).await?;
+    }
+    Ok(scratch)
 }
 
 pub(super) async fn migrate(path: &Path, url: &str) -> Result<Vec<Migrated>, StoreError> {
@@ -107,7 +142,7 @@ impl ReadModel for Sqlite {
     }
 
     async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
-        read::checkpoint(&self.readers).await
+        read::checkpoint(&self.readers, self.set).await
     }
 
     async fn rows(&self, orders: &[OrderId]) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
@@ -122,7 +157,7 @@ impl ReadModel for Sqlite {
     ) -> Result<(), StoreError> {
         let mut transaction = self.writer.begin_with("begin immediate").await?;
         // First, so that a second projector is stopped before it has written a row.
-        write::move_checkpoint(&mut transaction, from, to).await?;
+        write::move_checkpoint(&mut transaction, self.set, from, to).await?;
         for order in &changes.orders {
             write::upsert_order(&mut transaction, order).await?;
         }
@@ -132,6 +167,7 @@ impl ReadModel for Sqlite {
         for (order_id, tenant) in &changes.tenants {
             write::insert_tenant(&mut transaction, *order_id, tenant).await?;
         }
+        statistics::add(&mut transaction, self.set, &changes.statistics).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -169,6 +205,10 @@ impl ReadModel for Sqlite {
     }
 
     async fn count_orders(&self) -> Result<OrderCounts, StoreError> {
-        read::count_orders(&self.readers).await
+        statistics::counts(&self.readers, self.set).await
+    }
+
+    async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError> {
+        statistics::minutes(&self.readers, self.set, from).await
     }
 }

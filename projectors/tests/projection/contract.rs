@@ -8,8 +8,8 @@ use domain::order::{Order, Recorded, Stage, Status, fields};
 use event_log::Position;
 use jiff::Timestamp;
 use projectors::{
-    Changes, Checkpoint, FailedOrder, FailedOrderFilter, OrderCounts, OrderFilter, Page, Place,
-    ReadModel, StoreError, apply, migrate, open,
+    Changes, Checkpoint, FailedOrder, FailedOrderFilter, Minute, OrderCounts, OrderFilter, Page,
+    Place, ReadModel, StoreError, apply, migrate, open,
 };
 
 use crate::events::{History, at, id};
@@ -344,6 +344,54 @@ pub(crate) async fn lists_of_a_tenant_have_its_orders_only(database: &Database) 
         let failed = store.failed_orders(&filter, &ALL).await.unwrap();
         assert_eq!(failed.iter().map(|it| it.order_id).collect::<BTreeSet<_>>(), expected);
     }
+}
+
+pub(crate) async fn statistics_count_every_event_once(database: &Database) {
+    let store = database.read_model().await;
+    let failed = History::of(1).second(60).placed().failed(Stage::Fulfillment, "refused");
+    let log = [failed.events(), History::of(2).second(119).placed().fulfilled().events()].concat();
+    for _again in 0..2 {
+        project(&*store, &log).await;
+        let minutes = store.minutes(0).await.unwrap();
+        let happened =
+            Minute { n_events: 10, n_received: 2, n_fulfilled: 1, n_failed: 1, n_refused: 1 };
+        assert_eq!(minutes, BTreeMap::from([(1, happened)]));
+        assert_eq!(minutes[&1].success_rate(), Some(0.5));
+        assert_eq!(store.count_orders().await.unwrap().n_failed_fulfillment, 1);
+    }
+
+    // A day and a minute later, what was before is forgotten.
+    let later = History::of(3).second(60 * (24 * 60 + 2)).received().events();
+    project(&*store, &later).await;
+    let minutes = store.minutes(0).await.unwrap();
+    assert_eq!(minutes.keys().copied().collect::<Vec<_>>(), [24 * 60 + 2]);
+}
+
+pub(crate) async fn lease_is_taken_by_one_and_whoever_lost_it_cannot_write(database: &Database) {
+    let store = database.read_model().await;
+    let free = store.lease().await.unwrap();
+    assert_eq!((free.epoch, free.holder.as_deref()), (0, None));
+    assert_eq!(store.take_lease(&free, "first").await.unwrap(), Some(1));
+    assert_eq!(store.take_lease(&free, "second").await.unwrap(), None);
+    let of_first = store.checkpoint().await.unwrap();
+
+    // A beat makes what somebody saw before it old.
+    let seen = store.lease().await.unwrap();
+    assert!(store.beat(1).await.unwrap());
+    assert_eq!(store.take_lease(&seen, "second").await.unwrap(), None);
+    let seen = store.lease().await.unwrap();
+    assert_eq!(store.take_lease(&seen, "second").await.unwrap(), Some(2));
+
+    assert!(!store.beat(1).await.unwrap());
+    let changes = apply(BTreeMap::new(), &History::of(1).placed().events());
+    let error = store.write(&changes, &of_first, &behind(&of_first)).await.unwrap_err();
+    assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
+    assert_eq!(store.order(id(1)).await.unwrap(), None);
+
+    store.give_back_lease(1).await.unwrap();
+    assert_eq!(store.lease().await.unwrap().holder.as_deref(), Some("second"));
+    store.give_back_lease(2).await.unwrap();
+    assert_eq!(store.lease().await.unwrap().holder, None);
 }
 
 pub(crate) async fn migrating_again_does_nothing(database: &Database) {

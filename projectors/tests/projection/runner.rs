@@ -60,6 +60,46 @@ async fn two_projectors_of_one_read_model_do_no_harm() {
 }
 
 #[tokio::test]
+async fn projector_that_stands_by_takes_over_from_one_that_fell_silent() {
+    let (database, events) = (Database::sqlite(), EventStore::start().await);
+    let store = database.read_model().await;
+    // A holder that will never beat again.
+    let free = store.lease().await.unwrap();
+    store.take_lease(&free, "silent").await.unwrap();
+    events.append(&History::of(1).placed().events()).await;
+
+    let projector = Projector::start(&events.log, &store, 100);
+    let begun = tokio::time::Instant::now();
+    projected(&store, 4).await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(store.checkpoint().await.unwrap().epoch, 2);
+
+    projector.stop().await.unwrap();
+    assert_eq!(store.lease().await.unwrap().holder, None);
+}
+
+#[tokio::test]
+async fn event_store_that_was_replaced_is_refused() {
+    let (database, first) = (Database::sqlite(), EventStore::start().await);
+    let store = database.read_model().await;
+    first.append(&History::of(1).placed().events()).await;
+    let projector = Projector::start(&first.log, &store, 100);
+    projected(&store, 4).await;
+    projector.stop().await.unwrap();
+
+    let second = EventStore::start().await;
+    let refused = async || {
+        let ended = Projector::start(&second.log, &store, 100).ended().await;
+        let Err(ProjectorError::Origin(refused)) = ended else { panic!("{ended:?}") };
+        refused.to_string()
+    };
+    assert!(refused().await.contains("here there is none"));
+    second.append(&History::of(2).placed().events()).await;
+    assert!(refused().await.contains("dofs projections rebuild"));
+    assert_eq!(store.order(id(2)).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn event_about_another_order_is_passed_over_and_counted() {
     let (database, events) = (Database::sqlite(), EventStore::start().await);
     let store = database.read_model().await;
@@ -207,4 +247,18 @@ async fn statistics_say_what_waits_and_how_far_the_tables_are_behind() {
             "success_rate": {"observed": 0.5, "configured": 0.7},
         })
     );
+    let per_minute = get(&api, "/v1/stats?minutes=2").await;
+    assert_eq!(
+        per_minute.body["per_minute"],
+        json!([{
+            "minute": "1970-01-01T00:33:00Z",
+            "events": 14,
+            "received": 3,
+            "fulfilled": 1,
+            "failed": 1,
+            "success_rate": 0.5,
+        }])
+    );
+    let none = get(&api, "/v1/stats?minutes=0").await;
+    assert_eq!(none.status, StatusCode::BAD_REQUEST, "{}", none.body);
 }

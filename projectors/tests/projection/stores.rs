@@ -89,6 +89,8 @@ on_both_stores! {
     unresolved_failures_are_counted_by_their_cause,
     lists_of_a_tenant_have_its_orders_only,
     orders_are_counted_by_what_became_of_them,
+    statistics_count_every_event_once,
+    lease_is_taken_by_one_and_whoever_lost_it_cannot_write,
     migrating_again_does_nothing,
     schema_that_is_missing_or_newer_is_refused,
 }

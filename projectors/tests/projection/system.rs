@@ -1,6 +1,7 @@
 //! What is around the projection: an event store, the projector, the routes, and who asks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -125,7 +126,8 @@ pub(crate) async fn projected(store: &Arc<dyn ReadModel>, n_events: u64) {
 }
 
 pub(crate) fn clock() -> Clock {
-    Clock::new(|| at(2_000), Uuid::nil)
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    Clock::new(|| at(2_000), || Uuid::from_u128(NEXT.fetch_add(1, Ordering::Relaxed).into()))
 }
 
 pub(crate) fn log(url: &str) -> EventLog {

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use domain::ids::OrderId;
 use domain::order::Order;
-use sqlx::{PgPool, QueryBuilder};
+use sqlx::{PgConnection, PgPool, QueryBuilder};
 use uuid::Uuid;
 
 use super::value::{PgTime, escaped, unescaped};
 use crate::orders::row::{FailedOrder, Rows};
-use crate::store::record::{CheckpointRecord, FailedOrderRecord, OrderRecord, Time, order_counts};
-use crate::store::{
-    Checkpoint, FailedOrderFilter, OrderCounts, OrderFilter, PROJECTION, Page, StoreError,
-};
+use crate::store::record::{CheckpointRecord, FailedOrderRecord, OrderRecord, Time};
+use crate::store::{Checkpoint, FailedOrderFilter, OrderFilter, Page, StoreError};
 
 /// The columns of an [`OrderRecord`].
 macro_rules! order_columns {
@@ -39,16 +37,23 @@ pub(super) use failed_order_columns;
 /// A condition that ends with a tenant and a bracket.
 const OF_TENANT: &str = " and order_id in (select order_id from order_tenants where tenant = ";
 
-pub(super) async fn checkpoint(pool: &PgPool) -> Result<Checkpoint, StoreError> {
-    let record: CheckpointRecord<PgTime> = sqlx::query_as(
-        "/* projection_checkpoints.get */ select commit_position, prepare_position, epoch, \
-         events_applied, events_skipped, last_event_at, moved_at \
-         from projection_checkpoints where name = $1",
-    )
-    .bind(PROJECTION)
-    .fetch_one(pool)
-    .await?;
+const CHECKPOINT: &str = "/* projection_checkpoints.get */ select commit_position, prepare_position, \
+    epoch, events_applied, events_skipped, last_event_at, moved_at, first_event_id \
+    from projection_checkpoints where name = $1";
+
+pub(super) async fn checkpoint(pool: &PgPool, set: &str) -> Result<Checkpoint, StoreError> {
+    let record: CheckpointRecord<PgTime> =
+        sqlx::query_as(CHECKPOINT).bind(set).fetch_one(pool).await?;
     Ok(record.checkpoint())
+}
+
+pub(super) async fn maybe_checkpoint(
+    connection: &mut PgConnection,
+    set: &str,
+) -> Result<Option<Checkpoint>, StoreError> {
+    let record: Option<CheckpointRecord<PgTime>> =
+        sqlx::query_as(CHECKPOINT).bind(set).fetch_optional(connection).await?;
+    Ok(record.map(CheckpointRecord::checkpoint))
 }
 
 pub(super) async fn rows(
@@ -164,16 +169,6 @@ pub(super) async fn failed_orders(
     query.push(" order by failed_at desc, order_id desc limit ").push_bind(i64::from(page.limit));
     let records = query.build_query_as().fetch_all(pool).await?;
     records.into_iter().map(failed_order_of).collect()
-}
-
-pub(super) async fn count_orders(pool: &PgPool) -> Result<OrderCounts, StoreError> {
-    let counts = sqlx::query_as(
-        "/* orders.count */ select status, stage, count(*) as n_orders from orders \
-         group by status, stage",
-    )
-    .fetch_all(pool)
-    .await?;
-    order_counts(counts)
 }
 
 fn order_of(record: OrderRecord<PgTime>) -> Result<Order, StoreError> {

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use domain::ids::OrderId;
 use domain::order::Order;
-use sqlx::{QueryBuilder, SqlitePool};
+use sqlx::{QueryBuilder, SqliteConnection, SqlitePool};
 
 use super::Micros;
 use crate::orders::row::{FailedOrder, Rows};
-use crate::store::record::{CheckpointRecord, FailedOrderRecord, OrderRecord, Time, order_counts};
-use crate::store::{
-    Checkpoint, FailedOrderFilter, OrderCounts, OrderFilter, PROJECTION, Page, StoreError,
-};
+use crate::store::record::{CheckpointRecord, FailedOrderRecord, OrderRecord, Time};
+use crate::store::{Checkpoint, FailedOrderFilter, OrderFilter, Page, StoreError};
 
 /// The columns of an [`OrderRecord`].
 macro_rules! order_columns {
@@ -38,15 +36,22 @@ pub(super) use failed_order_columns;
 /// A condition that ends with a tenant and a bracket.
 const OF_TENANT: &str = " and order_id in (select order_id from order_tenants where tenant = ";
 
-pub(super) async fn checkpoint(pool: &SqlitePool) -> Result<Checkpoint, StoreError> {
-    let record: CheckpointRecord<Micros> = sqlx::query_as(
-        "/* projection_checkpoints.get */ select commit_position, prepare_position, epoch, \
-         events_applied, events_skipped, last_event_at, moved_at \
-         from projection_checkpoints where name = ?1",
-    )
-    .bind(PROJECTION)
-    .fetch_one(pool)
-    .await?;
+const CHECKPOINT: &str = "/* projection_checkpoints.get */ select commit_position, prepare_position, \
+    epoch, events_applied, events_skipped, last_event_at, moved_at, first_event_id \
+    from projection_checkpoints where name = ?1";
+
+pub(super) async fn checkpoint(pool: &SqlitePool, set: &str) -> Result<Checkpoint, StoreError> {
+    let record: CheckpointRecord<Micros> =
+        sqlx::query_as(CHECKPOINT).bind(set).fetch_one(pool).await?;
+    Ok(record.checkpoint())
+}
+
+pub(super) async fn checkpoint_in(
+    connection: &mut SqliteConnection,
+    set: &str,
+) -> Result<Checkpoint, StoreError> {
+    let record: CheckpointRecord<Micros> =
+        sqlx::query_as(CHECKPOINT).bind(set).fetch_one(connection).await?;
     Ok(record.checkpoint())
 }
 
@@ -169,16 +174,6 @@ pub(super) async fn failed_orders(
     query.push(" order by failed_at desc, order_id desc limit ").push_bind(i64::from(page.limit));
     let records = query.build_query_as().fetch_all(pool).await?;
     records.into_iter().map(FailedOrderRecord::<Micros>::failed_order).collect()
-}
-
-pub(super) async fn count_orders(pool: &SqlitePool) -> Result<OrderCounts, StoreError> {
-    let counts = sqlx::query_as(
-        "/* orders.count */ select status, stage, count(*) as n_orders from orders \
-         group by status, stage",
-    )
-    .fetch_all(pool)
-    .await?;
-    order_counts(counts)
 }
 
 /// Ids as one list in one parameter, so that the statement is the same for any number of orders.

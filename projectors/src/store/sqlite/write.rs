@@ -7,21 +7,22 @@ use sqlx::SqliteConnection;
 use super::Micros;
 use crate::orders::row::FailedOrder;
 use crate::store::record::{FailedOrderRecord, OrderRecord, Time};
-use crate::store::{Checkpoint, PROJECTION, StoreError};
+use crate::store::{Checkpoint, StoreError};
 
 /// Moves the checkpoint if it is where it is believed to be.
 pub(super) async fn move_checkpoint(
     connection: &mut SqliteConnection,
+    set: &str,
     from: &Checkpoint,
     to: &Checkpoint,
 ) -> Result<(), StoreError> {
     let moved = sqlx::query(
         "/* projection_checkpoints.move */ update projection_checkpoints set \
          commit_position = ?4, prepare_position = ?5, events_applied = ?6, events_skipped = ?7, \
-         last_event_at = ?8, moved_at = ?9 \
+         last_event_at = ?8, moved_at = ?9, first_event_id = ?11 \
          where name = ?1 and commit_position is ?2 and prepare_position is ?3 and epoch = ?10",
     )
-    .bind(PROJECTION)
+    .bind(set)
     .bind(from.position.map(|it| it.commit.cast_signed()))
     .bind(from.position.map(|it| it.prepare.cast_signed()))
     .bind(to.position.map(|it| it.commit.cast_signed()))
@@ -31,6 +32,7 @@ pub(super) async fn move_checkpoint(
     .bind(to.last_event_at.map(Micros::of))
     .bind(to.moved_at.map(Micros::of))
     .bind(from.epoch.cast_signed())
+    .bind(to.first_event_id)
     .execute(connection)
     .await?;
     if moved.rows_affected() == 1 { Ok(()) } else { Err(StoreError::CheckpointMoved) }

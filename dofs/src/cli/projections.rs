@@ -1,0 +1,41 @@
+//! The command line of `dofs projections`.
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Projections {
+    /// Show how far the read model is, how fast, who keeps it, and its sets of tables
+    Status,
+    /// Fold every stream and compare every field of every row; exit 3 if one differs
+    Verify(Verify),
+    /// Build the tables anew beside the live ones, compare, and put them in their place
+    ///
+    /// Everything goes on meanwhile. An interrupted rebuild goes on with `--resume`.
+    Rebuild(Rebuild),
+    /// Make the tables live again that the last rebuild replaced
+    Rollback,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Write what the events say over what differs
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Look at this many orders only, spread over all of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) sample: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rebuild {
+    /// Go on where a rebuild stopped
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Build and compare, but leave the live tables in their place
+    #[arg(long)]
+    pub(crate) no_swap: bool,
+    /// The most events in one transaction
+    #[arg(long, value_name = "N", default_value_t = 5_000,
+        value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) batch: u64,
+}

@@ -1,0 +1,330 @@
+//! `dofs projections`: the read model's tables, looked at, verified and built anew. Works on the
+//! configured event store and read model themselves.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::order::Stage;
+use event_log::EventLog;
+use indicatif::{ProgressBar, ProgressStyle};
+use projectors::{
+    Begin, CountChange, Difference, Finding, Poison, Progress, ProjectionStatus, ReadModel,
+    Rebuild, Repair, SetInfo, SwapAtEnd, Verification, Verified, projection_status,
+};
+use serde_json::{Value, json};
+use service_kit::clock::Clock;
+
+use crate::cli::{Global, projections as cli};
+use crate::error::CliError;
+use crate::output::{cell, print, table};
+use crate::system::producer;
+use crate::{process, settings};
+
+/// For how long the rate is measured.
+const RATE_OVER: Duration = Duration::from_secs(1);
+/// An exit code: a check found problems.
+const FOUND_PROBLEMS: u8 = 3;
+
+/// What the commands work on.
+struct Tools {
+    log: EventLog,
+    store: Arc<dyn ReadModel>,
+    clock: Clock,
+}
+
+pub(crate) async fn run(
+    arguments: &cli::Projections,
+    global: &Global,
+) -> Result<ExitCode, CliError> {
+    let settings = settings::load(&[])?;
+    if settings.event_store.url.is_empty() {
+        return Err(CliError::NoEventStore);
+    }
+    let tools = Tools {
+        log: EventLog::connect(&settings.event_store, producer(), "dofs-projections")?,
+        store: projectors::open(&settings.read_model.url)?,
+        clock: process::clock(),
+    };
+    tools.store.check_schema().await?;
+    match arguments {
+        cli::Projections::Status => status(&tools, global).await,
+        cli::Projections::Verify(arguments) => verify(&tools, arguments, global).await,
+        cli::Projections::Rebuild(arguments) => rebuild(&tools, arguments, global).await,
+        cli::Projections::Rollback => rollback(&tools, global).await,
+    }
+}
+
+async fn status(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> {
+    let before = tools.store.checkpoint().await?;
+    tokio::time::sleep(RATE_OVER).await;
+    let status = projection_status(&tools.log, &*tools.store, tools.clock.now()).await?;
+    let sets = tools.store.sets().await?;
+    let n_projected = status.checkpoint.events_applied + status.checkpoint.events_skipped;
+    let rate = n_projected.saturating_sub(before.events_applied + before.events_skipped);
+    if global.json {
+        print(status_json(&status, rate, &sets));
+    } else {
+        print(status_text(&status, rate, &sets));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status_json(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> Value {
+    let ProjectionStatus { checkpoint, lease, lag } = status;
+    json!({
+        "position": checkpoint.position.map(|it| it.commit),
+        "events_applied": checkpoint.events_applied,
+        "events_skipped": checkpoint.events_skipped,
+        "last_event_at": checkpoint.last_event_at,
+        "moved_at": checkpoint.moved_at,
+        "events_per_second": rate,
+        "lag_events": lag.lag_events,
+        "lag_seconds": lag.lag_seconds,
+        "stuck": lag.stuck,
+        "holder": lease.holder,
+        "epoch": lease.epoch,
+        "sets": sets.iter().map(set_json).collect::<Vec<_>>(),
+    })
+}
+
+fn set_json(set: &SetInfo) -> Value {
+    json!({
+        "name": set.name,
+        "position": set.checkpoint.position.map(|it| it.commit),
+        "events_applied": set.checkpoint.events_applied,
+        "events_skipped": set.checkpoint.events_skipped,
+        "schema_version": set.schema_version,
+        "retired_at": set.retired_at,
+    })
+}
+
+fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String {
+    let ProjectionStatus { checkpoint, lease, lag } = status;
+    let stuck = if lag.stuck { ", STUCK: events wait and nothing moves" } else { "" };
+    let shown = |value: Value| cell(&value);
+    let mut sets_table = table(&["set", "position", "events", "skipped", "schema", "retired at"]);
+    for set in sets.iter().map(set_json) {
+        let columns = [
+            "name",
+            "position",
+            "events_applied",
+            "events_skipped",
+            "schema_version",
+            "retired_at",
+        ];
+        sets_table.add_row(columns.map(|it| cell(&set[it])));
+    }
+    format!(
+        "position    {}\nlag         {} events, {:.1} s{stuck}\nlast event  {}\n\
+         events      {} applied, {} skipped\nrate        {rate} events/s\n\
+         holder      {}, epoch {}\n\n{sets_table}",
+        shown(json!(checkpoint.position.map(|it| it.commit))),
+        lag.lag_events,
+        lag.lag_seconds,
+        shown(json!(checkpoint.last_event_at)),
+        checkpoint.events_applied,
+        checkpoint.events_skipped,
+        shown(json!(lease.holder)),
+        lease.epoch,
+    )
+}
+
+async fn verify(
+    tools: &Tools,
+    arguments: &cli::Verify,
+    global: &Global,
+) -> Result<ExitCode, CliError> {
+    let scratch = tempfile::tempdir().map_err(|source| CliError::Folder {
+        path: std::env::temp_dir().display().to_string(),
+        source,
+    })?;
+    let repair = if arguments.repair { Repair::Always } else { Repair::Never };
+    let verification = Verification {
+        log: &tools.log,
+        store: &*tools.store,
+        clock: &tools.clock,
+        scratch: scratch.path(),
+        repair,
+    };
+    let bar = Bar::new(global);
+    let mut found = |finding: Finding| bar.suspend(|| print_finding(&finding, repair, global));
+    let verified = match arguments.sample {
+        Some(n_orders) => verification.sample(n_orders, &mut found).await,
+        None => verification.all(&mut |it| bar.show(it), &mut found).await,
+    };
+    bar.clear();
+    let verified = verified?;
+    print_verified(&verified, global);
+    let is_mended = repair == Repair::Always && verified.n_poison == 0;
+    if verified.is_sound() || is_mended {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Ok(ExitCode::from(FOUND_PROBLEMS))
+    }
+}
+
+fn print_verified(verified: &Verified, global: &Global) {
+    let Verified { n_events, n_orders, n_differing, n_mended, n_poison, n_miscounted } = *verified;
+    if global.json {
+        print(json!({
+            "events": n_events,
+            "orders": n_orders,
+            "differing": n_differing,
+            "mended": n_mended,
+            "poison": n_poison,
+            "miscounted": n_miscounted,
+        }));
+    } else if verified.is_sound() {
+        print(format!("sound: {n_orders} orders, as their events say"));
+    } else {
+        print(format!(
+            "{n_orders} orders: {n_differing} differ, {n_mended} of them mended; {n_poison} events \
+             cannot be projected; {n_miscounted} statistics are off"
+        ));
+    }
+}
+
+/// Prints a finding: with `--json` as a line of its own, so that any number of them can be read.
+fn print_finding(finding: &Finding, repair: Repair, global: &Global) {
+    let mended = repair == Repair::Always;
+    match finding {
+        Finding::Difference(Difference { order_id, table, field, expected, found }) => {
+            if global.json {
+                print(json!({
+                    "order_id": order_id,
+                    "table": table,
+                    "field": field,
+                    "expected": expected,
+                    "found": found,
+                    "mended": mended,
+                }));
+            } else {
+                let (expected, found) = (cell(expected), cell(found));
+                let mended = if mended { " (mended)" } else { "" };
+                print(format!(
+                    "order {order_id}: {table}.{field}: expected {expected}, found {found}{mended}"
+                ));
+            }
+        }
+        Finding::Poison(Poison { stream, revision, event_type, reason }) => {
+            if global.json {
+                print(json!({
+                    "stream": stream,
+                    "revision": revision,
+                    "type": event_type,
+                    "reason": reason,
+                }));
+            } else {
+                print(format!(
+                    "event {revision} of stream {stream} ({}) cannot be projected: {}",
+                    cell(&event_type.as_str().into()),
+                    cell(&reason.as_str().into()),
+                ));
+            }
+        }
+        Finding::Miscounted(CountChange { status, stage, n_orders }) => {
+            let stage = stage.map(Stage::as_str);
+            if global.json {
+                print(json!({
+                    "status": status.as_str(),
+                    "stage": stage,
+                    "off_by": -n_orders,
+                    "mended": mended,
+                }));
+            } else {
+                let stage = stage.map_or_else(String::new, |it| format!(" ({it})"));
+                print(format!("statistics of {status}{stage} are off by {}", -n_orders));
+            }
+        }
+    }
+}
+
+async fn rebuild(
+    tools: &Tools,
+    arguments: &cli::Rebuild,
+    global: &Global,
+) -> Result<ExitCode, CliError> {
+    let work = Rebuild {
+        log: &tools.log,
+        store: &*tools.store,
+        clock: &tools.clock,
+        begin: if arguments.resume { Begin::WhereItStopped } else { Begin::Anew },
+        at_end: if arguments.no_swap { SwapAtEnd::No } else { SwapAtEnd::Yes },
+        batch_size: arguments.batch,
+    };
+    let bar = Bar::new(global);
+    let mut found =
+        |finding: Finding| bar.suspend(|| print_finding(&finding, Repair::Never, global));
+    let rebuilt = work.run(&mut |it| bar.show(it), &mut found).await;
+    bar.clear();
+    let rebuilt = rebuilt?;
+    if global.json {
+        print(json!({
+            "events": rebuilt.n_events,
+            "live": rebuilt.is_live,
+            "orders_compared": rebuilt.compared.map(|it| it.n_orders),
+            "orders_differing": rebuilt.compared.map(|it| it.n_differing),
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let compared = rebuilt.compared.map_or_else(
+        || "the live tables were of another event store".to_owned(),
+        |it| format!("{} of {} orders differed in the live tables", it.n_differing, it.n_orders),
+    );
+    let live = if rebuilt.is_live {
+        "the new tables are live; `dofs projections rollback` takes the old ones back"
+    } else {
+        "the live tables are as they were; `dofs projections rebuild --resume` puts the new ones \
+         in their place"
+    };
+    print(format!("built from {} events; {compared}; {live}", rebuilt.n_events));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn rollback(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> {
+    tools.store.roll_back(tools.clock.now()).await?;
+    let sets = tools.store.sets().await?;
+    if global.json {
+        print(json!({"sets": sets.iter().map(set_json).collect::<Vec<_>>()}));
+    } else {
+        print(
+            "the previous tables are live again, as of their position; the projector brings them \
+             up to date",
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How far it is, on a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(global: &Global) -> Self {
+        let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
+        let style = ProgressStyle::with_template("{bar:30} {percent}%  {msg}  ETA {eta}");
+        Self(match style {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        })
+    }
+
+    fn show(&self, progress: Progress) {
+        self.0.set_length(progress.head.commit);
+        self.0.set_position(progress.position.map_or(0, |it| it.commit));
+        let seconds = self.0.elapsed().as_secs().max(1);
+        self.0.set_message(format!(
+            "{} events, {}/s",
+            progress.n_events,
+            progress.n_events / seconds
+        ));
+    }
+
+    fn suspend(&self, print: impl FnOnce()) {
+        self.0.suspend(print);
+    }
+
+    fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,278 @@
+//! The read model under faults, with real processes: taken over, rebuilt under load, verified,
+//! mended.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testkit::api::{Api, order};
+use testkit::process::{Dofs, Start};
+use testkit::{postgres, wait};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
+/// How soon a projector that stands by must have taken over.
+const TAKE_OVER: Duration = Duration::from_secs(5);
+
+/// An event store, an API with a worker, and where a projector finds them.
+struct Installation {
+    _node: Dofs,
+    _roles: Dofs,
+    api: Api,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Installation {
+    fn start(data: &Path, read_model: &str) -> Self {
+        let data = data.join("events").display().to_string();
+        let node = ["node", "--data", &data, "--listen", "127.0.0.1:0"];
+        let mut node = Start::new(BINARY, &node).spawn();
+        let environment = vec![
+            ("DOFS__EVENT_STORE__URL", format!("esdb://{}?tls=false", node.node())),
+            ("DOFS__READ_MODEL__URL", read_model.to_owned()),
+            ("DOFS__FULFILLMENT__LATENCY_MS", "1".to_owned()),
+        ];
+        let migrated = Self::command(&environment, &["migrate"]).output().unwrap();
+        assert!(migrated.status.success(), "{migrated:?}");
+        let serve = ["serve", "api", "worker", "--listen", "127.0.0.1:0"];
+        let mut roles = Self::process(&environment, &serve);
+        let api = Api::new(roles.http());
+        Self { _node: node, _roles: roles, api, environment }
+    }
+
+    fn process(environment: &[(&'static str, String)], arguments: &[&str]) -> Dofs {
+        let start = Start::new(BINARY, arguments);
+        environment.iter().fold(start, |start, (name, value)| start.env(name, value)).spawn()
+    }
+
+    fn command(environment: &[(&'static str, String)], arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DOFS_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(arguments).env("NO_COLOR", "1");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn projector(&self) -> Dofs {
+        Self::process(&self.environment, &["serve", "projector"])
+    }
+
+    fn projections(&self, arguments: &[&str]) -> Output {
+        let arguments = [&["projections"], arguments].concat();
+        Self::command(&self.environment, &arguments).output().unwrap()
+    }
+
+    /// A rebuild in small steps, so that it can be killed in the middle.
+    fn begin_rebuild(&self, resume: &[&str]) -> Child {
+        let arguments = [&["projections", "rebuild", "--batch", "20"], resume].concat();
+        let mut command = Self::command(&self.environment, &arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    fn status(&self) -> Value {
+        let status = self.projections(&["status", "--json"]);
+        serde_json::from_slice(&status.stdout).unwrap_or_else(|error| panic!("{error}: {status:?}"))
+    }
+
+    /// How far a set is: its number of events.
+    fn n_events(&self, set: &str) -> u64 {
+        let status = self.status();
+        let sets = status["sets"].as_array().unwrap();
+        let of_set = sets.iter().find(|it| it["name"] == set);
+        of_set.and_then(|it| it["events_applied"].as_u64()).unwrap_or_default()
+    }
+
+    /// Runs `meanwhile` while orders are placed, and returns how many were accepted.
+    fn under_load(&self, meanwhile: impl FnOnce()) -> usize {
+        let enough = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let customer = scope.spawn(|| {
+                let mut n_accepted = 0;
+                while !enough.load(Ordering::Relaxed) {
+                    let request = self.api.request("POST", "/v1/orders").json(&order());
+                    n_accepted += usize::from(Api::send(request).status == 202);
+                }
+                n_accepted
+            });
+            meanwhile();
+            enough.store(true, Ordering::Relaxed);
+            customer.join().unwrap()
+        })
+    }
+
+    /// Waits until a fresh order is in the read model.
+    #[track_caller]
+    fn assert_projects(&self) -> Duration {
+        let begun = Instant::now();
+        let id = self.api.accepted();
+        self.api.projected(&id);
+        begun.elapsed()
+    }
+
+    #[track_caller]
+    fn assert_sound(&self) {
+        let verified = self.projections(&["verify"]);
+        assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    }
+}
+
+/// The process that the lease names.
+fn holder_id(status: &Value) -> Option<u32> {
+    status["holder"].as_str()?.split('-').next()?.parse().ok()
+}
+
+#[test]
+fn projector_that_stands_by_takes_over_and_one_that_was_frozen_cannot_write() {
+    let (data, database) = (tempfile::tempdir().unwrap(), postgres::database_blocking());
+    let installation = Installation::start(data.path(), database.url());
+    let mut projectors = [installation.projector(), installation.projector()];
+    installation.assert_projects();
+    installation.under_load(|| {
+        let holder = holder_id(&installation.status()).unwrap();
+        let index = usize::from(projectors[0].id() != holder);
+        projectors[index].signal("STOP");
+        let waited = installation.assert_projects();
+        assert!(waited < TAKE_OVER, "took over after {waited:?}");
+        let second = holder_id(&installation.status()).unwrap();
+        assert_ne!(second, holder);
+        // It wakes in the middle of its work, and what it writes has no effect.
+        projectors[index].signal("CONT");
+        for _order in 0..20 {
+            installation.assert_projects();
+        }
+        assert_eq!(holder_id(&installation.status()), Some(second));
+
+        projectors[1 - index].kill();
+        let waited = installation.assert_projects();
+        assert!(waited < TAKE_OVER, "took over after {waited:?}");
+        assert_eq!(holder_id(&installation.status()), Some(holder));
+    });
+    installation.assert_projects();
+    installation.assert_sound();
+}
+
+#[test]
+fn rebuild_that_is_killed_twice_under_load_goes_on_and_nobody_sees_a_gap() {
+    let (data, database) = (tempfile::tempdir().unwrap(), postgres::database_blocking());
+    let installation = Installation::start(data.path(), database.url());
+    let _projector = installation.projector();
+    installation.assert_projects();
+    let n_accepted = installation.under_load(|| {
+        wait::until("there is something to rebuild", || {
+            (installation.n_events("live") > 500).then_some(())
+        });
+        let mut n_before = 0;
+        for resume in [&[][..], &["--resume"]] {
+            let mut rebuild = installation.begin_rebuild(resume);
+            wait::until("the rebuild is in the middle", || {
+                (installation.n_events("next") > n_before).then_some(())
+            });
+            rebuild.kill().unwrap();
+            rebuild.wait().unwrap();
+            n_before = installation.n_events("next");
+        }
+        let enough = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !enough.load(Ordering::Relaxed) {
+                    let answer = installation.api.get("/v1/orders?limit=50");
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                    assert_eq!(answer.json()["items"].as_array().unwrap().len(), 50);
+                }
+            });
+            let rebuilt = installation.projections(&["rebuild", "--resume", "--json"]);
+            assert_eq!(rebuilt.status.code(), Some(0), "{rebuilt:?}");
+            installation.assert_projects();
+            enough.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+    });
+    assert!(n_accepted > 100, "{n_accepted}");
+    installation.assert_projects();
+    installation.assert_sound();
+    let rolled_back = installation.projections(&["rollback"]);
+    assert_eq!(rolled_back.status.code(), Some(0), "{rolled_back:?}");
+    installation.assert_projects();
+    installation.assert_sound();
+}
+
+/// Deletes an order's rows behind everybody's back.
+fn delete_rows(read_model: &str, id: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = projectors::open(read_model).unwrap();
+        let rows = BTreeMap::from([(id.parse().unwrap(), projectors::Rows::default())]);
+        wait::until_async("nobody writes meanwhile", async || {
+            let checkpoint = store.checkpoint().await.unwrap();
+            store.mend(&rows, &checkpoint).await.ok()
+        })
+        .await;
+    });
+}
+
+#[test]
+fn rows_that_somebody_deleted_are_named_and_mended() {
+    let data = tempfile::tempdir().unwrap();
+    let read_model = format!("sqlite://{}", data.path().join("read.sqlite").display());
+    let installation = Installation::start(data.path(), &read_model);
+    let _projector = installation.projector();
+    let deleted = installation.api.accepted();
+    installation.api.projected(&deleted);
+    installation.assert_projects();
+    let stdout = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    installation.assert_sound();
+
+    delete_rows(&read_model, &deleted);
+    let found = installation.projections(&["verify", "--json"]);
+    assert_eq!(found.status.code(), Some(3), "{found:?}");
+    let lines = stdout(&found);
+    let lines: Vec<Value> = lines.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+    assert_eq!(lines.last().unwrap()["differing"], json!(1), "{lines:?}");
+    assert!(lines[..lines.len() - 1].iter().all(|it| it["order_id"] == json!(deleted)));
+
+    let mended = installation.projections(&["verify", "--repair"]);
+    assert_eq!(mended.status.code(), Some(0), "{mended:?}");
+    assert!(stdout(&mended).contains("(mended)"), "{mended:?}");
+    installation.assert_sound();
+    let sampled = installation.projections(&["verify", "--sample", "5"]);
+    assert!(stdout(&sampled).contains("sound: 2 orders"), "{sampled:?}");
+}
+
+#[test]
+fn there_is_nothing_to_resume_or_to_go_back_to_before_the_first_rebuild() {
+    let data = tempfile::tempdir().unwrap();
+    let read_model = format!("sqlite://{}", data.path().join("read.sqlite").display());
+    let installation = Installation::start(data.path(), &read_model);
+    for arguments in [&["rollback"][..], &["rebuild", "--resume"]] {
+        let refused = installation.projections(arguments);
+        assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    }
+    let status = installation.status();
+    assert_eq!((&status["holder"], &status["stuck"]), (&Value::Null, &json!(false)));
+}
+
+#[test]
+fn server_that_crashes_under_load_leaves_no_trace_in_the_rows() {
+    let (data, mut server) = (tempfile::tempdir().unwrap(), postgres::private_server());
+    let installation = Installation::start(data.path(), &server.url());
+    let _projectors = [installation.projector(), installation.projector()];
+    installation.assert_projects();
+    installation.under_load(|| {
+        for _time in 0..2 {
+            server.stop_immediately();
+            installation.api.accepted();
+            server.start();
+            installation.assert_projects();
+        }
+    });
+    installation.assert_projects();
+    installation.assert_sound();
+}

@@ -1,0 +1,91 @@
+//! What a batch changes in the statistics.
+
+use std::collections::BTreeMap;
+
+use domain::order::{Order, OrderEvent, Recorded, Stage, Status};
+
+/// How many orders became of a kind, less those that no longer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountChange {
+    pub status: Status,
+    pub stage: Option<Stage>,
+    pub n_orders: i64,
+}
+
+/// What happened in one minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Minute {
+    pub n_events: u64,
+    pub n_received: u64,
+    pub n_fulfilled: u64,
+    pub n_failed: u64,
+    /// Those of the failed that the gateway refused.
+    pub n_refused: u64,
+}
+
+impl Minute {
+    /// Of the orders that the gateway answered for, those that it fulfilled.
+    #[expect(clippy::cast_precision_loss, reason = "a rate of more than 2^53 may be imprecise")]
+    pub fn success_rate(&self) -> Option<f64> {
+        let n_answered = self.n_fulfilled + self.n_refused;
+        (n_answered > 0).then(|| self.n_fulfilled as f64 / n_answered as f64)
+    }
+}
+
+/// What a batch adds to the statistics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// No two of one kind, and none of 0.
+    pub counts: Vec<CountChange>,
+    /// By the number of minutes since 1970.
+    pub minutes: BTreeMap<i64, Minute>,
+}
+
+impl Statistics {
+    /// Notes that an order was what it was `before` and is what it is `after`.
+    pub(super) fn order_changed(&mut self, before: Option<(Status, Option<Stage>)>, after: &Order) {
+        let after = kind(after);
+        if before == Some(after) {
+            return;
+        }
+        self.count(after, 1);
+        if let Some(before) = before {
+            self.count(before, -1);
+        }
+    }
+
+    /// Notes that an event was applied.
+    pub(super) fn event_applied(&mut self, recorded: &Recorded) {
+        let number = recorded.recorded_at.as_second().div_euclid(60);
+        let minute = self.minutes.entry(number).or_default();
+        minute.n_events += 1;
+        match &recorded.event {
+            OrderEvent::Received(_) => minute.n_received += 1,
+            OrderEvent::Fulfilled(_) => minute.n_fulfilled += 1,
+            OrderEvent::Failed(failed) => {
+                minute.n_failed += 1;
+                minute.n_refused += u64::from(failed.stage == Stage::Fulfillment);
+            }
+            OrderEvent::Validated(_)
+            | OrderEvent::Stored(_)
+            | OrderEvent::Queued(_)
+            | OrderEvent::Discarded(_)
+            | OrderEvent::DeliveryFailed(_)
+            | OrderEvent::DeliveryStarted(_) => {}
+        }
+    }
+
+    fn count(&mut self, (status, stage): (Status, Option<Stage>), n_orders: i64) {
+        let known = self.counts.iter_mut().find(|it| (it.status, it.stage) == (status, stage));
+        match known {
+            Some(known) => known.n_orders += n_orders,
+            None => self.counts.push(CountChange { status, stage, n_orders }),
+        }
+        self.counts.retain(|it| it.n_orders != 0);
+    }
+}
+
+/// What an order is counted as.
+pub(super) fn kind(order: &Order) -> (Status, Option<Stage>) {
+    (order.status, order.stage)
+}

@@ -1,0 +1,35 @@
+//! How the projection is: how far, how fast, and who keeps it.
+
+use event_log::{EventLog, LogError};
+use jiff::Timestamp;
+
+use crate::lag::{Lag, MAX_LAG_EVENTS, lag};
+use crate::store::{Checkpoint, Lease, ReadModel, StoreError};
+
+/// How the projection is.
+#[derive(Debug, Clone)]
+pub struct ProjectionStatus {
+    pub checkpoint: Checkpoint,
+    pub lease: Lease,
+    pub lag: Lag,
+}
+
+/// Why nobody can say how the projection is.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// How the projection is now.
+pub async fn projection_status(
+    log: &EventLog,
+    store: &dyn ReadModel,
+    now: Timestamp,
+) -> Result<ProjectionStatus, StatusError> {
+    let (lease, checkpoint) = (store.lease().await?, store.checkpoint().await?);
+    let backlog = log.backlog(checkpoint.position, MAX_LAG_EVENTS).await?;
+    Ok(ProjectionStatus { lag: lag(&checkpoint, backlog, now), checkpoint, lease })
+}

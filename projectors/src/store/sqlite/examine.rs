@@ -1,0 +1,127 @@
+//! Examining and mending the tables.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use domain::ids::OrderId;
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::{Sqlite, statistics, write};
+use crate::orders::row::Rows;
+use crate::orders::statistics::{CountChange, Statistics};
+use crate::store::examine::Examined;
+use crate::store::record::{CountRecord, count_changes};
+use crate::store::{Checkpoint, StoreError};
+
+/// What would have to be added to the statistics of the set in the first parameter.
+const MISCOUNTED: &str = "/* projection_counts.check */ select status, nullif(stage, '') as stage, \
+    sum(n_orders) as n_orders from ( \
+    select status, coalesce(stage, '') as stage, count(*) as n_orders from orders group by 1, 2 \
+    union all \
+    select status, stage, -n_orders from projection_counts where name = ?1) as counted \
+    group by status, stage having sum(n_orders) <> 0";
+
+#[async_trait]
+impl Examined for Sqlite {
+    async fn ids_after(
+        &self,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Vec<OrderId>, StoreError> {
+        let ids: Vec<Uuid> = sqlx::query_scalar(
+            "/* orders.ids */ select order_id from ( \
+             select * from (select order_id from orders \
+             where ?1 is null or order_id > ?1 order by order_id limit ?2) as ordered \
+             union select * from (select order_id from failed_orders \
+             where ?1 is null or order_id > ?1 order by order_id limit ?2) as failed) as both_tables \
+             order by order_id limit ?2",
+        )
+        .bind(after.map(|it| it.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(ids.into_iter().map(OrderId).collect())
+    }
+
+    async fn last_id(&self) -> Result<Option<OrderId>, StoreError> {
+        let last: Option<Uuid> = sqlx::query_scalar(
+            "/* orders.last_id */ select order_id from ( \
+             select * from (select order_id from orders order by order_id desc limit 1) as ordered \
+             union select * from \
+             (select order_id from failed_orders order by order_id desc limit 1) as failed) \
+             as both_tables order by order_id desc limit 1",
+        )
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(last.map(OrderId))
+    }
+
+    async fn mend(
+        &self,
+        rows: &BTreeMap<OrderId, Rows>,
+        at: &Checkpoint,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.writer.begin_with("begin immediate").await?;
+        let interrupted = sqlx::query(
+            "/* projection_checkpoints.interrupt_at */ update projection_checkpoints \
+             set epoch = epoch + 1 where name = ?1 and commit_position is ?2 \
+             and prepare_position is ?3 and epoch = ?4",
+        )
+        .bind(self.set)
+        .bind(at.position.map(|it| it.commit.cast_signed()))
+        .bind(at.position.map(|it| it.prepare.cast_signed()))
+        .bind(at.epoch.cast_signed())
+        .execute(&mut *transaction)
+        .await?;
+        if interrupted.rows_affected() == 0 {
+            return Err(StoreError::CheckpointMoved);
+        }
+        for order_id in rows.keys() {
+            delete(&mut transaction, *order_id).await?;
+        }
+        for order in rows.values().filter_map(|it| it.order.as_ref()) {
+            write::upsert_order(&mut transaction, order).await?;
+        }
+        for failed in rows.values().filter_map(|it| it.failed.as_ref()) {
+            write::upsert_failed_order(&mut transaction, failed).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn miscounted(&self) -> Result<Vec<CountChange>, StoreError> {
+        let records: Vec<CountRecord> =
+            sqlx::query_as(MISCOUNTED).bind(self.set).fetch_all(&self.readers).await?;
+        count_changes(records)
+    }
+
+    async fn mend_counts(&self) -> Result<(), StoreError> {
+        let mut transaction = self.writer.begin_with("begin immediate").await?;
+        // Nobody may write until the statistics agree with what was counted.
+        sqlx::query(
+            "/* projection_checkpoints.interrupt */ update projection_checkpoints \
+             set epoch = epoch + 1 where name = ?1",
+        )
+        .bind(self.set)
+        .execute(&mut *transaction)
+        .await?;
+        let records: Vec<CountRecord> =
+            sqlx::query_as(MISCOUNTED).bind(self.set).fetch_all(&mut *transaction).await?;
+        let statistics = Statistics { counts: count_changes(records)?, ..Statistics::default() };
+        statistics::add(&mut transaction, self.set, &statistics).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+async fn delete(connection: &mut SqliteConnection, order_id: OrderId) -> Result<(), StoreError> {
+    let tables = [
+        "/* orders.delete */ delete from orders where order_id = ?1",
+        "/* failed_orders.delete */ delete from failed_orders where order_id = ?1",
+    ];
+    for table in tables {
+        sqlx::query(table).bind(order_id.0).execute(&mut *connection).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! Tables built anew beside the live ones, while everything goes on.
+
+use std::sync::Arc;
+
+use domain::order::Stage;
+use projectors::{
+    Begin, Finding, OrderFilter, Page, ReadModel, Rebuild, RebuildError, Rebuilt, Repair,
+    StoreError, SwapAtEnd,
+};
+use testkit::wait;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{History, id};
+use crate::stores::Database;
+use crate::system::{EventStore, Projector, clock, projected};
+use crate::verify::verify;
+
+async fn rebuild(
+    events: &EventStore,
+    store: &Arc<dyn ReadModel>,
+    begin: Begin,
+    at_end: SwapAtEnd,
+) -> (Result<Rebuilt, RebuildError>, Vec<Finding>) {
+    let clock = clock();
+    let work =
+        Rebuild { log: &events.log, store: &**store, clock: &clock, begin, at_end, batch_size: 50 };
+    let mut findings = Vec::new();
+    let rebuilt = work.run(&mut |_| {}, &mut |it| findings.push(it)).await;
+    (rebuilt, findings)
+}
+
+async fn append_orders(events: &EventStore, numbers: std::ops::RangeInclusive<u128>) {
+    for number in numbers {
+        let placed = History::of(number).placed();
+        let history = match number % 3 {
+            0 => placed.failed(Stage::Fulfillment, "refused").events(),
+            _ => placed.fulfilled().events(),
+        };
+        events.append(&history).await;
+    }
+}
+
+async fn projected_all(store: &Arc<dyn ReadModel>, n_orders: u64) {
+    wait::until_async("all orders are projected", async || {
+        let counts = store.count_orders().await.ok()?;
+        (counts.n_fulfilled + counts.n_failed >= n_orders).then_some(())
+    })
+    .await;
+}
+
+/// Reads as the API does until told to stop: no error, and no order that was there is missing.
+async fn read_without_a_gap(store: Arc<dyn ReadModel>, stop: CancellationToken) -> u64 {
+    let mut n_reads = 0;
+    let page = Page { after: None, limit: 20 };
+    while !stop.is_cancelled() {
+        let orders = store.orders(&OrderFilter::default(), &page).await.unwrap();
+        assert_eq!(orders.len(), 20);
+        assert!(store.order(id(7)).await.unwrap().is_some());
+        let counts = store.count_orders().await.unwrap();
+        assert!(counts.n_fulfilled + counts.n_failed >= 100, "{counts:?}");
+        n_reads += 1;
+    }
+    n_reads
+}
+
+async fn rebuild_goes_on_beside_everything_else(database: &Database) {
+    let events = EventStore::start().await;
+    let store = database.read_model().await;
+    let projector = Projector::start(&events.log, &store, 100);
+    append_orders(&events, 1..=100).await;
+    projected_all(&store, 100).await;
+
+    let stop = CancellationToken::new();
+    let mut readers = JoinSet::new();
+    readers.spawn(read_without_a_gap(Arc::clone(&store), stop.clone()));
+    let ((), (first, findings)) = tokio::join!(
+        append_orders(&events, 101..=250),
+        rebuild(&events, &store, Begin::Anew, SwapAtEnd::No),
+    );
+    assert_eq!(findings, []);
+    assert!(!first.unwrap().is_live);
+    let ((), (second, findings)) = tokio::join!(
+        append_orders(&events, 251..=400),
+        rebuild(&events, &store, Begin::WhereItStopped, SwapAtEnd::Yes),
+    );
+    assert_eq!(findings, []);
+    let second = second.unwrap();
+    assert!(second.is_live && second.compared.unwrap().is_sound(), "{second:?}");
+
+    projected_all(&store, 400).await;
+    let (sound, findings) = verify(&events, &store, Repair::Never).await;
+    assert!(sound.is_sound(), "{findings:?}");
+    assert_eq!(sound.n_orders, 400);
+    let names: Vec<_> = store.sets().await.unwrap().iter().map(|it| it.name).collect();
+    assert_eq!(names, ["live", "previous"]);
+
+    // There and back again, while the projector goes on.
+    for _time in 0..2 {
+        store.roll_back(clock().now()).await.unwrap();
+        projected_all(&store, 400).await;
+        let (sound, findings) = verify(&events, &store, Repair::Never).await;
+        assert!(sound.is_sound(), "{findings:?}");
+    }
+    stop.cancel();
+    assert!(readers.join_next().await.unwrap().unwrap() > 0);
+    projector.stop().await.unwrap();
+
+    let later = clock().now().checked_add(jiff::SignedDuration::from_hours(1)).unwrap();
+    assert!(!store.drop_previous(clock().now()).await.unwrap());
+    assert!(store.drop_previous(later).await.unwrap());
+    let nothing = store.roll_back(later).await.unwrap_err();
+    assert!(matches!(nothing, StoreError::Set(_)), "{nothing:?}");
+    // The indexes are there, and by their names.
+    database.execute("drop index orders_by_time").await;
+    database.execute("drop index orders_processing_by_age").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rebuild_goes_on_beside_everything_else_in_sqlite() {
+    rebuild_goes_on_beside_everything_else(&Database::sqlite()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rebuild_goes_on_beside_everything_else_in_postgres() {
+    rebuild_goes_on_beside_everything_else(&Database::postgres().await).await;
+}
+
+async fn rows_that_are_wrong_are_reported_and_replaced(database: &Database) {
+    let events = EventStore::start().await;
+    let store = database.read_model().await;
+    append_orders(&events, 1..=20).await;
+    let projector = Projector::start(&events.log, &store, 100);
+    projected_all(&store, 20).await;
+    projector.stop().await.unwrap();
+    database.execute("update orders set reference = 'wrong' where status = 'FAILED'").await;
+    database.execute("update projection_counts set n_orders = 77").await;
+
+    let (rebuilt, findings) = rebuild(&events, &store, Begin::Anew, SwapAtEnd::Yes).await;
+    assert_eq!(rebuilt.unwrap().compared.unwrap().n_differing, 6);
+    assert_eq!(findings.len(), 6, "{findings:?}");
+    let (sound, findings) = verify(&events, &store, Repair::Never).await;
+    assert!(sound.is_sound(), "{findings:?}");
+    assert_eq!(store.count_orders().await.unwrap().n_failed, 6);
+}
+
+#[tokio::test]
+async fn rows_that_are_wrong_are_reported_and_replaced_in_sqlite() {
+    rows_that_are_wrong_are_reported_and_replaced(&Database::sqlite()).await;
+}
+
+#[tokio::test]
+async fn rows_that_are_wrong_are_reported_and_replaced_in_postgres() {
+    rows_that_are_wrong_are_reported_and_replaced(&Database::postgres().await).await;
+}
+
+async fn rebuild_that_was_cut_off_goes_on_and_another_one_ends_it(database: &Database) {
+    let events = EventStore::start().await;
+    let store = database.read_model().await;
+    append_orders(&events, 1..=60).await;
+    let nothing = rebuild(&events, &store, Begin::WhereItStopped, SwapAtEnd::Yes).await.0;
+    assert!(nothing.unwrap_err().to_string().contains("without `--resume`"));
+
+    // Cut off in the middle: the future is dropped when it has come past the first batch.
+    let (cut, reached) = (CancellationToken::new(), CancellationToken::new());
+    let clock = clock();
+    let (log, begin, at_end) = (&events.log, Begin::Anew, SwapAtEnd::Yes);
+    let cut_off = Rebuild { log, store: &*store, clock: &clock, begin, at_end, batch_size: 50 };
+    let mut n_done = 0;
+    let mut progress = |it: projectors::Progress| {
+        n_done = it.n_events;
+        cut.cancel();
+    };
+    let mut found = |_| {};
+    tokio::select! {
+        biased;
+        () = cut.cancelled() => reached.cancel(),
+        _ = cut_off.run(&mut progress, &mut found) => {}
+    }
+    assert!(reached.is_cancelled() && (1..300).contains(&n_done), "{n_done}");
+
+    // One that took over cannot be disturbed by one that is still at it.
+    let stale = store.next_set(Begin::WhereItStopped).await.unwrap();
+    let before = stale.checkpoint().await.unwrap();
+    let (rebuilt, findings) = rebuild(&events, &store, Begin::WhereItStopped, SwapAtEnd::No).await;
+    // The live tables are empty, as they should be: nothing was projected into them.
+    assert_eq!(findings, []);
+    assert_eq!(rebuilt.unwrap().n_events, 300);
+    let error = stale.write(&projectors::Changes::default(), &before, &before).await.unwrap_err();
+    assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
+    let error = store.swap(&before, projectors::SwapWhen::CaughtUp, clock.now()).await.unwrap_err();
+    assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
+}
+
+#[tokio::test]
+async fn rebuild_that_was_cut_off_goes_on_in_sqlite() {
+    rebuild_that_was_cut_off_goes_on_and_another_one_ends_it(&Database::sqlite()).await;
+}
+
+#[tokio::test]
+async fn rebuild_that_was_cut_off_goes_on_in_postgres() {
+    rebuild_that_was_cut_off_goes_on_and_another_one_ends_it(&Database::postgres().await).await;
+}
+
+#[tokio::test]
+async fn rebuild_names_events_that_it_cannot_project_and_leaves_the_live_tables() {
+    let (database, events) = (Database::sqlite(), EventStore::start().await);
+    let store = database.read_model().await;
+    events.append_to(id(2), &History::of(1).received().events()).await;
+    for begin in [Begin::Anew, Begin::WhereItStopped] {
+        let (rebuilt, findings) = rebuild(&events, &store, begin, SwapAtEnd::Yes).await;
+        assert!(matches!(rebuilt, Err(RebuildError::Poison(1))), "{rebuilt:?}");
+        let n_named = usize::from(begin == Begin::Anew);
+        assert_eq!(findings.len(), n_named, "{findings:?}");
+    }
+    let names: Vec<_> = store.sets().await.unwrap().iter().map(|it| it.name).collect();
+    assert_eq!(names, ["live", "next"]);
+}
+
+#[tokio::test]
+async fn rebuild_makes_the_read_model_that_of_another_event_store() {
+    let (database, first) = (Database::sqlite(), EventStore::start().await);
+    let store = database.read_model().await;
+    append_orders(&first, 1..=20).await;
+    let projector = Projector::start(&first.log, &store, 100);
+    projected_all(&store, 20).await;
+    projector.stop().await.unwrap();
+
+    let second = EventStore::start().await;
+    append_orders(&second, 31..=32).await;
+    let (rebuilt, findings) = rebuild(&second, &store, Begin::Anew, SwapAtEnd::Yes).await;
+    let rebuilt = rebuilt.unwrap();
+    assert_eq!((rebuilt.compared, rebuilt.is_live, findings), (None, true, vec![]));
+    let projector = Projector::start(&second.log, &store, 100);
+    append_orders(&second, 33..=33).await;
+    projected(&store, 15).await;
+    projector.stop().await.unwrap();
+    assert_eq!(store.order(id(1)).await.unwrap(), None);
+}

@@ -1,0 +1,202 @@
+//! Rows that are not what the events say are found, named and mended, and only those.
+
+use std::sync::Arc;
+
+use domain::order::{Stage, fields};
+use projectors::{Difference, Finding, Poison, ReadModel, Repair, Verification, Verified};
+use serde_json::{Value, json};
+
+use crate::events::{History, id};
+use crate::stores::Database;
+use crate::system::{EventStore, Projector, clock, projected};
+
+pub(crate) async fn verify(
+    events: &EventStore,
+    store: &Arc<dyn ReadModel>,
+    repair: Repair,
+) -> (Verified, Vec<Finding>) {
+    let (scratch, clock) = (tempfile::tempdir().unwrap(), clock());
+    let mut findings = Vec::new();
+    let verification = Verification {
+        log: &events.log,
+        store: &**store,
+        clock: &clock,
+        scratch: scratch.path(),
+        repair,
+    };
+    let verified = verification.all(&mut |_| {}, &mut |it| findings.push(it)).await.unwrap();
+    (verified, findings)
+}
+
+/// Orders 1 to 2,100, so that they fill more than a page; every third failed.
+async fn many_orders(database: &Database, events: &EventStore) -> Arc<dyn ReadModel> {
+    let store = database.read_model().await;
+    let mut n_events = 0;
+    for number in 1..=2_100 {
+        let placed = History::of(number).placed();
+        let history = match number % 3 {
+            0 => placed.failed(Stage::Fulfillment, "refused").events(),
+            _ => placed.events(),
+        };
+        n_events += history.len() as u64;
+        events.append(&history).await;
+    }
+    let projector = Projector::start(&events.log, &store, 1_000);
+    projected(&store, n_events).await;
+    projector.stop().await.unwrap();
+    store
+}
+
+fn difference(number: u128, table: &'static str, field: &str) -> impl Fn(&Finding) -> bool {
+    let (order_id, field) = (id(number), field.to_owned());
+    move |finding| {
+        matches!(finding, Finding::Difference(it)
+            if it.order_id == order_id && it.table == table && it.field == field)
+    }
+}
+
+async fn changed_rows_are_found_and_mended(database: &Database, hex: impl Fn(u128) -> String) {
+    let events = EventStore::start().await;
+    let store = many_orders(database, &events).await;
+    let (sound, findings) = verify(&events, &store, Repair::Never).await;
+    assert!(sound.is_sound(), "{findings:?}");
+    assert_eq!((sound.n_orders, sound.n_events), (2_100, 9_100));
+
+    let copied = "insert into orders (order_id, customer_id, items, total_quantity, status, \
+        attempt, deliveries, revision, updated_at) select ADDED, customer_id, items, \
+        total_quantity, status, attempt, deliveries, revision, updated_at from orders \
+        where order_id = COPIED";
+    let statements = [
+        format!("update orders set total_quantity = 9 where order_id = {}", hex(1)),
+        format!("update orders set status = 'LOST' where order_id = {}", hex(2)),
+        format!("delete from orders where order_id = {}", hex(1_999)),
+        format!("update failed_orders set code = 'other' where order_id = {}", hex(3)),
+        format!("delete from failed_orders where order_id = {}", hex(6)),
+        copied.replace("ADDED", &hex(9_999)).replace("COPIED", &hex(7)),
+        "update projection_counts set n_orders = 1_000_000 where status = 'FAILED'"
+            .replace("1_000_000", "1000000"),
+    ];
+    for statement in &statements {
+        database.execute(statement).await;
+    }
+
+    for (repair, n_mended) in [(Repair::Never, 0), (Repair::Always, 6)] {
+        let (verified, mut findings) = verify(&events, &store, repair).await;
+        assert_eq!((verified.n_differing, verified.n_mended), (6, n_mended), "{findings:?}");
+        let quantity = Difference {
+            order_id: id(1),
+            table: "orders",
+            field: "total_quantity".to_owned(),
+            expected: json!(2),
+            found: json!(9),
+        };
+        assert!(findings.contains(&Finding::Difference(quantity)), "{findings:?}");
+        let expected: [&dyn Fn(&Finding) -> bool; 6] = [
+            &difference(1, "orders", "total_quantity"),
+            &difference(2, "orders or failed_orders", "row"),
+            &difference(1_999, "orders", "row"),
+            &difference(3, "failed_orders", "code"),
+            &difference(6, "failed_orders", "row"),
+            &difference(9_999, "orders", "row"),
+        ];
+        for is_expected in expected {
+            let place = findings.iter().position(is_expected).expect("it is found");
+            findings.remove(place);
+        }
+        // Whether the statistics are right can be said once the rows are.
+        findings.retain(|it| !matches!(it, Finding::Miscounted(_)));
+        assert_eq!(findings, []);
+        assert_eq!(verified.n_miscounted, u64::from(repair == Repair::Always));
+    }
+
+    let (mended, findings) = verify(&events, &store, Repair::Never).await;
+    assert!(mended.is_sound(), "{findings:?}");
+    assert_eq!(store.count_orders().await.unwrap().n_failed, 700);
+    for number in [1, 2, 3, 1_999] {
+        let order = store.order(id(number)).await.unwrap().unwrap();
+        let whole = events.log.load(id(number)).await.unwrap().order.unwrap();
+        assert_eq!(fields(&order), fields(&whole));
+    }
+    assert_eq!(store.order(id(9_999)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn changed_rows_are_found_and_mended_in_sqlite() {
+    let hex = |number: u128| format!("x'{number:032x}'");
+    changed_rows_are_found_and_mended(&Database::sqlite(), hex).await;
+}
+
+#[tokio::test]
+async fn changed_rows_are_found_and_mended_in_postgres() {
+    let hex = |number: u128| format!("'{number:032x}'::uuid");
+    changed_rows_are_found_and_mended(&Database::postgres().await, hex).await;
+}
+
+#[tokio::test]
+async fn tables_may_be_behind_and_move_on_while_they_are_verified() {
+    let (database, events) = (Database::sqlite(), EventStore::start().await);
+    let store = database.read_model().await;
+    events.append(&History::of(1).placed().events()).await;
+    let projector = Projector::start(&events.log, &store, 10);
+    projected(&store, 4).await;
+    projector.stop().await.unwrap();
+    // These the tables do not know yet.
+    events.append(&History::of(1).placed().fulfilled().events()[4..]).await;
+    events.append(&History::of(2).placed().events()).await;
+    let (behind, findings) = verify(&events, &store, Repair::Always).await;
+    assert!(behind.is_sound(), "{findings:?}");
+
+    let projector = Projector::start(&events.log, &store, 10);
+    let orders = async {
+        for number in 10..200 {
+            events.append(&History::of(number).placed().fulfilled().events()).await;
+        }
+    };
+    let ((), (moving, findings)) = tokio::join!(orders, verify(&events, &store, Repair::Always));
+    assert!(moving.is_sound(), "{findings:?}");
+    projector.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn event_that_cannot_be_projected_is_named() {
+    let (database, events) = (Database::sqlite(), EventStore::start().await);
+    let store = database.read_model().await;
+    events.append_to(id(2), &History::of(1).received().events()).await;
+    let (verified, findings) = verify(&events, &store, Repair::Never).await;
+    assert_eq!(verified.n_poison, 1);
+    let [Finding::Poison(Poison { stream, revision: 0, event_type, reason })] = &findings[..]
+    else {
+        panic!("{findings:?}")
+    };
+    assert_eq!((stream, event_type.as_str()), (&id(2).stream(), "OrderReceived"));
+    assert!(reason.contains(&id(1).to_string()), "{reason}");
+}
+
+#[tokio::test]
+async fn sample_is_spread_over_all_orders() {
+    let (database, events) = (Database::sqlite(), EventStore::start().await);
+    let store = database.read_model().await;
+    for number in 1..=10 {
+        events.append(&History::of(number).placed().events()).await;
+    }
+    let projector = Projector::start(&events.log, &store, 10);
+    projected(&store, 40).await;
+    projector.stop().await.unwrap();
+    database.execute("update orders set customer_id = 'other'").await;
+
+    let (scratch, clock) = (tempfile::tempdir().unwrap(), clock());
+    let (log, repair) = (&events.log, Repair::Never);
+    let verification =
+        Verification { log, store: &*store, clock: &clock, scratch: scratch.path(), repair };
+    let mut seen = Vec::new();
+    let verified = verification
+        .sample(5, &mut |finding| match finding {
+            Finding::Difference(it) => seen.push((it.order_id, it.found)),
+            Finding::Poison(_) | Finding::Miscounted(_) => panic!("{finding:?}"),
+        })
+        .await
+        .unwrap();
+    assert_eq!((verified.n_orders, verified.n_differing), (5, 5));
+    let expected: Vec<_> = [2, 4, 6, 8, 10].map(|it| (id(it), Value::from("other"))).into();
+    assert_eq!(seen, expected);
+}
