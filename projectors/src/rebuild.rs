@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use service_kit::clock::Clock;
 
 use crate::replay::{Progress, Replay, ReplayError, Replayed};
+use crate::runner::turn;
 use crate::store::{Begin, Checkpoint, ReadModel, StoreError, SwapWhen, Swapped};
 use crate::verify::{Finding, Repair, Verification, Verified};
 
@@ -104,7 +105,14 @@ impl Rebuild<'_> {
         for n_tries in 1..=MAX_SWAPS {
             // While the projector stands by, the live set stays where it is.
             let epoch = if n_tries > POLITE_SWAPS { self.hold_projector().await? } else { None };
-            checkpoint = self.catch_up(&*next, progress, found).await?;
+            let caught_up = self.catch_up(&*next, progress, found);
+            checkpoint = match epoch {
+                Some(epoch) => tokio::select! {
+                    caught_up = caught_up => caught_up?,
+                    () = turn::keep(self.store, epoch) => continue,
+                },
+                None => caught_up.await?,
+            };
             let swapped = self.store.swap(&checkpoint, when, self.clock.now()).await;
             if epoch.is_some() {
                 self.let_projector_go().await?;

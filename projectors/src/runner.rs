@@ -2,7 +2,7 @@
 
 pub(crate) mod batch;
 mod origin;
-mod turn;
+pub(crate) mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

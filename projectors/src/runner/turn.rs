@@ -47,7 +47,7 @@ pub(super) async fn begin(store: &dyn ReadModel, holder: &str) -> Result<u64, St
 
 /// Shows that we live, until our turn is over. A database that does not answer is no end: whether
 /// it is our turn is for the writes to find out.
-pub(super) async fn keep(store: &dyn ReadModel, epoch: u64) {
+pub(crate) async fn keep(store: &dyn ReadModel, epoch: u64) {
     while !matches!(within(store.beat(epoch)).await, Ok(false)) {
         sleep(BEAT).await;
     }

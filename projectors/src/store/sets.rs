@@ -34,7 +34,7 @@ pub enum SwapWhen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Swapped {
     Done,
-    /// The live set has moved on meanwhile.
+    /// The live set has moved on meanwhile, or somebody reads it for long.
     Behind,
 }
 

@@ -19,6 +19,9 @@ use crate::store::{Checkpoint, LIVE, ReadModel, StoreError};
 /// How long the swap may wait for a reader; until then it holds up those that come behind.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '2s'";
 
+/// What PostgreSQL calls it if a reader took longer.
+const LOCKED: &str = "55P03";
+
 /// The key is there from the start: rows are written by it.
 const MAKE_NEXT: &str = "drop schema if exists dofs_next cascade; create schema dofs_next; \
     create table dofs_next.orders (like orders including all excluding indexes); \
@@ -123,7 +126,12 @@ impl Sets for Postgres {
         if when == SwapWhen::CaughtUp && live.position > next.position {
             return Ok(Swapped::Behind);
         }
-        sqlx::raw_sql(SWAP_TABLES).execute(&mut *transaction).await?;
+        match sqlx::raw_sql(SWAP_TABLES).execute(&mut *transaction).await {
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(LOCKED) => {
+                return Ok(Swapped::Behind);
+            }
+            swapped => swapped?,
+        };
         rename(&mut transaction, LIVE, PREVIOUS, now).await?;
         rename(&mut transaction, NEXT, LIVE, now).await?;
         hand_over(&mut transaction, PREVIOUS).await?;
