@@ -1,5 +1,6 @@
 //! Commands over HTTP: a request becomes a command, the domain decides, the log remembers.
 
+mod api_doc;
 mod caller;
 mod dead_letters;
 mod operator;
@@ -60,4 +61,9 @@ pub fn routes(api: CommandApi) -> Router {
         .route("/v1/ops/worker/pause", post(worker::pause))
         .route("/v1/ops/worker/resume", post(worker::resume))
         .with_state(api)
+}
+
+/// The description of the command routes.
+pub fn api_doc() -> utoipa::openapi::OpenApi {
+    <api_doc::Commands as utoipa::OpenApi>::openapi()
 }

@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// Make, show and revoke the keys that the API asks for
     #[command(subcommand)]
     Keys(Keys),
-    /// Place, show and list orders
+    /// Place, show, watch and list orders
     #[command(subcommand)]
     Order(Order),
     /// Show what happened to orders, and check the whole store
@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Projections(projections::Projections),
     /// Place many orders and measure
     Stress(Stress),
+    /// Print what describes the HTTP API to other programs (`openapi.json`)
+    Openapi(OpenApi),
 }
 
 impl Command {
@@ -89,6 +91,7 @@ impl Command {
             Self::Demo(_)
             | Self::Migrate
             | Self::Keys(_)
+            | Self::Openapi(_)
             | Self::Order(_)
             | Self::Audit(_)
             | Self::DeadLetters(_)
@@ -238,6 +241,11 @@ pub(crate) enum Order {
         /// Its id
         id: Uuid,
     },
+    /// Show what happens to an order until it is fulfilled or has failed
+    Watch {
+        /// Its id
+        id: Uuid,
+    },
     /// List orders, newest first
     List {
         /// Only those of this status: processing, fulfilled or failed
@@ -302,6 +310,13 @@ pub(crate) enum ExportFormat {
     Jsonl,
     /// `CloudEvents` 1.0
     Cloudevents,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OpenApi {
+    /// Write the JSON Schemas of the stored events into this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub(crate) events: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,8 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 use service_kit::http::ApiConfig;
+use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::cli::Global;
 use crate::error::CliError;
@@ -14,7 +16,12 @@ use crate::output::print;
 use crate::settings::Settings;
 
 /// How long an answer may take. The API gives up before.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How long a feed may go on before it is begun again.
+const FEED_TIMEOUT: Duration = Duration::from_hours(1);
+/// How long a feed may be silent: longer than its heartbeats are apart.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A client of one API. Cheap to clone.
 #[derive(Clone)]
@@ -100,6 +107,22 @@ impl ApiClient {
         self.exchange(self.http.post(&url).json(order), &url).await
     }
 
+    /// Listens to what happens to an order. Dropping the feed ends it.
+    pub(crate) async fn listen(&self, order_id: Uuid) -> Result<Feed, CliError> {
+        let url = format!("{}/v1/events/stream?order_id={order_id}", self.base);
+        let response = self.http.get(&url).timeout(FEED_TIMEOUT).send().await;
+        let response =
+            response.map_err(|source| CliError::Unreachable { url: url.clone(), source })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Feed { response, line: Vec::new() });
+        }
+        let body = response.json().await;
+        let body =
+            body.map_err(|source| CliError::UnexpectedAnswer { url: url.clone(), source })?;
+        Err(accepted(url, status, body).err().unwrap_or(CliError::FeedEnded))
+    }
+
     async fn exchange(
         &self,
         request: reqwest::RequestBuilder,
@@ -150,6 +173,35 @@ fn check(url: &str) -> Result<(), String> {
         return Err(format!("it begins with `{}:`", parsed.scheme()));
     }
     Ok(())
+}
+
+/// Server-sent events, of which no more is read than that they came.
+pub(crate) struct Feed {
+    response: reqwest::Response,
+    /// The line that is not whole yet.
+    line: Vec<u8>,
+}
+
+impl Feed {
+    /// Waits for an event. `false`: the feed is over, and may be begun again.
+    pub(crate) async fn event(&mut self) -> bool {
+        // Between two heartbeats nothing is silent for longer.
+        while let Ok(Ok(Some(chunk))) = timeout(SILENCE_TIMEOUT, self.response.chunk()).await {
+            let mut is_event = false;
+            for byte in chunk {
+                if byte == b'\n' {
+                    is_event |= self.line.starts_with(b"data:");
+                    self.line.clear();
+                } else {
+                    self.line.push(byte);
+                }
+            }
+            if is_event {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// The body of a successful answer, or what the API said instead.

@@ -7,6 +7,7 @@ mod dev;
 mod keys;
 mod migrate;
 mod node;
+mod openapi;
 mod order;
 mod projections;
 mod serve;
@@ -31,6 +32,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Node(arguments) => node::run(&arguments, &global).await,
         Command::Migrate => migrate::run(&global).await,
         Command::Keys(arguments) => keys::run(arguments, &global).await,
+        Command::Openapi(arguments) => openapi::run(&arguments),
         Command::Order(arguments) => order::run(arguments, &global).await,
         Command::Audit(arguments) => audit::run(&arguments, &global).await,
         Command::DeadLetters(arguments) => dead_letters::run(arguments, &global).await,

@@ -87,6 +87,10 @@ pub(crate) enum CliError {
     },
     #[error("{url} answered {status}: {text}")]
     Refused { url: String, status: u16, text: String },
+    #[error("description cannot be written as JSON")]
+    Description(#[source] serde_json::Error),
+    #[error("the live feed ended before the order did")]
+    FeedEnded,
     #[error("answer of {url} is not what this release expects")]
     UnexpectedAnswer {
         url: String,
@@ -147,6 +151,7 @@ impl CliError {
             Self::Refused { status: 503, .. }
             | Self::EventLog(LogError::Unavailable(_))
             | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => (7, None),
+            Self::FeedEnded => (7, None),
             Self::Unreachable { .. } => (
                 7,
                 Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),
@@ -167,6 +172,7 @@ impl CliError {
             | Self::Declined
             | Self::Output { .. }
             | Self::Refused { .. }
+            | Self::Description(_)
             | Self::UnexpectedAnswer { .. } => (1, None),
         }
     }

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod command;
+mod description;
 mod error;
 mod keys;
 mod output;

@@ -15,12 +15,14 @@ use service_kit::auth::{Access, KeyRing};
 use service_kit::clock::Clock;
 use service_kit::health::{self, Check};
 use service_kit::http::{self, Listener};
-use service_kit::lifecycle::{LifecycleError, Roles};
+use service_kit::lifecycle::{LifecycleError, RoleError, Roles};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use utoipa_swagger_ui::SwaggerUi;
 
 use crate::cli::Role;
+use crate::description::openapi;
 use crate::error::CliError;
 use crate::read_model::Known;
 use crate::settings::{AuthMode, Settings};
@@ -136,6 +138,8 @@ impl System {
             check_schema(&*store).await?;
             checks.push(read_model_check(Arc::clone(&store)));
             if roles.contains(&Role::Api) {
+                self.start_following(log.as_ref());
+                routes = routes.merge(SwaggerUi::new("/docs").url("/openapi.json", openapi()));
                 routes = routes.merge(self.api_routes(Arc::clone(&store), log.as_ref()));
             }
             if roles.contains(&Role::Projector) {
@@ -213,6 +217,16 @@ impl System {
         };
         let routes = command_api::routes(commands).merge(projectors::routes(queries.clone()));
         projectors::only_own_orders(routes, queries)
+    }
+
+    /// Lets those who wait for an order, and the live feed, know what happens.
+    fn start_following(&mut self, log: Option<&EventLog>) {
+        let Some(log) = log.cloned() else { return };
+        let stop = self.stop.clone();
+        self.roles.spawn("event feed", async move {
+            log.follow(stop).await;
+            Ok::<_, RoleError>(())
+        });
     }
 
     fn start_projector(

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::{LogError, is_connectivity};
 use crate::metadata::Producer;
+use crate::tail::Tail;
 
 /// How long one call may take, its retries included: long enough for a store that restarts, short
 /// enough for somebody who waits for an answer.
@@ -56,6 +57,7 @@ impl From<Position> for eventstore::Position {
 #[derive(Clone)]
 pub struct EventLog {
     connection: Arc<Connection>,
+    pub(crate) tail: Arc<Tail>,
     pub(crate) producer: Producer,
 }
 
@@ -97,14 +99,16 @@ impl EventLog {
             reason: error.to_string(),
         })?;
         let connection = Connection { address, settings, own_name, current: Mutex::default() };
-        Ok(Self { connection: Arc::new(connection), producer })
+        let tail = Arc::new(Tail::new());
+        Ok(Self { connection: Arc::new(connection), tail, producer })
     }
 
     /// The same log and connection for a part of this process that writes as another service.
     #[must_use]
     pub fn on_behalf_of(&self, service: &str) -> Self {
         let producer = Producer { service: service.to_owned(), ..self.producer.clone() };
-        Self { connection: Arc::clone(&self.connection), producer }
+        let (connection, tail) = (Arc::clone(&self.connection), Arc::clone(&self.tail));
+        Self { connection, tail, producer }
     }
 
     /// The connection's name at the store; `None` if the address names it, and others may have the

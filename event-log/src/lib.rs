@@ -17,6 +17,7 @@ mod parked;
 mod scan;
 mod stream;
 mod subscribe;
+mod tail;
 
 pub use audit::{Audit, AuditSummary, Finding};
 pub use chain::{EventHash, Head};
@@ -31,3 +32,4 @@ pub use parked::Parked;
 pub use scan::Scan;
 pub use stream::{Expected, Loaded, LoggedEvent};
 pub use subscribe::{Backlog, Feed, Subscription};
+pub use tail::{Fed, OrderFeed, ResetReason};

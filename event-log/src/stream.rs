@@ -1,7 +1,7 @@
 //! One order's stream: load it, append to it.
 
 use domain::ids::OrderId;
-use domain::order::{OLDEST_SCHEMA, Order, OrderEvent, Recorded, decode, encode, fold};
+use domain::order::{OLDEST_SCHEMA, Order, OrderEvent, Recorded, decode, encode, evolve, fold};
 use eventstore::{
     AppendToStreamOptions, CurrentRevision, EventData, ReadStreamOptions, StreamPosition,
     StreamState,
@@ -111,6 +111,27 @@ impl EventLog {
         let history = self.history(order_id).await?;
         let recorded = history.iter().map(LoggedEvent::decode).collect::<Result<Vec<_>, _>>()?;
         Ok(Loaded { order: fold(&recorded), history })
+    }
+
+    /// The order as far as this release can read its stream: events that it cannot read are passed
+    /// over, as the projection does. `None`: there is no such order.
+    ///
+    /// # Errors
+    /// [`LogError::Undecodable`] if no event of it can be read; [`LogError::Unavailable`].
+    pub async fn latest(&self, order_id: OrderId) -> Result<Option<Order>, LogError> {
+        let history = self.history(order_id).await?;
+        let mut order = None;
+        let mut unreadable = None;
+        for event in &history {
+            match event.decode() {
+                Ok(recorded) => order = Some(evolve(order, &recorded)),
+                Err(error) => unreadable = Some(error),
+            }
+        }
+        match (order, unreadable) {
+            (None, Some(error)) => Err(error),
+            (order, _) => Ok(order),
+        }
     }
 
     /// Appends events to an order's stream, all or none, and returns the revision of the last.

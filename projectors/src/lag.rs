@@ -13,7 +13,7 @@ pub(crate) const MAX_LAG_EVENTS: usize = 10_000;
 const STUCK_AFTER_SECS: f64 = 10.0;
 
 /// How far the tables are behind the log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Lag {
     /// Counted up to 10,000.
     pub lag_events: u64,

@@ -1,11 +1,13 @@
 //! GET to rows: what can be asked about orders. Handlers translate, the tables and the log answer.
 
+mod api_doc;
 mod as_of;
 mod compare;
 mod cursor;
 mod dead_letter;
 mod dead_letters;
 mod failed_orders;
+mod feed;
 mod history;
 mod order;
 mod orders;
@@ -45,6 +47,7 @@ pub struct Queries {
 
 /// The query routes.
 pub fn routes(queries: Queries) -> Router {
+    let feed = feed::routes(queries.log.clone());
     Router::new()
         .route("/order/{id}", get(order::get_order))
         .route("/v1/orders/{id}", get(order::get_order))
@@ -56,6 +59,12 @@ pub fn routes(queries: Queries) -> Router {
         .route("/v1/dead-letters/{id}", get(dead_letter::get_dead_letter))
         .route("/v1/stats", get(stats::get_stats))
         .with_state(Arc::new(queries))
+        .merge(feed)
+}
+
+/// The description of the query routes.
+pub fn api_doc() -> utoipa::openapi::OpenApi {
+    <api_doc::QueryRoutes as utoipa::OpenApi>::openapi()
 }
 
 /// The id in a path. Taken as text first, so that a malformed one is refused in our words.

@@ -38,19 +38,37 @@ impl Check {
 }
 
 #[derive(Deserialize)]
-struct Verbosity {
+pub(crate) struct Verbosity {
     verbose: Option<String>,
 }
 
 /// The health routes. Liveness asks nothing but whether the process answers.
 pub fn routes(checks: Vec<Check>) -> Router {
     Router::new()
-        .route("/livez", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(Arc::new(checks))
 }
 
-async fn readyz(
+/// Whether the process answers
+#[utoipa::path(
+    get, path = "/livez", tag = "operations",
+    responses((status = 200, description = "It does", body = inline(HashMap<String, String>))),
+)]
+pub(crate) async fn livez() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// Whether what the process needs answers
+#[utoipa::path(
+    get, path = "/readyz", tag = "operations",
+    params(("verbose" = String, Query, description = "Say what was checked")),
+    responses(
+        (status = 200, description = "It does", body = inline(HashMap<String, Value>)),
+        (status = 503, description = "It does not: send no work here", body = inline(HashMap<String, Value>)),
+    ),
+)]
+pub(crate) async fn readyz(
     State(checks): State<Arc<Vec<Check>>>,
     QueryParameters(verbosity): QueryParameters<Verbosity>,
 ) -> Response {

@@ -20,7 +20,6 @@ use axum::middleware;
 use axum_server::Handle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
-use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
@@ -28,6 +27,8 @@ use tower_http::cors::CorsLayer;
 use crate::auth::Access;
 use crate::clock::Clock;
 use crate::problem::{Code, Problem};
+use crate::slots::{self, Slots};
+use crate::wait::LONGEST_WAIT;
 
 pub use around::{RequestId, RequestName};
 pub use config::{ApiConfig, ApiConfigError};
@@ -159,6 +160,9 @@ impl Listener {
     }
 }
 
+/// What a request that has waited may still take.
+const AFTER_WAIT: Duration = Duration::from_secs(5);
+
 /// Puts the edge around the routes: who may use them, how often, the limits, and our body for every
 /// error. The health routes are for whoever decides what to do about a process that is too busy: no
 /// limit keeps them from answering.
@@ -169,12 +173,14 @@ pub fn with_edge(
     access: Access,
     clock: Clock,
 ) -> Router {
+    let request_timeout = Duration::from_millis(config.request_timeout_ms.get());
+    let longest_wait = request_timeout.saturating_sub(AFTER_WAIT).min(LONGEST_WAIT);
+    // One limit for all routes together, not one for each.
+    let slots = Slots::new(config.max_concurrency.get(), longest_wait);
     let limits = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(refused_by_limits))
-        .load_shed()
-        // Global: one limit for all routes together, not one for each.
-        .layer(GlobalConcurrencyLimitLayer::new(config.max_concurrency.get()))
-        .timeout(Duration::from_millis(config.request_timeout_ms.get()));
+        .layer(middleware::from_fn_with_state(slots, slots::admit))
+        .layer(HandleErrorLayer::new(timed_out))
+        .timeout(request_timeout);
     let guard = Arc::new(guard::Guard::new(access, config, clock.clone()));
     routes
         // The body is here, and within its limit, before anything extracts it.
@@ -188,11 +194,8 @@ pub fn with_edge(
         .layer(middleware::from_fn_with_state(around::Edge::new(clock, config), around::around))
 }
 
-async fn refused_by_limits(error: axum::BoxError) -> Problem {
-    if error.is::<tower::timeout::error::Elapsed>() {
-        return Problem::unavailable("Request timed out").with_code(Code::ProcessingTimeout);
-    }
-    Problem::unavailable("Too many requests in progress").with_code(Code::Overloaded)
+async fn timed_out(_: axum::BoxError) -> Problem {
+    Problem::unavailable("Request timed out").with_code(Code::ProcessingTimeout)
 }
 
 /// What pages of other origins may do: nothing, unless their origin is configured.

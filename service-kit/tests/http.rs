@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use service_kit::auth::Access;
 use service_kit::extract::{JsonBody, PathParameters, QueryParameters};
 use service_kit::http::{ApiConfig, Listener, not_found, with_edge};
+use service_kit::wait::Wait;
 use testkit::store::clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -57,6 +58,11 @@ struct Numbered {
     number: u32,
 }
 
+async fn waits(wait: Wait) {
+    wait.begin();
+    std::future::pending::<()>().await;
+}
+
 async fn panics() -> &'static str {
     panic!("on purpose");
 }
@@ -65,6 +71,7 @@ fn router(config: &ApiConfig) -> Router {
     let routes = Router::new()
         .route("/ok", get(|| async { "ok" }))
         .route("/held", get(|| async { HELD.acquire().await.unwrap().forget() }))
+        .route("/waiting", get(waits))
         .route("/never", get(|| async { std::future::pending::<()>().await }))
         .route("/panics", get(panics))
         .route("/number/{it}", get(|_: PathParameters<u32>| async {}))
@@ -222,6 +229,23 @@ async fn more_requests_than_the_limit_of_all_routes_are_shed() {
     assert_eq!(health.status(), 200, "health has no part in the limit");
     HELD.add_permits(1);
     assert_eq!(held.join_next().await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn request_that_waits_leaves_its_place_to_others() {
+    let router = router(&config());
+    let mut waiting = JoinSet::new();
+    let served = async {
+        for _ in 0..100 {
+            waiting.spawn(answer(router.clone(), "GET", "/waiting", Body::empty()));
+            while answer(router.clone(), "GET", "/ok", Body::empty()).await.status() != 200 {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    timeout(PATIENCE, served).await.expect("others are served");
+    assert_eq!(waiting.len(), 100);
+    assert!(waiting.try_join_next().is_none(), "all of them wait");
 }
 
 /// A running listener; dropping it ends it.

@@ -1,15 +1,19 @@
 //! `POST /order`, `POST /v1/orders`: take an order.
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{ETAG, HeaderMap, HeaderValue, LOCATION};
+use axum::http::header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, LOCATION};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
-use domain::order::{OrderCommand, OrderEvent, PlaceOrder, decide};
+use domain::order::{Order, OrderCommand, OrderEvent, PlaceOrder, Status, decide, fields};
 use event_log::{Cause, EventLog, Expected, LogError};
 use serde_json::{Value, json};
+use service_kit::etag;
 use service_kit::extract::JsonBody;
 use service_kit::problem::{Code, Problem};
+use service_kit::wait::Wait;
+use tokio::time::Instant;
 
 use super::idempotency;
 use super::request::OrderRequest;
@@ -19,14 +23,46 @@ use crate::refusal::log_failed;
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
+/// Place an order
+///
 /// Answers only after the order is durable, accepted or not.
+#[utoipa::path(
+    post, path = "/v1/orders", tag = "orders",
+    request_body(content = crate::api_doc::NewOrder, description = "A body without a content type is read as JSON too"),
+    params(
+        ("Idempotency-Key" = String, Header, pattern = "^([!#-~]([ -~]{0,253}[!#-~])?|\"[ -~]{1,255}\")$",
+            description = "The request may be repeated under its key, quoted or bare: it stays one order"),
+        ("Prefer" = String, Header, description = "`wait=N`: answer when the order has ended, after N seconds at the latest"),
+    ),
+    responses(
+        (status = 202, description = "The order is on record and will be fulfilled", body = crate::api_doc::Accepted, headers(
+            ("Location" = String, description = "Where the order is"),
+            ("ETag" = String, description = "The order's revision"),
+            ("Idempotent-Replayed" = String, description = "`true` if the answer is an earlier one's again"),
+        )),
+        (status = 200, description = "The order has ended while the client waited, or `api.accepted_status` is 200",
+            body = ref("#/components/schemas/Order"), headers(
+            ("Location" = String, description = "Where the order is"),
+            ("ETag" = String, description = "The order's revision"),
+            ("Preference-Applied" = String, description = "The wait that was honoured"),
+            ("Idempotent-Replayed" = String, description = "`true` if the answer is an earlier one's again"),
+        )),
+        (status = 400, description = "The body, its rules or a header are broken; nothing is recorded", body = service_kit::api_doc::Refused),
+        (status = 413, description = "The body is too long", body = service_kit::api_doc::Message),
+        (status = 415, description = "The body is of another type", body = service_kit::api_doc::Message),
+        (status = 422, description = "A business rule is broken: the order is on record as failed. Or the key was used with another body",
+            body = service_kit::api_doc::Refusal),
+    ),
+)]
 #[tracing::instrument(name = "http.place_order", skip_all, fields(request.id = %caller.name()))]
 pub(crate) async fn place(
     State(api): State<CommandApi>,
     caller: Caller,
     headers: HeaderMap,
+    wait: Wait,
     JsonBody(body): JsonBody<Value>,
 ) -> Result<Response, Problem> {
+    let received = Instant::now();
     let request = OrderRequest::from_json(body)?;
     let log = api.log()?;
     let cause = Cause {
@@ -47,13 +83,44 @@ pub(crate) async fn place(
         tracing::error!(error = &error as &dyn std::error::Error, "New order refused");
         Problem::internal()
     })?;
-    match log.append(order_id, Expected::NoStream, &events, &cause).await {
-        Ok(revision) => Ok(answer(&api, order_id, &events, revision)),
+    let answer = match log.append(order_id, Expected::NoStream, &events, &cause).await {
+        Ok(revision) => answer(&api, order_id, &events, revision),
         Err(LogError::Conflict { .. }) if keyed.is_some() => {
-            replay(&api, log, order_id, cause.request_fingerprint.as_deref()).await
+            replay(&api, log, order_id, cause.request_fingerprint.as_deref()).await?
         }
-        Err(error) => Err(log_failed(error)),
-    }
+        Err(error) => return Err(log_failed(error)),
+    };
+    Ok(if answer.status().is_success() {
+        ended(log, order_id, &wait, received, answer).await
+    } else {
+        answer
+    })
+}
+
+/// The answer to an accepted order; for a client that prefers to wait, the order itself if it
+/// ends in time.
+async fn ended(
+    log: &EventLog,
+    order_id: OrderId,
+    wait: &Wait,
+    received: Instant,
+    mut answer: Response,
+) -> Response {
+    let Some(preferred) = wait.preferred else { return answer };
+    wait.begin();
+    let is_ended = |it: &Order| it.status != Status::Processing;
+    let Some(order) = log.wait_for(order_id, received + preferred, is_ended).await else {
+        return answer;
+    };
+    let headers = answer.headers_mut();
+    headers.insert(ETAG, etag::of_revision(order.revision));
+    headers.extend(wait.applied());
+    headers.remove(CONTENT_LENGTH);
+    let mut body = fields(&order);
+    body.insert("source".to_owned(), "stream".into());
+    *answer.status_mut() = StatusCode::OK;
+    *answer.body_mut() = Body::from(Value::Object(body).to_string());
+    answer
 }
 
 /// The answer to a new order whose stream begins with these events.
@@ -86,10 +153,10 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
             format!("arn:dofs:orders:{}:execution/{}", api.environment, order_id.stream()),
     });
     let mut headers = HeaderMap::new();
-    // A UUID and a number are valid in a header.
+    // A UUID is valid in a header.
     headers
         .extend(HeaderValue::from_str(&format!("/v1/orders/{order_id}")).map(|it| (LOCATION, it)));
-    headers.extend(HeaderValue::from_str(&format!("\"{revision}\"")).map(|it| (ETAG, it)));
+    headers.insert(ETAG, etag::of_revision(revision));
     (api.accepted_status, headers, axum::Json(body)).into_response()
 }
 

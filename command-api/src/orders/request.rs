@@ -178,6 +178,8 @@ mod tests {
             "status": "FULFILLED",
             "items": [{"product_id": "p", "quantity": 2, "price": 1.5}],
         });
+        let float = json!({"customer_id": "c", "items": [{"product_id": "p", "quantity": 2.0}]});
+        assert_eq!(OrderRequest::from_json(float).unwrap().items[0].quantity, 2);
         let item = Item { product_id: "p".to_owned(), quantity: 2 };
         let expected = OrderRequest { customer_id: "cust-1".to_owned(), items: vec![item] };
         assert_eq!(OrderRequest::from_json(body).unwrap(), expected);

@@ -84,21 +84,26 @@ fn comparison(comparison: &Value) -> String {
 /// An order's history for a person: an event, who recorded it, and what it changed.
 pub(crate) fn timeline(history: &Value) -> String {
     let mut lines = vec![format!("order {}", cell(&history["order_id"]))];
-    for event in history["events"].as_array().into_iter().flatten() {
-        lines.push(format!(
-            "\n{:>3}  {:<27}  {}  by {}",
-            cell(&event["revision"]),
-            cell(&event["type"]),
-            cell(&event["recorded_at"]),
-            cell(&event["metadata"]["actor"]),
-        ));
-        for change in event["changes"].as_array().into_iter().flatten() {
-            let field = cell(&change["field"]);
-            // They change with every event and say nothing that the line above does not.
-            if field != "revision" && field != "updated_at" {
-                let (before, after) = (cell(&change["before"]), cell(&change["after"]));
-                lines.push(format!("       {field}: {before} -> {after}"));
-            }
+    let events = history["events"].as_array().into_iter().flatten();
+    lines.extend(events.map(|event| format!("\n{}", entry(event))));
+    lines.join("\n")
+}
+
+/// An event, who recorded it, and what it changed.
+pub(crate) fn entry(event: &Value) -> String {
+    let mut lines = vec![format!(
+        "{:>3}  {:<27}  {}  by {}",
+        cell(&event["revision"]),
+        cell(&event["type"]),
+        cell(&event["recorded_at"]),
+        cell(&event["metadata"]["actor"]),
+    )];
+    for change in event["changes"].as_array().into_iter().flatten() {
+        let field = cell(&change["field"]);
+        // They change with every event and say nothing that the line above does not.
+        if field != "revision" && field != "updated_at" {
+            let (before, after) = (cell(&change["before"]), cell(&change["after"]));
+            lines.push(format!("       {field}: {before} -> {after}"));
         }
     }
     lines.join("\n")

@@ -1,14 +1,22 @@
-//! `dofs order`: place, show and list orders.
+//! `dofs order`: place, show, watch and list orders.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::sleep;
+use uuid::Uuid;
 
+use super::audit;
 use crate::cli::{Global, Order};
 use crate::client::{ApiClient, accepted};
 use crate::error::CliError;
 use crate::output::{cell, fields, print, table};
 use crate::settings;
+
+/// How often a feed that ended is begun again, and after how long.
+const MAX_FEEDS: u32 = 1_000;
+const BETWEEN_FEEDS: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(arguments: Order, global: &Global) -> Result<ExitCode, CliError> {
     let client = ApiClient::new(global, &settings::load(&[])?)?;
@@ -18,6 +26,7 @@ pub(crate) async fn run(arguments: Order, global: &Global) -> Result<ExitCode, C
             let order = client.get(&format!("/v1/orders/{id}"), &[]).await?;
             if global.json { print(order) } else { print(fields(&order)) }
         }
+        Order::Watch { id } => watch(&client, global, id).await?,
         Order::List { status, customer, limit } => {
             let mut query = vec![("limit", limit.to_string())];
             query.extend(status.map(|it| ("status", it)));
@@ -46,6 +55,36 @@ async fn place(
         print(cell(&answer["order_id"]));
     }
     Ok(())
+}
+
+/// Shows the events that are there, and then each as it comes. What the feed brings is only a
+/// reason to look: so nothing is missed or shown twice, whatever becomes of the connection.
+async fn watch(client: &ApiClient, global: &Global, id: Uuid) -> Result<(), CliError> {
+    let mut n_shown = 0;
+    for _ in 0..MAX_FEEDS {
+        let mut feed = client.listen(id).await?;
+        loop {
+            let history = client.get(&format!("/v1/orders/{id}/history"), &[]).await?;
+            let events = history["events"].as_array().map_or(&[][..], Vec::as_slice);
+            for event in events.iter().skip(n_shown) {
+                if global.json {
+                    print(event);
+                } else {
+                    print(audit::entry(event));
+                }
+            }
+            n_shown = n_shown.max(events.len());
+            let status = events.iter().rev().find_map(|it| it["state_after"]["status"].as_str());
+            if status.is_some_and(|it| it != "PROCESSING") {
+                return Ok(());
+            }
+            if !feed.event().await {
+                break;
+            }
+        }
+        sleep(BETWEEN_FEEDS).await;
+    }
+    Err(CliError::FeedEnded)
 }
 
 fn list(global: &Global, page: &Value) {

@@ -7,8 +7,13 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use utoipa::openapi::{RefOr, schema::Schema};
+use utoipa::{PartialSchema, ToSchema};
 
-use super::event::OrderEvent;
+use super::event::{
+    DeadLetterDiscarded, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderEvent,
+    OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated,
+};
 
 /// The stored names of all events.
 pub const EVENT_TYPES: [&str; 9] = [
@@ -27,7 +32,7 @@ pub const EVENT_TYPES: [&str; 9] = [
 pub const OLDEST_SCHEMA: u32 = 1;
 
 /// The schema version that is written today, of every type.
-const CURRENT_SCHEMA: u32 = 1;
+pub const CURRENT_SCHEMA: u32 = 1;
 
 /// An event as the log stores it.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +40,28 @@ pub struct Encoded {
     pub event_type: &'static str,
     pub schema_version: u32,
     pub data: Value,
+}
+
+/// The schemas of all event types as they are written today, by name, and of what they refer to.
+pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
+    let mut schemas = Vec::new();
+    OrderReceived::schemas(&mut schemas);
+    OrderQueued::schemas(&mut schemas);
+    OrderFailed::schemas(&mut schemas);
+    FulfillmentDeliveryFailed::schemas(&mut schemas);
+    let event_types = [
+        OrderReceived::schema(),
+        OrderValidated::schema(),
+        OrderStored::schema(),
+        OrderQueued::schema(),
+        OrderFulfilled::schema(),
+        OrderFailed::schema(),
+        FulfillmentDeliveryFailed::schema(),
+        FulfillmentDeliveryStarted::schema(),
+        DeadLetterDiscarded::schema(),
+    ];
+    schemas.extend(EVENT_TYPES.iter().map(|it| (*it).to_owned()).zip(event_types));
+    schemas
 }
 
 /// Why a stored event could not be read.

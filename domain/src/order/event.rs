@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ids::OrderId;
 
@@ -20,7 +21,7 @@ pub enum OrderEvent {
 }
 
 /// One line of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Item {
     pub product_id: String,
     /// At least 1.
@@ -28,8 +29,9 @@ pub struct Item {
 }
 
 /// A well-formed order arrived.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderReceived {
+    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub customer_id: String,
     pub items: Vec<Item>,
@@ -37,8 +39,9 @@ pub struct OrderReceived {
 }
 
 /// It passed the business rules.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderValidated {
+    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub total_quantity: u64,
     /// Which set of rules; see [`RULES_VERSION`](super::RULES_VERSION).
@@ -46,16 +49,18 @@ pub struct OrderValidated {
 }
 
 /// Its id is claimed; the order is on record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderStored {
+    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub stored_at: Timestamp,
 }
 
 /// Ready for the worker. It carries all that the worker needs, so that a first delivery reads
 /// nothing else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderQueued {
+    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     /// 1 for a new order; each redrive begins the next. The same again if its message was lost.
     pub attempt: u32,
@@ -67,8 +72,9 @@ pub struct OrderQueued {
 }
 
 /// The gateway did it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderFulfilled {
+    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
     /// How many deliveries the attempt took.
@@ -79,8 +85,9 @@ pub struct OrderFulfilled {
 }
 
 /// It was not, and will not be without a redrive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderFailed {
+    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub stage: Stage,
     /// Stable and for machines, e.g. `refused`.
@@ -94,7 +101,7 @@ pub struct OrderFailed {
 }
 
 /// Where an order failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// It broke a business rule and was never queued.
@@ -125,8 +132,9 @@ impl Stage {
 }
 
 /// A transient failure, recorded before the retry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FulfillmentDeliveryFailed {
+    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
     /// The number of the delivery within the attempt, from 1.
@@ -138,7 +146,7 @@ pub struct FulfillmentDeliveryFailed {
 }
 
 /// What kind of failure a delivery met, which decides what comes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// Could work later: retried.
@@ -162,8 +170,9 @@ impl FailureClass {
 
 /// A redelivery begins; written from the second delivery on, so that a delivery that ends its
 /// worker is counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FulfillmentDeliveryStarted {
+    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
     /// The number of the delivery within the attempt, from 2.
@@ -171,8 +180,9 @@ pub struct FulfillmentDeliveryStarted {
 }
 
 /// An operator gave up on a dead letter: the order stays failed, and nobody needs to look at it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterDiscarded {
+    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
     /// For people.

@@ -45,6 +45,25 @@ impl FailuresFilter {
     }
 }
 
+/// List failures, newest first
+#[utoipa::path(
+    get, path = "/v1/failed-orders", tag = "orders",
+    params(
+        ("stage" = super::api_doc::Stage, Query, description = "Only those that failed there"),
+        ("code" = String, Query, description = "Only those with this code"),
+        ("include_resolved" = bool, Query, description = "Also those that a redrive has mended"),
+        ("from" = jiff::Timestamp, Query, description = "From this time on"),
+        ("to" = jiff::Timestamp, Query, description = "Before this time"),
+        ("limit" = u32, Query, minimum = 1, maximum = 200, description = "Rows of a page; 50 unless given"),
+        ("cursor" = String, Query, description = "The `next_cursor` of the page before; it brings its filter"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = ref("#/components/schemas/FailedOrderList"), headers(
+            ("Link" = String, description = "The next page, with `rel=next`"),
+        )),
+        (status = 400, description = "A parameter or a header is malformed", body = service_kit::api_doc::Message),
+    ),
+)]
 pub(super) async fn list_failed_orders(
     State(queries): State<Arc<Queries>>,
     Tenant(tenant): Tenant,

@@ -12,18 +12,20 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use service_kit::extract::PathParameters;
 use service_kit::problem::Problem;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Queries, as_of, order_id};
 
 /// Every event of an order, and what each of them changed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct History {
+    #[schema(value_type = Uuid)]
     order_id: OrderId,
     events: Vec<Entry>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Entry {
     revision: u64,
     event_id: Uuid,
@@ -33,11 +35,12 @@ struct Entry {
     metadata: Value,
     recorded_at: Timestamp,
     /// Null for an event that cannot be read.
+    #[schema(value_type = Option<Object>, required)]
     state_after: Option<Map<String, Value>>,
     changes: Vec<ChangedField>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct ChangedField {
     field: String,
     before: Value,
@@ -50,6 +53,12 @@ impl From<Change> for ChangedField {
     }
 }
 
+/// Show every event of an order, and what each of them changed
+#[utoipa::path(
+    get, path = "/v1/orders/{id}/history", tag = "orders",
+    params(("id" = uuid::Uuid, Path, description = "The order")),
+    responses((status = 200, description = "The audit", body = History), (status = 400, description = "A parameter or a header is malformed", body = service_kit::api_doc::Message), (status = 404, description = "There is no such order", body = service_kit::api_doc::Refusal)),
+)]
 pub(super) async fn get_history(
     State(queries): State<Arc<Queries>>,
     PathParameters(id): PathParameters<String>,
@@ -85,7 +94,7 @@ fn entry(event: &LoggedEvent, state: &mut Option<Order>) -> Entry {
 }
 
 /// Null if there is nothing, and text if another tool wrote no JSON.
-fn json_or_text(bytes: &[u8]) -> Value {
+pub(super) fn json_or_text(bytes: &[u8]) -> Value {
     if bytes.is_empty() {
         return Value::Null;
     }

@@ -1,4 +1,4 @@
-//! `GET /v1/orders/{id}`: an order from its row, or from its stream while there is no row, or as it
+//! `GET /v1/orders/{id}`: an order from its row, or from its stream where the row is behind, or as it
 //! was.
 
 use std::error::Error;
@@ -6,16 +6,23 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::ETAG;
-use axum::response::IntoResponse;
+use axum::http::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
-use domain::order::{Order, fields};
+use domain::order::{Order, Status, fields};
 use serde_json::{Map, Value};
+use service_kit::etag::{self, Tags};
 use service_kit::extract::{PathParameters, QueryParameters};
 use service_kit::problem::Problem;
+use service_kit::wait::Wait;
+use tokio::time::Instant;
 
 use super::as_of::{AsOf, folded, history};
-use super::{Queries, order_id, read};
+use super::{Queries, log_failed, order_id, read};
+
+/// `true` in an answer that does not reflect yet what the client waited for.
+const STALE: HeaderName = HeaderName::from_static("stale");
 
 /// Where an answer comes from.
 #[derive(Debug, Clone, Copy)]
@@ -35,24 +42,119 @@ pub(super) fn shown(order: &Order, source: Source) -> Map<String, Value> {
     shown
 }
 
+/// What a client waits for.
+#[derive(Debug, Clone, Copy)]
+enum Awaited {
+    Revision(u64),
+    /// That the order is fulfilled or failed.
+    End,
+}
+
+impl Awaited {
+    /// `Wait-For-Revision` needs no preference to wait; without either, a client that prefers to
+    /// wait waits for the order's end, or for a change if it names what it knows.
+    fn of(wait: &Wait, known: Option<&Tags>) -> Option<Self> {
+        match (wait.revision, wait.preferred, known) {
+            (Some(revision), _, _) => Some(Self::Revision(revision)),
+            (None, None, _) => None,
+            (None, Some(_), None) => Some(Self::End),
+            (None, Some(_), Some(known)) => Some(Self::Revision(known.newest()?.saturating_add(1))),
+        }
+    }
+
+    fn is_met(self, order: &Order) -> bool {
+        match self {
+            Self::Revision(revision) => order.revision >= revision,
+            Self::End => order.status != Status::Processing,
+        }
+    }
+}
+
+/// Show an order
+///
+/// An accepted order is never 404: where the tables are behind, it is read from its stream.
+#[utoipa::path(
+    get, path = "/v1/orders/{id}", tag = "orders",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The order"),
+        ("Wait-For-Revision" = u64, Header, description = "Wait until the order has this revision, for 5 seconds or as `Prefer` says"),
+        ("Prefer" = String, Header, description = "`wait=N`: wait for N seconds at most, for the revision, for a change of what `If-None-Match` names, or for the order's end"),
+        ("If-None-Match" = String, Header, pattern = r#"^"[0-9]{1,15}"$"#, description = "Answer 304 if the order has one of these revisions"),
+        ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,15}"$"#, description = "Answer 412 if the order has none of these revisions"),
+    ),
+    responses(
+        (status = 200, description = "The order", body = ref("#/components/schemas/Order"), headers(
+            ("ETag" = String, description = "The order's revision"),
+            ("Cache-Control" = String, description = "`no-cache`"),
+            ("Preference-Applied" = String, description = "The wait that was honoured"),
+            ("Stale" = String, description = "`true` if the order is not yet as the client wanted to wait for"),
+        )),
+        (status = 304, description = "The order is as the client knows it", headers(
+            ("ETag" = String, description = "The order's revision"),
+            ("Stale" = String, description = "`true` if the client waited for a change in vain"),
+        )),
+        (status = 400, description = "A parameter or a header is malformed", body = service_kit::api_doc::Message),
+        (status = 404, description = "There is no such order", body = service_kit::api_doc::Refusal),
+        (status = 412, description = "The order is at another revision", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(super) async fn get_order(
     State(queries): State<Arc<Queries>>,
     PathParameters(id): PathParameters<String>,
     QueryParameters(as_of): QueryParameters<AsOf>,
-) -> Result<impl IntoResponse, Problem> {
+    headers: HeaderMap,
+    wait: Wait,
+) -> Result<Response, Problem> {
     let order_id = order_id(&id)?;
-    let (order, source) = match as_of.point()? {
-        Some(point) => {
-            let history = history(&queries, order_id).await?;
-            (folded(order_id, point.beginning(order_id, &history)?)?, Source::Stream)
+    if let Some(point) = as_of.point()? {
+        let history = history(&queries, order_id).await?;
+        let order = folded(order_id, point.beginning(order_id, &history)?)?;
+        let etag = [(ETAG, etag::of_revision(order.revision))];
+        return Ok((etag, Json(shown(&order, Source::Stream))).into_response());
+    }
+    let known = Tags::of(&headers, &IF_NONE_MATCH)?;
+    let expected = Tags::of(&headers, &IF_MATCH)?;
+    let awaited = Awaited::of(&wait, known.as_ref());
+    let deadline = Instant::now() + wait.for_revision();
+
+    let (mut order, mut source) = find(&queries, order_id).await?;
+    let mut is_met = awaited.is_none_or(|it| it.is_met(&order));
+    if let Some(awaited) = awaited.filter(|_| !is_met) {
+        // The log knows it first: nobody has to wait for the projection.
+        wait.begin();
+        let found = queries.log.wait_for(order_id, deadline, |it| awaited.is_met(it)).await;
+        if let Some(found) = found {
+            (order, source, is_met) = (found, Source::Stream, true);
         }
-        None => newest(&queries, order_id).await?,
-    };
-    let etag = [(ETAG, format!("\"{}\"", order.revision))];
-    Ok((etag, Json(shown(&order, source))))
+    }
+
+    let mut answer = HeaderMap::new();
+    answer.insert(ETAG, etag::of_revision(order.revision));
+    answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if awaited.is_some() && is_met {
+        answer.extend(wait.applied());
+    }
+    if !is_met {
+        answer.insert(STALE, HeaderValue::from_static("true"));
+    }
+    if expected.is_some_and(|it| !it.contain(order.revision)) {
+        return Err(Problem::application(
+            StatusCode::PRECONDITION_FAILED,
+            format!("Order {order_id} is at revision {}", order.revision),
+        ));
+    }
+    if known.is_some_and(|it| it.contain(order.revision)) {
+        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
+    }
+    let mut body = shown(&order, source);
+    if !is_met {
+        body.insert("stale".to_owned(), true.into());
+    }
+    Ok((answer, Json(body)).into_response())
 }
 
-async fn newest(queries: &Queries, order_id: OrderId) -> Result<(Order, Source), Problem> {
+/// The order's row. Without it, be it late or out of reach, an accepted order is still in the log.
+async fn find(queries: &Queries, order_id: OrderId) -> Result<(Order, Source), Problem> {
     match read(queries.store.order(order_id)).await {
         Ok(Some(order)) => return Ok((order, Source::Table)),
         Ok(None) => {}
@@ -60,7 +162,6 @@ async fn newest(queries: &Queries, order_id: OrderId) -> Result<(Order, Source),
             tracing::warn!(error = &error as &dyn Error, "Order is read from its stream");
         }
     }
-    // Without its row, be it late or out of reach, an accepted order is still in the log.
-    let history = history(queries, order_id).await?;
-    Ok((folded(order_id, &history)?, Source::Stream))
+    let order = queries.log.latest(order_id).await.map_err(log_failed)?;
+    Ok((order.ok_or_else(|| Problem::order_not_found(order_id))?, Source::Stream))
 }

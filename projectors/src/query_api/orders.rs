@@ -36,6 +36,24 @@ impl OrdersFilter {
     }
 }
 
+/// List orders, newest first
+#[utoipa::path(
+    get, path = "/v1/orders", tag = "orders",
+    params(
+        ("status" = super::api_doc::Status, Query, description = "Only those of this status"),
+        ("customer_id" = String, Query, description = "Only those of this customer"),
+        ("from" = jiff::Timestamp, Query, description = "From this time on"),
+        ("to" = jiff::Timestamp, Query, description = "Before this time"),
+        ("limit" = u32, Query, minimum = 1, maximum = 200, description = "Rows of a page; 50 unless given"),
+        ("cursor" = String, Query, description = "The `next_cursor` of the page before; it brings its filter"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = ref("#/components/schemas/OrderList"), headers(
+            ("Link" = String, description = "The next page, with `rel=next`"),
+        )),
+        (status = 400, description = "A parameter or a header is malformed", body = service_kit::api_doc::Message),
+    ),
+)]
 pub(super) async fn list_orders(
     State(queries): State<Arc<Queries>>,
     Tenant(tenant): Tenant,

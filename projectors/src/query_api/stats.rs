@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
+use utoipa::ToSchema;
 
 use super::{Queries, log_failed, read, read_model_failed};
 use crate::lag::{Lag, MAX_LAG_EVENTS, lag};
@@ -19,7 +20,7 @@ use crate::store::OrderCounts;
 /// For how many minutes the statistics are kept.
 const MAX_MINUTES: u32 = 24 * 60;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Stats {
     orders: OrdersByStatus,
     failed_by_stage: FailedByStage,
@@ -32,7 +33,7 @@ pub(super) struct Stats {
     per_minute: Option<Vec<OfMinute>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct OrdersByStatus {
     processing: u64,
@@ -40,14 +41,14 @@ struct OrdersByStatus {
     failed: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct FailedByStage {
     validation: u64,
     fulfillment: u64,
     dead_letter: u64,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 struct Queue {
     waiting: u64,
     in_flight: u64,
@@ -55,26 +56,28 @@ struct Queue {
     retrying: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Fulfillment {
     /// An operator told the workers to take no work.
     paused: bool,
     /// Of the workers' breakers, the one that stands worst.
+    #[schema(value_type = String, example = "closed")]
     breaker: BreakerPhase,
     /// How often a subscription was silent while work waited, and was made anew.
     watchdog_reconnects: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SuccessRate {
     /// Of the orders that the gateway answered for; null before the first.
+    #[schema(required)]
     observed: Option<f64>,
     /// Null if the gateway is none of ours.
     configured: Option<f64>,
 }
 
 /// What happened in a minute; those in which nothing did are left out.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct OfMinute {
     minute: Timestamp,
     events: u64,
@@ -90,6 +93,11 @@ pub(super) struct StatsParameters {
     minutes: Option<u32>,
 }
 
+/// Count orders, what waits, and how far the tables are behind
+#[utoipa::path(
+    get, path = "/v1/stats", tag = "operations",
+    responses((status = 200, description = "The statistics", body = Stats)),
+)]
 pub(super) async fn get_stats(
     State(queries): State<Arc<Queries>>,
     QueryParameters(parameters): QueryParameters<StatsParameters>,

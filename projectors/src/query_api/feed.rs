@@ -1,0 +1,240 @@
+//! `GET /v1/events/stream`: what happens to orders, as it happens (server-sent events).
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{HeaderMap, HeaderName};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use domain::ids::OrderId;
+use domain::order::EVENT_TYPES;
+use event_log::{EventLog, Fed, LoggedEvent, OrderFeed, Position, ResetReason};
+use futures::Stream;
+use futures::stream::unfold;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use service_kit::extract::QueryParameters;
+use service_kit::problem::Problem;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::history::json_or_text;
+use super::log_failed;
+
+/// The most clients at a time.
+const MAX_CLIENTS: usize = 256;
+/// How long a client hears nothing before it gets a comment, so that it and everything between
+/// know that the connection lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a client should wait before it connects again.
+const RECONNECT: Duration = Duration::from_secs(2);
+/// How long a client waits for a feed that cannot begin, because the event store is down.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Asks proxies not to hold events back.
+const ACCEL_BUFFERING: (&str, &str) = ("x-accel-buffering", "no");
+
+/// Which events are wanted. What is not given does not restrict them.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    order_id: Option<String>,
+    /// Names of event types, separated by commas.
+    types: Option<String>,
+}
+
+/// What passes the filter.
+struct Filter {
+    order_id: Option<OrderId>,
+    types: Option<BTreeSet<String>>,
+}
+
+impl Wanted {
+    fn parsed(self) -> Result<Filter, Problem> {
+        let order_id = self.order_id.map(|it| super::order_id(&it)).transpose()?;
+        let types: Option<BTreeSet<String>> =
+            self.types.map(|it| it.split(',').map(str::to_owned).collect());
+        let mut names = types.iter().flatten();
+        if names.any(|it| !EVENT_TYPES.contains(&it.as_str())) {
+            return Err(Problem::invalid_parameters());
+        }
+        Ok(Filter { order_id, types })
+    }
+}
+
+impl Filter {
+    fn passes(&self, event: &LoggedEvent) -> bool {
+        self.order_id.is_none_or(|it| it == event.order_id)
+            && self.types.as_ref().is_none_or(|it| it.contains(&event.event_type))
+    }
+}
+
+/// Where the events come from, and the places of the clients.
+#[derive(Clone)]
+pub(super) struct Source {
+    log: EventLog,
+    places: Arc<Semaphore>,
+}
+
+/// The feed's route.
+pub(super) fn routes(log: EventLog) -> Router {
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    Router::new().route("/v1/events/stream", get(stream_events)).with_state(Source { log, places })
+}
+
+/// Listen to what happens to orders
+///
+/// Server-sent events: each event's type, and as data what the schema `FeedEvent` describes. The
+/// event `reset` ends a feed that cannot go on.
+#[utoipa::path(
+    get, path = "/v1/events/stream", tag = "events",
+    params(
+        ("order_id" = uuid::Uuid, Query, description = "Only events of this order"),
+        ("types" = String, Query, description = "Only events of these types, separated by commas", pattern = "^Order(Received|Validated|Stored|Queued|Fulfilled|Failed)$"),
+        ("Last-Event-ID" = String, Header, pattern = "^[0-9]{1,15}-[0-9]{1,15}$", description = "Go on behind this event"),
+    ),
+    responses(
+        (status = 200, description = "The feed", body = String, content_type = "text/event-stream", headers(
+            ("Cache-Control" = String, description = "`no-cache`"),
+            ("X-Accel-Buffering" = String, description = "`no`: proxies must not hold events back"),
+        )),
+        (status = 400, description = "A parameter or a header is malformed", body = service_kit::api_doc::Message),
+    ),
+)]
+pub(super) async fn stream_events(
+    State(source): State<Source>,
+    QueryParameters(wanted): QueryParameters<Wanted>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let filter = wanted.parsed()?;
+    let after = last_event(&headers)?;
+    let place = source.places.try_acquire_owned();
+    let place = place.map_err(|_| Problem::unavailable("Too many clients of the event stream"))?;
+    let feed = timeout(BEGIN_TIMEOUT, source.log.feed(after)).await;
+    let feed = feed.map_err(|_| Problem::unavailable("Event store unavailable"))?;
+    let events = events(feed.map_err(log_failed)?, filter, place);
+    Ok(([ACCEL_BUFFERING], sse(events, HEARTBEAT)).into_response())
+}
+
+/// The place behind which a client wants to go on.
+fn last_event(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
+    let Some(id) = headers.get(LAST_EVENT_ID).filter(|it| !it.is_empty()) else { return Ok(None) };
+    let position = id.to_str().ok().and_then(|it| {
+        let (commit, prepare) = it.split_once('-')?;
+        Some(Position { commit: commit.parse().ok()?, prepare: prepare.parse().ok()? })
+    });
+    position.map(Some).ok_or_else(Problem::invalid_parameters)
+}
+
+fn sse(
+    events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
+    heartbeat: Duration,
+) -> impl IntoResponse {
+    Sse::new(events).keep_alive(KeepAlive::new().interval(heartbeat).text("alive"))
+}
+
+/// The feed as a client gets it. The client's place is free again when this is dropped.
+fn events(
+    feed: OrderFeed,
+    filter: Filter,
+    place: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Event, Infallible>> + Send + 'static {
+    let begun = Event::default().retry(RECONNECT).comment("events follow");
+    unfold((Some(begun), feed, filter, place), async |(begun, mut feed, filter, place)| {
+        if let Some(begun) = begun {
+            return Some((Ok(begun), (None, feed, filter, place)));
+        }
+        loop {
+            let event = match feed.next().await? {
+                Fed::Event(event) if filter.passes(&event) => of_order(&event),
+                Fed::Event(_) => continue,
+                Fed::Reset(reason) => reset(reason),
+            };
+            return Some((Ok(event), (None, feed, filter, place)));
+        }
+    })
+}
+
+/// An event of an order, as the feed tells it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FeedEvent {
+    #[schema(value_type = Uuid)]
+    order_id: OrderId,
+    revision: u64,
+    event_id: Uuid,
+    #[serde(rename = "type")]
+    event_type: String,
+    data: Value,
+    metadata: Value,
+    recorded_at: Timestamp,
+}
+
+fn of_order(event: &LoggedEvent) -> Event {
+    let Position { commit, prepare } = event.position;
+    let told = FeedEvent {
+        order_id: event.order_id,
+        revision: event.revision,
+        event_id: event.event_id,
+        event_type: event.event_type.clone(),
+        data: json_or_text(&event.data),
+        metadata: json_or_text(&event.metadata),
+        recorded_at: event.metadata().map_or(event.created, |it| it.recorded_at),
+    };
+    let data = json!(told);
+    // JSON has no line breaks; a type of another tool's may.
+    let name = event.event_type.replace(['\r', '\n', '\0'], " ");
+    Event::default().id(format!("{commit}-{prepare}")).event(name).data(data.to_string())
+}
+
+/// The last event of a feed that cannot go on. A client that was too slow keeps its place; for one
+/// whose place is unknown, it is forgotten.
+fn reset(reason: ResetReason) -> Event {
+    let event = Event::default().event("reset");
+    match reason {
+        ResetReason::TooSlow => event.data(json!({"reason": "too_slow"}).to_string()),
+        ResetReason::UnknownPosition => {
+            event.id("").data(json!({"reason": "unknown_position"}).to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn client_that_hears_nothing_gets_heartbeats() {
+        let silent = futures::stream::pending();
+        let response = sse(silent, Duration::from_millis(1)).into_response();
+        let mut body: Body = response.into_body();
+        for _ in 0..2 {
+            let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(frame, ": alive\n\n");
+        }
+    }
+
+    #[test]
+    fn place_of_the_last_event_is_two_numbers() {
+        let of = |id: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(LAST_EVENT_ID, id.parse().unwrap());
+            last_event(&headers)
+        };
+        assert_eq!(of("7-5").unwrap(), Some(Position { commit: 7, prepare: 5 }));
+        assert_eq!(of("").unwrap(), None, "a client whose place was reset");
+        for wrong in ["7", "-", "7-", "x-1", "1-1-1"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! How many requests are handled at once, and what a request that waits has to do with it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::problem::Problem;
+
+/// The places of the requests that are handled at once. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Slots {
+    free: Arc<Semaphore>,
+    longest_wait: Duration,
+}
+
+/// The place of one request.
+#[derive(Clone)]
+pub(crate) struct Slot {
+    pub(crate) permit: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    pub(crate) longest_wait: Duration,
+}
+
+impl Slots {
+    /// So many places, for requests that may wait for so long.
+    pub(crate) fn new(n_slots: usize, longest_wait: Duration) -> Self {
+        Self { free: Arc::new(Semaphore::new(n_slots.min(Semaphore::MAX_PERMITS))), longest_wait }
+    }
+}
+
+impl Slot {
+    /// Leaves the place to another request: this one only waits from now on.
+    pub(crate) fn leave(&self) {
+        drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// Gives the request a place, or refuses it at once.
+pub(crate) async fn admit(
+    State(slots): State<Slots>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Ok(permit) = slots.free.try_acquire_owned() else {
+        return Problem::unavailable("Too many requests in progress").into_response();
+    };
+    let permit = Arc::new(Mutex::new(Some(permit)));
+    request
+        .extensions_mut()
+        .insert(Slot { permit: Arc::clone(&permit), longest_wait: slots.longest_wait });
+    let response = next.run(request).await;
+    drop(permit);
+    response
+}

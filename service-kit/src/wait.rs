@@ -1,0 +1,154 @@
+//! Requests that would rather wait than ask again: `Prefer: wait=N` (RFC 7240) and
+//! `Wait-For-Revision: n`.
+
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::request::Parts;
+
+use crate::problem::Problem;
+use crate::slots::Slot;
+
+/// The longest wait, whatever is asked for.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a request for a revision waits, unless it says.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const WAIT_FOR_REVISION: HeaderName = HeaderName::from_static("wait-for-revision");
+/// In an answer: the preference that it honours.
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// What a request says of waiting.
+#[derive(Clone)]
+pub struct Wait {
+    /// The wait that it prefers, no longer than may be; `None` if it prefers none.
+    pub preferred: Option<Duration>,
+    /// The revision that it asks for.
+    pub revision: Option<u64>,
+    longest: Duration,
+    slot: Option<Slot>,
+}
+
+impl Wait {
+    /// How long to wait for the revision that is asked for.
+    pub fn for_revision(&self) -> Duration {
+        self.preferred.unwrap_or(DEFAULT_WAIT.min(self.longest))
+    }
+
+    /// To be called when the waiting begins: a request that waits is not one of those that are
+    /// handled at once.
+    pub fn begin(&self) {
+        if let Some(slot) = &self.slot {
+            slot.leave();
+        }
+    }
+
+    /// `Preference-Applied`, for an answer that the preference made another one.
+    pub fn applied(&self) -> Option<(HeaderName, HeaderValue)> {
+        let seconds = self.preferred?.as_secs();
+        Some((PREFERENCE_APPLIED, HeaderValue::from_str(&format!("wait={seconds}")).ok()?))
+    }
+
+    fn of(headers: &HeaderMap, slot: Option<Slot>) -> Result<Self, Problem> {
+        let longest = slot.as_ref().map_or(LONGEST_WAIT, |it| it.longest_wait);
+        let preferred = preferred_seconds(headers).map(Duration::from_secs);
+        let preferred = preferred.map(|it| it.min(longest)).filter(|it| !it.is_zero());
+        Ok(Self { preferred, revision: revision(headers)?, longest, slot })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Wait {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::of(&parts.headers, parts.extensions.get::<Slot>().cloned())
+    }
+}
+
+/// The first `wait` of all preferences. What cannot be understood is no preference (RFC 7240,
+/// section 2).
+fn preferred_seconds(headers: &HeaderMap) -> Option<u64> {
+    let values = headers.get_all(PREFER).iter().filter_map(|it| it.to_str().ok());
+    let mut preferences = values.flat_map(|it| it.split(','));
+    let wait = preferences.find_map(|preference| {
+        let preference = preference.split(';').next()?;
+        let (name, value) = preference.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"'))
+    })?;
+    let is_number = !wait.is_empty() && wait.bytes().all(|it| it.is_ascii_digit());
+    // More digits than fit are more seconds than are waited.
+    is_number.then(|| wait.parse().unwrap_or(u64::MAX))
+}
+
+fn revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let mut values = headers.get_all(WAIT_FOR_REVISION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none()).map(str::trim);
+    let digits = text.filter(|it| it.bytes().all(|digit| digit.is_ascii_digit()));
+    let revision = digits.and_then(|it| it.parse().ok());
+    revision.map(Some).ok_or_else(Problem::invalid_parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn preferred(values: &[&'static str]) -> Option<u64> {
+        let pairs: Vec<_> = values.iter().map(|it| ("prefer", *it)).collect();
+        let wait = Wait::of(&headers(&pairs), None).unwrap_or_else(|it| panic!("{it:?}"));
+        wait.preferred.map(|it| it.as_secs())
+    }
+
+    #[test]
+    fn wait_is_found_among_other_preferences_and_capped() {
+        assert_eq!(preferred(&["wait=7"]), Some(7));
+        assert_eq!(preferred(&["respond-async, Wait=\"7\"; strict"]), Some(7));
+        assert_eq!(preferred(&["return=minimal", "wait = 7", "wait=9"]), Some(7));
+        assert_eq!(preferred(&["wait=31"]), Some(30));
+        assert_eq!(preferred(&["wait=99999999999999999999999"]), Some(30));
+    }
+
+    #[test]
+    fn preference_that_makes_no_sense_is_none() {
+        for none in ["wait", "wait=", "wait=-1", "wait=soon", "wait=0", "await=7", ""] {
+            assert_eq!(preferred(&[none]), None, "{none}");
+        }
+        assert_eq!(preferred(&[]), None);
+    }
+
+    #[test]
+    fn wait_is_no_longer_than_the_request_may_take() {
+        let slot = |longest_wait| Slot { permit: Arc::default(), longest_wait };
+        let of =
+            |longest_wait| Wait::of(&headers(&[("prefer", "wait=9")]), Some(slot(longest_wait)));
+        let seconds = |it: u64| of(Duration::from_secs(it)).ok().and_then(|it| it.preferred);
+        assert_eq!(seconds(4), Some(Duration::from_secs(4)));
+        assert_eq!(seconds(0), None);
+    }
+
+    #[test]
+    fn revision_is_one_number() {
+        let of = |values: &[&'static str]| {
+            let pairs: Vec<_> = values.iter().map(|it| ("wait-for-revision", *it)).collect();
+            Wait::of(&headers(&pairs), None).map(|it| it.revision).ok()
+        };
+        assert_eq!(of(&[]), Some(None));
+        assert_eq!(of(&["4"]), Some(Some(4)));
+        for wrong in ["", "-1", "+1", "four", "99999999999999999999999"] {
+            assert_eq!(of(&[wrong]), None, "{wrong}");
+        }
+        assert_eq!(of(&["4", "4"]), None);
+    }
+}
