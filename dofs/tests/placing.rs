@@ -115,8 +115,7 @@ fn nonsense_is_refused_and_leaves_no_trace() {
     for (body, status, expected) in cases {
         assert_answer(&post(&system.api, body), status, &expected);
     }
-    let id = system.api.accepted();
-    system.api.ended(&id);
+    system.api.projected(&system.api.accepted());
     let listed = system.api.get("/v1/orders").json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
 }
