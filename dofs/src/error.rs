@@ -130,7 +130,7 @@ impl CliError {
             Self::NoEventStore => {
                 (2, Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"))
             }
-            Self::Verify(VerifyError::Damaged { .. })
+            Self::Verify(VerifyError::Damaged { .. } | VerifyError::DamagedIndex { .. })
             | Self::Copy(CopyError::Differs { .. } | CopyError::Unexpected { .. }) => (3, None),
             Self::Refused { status: 401 | 403, .. } => {
                 (1, Some("give an API key that may do this with `--api-key` or DOFS_API_KEY"))

@@ -1,25 +1,37 @@
 //! The durable log: one writer, many readers, positions without gaps.
 //!
+//! All that is stored is in one file that only grows (`file`, `entry`). An index says where what
+//! stands in it (`index`, and in memory what that does not know yet: `pending`); `view` looks at
+//! all of them as one.
+//!
 //! **Invariant:** positions in `$all` start at 1 and have no gaps, in the order of commits, so the
 //! number of events between two positions is their difference.
+//!
+//! **Invariant:** the index derives from the log. Nothing is answered because of the index alone,
+//! and nothing is lost with it.
 
 mod cache;
-mod checkpointer;
+mod entry;
 mod error;
 mod event;
+mod file;
 mod filter;
 mod folder_lock;
 mod follow;
+mod index;
+mod indexer;
+mod memtable;
 mod metadata;
+mod pending;
 mod read;
 mod readers;
 mod recent;
-mod schema;
+mod recover;
 mod session;
 #[cfg(test)]
 mod session_properties;
 mod verify;
-mod wal_check;
+mod view;
 mod write;
 mod writer;
 
@@ -39,17 +51,20 @@ pub(crate) use crate::log::{
     filter::{Filter, FilterError, FilterField, FilterSpec},
     follow::{Followed, FollowedPage, Follower, Source},
     metadata::with_truncate_before,
-    read::{
-        AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StoredGroup, StreamPage, StreamQuery,
-        StreamRead,
-    },
+    index::StoredGroup,
+    read::{AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
     write::{Append, Expected, GroupKey, GroupWrite, Outcome, Removal, Write},
 };
 use crate::log::{
     folder_lock::FolderLock,
-    read::{is_link, is_shown, read_all, read_groups, read_stream, resolve},
+    indexer::Indexer,
+    pending::{BOUNDS, Bounds, Pending},
+    read::{is_link, is_shown, read_all, read_stream, resolve},
     readers::Readers,
     recent::Recent,
+    recover::{Recovered, recover},
+    session::Memory,
+    view::View,
     writer::{Announcements, MAX_WAITING_WRITES, Message, Request, Writer},
 };
 
@@ -65,6 +80,7 @@ pub(crate) struct Log {
 struct Shared {
     requests: mpsc::Sender<Message>,
     readers: Readers,
+    pending: Arc<Pending>,
     recent: Arc<Recent>,
     head: watch::Receiver<u64>,
     clock: Clock,
@@ -75,16 +91,33 @@ struct Shared {
 impl Log {
     /// Opens the store in `folder`, creating it if need be, and keeps other processes out of it.
     pub(crate) fn open(folder: &Path, clock: Clock) -> Result<Self, OpenError> {
+        Self::open_within(folder, clock, BOUNDS)
+    }
+
+    fn open_within(folder: &Path, clock: Clock, bounds: Bounds) -> Result<Self, OpenError> {
         let lock = FolderLock::take(folder)?;
+        let Recovered { log, index, behind } = recover(folder, &clock, bounds)?;
+        let pending = Arc::new(Pending::new(behind, bounds));
+        let readers = Readers::new(folder.to_owned(), log.clone(), Arc::clone(&pending));
         let recent = Arc::new(Recent::default());
         let (announced, head) = watch::channel(0);
-        let announcements = Announcements { recent: Arc::clone(&recent), head: announced };
-        let writer = Writer::open(folder, clock.clone(), announcements)?;
+        let writer = Writer {
+            appender: log.appender(),
+            index: index::open_reader(folder)
+                .map_err(|source| OpenError::index(folder, source))?,
+            pending: Arc::clone(&pending),
+            indexer: Indexer::start(index, Arc::clone(&pending))?,
+            memory: Memory::default(),
+            clock: clock.clone(),
+            announcements: Announcements { recent: Arc::clone(&recent), head: announced },
+        };
         let (requests, inbox) = mpsc::channel(MAX_WAITING_WRITES);
-        let thread = writer.start(inbox)?;
-        let readers = Readers::new(folder.to_owned());
+        let thread = writer
+            .start(inbox)
+            .map_err(|source| OpenError::Log { folder: folder.to_owned(), source })?;
         let open = Mutex::new(Some((thread, lock)));
-        Ok(Self { shared: Arc::new(Shared { requests, readers, recent, head, clock, open }) })
+        let shared = Shared { requests, readers, pending, recent, head, clock, open };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Performs the write. The answer comes once it is durable.
@@ -134,15 +167,21 @@ impl Log {
     }
 
     pub(crate) async fn read_stream(&self, query: StreamQuery) -> Result<StreamRead, LogError> {
-        self.shared.readers.read(move |snapshot| read_stream(snapshot, &query)).await
+        self.shared.readers.read(move |view| read_stream(view, &query)).await
     }
 
     pub(crate) async fn read_all(&self, query: AllQuery) -> Result<AllPage, LogError> {
-        self.shared.readers.read(move |snapshot| read_all(snapshot, &query)).await
+        self.shared.readers.read(move |view| read_all(view, &query)).await
     }
 
     pub(crate) async fn read_groups(&self) -> Result<Vec<StoredGroup>, LogError> {
-        self.shared.readers.read(|snapshot| read_groups(snapshot)).await
+        let pending = Arc::clone(&self.shared.pending);
+        let read = move |view: &View<'_>| {
+            // Only the index knows what became of the writes about groups.
+            pending.flush()?;
+            Ok(index::groups(view.index)?)
+        };
+        self.shared.readers.read(read).await
     }
 
     /// Looks up what links among the events point to.
@@ -151,8 +190,8 @@ impl Log {
             return Ok(events.into_iter().map(Resolved::plain).collect());
         }
         let now_ticks = self.now_ticks();
-        let resolve_all = move |snapshot: &rusqlite::Transaction<'_>| {
-            events.into_iter().map(|event| resolve(snapshot, event, now_ticks)).collect()
+        let resolve_all = move |view: &View<'_>| {
+            events.into_iter().map(|event| resolve(view, event, now_ticks)).collect()
         };
         self.shared.readers.read(resolve_all).await
     }

@@ -8,8 +8,6 @@ use std::{
 
 use rusqlite::ErrorCode;
 
-use crate::log::schema::DATABASE_FILE;
-
 /// Why the store in a data folder could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -30,36 +28,55 @@ pub enum OpenError {
         .folder.display()
     )]
     InUse { folder: PathBuf },
-    #[error("the database in {} cannot be opened", .folder.display())]
-    Database {
+    #[error("the log {} cannot be made: give a data folder that this user may write", .file.display())]
+    CreateLog {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the log {} cannot be read: give a data folder that this user may read and write", .file.display())]
+    UnreadableLog {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the log {} is damaged at byte {offset}, and with it events that were acknowledged: \
+         restore the data folder from a backup",
+        .file.display()
+    )]
+    DamagedLog { file: PathBuf, offset: u64 },
+    #[error(
+        "the log {} is damaged: it ends at byte {length} and had {known}: restore the data folder \
+         from a backup",
+        .file.display()
+    )]
+    CutOffLog { file: PathBuf, length: u64, known: u64 },
+    #[error(
+        "the log in {} is gone, and its index is there: restore the data folder from a backup",
+        .folder.display()
+    )]
+    MissingLog { folder: PathBuf },
+    #[error(
+        "the store {} has an earlier format: export it with the version that wrote it, and import \
+         it into an empty folder",
+        .file.display()
+    )]
+    FirstFormat { file: PathBuf },
+    #[error("the store in {} cannot be opened", .folder.display())]
+    Log {
+        folder: PathBuf,
+        #[source]
+        source: LogError,
+    },
+    #[error("the index in {} cannot be opened", .folder.display())]
+    Index {
         folder: PathBuf,
         #[source]
         source: rusqlite::Error,
     },
-    #[error(
-        "the database {} is damaged: restore the data folder from a backup",
-        .file.display()
-    )]
-    Damaged {
-        file: PathBuf,
-        #[source]
-        source: rusqlite::Error,
-    },
-    #[error(
-        "the newest events in the database {} do not follow one another: restore the data folder \
-         from a backup",
-        .file.display()
-    )]
-    BrokenTail { file: PathBuf },
-    #[error(
-        "the write-ahead log {} is damaged before its end, and with it events that were \
-         acknowledged: restore the data folder from a backup; or move this file away, which gives \
-         up the newest events",
-        .file.display()
-    )]
-    BrokenLog { file: PathBuf },
-    #[error("the write-ahead log {} cannot be read", .file.display())]
-    UnreadableLog {
+    #[error("the damaged index {} cannot be removed: remove it, and it is made anew", .file.display())]
+    RemoveIndex {
         file: PathBuf,
         #[source]
         source: io::Error,
@@ -69,29 +86,44 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What an error of the database means at the start.
-    pub(super) fn database(folder: &Path, source: rusqlite::Error) -> Self {
-        if is_damage(&source) {
-            return Self::Damaged { file: folder.join(DATABASE_FILE), source };
-        }
-        Self::Database { folder: folder.to_owned(), source }
+    pub(super) fn index(folder: &Path, source: rusqlite::Error) -> Self {
+        Self::Index { folder: folder.to_owned(), source }
     }
-}
-
-/// Whether the file is not what was written to it.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Why a read or a write did not happen. Shared, since one failed commit fails many writes.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
-    #[error("the database failed")]
-    Database(#[source] Arc<rusqlite::Error>),
+    #[error("the index of the store failed")]
+    Index(#[source] Arc<rusqlite::Error>),
+    #[error("the disk failed")]
+    Disk(#[source] Arc<io::Error>),
+    #[error(
+        "the log is damaged at byte {offset}: stop the node, let `dofs node verify` look at all of \
+         it, and restore the data folder from a backup"
+    )]
+    Damaged { offset: u64 },
     #[error("the disk or the quota of the data folder is full: make room, then try again")]
     Full,
+    #[error(
+        "the disk failed to flush, and what it holds is unknown: look at the disk, then start the \
+         node again"
+    )]
+    Unsure,
     #[error("the store is stopping")]
     Closed,
+}
+
+impl LogError {
+    /// What a failed call of the operating system means.
+    pub(super) fn disk(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Self::Full,
+            _ => Self::Disk(Arc::new(error)),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for LogError {
@@ -99,6 +131,6 @@ impl From<rusqlite::Error> for LogError {
         if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
             return Self::Full;
         }
-        Self::Database(Arc::new(error))
+        Self::Index(Arc::new(error))
     }
 }

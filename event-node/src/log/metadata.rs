@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::log::event::{Event, METADATA_TYPE};
+use crate::log::event::METADATA_TYPE;
 
 /// Metadata key: no more than so many of the newest events are visible.
 const MAX_COUNT: &str = "$maxCount";
@@ -64,9 +64,9 @@ impl Limits {
         now_ticks.saturating_sub(age)
     }
 
-    /// Whether `event` is old enough to be hidden.
-    pub(super) fn hides_by_age(&self, event: &Event, now_ticks: i64) -> bool {
-        event.created_ticks < self.oldest_ticks(now_ticks)
+    /// Whether an event of this time is old enough to be hidden.
+    pub(super) fn hides_by_age(&self, created_ticks: i64, now_ticks: i64) -> bool {
+        created_ticks < self.oldest_ticks(now_ticks)
     }
 }
 

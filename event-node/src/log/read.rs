@@ -1,17 +1,16 @@
-//! Pages of events from the database.
+//! Pages of events.
 
 use std::sync::Arc;
 
-use prost::bytes::Bytes;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, params};
-use uuid::Uuid;
-
 use crate::log::{
+    entry::{EventsRecord, Record, StoredEvent},
+    error::LogError,
     event::{Event, LINK_TYPE, Resolved, TOMBSTONE_REVISION, described_by},
+    file::LONG_READ,
     filter::{Filter, is_visible_in_all},
+    memtable::Mark,
     metadata::Limits,
-    schema::{from_sql, to_sql},
-    session::{StreamRow, load_stream},
+    view::{StreamInfo, View},
 };
 
 /// Most events in a page.
@@ -63,57 +62,65 @@ pub(crate) struct StreamPage {
 }
 
 /// Reads a page of a stream.
-pub(super) fn read_stream(
-    connection: &Connection,
-    query: &StreamQuery,
-) -> rusqlite::Result<StreamRead> {
-    if is_tombstoned(connection, &query.stream)? {
+pub(super) fn read_stream(view: &View<'_>, query: &StreamQuery) -> Result<StreamRead, LogError> {
+    if is_tombstoned(view, &query.stream)? {
         return Ok(StreamRead::Deleted);
     }
-    let Some(row) = load_stream(connection, &query.stream)? else {
-        return Ok(StreamRead::Missing);
-    };
-    let limits = effective_limits(&query.stream, &row);
-    let Some(last) = row.last.filter(|_| !limits.is_soft_deleted()) else {
+    let info = view.stream(&query.stream)?;
+    let limits = effective_limits(&query.stream, &info);
+    let Some(last) = info.last.filter(|_| !limits.is_soft_deleted()) else {
         return Ok(StreamRead::Missing);
     };
     let first_visible = limits.first_visible(last);
-    let limit = query.limit.min(MAX_PAGE_EVENTS);
-    let (low, high, order) = match query.direction {
-        Direction::Forwards => (query.from.max(first_visible), last, "ASC"),
-        Direction::Backwards => (first_visible, query.from.min(last), "DESC"),
+    let range = match query.direction {
+        Direction::Forwards => (query.from.max(first_visible), last),
+        Direction::Backwards => (first_visible, query.from.min(last)),
     };
-    let mut page = StreamPage { events: Vec::new(), next: None, last, first_visible };
-    let mut select = connection.prepare_cached(&format!(
-        "SELECT position, ?1, revision, type, id, is_json, created_ticks, metadata, data \
-         FROM events WHERE stream_id = ?2 AND revision BETWEEN ?3 AND ?4 \
-         ORDER BY revision {order}"
-    ))?;
-    let mut rows = select.query(params![query.stream, row.id, to_sql(low), to_sql(high)])?;
-    let mut bytes = 0;
+    let (events, next) = read_range(view, query, range, limits)?;
+    Ok(StreamRead::Page(StreamPage { events, next, last, first_visible }))
+}
+
+/// The events with these revisions, as many as a page takes, and where the next page begins.
+fn read_range(
+    view: &View<'_>,
+    query: &StreamQuery,
+    (low, high): (u64, u64),
+    limits: Limits,
+) -> Result<(Vec<Arc<Event>>, Option<u64>), LogError> {
+    let limit = query.limit.min(MAX_PAGE_EVENTS);
     let name: Arc<str> = query.stream.as_str().into();
-    let mut looked_at = 0;
-    while let Some(row) = rows.next()? {
-        if looked_at == limit || bytes >= MAX_PAGE_BYTES {
-            page.next = Some(from_sql(row.get(2)?));
-            break;
+    let mut records = view.records();
+    let mut events = Vec::new();
+    let (mut looked_at, mut bytes) = (0, 0);
+    // One more than a page can take, to know where the next begins.
+    for run in view.runs(&name, (low, high), query.direction, limit + 1)? {
+        let mut stored: Vec<_> = records
+            .read(&name, run)?
+            .events()
+            .filter(|event| (low..=high).contains(&event.place.revision))
+            .collect();
+        if query.direction == Direction::Backwards {
+            stored.reverse();
         }
-        looked_at += 1;
-        let event = event(row, Arc::clone(&name))?;
-        if limits.hides_by_age(&event, query.now_ticks) {
-            continue;
+        for event in stored {
+            if looked_at == limit || bytes >= MAX_PAGE_BYTES {
+                return Ok((events, Some(event.place.revision)));
+            }
+            looked_at += 1;
+            if limits.hides_by_age(event.place.created_ticks, query.now_ticks) {
+                continue;
+            }
+            bytes += event.data.len() + event.metadata.len();
+            events.push(Arc::new(event.to_event(Arc::clone(&name))));
         }
-        bytes += event.data.len() + event.metadata.len();
-        page.events.push(Arc::new(event));
     }
-    Ok(StreamRead::Page(page))
+    Ok((events, None))
 }
 
 /// Whether a stream, or the stream that it describes, was tombstoned.
-fn is_tombstoned(connection: &Connection, stream: &str) -> rusqlite::Result<bool> {
+fn is_tombstoned(view: &View<'_>, stream: &str) -> Result<bool, LogError> {
     for name in [Some(stream), described_by(stream)].into_iter().flatten() {
-        let row = load_stream(connection, name)?;
-        if row.is_some_and(|row| row.last == Some(TOMBSTONE_REVISION)) {
+        if view.stream(name)?.last == Some(TOMBSTONE_REVISION) {
             return Ok(true);
         }
     }
@@ -121,8 +128,8 @@ fn is_tombstoned(connection: &Connection, stream: &str) -> rusqlite::Result<bool
 }
 
 /// A metastream shows its newest event only.
-fn effective_limits(stream: &str, row: &StreamRow) -> Limits {
-    let mut limits = row.limits;
+fn effective_limits(stream: &str, info: &StreamInfo) -> Limits {
+    let mut limits = info.limits;
     if described_by(stream).is_some() {
         limits.max_count = Some(1);
     }
@@ -152,52 +159,132 @@ pub(crate) struct AllPage {
 }
 
 /// Reads a page of `$all`.
-pub(super) fn read_all(connection: &Connection, query: &AllQuery) -> rusqlite::Result<AllPage> {
+pub(super) fn read_all(view: &View<'_>, query: &AllQuery) -> Result<AllPage, LogError> {
     match query.direction {
-        Direction::Forwards => {
-            let select = connection.prepare_cached(
-                "SELECT position, name, revision, type, events.id, is_json, created_ticks, \
-                 metadata, data FROM events CROSS JOIN streams ON streams.id = stream_id \
-                 WHERE position > ? AND position <= ? ORDER BY position",
-            )?;
-            collect_all(select, params![to_sql(query.from), to_sql(query.until)], query)
-        }
-        Direction::Backwards => {
-            let select = connection.prepare_cached(
-                "SELECT position, name, revision, type, events.id, is_json, created_ticks, \
-                 metadata, data FROM events CROSS JOIN streams ON streams.id = stream_id \
-                 WHERE position < ? ORDER BY position DESC",
-            )?;
-            collect_all(select, params![to_sql(query.from)], query)
-        }
+        Direction::Forwards => read_all_forwards(view, query),
+        Direction::Backwards => read_all_backwards(view, query),
     }
 }
 
-fn collect_all(
-    mut select: CachedStatement<'_>,
-    bounds: impl Params,
-    query: &AllQuery,
-) -> rusqlite::Result<AllPage> {
-    let limit = query.limit.min(MAX_PAGE_EVENTS);
-    let mut page = AllPage { events: Vec::new(), looked_to: query.from, at_end: true };
-    let (mut looks, mut bytes) = (0, 0);
-    let mut rows = select.query(bounds)?;
-    while let Some(row) = rows.next()? {
-        if page.events.len() == limit || looks == MAX_PAGE_LOOKS || bytes >= MAX_PAGE_BYTES {
-            page.at_end = false;
-            break;
-        }
-        looks += 1;
-        page.looked_to = from_sql(row.get(0)?);
-        let stream = row.get_ref(1)?.as_str()?;
-        if !is_shown(stream, row.get_ref(3)?.as_str()?, query.filter.as_deref()) {
-            continue;
-        }
-        let event = event(row, stream.into())?;
-        bytes += event.data.len() + event.metadata.len();
-        page.events.push(Arc::new(event));
+/// A page of `$all` that grows.
+struct Collected {
+    page: AllPage,
+    limit: usize,
+    looks: usize,
+    bytes: usize,
+}
+
+impl Collected {
+    fn new(query: &AllQuery) -> Self {
+        let page = AllPage { events: Vec::new(), looked_to: query.from, at_end: true };
+        let limit = query.limit.min(MAX_PAGE_EVENTS);
+        Self { page, limit, looks: 0, bytes: 0 }
     }
-    Ok(page)
+
+    fn is_full(&self) -> bool {
+        self.page.events.len() == self.limit
+            || self.looks == MAX_PAGE_LOOKS
+            || self.bytes >= MAX_PAGE_BYTES
+    }
+
+    /// Looks at the event at `position`, which is taken if it is one to be shown. Answers whether
+    /// the page had room to look.
+    fn look(&mut self, position: u64, shown: impl FnOnce() -> Option<Arc<Event>>) -> bool {
+        if self.is_full() {
+            self.page.at_end = false;
+            return false;
+        }
+        self.looks += 1;
+        self.page.looked_to = position;
+        if let Some(event) = shown() {
+            self.bytes += event.data.len() + event.metadata.len();
+            self.page.events.push(event);
+        }
+        true
+    }
+}
+
+fn read_all_forwards(view: &View<'_>, query: &AllQuery) -> Result<AllPage, LogError> {
+    let mut collected = Collected::new(query);
+    let (low, high) = (query.from.saturating_add(1), query.until);
+    let mut entries = view.log.scan(view.mark_before(low)?.offset, LONG_READ);
+    while let Some((offset, entry)) = entries.next()? {
+        for record in entry.records() {
+            let Some(record) = record else { return Err(LogError::Damaged { offset }) };
+            let Record::Events(record) = record else { continue };
+            let mut shown = Shown::of(record, query);
+            for event in record.events().filter(|event| event.place.position >= low) {
+                let position = event.place.position;
+                if position > high || !collected.look(position, || shown.event(event)) {
+                    return Ok(collected.page);
+                }
+            }
+        }
+    }
+    Ok(collected.page)
+}
+
+/// From mark to mark towards the beginning. The log can only be read forwards, so each stretch is
+/// held in memory.
+fn read_all_backwards(view: &View<'_>, query: &AllQuery) -> Result<AllPage, LogError> {
+    let mut collected = Collected::new(query);
+    let mut high = query.from.saturating_sub(1);
+    while high > 0 {
+        let mark = view.mark_before(high)?;
+        for (position, shown) in read_stretch(view, query, mark, high)?.into_iter().rev() {
+            if !collected.look(position, || shown) {
+                return Ok(collected.page);
+            }
+        }
+        high = mark.position.saturating_sub(1);
+    }
+    Ok(collected.page)
+}
+
+/// The positions from `mark` to `high`, each with its event if that is to be shown.
+fn read_stretch(
+    view: &View<'_>,
+    query: &AllQuery,
+    mark: Mark,
+    high: u64,
+) -> Result<Vec<(u64, Option<Arc<Event>>)>, LogError> {
+    let mut stretch = Vec::new();
+    let mut entries = view.log.scan(mark.offset, LONG_READ);
+    while let Some((offset, entry)) = entries.next()? {
+        for record in entry.records() {
+            let Some(record) = record else { return Err(LogError::Damaged { offset }) };
+            let Record::Events(record) = record else { continue };
+            let mut shown = Shown::of(record, query);
+            for event in record.events() {
+                if event.place.position > high {
+                    return Ok(stretch);
+                }
+                stretch.push((event.place.position, shown.event(event)));
+            }
+        }
+    }
+    Ok(stretch)
+}
+
+/// Makes events of a record that are to be shown. They share the name of their stream.
+struct Shown<'a> {
+    record: EventsRecord<'a>,
+    filter: Option<&'a Filter>,
+    stream: Option<Arc<str>>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(record: EventsRecord<'a>, query: &'a AllQuery) -> Self {
+        Self { record, filter: query.filter.as_deref(), stream: None }
+    }
+
+    fn event(&mut self, event: StoredEvent<'_>) -> Option<Arc<Event>> {
+        if !is_shown(self.record.stream, event.event_type, self.filter) {
+            return None;
+        }
+        let stream = self.stream.get_or_insert_with(|| self.record.stream.into());
+        Some(Arc::new(event.to_event(Arc::clone(stream))))
+    }
 }
 
 /// Whether a reader of `$all` with this filter sees an event.
@@ -207,82 +294,50 @@ pub(super) fn is_shown(stream: &str, event_type: &str, filter: Option<&Filter>) 
 
 /// The event with what its link points to, if it is a link.
 pub(super) fn resolve(
-    connection: &Connection,
+    view: &View<'_>,
     event: Arc<Event>,
     now_ticks: i64,
-) -> rusqlite::Result<Resolved> {
+) -> Result<Resolved, LogError> {
     let Some(target) = event.link_target() else { return Ok(Resolved::plain(event)) };
-    let found = find(connection, target.stream, target.revision, now_ticks)?;
+    let found = find(view, target.stream, target.revision, now_ticks)?;
     Ok(Resolved { event: found.map(Arc::new), link: Some(event) })
 }
 
-/// Whether resolving the event needs the database.
+/// Whether resolving the event needs the store.
 pub(super) fn is_link(event: &Event) -> bool {
     event.event_type == LINK_TYPE
 }
 
 /// One visible event of a stream.
 fn find(
-    connection: &Connection,
+    view: &View<'_>,
     stream: &str,
     revision: u64,
     now_ticks: i64,
-) -> rusqlite::Result<Option<Event>> {
-    let Some(row) = load_stream(connection, stream)? else { return Ok(None) };
-    let limits = effective_limits(stream, &row);
-    let visible = row
+) -> Result<Option<Event>, LogError> {
+    let info = view.stream(stream)?;
+    let limits = effective_limits(stream, &info);
+    let visible = info
         .last
         .filter(|last| *last != TOMBSTONE_REVISION && !limits.is_soft_deleted())
         .is_some_and(|last| revision >= limits.first_visible(last));
     if !visible {
         return Ok(None);
     }
-    let found = connection
-        .prepare_cached(
-            "SELECT position, ?1, revision, type, id, is_json, created_ticks, metadata, data \
-             FROM events WHERE stream_id = ?2 AND revision = ?3",
-        )?
-        .query_row(params![stream, row.id, to_sql(revision)], |row| event(row, stream.into()))
-        .optional()?;
-    Ok(found.filter(|event| !limits.hides_by_age(event, now_ticks)))
+    let found = read_revision(view, stream, revision)?;
+    Ok(found.filter(|event| !limits.hides_by_age(event.created_ticks, now_ticks)))
 }
 
-/// Columns: position, stream name, revision, type, id, json flag, created, metadata, data.
-fn event(row: &Row<'_>, stream: Arc<str>) -> rusqlite::Result<Event> {
-    Ok(Event {
-        position: from_sql(row.get(0)?),
-        stream,
-        revision: from_sql(row.get(2)?),
-        event_type: row.get(3)?,
-        id: Uuid::from_bytes(row.get(4)?),
-        is_json: row.get(5)?,
-        created_ticks: row.get(6)?,
-        metadata: Bytes::copy_from_slice(row.get_ref(7)?.as_blob()?),
-        data: Bytes::copy_from_slice(row.get_ref(8)?.as_blob()?),
-    })
-}
-
-/// A group as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StoredGroup {
-    pub stream: String,
-    pub name: String,
-    pub settings: String,
-    pub checkpoint: Option<u64>,
-}
-
-/// All groups, in the order of their streams and names.
-pub(super) fn read_groups(connection: &Connection) -> rusqlite::Result<Vec<StoredGroup>> {
-    let mut select = connection.prepare_cached(
-        "SELECT stream, name, settings, checkpoint FROM groups ORDER BY stream, name",
-    )?;
-    let rows = select.query_map([], |row| {
-        Ok(StoredGroup {
-            stream: row.get(0)?,
-            name: row.get(1)?,
-            settings: row.get(2)?,
-            checkpoint: row.get::<_, Option<i64>>(3)?.map(from_sql),
-        })
-    })?;
-    rows.collect()
+/// One event of a stream, visible or not.
+pub(super) fn read_revision(
+    view: &View<'_>,
+    stream: &str,
+    revision: u64,
+) -> Result<Option<Event>, LogError> {
+    let runs = view.runs(stream, (revision, revision), Direction::Forwards, 1)?;
+    let Some(run) = runs.front() else { return Ok(None) };
+    let mut records = view.records();
+    let mut events = records.read(stream, *run)?.events();
+    let found = events.find(|event| event.place.revision == revision);
+    Ok(found.map(|event| event.to_event(stream.into())))
 }

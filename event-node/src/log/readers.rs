@@ -1,14 +1,16 @@
-//! A small pool of read-only connections, used on blocking threads.
+//! A small pool of connections to the index, used on blocking threads.
 
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::log::{error::LogError, schema::open_reader};
+use crate::log::{
+    error::LogError, file::LogFile, index::open_reader, pending::Pending, view::View,
+};
 
 /// Reads at one time. More wait: the disk and the cores are what limits reading, not connections.
 const MAX_READS: usize = 8;
@@ -16,36 +18,39 @@ const MAX_READS: usize = 8;
 /// The pool.
 pub(super) struct Readers {
     folder: PathBuf,
+    log: LogFile,
+    pending: Arc<Pending>,
     idle: Arc<Mutex<Vec<Connection>>>,
     turns: Arc<Semaphore>,
 }
 
 impl Readers {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, idle: Arc::default(), turns: Arc::new(Semaphore::new(MAX_READS)) }
+    pub(super) fn new(folder: PathBuf, log: LogFile, pending: Arc<Pending>) -> Self {
+        let turns = Arc::new(Semaphore::new(MAX_READS));
+        Self { folder, log, pending, idle: Arc::default(), turns }
     }
 
-    /// Runs `read` on a snapshot of the database.
+    /// Runs `read` on the store.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        read: impl FnOnce(&View<'_>) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
         let turns = Arc::clone(&self.turns);
         let turn = turns.acquire_owned().await.map_err(|_| LogError::Closed)?;
         let idle = Arc::clone(&self.idle);
         let folder = self.folder.clone();
+        let (log, pending) = (self.log.clone(), Arc::clone(&self.pending));
         let read = tokio::task::spawn_blocking(move || {
             let known = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut connection = match known {
+            let index = match known {
                 Some(connection) => connection,
                 None => open_reader(&folder)?,
             };
-            let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-            let result = read(&snapshot);
-            snapshot.finish()?;
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            let view = View { index: &index, pending: &pending, log: &log, staged: None };
+            let result = read(&view);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(index);
             drop(turn);
-            result.map_err(LogError::from)
+            result
         });
         read.await.map_err(|_| LogError::Closed)?
     }

@@ -1,20 +1,26 @@
 //! Any sequence of writes is decided and numbered as a simple model says.
 //!
 //! The model follows the rules of the protocol one by one and keeps every event in memory; it
-//! knows nothing of tables, indexes or caches.
+//! knows nothing of files, indexes or caches. What the store holds is spread at random over what
+//! is being committed, what waits for the index, and the index.
 
 use std::collections::HashMap;
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use prost::bytes::Bytes;
-use rusqlite::Connection;
 use service_kit::clock::Clock;
 use uuid::Uuid;
 
 use crate::log::{
     event::{METADATA_TYPE, NewEvent, TOMBSTONE_REVISION, metastream_of},
-    schema::{from_sql, open_writer},
-    session::{Memory, Session},
+    file::{FIRST_ENTRY, LogFile},
+    index,
+    memtable::{Memtable, Progress},
+    pending::{BOUNDS, Bounds, Pending},
+    read::{AllQuery, Direction, read_all, read_revision},
+    session::{Batch, Memory, Session},
+    verify,
+    view::View,
     write::{Append, Expected, Outcome, Removal, Write},
 };
 
@@ -52,6 +58,10 @@ enum Step {
         stream: usize,
         expected: Expected,
     },
+    /// What was written since the last commit is committed together.
+    Commit,
+    /// The index learns of the older part of what it does not know.
+    Index,
     /// The node starts anew: what was only in memory is gone.
     Restart,
 }
@@ -75,6 +85,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         ),
         3 => (stream(), expected()).prop_map(|(stream, expected)| Step::SoftDelete { stream, expected }),
         1 => (stream(), expected()).prop_map(|(stream, expected)| Step::Tombstone { stream, expected }),
+        5 => Just(Step::Commit),
+        3 => Just(Step::Index),
         1 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..60)
@@ -254,6 +266,7 @@ impl Model {
             }
             Step::SoftDelete { stream, expected } => self.soft_delete(STREAMS[*stream], *expected),
             Step::Tombstone { stream, expected } => self.tombstone(STREAMS[*stream], *expected),
+            Step::Commit | Step::Index => Outcome::Written { revision: None, position: None },
             Step::Restart => {
                 self.streams.values_mut().for_each(|stream| stream.known.clear());
                 Outcome::Written { revision: None, position: None }
@@ -290,71 +303,127 @@ fn write_of(step: &Step) -> Option<Write> {
         }),
         Step::SoftDelete { stream, expected } => Write::SoftDelete(removal(*stream, *expected)),
         Step::Tombstone { stream, expected } => Write::Tombstone(removal(*stream, *expected)),
-        Step::Restart => return None,
+        Step::Commit | Step::Index | Step::Restart => return None,
     })
 }
 
-/// Position, revision and id of a stream's events but for its tombstone.
-fn stored(connection: &Connection, name: &str) -> Vec<(u64, u64, Uuid)> {
-    let mut select = connection
-        .prepare(
-            "SELECT position, revision, events.id FROM events JOIN streams ON streams.id = stream_id \
-             WHERE name = ? AND type <> '$streamDeleted' ORDER BY revision",
-        )
-        .unwrap();
-    let rows = select.query_map([name], |row| {
-        let id: [u8; 16] = row.get(2)?;
-        Ok((from_sql(row.get(0)?), from_sql(row.get(1)?), Uuid::from_bytes(id)))
-    });
-    rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+/// A store of which nothing runs by itself.
+struct Store {
+    index: rusqlite::Connection,
+    log: LogFile,
+    pending: Pending,
+    memory: Memory,
+    clock: Clock,
+    folder: tempfile::TempDir,
 }
 
-fn check(connection: &Connection, steps: &[Step]) -> Result<(), TestCaseError> {
-    #[expect(clippy::disallowed_methods, reason = "tests are where a clock is made")]
-    let clock = Clock::new(jiff::Timestamp::now, Uuid::new_v4);
-    let mut memory = Memory::default();
-    let mut model = Model::default();
-    let mut last_position = 0;
-    for step in steps {
-        let wanted = model.apply(step);
-        let Some(write) = write_of(step) else {
-            memory.clear();
-            continue;
-        };
-        let mut session = Session {
-            connection,
-            memory: &mut memory,
-            clock: &clock,
-            last_position,
-            written: Vec::new(),
-        };
-        let outcome = session.apply(&write).unwrap();
-        last_position = session.last_position;
-        prop_assert_eq!(outcome, wanted, "{:?}", step);
+impl Store {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = LogFile::create(folder.path(), Uuid::nil()).unwrap();
+        let index = index::open_writer(folder.path(), log.id()).unwrap();
+        let start = Progress { offset: FIRST_ENTRY, position: 0 };
+        let pending =
+            Pending::new(Memtable::behind(start), Bounds { freeze_at_rows: 1, ..BOUNDS });
+        // Then nobody waits for an indexer.
+        pending.close();
+        #[expect(clippy::disallowed_methods, reason = "tests are where a clock is made")]
+        let clock = Clock::new(jiff::Timestamp::now, Uuid::new_v4);
+        Self { index, log, pending, memory: Memory::default(), clock, folder }
     }
-    for (name, stream) in &model.streams {
-        let stored = stored(connection, name);
-        prop_assert_eq!(stored.len(), stream.events.len(), "{}", name);
-        for (index, (row, (id, position))) in stored.iter().zip(&stream.events).enumerate() {
-            prop_assert_eq!((row.0, row.1), (*position, index as u64));
-            prop_assert!(id.is_none_or(|id| Uuid::from_u128(id) == row.2));
+
+    fn view(&self) -> View<'_> {
+        View { index: &self.index, pending: &self.pending, log: &self.log, staged: None }
+    }
+
+    fn commit(&mut self, writes: &[Write]) -> Vec<Outcome> {
+        let (index, pending, log) = (&self.index, &self.pending, &self.log);
+        let mut session = Session {
+            view: View { index, pending, log, staged: None },
+            memory: &mut self.memory,
+            clock: &self.clock,
+            batch: Batch::behind(pending.progress()),
+        };
+        let outcomes = writes.iter().map(|write| session.apply(write).unwrap()).collect();
+        let Batch { entries, table, .. } = session.batch;
+        self.log.appender().append(entries.bytes()).unwrap();
+        self.pending.absorb(table);
+        outcomes
+    }
+
+    fn index(&mut self) {
+        if let Some(table) = self.pending.next_frozen() {
+            index::apply(&mut self.index, &table).unwrap();
+            self.pending.indexed(Ok(()));
         }
     }
-    prop_assert_eq!(last_position, model.last_position);
+
+    /// Positions of all events, read in this direction.
+    fn positions(&self, direction: Direction) -> Vec<u64> {
+        let mut from = if direction == Direction::Forwards { 0 } else { u64::MAX };
+        let mut positions = Vec::new();
+        loop {
+            let query = AllQuery { direction, from, until: u64::MAX, limit: 3, filter: None };
+            let page = read_all(&self.view(), &query).unwrap();
+            positions.extend(page.events.iter().map(|event| event.position));
+            if page.at_end {
+                return positions;
+            }
+            from = page.looked_to;
+        }
+    }
+}
+
+fn check(steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut store = Store::new();
+    let mut model = Model::default();
+    let (mut writes, mut wanted) = (Vec::new(), Vec::new());
+    for step in steps.iter().chain([&Step::Commit]) {
+        let outcome = model.apply(step);
+        if let Some(write) = write_of(step) {
+            writes.push(write);
+            wanted.push(outcome);
+            continue;
+        }
+        prop_assert_eq!(store.commit(&writes), &wanted[..], "{:?}", writes);
+        writes.clear();
+        wanted.clear();
+        match step {
+            Step::Index => store.index(),
+            Step::Restart => store.memory.clear(),
+            _ => {}
+        }
+    }
+    check_content(&store, &model)?;
+    verify(store.folder.path()).unwrap();
+    Ok(())
+}
+
+/// What is read is what the model holds.
+fn check_content(store: &Store, model: &Model) -> Result<(), TestCaseError> {
+    for (name, stream) in &model.streams {
+        for (revision, (id, position)) in stream.events.iter().enumerate() {
+            let event = read_revision(&store.view(), name, revision as u64).unwrap();
+            let event = event.unwrap();
+            prop_assert_eq!(event.position, *position, "{} {}", name, revision);
+            prop_assert!(id.is_none_or(|id| Uuid::from_u128(id) == event.id));
+        }
+        let last = if stream.is_tombstoned {
+            Some(TOMBSTONE_REVISION)
+        } else {
+            (stream.events.len() as u64).checked_sub(1)
+        };
+        prop_assert_eq!(store.view().stream(name).unwrap().last, last, "{}", name);
+    }
+    let mut positions: Vec<u64> = (1..=model.last_position).collect();
+    prop_assert_eq!(store.positions(Direction::Forwards), &positions[..]);
+    positions.reverse();
+    prop_assert_eq!(store.positions(Direction::Backwards), positions);
     Ok(())
 }
 
 #[test]
 fn any_sequence_of_writes_is_decided_as_the_model_says() {
-    let folder = tempfile::tempdir().unwrap();
-    let connection = open_writer(folder.path()).unwrap();
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(512));
-    let result = runner.run(&steps(), |steps| {
-        // Never committed: what is tested does not depend on the disk.
-        connection.execute_batch("BEGIN").unwrap();
-        let checked = check(&connection, &steps);
-        connection.execute_batch("ROLLBACK").unwrap();
-        checked
-    });
-    result.unwrap();
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(128));
+    runner.run(&steps(), |steps| check(&steps)).unwrap();
 }

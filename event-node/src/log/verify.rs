@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::log::{
-    error::{OpenError, is_damage},
-    event::{METASTREAM_PREFIX, TOMBSTONE_REVISION, described_by},
+    error::{LogError, OpenError},
+    event::TOMBSTONE_REVISION,
+    file::{LONG_READ, LogFile},
     folder_lock::FolderLock,
-    metadata::Limits,
-    schema::{DATABASE_FILE, from_sql, open_reader, to_sql},
-    session::load_stream,
-    wal_check::refuse_broken_log,
+    index,
+    memtable::{Memtable, Progress},
+    pending::BOUNDS,
+    recover::has_later,
 };
 
 /// Most findings that one check reports.
@@ -36,143 +37,156 @@ pub enum VerifyError {
     #[error("the store cannot be checked")]
     Unavailable(#[source] OpenError),
     #[error("the store cannot be read")]
-    Unreadable(#[source] rusqlite::Error),
+    Unreadable(#[source] LogError),
+    #[error("the index with which the store is compared cannot be made")]
+    Scratch(#[source] rusqlite::Error),
     /// Each finding is a sentence without a full stop.
     #[error("the store is damaged: {}; restore it from a backup", .findings.join("; "))]
     Damaged { findings: Vec<String> },
+    /// The log is sound. Each finding is a sentence without a full stop.
+    #[error(
+        "the index does not agree with the log, which is sound: {}; remove the files `{}*`, and \
+         the next start of the node makes them anew",
+        .findings.join("; "),
+        index::INDEX_FILE
+    )]
+    DamagedIndex { findings: Vec<String> },
 }
 
 impl From<rusqlite::Error> for VerifyError {
     fn from(error: rusqlite::Error) -> Self {
-        if is_damage(&error) {
-            return Self::Damaged { findings: vec![error.to_string()] };
-        }
-        Self::Unreadable(error)
+        Self::Scratch(error)
     }
 }
 
-/// Checks everything that is stored in `data`: the database itself, that positions and revisions
-/// have no gaps, and that streams, events and metadata agree.
+/// Checks everything that is stored in `data`: that each entry of the log is whole, that positions
+/// and revisions have no gaps, and that the index says of the log what is in it.
 ///
-/// It reads all of the store and changes nothing. The node must not be running.
+/// It reads all of the store and changes nothing. The node must not be running. An index made anew,
+/// in a temporary file, is what it compares with.
 pub fn verify(data: &Path) -> Result<Verified, VerifyError> {
-    if !data.join(DATABASE_FILE).is_file() {
-        return Err(VerifyError::Missing { folder: data.to_owned() });
-    }
-    let _lock = FolderLock::take(data).map_err(VerifyError::Unavailable)?;
-    match refuse_broken_log(data) {
-        Ok(()) => {}
-        Err(OpenError::BrokenLog { file }) => {
-            let finding =
-                format!("its write-ahead log {} is broken before its end", file.display());
-            return Err(VerifyError::Damaged { findings: vec![finding] });
+    let _lock = match data.is_dir() {
+        true => FolderLock::take(data).map_err(VerifyError::Unavailable)?,
+        false => return Err(VerifyError::Missing { folder: data.to_owned() }),
+    };
+    let log = match LogFile::open(data) {
+        Ok(Some(log)) => log,
+        Ok(None) => return Err(VerifyError::Missing { folder: data.to_owned() }),
+        Err(error @ OpenError::DamagedLog { .. }) => {
+            return Err(VerifyError::Damaged { findings: vec![error.to_string()] });
         }
         Err(error) => return Err(VerifyError::Unavailable(error)),
+    };
+    let mut scratch = index::open_scratch(log.id())?;
+    let mut findings = Vec::new();
+    if index::is_usable(data, log.id()) {
+        let kept = index::open_reader(data)?;
+        let known = index::progress(&kept)?.map(|(_, progress)| progress).unwrap_or_default();
+        read_log(&log, &mut scratch, Some(known.offset))?;
+        findings = compare(&scratch, data)?;
     }
-    let connection = open_reader(data)?;
-    let mut findings = integrity(&connection)?;
-    if findings.is_empty() {
-        findings.extend(positions(&connection)?);
-        findings.extend(revisions(&connection)?);
-        findings.extend(strays(&connection)?);
-        findings.extend(metadata(&connection)?);
+    read_log(&log, &mut scratch, None)?;
+    let gaps = revisions(&scratch)?;
+    if !gaps.is_empty() {
+        return Err(VerifyError::Damaged { findings: gaps });
     }
     if !findings.is_empty() {
-        return Err(VerifyError::Damaged { findings });
+        return Err(VerifyError::DamagedIndex { findings });
     }
-    let count = |sql| connection.query_row(sql, [], |row| row.get(0).map(from_sql));
+    let count = |sql| scratch.query_row(sql, [], |row| index::number(row, 0));
     Ok(Verified {
-        events: count("SELECT count(*) FROM events")?,
-        streams: count("SELECT count(DISTINCT stream_id) FROM events")?,
+        events: count("SELECT coalesce(sum(count), 0) FROM runs")?,
+        streams: count("SELECT count(DISTINCT stream) FROM runs")?,
         groups: count("SELECT count(*) FROM groups")?,
     })
 }
 
-/// What the database itself finds wrong with its pages and indexes.
-fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut check = connection.prepare(&format!("PRAGMA integrity_check({MAX_FINDINGS})"))?;
-    let findings = check.query_map([], |row| row.get(0))?;
-    let findings = findings.collect::<rusqlite::Result<Vec<String>>>()?;
-    Ok(findings.into_iter().filter(|finding| finding != "ok").collect())
+/// Adds to `scratch` what the log holds from where it ends up to `known`, which is there for
+/// certain, or up to its end. An end that was cut off, and so never answered, is no damage: the
+/// next start removes it.
+fn read_log(
+    log: &LogFile,
+    scratch: &mut Connection,
+    known: Option<u64>,
+) -> Result<(), VerifyError> {
+    let read = index::progress(scratch)?.map(|(_, progress)| progress).unwrap_or_default();
+    let mut table = Memtable::behind(read);
+    let mut scanner = log.scan(read.offset, LONG_READ);
+    while known.is_none_or(|known| scanner.offset() < known) {
+        let offset = scanner.offset();
+        let is_sound = match scanner.next() {
+            Ok(Some((_, entry))) => table.add_entry(offset, &entry).is_ok(),
+            Ok(None) if known.is_none() => break,
+            Ok(None) => false,
+            Err(LogError::Damaged { .. }) => {
+                if known.is_none() && !has_later(log, offset).map_err(VerifyError::Unreadable)? {
+                    break;
+                }
+                false
+            }
+            Err(error) => return Err(VerifyError::Unreadable(error)),
+        };
+        if !is_sound {
+            return Err(damaged(offset, &table.progress));
+        }
+        if table.n_rows >= BOUNDS.freeze_at_rows {
+            index::apply(scratch, &table)?;
+            table = Memtable::behind(table.progress);
+        }
+    }
+    index::apply(scratch, &table)?;
+    Ok(())
 }
 
-/// Positions begin at 1 and have no gaps.
-fn positions(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let gaps = "SELECT position, before FROM (SELECT position, \
-                lag(position, 1, 0) OVER (ORDER BY position) AS before FROM events) \
-                WHERE position <> before + 1 LIMIT ?";
-    each(connection, gaps, |row| {
-        let (position, before): (i64, i64) = (row.get(0)?, row.get(1)?);
-        Ok(format!("position {position} follows position {before}"))
-    })
+fn damaged(offset: u64, read: &Progress) -> VerifyError {
+    let position = read.position;
+    let finding =
+        format!("its log is broken at byte {offset}, behind the event at position {position}");
+    VerifyError::Damaged { findings: vec![finding] }
 }
 
 /// In each stream, revisions begin at 0, have no gaps but for the tombstone's, and follow the
 /// order of positions.
-fn revisions(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+fn revisions(scratch: &Connection) -> rusqlite::Result<Vec<String>> {
     let gaps = format!(
-        "SELECT name, revision, before FROM (SELECT stream_id, revision, \
-         lag(revision, 1, -1) OVER streams AS before, position, \
+        "SELECT stream, first, before FROM (SELECT stream, first, \
+         lag(first + count - 1, 1, -1) OVER streams AS before, position, \
          lag(position, 1, 0) OVER streams AS position_before \
-         FROM events WINDOW streams AS (PARTITION BY stream_id ORDER BY revision)) \
-         JOIN streams ON streams.id = stream_id \
-         WHERE (revision <> before + 1 AND revision <> {TOMBSTONE_REVISION}) \
+         FROM runs WINDOW streams AS (PARTITION BY stream ORDER BY first)) \
+         WHERE (first <> before + 1 AND first <> {TOMBSTONE_REVISION}) \
          OR position <= position_before LIMIT ?"
     );
-    each(connection, &gaps, |row| {
-        let (name, revision, before): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(format!("in stream `{name}`, revision {revision} is out of order behind {before}"))
+    each(scratch, &gaps, |row| {
+        let (stream, first, before): (String, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(format!("in stream `{stream}`, revision {first} is out of order behind {before}"))
     })
 }
 
-/// No event is without its stream, and every id is one.
-fn strays(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let strays = "SELECT position FROM events WHERE length(id) <> 16 \
-                  OR NOT EXISTS (SELECT 1 FROM streams WHERE id = stream_id) LIMIT ?";
-    each(connection, strays, |row| {
-        let position: i64 = row.get(0)?;
-        Ok(format!("the event at position {position} belongs to no stream or has no id"))
-    })
-}
-
-/// What is kept about each stream's visible events is what its metadata says.
-fn metadata(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut select = connection.prepare(
-        "SELECT name FROM streams WHERE substr(name, 1, length(?1)) = ?1 \
-         UNION SELECT ?1 || name FROM streams \
-         WHERE max_count IS NOT NULL OR max_age_seconds IS NOT NULL OR truncate_before <> 0",
-    )?;
+/// Where the index that is kept in `data` differs from one made anew.
+fn compare(scratch: &Connection, data: &Path) -> Result<Vec<String>, VerifyError> {
+    let file = data.join(index::INDEX_FILE);
+    scratch.execute("ATTACH ? AS kept", params![file.to_string_lossy()])?;
     let mut findings = Vec::new();
-    let mut metastreams = select.query([METASTREAM_PREFIX])?;
-    while let Some(row) = metastreams.next()? {
-        let metastream: String = row.get(0)?;
-        let Some(stream) = described_by(&metastream) else { continue };
-        let kept = load_stream(connection, stream)?.map(|row| row.limits).unwrap_or_default();
-        if kept != written_limits(connection, &metastream)? {
-            findings.push(format!("what is kept about stream `{stream}` is not its metadata"));
-        }
-        if findings.len() >= MAX_FINDINGS as usize {
-            break;
+    for (table, column) in [("runs", "stream"), ("limits", "stream"), ("groups", "stream")] {
+        for (left, right, what) in
+            [("main", "kept", "is missing or differs"), ("kept", "main", "is not in the log")]
+        {
+            let differing = format!(
+                "SELECT DISTINCT {column} FROM (SELECT * FROM {left}.{table} \
+                 EXCEPT SELECT * FROM {right}.{table}) LIMIT ?"
+            );
+            let found = each(scratch, &differing, |row| {
+                let stream: String = row.get(0)?;
+                Ok(format!("what it says in `{table}` of stream `{stream}` {what}"))
+            });
+            match found {
+                Ok(found) => findings.extend(found),
+                Err(error) => findings.push(format!("its `{table}` cannot be read: {error}")),
+            }
         }
     }
+    scratch.execute("DETACH kept", [])?;
     Ok(findings)
-}
-
-/// The limits that the newest event of a metastream sets.
-fn written_limits(connection: &Connection, metastream: &str) -> rusqlite::Result<Limits> {
-    let Some((id, last)) =
-        load_stream(connection, metastream)?.and_then(|row| Some((row.id, row.last?)))
-    else {
-        return Ok(Limits::default());
-    };
-    let mut select = connection.prepare_cached(
-        "SELECT type, is_json, data FROM events WHERE stream_id = ? AND revision = ?",
-    )?;
-    let newest = select.query_row(params![id, to_sql(last)], |row| {
-        let (event_type, data): (String, Vec<u8>) = (row.get(0)?, row.get(2)?);
-        Ok(Limits::of(&event_type, row.get(1)?, &data))
-    });
-    Ok(newest.optional()?.unwrap_or_default())
 }
 
 /// One finding for each row.
@@ -186,63 +200,93 @@ fn each(
 
 #[cfg(test)]
 mod tests {
+    use prost::bytes::Bytes;
+    use uuid::Uuid;
+
     use super::*;
-    use crate::log::schema::open_writer;
+    use crate::log::{
+        entry::{Encoder, Place},
+        event::{METADATA_TYPE, NewEvent},
+    };
 
-    /// A sound store: two events in one stream, one of which is its metadata's, and a tombstone.
-    const SOUND: &str = r#"
-        INSERT INTO streams (id, name, max_count) VALUES (1, 'order-1', 5);
-        INSERT INTO streams (id, name) VALUES (2, '$$order-1'), (3, 'gone');
-        INSERT INTO events VALUES
-            (1, 1, 0, randomblob(16), 'placed', 0, 0, x'', x''),
-            (2, 2, 0, randomblob(16), '$metadata', 1, 0, x'', CAST('{"$maxCount":5}' AS BLOB)),
-            (3, 1, 1, randomblob(16), 'paid', 0, 0, x'', x''),
-            (4, 3, 9223372036854775807, randomblob(16), '$streamDeleted', 0, 0, x'', x'');
-    "#;
+    /// Stream, first revision and number of events of each entry.
+    type Entries<'a> = &'a [(&'a str, u64, u64)];
 
-    fn verify_after(change: &str) -> Result<Verified, VerifyError> {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open_writer(folder.path()).unwrap();
-        store.execute_batch(SOUND).unwrap();
-        store.execute_batch(change).unwrap();
-        drop(store);
-        verify(folder.path())
+    const SOUND: Entries<'_> =
+        &[("order-1", 0, 2), ("$$order-1", 0, 1), ("order-1", 2, 1), ("gone", TOMBSTONE_REVISION, 1)];
+
+    fn event() -> NewEvent {
+        NewEvent {
+            id: Uuid::nil(),
+            event_type: METADATA_TYPE.to_owned(),
+            is_json: true,
+            metadata: Bytes::new(),
+            data: Bytes::from_static(br#"{"$maxCount":5}"#),
+        }
     }
 
-    #[track_caller]
-    fn assert_found(change: &str, wanted: &str) {
-        let VerifyError::Damaged { findings } = verify_after(change).unwrap_err() else {
-            panic!("`{change}` was not found");
-        };
-        assert!(findings.iter().any(|finding| finding.contains(wanted)), "{findings:?}");
+    /// A store with these entries and its index.
+    fn store(entries: Entries<'_>) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let log = LogFile::create(folder.path(), Uuid::from_u128(1)).unwrap();
+        let mut appender = log.appender();
+        let mut position = 1;
+        for (stream, revision, count) in entries {
+            let mut encoder = Encoder::default();
+            encoder.begin(appender.end());
+            let place = Place { position, revision: *revision, created_ticks: 0 };
+            encoder.events(stream, place, &vec![event(); usize::try_from(*count).unwrap()]);
+            encoder.finish();
+            appender.append(encoder.bytes()).unwrap();
+            position += count;
+        }
+        let mut index = index::open_writer(folder.path(), log.id()).unwrap();
+        read_log(&log, &mut index, None).unwrap();
+        folder
     }
 
     #[test]
     fn a_sound_store_is_counted() {
-        let sound = verify_after("").unwrap();
-        assert_eq!(sound, Verified { events: 4, streams: 3, groups: 0 });
+        let sound = verify(store(SOUND).path()).unwrap();
+        assert_eq!(sound, Verified { events: 5, streams: 3, groups: 0 });
     }
 
     #[test]
-    fn gaps_are_found() {
-        assert_found("DELETE FROM events WHERE position = 1", "position 2 follows position 0");
-        assert_found("UPDATE events SET revision = 2 WHERE position = 3", "revision 2 is out");
+    fn a_store_without_its_index_is_sound() {
+        let folder = store(SOUND);
+        index::remove(folder.path()).unwrap();
+        assert_eq!(verify(folder.path()).unwrap().events, 5);
     }
 
     #[test]
-    fn revisions_against_the_order_of_positions_are_found() {
-        let swap = "UPDATE events SET revision = 7 WHERE position = 1; \
-                    UPDATE events SET revision = 0 WHERE position = 3; \
-                    UPDATE events SET revision = 1 WHERE position = 1";
-        assert_found(swap, "in stream `order-1`, revision 1 is out of order");
+    fn revisions_out_of_order_are_found() {
+        for entries in [
+            &[("order-1", 0, 1), ("order-1", 2, 1)][..],
+            &[("order-1", 1, 1)],
+            &[("order-1", 1, 1), ("order-1", 0, 1)],
+        ] {
+            let found = verify(store(entries).path()).unwrap_err();
+            let VerifyError::Damaged { findings } = found else { panic!("{found}") };
+            assert!(findings[0].contains("in stream `order-1`, revision"), "{findings:?}");
+        }
     }
 
     #[test]
-    fn what_does_not_belong_together_is_found() {
-        let orphan = "PRAGMA foreign_keys = OFF; DELETE FROM streams WHERE id = 3";
-        assert_found(orphan, "position 4 belongs to no stream");
-        assert_found("UPDATE streams SET max_count = 6 WHERE id = 1", "stream `order-1` is not");
-        assert_found("UPDATE streams SET truncate_before = 1 WHERE id = 3", "stream `gone` is not");
+    fn an_index_that_says_something_else_is_found() {
+        for (change, wanted) in [
+            ("DELETE FROM runs WHERE first = 2", "`runs` of stream `order-1` is missing"),
+            ("UPDATE runs SET position = 9 WHERE stream = 'gone'", "`gone` is not in the log"),
+            ("UPDATE limits SET max_count = 6", "`limits` of stream `order-1`"),
+            ("INSERT INTO groups VALUES ('s', 'g', '', 1)", "`groups` of stream `s`"),
+        ] {
+            let folder = store(SOUND);
+            let index = Connection::open(folder.path().join(index::INDEX_FILE)).unwrap();
+            index.execute(change, []).unwrap();
+            drop(index);
+            let found = verify(folder.path()).unwrap_err();
+            let VerifyError::DamagedIndex { findings } = found else { panic!("{found}") };
+            assert!(findings.iter().any(|it| it.contains(wanted)), "{change}: {findings:?}");
+        }
     }
 
     #[test]

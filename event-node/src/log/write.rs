@@ -37,7 +37,7 @@ pub(crate) struct Removal {
 }
 
 /// A change of what is kept about persistent subscription groups.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum GroupWrite {
     /// Creates the group, or replaces its settings and keeps its checkpoint.
     Save {

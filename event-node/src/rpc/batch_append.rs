@@ -203,7 +203,13 @@ fn success_of(written: &Result<Outcome, LogError>) -> Result<Success, Failure> {
         }
         Ok(Outcome::StreamDeleted) => Err(Failure::StreamDeleted),
         Err(LogError::Full) => Err(Failure::Full),
-        Err(LogError::Database(_) | LogError::Closed) => Err(Failure::Internal),
+        Err(
+            LogError::Index(_)
+            | LogError::Disk(_)
+            | LogError::Damaged { .. }
+            | LogError::Unsure
+            | LogError::Closed,
+        ) => Err(Failure::Internal),
     }
 }
 

@@ -114,9 +114,12 @@ impl From<LogError> for Status {
         match error {
             LogError::Closed => stopping(),
             LogError::Full => Self::resource_exhausted(sentence(&LogError::Full)),
-            LogError::Database(source) => {
-                tracing::error!(error = &source as &dyn std::error::Error, "the store failed");
-                Self::unknown(format!("The store failed: {source}"))
+            LogError::Index(_)
+            | LogError::Disk(_)
+            | LogError::Damaged { .. }
+            | LogError::Unsure => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+                Self::unknown(format!("The store failed: {error}."))
             }
         }
     }

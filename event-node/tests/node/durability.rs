@@ -1,6 +1,6 @@
 //! What survives, and what keeps others out.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use event_node::{NodeError, VerifyError, verify};
 use eventstore::StreamState;
@@ -21,6 +21,10 @@ async fn a_restart_keeps_everything_and_repetitions_are_still_known() {
     assert_eq!(first, again);
     node.stop().await;
 }
+
+/// File names in the data folder.
+const LOG: &str = "events.log";
+const INDEX: &str = "index.sqlite";
 
 /// What is on disk right after an answer is what a kill at that moment would leave.
 #[tokio::test]
@@ -47,26 +51,57 @@ fn image_of(node: &TestNode) -> tempfile::TempDir {
     image
 }
 
-#[tokio::test]
-async fn a_write_ahead_log_that_is_damaged_inside_is_reported_and_not_cut_off() {
+/// Why a node does not start over this folder.
+async fn refusal(data: &Path) -> String {
+    let refused = start(data, &CancellationToken::new()).await.unwrap_err();
+    std::error::Error::source(&refused).unwrap().to_string()
+}
+
+/// What a kill leaves of a store with a hundred events.
+async fn killed() -> tempfile::TempDir {
     let node = TestNode::start().await;
-    let client = node.client();
     for _ in 0..20 {
-        append(&client, "order-1", StreamState::Any, events(5)).await;
+        append(&node.client(), "order-1", StreamState::Any, events(5)).await;
     }
     let image = image_of(&node);
-    let file = image.path().join("events.sqlite-wal");
-    let mut bytes = fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&file, &bytes).unwrap();
-    let refused = start(image.path(), &CancellationToken::new()).await.unwrap_err();
-    let reason = std::error::Error::source(&refused).unwrap().to_string();
-    assert!(reason.contains("events.sqlite-wal is damaged before its end"), "{reason}");
+    node.stop().await;
+    image
+}
+
+/// Changes the file's bytes.
+fn change(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(file).unwrap();
+    change(&mut bytes);
+    fs::write(file, &bytes).unwrap();
+}
+
+#[tokio::test]
+async fn an_append_that_was_cut_off_is_removed_and_those_before_it_stay() {
+    let image = killed().await;
+    let log = image.path().join(LOG);
+    change(&log, |bytes| bytes.truncate(bytes.len() - 1));
+    assert_eq!(verify(image.path()).unwrap().events, 96);
+    let node = TestNode::start_over(image).await;
+    assert_eq!(revisions(&node.client(), "order-1").await.len(), 95);
+    append(&node.client(), "order-1", StreamState::StreamRevision(94), events(1)).await;
+    let folder = node.stop().await;
+    assert_eq!(verify(folder.path()).unwrap().events, 97);
+}
+
+#[tokio::test]
+async fn a_log_that_is_damaged_before_its_end_is_reported_and_not_cut_off() {
+    let image = killed().await;
+    let log = image.path().join(LOG);
+    change(&log, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    let before = fs::read(&log).unwrap();
+    let reason = refusal(image.path()).await;
+    assert!(reason.contains("events.log is damaged at byte"), "{reason}");
     let found = verify(image.path()).unwrap_err();
     assert!(matches!(found, VerifyError::Damaged { .. }), "{found}");
-    assert_eq!(fs::read(&file).unwrap(), bytes);
-    node.stop().await;
+    assert_eq!(fs::read(&log).unwrap(), before);
 }
 
 #[tokio::test]
@@ -89,41 +124,85 @@ async fn a_folder_that_cannot_be_made_is_named() {
     assert!(reason.contains("cannot be created"), "{reason}");
 }
 
-/// Overwrites part of the database of a store that has events.
-async fn damaged(from: impl FnOnce(usize) -> std::ops::Range<usize>) -> tempfile::TempDir {
+/// A store with a thousand events that was stopped.
+async fn stopped() -> tempfile::TempDir {
     let node = TestNode::start().await;
     append(&node.client(), "order-1", StreamState::NoStream, events(1_000)).await;
     let folder = node.stop().await;
     assert_eq!(verify(folder.path()).unwrap().events, 1_001);
-    let file = folder.path().join("events.sqlite");
-    let mut bytes = fs::read(&file).unwrap();
-    let range = from(bytes.len());
-    bytes[range].fill(0xa5);
-    fs::write(&file, bytes).unwrap();
     folder
 }
 
 #[tokio::test]
-async fn a_database_that_is_none_any_more_is_reported_with_what_to_do() {
-    let folder = damaged(|_| 0..4_096).await;
-    let refused = start(folder.path(), &CancellationToken::new()).await.unwrap_err();
-    let reason = std::error::Error::source(&refused).unwrap().to_string();
-    assert!(reason.contains("events.sqlite is damaged: restore"), "{reason}");
+async fn a_log_that_is_none_any_more_is_reported_with_what_to_do() {
+    let folder = stopped().await;
+    change(&folder.path().join(LOG), |bytes| bytes[..100].fill(0xa5));
+    let reason = refusal(folder.path()).await;
+    assert!(reason.contains("events.log is damaged at byte 0"), "{reason}");
+    assert!(reason.contains("restore the data folder from a backup"), "{reason}");
 }
 
 #[tokio::test]
-async fn a_database_that_was_cut_off_is_reported() {
-    let folder = damaged(|_| 0..0).await;
-    let file = fs::OpenOptions::new().write(true).open(folder.path().join("events.sqlite"));
-    file.unwrap().set_len(5 * 4_096).unwrap();
-    let refused = start(folder.path(), &CancellationToken::new()).await.unwrap_err();
-    let reason = std::error::Error::source(&refused).unwrap().to_string();
-    assert!(reason.contains("is damaged: restore"), "{reason}");
+async fn a_log_that_lost_its_end_or_all_of_it_is_reported() {
+    let folder = stopped().await;
+    change(&folder.path().join(LOG), |bytes| bytes.truncate(bytes.len() / 2));
+    let reason = refusal(folder.path()).await;
+    assert!(reason.contains("is damaged: it ends at byte"), "{reason}");
+    fs::remove_file(folder.path().join(LOG)).unwrap();
+    let reason = refusal(folder.path()).await;
+    assert!(reason.contains("is gone, and its index is there"), "{reason}");
 }
 
 #[tokio::test]
-async fn verifying_finds_a_damaged_page() {
-    let folder = damaged(|len| len / 2 / 4_096 * 4_096..len / 2 / 4_096 * 4_096 + 4_096).await;
+async fn an_index_that_is_damaged_or_gone_is_made_anew_from_the_log() {
+    let folder = stopped().await;
+    change(&folder.path().join(INDEX), |bytes| bytes[..4_096].fill(0xa5));
+    let node = TestNode::start_over(folder).await;
+    assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_000);
+    let folder = node.stop().await;
+    fs::remove_file(folder.path().join(INDEX)).unwrap();
+    let node = TestNode::start_over(folder).await;
+    append(&node.client(), "order-1", StreamState::StreamRevision(999), events(1)).await;
+    assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_001);
+    verify(node.stop().await.path()).unwrap();
+}
+
+/// Restoring one of the two files alone from a backup.
+#[tokio::test]
+async fn an_index_that_is_older_than_its_log_or_of_another_store_is_no_harm() {
+    let node = TestNode::start().await;
+    append(&node.client(), "order-1", StreamState::NoStream, events(3)).await;
+    let folder = node.stop().await;
+    let older = fs::read(folder.path().join(INDEX)).unwrap();
+    let node = TestNode::start_over(folder).await;
+    append(&node.client(), "order-2", StreamState::NoStream, events(4)).await;
+    let folder = node.stop().await;
+    for index in [older, fs::read(stopped().await.path().join(INDEX)).unwrap()] {
+        fs::write(folder.path().join(INDEX), index).unwrap();
+        assert_eq!(verify(folder.path()).unwrap().events, 8);
+        let image = tempfile::tempdir().unwrap();
+        for file in [LOG, INDEX] {
+            fs::copy(folder.path().join(file), image.path().join(file)).unwrap();
+        }
+        let node = TestNode::start_over(image).await;
+        assert_eq!(revisions(&node.client(), "order-1").await.len(), 3);
+        assert_eq!(revisions(&node.client(), "order-2").await.len(), 4);
+        verify(node.stop().await.path()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_format_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("events.sqlite"), "").unwrap();
+    let reason = refusal(folder.path()).await;
+    assert!(reason.contains("has an earlier format: export it"), "{reason}");
+}
+
+#[tokio::test]
+async fn verifying_finds_a_changed_byte() {
+    let folder = stopped().await;
+    change(&folder.path().join(LOG), |bytes| bytes[500] ^= 1);
     let found = verify(folder.path()).unwrap_err();
     assert!(matches!(&found, VerifyError::Damaged { findings } if !findings.is_empty()), "{found}");
 }

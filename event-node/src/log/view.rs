@@ -1,0 +1,143 @@
+//! The store as one: what is being written, what the index does not know yet, the index, the log.
+
+use std::collections::VecDeque;
+
+use rusqlite::Connection;
+
+use crate::log::{
+    entry::{Entry, EventsRecord, Parsed, Record},
+    error::LogError,
+    file::{FIRST_ENTRY, LogFile, SHORT_READ, Scanner},
+    index,
+    memtable::{Mark, Memtable, Run},
+    metadata::Limits,
+    pending::Pending,
+    read::Direction,
+};
+
+/// What is known of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct StreamInfo {
+    /// `None` if it has no events.
+    pub last: Option<u64>,
+    pub limits: Limits,
+}
+
+/// Entries that are not in the log yet.
+#[derive(Clone, Copy)]
+pub(super) struct Staged<'a> {
+    pub table: &'a Memtable,
+    pub bytes: &'a [u8],
+    /// Where the bytes will stand in the log.
+    pub base: u64,
+}
+
+/// Looks everywhere, in an order in which nothing can be missed: from where events come to where
+/// they go. The index connection must not be inside a transaction, whose view would be older.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub index: &'a Connection,
+    pub pending: &'a Pending,
+    pub log: &'a LogFile,
+    pub staged: Option<Staged<'a>>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn stream(&self, name: &str) -> Result<StreamInfo, LogError> {
+        let staged = self.staged.and_then(|staged| staged.table.streams.get(name));
+        let mut last = staged.and_then(|part| part.runs.last().map(Run::last));
+        let mut limits = staged.and_then(|part| part.limits);
+        let (pending_last, pending_limits) = self.pending.stream(name);
+        last = last.or(pending_last);
+        limits = limits.or(pending_limits);
+        let (indexed_last, indexed_limits) = match (last, limits) {
+            (Some(_), Some(_)) => (None, Limits::default()),
+            _ => index::stream(self.index, name)?,
+        };
+        Ok(StreamInfo {
+            last: last.or(indexed_last),
+            limits: limits.unwrap_or(indexed_limits),
+        })
+    }
+
+    /// The runs of a stream with revisions from `low` to `high`, in this direction, and no more
+    /// than `limit` of them.
+    pub(super) fn runs(
+        &self,
+        name: &str,
+        (low, high): (u64, u64),
+        direction: Direction,
+        limit: usize,
+    ) -> Result<VecDeque<Run>, LogError> {
+        let mut newer = self.pending.runs(name, low, high);
+        let staged = self.staged.and_then(|staged| staged.table.streams.get(name));
+        newer.extend(staged.into_iter().flat_map(|part| part.between(low, high)));
+        // What was just written to the index may be in both.
+        let indexed_high = newer.first().map_or(Some(high), |run| run.first.checked_sub(1));
+        let is_enough = direction == Direction::Backwards && newer.len() >= limit;
+        let older = match indexed_high {
+            Some(high) if low <= high && !is_enough => {
+                index::runs(self.index, name, (low, high), direction, limit)?
+            }
+            _ => Vec::new(),
+        };
+        let mut runs: VecDeque<Run> = match direction {
+            Direction::Forwards => older.into_iter().chain(newer).collect(),
+            Direction::Backwards => newer.into_iter().rev().chain(older).collect(),
+        };
+        runs.truncate(limit);
+        Ok(runs)
+    }
+
+    /// Where a reader of `$all` finds the event at `position`: not behind this mark.
+    pub(super) fn mark_before(&self, position: u64) -> Result<Mark, LogError> {
+        let mark = match self.pending.mark_before(position) {
+            Some(mark) => Some(mark),
+            None => index::mark_before(self.index, position)?,
+        };
+        Ok(mark.unwrap_or(Mark { position: 1, offset: FIRST_ENTRY }))
+    }
+
+    pub(super) fn records(&self) -> RecordReader<'a> {
+        RecordReader { staged: self.staged, scanner: self.log.scan(FIRST_ENTRY, SHORT_READ) }
+    }
+}
+
+/// Reads what runs point to.
+pub(super) struct RecordReader<'a> {
+    staged: Option<Staged<'a>>,
+    scanner: Scanner<'a>,
+}
+
+impl RecordReader<'_> {
+    /// The events that `run` of `stream` stands for.
+    pub(super) fn read(&mut self, stream: &str, run: Run) -> Result<EventsRecord<'_>, LogError> {
+        let offset = run.offset;
+        let entry = match self.staged {
+            Some(staged) if offset >= staged.base => staged_entry(staged, offset),
+            _ => {
+                self.scanner.seek(offset);
+                self.scanner.next()?.map(|(_, entry)| entry)
+            }
+        };
+        let mut records = entry.into_iter().flat_map(|entry| entry.records());
+        let found = records.find_map(|record| match record {
+            Some(Record::Events(events))
+                if events.stream == stream && events.place.revision == run.first =>
+            {
+                Some(events)
+            }
+            Some(Record::Events(_) | Record::Group(_)) | None => None,
+        });
+        // Each offset is that of an entry with these events: else one of the files is damaged.
+        found.ok_or(LogError::Damaged { offset })
+    }
+}
+
+fn staged_entry(staged: Staged<'_>, offset: u64) -> Option<Entry<'_>> {
+    let begin = usize::try_from(offset - staged.base).ok()?;
+    match Entry::parse(staged.bytes.get(begin..)?) {
+        Parsed::Entry(entry) => Some(entry),
+        Parsed::Incomplete(_) | Parsed::Broken => None,
+    }
+}
