@@ -198,8 +198,8 @@ fn store_is_verified_and_damage_is_found() {
     // The store's own seed, and the order's five.
     assert_eq!((&sound["events"], &sound["groups"]), (&6.into(), &1.into()), "{sound}");
 
-    let database = data.path().join("events/events.sqlite");
-    std::fs::write(database, [7; 8_192]).expect("the database can be overwritten");
+    let log = data.path().join("events/events.log");
+    std::fs::write(log, [7; 8_192]).expect("the log can be overwritten");
     assert_fails(&verify(), 3, "the store is damaged");
 }
 

@@ -78,8 +78,10 @@ fn fill(runtime: &Runtime, data: &Path, events: u64, streams: u64) {
         println!("  spread over {to} streams: {rate}/s");
     }
     runtime.block_on(store.close());
-    let size = fs::metadata(data.join("events.sqlite")).map_or(0, |file| file.len());
-    println!("size of the database: {} MiB", size >> 20);
+    for file in ["events.log", "index.sqlite"] {
+        let size = fs::metadata(data.join(file)).map_or(0, |file| file.len());
+        println!("size of {file}: {} MiB", size >> 20);
+    }
 }
 
 /// Reads of streams all over the store, one read of everything, and subscribers that lag behind.

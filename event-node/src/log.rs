@@ -50,8 +50,8 @@ pub(crate) use crate::log::{
     event::{Event, NewEvent, Resolved, metastream_of},
     filter::{Filter, FilterError, FilterField, FilterSpec},
     follow::{Followed, FollowedPage, Follower, Source},
-    metadata::with_truncate_before,
     index::StoredGroup,
+    metadata::with_truncate_before,
     read::{AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
     write::{Append, Expected, GroupKey, GroupWrite, Outcome, Removal, Write},
 };
@@ -103,8 +103,7 @@ impl Log {
         let (announced, head) = watch::channel(0);
         let writer = Writer {
             appender: log.appender(),
-            index: index::open_reader(folder)
-                .map_err(|source| OpenError::index(folder, source))?,
+            index: index::open_reader(folder).map_err(|source| OpenError::index(folder, source))?,
             pending: Arc::clone(&pending),
             indexer: Indexer::start(index, Arc::clone(&pending))?,
             memory: Memory::default(),

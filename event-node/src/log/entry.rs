@@ -231,11 +231,6 @@ impl<'a> EventsRecord<'a> {
         let (place, mut rest) = (self.place, self.events);
         (0..u64::from(self.count)).map_while(move |index| rest.event(place, index))
     }
-
-    /// The last revision in it.
-    pub(super) fn last_revision(&self) -> u64 {
-        self.place.revision + u64::from(self.count).saturating_sub(1)
-    }
 }
 
 /// An event in the bytes that it was read with.
@@ -378,7 +373,7 @@ mod tests {
         let [Record::Events(events), Record::Group(group)] = &records[..] else {
             panic!("{records:?}")
         };
-        assert_eq!((events.stream, events.last_revision()), ("order-1", 4));
+        assert_eq!((events.stream, events.count), ("order-1", 2));
         let read: Vec<_> = events.events().collect();
         assert_eq!((read[1].place.position, read[1].place.revision), (8, 4));
         assert_eq!((read[1].metadata, read[1].data), (&b"meta"[..], &b"two"[..]));

@@ -117,12 +117,9 @@ pub enum LogError {
 impl LogError {
     /// What a failed call of the operating system means.
     pub(super) fn disk(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Self::Full,
-            _ => Self::Disk(Arc::new(error)),
-        }
+        let full =
+            [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+        if full.contains(&error.kind()) { Self::Full } else { Self::Disk(Arc::new(error)) }
     }
 }
 

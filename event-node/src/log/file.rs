@@ -24,8 +24,10 @@ use crate::log::{
 /// File name of the log inside the data folder.
 pub(super) const LOG_FILE: &str = "events.log";
 
+const FILE_HEADER_BYTES: usize = 32;
+
 /// Where the first entry is.
-pub(super) const FIRST_ENTRY: u64 = 32;
+pub(super) const FIRST_ENTRY: u64 = FILE_HEADER_BYTES as u64;
 
 const FORMAT: [u8; 8] = *b"dofslog1";
 
@@ -59,7 +61,7 @@ impl LogFile {
         if length < FIRST_ENTRY {
             return Ok(None);
         }
-        let mut header = [0; FIRST_ENTRY as usize];
+        let mut header = [0; FILE_HEADER_BYTES];
         file.read_exact_at(&mut header, 0).map_err(unreadable)?;
         let mut id = [0; 16];
         id.copy_from_slice(&header[FORMAT.len()..24]);
@@ -76,21 +78,21 @@ impl LogFile {
         let path = folder.join(LOG_FILE);
         let create = || {
             let mut options = OpenOptions::new();
-            let file =
-                options.read(true).write(true).create(true).truncate(true).open(&path)?;
+            let file = options.read(true).write(true).create(true).truncate(true).open(&path)?;
             file.write_all_at(&Self::header(id), 0)?;
             file.sync_all()?;
             // The name of the file has to be durable too.
             File::open(folder)?.sync_all()?;
             Ok(file)
         };
-        let file = create().map_err(|source| OpenError::CreateLog { file: path.clone(), source })?;
+        let file =
+            create().map_err(|source| OpenError::CreateLog { file: path.clone(), source })?;
         let durable = Arc::new(AtomicU64::new(FIRST_ENTRY));
         Ok(Self { file: Arc::new(file), path, id, durable })
     }
 
-    fn header(id: Uuid) -> [u8; FIRST_ENTRY as usize] {
-        let mut header = [0; FIRST_ENTRY as usize];
+    fn header(id: Uuid) -> [u8; FILE_HEADER_BYTES] {
+        let mut header = [0; FILE_HEADER_BYTES];
         header[..8].copy_from_slice(&FORMAT);
         header[8..24].copy_from_slice(id.as_bytes());
         let sum = crc32fast::hash(&header[..24]);

@@ -120,8 +120,7 @@ fn tune(connection: &Connection) -> rusqlite::Result<()> {
 pub(super) fn is_usable(folder: &Path, store: Uuid) -> bool {
     let look = || -> rusqlite::Result<bool> {
         let connection = open_reader(folder)?;
-        let format: i64 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         Ok(format == FORMAT && progress(&connection)?.is_some_and(|(id, _)| id == store))
     };
     look().unwrap_or(false)
@@ -162,8 +161,8 @@ pub(super) fn apply(connection: &mut Connection, table: &Memtable) -> rusqlite::
     for write in &table.groups {
         apply_group(&transaction, write)?;
     }
-    let mut insert =
-        transaction.prepare_cached("INSERT OR REPLACE INTO marks (position, offset) VALUES (?, ?)")?;
+    let mut insert = transaction
+        .prepare_cached("INSERT OR REPLACE INTO marks (position, offset) VALUES (?, ?)")?;
     for mark in &table.marks {
         insert.execute([to_sql(mark.position), to_sql(mark.offset)])?;
     }
@@ -266,7 +265,10 @@ pub(super) fn runs(
 }
 
 /// The last mark at or before `position`.
-pub(super) fn mark_before(connection: &Connection, position: u64) -> rusqlite::Result<Option<Mark>> {
+pub(super) fn mark_before(
+    connection: &Connection,
+    position: u64,
+) -> rusqlite::Result<Option<Mark>> {
     connection
         .prepare_cached(
             "SELECT position, offset FROM marks WHERE position <= ? ORDER BY position DESC LIMIT 1",
@@ -309,7 +311,12 @@ pub(super) fn groups(connection: &Connection) -> rusqlite::Result<Vec<StoredGrou
     )?;
     let rows = select.query_map([], |row| {
         let checkpoint = optional(row, 3)?;
-        Ok(StoredGroup { stream: row.get(0)?, name: row.get(1)?, settings: row.get(2)?, checkpoint })
+        Ok(StoredGroup {
+            stream: row.get(0)?,
+            name: row.get(1)?,
+            settings: row.get(2)?,
+            checkpoint,
+        })
     })?;
     rows.collect()
 }

@@ -106,8 +106,7 @@ impl Memtable {
     }
 
     fn mark(&mut self, mark: Mark) {
-        let is_due =
-            self.marks.last().is_none_or(|last| last.offset + MARK_STRIDE <= mark.offset);
+        let is_due = self.marks.last().is_none_or(|last| last.offset + MARK_STRIDE <= mark.offset);
         if is_due {
             self.marks.push(mark);
         }
@@ -173,7 +172,8 @@ mod tests {
 
     #[test]
     fn runs_are_found_by_revision() {
-        let part = StreamPart { runs: vec![run(0, 4, 1), run(4, 1, 6), run(5, 3, 9)], limits: None };
+        let part =
+            StreamPart { runs: vec![run(0, 4, 1), run(4, 1, 6), run(5, 3, 9)], limits: None };
         assert_eq!(part.between(3, 4), [run(0, 4, 1), run(4, 1, 6)]);
         assert_eq!(part.between(6, 6), [run(5, 3, 9)]);
         assert_eq!(part.between(8, 20), []);

@@ -241,13 +241,16 @@ fn read_all_backwards(view: &View<'_>, query: &AllQuery) -> Result<AllPage, LogE
     Ok(collected.page)
 }
 
-/// The positions from `mark` to `high`, each with its event if that is to be shown.
+/// A position that was looked at, with its event if that is to be shown.
+type Look = (u64, Option<Arc<Event>>);
+
+/// The positions from `mark` to `high`.
 fn read_stretch(
     view: &View<'_>,
     query: &AllQuery,
     mark: Mark,
     high: u64,
-) -> Result<Vec<(u64, Option<Arc<Event>>)>, LogError> {
+) -> Result<Vec<Look>, LogError> {
     let mut stretch = Vec::new();
     let mut entries = view.log.scan(mark.offset, LONG_READ);
     while let Some((offset, entry)) = entries.next()? {

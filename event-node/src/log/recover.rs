@@ -35,7 +35,11 @@ pub(super) struct Recovered {
 ///
 /// An append that was cut off, which nobody was told to be durable, is cut away. A broken entry
 /// that was durable is damage.
-pub(super) fn recover(folder: &Path, clock: &Clock, bounds: Bounds) -> Result<Recovered, OpenError> {
+pub(super) fn recover(
+    folder: &Path,
+    clock: &Clock,
+    bounds: Bounds,
+) -> Result<Recovered, OpenError> {
     let first_format = folder.join(FIRST_FORMAT_FILE);
     if first_format.exists() {
         return Err(OpenError::FirstFormat { file: first_format });
@@ -80,9 +84,14 @@ fn create(folder: &Path, clock: &Clock) -> Result<LogFile, OpenError> {
 enum TailError {
     /// What the index says of the log is not what is there.
     Misplaced,
-    Damaged { offset: u64 },
+    Damaged {
+        offset: u64,
+    },
     /// The log is shorter than it was.
-    CutOff { length: u64, known: u64 },
+    CutOff {
+        length: u64,
+        known: u64,
+    },
     Log(LogError),
 }
 
@@ -102,7 +111,11 @@ impl From<LogError> for TailError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Damaged { offset } => Self::Damaged { offset },
-            other => Self::Log(other),
+            other @ (LogError::Index(_)
+            | LogError::Disk(_)
+            | LogError::Full
+            | LogError::Unsure
+            | LogError::Closed) => Self::Log(other),
         }
     }
 }
@@ -114,11 +127,7 @@ impl From<rusqlite::Error> for TailError {
 }
 
 /// Reads the end of the log. What grows too large is written to the index at once.
-fn read_tail(
-    log: &LogFile,
-    index: &mut Connection,
-    bounds: Bounds,
-) -> Result<Memtable, TailError> {
+fn read_tail(log: &LogFile, index: &mut Connection, bounds: Bounds) -> Result<Memtable, TailError> {
     let known = index::progress(index)?.map(|(_, progress)| progress);
     let known = known.ok_or(TailError::Misplaced)?;
     if known.offset > log.durable() {

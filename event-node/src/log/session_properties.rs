@@ -323,8 +323,7 @@ impl Store {
         let log = LogFile::create(folder.path(), Uuid::nil()).unwrap();
         let index = index::open_writer(folder.path(), log.id()).unwrap();
         let start = Progress { offset: FIRST_ENTRY, position: 0 };
-        let pending =
-            Pending::new(Memtable::behind(start), Bounds { freeze_at_rows: 1, ..BOUNDS });
+        let pending = Pending::new(Memtable::behind(start), Bounds { freeze_at_rows: 1, ..BOUNDS });
         // Then nobody waits for an indexer.
         pending.close();
         #[expect(clippy::disallowed_methods, reason = "tests are where a clock is made")]

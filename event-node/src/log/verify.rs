@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use crate::log::{
     error::{LogError, OpenError},
     event::TOMBSTONE_REVISION,
-    file::{LONG_READ, LogFile},
+    file::{LOG_FILE, LONG_READ, LogFile},
     folder_lock::FolderLock,
     index,
     memtable::{Memtable, Progress},
@@ -65,10 +65,10 @@ impl From<rusqlite::Error> for VerifyError {
 /// It reads all of the store and changes nothing. The node must not be running. An index made anew,
 /// in a temporary file, is what it compares with.
 pub fn verify(data: &Path) -> Result<Verified, VerifyError> {
-    let _lock = match data.is_dir() {
-        true => FolderLock::take(data).map_err(VerifyError::Unavailable)?,
-        false => return Err(VerifyError::Missing { folder: data.to_owned() }),
-    };
+    if !data.join(LOG_FILE).is_file() {
+        return Err(VerifyError::Missing { folder: data.to_owned() });
+    }
+    let _lock = FolderLock::take(data).map_err(VerifyError::Unavailable)?;
     let log = match LogFile::open(data) {
         Ok(Some(log)) => log,
         Ok(None) => return Err(VerifyError::Missing { folder: data.to_owned() }),
@@ -212,8 +212,12 @@ mod tests {
     /// Stream, first revision and number of events of each entry.
     type Entries<'a> = &'a [(&'a str, u64, u64)];
 
-    const SOUND: Entries<'_> =
-        &[("order-1", 0, 2), ("$$order-1", 0, 1), ("order-1", 2, 1), ("gone", TOMBSTONE_REVISION, 1)];
+    const SOUND: Entries<'_> = &[
+        ("order-1", 0, 2),
+        ("$$order-1", 0, 1),
+        ("order-1", 2, 1),
+        ("gone", TOMBSTONE_REVISION, 1),
+    ];
 
     fn event() -> NewEvent {
         NewEvent {

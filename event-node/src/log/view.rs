@@ -54,10 +54,7 @@ impl<'a> View<'a> {
             (Some(_), Some(_)) => (None, Limits::default()),
             _ => index::stream(self.index, name)?,
         };
-        Ok(StreamInfo {
-            last: last.or(indexed_last),
-            limits: limits.unwrap_or(indexed_limits),
-        })
+        Ok(StreamInfo { last: last.or(indexed_last), limits: limits.unwrap_or(indexed_limits) })
     }
 
     /// The runs of a stream with revisions from `low` to `high`, in this direction, and no more
