@@ -1,9 +1,13 @@
 //! The description of the command routes.
 
+use jiff::Timestamp;
+use serde_json::Value;
 use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
-use crate::orders::place;
+use crate::dead_letters::{discard, redrives};
+use crate::ops::worker;
+use crate::orders::{place, redrive};
 
 /// The body of a new order.
 #[derive(ToSchema)]
@@ -36,6 +40,157 @@ pub(crate) struct Accepted {
     execution_arn: String,
 }
 
+/// An order that is queued again.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `redrive` answers")]
+pub(crate) struct Redriven {
+    order_id: Uuid,
+    status: String,
+    attempt: u32,
+    revision: u64,
+}
+
+/// Who gives up on a dead letter, and why.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `discard` reads")]
+pub(crate) struct Discard {
+    #[schema(max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
+    actor: Option<String>,
+    #[schema(max_length = 1000, pattern = r"^[!-~][^\x00-\x1F\x7F-\x9F]*$")]
+    reason: String,
+}
+
+/// A dead letter that is given up on.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `discard` answers")]
+pub(crate) struct Discarded {
+    order_id: Uuid,
+    status: String,
+    revision: u64,
+}
+
+/// A redrive of many, and how far it is.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `redrives` answers")]
+pub(crate) struct RedriveOfMany {
+    task_id: Uuid,
+    kind: String,
+    /// `running`, `completed`, `failed` or `cancelled`.
+    state: String,
+    #[schema(value_type = Object)]
+    filter: Value,
+    #[schema(required)]
+    rate_per_second: Option<u32>,
+    reason: String,
+    actor: String,
+    started_at: Timestamp,
+    #[schema(required)]
+    ended_at: Option<Timestamp>,
+    total: u64,
+    redriven: u64,
+    skipped: u64,
+    failed: u64,
+    #[schema(required)]
+    error: Option<String>,
+}
+
+/// The newest redrives of many.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `redrives` answers")]
+pub(crate) struct RedriveList {
+    items: Vec<RedriveOfMany>,
+    /// Always null: the newest are all that is listed.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// What a redrive of many would do, order by order.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `dry_run` answers")]
+pub(crate) struct DryRun {
+    total: u64,
+    redrive: u64,
+    skip: u64,
+    /// There are more than are listed.
+    truncated: bool,
+    items: Vec<WouldBe>,
+}
+
+/// What would happen to an order, and why.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `dry_run` answers")]
+struct WouldBe {
+    order_id: Uuid,
+    #[schema(required)]
+    stage: Option<String>,
+    #[schema(required)]
+    code: Option<String>,
+    #[schema(required)]
+    reason: Option<String>,
+    #[schema(required)]
+    attempt: Option<u32>,
+    #[schema(required)]
+    failed_at: Option<Timestamp>,
+    /// `redrive` or `skip`.
+    action: String,
+    why: String,
+}
+
+/// Whether the workers take work, and how they stand.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `worker` answers")]
+pub(crate) struct Workers {
+    paused: bool,
+    #[schema(required)]
+    since: Option<Timestamp>,
+    #[schema(required)]
+    actor: Option<String>,
+    #[schema(required)]
+    reason: Option<String>,
+    /// Of the workers' breakers, the one that stands worst.
+    breaker: String,
+    watchdog_reconnects: u64,
+    workers: Vec<OneWorker>,
+    queue: QueueOfWorkers,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `worker` answers")]
+struct OneWorker {
+    worker: String,
+    breaker: String,
+    #[schema(required)]
+    since: Option<Timestamp>,
+    #[schema(required)]
+    error: Option<String>,
+    watchdog_reconnects: u64,
+    #[schema(required)]
+    reported_at: Option<Timestamp>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `worker` answers")]
+struct QueueOfWorkers {
+    waiting: u64,
+    in_flight: u64,
+    parked: u64,
+    retrying: u64,
+}
+
 #[derive(OpenApi)]
-#[openapi(paths(place::place), components(schemas(NewOrder, NewItem, Accepted)))]
+#[openapi(
+    paths(
+        place::place,
+        redrive::redrive,
+        discard::discard,
+        redrives::begin,
+        redrives::list,
+        redrives::get,
+        redrives::cancel,
+        worker::status,
+        worker::pause,
+        worker::resume,
+    ),
+    components(schemas(NewOrder, NewItem, Accepted))
+)]
 pub(crate) struct Commands;

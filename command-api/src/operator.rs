@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use serde::Deserialize;
 use service_kit::problem::Problem;
+use utoipa::ToSchema;
 
 /// Who acts, if nobody says.
 const ACTOR: &str = "operator";
@@ -12,9 +13,13 @@ const MAX_ACTOR_CHARS: usize = 128;
 const MAX_REASON_CHARS: usize = 1_000;
 
 /// The members of a request body that every act of an operator has.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = OperatorSaid)]
 pub(crate) struct Said {
+    /// Who acts, where nobody has to show a key.
+    #[schema(max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     actor: Option<String>,
+    #[schema(max_length = 1000, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
     reason: Option<String>,
 }
 

@@ -9,8 +9,25 @@ use utoipa::OpenApi;
 const ALIASES: [(Method, &str, &str); 2] =
     [(Method::Post, "/v1/orders", "/order"), (Method::Get, "/v1/orders/{id}", "/order/{id}")];
 
+/// Describe the API to programs
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "operations",
+    responses((status = 200, description = "This description", body = Object)),
+)]
+#[expect(dead_code, reason = "describes what Swagger UI serves")]
+fn description() {}
+
+/// Describe the API to people
+#[utoipa::path(
+    get, path = "/docs/", tag = "operations",
+    responses((status = 200, description = "A page that needs no internet", body = String, content_type = "text/html")),
+)]
+#[expect(dead_code, reason = "describes what Swagger UI serves")]
+fn pages() {}
+
 #[derive(OpenApi)]
 #[openapi(
+    paths(description, pages),
     info(
         title = "DOFS",
         description = "Distributed order fulfillment: places orders, shows them, and tells what happens to them",

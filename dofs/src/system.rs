@@ -1,5 +1,8 @@
 //! Building a running system from settings: the only place that does.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,7 +142,7 @@ impl System {
             checks.push(read_model_check(Arc::clone(&store)));
             if roles.contains(&Role::Api) {
                 self.start_following(log.as_ref());
-                routes = routes.merge(SwaggerUi::new("/docs").url("/openapi.json", openapi()));
+                routes = routes.merge(documentation());
                 routes = routes.merge(self.api_routes(Arc::clone(&store), log.as_ref()));
             }
             if roles.contains(&Role::Projector) {
@@ -317,6 +320,11 @@ async fn check_schema(store: &dyn ReadModel) -> Result<(), StoreError> {
         }
         checked => checked,
     }
+}
+
+/// What describes the API, to programs and to people.
+fn documentation() -> Router {
+    SwaggerUi::new("/docs").url("/openapi.json", openapi()).into()
 }
 
 /// This program, as it stands with what it writes.

@@ -1,11 +1,8 @@
 //! What descriptions of routes have in common: error bodies, and what any route may answer.
 
-use utoipa::openapi::path::{Operation, ParameterIn};
-use utoipa::openapi::response::Response;
-use utoipa::openapi::{
-    Content, HeaderBuilder, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Required,
-    ResponseBuilder, Type,
-};
+mod complete;
+
+use utoipa::openapi::{OpenApi, PathItem};
 use utoipa::{OpenApi as _, ToSchema};
 
 /// What the edge refuses.
@@ -36,10 +33,43 @@ pub enum Refused {
     Error(String),
 }
 
+/// One thing that is wrong with a body.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `problem::Fault`")]
+struct Fault {
+    /// Where: a JSON pointer (RFC 6901).
+    pointer: String,
+    detail: String,
+}
+
+/// The same as RFC 9457 tells it, for who accepts `application/problem+json`. It has the members of
+/// the plain body too.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `Problem` writes")]
+struct Problem {
+    /// `urn:dofs:problem:` and the code.
+    #[schema(rename = "type")]
+    kind: String,
+    title: String,
+    status: u16,
+    detail: String,
+    /// What went wrong, for programs: `docs/problems` has a page for each.
+    code: String,
+    /// Every fault of the body.
+    errors: Vec<Fault>,
+    request_id: String,
+    /// If the edge refused.
+    #[schema(nullable = false)]
+    message: Option<String>,
+    /// If the application refused.
+    #[schema(nullable = false)]
+    error: Option<String>,
+}
+
 #[derive(utoipa::OpenApi)]
 #[openapi(
     paths(crate::health::livez, crate::health::readyz),
-    components(schemas(Message, Refusal, Refused))
+    components(schemas(Message, Refusal, Refused, Problem, Fault))
 )]
 struct Shared;
 
@@ -65,68 +95,13 @@ pub fn whole(mut api: OpenApi, parts: Vec<OpenApi>, aliases: &[(Method, &str, &s
             Method::Get => item.get = get,
             Method::Post => item.post = post,
         }
-        for operation in operations(&mut item) {
+        for (_, operation) in complete::operations(&mut item) {
             if let Some(id) = &mut operation.operation_id {
                 id.push_str("_alias");
             }
         }
         api.paths.paths.insert((*alias).to_owned(), item);
     }
-    for item in api.paths.paths.values_mut() {
-        for operation in operations(item) {
-            complete(operation);
-        }
-    }
+    complete::complete(&mut api);
     api
-}
-
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let PathItem { get, post, put, delete, patch, .. } = item;
-    [get, post, put, delete, patch].into_iter().flatten()
-}
-
-/// Says which parameters may be left out, and adds what every route may answer, and the header that every answer has.
-fn complete(operation: &mut Operation) {
-    // Only what stands in the path is always there.
-    for parameter in operation.parameters.iter_mut().flatten() {
-        if let RefOr::T(parameter) = parameter
-            && parameter.parameter_in != ParameterIn::Path
-        {
-            parameter.required = Required::False;
-        }
-    }
-    let common = [
-        ("500", "Refusal", "A defect of ours", false),
-        ("503", "Refusal", "Something that the answer needs does not work right now", true),
-    ];
-    for (status, schema, description, is_temporary) in common {
-        let answers = &mut operation.responses.responses;
-        answers
-            .entry(status.to_owned())
-            .or_insert_with(|| error(schema, description, is_temporary).into());
-    }
-    for answer in operation.responses.responses.values_mut() {
-        if let RefOr::T(answer) = answer {
-            let id = header("The id of this request", Type::String);
-            answer.headers.insert("X-Request-Id".to_owned(), id.into());
-        }
-    }
-}
-
-fn error(schema: &str, description: &str, is_temporary: bool) -> Response {
-    let content = Content::new(Some(Ref::from_schema_name(schema)));
-    let mut answer = ResponseBuilder::new()
-        .description(description)
-        .content("application/json", content)
-        .build();
-    if is_temporary {
-        let after = header("Seconds after which to try again", Type::Integer);
-        answer.headers.insert("Retry-After".to_owned(), after.into());
-    }
-    answer
-}
-
-fn header(description: &str, kind: Type) -> utoipa::openapi::Header {
-    let schema = ObjectBuilder::new().schema_type(kind).build();
-    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }

@@ -18,6 +18,10 @@ use crate::extract::QueryParameters;
 /// How long a check may take before the thing checked counts as down.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The routes of this module: for whoever decides what to do about a process, so nobody has to say who
+/// asks, and nothing limits them.
+pub(crate) const ROUTES: [&str; 2] = ["/livez", "/readyz"];
+
 type Checking = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// One thing that must work before work is sent here.
@@ -45,8 +49,8 @@ pub(crate) struct Verbosity {
 /// The health routes. Liveness asks nothing but whether the process answers.
 pub fn routes(checks: Vec<Check>) -> Router {
     Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+        .route(ROUTES[0], get(livez))
+        .route(ROUTES[1], get(readyz))
         .with_state(Arc::new(checks))
 }
 

@@ -129,11 +129,8 @@ impl Listener {
     ) -> Result<(), HttpError> {
         let handle = Handle::new();
         let header_timeout = Duration::from_millis(config.header_timeout_ms.get());
-        let acceptor = connection::Acceptor::new(
-            config.max_connections.get(),
-            self.certificate.as_ref().map(tls::Certificate::served),
-            header_timeout,
-        );
+        let tls = self.certificate.as_ref().map(tls::Certificate::served);
+        let acceptor = connection::Acceptor::new(config, tls);
         let mut server = axum_server::from_tcp(self.listener)
             .map_err(HttpError::Serve)?
             .http1_only()

@@ -35,6 +35,7 @@ fn config() -> ApiConfig {
         request_timeout_ms: long,
         header_timeout_ms: long,
         body_timeout_ms: long,
+        write_timeout_ms: long,
         max_concurrency: NonZeroUsize::new(64).unwrap(),
         max_connections: NonZeroUsize::new(64).unwrap(),
         rate_per_second: 0,

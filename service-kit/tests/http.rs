@@ -42,6 +42,7 @@ fn config() -> ApiConfig {
         request_timeout_ms: nonzero(60_000),
         header_timeout_ms: nonzero(60_000),
         body_timeout_ms: nonzero(60_000),
+        write_timeout_ms: nonzero(60_000),
         max_concurrency: NonZeroUsize::MIN,
         max_connections: NonZeroUsize::new(64).unwrap(),
         rate_per_second: 0,
@@ -63,6 +64,18 @@ async fn waits(wait: Wait) {
     std::future::pending::<()>().await;
 }
 
+/// Gone when its last answer is.
+static ENDLESS: Semaphore = Semaphore::const_new(1);
+
+/// An answer without end, for one client at a time.
+async fn endless() -> Body {
+    let place = ENDLESS.acquire().await.unwrap();
+    Body::from_stream(futures::stream::repeat_with(move || {
+        assert_eq!(place.num_permits(), 1, "it is held as long as this is read");
+        Ok::<_, std::convert::Infallible>(vec![b'.'; 64 * 1024])
+    }))
+}
+
 async fn panics() -> &'static str {
     panic!("on purpose");
 }
@@ -75,6 +88,7 @@ fn router(config: &ApiConfig) -> Router {
         .route("/never", get(|| async { std::future::pending::<()>().await }))
         .route("/panics", get(panics))
         .route("/number/{it}", get(|_: PathParameters<u32>| async {}))
+        .route("/endless", get(endless))
         .route("/query", get(|_: QueryParameters<Numbered>| async {}))
         .route("/json", post(|JsonBody(body): JsonBody<Value>| async move { body.to_string() }))
         .fallback(not_found);
@@ -286,6 +300,20 @@ async fn client_that_sends_nothing_is_let_go() {
     assert!(received.is_empty());
 }
 
+/// Asks until a connection is not turned away.
+async fn until_served(address: std::net::SocketAddr) {
+    loop {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        // Where it is turned away, it may be so while it still asks.
+        let mut said = [0; 12];
+        let asked = client.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok();
+        if asked && client.read_exact(&mut said).await.is_ok() && said.ends_with(b"200") {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// What a listener says to these bytes, until it closes the connection.
 async fn said_to(served: &Served, bytes: &[u8]) -> String {
     let mut client = TcpStream::connect(served.address).await.unwrap();
@@ -348,6 +376,20 @@ async fn body_that_is_announced_too_long_is_refused_before_it_comes() {
 }
 
 #[tokio::test]
+async fn client_that_does_not_read_its_answer_is_let_go() {
+    let one = NonZeroUsize::MIN;
+    let limits = ApiConfig { max_connections: one, write_timeout_ms: nonzero(100), ..config() };
+    let served = serve(limits);
+    let mut silent = TcpStream::connect(served.address).await.unwrap();
+    silent.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut begun = [0; 12];
+    timeout(PATIENCE, silent.read_exact(&mut begun)).await.unwrap().unwrap();
+    // The answer's own place is free again, and the connection's.
+    drop(timeout(PATIENCE, ENDLESS.acquire()).await.unwrap().unwrap());
+    timeout(PATIENCE, until_served(served.address)).await.unwrap();
+}
+
+#[tokio::test]
 async fn more_connections_than_the_limit_are_turned_away() {
     let limit = NonZeroUsize::new(2).unwrap();
     let served = serve(ApiConfig { max_connections: limit, ..config() });
@@ -366,19 +408,7 @@ async fn more_connections_than_the_limit_are_turned_away() {
     assert!(said.starts_with("HTTP/1.1 503") && said.contains("Service unavailable"), "{said}");
 
     drop(open);
-    let again = async {
-        loop {
-            let mut client = TcpStream::connect(served.address).await.unwrap();
-            // Where it is turned away, it may be so while it still asks.
-            let mut said = [0; 12];
-            let asked = client.write_all(request).await.is_ok();
-            if asked && client.read_exact(&mut said).await.is_ok() && said.ends_with(b"200") {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, again).await.unwrap();
+    timeout(PATIENCE, until_served(served.address)).await.unwrap();
 }
 
 #[tokio::test]

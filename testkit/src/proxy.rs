@@ -1,9 +1,9 @@
-//! A TCP proxy on loopback whose connections can fall silent.
+//! A TCP proxy on loopback whose connections can fall silent, or lose the answers.
 
 use std::net::SocketAddr;
 use std::pin::pin;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -11,9 +11,15 @@ use tokio::task::JoinSet;
 /// A running proxy. Gone when dropped, and its connections with it.
 pub struct Proxy {
     address: SocketAddr,
-    /// Connections made before this many silences pass nothing on.
-    n_silences: watch::Sender<u64>,
+    faults: watch::Sender<Faults>,
     _tasks: JoinSet<()>,
+}
+
+/// What has happened to the connections so far: each fault is one of those made before it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faults {
+    n_silences: u64,
+    n_losses: u64,
 }
 
 impl Proxy {
@@ -21,10 +27,10 @@ impl Proxy {
     pub async fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
-        let n_silences = watch::Sender::default();
+        let faults = watch::Sender::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, target, n_silences.clone()));
-        Self { address, n_silences, _tasks: tasks }
+        tasks.spawn(accept(listener, target, faults.clone()));
+        Self { address, faults, _tasks: tasks }
     }
 
     /// Where it listens.
@@ -35,33 +41,48 @@ impl Proxy {
     /// Lets all connections that there are fall silent: they stay open and pass nothing on. Later
     /// ones work.
     pub fn silence(&self) {
-        self.n_silences.send_modify(|it| *it += 1);
+        self.faults.send_modify(|it| it.n_silences += 1);
+    }
+
+    /// Lets all connections that there are lose what the target says from now on: what it is told
+    /// still reaches it. Later ones work.
+    pub fn lose_answers(&self) {
+        self.faults.send_modify(|it| it.n_losses += 1);
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, n_silences: watch::Sender<u64>) {
+async fn accept(listener: TcpListener, target: SocketAddr, faults: watch::Sender<Faults>) {
     let mut connections = JoinSet::new();
     while let Ok((inbound, _)) = listener.accept().await {
-        let n_silences = n_silences.subscribe();
+        let faults = faults.subscribe();
         connections.spawn(async move {
             if let Ok(outbound) = TcpStream::connect(target).await {
-                join(inbound, outbound, n_silences).await;
+                join(inbound, outbound, faults).await;
             }
         });
     }
 }
 
 /// Passes on both ways until either side closes, or for ever nothing.
-async fn join(inbound: TcpStream, outbound: TcpStream, mut n_silences: watch::Receiver<u64>) {
-    let n_before = *n_silences.borrow_and_update();
-    let silenced = async move { drop(n_silences.wait_for(|it| *it > n_before).await) };
+async fn join(inbound: TcpStream, outbound: TcpStream, mut faults: watch::Receiver<Faults>) {
+    let before = *faults.borrow_and_update();
+    let mut later = faults.clone();
+    let silenced =
+        async move { drop(later.wait_for(|it| it.n_silences > before.n_silences).await) };
+    let lost = async move { drop(faults.wait_for(|it| it.n_losses > before.n_losses).await) };
     let (from_client, to_client) = tokio::io::split(inbound);
-    let (from_target, to_target) = tokio::io::split(outbound);
+    let (mut from_target, to_target) = tokio::io::split(outbound);
     // Lives on while silent: its sockets stay open.
     let mut passing = pin!(async {
+        let answers = async {
+            tokio::select! {
+                () = pass(&mut from_target, to_client) => {}
+                () = lost => pass(&mut from_target, tokio::io::sink()).await,
+            }
+        };
         tokio::select! {
             () = pass(from_client, to_target) => {}
-            () = pass(from_target, to_client) => {}
+            () = answers => {}
         }
     });
     tokio::select! {
@@ -70,7 +91,7 @@ async fn join(inbound: TcpStream, outbound: TcpStream, mut n_silences: watch::Re
     }
 }
 
-async fn pass<R: AsyncRead, W: AsyncWrite>(mut from: ReadHalf<R>, mut to: WriteHalf<W>) {
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         if to.write_all(&buffer[..length]).await.is_err() {

@@ -11,7 +11,20 @@ use crate::caller::Caller;
 use crate::operator::Said;
 use crate::refusal::{log_failed, rule_refused};
 
+/// Give up on a dead letter for good
+///
 /// Answers only after it is durable.
+#[utoipa::path(
+    post, path = "/v1/dead-letters/{id}/discard", tag = "operations",
+    request_body(content = crate::api_doc::Discard, description = "Who and why; there must be a reason"),
+    params(("id" = uuid::Uuid, Path, description = "The order")),
+    responses(
+        (status = 200, description = "It is given up on", body = crate::api_doc::Discarded),
+        (status = 400, description = "The body, its rules or a parameter are broken", body = service_kit::api_doc::Refused),
+        (status = 404, description = "There is no such order", body = service_kit::api_doc::Refusal),
+        (status = 409, description = "The order is no dead letter", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(crate) async fn discard(
     State(api): State<CommandApi>,
     PathParameters(id): PathParameters<String>,

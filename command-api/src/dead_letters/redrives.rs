@@ -30,7 +30,19 @@ use request::RedrivesRequest;
 /// How many tasks are listed at most.
 const MAX_LISTED: usize = 20;
 
-/// `POST`: begin one, or say what it would do.
+/// Begin a redrive of many, or say what it would do
+#[utoipa::path(
+    post, path = "/v1/ops/dead-letters/redrives", tag = "operations",
+    request_body(content = Option<RedrivesRequest>, description = "Which orders, how fast, who and why"),
+    responses(
+        (status = 200, description = "What it would do (`dry_run`)", body = crate::api_doc::DryRun),
+        (status = 202, description = "It begins", body = crate::api_doc::RedriveOfMany, headers(
+            ("Location" = String, description = "Where its progress is"),
+        )),
+        (status = 400, description = "The body or its rules are broken", body = service_kit::api_doc::Refused),
+        (status = 409, description = "Another one is running: `task_id`", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(crate) async fn begin(
     State(api): State<CommandApi>,
     caller: Caller,
@@ -84,7 +96,11 @@ pub(crate) async fn begin(
     Ok((StatusCode::ACCEPTED, headers, axum::Json(body)).into_response())
 }
 
-/// `GET`: the newest.
+/// List the newest redrives of many
+#[utoipa::path(
+    get, path = "/v1/ops/dead-letters/redrives", tag = "operations",
+    responses((status = 200, description = "The newest", body = crate::api_doc::RedriveList)),
+)]
 pub(crate) async fn list(State(api): State<CommandApi>) -> Result<axum::Json<Value>, Problem> {
     let redrives = Redrives::new(api.log()?);
     let tasks = redrives.newest(MAX_LISTED).await.map_err(log_failed)?;
@@ -92,7 +108,15 @@ pub(crate) async fn list(State(api): State<CommandApi>) -> Result<axum::Json<Val
     Ok(axum::Json(json!({ "items": items, "next_cursor": null })))
 }
 
-/// `GET` of one.
+/// Show a redrive of many
+#[utoipa::path(
+    get, path = "/v1/ops/dead-letters/redrives/{id}", tag = "operations",
+    params(("id" = Uuid, Path, description = "The task")),
+    responses(
+        (status = 200, description = "How far it is", body = crate::api_doc::RedriveOfMany),
+        (status = 404, description = "There is no such task", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(crate) async fn get(
     State(api): State<CommandApi>,
     PathParameters(id): PathParameters<String>,
@@ -108,7 +132,22 @@ pub(crate) struct CancelQuery {
     actor: Option<String>,
 }
 
-/// `DELETE`: ask it to end. What it has redriven stays so.
+/// Cancel a redrive of many
+///
+/// What it has redriven stays so.
+#[utoipa::path(
+    delete, path = "/v1/ops/dead-letters/redrives/{id}", tag = "operations",
+    params(
+        ("id" = Uuid, Path, description = "The task"),
+        ("actor" = String, Query, max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", description = "Who cancels, where nobody has to show a key"),
+    ),
+    responses(
+        (status = 202, description = "It ends", body = crate::api_doc::RedriveOfMany),
+        (status = 400, description = "A parameter is malformed", body = service_kit::api_doc::Refused),
+        (status = 404, description = "There is no such task", body = service_kit::api_doc::Refusal),
+        (status = 409, description = "It has ended already", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(crate) async fn cancel(
     State(api): State<CommandApi>,
     PathParameters(id): PathParameters<String>,

@@ -12,14 +12,29 @@ use crate::caller::Caller;
 use crate::operator::Said;
 use crate::refusal::log_failed;
 
-/// `GET`.
+/// Show whether the workers take work, and how they stand
+#[utoipa::path(
+    get, path = "/v1/ops/worker", tag = "operations",
+    responses((status = 200, description = "How they stand", body = crate::api_doc::Workers)),
+)]
 pub(crate) async fn status(State(api): State<CommandApi>) -> Result<axum::Json<Value>, Problem> {
     let log = api.log()?;
     let status = log.fulfillment_status(&api.group, api.clock.now()).await.map_err(log_failed)?;
     Ok(axum::Json(shown(&status)))
 }
 
-/// `POST .../pause`: no worker takes work any more, now or later.
+/// Pause the workers
+///
+/// No worker takes work any more, now or later.
+#[utoipa::path(
+    post, path = "/v1/ops/worker/pause", tag = "operations",
+    request_body(content = Option<Said>, description = "Who and why"),
+    responses(
+        (status = 200, description = "How they stand", body = crate::api_doc::Workers),
+        (status = 400, description = "The body or its rules are broken", body = service_kit::api_doc::Refused),
+        (status = 409, description = "Somebody else tells the workers something at this moment", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(crate) async fn pause(
     api: State<CommandApi>,
     caller: Caller,
@@ -28,7 +43,16 @@ pub(crate) async fn pause(
     tell(api, Control::Pause, &caller, body).await
 }
 
-/// `POST .../resume`: all workers take work again.
+/// Let the workers take work again
+#[utoipa::path(
+    post, path = "/v1/ops/worker/resume", tag = "operations",
+    request_body(content = Option<Said>, description = "Who and why"),
+    responses(
+        (status = 200, description = "How they stand", body = crate::api_doc::Workers),
+        (status = 400, description = "The body or its rules are broken", body = service_kit::api_doc::Refused),
+        (status = 409, description = "Somebody else tells the workers something at this moment", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(crate) async fn resume(
     api: State<CommandApi>,
     caller: Caller,

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use service_kit::extract::{JsonBody, PathParameters};
 use service_kit::problem::Problem;
+use utoipa::ToSchema;
 
 use super::precondition::{self, Precondition};
 use super::request;
@@ -21,15 +22,38 @@ use crate::refusal::{log_failed, rule_refused};
 /// Why, if the operator does not say.
 pub(crate) const NO_REASON: &str = "redriven";
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct RedriveRequest {
     #[serde(flatten)]
     said: Said,
+    #[schema(min_length = 3, max_length = 256, pattern = r"^[^\x00]+$")]
     customer_id: Option<String>,
+    #[schema(value_type = Option<Vec<crate::api_doc::NewItem>>, min_items = 1, max_items = 1000)]
     items: Option<Value>,
 }
 
+/// Queue a failed order again, corrected or as it is
+///
 /// Answers only after the redrive is durable.
+#[utoipa::path(
+    post, path = "/v1/orders/{id}/redrive", tag = "operations",
+    request_body(content = Option<RedriveRequest>, description = "Who and why, and what to correct"),
+    params(
+        ("id" = uuid::Uuid, Path, description = "The order"),
+        ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,15}"$"#, description = "Answer 412 if the order has none of these revisions"),
+    ),
+    responses(
+        (status = 202, description = "The order is queued again", body = crate::api_doc::Redriven, headers(
+            ("Location" = String, description = "Where the order is"),
+            ("ETag" = String, description = "The order's revision"),
+        )),
+        (status = 400, description = "The body, its rules, a parameter or a header are broken", body = service_kit::api_doc::Refused),
+        (status = 404, description = "There is no such order", body = service_kit::api_doc::Refusal),
+        (status = 409, description = "The order has not failed, or cannot be redriven", body = service_kit::api_doc::Refusal),
+        (status = 412, description = "The order has changed", body = service_kit::api_doc::Refusal),
+        (status = 422, description = "The correction breaks a business rule", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(crate) async fn redrive(
     State(api): State<CommandApi>,
     PathParameters(id): PathParameters<String>,

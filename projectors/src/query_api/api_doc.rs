@@ -7,7 +7,9 @@ use serde_json::Value;
 use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
-use super::{failed_orders, feed, history, order, orders, stats};
+use super::{
+    compare, dead_letter, dead_letters, failed_orders, feed, history, order, orders, stats,
+};
 
 /// An order.
 #[derive(ToSchema)]
@@ -128,6 +130,9 @@ struct FailedOrderList {
         orders::list_orders,
         failed_orders::list_failed_orders,
         history::get_history,
+        compare::get_comparison,
+        dead_letters::count_dead_letters,
+        dead_letter::get_dead_letter,
         stats::get_stats,
         feed::stream_events,
     ),

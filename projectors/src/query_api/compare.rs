@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use service_kit::extract::{PathParameters, QueryParameters};
 use service_kit::problem::Problem;
+use utoipa::ToSchema;
 
 use super::as_of::{Point, folded, history};
 use super::history::ChangedField;
@@ -17,27 +18,44 @@ use super::{Queries, order_id};
 
 #[derive(Deserialize)]
 pub(super) struct Points {
-    from: String,
+    /// The first event if it is not given.
+    from: Option<String>,
     /// The newest event if it is not given.
     to: Option<String>,
 }
 
 /// The order at both points, and the fields in which they differ.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Comparison {
+    #[schema(value_type = uuid::Uuid)]
     order_id: OrderId,
+    #[schema(value_type = Object)]
     from: Map<String, Value>,
+    #[schema(value_type = Object)]
     to: Map<String, Value>,
     changes: Vec<ChangedField>,
 }
 
+/// Compare two points of an order's history, field by field
+#[utoipa::path(
+    get, path = "/v1/orders/{id}/history/compare", tag = "orders",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The order"),
+        ("from" = String, Query, pattern = "^([0-9]{1,15}|20[0-9]{2}-0[1-9]-[12][0-9]T[01][0-9]:[0-5][0-9]:[0-5][0-9]Z)$", description = "A revision, or a time; the first event unless given"),
+        ("to" = String, Query, pattern = "^([0-9]{1,15}|20[0-9]{2}-0[1-9]-[12][0-9]T[01][0-9]:[0-5][0-9]:[0-5][0-9]Z)$", description = "The same; the newest event unless given"),
+    ),
+    responses(
+        (status = 200, description = "Both, and how they differ", body = Comparison),
+        (status = 404, description = "There is no such order, or it was not so far", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(super) async fn get_comparison(
     State(queries): State<Arc<Queries>>,
     PathParameters(id): PathParameters<String>,
     QueryParameters(points): QueryParameters<Points>,
 ) -> Result<Json<Comparison>, Problem> {
     let order_id = order_id(&id)?;
-    let from = Point::from_text(&points.from)?;
+    let from = points.from.as_deref().map_or(Ok(Point::Revision(0)), Point::from_text)?;
     let to = points.to.as_deref().map(Point::from_text).transpose()?;
 
     let history = history(&queries, order_id).await?;

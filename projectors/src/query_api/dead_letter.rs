@@ -16,13 +16,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use service_kit::extract::PathParameters;
 use service_kit::problem::Problem;
+use utoipa::ToSchema;
 
 use super::{Queries, log_failed, order_id};
 use attempts::{Attempt, Attempts};
 
 /// A failed order: how it failed last, what became of that, and all that was tried.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DeadLetter {
+    #[schema(value_type = uuid::Uuid)]
     order_id: OrderId,
     /// What the order is now: a redrive makes it PROCESSING again.
     status: &'static str,
@@ -35,14 +37,27 @@ struct DeadLetter {
     deliveries: u32,
     failed_at: Timestamp,
     /// The order as it was when it failed.
+    #[schema(value_type = Object)]
     order: Map<String, Value>,
     /// When a later attempt fulfilled it, or an operator discarded it.
+    #[schema(required)]
     resolved_at: Option<Timestamp>,
     is_discarded: bool,
     /// Oldest first.
     attempts: Vec<Attempt>,
 }
 
+/// Show a failed order with every attempt and delivery
+#[utoipa::path(
+    get, path = "/v1/dead-letters/{id}", tag = "operations",
+    params(("id" = uuid::Uuid, Path, description = "The order")),
+    responses(
+        (status = 200, description = "How it failed, and all that was tried", body = DeadLetter, headers(
+            ("ETag" = String, description = "The order's revision now"),
+        )),
+        (status = 404, description = "There is no such order, or it has not failed", body = service_kit::api_doc::Refusal),
+    ),
+)]
 pub(super) async fn get_dead_letter(
     State(queries): State<Arc<Queries>>,
     PathParameters(id): PathParameters<String>,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use service_kit::age::Age;
 use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
+use utoipa::ToSchema;
 
 use super::{Queries, read, read_model_failed};
 use crate::store::{FailureFilter, FailureGroup};
@@ -24,13 +25,15 @@ pub(super) struct DeadLettersFilter {
     older_than: Option<Age>,
 }
 
-#[derive(Serialize)]
+/// Dead letters, counted by their cause.
+#[derive(Serialize, ToSchema)]
 pub(super) struct DeadLetters {
     total: u64,
     groups: Vec<Group>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterGroup)]
 struct Group {
     stage: Stage,
     code: String,
@@ -40,6 +43,17 @@ struct Group {
     newest_failed_at: Timestamp,
 }
 
+/// Count what needs a person now, by its cause
+#[utoipa::path(
+    get, path = "/v1/dead-letters", tag = "operations",
+    params(
+        ("stage" = super::api_doc::Stage, Query, description = "Those that failed there, rather than dead letters"),
+        ("code" = String, Query, description = "Only those with this code"),
+        ("customer_id" = String, Query, description = "Only those of this customer"),
+        ("older_than" = String, Query, pattern = "^[0-9]{1,4}[smhdw]?$", description = "Only those that failed longer ago, e.g. `15m`"),
+    ),
+    responses((status = 200, description = "The counts", body = DeadLetters)),
+)]
 pub(super) async fn count_dead_letters(
     State(queries): State<Arc<Queries>>,
     QueryParameters(filter): QueryParameters<DeadLettersFilter>,

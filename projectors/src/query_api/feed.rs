@@ -98,7 +98,7 @@ pub(super) fn routes(log: EventLog) -> Router {
     get, path = "/v1/events/stream", tag = "events",
     params(
         ("order_id" = uuid::Uuid, Query, description = "Only events of this order"),
-        ("types" = String, Query, description = "Only events of these types, separated by commas", pattern = "^Order(Received|Validated|Stored|Queued|Fulfilled|Failed)$"),
+        ("types" = String, Query, description = "Only events of these types, separated by commas", pattern = "^(Order(Received|Validated|Stored|Queued|Fulfilled|Failed)|FulfillmentDelivery(Failed|Started)|DeadLetterDiscarded)$"),
         ("Last-Event-ID" = String, Header, pattern = "^[0-9]{1,15}-[0-9]{1,15}$", description = "Go on behind this event"),
     ),
     responses(

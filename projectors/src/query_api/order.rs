@@ -77,6 +77,8 @@ impl Awaited {
     get, path = "/v1/orders/{id}", tag = "orders",
     params(
         ("id" = uuid::Uuid, Path, description = "The order"),
+        ("at_revision" = u64, Query, description = "The order as it was behind the event of this number"),
+        ("at" = jiff::Timestamp, Query, description = "The order as it was at this time; not both"),
         ("Wait-For-Revision" = u64, Header, description = "Wait until the order has this revision, for 5 seconds or as `Prefer` says"),
         ("Prefer" = String, Header, description = "`wait=N`: wait for N seconds at most, for the revision, for a change of what `If-None-Match` names, or for the order's end"),
         ("If-None-Match" = String, Header, pattern = r#"^"[0-9]{1,15}"$"#, description = "Answer 304 if the order has one of these revisions"),

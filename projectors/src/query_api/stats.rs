@@ -96,6 +96,7 @@ pub(super) struct StatsParameters {
 /// Count orders, what waits, and how far the tables are behind
 #[utoipa::path(
     get, path = "/v1/stats", tag = "operations",
+    params(("minutes" = u32, Query, minimum = 1, maximum = 1440, description = "For so many minutes, also say what happened in each")),
     responses((status = 200, description = "The statistics", body = Stats)),
 )]
 pub(super) async fn get_stats(

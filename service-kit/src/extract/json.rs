@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::problem::Fault;
 
-/// The value of a body, or what is wrong with it. What the body says is not repeated: it may be a
+/// The value of a body, or what is wrong with it. No body of ours is a list. What the body says is not repeated: it may be a
 /// secret, and the fault may be logged.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     let Unambiguous(value) = serde_json::from_slice(body).map_err(|error| {
@@ -20,6 +20,10 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
         };
         Fault::new("", format!("{what}: line {}, column {}", error.line(), error.column()))
     })?;
+    if value.is_array() {
+        // serde would read the fields of a struct from it, in their order.
+        return Err(Fault::new("", "must be an object"));
+    }
     T::deserialize(value).map_err(|error| Fault::new("", shape(&error)))
 }
 
@@ -144,6 +148,7 @@ mod tests {
         );
         assert_eq!(detail::<Value>("{\"a\""), "the JSON ends too early: line 1, column 4");
         assert_eq!(detail::<Value>("{} {}"), "not JSON: line 1, column 4");
+        assert_eq!(detail::<Reason>(r#"["stolen"]"#), "must be an object");
         assert_eq!(detail::<Value>("1e400"), "not JSON: line 1, column 5");
 
         assert_eq!(detail::<Reason>("{}"), "missing field `reason`");

@@ -21,6 +21,8 @@ pub struct ApiConfig {
     pub header_timeout_ms: NonZeroU64,
     /// How long a client may take to send its request's body, in milliseconds.
     pub body_timeout_ms: NonZeroU64,
+    /// How long a client may take nothing of its answer, in milliseconds.
+    pub write_timeout_ms: NonZeroU64,
     /// Requests handled at once; more are refused with 503.
     pub max_concurrency: NonZeroUsize,
     /// Open connections; more are turned away.

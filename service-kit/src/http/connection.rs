@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
+use super::ApiConfig;
 use super::around::SECURITY_HEADERS;
 use crate::problem::Problem;
 
@@ -29,17 +30,16 @@ const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 pub(super) struct Acceptor {
     slots: Arc<Semaphore>,
     tls: Option<RustlsAcceptor>,
+    write_timeout: Duration,
 }
 
 impl Acceptor {
-    pub(super) fn new(
-        max_connections: usize,
-        tls: Option<RustlsConfig>,
-        handshake_timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(config: &ApiConfig, tls: Option<RustlsConfig>) -> Self {
+        let handshake_timeout = Duration::from_millis(config.header_timeout_ms.get());
         let tls = tls.map(|it| RustlsAcceptor::new(it).handshake_timeout(handshake_timeout));
-        let slots = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { slots, tls }
+        let max_connections = config.max_connections.get().min(Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(max_connections));
+        Self { slots, tls, write_timeout: Duration::from_millis(config.write_timeout_ms.get()) }
     }
 }
 
@@ -50,7 +50,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let slot = Arc::clone(&self.slots).try_acquire_owned();
-        let tls = self.tls.clone();
+        let (tls, write_timeout) = (self.tls.clone(), self.write_timeout);
         Box::pin(async move {
             stream.set_nodelay(true)?;
             let Ok(slot) = slot else {
@@ -65,7 +65,15 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
                 None => Box::new(stream),
                 Some(tls) => Box::new(tls.accept(stream, ()).await?.0),
             };
-            Ok((Connection { io, said: None, linger: None, _slot: slot }, service))
+            let connection = Connection {
+                io,
+                said: None,
+                write_timeout,
+                stalled: None,
+                linger: None,
+                _slot: slot,
+            };
+            Ok((connection, service))
         })
     }
 }
@@ -78,6 +86,9 @@ pub(super) struct Connection {
     io: Box<dyn Io>,
     /// What we say in place of hyper, and how much of it is written.
     said: Option<(Vec<u8>, usize)>,
+    write_timeout: Duration,
+    /// Runs while the client takes nothing of what is written to it.
+    stalled: Option<Pin<Box<Sleep>>>,
     linger: Option<Linger>,
     _slot: OwnedSemaphorePermit,
 }
@@ -85,6 +96,48 @@ pub(super) struct Connection {
 struct Linger {
     deadline: Pin<Box<Sleep>>,
     bytes_left: usize,
+}
+
+impl Connection {
+    /// Writes, or what we say in place of hyper.
+    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.said.is_none() {
+            let Some(status) = status_of_bare_answer(bytes) else {
+                return Pin::new(&mut self.io).poll_write(cx, bytes);
+            };
+            self.said = Some((raw_answer(status), 0));
+        }
+        while let Some((answer, written)) = &mut self.said {
+            let rest = answer.get(*written..).unwrap_or_default();
+            if rest.is_empty() {
+                self.said = None;
+                break;
+            }
+            match ready!(Pin::new(&mut self.io).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n_written => *written += n_written,
+            }
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Breaks the connection if its client has taken nothing for too long: what it keeps waiting
+    /// for it is let go with it.
+    fn in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let timeout = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(stalled.as_mut().poll(cx));
+        tracing::debug!("Connection broken: its client does not read");
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for Connection {
@@ -103,35 +156,20 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.said.is_none() {
-            let Some(status) = status_of_bare_answer(bytes) else {
-                return Pin::new(&mut this.io).poll_write(cx, bytes);
-            };
-            this.said = Some((raw_answer(status), 0));
-        }
-        while let Some((answer, written)) = &mut this.said {
-            let rest = answer.get(*written..).unwrap_or_default();
-            if rest.is_empty() {
-                this.said = None;
-                break;
-            }
-            match ready!(Pin::new(&mut this.io).poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n_written => *written += n_written,
-            }
-        }
-        Poll::Ready(Ok(bytes.len()))
+        let written = self.write(cx, bytes);
+        self.in_time(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.in_time(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.linger.is_none() {
-            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            let shut = Pin::new(&mut this.io).poll_shutdown(cx);
+            ready!(this.in_time(cx, shut))?;
         }
         let linger = this.linger.get_or_insert_with(|| Linger {
             deadline: Box::pin(sleep(LINGER)),

@@ -5,9 +5,12 @@ use domain::ids::OrderId;
 use domain::operations::RedriveFilter;
 use domain::order::Stage;
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use service_kit::age::Age;
 use service_kit::problem::Problem;
+use utoipa::ToSchema;
 
 use crate::operator::Said;
 
@@ -16,24 +19,40 @@ const MAX_ORDER_IDS: usize = 1_000;
 /// The highest rate that can be asked for; more is no limit at all.
 const MAX_RATE: u32 = 100_000;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct RedrivesRequest {
     #[serde(flatten)]
     pub(super) said: Said,
+    #[serde(default, deserialize_with = "object")]
     filter: Option<Filter>,
+    #[schema(minimum = 1, maximum = 100_000)]
     rate_per_second: Option<u32>,
+    /// Change nothing, and say what would happen to which order, and why.
     dry_run: Option<bool>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 // A misspelt restriction would redrive what was not meant.
 #[serde(deny_unknown_fields)]
+#[schema(as = RedrivesFilter)]
 struct Filter {
+    /// `validation` cannot be redriven; dead letters are meant unless something else is said.
     stage: Option<Stage>,
     code: Option<String>,
+    /// E.g. `15m`, `36h` or `2d`, or a number of seconds.
+    #[schema(value_type = Option<Value>)]
     older_than: Option<Age>,
+    #[schema(value_type = Option<Vec<uuid::Uuid>>, min_items = 1, max_items = 1000)]
     order_ids: Option<Vec<OrderId>>,
     customer_id: Option<String>,
+}
+
+/// A filter is an object: a list would be read as one whose members stand in their order, and one of
+/// nothing but nulls would restrict nothing.
+fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Filter>, D::Error> {
+    let members = Option::<Map<String, Value>>::deserialize(deserializer)?;
+    let filter = members.map(|it| Filter::deserialize(Value::Object(it)));
+    filter.transpose().map_err(D::Error::custom)
 }
 
 impl RedrivesRequest {
@@ -87,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    fn filter(body: serde_json::Value) -> Option<RedriveFilter> {
+    fn filter(body: Value) -> Option<RedriveFilter> {
         let request: RedrivesRequest = serde_json::from_value(body).ok()?;
         request.filter(Timestamp::from_second(1_000).unwrap()).ok()
     }
@@ -111,6 +130,7 @@ mod tests {
             json!({"filter": {"stage": "parked"}}),
             json!({"filter": {"older_then": "15m"}}),
             json!({"filter": {"older_than": "soon"}}),
+            json!({"filter": [null, null, null, null, null]}),
             json!({"filter": {"order_ids": []}}),
             json!({"filter": {"order_ids": ["7"]}}),
         ] {

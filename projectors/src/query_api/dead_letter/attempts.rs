@@ -4,6 +4,7 @@ use domain::order::{FailureClass, Item, OrderEvent, Recorded, Stage};
 use event_log::LoggedEvent;
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// What was tried, the oldest attempt first.
@@ -11,34 +12,44 @@ use uuid::Uuid;
 pub(super) struct Attempts(Vec<Attempt>);
 
 /// One attempt. The one of number 0 is that of an order that broke a rule and was never queued.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Attempt {
     attempt: u32,
     /// What the order said in this attempt; null if it was never queued.
+    #[schema(required)]
     customer_id: Option<String>,
+    #[schema(required)]
     items: Option<Vec<Item>>,
     /// More than once if the message was lost.
     queued: Vec<Queued>,
     deliveries: Vec<Delivery>,
     /// Null while it goes on.
+    #[schema(required)]
     ended: Option<Ended>,
+    #[schema(required)]
     discarded: Option<Discarded>,
 }
 
 /// Where a fact is recorded, and where it came from. What metadata of another tool does not say is
 /// null.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AttemptSource)]
 struct Source {
     event_id: Uuid,
     revision: u64,
     recorded_at: Timestamp,
+    #[schema(required)]
     actor: Option<String>,
+    #[schema(required)]
     causation_id: Option<Uuid>,
+    #[schema(required)]
     correlation_id: Option<Uuid>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AttemptQueued)]
 struct Queued {
+    #[schema(required)]
     reason: Option<String>,
     #[serde(flatten)]
     source: Source,
@@ -46,14 +57,18 @@ struct Queued {
 
 /// One delivery of an attempt. The beginning of the first is not recorded, nor is a failure of the
 /// last: that is the end of the attempt. One between others without a failure ended its worker.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AttemptDelivery)]
 struct Delivery {
     delivery: u32,
+    #[schema(required)]
     started: Option<Source>,
+    #[schema(required)]
     failed: Option<DeliveryFailed>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AttemptDeliveryFailed)]
 struct DeliveryFailed {
     class: FailureClass,
     error: String,
@@ -62,7 +77,8 @@ struct DeliveryFailed {
     source: Source,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AttemptEnded)]
 struct Ended {
     #[serde(flatten)]
     outcome: Outcome,
@@ -72,14 +88,16 @@ struct Ended {
     source: Source,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
+#[schema(as = AttemptOutcome)]
 enum Outcome {
     Fulfilled { reference: String },
     Failed { stage: Stage, code: String, reason: String },
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AttemptDiscarded)]
 struct Discarded {
     reason: String,
     at: Timestamp,
