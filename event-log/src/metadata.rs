@@ -92,6 +92,7 @@ impl Metadata {
 pub(crate) struct ReadingMetadata {
     pub(crate) schema_version: Option<u32>,
     pub(crate) recorded_at: Option<Timestamp>,
+    pub(crate) tenant: Option<String>,
 }
 
 fn oldest_schema() -> u32 {

@@ -100,7 +100,7 @@ impl EventLog {
                 }
             })
             .await?;
-        Ok(first.and_then(|it| it.metadata()?.tenant))
+        Ok(first.and_then(|it| it.tenant()))
     }
 
     /// Reads and folds an order's stream.
@@ -269,6 +269,11 @@ impl LoggedEvent {
     /// When the event was recorded: the producer's time, or the store's if it names none.
     pub fn recorded_at(&self) -> Timestamp {
         self.reading_metadata().recorded_at.unwrap_or(self.created)
+    }
+
+    /// Whose the order is, if this is its first event and the order is somebody's.
+    pub fn tenant(&self) -> Option<String> {
+        if self.revision == 0 { self.reading_metadata().tenant } else { None }
     }
 
     fn reading_metadata(&self) -> ReadingMetadata {

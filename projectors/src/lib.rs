@@ -26,7 +26,7 @@ pub use runner::{OtherEventStore, ProjectorConfig, ProjectorError, run};
 pub use status::{ProjectionStatus, StatusError, projection_status};
 pub use store::{
     Begin, Checkpoint, Examined, FailedOrderFilter, FailureFilter, FailureGroup, Lease, Leased,
-    Migrated, OrderCounts, OrderFilter, Page, Place, ReadModel, ReadModelConfig, SetInfo, Sets,
-    StoreError, SwapWhen, Swapped, migrate, open,
+    Migrated, OrderCounts, OrderFilter, Page, Place, ReadModel, ReadModelConfig, RowsPage, SetInfo,
+    Sets, StoreError, SwapWhen, Swapped, migrate, open,
 };
-pub use verify::{Difference, Finding, Repair, Verification, Verified};
+pub use verify::{Difference, Finding, MinuteDifference, Repair, Verification, Verified};

@@ -148,9 +148,9 @@ impl Rebuild<'_> {
         found: &mut (dyn FnMut(Finding) + Send),
     ) -> Result<Checkpoint, RebuildError> {
         let (log, clock, batch_size) = (self.log, self.clock, self.batch_size);
-        let Replayed { poison, .. } =
-            Replay { log, store: next, clock, batch_size }.run(progress).await?;
-        for it in poison {
+        let mut replayed = Replayed::default();
+        Replay { log, store: next, clock, batch_size }.run(&mut replayed, progress).await?;
+        for it in replayed.poison {
             found(Finding::Poison(it));
         }
         let checkpoint = next.checkpoint().await?;

@@ -4,7 +4,7 @@ pub(crate) mod batch;
 mod origin;
 pub(crate) mod turn;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
@@ -224,11 +224,11 @@ pub(crate) async fn project(
     batch: Batch,
     now: Timestamp,
 ) -> Result<Checkpoint, StoreError> {
-    let order_ids: BTreeSet<_> = batch.events.iter().map(|it| it.event.order_id()).collect();
-    let order_ids: Vec<_> = order_ids.into_iter().collect();
+    let order_ids = batch.orders_with_rows();
     let rows =
         if order_ids.is_empty() { BTreeMap::new() } else { within(store.rows(&order_ids)).await? };
-    let changes = Changes { tenants: batch.tenants, ..apply(rows, &batch.events) };
+    let folded = apply(rows, &batch.events);
+    let changes = Changes { tenants: batch.tenants, begun: batch.begun, ..folded };
     let to = Checkpoint {
         position: batch.position.or(from.position),
         events_applied: from.events_applied + batch.events.len() as u64,

@@ -28,7 +28,7 @@ use crate::orders::row::{Changes, FailedOrder, Rows};
 use crate::orders::statistics::Minute;
 use address::{Address, without_password};
 
-pub use examine::Examined;
+pub use examine::{Examined, RowsPage};
 pub use failures::{FailureFilter, FailureGroup};
 pub use lease::{Lease, Leased};
 pub use migrations::Migrated;

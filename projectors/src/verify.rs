@@ -7,21 +7,24 @@
 mod judge;
 mod side_by_side;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use domain::ids::OrderId;
-use event_log::EventLog;
+use event_log::{EventLog, Position};
 use serde_json::Value;
 use service_kit::clock::Clock;
 
-use crate::orders::statistics::CountChange;
-use crate::replay::{Progress, Replay, ReplayError};
+use crate::orders::statistics::{CountChange, Minute};
+use crate::replay::{Progress, Replay, ReplayError, Replayed};
 use crate::runner::batch::Poison;
 use crate::store::{ReadModel, StoreError, open_scratch};
 use judge::Judge;
 
 /// Events in one transaction of the tables that are thrown away.
-const BATCH_SIZE: u64 = 10_000;
+const BATCH_SIZE: u64 = 20_000;
+/// From the first minute on, however early.
+const ALL_MINUTES: i64 = i64::MIN;
 /// The most orders that are passed over at once in search of the next of a sample.
 const MAX_STRIDE: u64 = 10_000;
 
@@ -52,6 +55,8 @@ pub enum Finding {
     Poison(Poison),
     /// The statistics are off by so many orders.
     Miscounted(CountChange),
+    /// The statistics have a minute wrong.
+    Minute(MinuteDifference),
 }
 
 /// A field that is not what the order's events say.
@@ -65,6 +70,15 @@ pub struct Difference {
     pub found: Value,
 }
 
+/// A minute in which there was more or less than the statistics say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinuteDifference {
+    /// Counted from 1970.
+    pub minute: i64,
+    pub expected: Minute,
+    pub found: Minute,
+}
+
 /// What a verification came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
@@ -76,7 +90,7 @@ pub struct Verified {
     pub n_mended: u64,
     /// Events that cannot be projected, more perhaps than were named.
     pub n_poison: u64,
-    /// Kinds of orders that the statistics had wrong.
+    /// Kinds of orders, and minutes, that the statistics had wrong.
     pub n_miscounted: u64,
 }
 
@@ -97,7 +111,14 @@ impl Verification<'_> {
         let scratch = open_scratch(&self.scratch.join("verify.sqlite")).await?;
         let replay =
             Replay { log: self.log, store: &*scratch, clock: self.clock, batch_size: BATCH_SIZE };
-        let replayed = replay.run(progress).await?;
+        let mut replayed = Replayed::default();
+        // The minutes can be compared at one position only, and the live tables move on.
+        let (position, found_minutes) = self.live_minutes().await?;
+        if let Some(position) = position {
+            replay.run_to(position, &mut replayed, progress).await?;
+        }
+        let expected_minutes = scratch.minutes(ALL_MINUTES).await?;
+        replay.run(&mut replayed, progress).await?;
         for it in replayed.poison {
             found(Finding::Poison(it));
         }
@@ -109,9 +130,21 @@ impl Verification<'_> {
         self.side_by_side(&*scratch, &mut verified, found).await?;
         // Rows that are wrong make the count wrong too.
         if verified.n_differing == verified.n_mended {
-            self.statistics(&mut verified, found).await?;
+            let minutes = differing(&expected_minutes, &found_minutes);
+            self.statistics(&minutes, &mut verified, found).await?;
         }
         Ok(verified)
+    }
+
+    /// The live tables' minutes, and at which position they are so.
+    async fn live_minutes(&self) -> Result<(Option<Position>, BTreeMap<i64, Minute>), StoreError> {
+        loop {
+            let before = self.store.checkpoint().await?;
+            let minutes = self.store.minutes(ALL_MINUTES).await?;
+            if self.store.checkpoint().await?.position == before.position {
+                return Ok((before.position, minutes));
+            }
+        }
     }
 
     /// Verifies some orders that have rows, spread over all of them.
@@ -159,17 +192,38 @@ impl Verification<'_> {
 
     async fn statistics(
         &self,
+        minutes: &[MinuteDifference],
         verified: &mut Verified,
         found: &mut (dyn FnMut(Finding) + Send),
     ) -> Result<(), StoreError> {
         let miscounted = self.store.miscounted().await?;
-        verified.n_miscounted = miscounted.len() as u64;
-        if self.repair == Repair::Always && !miscounted.is_empty() {
-            self.store.mend_counts().await?;
+        verified.n_miscounted = (miscounted.len() + minutes.len()) as u64;
+        if self.repair == Repair::Always && verified.n_miscounted > 0 {
+            let lacking = minutes.iter().map(|it| (it.minute, it.expected.since(it.found)));
+            self.store.mend_statistics(&lacking.collect()).await?;
         }
         for it in miscounted {
             found(Finding::Miscounted(it));
         }
+        for it in minutes {
+            found(Finding::Minute(*it));
+        }
         Ok(())
     }
+}
+
+/// The minutes that are not the same on both sides. One that is missing is one in which nothing
+/// happened.
+fn differing(
+    expected: &BTreeMap<i64, Minute>,
+    found: &BTreeMap<i64, Minute>,
+) -> Vec<MinuteDifference> {
+    let minutes: BTreeSet<_> = expected.keys().chain(found.keys()).copied().collect();
+    let of = |side: &BTreeMap<i64, Minute>, minute| side.get(&minute).copied().unwrap_or_default();
+    let both = |minute| MinuteDifference {
+        minute,
+        expected: of(expected, minute),
+        found: of(found, minute),
+    };
+    minutes.into_iter().map(both).filter(|it| it.expected != it.found).collect()
 }

@@ -35,7 +35,7 @@ pub(crate) struct Rebuild {
     #[arg(long)]
     pub(crate) no_swap: bool,
     /// The most events in one transaction
-    #[arg(long, value_name = "N", default_value_t = 5_000,
+    #[arg(long, value_name = "N", default_value_t = 20_000,
         value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) batch: u64,
 }

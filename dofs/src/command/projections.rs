@@ -9,8 +9,9 @@ use domain::order::Stage;
 use event_log::EventLog;
 use indicatif::{ProgressBar, ProgressStyle};
 use projectors::{
-    Begin, CountChange, Difference, Finding, Poison, Progress, ProjectionStatus, ReadModel,
-    Rebuild, Repair, SetInfo, SwapAtEnd, Verification, Verified, projection_status,
+    Begin, CountChange, Difference, Finding, Minute, MinuteDifference, Poison, Progress,
+    ProjectionStatus, ReadModel, Rebuild, Repair, SetInfo, SwapAtEnd, Verification, Verified,
+    projection_status,
 };
 use serde_json::{Value, json};
 use service_kit::clock::Clock;
@@ -237,7 +238,31 @@ fn print_finding(finding: &Finding, repair: Repair, global: &Global) {
                 print(format!("statistics of {status}{stage} are off by {}", -n_orders));
             }
         }
+        Finding::Minute(MinuteDifference { minute, expected, found }) => {
+            let minute = jiff::Timestamp::from_second(minute * 60).unwrap_or_default();
+            let (expected, found) = (minute_json(expected), minute_json(found));
+            if global.json {
+                print(json!({
+                    "minute": minute,
+                    "expected": expected,
+                    "found": found,
+                    "mended": mended,
+                }));
+            } else {
+                print(format!("statistics of minute {minute}: expected {expected}, found {found}"));
+            }
+        }
     }
+}
+
+fn minute_json(minute: &Minute) -> Value {
+    json!({
+        "events": minute.n_events,
+        "received": minute.n_received,
+        "fulfilled": minute.n_fulfilled,
+        "failed": minute.n_failed,
+        "refused": minute.n_refused,
+    })
 }
 
 async fn rebuild(

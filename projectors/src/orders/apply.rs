@@ -20,7 +20,7 @@ pub fn apply(mut rows: BTreeMap<OrderId, Rows>, batch: &[Recorded]) -> Changes {
     let mut statistics = Statistics::default();
     for recorded in batch {
         let order_id = recorded.event.order_id();
-        let Rows { order, failed } = rows.entry(order_id).or_default();
+        let Rows { order, failed, tenant: _ } = rows.entry(order_id).or_default();
         if order.as_ref().is_some_and(|it| recorded.revision <= it.revision) {
             continue;
         }
@@ -35,7 +35,7 @@ pub fn apply(mut rows: BTreeMap<OrderId, Rows>, batch: &[Recorded]) -> Changes {
     }
 
     let mut changes = Changes::default();
-    for (order_id, Rows { order, failed }) in rows {
+    for (order_id, Rows { order, failed, tenant: _ }) in rows {
         if let (Some(before), Some(after)) = (orders.get(&order_id), order) {
             statistics.order_changed(*before, &after);
             changes.orders.push(after);

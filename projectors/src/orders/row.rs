@@ -1,6 +1,6 @@
 //! What the projection keeps of an order. The row of `orders` is the domain's `Order` itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use domain::ids::OrderId;
 use domain::order::{Order, Stage};
@@ -32,13 +32,16 @@ pub struct FailedOrder {
 pub struct Rows {
     pub order: Option<Order>,
     pub failed: Option<FailedOrder>,
+    /// Whose it is; `None`: nobody's in particular.
+    pub tenant: Option<String>,
 }
 
 impl Rows {
-    /// Brings the rows of the two tables together, order by order.
+    /// Brings the rows of the tables together, order by order.
     pub(crate) fn by_order(
         orders: Vec<Order>,
         failed_orders: Vec<FailedOrder>,
+        tenants: Vec<(OrderId, String)>,
     ) -> BTreeMap<OrderId, Self> {
         let mut rows = BTreeMap::<_, Self>::new();
         for order in orders {
@@ -48,6 +51,9 @@ impl Rows {
         for failed in failed_orders {
             let of_order = rows.entry(failed.order_id).or_default();
             of_order.failed = Some(failed);
+        }
+        for (order_id, tenant) in tenants {
+            rows.entry(order_id).or_default().tenant = Some(tenant);
         }
         rows
     }
@@ -60,5 +66,7 @@ pub struct Changes {
     pub failed_orders: Vec<FailedOrder>,
     /// Whose orders are, of those that the batch begins and that are somebody's.
     pub tenants: Vec<(OrderId, String)>,
+    /// Orders that are known to have no rows yet, so that none have to be looked for.
+    pub begun: HashSet<OrderId>,
     pub statistics: Statistics,
 }

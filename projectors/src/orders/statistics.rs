@@ -30,6 +30,17 @@ impl Minute {
         let n_answered = self.n_fulfilled + self.n_refused;
         (n_answered > 0).then(|| self.n_fulfilled as f64 / n_answered as f64)
     }
+
+    /// What it has more than another one. The numbers wrap around where it has less.
+    pub(crate) fn since(self, other: Self) -> Self {
+        Self {
+            n_events: self.n_events.wrapping_sub(other.n_events),
+            n_received: self.n_received.wrapping_sub(other.n_received),
+            n_fulfilled: self.n_fulfilled.wrapping_sub(other.n_fulfilled),
+            n_failed: self.n_failed.wrapping_sub(other.n_failed),
+            n_refused: self.n_refused.wrapping_sub(other.n_refused),
+        }
+    }
 }
 
 /// What a batch adds to the statistics.

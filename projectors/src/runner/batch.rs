@@ -1,5 +1,6 @@
 //! From the feed to batches: how much is projected in one transaction, and how soon.
 
+use std::collections::{BTreeSet, HashSet};
 use std::future::pending;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub(crate) struct Batch {
     pub(crate) events: Vec<Recorded>,
     /// Whose orders are, of those that begin here.
     pub(crate) tenants: Vec<(OrderId, String)>,
+    /// Orders that have no rows yet, as far as this is known.
+    pub(crate) begun: HashSet<OrderId>,
     /// Events that cannot be projected.
     pub(crate) skipped: Vec<Poison>,
     pub(crate) position: Option<Position>,
@@ -43,6 +46,19 @@ impl Batch {
         (self.events.len() + self.skipped.len()) as u64
     }
 
+    /// The orders that it is about and that may have rows.
+    pub(crate) fn orders_with_rows(&self) -> Vec<OrderId> {
+        let order_ids: BTreeSet<_> = self.events.iter().map(|it| it.event.order_id()).collect();
+        order_ids.into_iter().filter(|it| !self.begun.contains(it)).collect()
+    }
+
+    /// Notes that nobody wrote rows of what comes in this batch, so that an order whose first event
+    /// is in it has none.
+    pub(crate) fn is_first_of_its_kind(&mut self) {
+        let first = self.events.iter().filter(|it| it.revision == 0);
+        self.begun = first.map(|it| it.event.order_id()).collect();
+    }
+
     pub(crate) fn add(&mut self, feed: Feed) {
         match feed {
             Feed::Event(event) => {
@@ -58,10 +74,7 @@ impl Batch {
     /// An event that cannot be read would stop the projection for ever: it is named and passed
     /// over, and counted in the checkpoint.
     fn add_event(&mut self, event: &LoggedEvent) {
-        if event.revision == 0 {
-            let tenant = event.metadata().and_then(|it| it.tenant);
-            self.tenants.extend(tenant.map(|it| (event.order_id, it)));
-        }
+        self.tenants.extend(event.tenant().map(|it| (event.order_id, it)));
         match readable(event) {
             Ok(recorded) => self.events.push(recorded),
             Err(poison) => {

@@ -4,22 +4,27 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
+use domain::order::Order;
+use uuid::Uuid;
 
 use super::{Checkpoint, StoreError};
-use crate::orders::row::Rows;
-use crate::orders::statistics::CountChange;
+use crate::orders::row::{FailedOrder, Rows};
+use crate::orders::statistics::{CountChange, Minute};
 
 /// A read model that can be examined and mended while it is in use.
 #[async_trait]
 pub trait Examined {
-    /// The next orders that have a row in either table, in the order of their ids.
+    /// The rows of the next orders, in the order of their ids.
+    async fn rows_after(&self, after: Option<OrderId>, limit: u32) -> Result<RowsPage, StoreError>;
+
+    /// The next orders that have a row in any table, in the order of their ids.
     async fn ids_after(
         &self,
         after: Option<OrderId>,
         limit: u32,
     ) -> Result<Vec<OrderId>, StoreError>;
 
-    /// The last order that has a row in either table, in the order of ids.
+    /// The last order that has a row in any table, in the order of ids.
     async fn last_id(&self) -> Result<Option<OrderId>, StoreError>;
 
     /// Replaces the rows of these orders by what is given, which may be none, as of a checkpoint.
@@ -33,6 +38,48 @@ pub trait Examined {
     /// Counts the rows, and returns what would have to be added to the statistics.
     async fn miscounted(&self) -> Result<Vec<CountChange>, StoreError>;
 
-    /// Makes the statistics agree with the rows.
-    async fn mend_counts(&self) -> Result<(), StoreError>;
+    /// Makes the counts agree with the rows, and adds to the minutes what they lack: numbers that
+    /// wrap around, so that they may also be taken away.
+    async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<(), StoreError>;
+}
+
+/// Rows of consecutive orders.
+pub struct RowsPage {
+    pub rows: BTreeMap<OrderId, Rows>,
+    /// Up to here they are complete; `None` if there are no others.
+    pub until: Option<OrderId>,
+}
+
+impl RowsPage {
+    /// Brings together what the tables have, at most `limit` rows of each, in the order of ids.
+    pub(super) fn of(
+        orders: Vec<Order>,
+        failed_orders: Vec<FailedOrder>,
+        tenants: Vec<(OrderId, String)>,
+        limit: u32,
+    ) -> Self {
+        let limit = limit as usize;
+        // Behind the last row of a full page, that table is not known.
+        let ends = [
+            orders.get(limit - 1).map(|it| it.order_id),
+            failed_orders.get(limit - 1).map(|it| it.order_id),
+            tenants.get(limit - 1).map(|it| it.0),
+        ];
+        let until = ends.into_iter().flatten().min();
+        let mut rows = Rows::by_order(orders, failed_orders, tenants);
+        if let Some(until) = until {
+            rows.retain(|id, _| *id <= until);
+        }
+        Self { rows, until }
+    }
+}
+
+/// The smallest id behind another one, or of all.
+pub(super) fn first_behind(after: Option<OrderId>) -> Uuid {
+    after.map_or(Uuid::nil(), |it| Uuid::from_u128(it.0.as_u128().saturating_add(1)))
+}
+
+/// Whose order the rows say that it is.
+pub(super) fn owner<'a>((order_id, rows): (&OrderId, &'a Rows)) -> Option<(OrderId, &'a str)> {
+    rows.tenant.as_deref().map(|it| (*order_id, it))
 }

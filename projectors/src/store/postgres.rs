@@ -1,5 +1,6 @@
 //! The read model in PostgreSQL.
 
+mod copy;
 mod examine;
 mod failures;
 mod lease;
@@ -123,9 +124,7 @@ impl ReadModel for Postgres {
         let mut transaction = self.pool.begin().await?;
         // First, so that a second projector is stopped before it has written a row.
         write::move_checkpoint(&mut transaction, self.set, from, to).await?;
-        write::upsert_orders(&mut transaction, &changes.orders).await?;
-        write::upsert_failed_orders(&mut transaction, &changes.failed_orders).await?;
-        write::insert_tenants(&mut transaction, &changes.tenants).await?;
+        write::rows(&mut transaction, changes).await?;
         statistics::add(&mut transaction, self.set, &changes.statistics).await?;
         transaction.commit().await?;
         Ok(())

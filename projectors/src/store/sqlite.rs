@@ -33,15 +33,6 @@ const MAX_READERS: u32 = 4;
 /// How long to wait for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What only lists need.
-const WITHOUT_LISTS: [&str; 5] = [
-    "drop index if exists orders_by_time",
-    "drop index if exists orders_by_status",
-    "drop index if exists orders_by_customer",
-    "drop index if exists orders_processing_by_age",
-    "drop index if exists failed_orders_by_time",
-];
-
 /// A time in microseconds since 1970.
 type Micros = i64;
 
@@ -100,9 +91,7 @@ pub(super) async fn open_scratch(path: &Path) -> Result<Sqlite, StoreError> {
     // What is committed outlives the process; that is enough.
     let options = options(path).synchronous(SqliteSynchronous::Off);
     let scratch = Sqlite::with_options(options, path.to_owned(), url);
-    for index in WITHOUT_LISTS {
-        sqlx::query(index).execute(&scratch.writer).await?;
-    }
+    sets::drop_indexes(&mut *scratch.writer.acquire().await?).await?;
     Ok(scratch)
 }
 
@@ -158,16 +147,14 @@ impl ReadModel for Sqlite {
         let mut transaction = self.writer.begin_with("begin immediate").await?;
         // First, so that a second projector is stopped before it has written a row.
         write::move_checkpoint(&mut transaction, self.set, from, to).await?;
-        for order in &changes.orders {
-            write::upsert_order(&mut transaction, order).await?;
-        }
-        for failed in &changes.failed_orders {
-            write::upsert_failed_order(&mut transaction, failed).await?;
-        }
-        for (order_id, tenant) in &changes.tenants {
-            write::insert_tenant(&mut transaction, *order_id, tenant).await?;
-        }
-        statistics::add(&mut transaction, self.set, &changes.statistics).await?;
+        let Changes { orders, failed_orders, tenants, begun: _, statistics } = changes;
+        let orders: Vec<_> = orders.iter().collect();
+        let failed_orders: Vec<_> = failed_orders.iter().collect();
+        let tenants: Vec<_> = tenants.iter().map(|(id, it)| (*id, it.as_str())).collect();
+        write::upsert_orders(&mut transaction, &orders).await?;
+        write::upsert_failed_orders(&mut transaction, &failed_orders).await?;
+        write::insert_tenants(&mut transaction, &tenants).await?;
+        statistics::add(&mut transaction, self.set, statistics).await?;
         transaction.commit().await?;
         Ok(())
     }

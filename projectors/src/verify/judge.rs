@@ -69,8 +69,12 @@ impl Judge<'_> {
         let applied = history.iter().filter(|it| Some(it.position) <= position);
         let events: Vec<_> = applied.filter_map(|it| readable(it).ok()).collect();
         let changes = apply(BTreeMap::new(), &events);
-        let mut rows = Rows::by_order(changes.orders, changes.failed_orders);
-        rows.remove(&self.order_id).unwrap_or_default()
+        let tenant = history.first().filter(|it| Some(it.position) <= position);
+        Rows {
+            order: changes.orders.into_iter().find(|it| it.order_id == self.order_id),
+            failed: changes.failed_orders.into_iter().find(|it| it.order_id == self.order_id),
+            tenant: tenant.and_then(LoggedEvent::tenant),
+        }
     }
 
     fn between(&self, expected: &Rows, found: &Rows) -> Vec<Difference> {
@@ -78,6 +82,10 @@ impl Judge<'_> {
         let failures = [expected, found].map(|it| it.failed.as_ref().map(failure_fields));
         let mut differences = self.between_rows("orders", orders);
         differences.extend(self.between_rows("failed_orders", failures));
+        if expected.tenant != found.tenant {
+            let [expected, found] = [expected, found].map(|it| json!(it.tenant));
+            differences.push(self.difference("order_tenants", "tenant", expected, found));
+        }
         differences
     }
 

@@ -8,7 +8,7 @@ use super::judge::Judge;
 use super::{Finding, Verification, Verified};
 use crate::orders::row::Rows;
 use crate::replay::ReplayError;
-use crate::store::{ReadModel, StoreError};
+use crate::store::{ReadModel, RowsPage, StoreError};
 
 /// Orders that are compared at once.
 const PAGE: u32 = 1_000;
@@ -26,20 +26,13 @@ impl Verification<'_> {
         let last = expected.last_id().await?.max(self.store.last_id().await?);
         let mut after = None;
         while after < last {
-            let pages =
-                [expected.ids_after(after, PAGE).await?, self.store.ids_after(after, PAGE).await?];
-            // Beyond the end of a full page, that side is not known yet.
-            let full = pages.iter().filter(|it| it.len() == PAGE as usize);
-            let until = full.filter_map(|it| it.last().copied()).chain(last).min();
-            let ids: BTreeSet<_> =
-                pages.concat().into_iter().filter(|id| Some(*id) <= until).collect();
-            let ids: Vec<_> = ids.into_iter().collect();
-            verified.n_orders += ids.len() as u64;
-
-            let theirs = expected.rows(&ids).await?;
-            let ours = readable(self.store, &ids).await?;
-            for id in ids {
-                if theirs.get(&id) != ours.get(&id) {
+            let (theirs, ours) =
+                tokio::try_join!(expected.rows_after(after, PAGE), readable(self.store, after))?;
+            let until = [theirs.until, ours.until, last].into_iter().flatten().min();
+            let ids: BTreeSet<_> = theirs.rows.keys().chain(ours.rows.keys()).copied().collect();
+            for id in ids.into_iter().filter(|id| Some(*id) <= until) {
+                verified.n_orders += 1;
+                if theirs.rows.get(&id) != ours.rows.get(&id) {
                     let judge = Judge { log: self.log, store: expected, order_id: id };
                     if !judge.differences().await?.is_empty() {
                         return Err(ReplayError::Misfolded(id));
@@ -53,22 +46,21 @@ impl Verification<'_> {
     }
 }
 
-/// The rows of these orders, without those that somebody made unreadable.
-async fn readable(
-    store: &dyn ReadModel,
-    ids: &[OrderId],
-) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
-    match store.rows(ids).await {
+/// The next rows. Those that somebody made unreadable are taken for empty ones.
+async fn readable(store: &dyn ReadModel, after: Option<OrderId>) -> Result<RowsPage, StoreError> {
+    match store.rows_after(after, PAGE).await {
         Err(StoreError::Row { .. }) => {}
-        rows => return rows,
+        page => return page,
     }
-    let mut readable = BTreeMap::new();
+    let ids = store.ids_after(after, PAGE).await?;
+    let until = ids.get(PAGE as usize - 1).copied();
+    let mut rows = BTreeMap::new();
     for id in ids {
-        match store.rows(&[*id]).await {
-            Ok(rows) => readable.extend(rows),
-            Err(StoreError::Row { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        let of_order = match store.rows(&[id]).await {
+            Err(StoreError::Row { .. }) => Rows::default(),
+            of_order => of_order?.remove(&id).unwrap_or_default(),
+        };
+        rows.insert(id, of_order);
     }
-    Ok(readable)
+    Ok(RowsPage { rows, until })
 }

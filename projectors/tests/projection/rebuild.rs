@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use domain::ids::OrderId;
 use domain::order::Stage;
 use projectors::{
-    Begin, Finding, OrderFilter, Page, ReadModel, Rebuild, RebuildError, Rebuilt, Repair,
-    StoreError, SwapAtEnd,
+    Begin, Difference, Finding, OrderFilter, Page, ReadModel, Rebuild, RebuildError, Rebuilt,
+    Repair, StoreError, SwapAtEnd, SwapWhen, Swapped,
 };
+use serde_json::Value;
+use sqlx::{Connection, PgConnection};
 use testkit::wait;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -188,7 +191,7 @@ async fn rebuild_that_was_cut_off_goes_on_and_another_one_ends_it(database: &Dat
     assert_eq!(rebuilt.unwrap().n_events, 300);
     let error = stale.write(&projectors::Changes::default(), &before, &before).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
-    let error = store.swap(&before, projectors::SwapWhen::CaughtUp, clock.now()).await.unwrap_err();
+    let error = store.swap(&before, SwapWhen::CaughtUp, clock.now()).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
 }
 
@@ -236,4 +239,127 @@ async fn rebuild_makes_the_read_model_that_of_another_event_store() {
     projected(&store, 15).await;
     projector.stop().await.unwrap();
     assert_eq!(store.order(id(1)).await.unwrap(), None);
+}
+
+/// The orders that a tenant's list has.
+async fn orders_of(store: &Arc<dyn ReadModel>, tenant: &str) -> Vec<OrderId> {
+    let filter = OrderFilter { tenant: Some(tenant.to_owned()), ..OrderFilter::default() };
+    let orders = store.orders(&filter, &Page { after: None, limit: 20 }).await.unwrap();
+    orders.iter().map(|it| it.order_id).collect()
+}
+
+async fn whose_orders_are_is_part_of_a_set(database: &Database) {
+    let events = EventStore::start().await;
+    let store = database.read_model().await;
+    for (number, tenant) in [(1, "shop"), (2, "shop"), (3, "market")] {
+        let history = History::of(number).placed().events();
+        events.append_of(Some(tenant), id(number), &history).await;
+    }
+    append_orders(&events, 4..=4).await;
+    let projector = Projector::start(&events.log, &store, 100);
+    projected(&store, 17).await;
+    projector.stop().await.unwrap();
+    let damage = "delete from order_tenants where tenant = 'market'; \
+        update order_tenants set tenant = 'market'";
+    let differs = |number: u128, found: Value| {
+        Finding::Difference(Difference {
+            order_id: id(number),
+            table: "order_tenants",
+            field: "tenant".to_owned(),
+            expected: if number == 3 { "market".into() } else { "shop".into() },
+            found,
+        })
+    };
+    let damaged =
+        [differs(1, "market".into()), differs(2, "market".into()), differs(3, Value::Null)];
+
+    database.execute(damage).await;
+    let (_, findings) = verify(&events, &store, Repair::Always).await;
+    assert_eq!(findings, damaged);
+    assert_eq!(orders_of(&store, "shop").await, [id(2), id(1)]);
+
+    database.execute(damage).await;
+    let (rebuilt, findings) = rebuild(&events, &store, Begin::Anew, SwapAtEnd::Yes).await;
+    assert!(rebuilt.unwrap().is_live);
+    assert_eq!(findings, damaged);
+    assert_eq!(orders_of(&store, "shop").await, [id(2), id(1)]);
+    assert_eq!(orders_of(&store, "market").await, [id(3)]);
+    store.roll_back(clock().now()).await.unwrap();
+    assert_eq!(orders_of(&store, "market").await, [id(2), id(1)]);
+}
+
+#[tokio::test]
+async fn whose_orders_are_is_part_of_a_set_in_sqlite() {
+    whose_orders_are_is_part_of_a_set(&Database::sqlite()).await;
+}
+
+#[tokio::test]
+async fn whose_orders_are_is_part_of_a_set_in_postgres() {
+    whose_orders_are_is_part_of_a_set(&Database::postgres().await).await;
+}
+
+/// A rebuild that ends right behind the swap, as if it were killed there, with a projector at work.
+async fn rebuild_may_end_right_behind_the_swap(database: &Database) {
+    let events = EventStore::start().await;
+    let store = database.read_model().await;
+    append_orders(&events, 1..=30).await;
+    let projector = Projector::start(&events.log, &store, 100);
+    projected_all(&store, 30).await;
+    rebuild(&events, &store, Begin::Anew, SwapAtEnd::No).await.0.unwrap();
+    let next = store.next_set(Begin::WhereItStopped).await.unwrap().checkpoint().await.unwrap();
+    // It held the projector back, and nobody lets it go.
+    let seen = store.lease().await.unwrap();
+    let epoch = store.take_lease(&seen, "rebuild").await.unwrap();
+    let swapped = store.swap(&next, SwapWhen::Anyway, clock().now()).await.unwrap();
+    assert_eq!((epoch.is_some(), swapped), (true, Swapped::Done));
+
+    append_orders(&events, 31..=40).await;
+    projected_all(&store, 40).await;
+    let (sound, findings) = verify(&events, &store, Repair::Never).await;
+    assert!(sound.is_sound(), "{findings:?}");
+    let names: Vec<_> = store.sets().await.unwrap().iter().map(|it| it.name).collect();
+    assert_eq!(names, ["live", "previous"]);
+    projector.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn rebuild_may_end_right_behind_the_swap_in_sqlite() {
+    rebuild_may_end_right_behind_the_swap(&Database::sqlite()).await;
+}
+
+#[tokio::test]
+async fn rebuild_may_end_right_behind_the_swap_in_postgres() {
+    rebuild_may_end_right_behind_the_swap(&Database::postgres().await).await;
+}
+
+#[tokio::test]
+async fn rebuild_that_is_cut_off_in_the_swap_leaves_the_live_tables() {
+    let (database, events) = (Database::postgres().await, EventStore::start().await);
+    let store = database.read_model().await;
+    append_orders(&events, 1..=30).await;
+    rebuild(&events, &store, Begin::Anew, SwapAtEnd::No).await.0.unwrap();
+    let before = store.checkpoint().await.unwrap();
+    let next = store.next_set(Begin::WhereItStopped).await.unwrap().checkpoint().await.unwrap();
+
+    // A reader that takes its time: the swap waits for it, in the middle of its transaction.
+    let mut reader = PgConnection::connect(&database.url()).await.unwrap();
+    sqlx::raw_sql("begin; lock table orders in access share mode")
+        .execute(&mut reader)
+        .await
+        .unwrap();
+    let waits = "select exists (select 1 from pg_locks where not granted)";
+    let is_waiting = async || {
+        let waits: bool = sqlx::query_scalar(waits).fetch_one(&mut reader).await.ok()?;
+        waits.then_some(())
+    };
+    tokio::select! {
+        swapped = store.swap(&next, SwapWhen::Anyway, clock().now()) => panic!("{swapped:?}"),
+        () = wait::until_async("the swap waits for the reader", is_waiting) => {}
+    }
+    reader.close().await.unwrap();
+
+    assert_eq!(store.checkpoint().await.unwrap(), before);
+    let (rebuilt, findings) = rebuild(&events, &store, Begin::WhereItStopped, SwapAtEnd::Yes).await;
+    assert!(rebuilt.unwrap().is_live, "{findings:?}");
+    assert_eq!(store.count_orders().await.unwrap().n_fulfilled, 20);
 }

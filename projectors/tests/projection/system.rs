@@ -60,6 +60,16 @@ impl EventStore {
 
     /// Appends events to the stream of an order, which they need not be about.
     pub(crate) async fn append_to(&self, order_id: OrderId, history: &[Recorded]) {
+        self.append_of(None, order_id, history).await;
+    }
+
+    /// Appends the events of an order that is somebody's.
+    pub(crate) async fn append_of(
+        &self,
+        tenant: Option<&str>,
+        order_id: OrderId,
+        history: &[Recorded],
+    ) {
         let expected = match history[0].revision {
             0 => Expected::NoStream,
             revision => Expected::Revision(revision - 1),
@@ -74,7 +84,7 @@ impl EventStore {
             request_name: None,
             traceparent: None,
             request_fingerprint: None,
-            tenant: None,
+            tenant: tenant.map(str::to_owned),
             at: history[0].recorded_at,
         };
         let events: Vec<OrderEvent> = history.iter().map(|it| it.event.clone()).collect();

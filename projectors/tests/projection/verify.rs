@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use domain::order::{Stage, fields};
-use projectors::{Difference, Finding, Poison, ReadModel, Repair, Verification, Verified};
+use projectors::{
+    Difference, Finding, Minute, MinuteDifference, Poison, ReadModel, Repair, Verification,
+    Verified,
+};
 use serde_json::{Value, json};
 
 use crate::events::{History, id};
@@ -192,11 +195,58 @@ async fn sample_is_spread_over_all_orders() {
     let verified = verification
         .sample(5, &mut |finding| match finding {
             Finding::Difference(it) => seen.push((it.order_id, it.found)),
-            Finding::Poison(_) | Finding::Miscounted(_) => panic!("{finding:?}"),
+            Finding::Poison(_) | Finding::Miscounted(_) | Finding::Minute(_) => {
+                panic!("{finding:?}")
+            }
         })
         .await
         .unwrap();
     assert_eq!((verified.n_orders, verified.n_differing), (5, 5));
     let expected: Vec<_> = [2, 4, 6, 8, 10].map(|it| (id(it), Value::from("other"))).into();
     assert_eq!(seen, expected);
+}
+
+async fn minutes_that_are_wrong_are_found_and_mended(database: &Database) {
+    let events = EventStore::start().await;
+    let store = database.read_model().await;
+    for (number, second) in [(1, 60), (2, 120), (3, 180)] {
+        let history = History::of(number).second(second).placed().fulfilled().events();
+        events.append(&history).await;
+    }
+    let projector = Projector::start(&events.log, &store, 10);
+    projected(&store, 15).await;
+    projector.stop().await.unwrap();
+    // The tables are behind: what comes is no difference.
+    events.append(&History::of(4).second(120).placed().events()).await;
+    let right = store.minutes(0).await.unwrap();
+    assert_eq!(right.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+
+    database
+        .execute(
+            "update projection_minutes set n_received = 7, n_failed = 1 where minute = 1; \
+             delete from projection_minutes where minute = 2",
+        )
+        .await;
+    for repair in [Repair::Never, Repair::Always] {
+        let (verified, findings) = verify(&events, &store, repair).await;
+        let found = |minute| Minute { n_received: 7, n_failed: 1, ..right[&minute] };
+        let differs = |minute, found| {
+            Finding::Minute(MinuteDifference { minute, expected: right[&minute], found })
+        };
+        assert_eq!(findings, [differs(1, found(1)), differs(2, Minute::default())]);
+        assert_eq!(verified.n_miscounted, 2);
+    }
+    assert_eq!(store.minutes(0).await.unwrap(), right);
+    let (sound, findings) = verify(&events, &store, Repair::Never).await;
+    assert!(sound.is_sound(), "{findings:?}");
+}
+
+#[tokio::test]
+async fn minutes_that_are_wrong_are_found_and_mended_in_sqlite() {
+    minutes_that_are_wrong_are_found_and_mended(&Database::sqlite()).await;
+}
+
+#[tokio::test]
+async fn minutes_that_are_wrong_are_found_and_mended_in_postgres() {
+    minutes_that_are_wrong_are_found_and_mended(&Database::postgres().await).await;
 }

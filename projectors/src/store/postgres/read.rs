@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::value::{PgTime, escaped, unescaped};
 use crate::orders::row::{FailedOrder, Rows};
+use crate::store::examine::first_behind;
 use crate::store::record::{CheckpointRecord, FailedOrderRecord, OrderRecord, Time};
-use crate::store::{Checkpoint, FailedOrderFilter, OrderFilter, Page, StoreError};
+use crate::store::{Checkpoint, FailedOrderFilter, OrderFilter, Page, RowsPage, StoreError};
 
 /// The columns of an [`OrderRecord`].
 macro_rules! order_columns {
@@ -77,10 +78,58 @@ pub(super) async fn rows(
     .bind(&order_ids)
     .fetch_all(pool)
     .await?;
+    let tenants = sqlx::query_as(
+        "/* order_tenants.get_many */ select order_id, tenant from order_tenants \
+         where order_id = any($1)",
+    )
+    .bind(&order_ids)
+    .fetch_all(pool)
+    .await?;
 
     let orders = orders.into_iter().map(order_of).collect::<Result<_, _>>()?;
     let failed_orders = failed_orders.into_iter().map(failed_order_of).collect::<Result<_, _>>()?;
-    Ok(Rows::by_order(orders, failed_orders))
+    Ok(Rows::by_order(orders, failed_orders, tenants.into_iter().map(tenant_of).collect()))
+}
+
+pub(super) async fn rows_after(
+    pool: &PgPool,
+    after: Option<OrderId>,
+    limit: u32,
+) -> Result<RowsPage, StoreError> {
+    let first = first_behind(after);
+    let orders = sqlx::query_as(concat!(
+        "/* orders.page */ select ",
+        order_columns!(),
+        " from orders where order_id >= $1 order by order_id limit $2"
+    ))
+    .bind(first)
+    .bind(i64::from(limit))
+    .fetch_all(pool);
+    let failed_orders = sqlx::query_as(concat!(
+        "/* failed_orders.page */ select ",
+        failed_order_columns!(),
+        " from failed_orders where order_id >= $1 order by order_id limit $2"
+    ))
+    .bind(first)
+    .bind(i64::from(limit))
+    .fetch_all(pool);
+    let tenants = sqlx::query_as(
+        "/* order_tenants.page */ select order_id, tenant from order_tenants \
+         where order_id >= $1 order by order_id limit $2",
+    )
+    .bind(first)
+    .bind(i64::from(limit))
+    .fetch_all(pool);
+
+    let (orders, failed_orders, tenants) = tokio::try_join!(orders, failed_orders, tenants)?;
+    let orders = orders.into_iter().map(order_of).collect::<Result<_, _>>()?;
+    let failed_orders = failed_orders.into_iter().map(failed_order_of).collect::<Result<_, _>>()?;
+    let tenants = tenants.into_iter().map(tenant_of).collect();
+    Ok(RowsPage::of(orders, failed_orders, tenants, limit))
+}
+
+fn tenant_of((order_id, tenant): (Uuid, String)) -> (OrderId, String) {
+    (OrderId(order_id), unescaped(tenant))
 }
 
 pub(super) async fn order(pool: &PgPool, order_id: OrderId) -> Result<Option<Order>, StoreError> {

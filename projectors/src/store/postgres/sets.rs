@@ -26,8 +26,10 @@ const LOCKED: &str = "55P03";
 const MAKE_NEXT: &str = "drop schema if exists dofs_next cascade; create schema dofs_next; \
     create table dofs_next.orders (like orders including all excluding indexes); \
     create table dofs_next.failed_orders (like failed_orders including all excluding indexes); \
+    create table dofs_next.order_tenants (like order_tenants including all excluding indexes); \
     alter table dofs_next.orders add primary key (order_id); \
     alter table dofs_next.failed_orders add primary key (order_id); \
+    alter table dofs_next.order_tenants add primary key (order_id); \
     delete from projection_counts where name = 'orders_next'; \
     delete from projection_minutes where name = 'orders_next'";
 
@@ -36,16 +38,19 @@ const COMPLETE_NEXT: &str = "do $$ declare it record; begin \
     for it in select replace(replace(indexdef, ' INDEX ', ' INDEX IF NOT EXISTS '), \
         ' ON ' || quote_ident(schemaname) || '.', ' ON dofs_next.') as statement \
         from pg_indexes where schemaname = current_schema() \
-        and tablename in ('orders', 'failed_orders') and indexname not like '%\\_pkey' \
+        and tablename in ('orders', 'failed_orders', 'order_tenants') \
+        and indexname not like '%\\_pkey' \
     loop execute it.statement; end loop; end $$; \
-    analyze dofs_next.orders; analyze dofs_next.failed_orders";
+    analyze dofs_next.orders; analyze dofs_next.failed_orders; analyze dofs_next.order_tenants";
 
 const SWAP_TABLES: &str = "do $$ declare live text := current_schema(); begin \
     drop schema if exists dofs_previous cascade; create schema dofs_previous; \
     alter table orders set schema dofs_previous; \
     alter table failed_orders set schema dofs_previous; \
+    alter table order_tenants set schema dofs_previous; \
     execute format('alter table dofs_next.orders set schema %I', live); \
     execute format('alter table dofs_next.failed_orders set schema %I', live); \
+    execute format('alter table dofs_next.order_tenants set schema %I', live); \
     drop schema dofs_next; \
     delete from projection_checkpoints where name = 'orders_previous'; \
     delete from projection_counts where name = 'orders_previous'; \
@@ -54,10 +59,13 @@ const SWAP_TABLES: &str = "do $$ declare live text := current_schema(); begin \
 const EXCHANGE_TABLES: &str = "do $$ declare live text := current_schema(); begin \
     create schema dofs_next; \
     alter table orders set schema dofs_next; alter table failed_orders set schema dofs_next; \
+    alter table order_tenants set schema dofs_next; \
     execute format('alter table dofs_previous.orders set schema %I', live); \
     execute format('alter table dofs_previous.failed_orders set schema %I', live); \
+    execute format('alter table dofs_previous.order_tenants set schema %I', live); \
     alter table dofs_next.orders set schema dofs_previous; \
     alter table dofs_next.failed_orders set schema dofs_previous; \
+    alter table dofs_next.order_tenants set schema dofs_previous; \
     drop schema dofs_next; end $$";
 
 const DROP_PREVIOUS: &str = "drop schema if exists dofs_previous cascade; \
@@ -89,7 +97,7 @@ impl Sets for Postgres {
             Begin::WhereItStopped => {
                 let resumed = sqlx::query(
                     "/* sets.resume */ update projection_checkpoints set epoch = epoch + 1 \
-                     where name = $1 and to_regclass('dofs_next.orders') is not null \
+                     where name = $1 and to_regclass('dofs_next.order_tenants') is not null \
                      and schema_version = (select max(version) from _sqlx_migrations)",
                 )
                 .bind(NEXT)
@@ -146,7 +154,7 @@ impl Sets for Postgres {
         let is_fit: bool = sqlx::query_scalar(
             "/* sets.can_roll_back */ select exists (select 1 from projection_checkpoints \
              where name = $1 and schema_version = (select max(version) from _sqlx_migrations) \
-             and to_regclass('dofs_previous.orders') is not null)",
+             and to_regclass('dofs_previous.order_tenants') is not null)",
         )
         .bind(PREVIOUS)
         .fetch_one(&mut *transaction)

@@ -1,11 +1,13 @@
-//! What is written, one statement per table and batch.
+//! What is written, one statement per table and batch. Rows that cannot be there yet are copied in,
+//! which is quicker than to look for them.
 
 use domain::ids::OrderId;
 use domain::order::Order;
 use sqlx::PgConnection;
 
+use super::copy;
 use super::value::{PgTime, escaped};
-use crate::orders::row::FailedOrder;
+use crate::orders::row::{Changes, FailedOrder};
 use crate::store::record::{FailedOrderRecord, OrderRecord, Time};
 use crate::store::{Checkpoint, StoreError};
 
@@ -41,13 +43,12 @@ pub(super) async fn move_checkpoint(
 
 pub(super) async fn upsert_orders(
     connection: &mut PgConnection,
-    orders: &[Order],
+    orders: &[&Order],
 ) -> Result<(), StoreError> {
     if orders.is_empty() {
         return Ok(());
     }
-    let records: Vec<OrderRecord<PgTime>> =
-        orders.iter().map(|it| OrderRecord::of(it).map_text(escaped)).collect();
+    let records: Vec<_> = orders.iter().map(|it| order_record(it)).collect();
     sqlx::query(
         "/* orders.upsert */ insert into orders (order_id, customer_id, items, total_quantity, \
          status, stage, attempt, deliveries, failure_code, failure_reason, reference, revision, \
@@ -95,7 +96,7 @@ pub(super) async fn upsert_orders(
 
 pub(super) async fn insert_tenants(
     connection: &mut PgConnection,
-    tenants: &[(OrderId, String)],
+    tenants: &[(OrderId, &str)],
 ) -> Result<(), StoreError> {
     if tenants.is_empty() {
         return Ok(());
@@ -106,7 +107,7 @@ pub(super) async fn insert_tenants(
          on conflict do nothing",
     )
     .bind(column(tenants, |(order_id, _)| order_id.0))
-    .bind(column(tenants, |(_, tenant)| escaped(tenant.clone())))
+    .bind(column(tenants, |(_, tenant)| escaped((*tenant).to_owned())))
     .execute(connection)
     .await?;
     Ok(())
@@ -114,13 +115,12 @@ pub(super) async fn insert_tenants(
 
 pub(super) async fn upsert_failed_orders(
     connection: &mut PgConnection,
-    failed_orders: &[FailedOrder],
+    failed_orders: &[&FailedOrder],
 ) -> Result<(), StoreError> {
     if failed_orders.is_empty() {
         return Ok(());
     }
-    let records: Vec<FailedOrderRecord<PgTime>> =
-        failed_orders.iter().map(|it| FailedOrderRecord::of(it).map_text(escaped)).collect();
+    let records: Vec<_> = failed_orders.iter().map(|it| failed_order_record(it)).collect();
     sqlx::query(
         "/* failed_orders.upsert */ insert into failed_orders (order_id, stage, code, reason, \
          attempt, deliveries, failed_at, \"order\", resolved_at, revision) \
@@ -148,6 +148,34 @@ pub(super) async fn upsert_failed_orders(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Writes the rows of a batch.
+pub(super) async fn rows(
+    connection: &mut PgConnection,
+    changes: &Changes,
+) -> Result<(), StoreError> {
+    let is_begun = |id: OrderId| changes.begun.contains(&id);
+    let (begun, others): (Vec<_>, Vec<_>) =
+        changes.orders.iter().partition(|it| is_begun(it.order_id));
+    copy::orders(connection, &begun).await?;
+    upsert_orders(connection, &others).await?;
+    let (begun, others): (Vec<_>, Vec<_>) =
+        changes.failed_orders.iter().partition(|it| is_begun(it.order_id));
+    copy::failed_orders(connection, &begun).await?;
+    upsert_failed_orders(connection, &others).await?;
+    let tenants = changes.tenants.iter().map(|(id, tenant)| (*id, tenant.as_str()));
+    let (begun, others): (Vec<_>, Vec<_>) = tenants.partition(|(id, _)| is_begun(*id));
+    copy::tenants(connection, &begun).await?;
+    insert_tenants(connection, &others).await
+}
+
+pub(super) fn order_record(order: &Order) -> OrderRecord<PgTime> {
+    OrderRecord::of(order).map_text(escaped)
+}
+
+pub(super) fn failed_order_record(failed: &FailedOrder) -> FailedOrderRecord<PgTime> {
+    FailedOrderRecord::of(failed).map_text(escaped)
 }
 
 fn column<'a, R, C>(records: &'a [R], of: impl Fn(&'a R) -> C) -> Vec<C> {

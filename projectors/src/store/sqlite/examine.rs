@@ -7,12 +7,12 @@ use domain::ids::OrderId;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::{Sqlite, statistics, write};
+use super::{Sqlite, read, statistics, write};
 use crate::orders::row::Rows;
-use crate::orders::statistics::{CountChange, Statistics};
-use crate::store::examine::Examined;
+use crate::orders::statistics::{CountChange, Minute, Statistics};
+use crate::store::examine::{Examined, first_behind, owner};
 use crate::store::record::{CountRecord, count_changes};
-use crate::store::{Checkpoint, StoreError};
+use crate::store::{Checkpoint, RowsPage, StoreError};
 
 /// What would have to be added to the statistics of the set in the first parameter.
 const MISCOUNTED: &str = "/* projection_counts.check */ select status, nullif(stage, '') as stage, \
@@ -24,6 +24,10 @@ const MISCOUNTED: &str = "/* projection_counts.check */ select status, nullif(st
 
 #[async_trait]
 impl Examined for Sqlite {
+    async fn rows_after(&self, after: Option<OrderId>, limit: u32) -> Result<RowsPage, StoreError> {
+        read::rows_after(&self.readers, after, limit).await
+    }
+
     async fn ids_after(
         &self,
         after: Option<OrderId>,
@@ -32,12 +36,14 @@ impl Examined for Sqlite {
         let ids: Vec<Uuid> = sqlx::query_scalar(
             "/* orders.ids */ select order_id from ( \
              select * from (select order_id from orders \
-             where ?1 is null or order_id > ?1 order by order_id limit ?2) as ordered \
+             where order_id >= ?1 order by order_id limit ?2) as ordered \
              union select * from (select order_id from failed_orders \
-             where ?1 is null or order_id > ?1 order by order_id limit ?2) as failed) as both_tables \
+             where order_id >= ?1 order by order_id limit ?2) as failed \
+             union select * from (select order_id from order_tenants \
+             where order_id >= ?1 order by order_id limit ?2) as owned) as tables \
              order by order_id limit ?2",
         )
-        .bind(after.map(|it| it.0))
+        .bind(first_behind(after))
         .bind(i64::from(limit))
         .fetch_all(&self.readers)
         .await?;
@@ -49,8 +55,10 @@ impl Examined for Sqlite {
             "/* orders.last_id */ select order_id from ( \
              select * from (select order_id from orders order by order_id desc limit 1) as ordered \
              union select * from \
-             (select order_id from failed_orders order by order_id desc limit 1) as failed) \
-             as both_tables order by order_id desc limit 1",
+             (select order_id from failed_orders order by order_id desc limit 1) as failed \
+             union select * from \
+             (select order_id from order_tenants order by order_id desc limit 1) as owned) \
+             as tables order by order_id desc limit 1",
         )
         .fetch_optional(&self.readers)
         .await?;
@@ -80,12 +88,12 @@ impl Examined for Sqlite {
         for order_id in rows.keys() {
             delete(&mut transaction, *order_id).await?;
         }
-        for order in rows.values().filter_map(|it| it.order.as_ref()) {
-            write::upsert_order(&mut transaction, order).await?;
-        }
-        for failed in rows.values().filter_map(|it| it.failed.as_ref()) {
-            write::upsert_failed_order(&mut transaction, failed).await?;
-        }
+        let orders: Vec<_> = rows.values().filter_map(|it| it.order.as_ref()).collect();
+        let failed_orders: Vec<_> = rows.values().filter_map(|it| it.failed.as_ref()).collect();
+        let tenants: Vec<_> = rows.iter().filter_map(owner).collect();
+        write::upsert_orders(&mut transaction, &orders).await?;
+        write::upsert_failed_orders(&mut transaction, &failed_orders).await?;
+        write::insert_tenants(&mut transaction, &tenants).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -96,7 +104,7 @@ impl Examined for Sqlite {
         count_changes(records)
     }
 
-    async fn mend_counts(&self) -> Result<(), StoreError> {
+    async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<(), StoreError> {
         let mut transaction = self.writer.begin_with("begin immediate").await?;
         // Nobody may write until the statistics agree with what was counted.
         sqlx::query(
@@ -108,7 +116,7 @@ impl Examined for Sqlite {
         .await?;
         let records: Vec<CountRecord> =
             sqlx::query_as(MISCOUNTED).bind(self.set).fetch_all(&mut *transaction).await?;
-        let statistics = Statistics { counts: count_changes(records)?, ..Statistics::default() };
+        let statistics = Statistics { counts: count_changes(records)?, minutes: lacking.clone() };
         statistics::add(&mut transaction, self.set, &statistics).await?;
         transaction.commit().await?;
         Ok(())
@@ -119,6 +127,7 @@ async fn delete(connection: &mut SqliteConnection, order_id: OrderId) -> Result<
     let tables = [
         "/* orders.delete */ delete from orders where order_id = ?1",
         "/* failed_orders.delete */ delete from failed_orders where order_id = ?1",
+        "/* order_tenants.delete */ delete from order_tenants where order_id = ?1",
     ];
     for table in tables {
         sqlx::query(table).bind(order_id.0).execute(&mut *connection).await?;

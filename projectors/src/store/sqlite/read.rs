@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use domain::ids::OrderId;
 use domain::order::Order;
 use sqlx::{QueryBuilder, SqliteConnection, SqlitePool};
+use uuid::Uuid;
 
 use super::Micros;
 use crate::orders::row::{FailedOrder, Rows};
+use crate::store::examine::first_behind;
 use crate::store::record::{CheckpointRecord, FailedOrderRecord, OrderRecord, Time};
-use crate::store::{Checkpoint, FailedOrderFilter, OrderFilter, Page, StoreError};
+use crate::store::{Checkpoint, FailedOrderFilter, OrderFilter, Page, RowsPage, StoreError};
 
 /// The columns of an [`OrderRecord`].
 macro_rules! order_columns {
@@ -76,13 +78,64 @@ pub(super) async fn rows(
     .bind(&order_ids)
     .fetch_all(pool)
     .await?;
+    let tenants = sqlx::query_as(
+        "/* order_tenants.get_many */ select order_id, tenant from order_tenants \
+         where order_id in (select unhex(value) from json_each(?1))",
+    )
+    .bind(&order_ids)
+    .fetch_all(pool)
+    .await?;
 
     let orders = orders.into_iter().map(OrderRecord::<Micros>::order).collect::<Result<_, _>>()?;
     let failed_orders = failed_orders
         .into_iter()
         .map(FailedOrderRecord::<Micros>::failed_order)
         .collect::<Result<_, _>>()?;
-    Ok(Rows::by_order(orders, failed_orders))
+    Ok(Rows::by_order(orders, failed_orders, tenants.into_iter().map(tenant_of).collect()))
+}
+
+pub(super) async fn rows_after(
+    pool: &SqlitePool,
+    after: Option<OrderId>,
+    limit: u32,
+) -> Result<RowsPage, StoreError> {
+    let first = first_behind(after);
+    let orders = sqlx::query_as(concat!(
+        "/* orders.page */ select ",
+        order_columns!(),
+        " from orders where order_id >= ?1 order by order_id limit ?2"
+    ))
+    .bind(first)
+    .bind(i64::from(limit))
+    .fetch_all(pool);
+    let failed_orders = sqlx::query_as(concat!(
+        "/* failed_orders.page */ select ",
+        failed_order_columns!(),
+        " from failed_orders where order_id >= ?1 order by order_id limit ?2"
+    ))
+    .bind(first)
+    .bind(i64::from(limit))
+    .fetch_all(pool);
+    let tenants = sqlx::query_as(
+        "/* order_tenants.page */ select order_id, tenant from order_tenants \
+         where order_id >= ?1 order by order_id limit ?2",
+    )
+    .bind(first)
+    .bind(i64::from(limit))
+    .fetch_all(pool);
+
+    let (orders, failed_orders, tenants) = tokio::try_join!(orders, failed_orders, tenants)?;
+    let orders = orders.into_iter().map(OrderRecord::<Micros>::order).collect::<Result<_, _>>()?;
+    let failed_orders = failed_orders
+        .into_iter()
+        .map(FailedOrderRecord::<Micros>::failed_order)
+        .collect::<Result<_, _>>()?;
+    let tenants = tenants.into_iter().map(tenant_of).collect();
+    Ok(RowsPage::of(orders, failed_orders, tenants, limit))
+}
+
+fn tenant_of((order_id, tenant): (Uuid, String)) -> (OrderId, String) {
+    (OrderId(order_id), tenant)
 }
 
 pub(super) async fn order(

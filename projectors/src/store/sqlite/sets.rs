@@ -18,7 +18,7 @@ use crate::store::sets::{
 use crate::store::{Checkpoint, LIVE, ReadModel, StoreError};
 
 /// The tables of a set that hold its rows.
-const TABLES: [&str; 2] = ["orders", "failed_orders"];
+const TABLES: [&str; 3] = ["orders", "failed_orders", "order_tenants"];
 /// The tables in which a set has rows under its name.
 const NAMED: [&str; 3] = ["projection_checkpoints", "projection_counts", "projection_minutes"];
 
@@ -199,10 +199,8 @@ async fn swap_attached(
         .bind(table)
         .fetch_one(&mut *transaction)
         .await?;
-        let copy = format!(
-            "insert into main.{table} ({columns}) select {columns} from built.{table} \
-             order by rowid"
-        );
+        let copy =
+            format!("insert into main.{table} ({columns}) select {columns} from built.{table}");
         execute(&mut transaction, copy).await?;
     }
     for index in made_by.indexes {
@@ -239,15 +237,15 @@ async fn schema(connection: &mut SqliteConnection) -> Result<Schema, StoreError>
         tables.push(sqlx::query_scalar(made_by).bind(table).fetch_one(&mut *connection).await?);
     }
     let indexes = "select sql from main.sqlite_schema where type = 'index' and sql is not null \
-        and tbl_name in ('orders', 'failed_orders')";
+        and tbl_name in ('orders', 'failed_orders', 'order_tenants')";
     Ok(Schema { tables, indexes: sqlx::query_scalar(indexes).fetch_all(connection).await? })
 }
 
-/// Drops the live tables' indexes, whose names the new ones shall have.
-async fn drop_indexes(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+/// Drops the indexes of a set's tables. The keys stay.
+pub(super) async fn drop_indexes(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let names: Vec<String> = sqlx::query_scalar(
         "select name from main.sqlite_schema where type = 'index' and sql is not null \
-         and tbl_name in ('orders', 'failed_orders')",
+         and tbl_name in ('orders', 'failed_orders', 'order_tenants')",
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -270,7 +268,8 @@ async fn forget_previous(connection: &mut SqliteConnection) -> Result<(), StoreE
 async fn is_rollback_possible(connection: &mut SqliteConnection) -> Result<bool, StoreError> {
     let is_fit = sqlx::query_scalar(
         "/* sets.can_roll_back */ select exists (select 1 from projection_checkpoints \
-         where name = ?1 and schema_version = (select max(version) from _sqlx_migrations))",
+         where name = ?1 and schema_version = (select max(version) from _sqlx_migrations) \
+         and exists (select 1 from sqlite_schema where name = 'previous_order_tenants'))",
     )
     .bind(PREVIOUS)
     .fetch_one(connection)

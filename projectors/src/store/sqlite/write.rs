@@ -1,13 +1,17 @@
-//! What is written. A statement per row costs little here: there is no network between.
+//! What is written. A statement takes many rows: to hand one over to the connection's thread costs
+//! more than SQLite needs for a row.
 
 use domain::ids::OrderId;
 use domain::order::Order;
-use sqlx::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::Micros;
 use crate::orders::row::FailedOrder;
 use crate::store::record::{FailedOrderRecord, OrderRecord, Time};
 use crate::store::{Checkpoint, StoreError};
+
+/// Rows of one statement.
+const ROWS: usize = 64;
 
 /// Moves the checkpoint if it is where it is believed to be.
 pub(super) async fn move_checkpoint(
@@ -38,90 +42,109 @@ pub(super) async fn move_checkpoint(
     if moved.rows_affected() == 1 { Ok(()) } else { Err(StoreError::CheckpointMoved) }
 }
 
-pub(super) async fn upsert_order(
+pub(super) async fn upsert_orders(
     connection: &mut SqliteConnection,
-    order: &Order,
+    orders: &[&Order],
 ) -> Result<(), StoreError> {
-    let record: OrderRecord<Micros> = OrderRecord::of(order);
-    sqlx::query(
-        "/* orders.upsert */ insert into orders (order_id, customer_id, items, total_quantity, \
-         status, stage, attempt, deliveries, failure_code, failure_reason, reference, revision, \
-         received_at, queued_at, fulfilled_at, failed_at, updated_at) \
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
-         on conflict (order_id) do update set customer_id = excluded.customer_id, \
-         items = excluded.items, total_quantity = excluded.total_quantity, \
-         status = excluded.status, stage = excluded.stage, attempt = excluded.attempt, \
-         deliveries = excluded.deliveries, failure_code = excluded.failure_code, \
-         failure_reason = excluded.failure_reason, reference = excluded.reference, \
-         revision = excluded.revision, received_at = excluded.received_at, \
-         queued_at = excluded.queued_at, fulfilled_at = excluded.fulfilled_at, \
-         failed_at = excluded.failed_at, updated_at = excluded.updated_at \
-         where excluded.revision > orders.revision",
-    )
-    .bind(record.order_id)
-    .bind(record.customer_id)
-    .bind(record.items)
-    .bind(record.total_quantity)
-    .bind(record.status)
-    .bind(record.stage)
-    .bind(record.attempt)
-    .bind(record.deliveries)
-    .bind(record.failure_code)
-    .bind(record.failure_reason)
-    .bind(record.reference)
-    .bind(record.revision)
-    .bind(record.received_at)
-    .bind(record.queued_at)
-    .bind(record.fulfilled_at)
-    .bind(record.failed_at)
-    .bind(record.updated_at)
-    .execute(connection)
-    .await?;
+    for orders in orders.chunks(ROWS) {
+        let mut query = QueryBuilder::new(
+            "/* orders.upsert */ insert into orders (order_id, customer_id, items, \
+             total_quantity, status, stage, attempt, deliveries, failure_code, failure_reason, \
+             reference, revision, received_at, queued_at, fulfilled_at, failed_at, updated_at) ",
+        );
+        query.push_values(orders, |mut row, order| {
+            let record: OrderRecord<Micros> = OrderRecord::of(order);
+            row.push_bind(record.order_id)
+                .push_bind(record.customer_id)
+                .push_bind(record.items)
+                .push_bind(record.total_quantity)
+                .push_bind(record.status)
+                .push_bind(record.stage)
+                .push_bind(record.attempt)
+                .push_bind(record.deliveries)
+                .push_bind(record.failure_code)
+                .push_bind(record.failure_reason)
+                .push_bind(record.reference)
+                .push_bind(record.revision)
+                .push_bind(record.received_at)
+                .push_bind(record.queued_at)
+                .push_bind(record.fulfilled_at)
+                .push_bind(record.failed_at)
+                .push_bind(record.updated_at);
+        });
+        query.push(
+            " on conflict (order_id) do update set customer_id = excluded.customer_id, \
+             items = excluded.items, total_quantity = excluded.total_quantity, \
+             status = excluded.status, stage = excluded.stage, attempt = excluded.attempt, \
+             deliveries = excluded.deliveries, failure_code = excluded.failure_code, \
+             failure_reason = excluded.failure_reason, reference = excluded.reference, \
+             revision = excluded.revision, received_at = excluded.received_at, \
+             queued_at = excluded.queued_at, fulfilled_at = excluded.fulfilled_at, \
+             failed_at = excluded.failed_at, updated_at = excluded.updated_at \
+             where excluded.revision > orders.revision",
+        );
+        execute(connection, query, orders.len()).await?;
+    }
     Ok(())
 }
 
-pub(super) async fn insert_tenant(
+pub(super) async fn insert_tenants(
     connection: &mut SqliteConnection,
-    order_id: OrderId,
-    tenant: &str,
+    tenants: &[(OrderId, &str)],
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "/* order_tenants.insert */ insert into order_tenants (order_id, tenant) values (?1, ?2) \
-         on conflict do nothing",
-    )
-    .bind(order_id.0)
-    .bind(tenant)
-    .execute(connection)
-    .await?;
+    for tenants in tenants.chunks(ROWS) {
+        let mut query = QueryBuilder::new(
+            "/* order_tenants.insert */ insert into order_tenants (order_id, tenant) ",
+        );
+        query.push_values(tenants, |mut row, (order_id, tenant)| {
+            row.push_bind(order_id.0).push_bind((*tenant).to_owned());
+        });
+        query.push(" on conflict do nothing");
+        execute(connection, query, tenants.len()).await?;
+    }
     Ok(())
 }
 
-pub(super) async fn upsert_failed_order(
+pub(super) async fn upsert_failed_orders(
     connection: &mut SqliteConnection,
-    failed: &FailedOrder,
+    failed_orders: &[&FailedOrder],
 ) -> Result<(), StoreError> {
-    let record: FailedOrderRecord<Micros> = FailedOrderRecord::of(failed);
-    sqlx::query(
-        "/* failed_orders.upsert */ insert into failed_orders (order_id, stage, code, reason, \
-         attempt, deliveries, failed_at, \"order\", resolved_at, revision) \
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
-         on conflict (order_id) do update set stage = excluded.stage, code = excluded.code, \
-         reason = excluded.reason, attempt = excluded.attempt, deliveries = excluded.deliveries, \
-         failed_at = excluded.failed_at, \"order\" = excluded.\"order\", \
-         resolved_at = excluded.resolved_at, revision = excluded.revision \
-         where excluded.revision > failed_orders.revision",
-    )
-    .bind(record.order_id)
-    .bind(record.stage)
-    .bind(record.code)
-    .bind(record.reason)
-    .bind(record.attempt)
-    .bind(record.deliveries)
-    .bind(record.failed_at)
-    .bind(record.order)
-    .bind(record.resolved_at)
-    .bind(record.revision)
-    .execute(connection)
-    .await?;
+    for failed_orders in failed_orders.chunks(ROWS) {
+        let mut query = QueryBuilder::new(
+            "/* failed_orders.upsert */ insert into failed_orders (order_id, stage, code, reason, \
+             attempt, deliveries, failed_at, \"order\", resolved_at, revision) ",
+        );
+        query.push_values(failed_orders, |mut row, failed| {
+            let record: FailedOrderRecord<Micros> = FailedOrderRecord::of(failed);
+            row.push_bind(record.order_id)
+                .push_bind(record.stage)
+                .push_bind(record.code)
+                .push_bind(record.reason)
+                .push_bind(record.attempt)
+                .push_bind(record.deliveries)
+                .push_bind(record.failed_at)
+                .push_bind(record.order)
+                .push_bind(record.resolved_at)
+                .push_bind(record.revision);
+        });
+        query.push(
+            " on conflict (order_id) do update set stage = excluded.stage, code = excluded.code, \
+             reason = excluded.reason, attempt = excluded.attempt, \
+             deliveries = excluded.deliveries, failed_at = excluded.failed_at, \
+             \"order\" = excluded.\"order\", resolved_at = excluded.resolved_at, \
+             revision = excluded.revision where excluded.revision > failed_orders.revision",
+        );
+        execute(connection, query, failed_orders.len()).await?;
+    }
+    Ok(())
+}
+
+/// Runs a statement of so many rows; only a full one is worth keeping for the next.
+async fn execute(
+    connection: &mut SqliteConnection,
+    mut query: QueryBuilder<Sqlite>,
+    n_rows: usize,
+) -> Result<(), StoreError> {
+    query.build().persistent(n_rows == ROWS).execute(connection).await?;
     Ok(())
 }
