@@ -1,20 +1,28 @@
-//! Generates the gRPC services and messages from `proto/`, without `protoc`, and finds the Rust
-//! client's own tests, which `tests/node` runs against this node.
+//! Generates the gRPC services and messages from `proto/`, without `protoc`, and makes a test of
+//! each check that the Rust clients' packages bring along, to run against this node.
 
-use std::{env, error::Error, fs, path::Path, process::Command};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const SERVICES: [&str; 4] =
     ["streams.proto", "persistent.proto", "server_features.proto", "gossip.proto"];
 
-/// The package that `eventstore` stands for in this workspace.
-const CLIENT_PACKAGE: &str = "kurrentdb";
+/// The client under its new and its old name: package, and how this crate's tests call it.
+const CLIENTS: [(&str, &str); 2] = [("kurrentdb", "eventstore"), ("eventstore", "eventstore_4")];
 
-/// Modules of the client's tests: name, and file inside the package.
-const CLIENT_TESTS: [(&str, &str); 3] = [
-    ("common", "tests/common.rs"),
+/// Modules of a client's tests: name, and file inside the package.
+const CHECKS: [(&str, &str); 2] = [
     ("persistent_subscriptions", "tests/api/persistent_subscriptions.rs"),
     ("streams", "tests/api/streams.rs"),
 ];
+
+/// What the checks share.
+const COMMON: (&str, &str) = ("common", "tests/common.rs");
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -37,38 +45,79 @@ fn main() -> Result<(), Box<dyn Error>> {
         .out_dir(&raw_client)
         .include_file("protocol.rs")
         .compile_fds(descriptors)?;
-    write_client_tests(Path::new(&out))
-}
-
-/// Writes the modules that the conformance test includes. A build that never fetched the client,
-/// which is a dependency of the tests only, must not fail for want of it: then only they do.
-fn write_client_tests(out: &Path) -> Result<(), Box<dyn Error>> {
-    let package = client_package();
-    let modules = match &package {
-        Some(folder) => CLIENT_TESTS.map(|(name, file)| module(name, &folder.join(file))).concat(),
-        None => {
-            "compile_error!(\"the client package was not found by `cargo metadata`\");".to_owned()
-        }
-    };
-    fs::write(out.join("client_tests.rs"), modules)?;
+    let metadata = cargo_metadata();
+    for (package, alias) in CLIENTS {
+        let folder = metadata.as_ref().and_then(|metadata| folder_of(metadata, package));
+        let tests = folder.and_then(|folder| client_tests(&folder, package, alias));
+        // A build that never fetched the client, which is a dependency of the tests only, must not
+        // fail for want of it: then only they do.
+        let tests = tests.unwrap_or_else(|| {
+            format!("compile_error!(\"the tests of the package `{package}` were not found\");")
+        });
+        fs::write(Path::new(&out).join(format!("{package}_tests.rs")), tests)?;
+    }
     Ok(())
 }
 
-fn module(name: &str, file: &Path) -> String {
-    let expect = "#[expect(warnings, clippy::disallowed_methods, reason = \"not our file\")]";
-    format!("{expect}\n#[path = {:?}]\nmod {name};\n", file.display().to_string())
+/// The modules of a client's tests: its files where cargo has unpacked them, none of them copied,
+/// and behind each a test for every check that the file has.
+fn client_tests(folder: &Path, package: &str, alias: &str) -> Option<String> {
+    // The checks name the client by its package.
+    let rename =
+        if package == alias { String::new() } else { format!("use {alias} as {package};") };
+    let mut tests = module(COMMON.0, &folder.join(COMMON.1), &rename);
+    for (name, file) in CHECKS {
+        let file = folder.join(file);
+        let wrappers: String = checks(&fs::read_to_string(&file).ok()?).map(test_of).collect();
+        tests += &module(name, &file, &(rename.clone() + &wrappers));
+    }
+    Some(tests)
 }
 
-/// The folder of the client package in cargo's registry.
-fn client_package() -> Option<std::path::PathBuf> {
+fn module(name: &str, file: &Path, ours: &str) -> String {
+    let expect = "#[expect(warnings, clippy::disallowed_methods, reason = \"not our file\")]";
+    let file = file.display().to_string();
+    format!("{expect}\nmod {name} {{\ninclude!({file:?});\n{ours}}}\n")
+}
+
+/// A function of the client's tests that checks one thing.
+struct Check<'a> {
+    name: &'a str,
+    takes_names: bool,
+}
+
+fn checks(source: &str) -> impl Iterator<Item = Check<'_>> {
+    source.split("\nasync fn test_").skip(1).filter_map(|rest| {
+        let (name, rest) = rest.split_once('(')?;
+        let (parameters, _) = rest.split_once('{')?;
+        Some(Check { name, takes_names: parameters.contains("names") })
+    })
+}
+
+fn test_of(Check { name, takes_names }: Check<'_>) -> String {
+    let names = if takes_names { ", &mut names::Generator::default()" } else { "" };
+    format!(
+        "#[tokio::test(flavor = \"multi_thread\")]\n\
+         async fn {name}_passes() {{\n\
+         let (node, client) = crate::used_node().await;\n\
+         test_{name}(&client{names}).await.unwrap();\n\
+         node.stop().await;\n}}\n"
+    )
+}
+
+fn cargo_metadata() -> Option<serde_json::Value> {
     let cargo = env::var_os("CARGO")?;
     let metadata = Command::new(cargo)
         .args(["metadata", "--format-version=1", "--offline", "--filter-platform"])
         .arg(env::var_os("TARGET")?)
         .output()
         .ok()?;
-    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).ok()?;
+    serde_json::from_slice(&metadata.stdout).ok()
+}
+
+/// The folder of a package in cargo's registry.
+fn folder_of(metadata: &serde_json::Value, package: &str) -> Option<PathBuf> {
     let packages = metadata.get("packages")?.as_array()?;
-    let client = packages.iter().find(|package| package["name"] == CLIENT_PACKAGE)?;
-    Some(Path::new(client["manifest_path"].as_str()?).parent()?.to_owned())
+    let found = packages.iter().find(|it| it["name"] == package)?;
+    Some(Path::new(found["manifest_path"].as_str()?).parent()?.to_owned())
 }

@@ -4,19 +4,13 @@
 //! the end everything is compared once more. So a copy that was interrupted goes on where it
 //! stopped, and one that is done again is a check.
 
+mod appender;
 mod walk;
-
-use eventstore::{
-    AppendToStreamOptions, CurrentRevision, EventData, StreamState, TombstoneStreamOptions,
-};
 
 use crate::client::{EventLog, Position};
 use crate::error::LogError;
+use appender::Appender;
 use walk::{CopiedEvent, Walk};
-
-/// The most events in one append, and the most bytes of theirs: half of what EventStoreDB takes.
-const MAX_BATCH_EVENTS: usize = 500;
-const MAX_BATCH_BYTES: usize = 512 * 1_024;
 
 /// How far a copy has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,19 +71,17 @@ impl EventLog {
         let missing = compare(&mut source, &mut Walk::start(target).await?).await?.missing;
 
         let mut n_copied = 0;
-        let mut batch: Vec<CopiedEvent> = Vec::new();
+        let mut appender = Appender::new(target);
         let mut next = missing;
         while let Some(event) = next {
-            if !belongs(&batch, &event) {
-                progress(CopyProgress { position: event.position, head });
-                append(target, &batch).await?;
-                batch.clear();
-            }
             n_copied += 1;
-            batch.push(event);
+            let position = event.position;
+            if appender.add(event).await? {
+                progress(CopyProgress { position, head });
+            }
             next = source.next().await?;
         }
-        append(target, &batch).await?;
+        appender.finish().await?;
 
         let mut source = Walk::start(self).await?;
         let compared = compare(&mut source, &mut Walk::start(target).await?).await?;
@@ -121,62 +113,6 @@ async fn compare(source: &mut Walk, target: &mut Walk) -> Result<Compared, CopyE
             (None, Some(CopiedEvent { stream, revision, .. })) => {
                 return Err(CopyError::Unexpected { stream, revision });
             }
-        }
-    }
-}
-
-/// Whether the event can be appended together with those before it.
-fn belongs(batch: &[CopiedEvent], event: &CopiedEvent) -> bool {
-    let n_bytes: usize = batch.iter().map(CopiedEvent::n_bytes).sum();
-    batch.last().is_none_or(|last| {
-        last.stream == event.stream
-            && last.revision.checked_add(1) == Some(event.revision)
-            && !event.is_metadata()
-            && !event.is_tombstone()
-            && batch.len() < MAX_BATCH_EVENTS
-            && n_bytes + event.n_bytes() <= MAX_BATCH_BYTES
-    })
-}
-
-/// Appends consecutive events of one stream.
-async fn append(target: &EventLog, batch: &[CopiedEvent]) -> Result<(), CopyError> {
-    let Some(first) = batch.first() else { return Ok(()) };
-    let stream = first.stream.as_str();
-    if first.is_tombstone() {
-        let options = TombstoneStreamOptions::default().stream_state(StreamState::Any);
-        target.call(async |client| client.tombstone_stream(stream, &options).await).await?;
-        return Ok(());
-    }
-    let expected = match first.revision.checked_sub(1) {
-        Some(before) => StreamState::StreamRevision(before),
-        None => StreamState::NoStream,
-    };
-    let options = AppendToStreamOptions::default().stream_state(expected);
-    let proposed =
-        batch.iter().map(CopiedEvent::proposed).collect::<Result<Vec<EventData>, _>>()?;
-    let appended = target
-        .call(async |client| client.append_to_stream(stream, &options, proposed.clone()).await)
-        .await;
-    match appended {
-        Ok(_) => Ok(()),
-        Err(LogError::Refused(refused)) => refusal(first, refused),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What it means that the target did not take the events.
-fn refusal(first: &CopiedEvent, refused: Box<eventstore::Error>) -> Result<(), CopyError> {
-    let (stream, revision) = (first.stream.clone(), first.revision);
-    let eventstore::Error::WrongExpectedVersion { current, .. } = &*refused else {
-        return Err(LogError::Refused(refused).into());
-    };
-    match current {
-        // A store that appends to a deleted stream writes the stream's metadata by itself. Whether
-        // it wrote the same is compared in the end.
-        CurrentRevision::Current(at) if first.is_metadata() && *at >= revision => Ok(()),
-        CurrentRevision::NoStream if revision > 0 => Err(CopyError::Truncated { stream, revision }),
-        CurrentRevision::Current(_) | CurrentRevision::NoStream => {
-            Err(CopyError::Differs { stream, revision })
         }
     }
 }

@@ -8,6 +8,7 @@ use eventstore::{
     TombstoneStreamOptions,
 };
 use testkit::store::{Store, cause, placed};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 async fn copied(source: &Store, target: &Store) -> Result<Copied, CopyError> {
@@ -46,6 +47,33 @@ async fn copy_made_again_goes_on_where_it_stopped() {
     assert_eq!(again, Copied { n_events: 8, n_copied: 4 });
     let check = copied(&source, &target).await.unwrap();
     assert_eq!(check, Copied { n_events: 8, n_copied: 0 });
+}
+
+#[tokio::test]
+async fn copy_that_is_cut_off_in_the_middle_goes_on_behind_what_arrived() {
+    const ORDERS: u128 = 300;
+    let (source, mut target) = (Store::start().await, Store::start().await);
+    for number in 1..=ORDERS {
+        source.place(number).await;
+    }
+    let (begun, first_report) = oneshot::channel();
+    let mut begun = Some(begun);
+    let copy = source.log.copy_to(&target.log, |_| {
+        if let Some(begun) = begun.take() {
+            begun.send(()).unwrap();
+        }
+    });
+    tokio::select! {
+        biased;
+        _ = first_report => {}
+        ended = copy => panic!("not cut off: {ended:?}"),
+    }
+    target.stop().await;
+    target.start_again().await;
+    let rest = copied(&source, &target).await.unwrap();
+    assert_eq!(rest.n_events, 1_200);
+    assert!((1..1_200).contains(&rest.n_copied), "{rest:?}");
+    assert_eq!(copied(&source, &target).await.unwrap(), Copied { n_events: 1_200, n_copied: 0 });
 }
 
 #[tokio::test]

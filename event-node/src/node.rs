@@ -15,7 +15,11 @@ use tonic::{service::Routes, transport::Server};
 use crate::{
     log::{Log, OpenError},
     persistent::{Hub, HubError},
-    rpc::{Context, gossip::Advertised, services::Services},
+    rpc::{
+        Context,
+        gossip::{Advertised, WithAuthority},
+        services::Services,
+    },
     transport,
     wire::event_store::client::{
         gossip::gossip_server::GossipServer,
@@ -50,7 +54,7 @@ pub struct NodeConfig {
     /// Folder of the store; created if it is missing.
     pub data: PathBuf,
     /// `host:port` at which clients reach this node, for those that ask the cluster for it.
-    /// Without it, the address that is listened on.
+    /// Without it, they are told the address by which they asked.
     #[serde(default)]
     pub advertise: Option<String>,
     /// The user that connections count as: the node knows no passwords.
@@ -156,18 +160,18 @@ fn advertised(
     address: SocketAddr,
     clock: &Clock,
 ) -> Result<Advertised, NodeError> {
-    let instance = clock.new_id();
-    let Some(advertise) = advertise else {
-        return Ok(Advertised { instance, host: address.ip().to_string(), port: address.port() });
-    };
-    let parsed = advertise
-        .rsplit_once(':')
-        .and_then(|(host, port)| Some((host, port.parse().ok()?)))
-        .filter(|(host, _)| !host.is_empty());
-    let Some((host, port)) = parsed else {
-        return Err(NodeError::Advertise { advertise: advertise.to_owned() });
-    };
-    Ok(Advertised { instance, host: host.to_owned(), port })
+    let configured = advertise.map(|advertise| {
+        advertise
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
+            .filter(|(host, _)| !host.is_empty())
+            .ok_or_else(|| NodeError::Advertise { advertise: advertise.to_owned() })
+    });
+    Ok(Advertised {
+        instance: clock.new_id(),
+        configured: configured.transpose()?,
+        listened: (address.ip().to_string(), address.port()),
+    })
 }
 
 /// Serves until the stop, then closes the store.
@@ -217,6 +221,6 @@ fn routes(context: &Arc<Context>) -> Routes {
                 .max_decoding_message_size(MAX_REQUEST_BYTES),
         )
         .add_service(ServerFeaturesServer::new(services.clone()))
-        .add_service(GossipServer::new(services));
+        .add_service(WithAuthority(GossipServer::new(services)));
     Routes::from(grpc.into_axum_router().merge(health))
 }

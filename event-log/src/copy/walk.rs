@@ -14,6 +14,9 @@ const TOMBSTONE_TYPE: &str = "$streamDeleted";
 /// What the name of a stream's metadata begins with.
 const METASTREAM_PREFIX: &str = "$$";
 
+/// An event with more bytes is near the limits that stores set.
+const MAX_PLAIN_BYTES: usize = 512 * 1_024;
+
 /// A reader of all of a store.
 pub(super) struct Walk {
     events: ReadStream,
@@ -78,6 +81,11 @@ impl CopiedEvent {
 
     pub(super) fn is_metadata(&self) -> bool {
         self.stream.starts_with(METASTREAM_PREFIX)
+    }
+
+    /// Whether a store does more with it than to keep it, or may not take it at all.
+    pub(super) fn is_special(&self) -> bool {
+        self.is_metadata() || self.is_tombstone() || self.n_bytes() > MAX_PLAIN_BYTES
     }
 
     pub(super) fn n_bytes(&self) -> usize {

@@ -340,10 +340,9 @@ impl Actor {
     /// Answers beside the loop, since the parked messages have to be counted.
     fn info(&mut self, reply: oneshot::Sender<GroupInfo>) {
         let now = self.now();
-        let is_over_all = self.reading.reader.is_over_all;
         let figures = self.machine.figures(now);
         let replayed_before = figures.replayed_before;
-        let last = |next: u64| next.checked_sub(1).filter(|last| !is_over_all || *last > 0);
+        let checkpointed = figures.checkpointed.checked_sub(1);
         let mut info = GroupInfo {
             key: self.key.clone(),
             settings: self.settings.clone(),
@@ -351,8 +350,8 @@ impl Actor {
             is_reading: self.reading.is_running(),
             is_replaying: figures.is_replaying,
             pushed: figures.pushed,
-            last_checkpoint: last(figures.checkpointed).filter(|_| self.has_checkpoint),
-            last_known: last(figures.next),
+            last_checkpoint: checkpointed.filter(|_| self.has_checkpoint),
+            last_known: figures.last_known,
             buffered: figures.buffered,
             retrying: figures.retrying,
             outstanding: figures.outstanding,

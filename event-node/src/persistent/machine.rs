@@ -90,6 +90,8 @@ pub(super) struct Machine {
     open: BTreeSet<u64>,
     /// The next place of the source to look at.
     next: u64,
+    /// The last place that a message came from.
+    last_known: Option<u64>,
     /// Everything before it is done, as it was last written.
     checkpointed: u64,
     checkpointed_at: Duration,
@@ -112,6 +114,7 @@ impl Machine {
             parking: HashMap::new(),
             open: BTreeSet::new(),
             next,
+            last_known: None,
             checkpointed: next,
             checkpointed_at: now,
             is_writing_checkpoint: false,
@@ -139,6 +142,7 @@ impl Machine {
             if place < self.next {
                 continue;
             }
+            self.last_known = Some(place);
             if let Some(message) = Message::new(Origin::Source(place), resolved) {
                 self.open.insert(place);
                 self.buffer.push_back(message);
@@ -291,7 +295,7 @@ impl Machine {
     pub(super) fn figures(&mut self, now: Duration) -> Figures<'_> {
         Figures {
             pushed: self.pushed.measure(now),
-            next: self.next,
+            last_known: self.last_known,
             checkpointed: self.checkpointed,
             buffered: self.buffer.len(),
             retrying: self.retry.len(),
@@ -448,8 +452,8 @@ enum Offer {
 /// What a group says about itself.
 pub(super) struct Figures<'a> {
     pub pushed: crate::persistent::consumers::Rate,
-    /// The next place of the source to look at.
-    pub next: u64,
+    /// The last place that a message came from.
+    pub last_known: Option<u64>,
     /// Everything before it is done, as it was last written.
     pub checkpointed: u64,
     pub buffered: usize,

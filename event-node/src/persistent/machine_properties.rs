@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     consumers::{Consumer, ConsumerId},
     machine::{Effect, Machine, NackAction},
+    message::Origin,
     settings::{Settings, StartFrom, Strategy as Sharing},
 };
 use crate::log::{Event, Resolved};
@@ -33,6 +34,10 @@ enum Step {
     Parked(bool),
     Checkpointed(bool),
     Tick(u64),
+    /// Replay parked messages up to this revision.
+    Replay(u64),
+    ReadParked,
+    Truncated(bool),
     Restart,
 }
 
@@ -53,6 +58,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<bool>().prop_map(Step::Parked),
         3 => any::<bool>().prop_map(Step::Checkpointed),
         2 => (0..4_000_u64).prop_map(Step::Tick),
+        1 => (0..30_u64).prop_map(Step::Replay),
+        2 => Just(Step::ReadParked),
+        2 => any::<bool>().prop_map(Step::Truncated),
         1 => Just(Step::Restart),
     ]
 }
@@ -85,12 +93,30 @@ fn settings(strategy: Sharing) -> Settings {
     }
 }
 
-fn id_of(place: u64) -> Uuid {
-    Uuid::from_u128(u128::from(place) + 1)
+/// What a message is of: a place of the source, or a revision of the parked stream.
+fn id_of(origin: Origin) -> Uuid {
+    let (kind, number) = match origin {
+        Origin::Source(place) => (1, place),
+        Origin::Parked(revision) => (2, revision),
+    };
+    Uuid::from_u64_pair(kind, number)
 }
 
-fn place_of(id: Uuid) -> u64 {
-    u64::try_from(id.as_u128()).unwrap() - 1
+fn origin_of(id: Uuid) -> Origin {
+    match id.as_u64_pair() {
+        (1, place) => Origin::Source(place),
+        (_, revision) => Origin::Parked(revision),
+    }
+}
+
+/// The event at `place`, as a replay delivers it from the parked stream.
+fn replayed(revision: u64, place: u64) -> Resolved {
+    let target = event(place).event;
+    let link = target.as_deref().cloned().map(|target| {
+        let event_type = "$>".to_owned();
+        Arc::new(Event { id: id_of(Origin::Parked(revision)), revision, event_type, ..target })
+    });
+    Resolved { event: target, link }
 }
 
 fn event(place: u64) -> Resolved {
@@ -98,7 +124,7 @@ fn event(place: u64) -> Resolved {
         position: place + 1,
         stream: format!("order-{}", place % 7).into(),
         revision: place,
-        id: id_of(place),
+        id: id_of(Origin::Source(place)),
         event_type: "OrderQueued".to_owned(),
         is_json: true,
         created_ticks: 0,
@@ -122,8 +148,15 @@ struct World {
     checkpointing: Option<u64>,
     stored_checkpoint: u64,
     done: BTreeSet<u64>,
+    /// The places that the records of the parked stream link to.
+    parked: Vec<u64>,
+    /// Revisions of the parked stream whose replay was done, or parked again.
+    replays_done: BTreeSet<u64>,
+    truncating: Option<u64>,
+    /// The parked stream begins here.
+    truncated: u64,
     /// Deliveries since the last start, less those that a disconnect took back.
-    charged: HashMap<u64, i32>,
+    charged: HashMap<Uuid, i32>,
 }
 
 impl World {
@@ -140,6 +173,10 @@ impl World {
             checkpointing: None,
             stored_checkpoint: 0,
             done: BTreeSet::new(),
+            parked: Vec::new(),
+            replays_done: BTreeSet::new(),
+            truncating: None,
+            truncated: 0,
             charged: HashMap::new(),
         }
     }
@@ -156,7 +193,7 @@ impl World {
             Step::Disconnect(index) => self.disconnect(*index),
             Step::Ack(index) => {
                 if let Some((id, ..)) = self.answered(*index) {
-                    self.done.insert(place_of(id));
+                    self.is_done(id);
                     self.machine.ack(&[id], self.now);
                 }
             }
@@ -164,7 +201,8 @@ impl World {
             Step::Parked(is_durable) => {
                 if let Some(id) = self.parking.pop() {
                     if *is_durable {
-                        self.done.insert(place_of(id));
+                        self.parked.push(self.place_of(id));
+                        self.is_done(id);
                     }
                     self.machine.parked(id, *is_durable, self.now);
                 }
@@ -183,9 +221,49 @@ impl World {
                 self.outstanding.retain(|(_, _, sent_at)| now < *sent_at + TIMEOUT);
                 self.machine.tick(now);
             }
+            Step::Replay(stop_at) => {
+                let end = (*stop_at).min(self.parked.len() as u64);
+                if self.truncated < end {
+                    self.machine.replay(self.truncated, end);
+                }
+            }
+            Step::ReadParked => self.read_parked(),
+            Step::Truncated(is_durable) => {
+                if let Some(before) = self.truncating.take() {
+                    if *is_durable {
+                        self.truncated = before;
+                    }
+                    self.machine.parked_truncated(before, *is_durable);
+                }
+            }
             Step::Restart => self.restart(),
         }
         self.perform();
+    }
+
+    fn is_done(&mut self, id: Uuid) {
+        match origin_of(id) {
+            Origin::Source(place) => self.done.insert(place),
+            Origin::Parked(revision) => self.replays_done.insert(revision),
+        };
+    }
+
+    /// The place in the source that a message is about.
+    fn place_of(&self, id: Uuid) -> u64 {
+        match origin_of(id) {
+            Origin::Source(place) => place,
+            Origin::Parked(revision) => self.parked[usize::try_from(revision).unwrap()],
+        }
+    }
+
+    fn read_parked(&mut self) {
+        let Some(range) = self.machine.wanted_replay() else { return };
+        let end = range.end;
+        let messages = range.map(|revision| {
+            (revision, replayed(revision, self.place_of(id_of(Origin::Parked(revision)))))
+        });
+        let messages = messages.collect();
+        self.machine.replay_read(messages, end, self.now);
     }
 
     fn read(&mut self, count: usize) {
@@ -203,7 +281,7 @@ impl World {
         self.slots.remove(&id);
         for (message, ..) in self.outstanding.extract_if(.., |(_, consumer, _)| *consumer == id) {
             // A disconnect counts as a failure and does not park, so it earns a delivery.
-            *self.charged.entry(place_of(message)).or_default() -= 1;
+            *self.charged.entry(message).or_default() -= 1;
         }
         self.machine.disconnect(id, self.now);
     }
@@ -215,7 +293,7 @@ impl World {
     fn nack(&mut self, index: usize, action: NackAction) {
         let Some((id, ..)) = self.answered(index) else { return };
         if matches!(action, NackAction::Skip | NackAction::Stop) {
-            self.done.insert(place_of(id));
+            self.is_done(id);
         }
         self.machine.nack(&[id], action, "reason", self.now);
     }
@@ -228,6 +306,7 @@ impl World {
         self.outstanding.clear();
         self.parking.clear();
         self.checkpointing = None;
+        self.truncating = None;
         self.charged.clear();
     }
 
@@ -242,7 +321,7 @@ impl World {
                         !self.outstanding.iter().any(|it| it.0 == id),
                         "nobody else has the message"
                     );
-                    let charged = self.charged.entry(place_of(id)).or_default();
+                    let charged = self.charged.entry(id).or_default();
                     *charged += 1;
                     assert!(*charged <= 1 + MAX_RETRIES, "not more often than allowed");
                     self.outstanding.push((id, consumer, self.now));
@@ -257,7 +336,15 @@ impl World {
                     );
                     self.checkpointing = Some(done);
                 }
-                Effect::TruncateParked { .. } => panic!("nothing was replayed"),
+                Effect::TruncateParked { before } => {
+                    assert!(self.truncating.is_none(), "one truncation at a time");
+                    assert!(before > self.truncated, "the parked stream only gets shorter");
+                    assert!(
+                        (self.truncated..before).all(|it| self.replays_done.contains(&it)),
+                        "what leaves the parked stream was done or parked again"
+                    );
+                    self.truncating = Some(before);
+                }
             }
         }
     }
@@ -266,10 +353,12 @@ impl World {
     fn finish(&mut self) {
         self.take(&Step::Connect(100));
         for _ in 0..4 * PLACES {
-            if self.stored_checkpoint == PLACES {
+            if self.stored_checkpoint == PLACES && self.truncated == self.parked.len() as u64 {
                 return;
             }
             self.take(&Step::Read(10));
+            self.take(&Step::Replay(u64::MAX));
+            self.take(&Step::ReadParked);
             while !self.outstanding.is_empty() {
                 self.take(&Step::Ack(0));
             }
@@ -277,6 +366,7 @@ impl World {
                 self.take(&Step::Parked(true));
             }
             self.take(&Step::Checkpointed(true));
+            self.take(&Step::Truncated(true));
             self.take(&Step::Tick(1_000));
         }
     }
@@ -295,6 +385,7 @@ proptest! {
         world.finish();
         prop_assert_eq!(world.done.len() as u64, PLACES);
         prop_assert_eq!(world.stored_checkpoint, PLACES);
+        prop_assert_eq!(world.truncated, world.parked.len() as u64, "all replays are done");
     }
 
     #[test]
@@ -305,7 +396,7 @@ proptest! {
         while delivered.len() as u64 != PLACES {
             world.take(&Step::Read(3));
             while let Some((id, ..)) = world.outstanding.first().copied() {
-                delivered.push(place_of(id));
+                delivered.push(world.place_of(id));
                 world.take(&Step::Ack(0));
             }
         }
@@ -329,12 +420,12 @@ fn a_retried_message_comes_before_new_ones_and_is_parked_after_its_last_retry() 
     world.take(&Step::Connect(1));
     world.take(&Step::Read(5));
     for _ in 0..=MAX_RETRIES {
-        assert_eq!(world.outstanding[0].0, id_of(0));
+        assert_eq!(world.outstanding[0].0, id_of(Origin::Source(0)));
         assert!(world.parking.is_empty());
         world.take(&Step::Nack(0, NackAction::Retry));
     }
-    assert_eq!(world.parking, [id_of(0)]);
-    assert_eq!(world.outstanding[0].0, id_of(1));
+    assert_eq!(world.parking, [id_of(Origin::Source(0))]);
+    assert_eq!(world.outstanding[0].0, id_of(Origin::Source(1)));
 }
 
 #[test]

@@ -23,9 +23,10 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Begins, unless a replay is running.
+    /// Begins, unless a replay is running. The parked stream begins at `first`.
     pub(super) fn begin(&mut self, first: u64, end: u64) {
         if !self.is_running() {
+            self.truncated_before = self.truncated_before.max(first);
             self.range = first.max(self.read_before)..end;
         }
     }

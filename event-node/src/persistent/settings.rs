@@ -73,7 +73,11 @@ impl Settings {
     /// Why a group with these settings could not work, if so.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if self.history_buffer_size <= self.read_batch_size {
-            return Some("The history buffer size must be larger than the read batch size.");
+            // The original's words, which are those of its runtime.
+            return Some(
+                "Specified argument was out of the range of valid values. \
+                 (Parameter 'ReadBatchSize may not be greater than or equal to BufferSize')",
+            );
         }
         if self.read_batch_size < 0 || self.live_buffer_size < 0 {
             return Some("Buffer and batch sizes must not be negative.");

@@ -1,9 +1,18 @@
 //! Streams.BatchAppend: many appends in flight over one call, answered in the order they finish.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    future::poll_fn,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use prost::Message;
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
 use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
@@ -38,10 +47,15 @@ struct Open {
     correlation_id: Option<wire::Uuid>,
     stream: String,
     expected: Expected,
-    timeout: Option<Duration>,
+    expires: Instant,
     gathered: Gathered,
-    /// The first thing found wrong with it, answered when it is complete.
-    failure: Option<Failure>,
+}
+
+/// What a part of an append leads to at once.
+enum Step {
+    Nothing,
+    Write(Open),
+    Answer(BatchAppendResp),
 }
 
 /// Why an append of a batch did not happen.
@@ -52,7 +66,7 @@ enum Failure {
     Internal,
     Full,
     StreamDeleted,
-    WrongExpectedVersion { current: Option<u64> },
+    WrongExpectedVersion { expected: Expected, current: Option<u64> },
 }
 
 pub(crate) fn batch_append(
@@ -80,65 +94,122 @@ async fn serve(
     let mut writes = JoinSet::new();
     let mut is_complete = false;
     while !is_complete || !writes.is_empty() {
+        let expires = open.values().map(|append: &Open| append.expires).min();
         tokio::select! {
             part = request.message(), if !is_complete && writes.len() < MAX_IN_FLIGHT => {
                 let Some(part) = part? else {
                     is_complete = true;
                     continue;
                 };
-                if let Some(append) = take_part(context, &mut open, part)? {
-                    writes.spawn(write(Arc::clone(context), append));
+                match take_part(context, &mut open, part)? {
+                    Step::Nothing => {}
+                    Step::Write(append) => {
+                        let mut write = Box::pin(write(Arc::clone(context), append));
+                        // The log takes writes in the order in which they are polled first, and
+                        // callers count on the order in which they sent theirs.
+                        match poll_fn(|task| Poll::Ready(write.as_mut().poll(task))).await {
+                            Poll::Ready(answer) => sink.send(answer).await?,
+                            Poll::Pending => drop(writes.spawn(write)),
+                        }
+                    }
+                    Step::Answer(answer) => sink.send(answer).await?,
                 }
             }
             Some(written) = writes.join_next() => {
                 sink.send(written.map_err(|_| handler_threw())?).await?;
+            }
+            () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {
+                let now = Instant::now();
+                for (_, append) in open.extract_if(|_, append| append.expires <= now) {
+                    sink.send(append.refused(&Failure::TimedOut)).await?;
+                }
             }
         }
     }
     Ok(())
 }
 
-/// Adds a part to its append, which is returned when this was the last one.
+/// Adds a part to its append. What is wrong with it is answered at once, and what follows for a
+/// refused append belongs to none.
 fn take_part(
     context: &Context,
     open: &mut HashMap<Uuid, Open>,
     part: BatchAppendReq,
-) -> Result<Option<Open>, Status> {
-    let key = id(part.correlation_id.as_ref()).ok_or_else(handler_threw)?;
-    if let Some(options) = part.options {
-        if open.len() >= MAX_OPEN && !open.contains_key(&key) {
+) -> Result<Step, Status> {
+    let BatchAppendReq { correlation_id, options, proposed_messages, is_final } = part;
+    let Some(key) = id(correlation_id.as_ref()) else {
+        let Some(options) = options else { return Err(handler_threw()) };
+        let reason = Failure::BadRequest("The correlation id cannot be read.".to_owned());
+        return Ok(Step::Answer(refused(correlation_id, options.stream_identifier, &reason)));
+    };
+    // The original lets the first options of an append stand.
+    if let Some(options) = options
+        && !open.contains_key(&key)
+    {
+        if open.len() >= MAX_OPEN {
             let text = format!("More than {MAX_OPEN} appends are unfinished.");
             return Err(Status::resource_exhausted(text));
         }
-        open.insert(key, begin(context, part.correlation_id, options)?);
+        let stream_identifier = options.stream_identifier.clone();
+        match begin(context, correlation_id.clone(), options) {
+            Ok(append) => drop(open.insert(key, append)),
+            Err(failure) => {
+                return Ok(Step::Answer(refused(correlation_id, stream_identifier, &failure)));
+            }
+        }
     }
     // The original ignores what belongs to no append.
-    let Some(append) = open.get_mut(&key) else { return Ok(None) };
-    for message in part.proposed_messages {
-        if append.failure.is_some() {
-            break;
-        }
-        append.failure = match proposed(message) {
-            Ok(event) => append.gathered.push(event).err().map(|TooBig| Failure::TooBig),
-            Err(status) => Some(Failure::BadRequest(status.message().to_owned())),
-        };
+    let Entry::Occupied(mut append) = open.entry(key) else { return Ok(Step::Nothing) };
+    if let Err(failure) = gather(&mut append.get_mut().gathered, proposed_messages) {
+        return Ok(Step::Answer(append.remove().refused(&failure)));
     }
-    Ok(if part.is_final { open.remove(&key) } else { None })
+    Ok(if is_final { Step::Write(append.remove()) } else { Step::Nothing })
+}
+
+fn gather(gathered: &mut Gathered, messages: Vec<wire::ProposedMessage>) -> Result<(), Failure> {
+    for message in messages {
+        gathered.push(proposed(message)?).map_err(|TooBig| Failure::TooBig)?;
+    }
+    Ok(())
 }
 
 fn begin(
     context: &Context,
     correlation_id: Option<wire::Uuid>,
     options: Options,
-) -> Result<Open, Status> {
+) -> Result<Open, Failure> {
+    if options.stream_identifier.is_none() {
+        return Err(Failure::BadRequest("Required field StreamIdentifier not set.".to_owned()));
+    }
+    let left = time_left(context, options.deadline_option).ok_or(Failure::TimedOut)?;
     Ok(Open {
         correlation_id,
         stream: stream_name(options.stream_identifier)?,
         expected: Expected::try_from(options.expected_stream_position)?,
-        timeout: time_left(context, options.deadline_option),
+        expires: Instant::now() + left,
         gathered: Gathered::default(),
-        failure: None,
     })
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::BadRequest(status.message().to_owned())
+    }
+}
+
+impl Open {
+    fn refused(self, failure: &Failure) -> BatchAppendResp {
+        refused(self.correlation_id, Some(identifier(&self.stream)), failure)
+    }
+}
+
+fn refused(
+    correlation_id: Option<wire::Uuid>,
+    stream_identifier: Option<wire::StreamIdentifier>,
+    failure: &Failure,
+) -> BatchAppendResp {
+    let error = describe(failure, stream_identifier.as_ref());
+    BatchAppendResp { correlation_id, stream_identifier, result: Some(Wire::Error(error)) }
 }
 
 /// `None` if the deadline has passed. Clients write deadlines of centuries: nothing overflows.
@@ -159,31 +230,25 @@ fn in_millis(seconds: i64, nanos: i32) -> i64 {
     seconds.saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000))
 }
 
-async fn write(context: Arc<Context>, open: Open) -> BatchAppendResp {
-    let Open { correlation_id, stream, expected, timeout, gathered, failure } = open;
-    let append = Append { stream: stream.clone(), expected, events: gathered.events };
-    let result = match (failure, timeout) {
-        (Some(failure), _) => Err(failure),
-        (None, None) => Err(Failure::TimedOut),
-        (None, Some(timeout)) => {
-            match tokio::time::timeout(timeout, context.log.write(Write::Append(append))).await {
-                Err(_) => Err(Failure::TimedOut),
-                Ok(written) => success_of(&written),
-            }
-        }
+async fn write(context: Arc<Context>, mut open: Open) -> BatchAppendResp {
+    let events = std::mem::take(&mut open.gathered).events;
+    let append = Append { stream: open.stream.clone(), expected: open.expected, events };
+    let written = context.log.write(Write::Append(append));
+    let result = match timeout_at(open.expires, written).await {
+        Err(_) => Err(Failure::TimedOut),
+        Ok(written) => success_of(&written, open.expected),
     };
-    let result = match result {
-        Ok(success) => Wire::Success(success),
-        Err(failure) => Wire::Error(describe(&failure, &stream, expected)),
-    };
-    BatchAppendResp {
-        correlation_id,
-        stream_identifier: Some(identifier(&stream)),
-        result: Some(result),
+    match result {
+        Err(failure) => open.refused(&failure),
+        Ok(success) => BatchAppendResp {
+            correlation_id: open.correlation_id,
+            stream_identifier: Some(identifier(&open.stream)),
+            result: Some(Wire::Success(success)),
+        },
     }
 }
 
-fn success_of(written: &Result<Outcome, LogError>) -> Result<Success, Failure> {
+fn success_of(written: &Result<Outcome, LogError>, expected: Expected) -> Result<Success, Failure> {
     match *written {
         Ok(Outcome::Written { revision, position }) => Ok(Success {
             current_revision_option: Some(match revision {
@@ -199,7 +264,7 @@ fn success_of(written: &Result<Outcome, LogError>) -> Result<Success, Failure> {
             }),
         }),
         Ok(Outcome::WrongExpectedVersion { current }) => {
-            Err(Failure::WrongExpectedVersion { current })
+            Err(Failure::WrongExpectedVersion { expected, current })
         }
         Ok(Outcome::StreamDeleted) => Err(Failure::StreamDeleted),
         Err(LogError::Full) => Err(Failure::Full),
@@ -214,7 +279,7 @@ fn success_of(written: &Result<Outcome, LogError>) -> Result<Success, Failure> {
 }
 
 /// The status that the original answers: its message is the name of its detail.
-fn describe(failure: &Failure, stream: &str, expected: Expected) -> wire::Status {
+fn describe(failure: &Failure, stream: Option<&wire::StreamIdentifier>) -> wire::Status {
     let max_append_size = u32::try_from(MAX_APPEND_BYTES).unwrap_or(u32::MAX);
     match failure {
         Failure::TooBig => {
@@ -233,11 +298,11 @@ fn describe(failure: &Failure, stream: &str, expected: Expected) -> wire::Status
             wire::Status { message, ..status(Code::ResourceExhausted, "BadRequest", &detail) }
         }
         Failure::StreamDeleted => {
-            let detail = StreamDeleted { stream_identifier: Some(identifier(stream)) };
+            let detail = StreamDeleted { stream_identifier: stream.cloned() };
             status(Code::NotFound, "StreamDeleted", &detail)
         }
-        Failure::WrongExpectedVersion { current } => {
-            let detail = wrong_expected_version(expected, *current);
+        Failure::WrongExpectedVersion { expected, current } => {
+            let detail = wrong_expected_version(*expected, *current);
             status(Code::AlreadyExists, "WrongExpectedVersion", &detail)
         }
     }

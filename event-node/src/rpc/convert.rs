@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     log::{Event, Expected, FilterField, FilterSpec, NewEvent, Resolved},
-    rpc::status::{handler_threw, invalid_position, missing_metadata},
+    rpc::status::{handler_threw, missing_metadata},
     wire::event_store::client as wire,
 };
 
@@ -114,7 +114,7 @@ impl Place {
     pub(crate) fn position(position: &wire::Position) -> Result<Self, Status> {
         let (commit, prepare) = (position.commit_position, position.prepare_position);
         if commit < prepare {
-            return Err(invalid_position());
+            return Err(handler_threw());
         }
         Self::revision(prepare)?;
         Self::revision(commit)

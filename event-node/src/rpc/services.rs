@@ -111,7 +111,7 @@ impl ServerFeatures for Services {
 
 #[tonic::async_trait]
 impl Gossip for Services {
-    async fn read(&self, _: Request<Empty>) -> Answer<ClusterInfo> {
-        Ok(Response::new(gossip::cluster(&self.0)))
+    async fn read(&self, request: Request<Empty>) -> Answer<ClusterInfo> {
+        Ok(Response::new(gossip::cluster(&self.0, request.extensions())))
     }
 }

@@ -25,10 +25,6 @@ pub(crate) fn stopping() -> Status {
     Status::unavailable("Server is shutting down.")
 }
 
-pub(crate) fn invalid_position() -> Status {
-    Status::invalid_argument("Trying to read from an invalid position.")
-}
-
 pub(crate) fn stream_deleted(stream: &str) -> Status {
     let text = format!("Event stream '{stream}' is deleted.");
     let trailers = [(EXCEPTION, "stream-deleted"), (STREAM_NAME, stream)];

@@ -2,12 +2,12 @@
 //! from the client's package.
 //!
 //! Of the client's tests nothing is copied: `build.rs` finds the files where cargo has unpacked
-//! them. The first check that fails ends its suite.
-
-extern crate eventstore as kurrentdb;
+//! them, and makes a test of each check.
 
 #[cfg(test)]
 mod append;
+#[cfg(test)]
+mod batch;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
@@ -17,7 +17,11 @@ mod fuzz;
 #[cfg(test)]
 mod fuzz_values;
 #[cfg(test)]
+mod group_answers;
+#[cfg(test)]
 mod groups;
+#[cfg(test)]
+mod many;
 #[cfg(test)]
 mod raw;
 #[cfg(test)]
@@ -27,22 +31,13 @@ mod subscribe;
 #[cfg(test)]
 mod wire;
 
-include!(concat!(env!("OUT_DIR"), "/client_tests.rs"));
+include!(concat!(env!("OUT_DIR"), "/kurrentdb_tests.rs"));
 
-use crate::fixture::TestNode;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_clients_stream_tests_pass() -> eyre::Result<()> {
-    let node = TestNode::start().await;
-    streams::tests(node.client()).await?;
-    node.stop().await;
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_clients_persistent_subscription_tests_pass() -> eyre::Result<()> {
-    let node = TestNode::start().await;
-    persistent_subscriptions::tests(node.client()).await?;
-    node.stop().await;
-    Ok(())
+/// What the client's own tests run with: some of them count on events of others.
+#[cfg(test)]
+async fn used_node() -> (fixture::TestNode, eventstore::Client) {
+    let node = fixture::TestNode::start().await;
+    let client = node.client();
+    fixture::append(&client, "used", eventstore::StreamState::Any, fixture::events(10)).await;
+    (node, client)
 }

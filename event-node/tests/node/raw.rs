@@ -2,7 +2,9 @@
 
 use eventstore::{ReadStreamOptions, StreamState};
 use prost::bytes::Bytes;
-use tonic::{Code, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic::{
+    Code, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint,
+};
 use tonic_prost::ProstCodec;
 
 use crate::{
@@ -81,14 +83,17 @@ async fn what_is_not_served_is_unimplemented() {
 #[tokio::test]
 async fn gossip_names_one_leader_at_the_address_that_was_dialled() {
     let node = TestNode::start().await;
-    let mut gossip = GossipClient::new(node.channel().await);
-    let members = gossip.read(Empty {}).await.unwrap().into_inner().members;
-    let [leader] = &members[..] else { panic!("{members:?}") };
-    assert!(leader.is_alive);
-    assert_eq!(leader.state(), VNodeState::Leader);
-    let end_point = leader.http_end_point.as_ref().unwrap();
-    assert_eq!(end_point.address, "127.0.0.1");
-    assert_eq!(end_point.port, u32::from(node.port()));
+    for host in ["127.0.0.1", "localhost"] {
+        let endpoint = Endpoint::try_from(format!("http://{host}:{}", node.port())).unwrap();
+        let mut gossip = GossipClient::new(endpoint.connect().await.unwrap());
+        let members = gossip.read(Empty {}).await.unwrap().into_inner().members;
+        let [leader] = &members[..] else { panic!("{members:?}") };
+        assert!(leader.is_alive);
+        assert_eq!(leader.state(), VNodeState::Leader);
+        let advertised = leader.http_end_point.as_ref().unwrap();
+        assert_eq!(advertised.address, host);
+        assert_eq!(advertised.port, u32::from(node.port()));
+    }
     node.stop().await;
 }
 

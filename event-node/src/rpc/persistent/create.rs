@@ -27,7 +27,9 @@ pub(crate) async fn create(context: &Context, request: CreateReq) -> Result<Crea
             options::Source::All(all) => Source::All(all),
         }),
     };
-    let (key, settings) = read(context, parts)?;
+    let requested = read(parts)?;
+    let key = requested.key.clone();
+    let settings = requested.settings(context)?;
     let created = context.groups.create(key.clone(), settings).await;
     created.map_err(|error| refused(error, &key))?;
     Ok(CreateResp {})

@@ -26,7 +26,7 @@ pub(crate) async fn replay_parked(
     let key = group_key(source, options.group_name)?;
     let stop_at = match options.stop_at_option {
         Some(StopAtOption::StopAt(revision)) => Some(u64::try_from(revision).map_err(|_| {
-            group_failed(&key, "Cannot stop replaying parked messages at a negative version.")
+            group_failed(&key, "Cannot stop replaying parked message at a negative version.")
         })?),
         Some(StopAtOption::NoLimit(_)) | None => None,
     };

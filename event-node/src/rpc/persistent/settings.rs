@@ -23,6 +23,14 @@ use crate::{
 /// How much of an unknown strategy's name an error repeats.
 const MAX_STRATEGY_CHARS: usize = 100;
 
+/// Why a group cannot be asked to read the stream `$all`, as the original says it.
+const ALL_AS_STREAM: &str =
+    "Persistent subscriptions to $all are only supported over gRPC through gRPC clients";
+
+/// Why a group cannot begin behind the last event, as the original says it.
+const START_BEYOND_END: &str = "Invalid Start From position: commit position must be less than \
+     or equal to the last commit position in the transaction file.";
+
 /// 100 ns ticks in a millisecond.
 const TICKS_PER_MS: i64 = 10_000;
 
@@ -40,8 +48,15 @@ pub(crate) enum Source {
     All(AllOptions),
 }
 
-/// Reads key and settings, checking what the original checks before it looks for the group.
-pub(crate) fn read(context: &Context, parts: Parts) -> Result<(GroupKey, Settings), Status> {
+/// A request, read as far as that needs no group.
+pub(crate) struct Requested {
+    pub key: GroupKey,
+    wire: wire::Settings,
+    start: StartFrom,
+    filter: Option<FilterSpec>,
+}
+
+pub(crate) fn read(parts: Parts) -> Result<Requested, Status> {
     let wire = parts.settings.ok_or_else(handler_threw)?;
     let (source, start, filter) = match parts.source {
         // Before `$all` could be read, the stream was named outside, and its start in the settings.
@@ -55,22 +70,37 @@ pub(crate) fn read(context: &Context, parts: Parts) -> Result<(GroupKey, Setting
         }
     };
     let is_over_all = matches!(source, SourceName::All);
+    if let SourceName::Stream(Some(identifier)) = &source
+        && identifier.stream_name.is_empty()
+    {
+        convert::name_within_limits(&parts.group_name, "group")?;
+        let key = GroupKey { stream: String::new(), name: parts.group_name };
+        return Err(group_failed(&key, "Bad stream name."));
+    }
     let key = group_key(source, parts.group_name)?;
     if key.stream == ALL && !is_over_all {
-        return Err(group_failed(&key, "The stream $all cannot be named as a stream."));
+        return Err(group_failed(&key, ALL_AS_STREAM));
     }
-    let strategy = strategy(&wire).ok_or_else(|| {
-        // The name goes into a trailer, whose size clients bound.
-        let name: String = wire.consumer_strategy.chars().take(MAX_STRATEGY_CHARS).collect();
-        group_failed(&key, &format!("Consumer strategy '{name}' does not exist."))
-    })?;
-    if let StartFrom::At(position) = start
-        && is_over_all
-        && position > context.log.head()
-    {
-        return Err(group_failed(&key, "The start position is beyond the last event."));
+    Ok(Requested { key, wire, start, filter })
+}
+
+impl Requested {
+    /// The settings, checked as far as that needs no group.
+    pub(crate) fn settings(self, context: &Context) -> Result<Settings, Status> {
+        let Self { key, wire, start, filter } = self;
+        let strategy = strategy(&wire).ok_or_else(|| {
+            // The name goes into a trailer, whose size clients bound.
+            let name: String = wire.consumer_strategy.chars().take(MAX_STRATEGY_CHARS).collect();
+            group_failed(&key, &format!("Consumer strategy {name} does not exist."))
+        })?;
+        if let StartFrom::At(position) = start
+            && key.stream == ALL
+            && position > context.log.head()
+        {
+            return Err(group_failed(&key, START_BEYOND_END));
+        }
+        Ok(settings(&wire, start, filter, strategy))
     }
-    Ok((key, settings(&wire, start, filter, strategy)))
 }
 
 fn settings(

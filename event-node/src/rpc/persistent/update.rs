@@ -27,7 +27,11 @@ pub(crate) async fn update(context: &Context, request: UpdateReq) -> Result<Upda
             options::Source::All(all) => Source::All(all),
         }),
     };
-    let (key, settings) = read(context, parts)?;
+    let requested = read(parts)?;
+    let key = requested.key.clone();
+    // Unlike when a group is created, whether it is there comes before what is wanted of it.
+    context.groups.find(&key).await.map_err(|error| refused(error, &key))?;
+    let settings = requested.settings(context)?;
     let updated = context.groups.update(key.clone(), settings).await;
     updated.map_err(|error| refused(error, &key))?;
     Ok(UpdateResp {})

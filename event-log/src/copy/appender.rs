@@ -1,0 +1,160 @@
+//! Appends to the target what it lacks, in the source's order, many appends at a time.
+//!
+//! **Invariant:** the events reach the target's log in the order in which they were added, so that
+//! a copy that is interrupted anywhere has a beginning of the source, and can go on behind it.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use eventstore::{
+    AppendToStreamOptions, BatchAppendOptions, CurrentRevision, EventData, StreamState,
+    TombstoneStreamOptions,
+};
+use tokio::time::timeout;
+
+use super::CopyError;
+use super::walk::CopiedEvent;
+use crate::client::EventLog;
+use crate::error::LogError;
+
+/// The most events in one append, and the most bytes of theirs: half of what EventStoreDB takes.
+const MAX_BATCH_EVENTS: usize = 500;
+const MAX_BATCH_BYTES: usize = 512 * 1_024;
+
+/// Appends that are sent together, and how long they may take.
+const MAX_APPENDS: usize = 64;
+const TOGETHER_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) struct Appender<'a> {
+    target: &'a EventLog,
+    /// Consecutive events of one stream.
+    batch: Vec<CopiedEvent>,
+    /// Full batches that were not sent yet.
+    waiting: Vec<Vec<CopiedEvent>>,
+}
+
+impl<'a> Appender<'a> {
+    pub(super) fn new(target: &'a EventLog) -> Self {
+        Self { target, batch: Vec::new(), waiting: Vec::new() }
+    }
+
+    /// Answers whether everything before the event is in the target now.
+    pub(super) async fn add(&mut self, event: CopiedEvent) -> Result<bool, CopyError> {
+        let mut is_sent = false;
+        if !belongs(&self.batch, &event) {
+            self.waiting.push(std::mem::take(&mut self.batch));
+            // What a store may refuse or write by itself has nothing beside it, which could be
+            // taken when it is not.
+            let stands_alone = self.waiting.iter().flatten().any(CopiedEvent::is_special);
+            if stands_alone || event.is_special() || self.waiting.len() == MAX_APPENDS {
+                self.send().await?;
+                is_sent = true;
+            }
+        }
+        self.batch.push(event);
+        Ok(is_sent)
+    }
+
+    pub(super) async fn finish(mut self) -> Result<(), CopyError> {
+        self.waiting.push(std::mem::take(&mut self.batch));
+        self.send().await
+    }
+
+    async fn send(&mut self) -> Result<(), CopyError> {
+        let waiting = std::mem::take(&mut self.waiting);
+        if waiting.len() > 1 {
+            match timeout(TOGETHER_TIMEOUT, append_together(self.target, &waiting)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => tracing::debug!(%error, "Appends together failed"),
+                Err(_) => tracing::debug!("Appends together took too long"),
+            }
+        }
+        // One after the other says what is wrong. What is there already is recognised.
+        for batch in &waiting {
+            append(self.target, batch).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the event can be appended together with those before it.
+fn belongs(batch: &[CopiedEvent], event: &CopiedEvent) -> bool {
+    let n_bytes: usize = batch.iter().map(CopiedEvent::n_bytes).sum();
+    batch.last().is_none_or(|last| {
+        last.stream == event.stream
+            && last.revision.checked_add(1) == Some(event.revision)
+            && !event.is_special()
+            && batch.len() < MAX_BATCH_EVENTS
+            && n_bytes + event.n_bytes() <= MAX_BATCH_BYTES
+    })
+}
+
+/// Makes all appends over one call, which keeps their order.
+async fn append_together(target: &EventLog, batches: &[Vec<CopiedEvent>]) -> Result<(), CopyError> {
+    let refused = |error| CopyError::from(LogError::from_client(error));
+    let (client, _) = target.client()?;
+    let session = client.batch_append(&BatchAppendOptions::default()).await.map_err(refused)?;
+    let mut sent = Vec::new();
+    for batch in batches {
+        let Some(first) = batch.first() else { continue };
+        let mut append =
+            Box::pin(session.append_to_stream(&first.stream, before(first), proposed(batch)?));
+        // The client sends it when it is polled first; its answer can wait.
+        match poll_fn(|task| Poll::Ready(append.as_mut().poll(task))).await {
+            Poll::Ready(appended) => drop(appended.map_err(refused)?),
+            Poll::Pending => sent.push(append),
+        }
+    }
+    for append in sent {
+        append.await.map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Appends consecutive events of one stream.
+async fn append(target: &EventLog, batch: &[CopiedEvent]) -> Result<(), CopyError> {
+    let Some(first) = batch.first() else { return Ok(()) };
+    let stream = first.stream.as_str();
+    if first.is_tombstone() {
+        let options = TombstoneStreamOptions::default().stream_state(StreamState::Any);
+        target.call(async |client| client.tombstone_stream(stream, &options).await).await?;
+        return Ok(());
+    }
+    let options = AppendToStreamOptions::default().stream_state(before(first));
+    let proposed = proposed(batch)?;
+    let appended = target
+        .call(async |client| client.append_to_stream(stream, &options, proposed.clone()).await)
+        .await;
+    match appended {
+        Ok(_) => Ok(()),
+        Err(LogError::Refused(refused)) => refusal(first, refused),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The state of the stream that the event follows.
+fn before(event: &CopiedEvent) -> StreamState {
+    event.revision.checked_sub(1).map_or(StreamState::NoStream, StreamState::StreamRevision)
+}
+
+fn proposed(batch: &[CopiedEvent]) -> Result<Vec<EventData>, CopyError> {
+    batch.iter().map(CopiedEvent::proposed).collect()
+}
+
+/// What it means that the target did not take the events.
+fn refusal(first: &CopiedEvent, refused: Box<eventstore::Error>) -> Result<(), CopyError> {
+    let (stream, revision) = (first.stream.clone(), first.revision);
+    let eventstore::Error::WrongExpectedVersion { current, .. } = &*refused else {
+        return Err(LogError::Refused(refused).into());
+    };
+    match current {
+        // A store that appends to a deleted stream writes the stream's metadata by itself. Whether
+        // it wrote the same is compared in the end.
+        CurrentRevision::Current(at) if first.is_metadata() && *at >= revision => Ok(()),
+        CurrentRevision::NoStream if revision > 0 => Err(CopyError::Truncated { stream, revision }),
+        CurrentRevision::Current(_) | CurrentRevision::NoStream => {
+            Err(CopyError::Differs { stream, revision })
+        }
+    }
+}
