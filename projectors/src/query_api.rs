@@ -9,6 +9,7 @@ mod dead_letters;
 mod failed_orders;
 mod feed;
 mod history;
+mod lookups;
 mod order;
 mod orders;
 mod ownership;
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 
 use crate::store::{ReadModel, StoreError};
 
+pub use lookups::Lookups;
 pub use ownership::only_own_orders;
 
 /// How long a read may take before the read model counts as down.
@@ -37,6 +39,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Queries {
     pub store: Arc<dyn ReadModel>,
+    pub lookups: Lookups,
     pub log: EventLog,
     /// The group that delivers orders to the worker.
     pub group: String,

@@ -81,7 +81,12 @@ pub trait ReadModel: Leased + Examined + Sets + Send + Sync {
     ) -> Result<(), StoreError>;
 
     /// One order.
-    async fn order(&self, order_id: OrderId) -> Result<Option<Order>, StoreError>;
+    async fn order(&self, order_id: OrderId) -> Result<Option<Order>, StoreError> {
+        Ok(self.orders_by_id(&[order_id]).await?.pop())
+    }
+
+    /// Those of these orders that there are, in any sequence.
+    async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<Order>, StoreError>;
 
     /// Orders, newest first by the time they were received.
     async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<Order>, StoreError>;

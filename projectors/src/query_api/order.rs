@@ -157,7 +157,7 @@ pub(super) async fn get_order(
 
 /// The order's row. Without it, be it late or out of reach, an accepted order is still in the log.
 async fn find(queries: &Queries, order_id: OrderId) -> Result<(Order, Source), Problem> {
-    match read(queries.store.order(order_id)).await {
+    match read(queries.lookups.order(order_id)).await {
         Ok(Some(order)) => return Ok((order, Source::Table)),
         Ok(None) => {}
         Err(error) => {

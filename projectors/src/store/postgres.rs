@@ -130,8 +130,8 @@ impl ReadModel for Postgres {
         Ok(())
     }
 
-    async fn order(&self, order_id: OrderId) -> Result<Option<Order>, StoreError> {
-        read::order(&self.pool, order_id).await
+    async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
+        read::orders_by_id(&self.pool, order_ids).await
     }
 
     async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -63,7 +63,9 @@ impl Sqlite {
     }
 
     fn with_options(options: SqliteConnectOptions, path: PathBuf, url: String) -> Self {
-        let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
+        // A file does not go away like a server: to ask first would double what a read costs.
+        let pool =
+            SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
         Self {
             writer: pool.clone().max_connections(1).connect_lazy_with(options.clone()),
             readers: pool
@@ -159,8 +161,8 @@ impl ReadModel for Sqlite {
         Ok(())
     }
 
-    async fn order(&self, order_id: OrderId) -> Result<Option<Order>, StoreError> {
-        read::order(&self.readers, order_id).await
+    async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
+        read::orders_by_id(&self.readers, order_ids).await
     }
 
     async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -3,14 +3,16 @@
 mod failures;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use domain::order::{Order, Recorded, Stage, Status, fields};
 use event_log::Position;
 use jiff::Timestamp;
 use projectors::{
-    Changes, Checkpoint, FailedOrder, FailedOrderFilter, Minute, OrderCounts, OrderFilter, Page,
-    Place, ReadModel, StoreError, apply, migrate, open,
+    Changes, Checkpoint, FailedOrder, FailedOrderFilter, Lookups, Minute, OrderCounts, OrderFilter,
+    Page, Place, ReadModel, StoreError, apply, migrate, open,
 };
+use tokio::task::JoinSet;
 
 use crate::events::{History, at, id};
 use crate::stores::Database;
@@ -75,6 +77,31 @@ pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
         assert_eq!(rows[&order_id].failed.as_ref(), expected.failed_orders.first());
     }
     assert_eq!(store.order(id(99)).await.unwrap(), None);
+}
+
+/// Also when some of those who asked no longer wait.
+pub(crate) async fn orders_that_are_asked_for_at_once_are_each_found(database: &Database) {
+    let store = database.read_model().await;
+    for number in 1..=3 {
+        project(&*store, &History::of(number).placed().events()).await;
+    }
+    let lookups = Lookups::new(Arc::from(store));
+    let mut asking = JoinSet::new();
+    for index in 0..200_u64 {
+        let (lookups, number) = (lookups.clone(), index % 4 + 1);
+        let asked = async move { (number, lookups.order(id(number)).await.unwrap()) };
+        let task = asking.spawn(asked);
+        if index % 7 == 0 {
+            task.abort();
+        }
+    }
+    let mut n_found = 0;
+    while let Some(asked) = asking.join_next().await {
+        let Ok((number, order)) = asked else { continue };
+        assert_eq!(order.map(|it| it.order_id), (number < 4).then_some(id(number)));
+        n_found += 1;
+    }
+    assert!(n_found >= 171, "{n_found} were answered");
 }
 
 pub(crate) async fn batch_applied_again_changes_nothing(database: &Database) {

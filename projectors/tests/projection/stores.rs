@@ -76,6 +76,7 @@ macro_rules! on_both_stores {
 on_both_stores! {
     rows_read_back_as_they_were_written,
     batch_applied_again_changes_nothing,
+    orders_that_are_asked_for_at_once_are_each_found,
     older_revision_never_overwrites_a_newer_one,
     rows_and_checkpoint_move_together_or_not_at_all,
     checkpoint_that_moved_stops_the_writer,

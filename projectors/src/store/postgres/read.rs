@@ -61,15 +61,8 @@ pub(super) async fn rows(
     pool: &PgPool,
     order_ids: &[OrderId],
 ) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
+    let orders = orders_by_id(pool, order_ids).await?;
     let order_ids: Vec<Uuid> = order_ids.iter().map(|it| it.0).collect();
-    let orders = sqlx::query_as(concat!(
-        "/* orders.get_many */ select ",
-        order_columns!(),
-        " from orders where order_id = any($1)"
-    ))
-    .bind(&order_ids)
-    .fetch_all(pool)
-    .await?;
     let failed_orders = sqlx::query_as(concat!(
         "/* failed_orders.get_many */ select ",
         failed_order_columns!(),
@@ -86,7 +79,6 @@ pub(super) async fn rows(
     .fetch_all(pool)
     .await?;
 
-    let orders = orders.into_iter().map(order_of).collect::<Result<_, _>>()?;
     let failed_orders = failed_orders.into_iter().map(failed_order_of).collect::<Result<_, _>>()?;
     Ok(Rows::by_order(orders, failed_orders, tenants.into_iter().map(tenant_of).collect()))
 }
@@ -132,16 +124,19 @@ fn tenant_of((order_id, tenant): (Uuid, String)) -> (OrderId, String) {
     (OrderId(order_id), unescaped(tenant))
 }
 
-pub(super) async fn order(pool: &PgPool, order_id: OrderId) -> Result<Option<Order>, StoreError> {
-    let record = sqlx::query_as(concat!(
-        "/* orders.get */ select ",
+pub(super) async fn orders_by_id(
+    pool: &PgPool,
+    order_ids: &[OrderId],
+) -> Result<Vec<Order>, StoreError> {
+    let records = sqlx::query_as(concat!(
+        "/* orders.get_many */ select ",
         order_columns!(),
-        " from orders where order_id = $1"
+        " from orders where order_id = any($1)"
     ))
-    .bind(order_id.0)
-    .fetch_optional(pool)
+    .bind(order_ids.iter().map(|it| it.0).collect::<Vec<Uuid>>())
+    .fetch_all(pool)
     .await?;
-    record.map(order_of).transpose()
+    records.into_iter().map(order_of).collect()
 }
 
 /// The statement has the conditions that the filter has and no others, so that each kind of

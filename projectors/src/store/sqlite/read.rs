@@ -61,15 +61,8 @@ pub(super) async fn rows(
     pool: &SqlitePool,
     order_ids: &[OrderId],
 ) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
+    let orders = orders_by_id(pool, order_ids).await?;
     let order_ids = listed(order_ids);
-    let orders = sqlx::query_as(concat!(
-        "/* orders.get_many */ select ",
-        order_columns!(),
-        " from orders where order_id in (select unhex(value) from json_each(?1))"
-    ))
-    .bind(&order_ids)
-    .fetch_all(pool)
-    .await?;
     let failed_orders = sqlx::query_as(concat!(
         "/* failed_orders.get_many */ select ",
         failed_order_columns!(),
@@ -86,7 +79,6 @@ pub(super) async fn rows(
     .fetch_all(pool)
     .await?;
 
-    let orders = orders.into_iter().map(OrderRecord::<Micros>::order).collect::<Result<_, _>>()?;
     let failed_orders = failed_orders
         .into_iter()
         .map(FailedOrderRecord::<Micros>::failed_order)
@@ -138,19 +130,19 @@ fn tenant_of((order_id, tenant): (Uuid, String)) -> (OrderId, String) {
     (OrderId(order_id), tenant)
 }
 
-pub(super) async fn order(
+pub(super) async fn orders_by_id(
     pool: &SqlitePool,
-    order_id: OrderId,
-) -> Result<Option<Order>, StoreError> {
-    let record = sqlx::query_as(concat!(
-        "/* orders.get */ select ",
+    order_ids: &[OrderId],
+) -> Result<Vec<Order>, StoreError> {
+    let records = sqlx::query_as(concat!(
+        "/* orders.get_many */ select ",
         order_columns!(),
-        " from orders where order_id = ?1"
+        " from orders where order_id in (select unhex(value) from json_each(?1))"
     ))
-    .bind(order_id.0)
-    .fetch_optional(pool)
+    .bind(listed(order_ids))
+    .fetch_all(pool)
     .await?;
-    record.map(OrderRecord::<Micros>::order).transpose()
+    records.into_iter().map(OrderRecord::<Micros>::order).collect()
 }
 
 /// The statement has the conditions that the filter has and no others, so that each kind of
