@@ -3,7 +3,6 @@
 mod failures;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use domain::order::{Order, Recorded, Stage, Status, fields};
 use event_log::Position;
@@ -85,9 +84,9 @@ pub(crate) async fn orders_that_are_asked_for_at_once_are_each_found(database: &
     for number in 1..=3 {
         project(&*store, &History::of(number).placed().events()).await;
     }
-    let lookups = Lookups::new(Arc::from(store));
+    let lookups = Lookups::new(store);
     let mut asking = JoinSet::new();
-    for index in 0..200_u64 {
+    for index in 0..200_u128 {
         let (lookups, number) = (lookups.clone(), index % 4 + 1);
         let asked = async move { (number, lookups.order(id(number)).await.unwrap()) };
         let task = asking.spawn(asked);
