@@ -40,7 +40,17 @@ impl Indexer {
     }
 }
 
+/// Whatever ends the thread, a panic included: nobody is to wait for it.
+struct Ended<'a>(&'a Pending);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 fn run(mut index: Connection, pending: &Pending) {
+    let _ended = Ended(pending);
     while let Some(table) = pending.next_frozen() {
         let result = apply(&mut index, &table).map_err(LogError::from);
         if let Err(error) = &result {
