@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::order::{Order, OrderCommand, RecordFailed, Stage, Status};
 use event_log::{EventLog, LogError, Parked};
+use futures::{StreamExt, TryStreamExt, stream};
 use service_kit::clock::Clock;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -19,6 +20,8 @@ const PARKED_BY_STORE: &str = "parked_by_store";
 const LOOK: Duration = Duration::from_secs(1);
 /// How many parked messages are read at once.
 const PAGE: usize = 200;
+/// Orders that are loaded at one time.
+const CONCURRENCY: usize = 16;
 /// How long the store may take to deliver what was asked for, before it is asked again.
 const REPLAY_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -49,19 +52,20 @@ impl Attendant {
     async fn look(&mut self) -> Result<(), LogError> {
         loop {
             let parked = self.log.parked(GROUP, self.next, PAGE).await?;
-            for message in &parked {
-                self.put_on_record(message).await?;
-                self.next = Some(message.number + 1);
-            }
-            if parked.len() < PAGE {
+            let n_parked = parked.len();
+            let behind = parked.last().map(|message| message.number + 1);
+            let recorded = stream::iter(parked).map(|message| self.put_on_record(message));
+            recorded.buffered(CONCURRENCY).try_collect::<()>().await?;
+            self.next = behind.or(self.next);
+            if n_parked < PAGE {
                 return self.settle().await;
             }
         }
     }
 
     /// Our record of a dead letter comes before its parked message, unless the store parked it.
-    async fn put_on_record(&self, message: &Parked) -> Result<(), LogError> {
-        let Some((queued, order)) = self.order_of(message).await? else { return Ok(()) };
+    async fn put_on_record(&self, message: Parked) -> Result<(), LogError> {
+        let Some((queued, order)) = self.order_of(&message).await? else { return Ok(()) };
         if order.attempt != queued.queued.attempt || order.status != Status::Processing {
             return Ok(());
         }
@@ -91,13 +95,16 @@ impl Attendant {
         let mut resolved_before = begin;
         'pages: loop {
             let parked = self.log.parked(GROUP, resolved_before, PAGE).await?;
-            for message in &parked {
-                if !self.is_resolved(message).await? {
+            let n_parked = parked.len();
+            let judged = stream::iter(parked).map(|message| self.is_resolved(message));
+            let mut judged = judged.buffered(CONCURRENCY);
+            while let Some((number, is_resolved)) = judged.try_next().await? {
+                if !is_resolved {
                     break 'pages;
                 }
-                resolved_before = Some(message.number + 1);
+                resolved_before = Some(number + 1);
             }
-            if parked.len() < PAGE {
+            if n_parked < PAGE {
                 break;
             }
         }
@@ -109,16 +116,18 @@ impl Attendant {
         Ok(())
     }
 
-    async fn is_resolved(&self, message: &Parked) -> Result<bool, LogError> {
-        let Some((queued, order)) = self.order_of(message).await? else {
-            return Ok(message.is_gone);
+    /// The message's number, and whether its order is resolved.
+    async fn is_resolved(&self, message: Parked) -> Result<(u64, bool), LogError> {
+        let Some((queued, order)) = self.order_of(&message).await? else {
+            return Ok((message.number, message.is_gone));
         };
-        Ok(order.attempt != queued.queued.attempt
+        let is_resolved = order.attempt != queued.queued.attempt
             || match (order.status, order.stage) {
                 (Status::Processing, _) => false,
                 (Status::Failed, Some(Stage::DeadLetter)) => order.is_discarded,
                 (Status::Failed | Status::Fulfilled, _) => true,
-            })
+            };
+        Ok((message.number, is_resolved))
     }
 
     /// What the message says and how its order stands; `None` if either cannot be read: that is for

@@ -18,8 +18,8 @@ use crate::extract::QueryParameters;
 /// How long a check may take before the thing checked counts as down.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The routes of this module: for whoever decides what to do about a process, so nobody has to say who
-/// asks, and nothing limits them.
+/// The routes of this module: for whoever decides what to do about a process, so nobody has to say
+/// who asks, and nothing limits them.
 pub(crate) const ROUTES: [&str; 2] = ["/livez", "/readyz"];
 
 type Checking = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;

@@ -8,8 +8,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::log::{
     error::LogError,
-    memtable::{Mark, Memtable, Progress, Run, StreamPart},
+    memtable::{Mark, Memtable, Progress, Run},
     metadata::Limits,
+    read::Direction,
 };
 
 /// When a table is frozen, and when the writer has to wait until the one before it is written.
@@ -168,12 +169,32 @@ impl Pending {
         (last, limits)
     }
 
-    /// The runs of a stream with revisions from `low` to `high`, in their order.
-    pub(super) fn runs(&self, name: &str, low: u64, high: u64) -> Vec<Run> {
+    /// The runs of a stream with revisions from `low` to `high`, in this direction, and no more
+    /// than `limit` of them.
+    pub(super) fn runs(
+        &self,
+        name: &str,
+        (low, high): (u64, u64),
+        direction: Direction,
+        limit: usize,
+    ) -> Vec<Run> {
         let tables = self.lock();
-        let parts: Vec<&StreamPart> =
-            tables.newest_first().filter_map(|table| table.streams.get(name)).collect();
-        parts.iter().rev().flat_map(|part| part.between(low, high)).copied().collect()
+        let newest_first: Vec<&[Run]> = tables
+            .newest_first()
+            .filter_map(|table| table.streams.get(name))
+            .map(|part| part.between(low, high))
+            .collect();
+        match direction {
+            Direction::Forwards => {
+                newest_first.into_iter().rev().flatten().take(limit).copied().collect()
+            }
+            Direction::Backwards => newest_first
+                .into_iter()
+                .flat_map(|runs| runs.iter().rev())
+                .take(limit)
+                .copied()
+                .collect(),
+        }
     }
 
     /// The last mark at or before `position`, if it is here.

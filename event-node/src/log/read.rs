@@ -63,10 +63,10 @@ pub(crate) struct StreamPage {
 
 /// Reads a page of a stream.
 pub(super) fn read_stream(view: &View<'_>, query: &StreamQuery) -> Result<StreamRead, LogError> {
-    if is_tombstoned(view, &query.stream)? {
+    let info = view.stream(&query.stream)?;
+    if is_tombstoned(view, &query.stream, &info)? {
         return Ok(StreamRead::Deleted);
     }
-    let info = view.stream(&query.stream)?;
     let limits = effective_limits(&query.stream, &info);
     let Some(last) = info.last.filter(|_| !limits.is_soft_deleted()) else {
         return Ok(StreamRead::Missing);
@@ -118,13 +118,12 @@ fn read_range(
 }
 
 /// Whether a stream, or the stream that it describes, was tombstoned.
-fn is_tombstoned(view: &View<'_>, stream: &str) -> Result<bool, LogError> {
-    for name in [Some(stream), described_by(stream)].into_iter().flatten() {
-        if view.stream(name)?.last == Some(TOMBSTONE_REVISION) {
-            return Ok(true);
-        }
+fn is_tombstoned(view: &View<'_>, stream: &str, info: &StreamInfo) -> Result<bool, LogError> {
+    if info.last == Some(TOMBSTONE_REVISION) {
+        return Ok(true);
     }
-    Ok(false)
+    let Some(described) = described_by(stream) else { return Ok(false) };
+    Ok(view.stream(described)?.last == Some(TOMBSTONE_REVISION))
 }
 
 /// A metastream shows its newest event only.

@@ -408,6 +408,7 @@ fn check_content(store: &Store, model: &Model) -> Result<(), TestCaseError> {
             prop_assert_eq!(event.position, *position, "{} {}", name, revision);
             prop_assert!(id.is_none_or(|id| Uuid::from_u128(id) == event.id));
         }
+        check_runs(store, name, stream)?;
         let last = if stream.is_tombstoned {
             Some(TOMBSTONE_REVISION)
         } else {
@@ -419,6 +420,25 @@ fn check_content(store: &Store, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(store.positions(Direction::Forwards), &positions[..]);
     positions.reverse();
     prop_assert_eq!(store.positions(Direction::Backwards), positions);
+    Ok(())
+}
+
+/// Any stretch of a stream is found in runs that follow one another, in both directions.
+fn check_runs(store: &Store, name: &str, stream: &ModelStream) -> Result<(), TestCaseError> {
+    let n_events = stream.events.len() as u64;
+    for (low, limit) in (0..n_events).flat_map(|low| [(low, 1), (low, 2), (low, usize::MAX)]) {
+        let range = (low, n_events - 1);
+        let runs = |direction| store.view().runs(name, range, direction, limit).unwrap();
+        let forwards = runs(Direction::Forwards);
+        prop_assert!(forwards[0].first <= low && low <= forwards[0].last());
+        let backwards = runs(Direction::Backwards);
+        prop_assert_eq!(backwards[0].last(), range.1);
+        for runs in [forwards.into_iter().collect(), backwards.into_iter().rev().collect()] {
+            let runs: Vec<_> = runs;
+            prop_assert!(runs.len() <= limit);
+            prop_assert!(runs.windows(2).all(|two| two[0].last() + 1 == two[1].first));
+        }
+    }
     Ok(())
 }
 

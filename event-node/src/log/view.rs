@@ -66,22 +66,27 @@ impl<'a> View<'a> {
         direction: Direction,
         limit: usize,
     ) -> Result<VecDeque<Run>, LogError> {
-        let mut newer = self.pending.runs(name, low, high);
+        let pending = self.pending.runs(name, (low, high), direction, limit);
         let staged = self.staged.and_then(|staged| staged.table.streams.get(name));
-        newer.extend(staged.into_iter().flat_map(|part| part.between(low, high)));
-        // What was just written to the index may be in both.
-        let indexed_high = newer.first().map_or(Some(high), |run| run.first.checked_sub(1));
-        let is_enough = direction == Direction::Backwards && newer.len() >= limit;
-        let older = match indexed_high {
+        let staged = staged.map(|part| part.between(low, high)).unwrap_or_default();
+        // What was just written to the index may be pending, too.
+        let newer = pending.iter().chain(staged).map(|run| run.first).min();
+        let indexed_high = newer.map_or(Some(high), |first| first.checked_sub(1));
+        let is_enough = direction == Direction::Backwards && pending.len() >= limit;
+        let indexed = match indexed_high {
             Some(high) if low <= high && !is_enough => {
                 index::runs(self.index, name, (low, high), direction, limit)?
             }
             _ => Vec::new(),
         };
         let mut runs: VecDeque<Run> = match direction {
-            Direction::Forwards => older.into_iter().chain(newer).collect(),
-            Direction::Backwards => newer.into_iter().rev().chain(older).collect(),
+            Direction::Forwards => indexed.into_iter().chain(pending).collect(),
+            Direction::Backwards => pending.into_iter().chain(indexed).collect(),
         };
+        match direction {
+            Direction::Forwards => runs.extend(staged),
+            Direction::Backwards => staged.iter().for_each(|run| runs.push_front(*run)),
+        }
         runs.truncate(limit);
         Ok(runs)
     }

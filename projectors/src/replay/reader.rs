@@ -87,7 +87,7 @@ impl Reading {
             };
             self.take(next, &mut batch);
         }
-        batch.is_first_of_its_kind();
+        batch.note_begun();
         Ok(Some(batch))
     }
 

@@ -54,7 +54,7 @@ impl Batch {
 
     /// Notes that nobody wrote rows of what comes in this batch, so that an order whose first event
     /// is in it has none.
-    pub(crate) fn is_first_of_its_kind(&mut self) {
+    pub(crate) fn note_begun(&mut self) {
         let first = self.events.iter().filter(|it| it.revision == 0);
         self.begun = first.map(|it| it.event.order_id()).collect();
     }

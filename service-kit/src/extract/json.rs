@@ -9,8 +9,8 @@ use serde_json::{Map, Number, Value};
 
 use crate::problem::Fault;
 
-/// The value of a body, or what is wrong with it. No body of ours is a list. What the body says is not repeated: it may be a
-/// secret, and the fault may be logged.
+/// The value of a body, or what is wrong with it. No body of ours is a list. What the body says is
+/// not repeated: it may be a secret, and the fault may be logged.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     let Unambiguous(value) = serde_json::from_slice(body).map_err(|error| {
         let what = match error.classify() {
