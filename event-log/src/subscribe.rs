@@ -15,7 +15,7 @@ use crate::stream::LoggedEvent;
 
 /// How many events may wait for the reader. Beyond it the store is not read, so a slow reader
 /// costs no memory.
-const FEED_BUFFER_EVENTS: usize = 2_048;
+const FEED_BUFFER_EVENTS: usize = 256;
 
 /// What a catch-up subscription brings.
 #[derive(Debug)]

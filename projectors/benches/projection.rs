@@ -14,11 +14,16 @@ mod support;
 
 use std::time::Duration;
 
+use mimalloc::MiMalloc;
 use projectors::migrate;
 use support::child::{self, Work};
 use support::{fill, latency, limit};
 use testkit::postgres;
 use testkit::store::Store;
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Events of one order.
 const EVENTS_PER_ORDER: u64 = 5;

@@ -25,8 +25,8 @@ pub use runner::batch::Poison;
 pub use runner::{OtherEventStore, ProjectorConfig, ProjectorError, run};
 pub use status::{ProjectionStatus, StatusError, projection_status};
 pub use store::{
-    Begin, Checkpoint, Examined, FailedOrderFilter, FailureFilter, FailureGroup, Lease, Leased,
-    Migrated, OrderCounts, OrderFilter, Page, Place, ReadModel, ReadModelConfig, RowsPage, SetInfo,
-    Sets, StoreError, SwapWhen, Swapped, migrate, open,
+    Begin, Checkpoint, Examined, FailedOrderFilter, FailureFilter, FailureGroup, IdRange, Lease,
+    Leased, Migrated, OrderCounts, OrderFilter, Page, Place, ReadModel, ReadModelConfig, RowsPage,
+    RowsText, SetInfo, Sets, StoreError, SwapWhen, Swapped, migrate, open,
 };
 pub use verify::{Difference, Finding, MinuteDifference, Repair, Verification, Verified};

@@ -8,6 +8,7 @@ mod lease;
 mod migrations;
 mod postgres;
 mod record;
+mod rows_text;
 mod sets;
 mod sqlite;
 
@@ -28,10 +29,11 @@ use crate::orders::row::{Changes, FailedOrder, Rows};
 use crate::orders::statistics::Minute;
 use address::{Address, without_password};
 
-pub use examine::{Examined, RowsPage};
+pub use examine::{Examined, IdRange, RowsPage};
 pub use failures::{FailureFilter, FailureGroup};
 pub use lease::{Lease, Leased};
 pub use migrations::Migrated;
+pub use rows_text::RowsText;
 pub use sets::{Begin, SetInfo, Sets, SwapWhen, Swapped};
 
 /// The name of the set of tables that queries are answered from.

@@ -71,7 +71,7 @@ impl Reading {
     /// The next batch; `None` if there is nothing more.
     async fn batch(&mut self) -> Result<Option<Batch>, LogError> {
         let mut batch = Batch::default();
-        while batch.n_events() < self.batch_size && self.read_to < Some(self.head) {
+        while !batch.is_full(self.batch_size) && self.read_to < Some(self.head) {
             let next = match self.subscription.ready() {
                 Some(next) => next,
                 None => match timeout(IDLE, self.subscription.next()).await {

@@ -18,6 +18,9 @@ const GATHER: Duration = Duration::from_millis(2);
 /// How often the checkpoint moves while nothing happens to orders.
 const IDLE_CHECKPOINT: Duration = Duration::from_secs(1);
 
+/// A batch is full with so many bytes of events, however few they are: it is in memory, decoded.
+const FULL_BYTES: usize = 16 * 1024 * 1024;
+
 /// Events to project in one transaction, and how far the log is read with them.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -30,6 +33,8 @@ pub(crate) struct Batch {
     pub(crate) skipped: Vec<Poison>,
     pub(crate) position: Option<Position>,
     pub(crate) first_event_id: Option<Uuid>,
+    /// The size of the events as they are stored.
+    n_bytes: usize,
 }
 
 /// An event that cannot be projected.
@@ -44,6 +49,11 @@ pub struct Poison {
 impl Batch {
     pub(crate) fn n_events(&self) -> u64 {
         (self.events.len() + self.skipped.len()) as u64
+    }
+
+    /// Whether no more is to be added, if `size` events are enough.
+    pub(crate) fn is_full(&self, size: u64) -> bool {
+        self.n_events() >= size || self.n_bytes >= FULL_BYTES
     }
 
     /// The orders that it is about and that may have rows.
@@ -64,6 +74,7 @@ impl Batch {
             Feed::Event(event) => {
                 self.position = Some(event.position);
                 self.first_event_id.get_or_insert(event.event_id);
+                self.n_bytes += event.data.len();
                 self.add_event(&event);
             }
             Feed::Checkpoint(position) => self.position = Some(position),
@@ -122,7 +133,7 @@ impl Batches {
     pub(crate) async fn next(&mut self) -> Batch {
         let mut batch = Batch::default();
         let mut first_event = None;
-        while batch.n_events() < self.batch_size {
+        while !batch.is_full(self.batch_size) {
             let due = self.due(&batch, first_event);
             let next = if let Some(ready) = self.subscription.ready() {
                 ready
@@ -196,5 +207,15 @@ mod tests {
         batch.add(Feed::Checkpoint(Position { commit: 9, prepare: 9 }));
         batch.add(Feed::CaughtUp);
         assert_eq!(batch.position, Some(Position { commit: 9, prepare: 9 }));
+    }
+
+    #[test]
+    fn large_events_fill_a_batch_before_many_do() {
+        let mut batch = Batch::default();
+        for commit in 0..2 {
+            assert!(!batch.is_full(3));
+            batch.add(logged(commit, &"x".repeat(FULL_BYTES / 2)));
+        }
+        assert!(batch.is_full(3));
     }
 }

@@ -7,6 +7,7 @@ use domain::ids::OrderId;
 use domain::order::Order;
 use uuid::Uuid;
 
+use super::rows_text::RowsText;
 use super::{Checkpoint, StoreError};
 use crate::orders::row::{FailedOrder, Rows};
 use crate::orders::statistics::{CountChange, Minute};
@@ -23,6 +24,17 @@ pub trait Examined {
         after: Option<OrderId>,
         limit: u32,
     ) -> Result<Vec<OrderId>, StoreError>;
+
+    /// Where the next page ends: the order up to which no table has more than `limit` rows. `None`
+    /// if no table has so many.
+    async fn page_end(
+        &self,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Option<OrderId>, StoreError>;
+
+    /// The rows of some consecutive orders, to be compared with those of another database.
+    async fn rows_text(&self, range: IdRange) -> Result<RowsText, StoreError>;
 
     /// The last order that has a row in any table, in the order of ids.
     async fn last_id(&self) -> Result<Option<OrderId>, StoreError>;
@@ -41,6 +53,15 @@ pub trait Examined {
     /// Makes the counts agree with the rows, and adds to the minutes what they lack: numbers that
     /// wrap around, so that they may also be taken away.
     async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<(), StoreError>;
+}
+
+/// Consecutive orders.
+#[derive(Debug, Clone, Copy)]
+pub struct IdRange {
+    /// The last order before them; `None`: they begin with the first.
+    pub after: Option<OrderId>,
+    /// The last of them.
+    pub until: OrderId,
 }
 
 /// Rows of consecutive orders.

@@ -8,10 +8,11 @@ use super::judge::Judge;
 use super::{Finding, Verification, Verified};
 use crate::orders::row::Rows;
 use crate::replay::ReplayError;
-use crate::store::{ReadModel, RowsPage, StoreError};
+use crate::store::{IdRange, ReadModel, RowsPage, StoreError};
 
-/// Orders that are compared at once.
-const PAGE: u32 = 1_000;
+/// Orders that are compared at once: few enough that both sides have room in memory, however large
+/// the orders are.
+const PAGE: u32 = 250;
 
 impl Verification<'_> {
     /// Lets the stream decide wherever the tables differ from the expected ones.
@@ -26,23 +27,46 @@ impl Verification<'_> {
         let last = expected.last_id().await?.max(self.store.last_id().await?);
         let mut after = None;
         while after < last {
+            let ends =
+                tokio::try_join!(expected.page_end(after, PAGE), self.store.page_end(after, PAGE))?;
+            let Some(until) = [ends.0, ends.1, last].into_iter().flatten().min() else { break };
+            let range = IdRange { after, until };
             let (theirs, ours) =
-                tokio::try_join!(expected.rows_after(after, PAGE), readable(self.store, after))?;
-            let until = [theirs.until, ours.until, last].into_iter().flatten().min();
-            let ids: BTreeSet<_> = theirs.rows.keys().chain(ours.rows.keys()).copied().collect();
-            for id in ids.into_iter().filter(|id| Some(*id) <= until) {
-                verified.n_orders += 1;
-                if theirs.rows.get(&id) != ours.rows.get(&id) {
-                    let judge = Judge { log: self.log, store: expected, order_id: id };
-                    if !judge.differences().await?.is_empty() {
-                        return Err(ReplayError::Misfolded(id));
-                    }
-                    self.judge(id, verified, found).await?;
-                }
+                tokio::try_join!(expected.rows_text(range), self.store.rows_text(range))?;
+            if theirs == ours {
+                verified.n_orders += theirs.n_orders;
+                after = Some(until);
+            } else {
+                after = self.row_by_row(expected, range, verified, found).await?;
             }
-            after = until;
         }
         Ok(())
+    }
+
+    /// Compares the rows of a page, and returns how far.
+    async fn row_by_row(
+        &self,
+        expected: &dyn ReadModel,
+        IdRange { after, until }: IdRange,
+        verified: &mut Verified,
+        found: &mut (dyn FnMut(Finding) + Send),
+    ) -> Result<Option<OrderId>, ReplayError> {
+        let (theirs, ours) =
+            tokio::try_join!(expected.rows_after(after, PAGE), readable(self.store, after))?;
+        // There may be more rows by now.
+        let until = [theirs.until, ours.until, Some(until)].into_iter().flatten().min();
+        let ids: BTreeSet<_> = theirs.rows.keys().chain(ours.rows.keys()).copied().collect();
+        for id in ids.into_iter().filter(|id| Some(*id) <= until) {
+            verified.n_orders += 1;
+            if theirs.rows.get(&id) != ours.rows.get(&id) {
+                let judge = Judge { log: self.log, store: expected, order_id: id };
+                if !judge.differences().await?.is_empty() {
+                    return Err(ReplayError::Misfolded(id));
+                }
+                self.judge(id, verified, found).await?;
+            }
+        }
+        Ok(until)
     }
 }
 

@@ -53,6 +53,24 @@ impl Database {
             }
         }
     }
+
+    /// The columns of a table that are not computed from others, with their types.
+    pub(crate) async fn columns(&self, table: &str) -> Vec<(String, String)> {
+        match self {
+            Self::Sqlite(_) => {
+                let mut connection = SqliteConnection::connect(&self.url()).await.unwrap();
+                let columns = "select name, lower(type) from pragma_table_info(?1)";
+                sqlx::query_as(columns).bind(table).fetch_all(&mut connection).await.unwrap()
+            }
+            Self::Postgres(_) => {
+                let mut connection = PgConnection::connect(&self.url()).await.unwrap();
+                let columns = "select column_name::text, data_type::text \
+                    from information_schema.columns \
+                    where table_name = $1 and is_generated = 'NEVER'";
+                sqlx::query_as(columns).bind(table).fetch_all(&mut connection).await.unwrap()
+            }
+        }
+    }
 }
 
 macro_rules! on_both_stores {
@@ -75,6 +93,7 @@ macro_rules! on_both_stores {
 
 on_both_stores! {
     rows_read_back_as_they_were_written,
+    every_column_is_in_the_text_of_the_rows,
     batch_applied_again_changes_nothing,
     orders_that_are_asked_for_at_once_are_each_found,
     older_revision_never_overwrites_a_newer_one,
@@ -94,4 +113,14 @@ on_both_stores! {
     lease_is_taken_by_one_and_whoever_lost_it_cannot_write,
     migrating_again_does_nothing,
     schema_that_is_missing_or_newer_is_refused,
+}
+
+#[tokio::test]
+async fn same_rows_have_the_same_text_in_both_databases() {
+    let databases = [Database::sqlite(), Database::postgres().await];
+    let mut texts = Vec::new();
+    for database in &databases {
+        texts.push(contract::text_of_some_rows(database).await);
+    }
+    assert_eq!(texts[0], texts[1]);
 }

@@ -1,10 +1,11 @@
 //! Examining and mending the tables.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use super::{Postgres, read, statistics, write};
@@ -12,7 +13,8 @@ use crate::orders::row::Rows;
 use crate::orders::statistics::{CountChange, Minute, Statistics};
 use crate::store::examine::{Examined, first_behind, owner};
 use crate::store::record::{CountRecord, count_changes};
-use crate::store::{Checkpoint, RowsPage, StoreError};
+use crate::store::rows_text::{self, Holds, RowsText};
+use crate::store::{Checkpoint, IdRange, RowsPage, StoreError};
 
 /// What would have to be added to the statistics of the set in the first parameter.
 const MISCOUNTED: &str = "/* projection_counts.check */ select status, nullif(stage, '') as stage, \
@@ -21,6 +23,16 @@ const MISCOUNTED: &str = "/* projection_counts.check */ select status, nullif(st
     union all \
     select status, stage, -n_orders from projection_counts where name = $1) as counted \
     group by status, stage having sum(n_orders) <> 0";
+
+static ROWS_TEXT: LazyLock<String> = LazyLock::new(|| {
+    rows_text::statement(|column, holds| match holds {
+        Holds::Id => format!("upper(encode(uuid_send({column}), 'hex'))"),
+        Holds::Text | Holds::Number => column.to_owned(),
+        Holds::Document => format!("{column}::text"),
+        // Microseconds, as the other database has them.
+        Holds::Time => format!("(extract(epoch from {column}) * 1000000)::bigint"),
+    })
+});
 
 #[async_trait]
 impl Examined for Postgres {
@@ -48,6 +60,37 @@ impl Examined for Postgres {
         .fetch_all(&self.pool)
         .await?;
         Ok(ids.into_iter().map(OrderId).collect())
+    }
+
+    async fn page_end(
+        &self,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Option<OrderId>, StoreError> {
+        let end: Option<Uuid> = sqlx::query_scalar(
+            "/* orders.page_end */ select order_id from ( \
+             select * from (select order_id from orders \
+             where order_id >= $1 order by order_id limit 1 offset $2) as ordered \
+             union select * from (select order_id from failed_orders \
+             where order_id >= $1 order by order_id limit 1 offset $2) as failed \
+             union select * from (select order_id from order_tenants \
+             where order_id >= $1 order by order_id limit 1 offset $2) as owned) as tables \
+             order by order_id limit 1",
+        )
+        .bind(first_behind(after))
+        .bind(i64::from(limit) - 1)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(end.map(OrderId))
+    }
+
+    async fn rows_text(&self, range: IdRange) -> Result<RowsText, StoreError> {
+        let text = sqlx::query_as(AssertSqlSafe(ROWS_TEXT.as_str()))
+            .bind(first_behind(range.after))
+            .bind(range.until.0)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(RowsText::new(text))
     }
 
     async fn last_id(&self) -> Result<Option<OrderId>, StoreError> {

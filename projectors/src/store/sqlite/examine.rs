@@ -1,10 +1,11 @@
 //! Examining and mending the tables.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
-use sqlx::SqliteConnection;
+use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
 use super::{Sqlite, read, statistics, write};
@@ -12,7 +13,8 @@ use crate::orders::row::Rows;
 use crate::orders::statistics::{CountChange, Minute, Statistics};
 use crate::store::examine::{Examined, first_behind, owner};
 use crate::store::record::{CountRecord, count_changes};
-use crate::store::{Checkpoint, RowsPage, StoreError};
+use crate::store::rows_text::{self, Holds, RowsText};
+use crate::store::{Checkpoint, IdRange, RowsPage, StoreError};
 
 /// What would have to be added to the statistics of the set in the first parameter.
 const MISCOUNTED: &str = "/* projection_counts.check */ select status, nullif(stage, '') as stage, \
@@ -21,6 +23,13 @@ const MISCOUNTED: &str = "/* projection_counts.check */ select status, nullif(st
     union all \
     select status, stage, -n_orders from projection_counts where name = ?1) as counted \
     group by status, stage having sum(n_orders) <> 0";
+
+static ROWS_TEXT: LazyLock<String> = LazyLock::new(|| {
+    rows_text::statement(|column, holds| match holds {
+        Holds::Id => format!("hex({column})"),
+        Holds::Text | Holds::Number | Holds::Time | Holds::Document => column.to_owned(),
+    })
+});
 
 #[async_trait]
 impl Examined for Sqlite {
@@ -48,6 +57,37 @@ impl Examined for Sqlite {
         .fetch_all(&self.readers)
         .await?;
         Ok(ids.into_iter().map(OrderId).collect())
+    }
+
+    async fn page_end(
+        &self,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Option<OrderId>, StoreError> {
+        let end: Option<Uuid> = sqlx::query_scalar(
+            "/* orders.page_end */ select order_id from ( \
+             select * from (select order_id from orders \
+             where order_id >= ?1 order by order_id limit 1 offset ?2) as ordered \
+             union select * from (select order_id from failed_orders \
+             where order_id >= ?1 order by order_id limit 1 offset ?2) as failed \
+             union select * from (select order_id from order_tenants \
+             where order_id >= ?1 order by order_id limit 1 offset ?2) as owned) as tables \
+             order by order_id limit 1",
+        )
+        .bind(first_behind(after))
+        .bind(i64::from(limit) - 1)
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(end.map(OrderId))
+    }
+
+    async fn rows_text(&self, range: IdRange) -> Result<RowsText, StoreError> {
+        let text = sqlx::query_as(AssertSqlSafe(ROWS_TEXT.as_str()))
+            .bind(first_behind(range.after))
+            .bind(range.until.0)
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(RowsText::new(text))
     }
 
     async fn last_id(&self) -> Result<Option<OrderId>, StoreError> {
