@@ -38,6 +38,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// does not make a clean stop a failed one.
 const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the event store is still read for those who wait after the last of them, so that a
+/// process in which somebody waits now and then does not begin anew each time.
+const FOLLOW_LINGER: Duration = Duration::from_secs(10);
+
 /// Every role.
 pub(crate) const ALL_ROLES: [Role; 3] = [Role::Api, Role::Worker, Role::Projector];
 
@@ -228,7 +232,7 @@ impl System {
         let Some(log) = log.cloned() else { return };
         let stop = self.stop.clone();
         self.roles.spawn("event feed", async move {
-            log.follow(stop).await;
+            log.follow(FOLLOW_LINGER, stop).await;
             Ok::<_, RoleError>(())
         });
     }

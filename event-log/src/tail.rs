@@ -1,5 +1,5 @@
 //! What happens to orders, told to whoever waits for it in this process: one subscription, however
-//! many wait.
+//! many wait, and none while nobody does.
 
 mod feed;
 
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use domain::ids::OrderId;
 use domain::order::Order;
-use tokio::sync::{broadcast, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{EventLog, Position, backoff};
@@ -31,15 +31,18 @@ pub(crate) struct Tail {
     state: Mutex<State>,
     events: broadcast::Sender<Arc<LoggedEvent>>,
     is_following: watch::Sender<bool>,
+    /// Somebody wants to know from now on.
+    wanted: Notify,
     stopped: CancellationToken,
 }
 
 #[derive(Default)]
 struct State {
-    /// How far the log is read. Moved together with the events that are told.
+    /// How far the log is read, while it is. Moved together with the events that are told.
     position: Option<Position>,
     waiting: HashMap<OrderId, watch::Sender<()>>,
     n_waiting: usize,
+    n_feeds: usize,
 }
 
 impl Tail {
@@ -48,6 +51,7 @@ impl Tail {
             state: Mutex::default(),
             events: broadcast::Sender::new(RECENT_EVENTS),
             is_following: watch::Sender::new(false),
+            wanted: Notify::new(),
             stopped: CancellationToken::new(),
         }
     }
@@ -65,6 +69,17 @@ impl Tail {
             waiting.send_replace(());
         }
         self.is_following.send_replace(true);
+    }
+
+    /// Whether nobody wants to know any more. Then nothing is told from now on.
+    fn ends_unwanted(&self) -> bool {
+        let mut state = self.state();
+        let is_unwanted = state.n_waiting == 0 && state.n_feeds == 0;
+        if is_unwanted {
+            state.position = None;
+            self.is_following.send_replace(false);
+        }
+        is_unwanted
     }
 
     fn take(&self, feed: Feed) {
@@ -102,6 +117,7 @@ impl<'a> Waiting<'a> {
         }
         state.n_waiting += 1;
         let changed = state.waiting.entry(order_id).or_default().subscribe();
+        tail.wanted.notify_one();
         Some(Self { tail, order_id, changed })
     }
 }
@@ -119,17 +135,39 @@ impl Drop for Waiting<'_> {
 
 impl EventLog {
     /// Tells those who wait in this process what happens to orders, until `stop`. Until this runs,
-    /// waits end by their time, and feeds do not begin.
-    pub async fn follow(&self, stop: CancellationToken) {
+    /// waits end by their time, and feeds do not begin. The store is read while somebody waits or
+    /// reads a feed, and for `linger` after that, at least: for nobody, each event would be decoded
+    /// in vain.
+    pub async fn follow(&self, linger: Duration, stop: CancellationToken) {
         let ended = self.tail.stopped.clone().drop_guard();
-        if let Some(head) = stop.run_until_cancelled(self.head_at_last()).await {
-            let mut subscription = self.subscribe(head);
-            self.tail.begin(head);
-            while let Some(next) = stop.run_until_cancelled(subscription.next()).await {
-                self.tail.take(next);
+        let following = async {
+            loop {
+                self.tail.wanted.notified().await;
+                self.follow_while_wanted(linger).await;
+            }
+        };
+        // It does not end by itself.
+        let _: Option<()> = stop.run_until_cancelled(following).await;
+        drop(ended);
+    }
+
+    async fn follow_while_wanted(&self, linger: Duration) {
+        let head = self.head_at_last().await;
+        let mut subscription = self.subscribe(head);
+        self.tail.begin(head);
+        let mut looks = interval(linger);
+        looks.tick().await;
+        loop {
+            tokio::select! {
+                next = subscription.next() => self.tail.take(next),
+                _ = looks.tick() => if self.tail.ends_unwanted() { return },
             }
         }
-        drop(ended);
+    }
+
+    /// Whether the store is read at present for those who wait and for feeds.
+    pub fn is_followed(&self) -> bool {
+        *self.tail.is_following.borrow()
     }
 
     /// The end of the log, asked for until the store answers.

@@ -13,6 +13,7 @@ use domain::order::{Order, OrderCommand, RecordFulfilled, Status, decide};
 use event_log::{EventLog, Expected, Fed, OrderFeed, Position, ResetReason};
 use testkit::spec::at;
 use testkit::store::{Store, cause};
+use testkit::wait::until_async;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ use uuid::Uuid;
 
 /// How long anything may take. Reached only when something is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Short, so that some of the waits come while the store is read and some while it is not.
+const LINGER: Duration = Duration::from_millis(5);
 
 struct Followed {
     store: Store,
@@ -33,7 +36,7 @@ impl Followed {
         let (log, stop) = (store.log.clone(), CancellationToken::new());
         let mut following = JoinSet::new();
         let stopped = stop.clone();
-        following.spawn(async move { log.follow(stopped).await });
+        following.spawn(async move { log.follow(LINGER, stopped).await });
         Self { store, stop, following }
     }
 
@@ -199,4 +202,26 @@ async fn feeds_end_when_the_process_stops() {
         while resumed.next().await.is_some() {}
     };
     timeout(PATIENCE, ended).await.expect("both end");
+}
+
+#[tokio::test]
+async fn store_is_read_while_somebody_wants_to_know() {
+    let followed = Followed::start().await;
+    let log = followed.store.log.clone();
+    for number in 1..=20 {
+        until_async("store is left alone", async || (!log.is_followed()).then_some(())).await;
+        let order_id = followed.store.place(number).await;
+        let mut waiting = JoinSet::new();
+        let waiter = log.clone();
+        waiting.spawn(async move { wait_for(&waiter, order_id, PATIENCE).await });
+        until_async("store is read", async || log.is_followed().then_some(())).await;
+        followed.fulfil(order_id).await;
+        assert!(waiting.join_next().await.unwrap().unwrap().is_some());
+
+        until_async("store is left alone", async || (!log.is_followed()).then_some(())).await;
+        let mut feed = log.feed(None).await.unwrap();
+        assert!(log.is_followed());
+        let other = followed.store.place(number + 100).await;
+        assert_eq!(next(&mut feed).await.0, other);
+    }
 }

@@ -9,6 +9,7 @@ use crate::client::{EventLog, Position};
 use crate::error::LogError;
 use crate::stream::LoggedEvent;
 use crate::subscribe::{Feed, Subscription};
+use crate::tail::Tail;
 
 /// What a feed brings.
 #[derive(Debug)]
@@ -32,6 +33,24 @@ pub enum ResetReason {
 pub struct OrderFeed {
     log: EventLog,
     source: Source,
+    _listening: Listening,
+}
+
+/// Somebody who reads a feed.
+struct Listening(Arc<Tail>);
+
+impl Listening {
+    fn new(tail: Arc<Tail>) -> Self {
+        tail.state().n_feeds += 1;
+        tail.wanted.notify_one();
+        Self(tail)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.state().n_feeds -= 1;
+    }
 }
 
 enum Source {
@@ -56,6 +75,7 @@ impl EventLog {
     /// # Errors
     /// [`LogError::Unavailable`] if the store cannot be asked for its end.
     pub async fn feed(&self, after: Option<Position>) -> Result<OrderFeed, LogError> {
+        let listening = Listening::new(Arc::clone(&self.tail));
         let source = match after {
             None => {
                 let mut following = self.tail.is_following.subscribe();
@@ -68,7 +88,7 @@ impl EventLog {
             }
             Some(after) => Source::Past(self.subscribe(Some(after))),
         };
-        Ok(OrderFeed { log: self.clone(), source })
+        Ok(OrderFeed { log: self.clone(), source, _listening: listening })
     }
 }
 

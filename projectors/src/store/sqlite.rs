@@ -33,6 +33,10 @@ const MAX_READERS: u32 = 4;
 /// How long to wait for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Pages of a file that is thrown away are kept in memory up to so many KiB (negative: SQLite's way
+/// of saying KiB): those of a batch, so that none is written before it is full.
+const SCRATCH_CACHE: &str = "-16384";
+
 /// A time in microseconds since 1970.
 type Micros = i64;
 
@@ -86,12 +90,21 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(BUSY_TIMEOUT)
 }
 
+/// For a file that is thrown away. What is committed outlives the process; that is enough. One
+/// writes, and hardly anybody reads meanwhile: a log beside the file would only have each page
+/// written twice.
+fn scratch_options(path: &Path) -> SqliteConnectOptions {
+    options(path)
+        .synchronous(SqliteSynchronous::Off)
+        .journal_mode(SqliteJournalMode::Truncate)
+        .pragma("cache_size", SCRATCH_CACHE)
+}
+
 /// See [`super::open_scratch`].
 pub(super) async fn open_scratch(path: &Path) -> Result<Sqlite, StoreError> {
     let url = format!("sqlite://{}", path.display());
-    migrate(path, &url).await?;
-    // What is committed outlives the process; that is enough.
-    let options = options(path).synchronous(SqliteSynchronous::Off);
+    let options = scratch_options(path);
+    migrate_with(options.clone(), &url).await?;
     let scratch = Sqlite::with_options(options, path.to_owned(), url);
     sets::drop_indexes(&mut *scratch.writer.acquire().await?).await?;
     Ok(scratch)
@@ -101,7 +114,14 @@ pub(super) async fn migrate(path: &Path, url: &str) -> Result<Vec<Migrated>, Sto
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(sqlx::Error::Io)?;
     }
-    let mut connection = options(path).create_if_missing(true).connect().await?;
+    migrate_with(options(path), url).await
+}
+
+async fn migrate_with(
+    options: SqliteConnectOptions,
+    url: &str,
+) -> Result<Vec<Migrated>, StoreError> {
+    let mut connection = options.create_if_missing(true).connect().await?;
     let migrated = migrations::run(migrations::SQLITE, &mut connection, url).await?;
     connection.close().await?;
     Ok(migrated)

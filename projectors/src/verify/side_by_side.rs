@@ -12,7 +12,7 @@ use crate::store::{IdRange, ReadModel, RowsPage, StoreError};
 
 /// Orders that are compared at once: few enough that both sides have room in memory, however large
 /// the orders are.
-const PAGE: u32 = 250;
+const PAGE: u32 = 500;
 
 impl Verification<'_> {
     /// Lets the stream decide wherever the tables differ from the expected ones.
@@ -25,48 +25,67 @@ impl Verification<'_> {
         // Orders that come later are not waited for: with ids in the order of time, there would
         // be more and more of them at the end.
         let last = expected.last_id().await?.max(self.store.last_id().await?);
-        let mut after = None;
-        while after < last {
-            let ends =
-                tokio::try_join!(expected.page_end(after, PAGE), self.store.page_end(after, PAGE))?;
-            let Some(until) = [ends.0, ends.1, last].into_iter().flatten().min() else { break };
-            let range = IdRange { after, until };
-            let (theirs, ours) =
-                tokio::try_join!(expected.rows_text(range), self.store.rows_text(range))?;
+        let Some(last) = last else { return Ok(()) };
+        let mut next = self.range(expected, None, last).await?;
+        while let Some(range) = next {
+            let (theirs, ours, behind) = tokio::try_join!(
+                expected.rows_text(range),
+                self.store.rows_text(range),
+                self.range(expected, Some(range.until), last)
+            )?;
             if theirs == ours {
                 verified.n_orders += theirs.n_orders;
-                after = Some(until);
             } else {
-                after = self.row_by_row(expected, range, verified, found).await?;
+                self.row_by_row(expected, range, verified, found).await?;
             }
+            next = behind;
         }
         Ok(())
     }
 
-    /// Compares the rows of a page, and returns how far.
+    /// The next page of orders up to the last; `None` behind it.
+    async fn range(
+        &self,
+        expected: &dyn ReadModel,
+        after: Option<OrderId>,
+        last: OrderId,
+    ) -> Result<Option<IdRange>, StoreError> {
+        if after >= Some(last) {
+            return Ok(None);
+        }
+        let (theirs, ours) =
+            tokio::try_join!(expected.page_end(after, PAGE), self.store.page_end(after, PAGE))?;
+        let until = [theirs, ours].into_iter().flatten().fold(last, Ord::min);
+        Ok(Some(IdRange { after, until }))
+    }
+
+    /// Compares the rows of some orders.
     async fn row_by_row(
         &self,
         expected: &dyn ReadModel,
-        IdRange { after, until }: IdRange,
+        IdRange { mut after, until }: IdRange,
         verified: &mut Verified,
         found: &mut (dyn FnMut(Finding) + Send),
-    ) -> Result<Option<OrderId>, ReplayError> {
-        let (theirs, ours) =
-            tokio::try_join!(expected.rows_after(after, PAGE), readable(self.store, after))?;
-        // There may be more rows by now.
-        let until = [theirs.until, ours.until, Some(until)].into_iter().flatten().min();
-        let ids: BTreeSet<_> = theirs.rows.keys().chain(ours.rows.keys()).copied().collect();
-        for id in ids.into_iter().filter(|id| Some(*id) <= until) {
-            verified.n_orders += 1;
-            if theirs.rows.get(&id) != ours.rows.get(&id) {
-                let judge = Judge { log: self.log, store: expected, order_id: id };
-                if !judge.differences().await?.is_empty() {
-                    return Err(ReplayError::Misfolded(id));
+    ) -> Result<(), ReplayError> {
+        while after < Some(until) {
+            let (theirs, ours) =
+                tokio::try_join!(expected.rows_after(after, PAGE), readable(self.store, after))?;
+            // There may be more rows by now than a page holds.
+            let known = [theirs.until, ours.until].into_iter().flatten().fold(until, Ord::min);
+            let ids: BTreeSet<_> = theirs.rows.keys().chain(ours.rows.keys()).copied().collect();
+            for id in ids.into_iter().filter(|id| *id <= known) {
+                verified.n_orders += 1;
+                if theirs.rows.get(&id) != ours.rows.get(&id) {
+                    let judge = Judge { log: self.log, store: expected, order_id: id };
+                    if !judge.differences().await?.is_empty() {
+                        return Err(ReplayError::Misfolded(id));
+                    }
+                    self.judge(id, verified, found).await?;
                 }
-                self.judge(id, verified, found).await?;
             }
+            after = Some(known);
         }
-        Ok(until)
+        Ok(())
     }
 }
 

@@ -129,7 +129,7 @@ impl Sets for Sqlite {
         }
         let path = self.next_path();
         if path.exists() {
-            let next = Self::open(path, self.url.clone());
+            let next = Self::with_options(super::scratch_options(&path), path, self.url.clone());
             let checkpoint = next.checkpoint().await?;
             sets.push(SetInfo { name: "next", checkpoint, schema_version: None, retired_at: None });
         }
