@@ -13,7 +13,7 @@ use command_api::{CommandApi, Runner};
 use event_log::{EventLog, Producer};
 use event_node::{Node, NodeError};
 use fulfillment_worker::{FulfillmentConfig, GROUP, Gateway, GatewayKind, Http, Simulated};
-use projectors::{Lookups, Queries, ReadModel, StoreError};
+use projectors::{Lookups, Owners, Queries, ReadModel, StoreError};
 use service_kit::auth::{Access, KeyRing};
 use service_kit::clock::Clock;
 use service_kit::health::{self, Check};
@@ -217,6 +217,7 @@ impl System {
         self.roles.spawn("redrives", redrives);
         let queries = Queries {
             lookups: Lookups::new(Arc::clone(&store)),
+            owners: Owners::new(log.clone()),
             store,
             log,
             group: GROUP.to_owned(),

@@ -148,6 +148,7 @@ fn shapes_that_smuggle_or_flood_are_refused() {
     let post = |headers: &str, body: &str| {
         format!("POST /order HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n\r\n{body}")
     };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let chunk = "a".repeat(0x4_0001);
     let cases = [
         ("two lengths", post(&format!("Content-Length: {n}\r\nContent-Length: 0"), &body)),
@@ -178,13 +179,10 @@ fn shapes_that_smuggle_or_flood_are_refused() {
         ("a packed body", post(&format!("Content-Encoding: gzip\r\nContent-Length: {n}"), &body)),
         ("10,000 headers", post(&"X-A: b\r\n".repeat(10_000), "")),
         ("a long address", format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "u".repeat(65_536))),
-        (
-            "a long query",
-            format!(
-                "GET /v1/orders?cursor={} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-                "u".repeat(60_000)
-            ),
-        ),
+        ("a long query", get(&format!("/v1/orders?cursor={}", "u".repeat(60_000)))),
+        ("no host", "GET /v1/orders HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned()),
+        ("two hosts", post(&format!("Host: y\r\nContent-Length: {n}"), &body)),
+        ("a query that is no text", get("/v1/orders?customer_id=%FF")),
         ("TLS", "\u{16}\u{3}\u{1}\u{2}\r\n\r\n".to_owned()),
         ("no version", "GET /\r\n\r\n".to_owned()),
         ("TRACE", "TRACE /v1/orders HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned()),

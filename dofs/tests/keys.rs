@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use testkit::api::{Answer, Api, order};
 use testkit::system::System;
-use testkit::wait;
+use testkit::wait::{self, PATIENCE};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 
@@ -117,6 +119,44 @@ fn orders_of_a_tenant_are_invisible_to_others() {
     let metadata = &history["events"][0]["metadata"];
     assert_eq!(metadata["tenant"], "a");
     assert_eq!(metadata["actor"], format!("api-key:{a_id}"));
+}
+
+/// The orders of the events that a key hears of, from the beginning up to an event of `last`.
+fn heard(guarded: &Guarded, token: &str, last: &str) -> BTreeSet<String> {
+    let request = guarded.system.api.request("GET", "/v1/events/stream");
+    let request = request.header("x-api-key", token).header("last-event-id", "0-0");
+    let response = request.timeout(PATIENCE).send().unwrap();
+    assert_eq!(response.status(), 200);
+    let mut heard = BTreeSet::new();
+    for line in BufReader::new(response).lines() {
+        let line = line.unwrap();
+        let Some(data) = line.strip_prefix("data: ") else { continue };
+        let event: Value = serde_json::from_str(data).unwrap();
+        heard.insert(event["order_id"].as_str().unwrap().to_owned());
+        if event["order_id"] == last {
+            return heard;
+        }
+    }
+    panic!("the feed ended");
+}
+
+#[test]
+fn feed_of_a_tenant_has_its_orders_only() {
+    let guarded = Guarded::start();
+    let scopes = "orders:write,orders:read,audit:read";
+    let (_, a) = guarded.key(&["--tenant", "a"], scopes);
+    let (_, b) = guarded.key(&["--tenant", "b"], scopes);
+    let (_, operator) = guarded.key(&["--all-tenants"], scopes);
+    let (_, reader) = guarded.key(&["--tenant", "a"], "orders:read");
+    let order = |token: &str, key: &str| order_id(&guarded.place(token, key));
+    let (first, theirs, nobodys) = (order(&a, "1"), order(&b, "2"), order(&operator, "3"));
+    let last = order(&a, "4");
+
+    assert_eq!(heard(&guarded, &a, &last), BTreeSet::from([first.clone(), last.clone()]));
+    assert_eq!(heard(&guarded, &b, &theirs), BTreeSet::from([theirs.clone()]));
+    let all = BTreeSet::from([first, theirs, nobodys, last.clone()]);
+    assert_eq!(heard(&guarded, &operator, &last), all);
+    assert_eq!(guarded.get("/v1/events/stream", &reader).status, 403);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod history;
 mod lookups;
 mod order;
 mod orders;
+mod owners;
 mod ownership;
 mod stats;
 
@@ -30,6 +31,7 @@ use tokio::time::timeout;
 use crate::store::{ReadModel, StoreError};
 
 pub use lookups::Lookups;
+pub use owners::Owners;
 pub use ownership::only_own_orders;
 
 /// How long a read may take before the read model counts as down.
@@ -41,6 +43,7 @@ pub struct Queries {
     pub store: Arc<dyn ReadModel>,
     pub lookups: Lookups,
     pub log: EventLog,
+    pub owners: Owners,
     /// The group that delivers orders to the worker.
     pub group: String,
     /// The success rate that the gateway is configured with, if it is.
@@ -50,7 +53,7 @@ pub struct Queries {
 
 /// The query routes.
 pub fn routes(queries: Queries) -> Router {
-    let feed = feed::routes(queries.log.clone());
+    let feed = feed::routes(queries.log.clone(), queries.owners.clone());
     Router::new()
         .route("/order/{id}", get(order::get_order))
         .route("/v1/orders/{id}", get(order::get_order))

@@ -75,9 +75,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParameter
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if !is_text(parts.uri.query().unwrap_or_default()) {
+            return Err(Problem::invalid_parameters());
+        }
         let Query(parameters) = Query::from_request_parts(parts, state)
             .await
             .map_err(|_| Problem::invalid_parameters())?;
         Ok(Self(parameters))
     }
+}
+
+/// Whether what is packed into a query is UTF-8. Else it would be read with other characters in
+/// place of what is not.
+fn is_text(query: &str) -> bool {
+    percent_encoding::percent_decode_str(query).decode_utf8().is_ok()
 }

@@ -74,7 +74,7 @@ fn router(config: &ApiConfig, access: Access) -> Router {
 
 async fn send(router: &Router, line: &str, headers: Headers<'_>) -> Response<Body> {
     let (method, path) = line.split_once(' ').unwrap();
-    let request = Request::builder().method(method).uri(path);
+    let request = Request::builder().method(method).uri(path).header("host", "test");
     let request =
         headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()

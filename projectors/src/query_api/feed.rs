@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use domain::ids::OrderId;
 use domain::order::EVENT_TYPES;
-use event_log::{EventLog, Fed, LoggedEvent, OrderFeed, Position, ResetReason};
+use event_log::{EventLog, Fed, LogError, LoggedEvent, OrderFeed, Position, ResetReason};
 use futures::Stream;
 use futures::stream::unfold;
 use jiff::Timestamp;
@@ -28,6 +29,8 @@ use uuid::Uuid;
 
 use super::history::json_or_text;
 use super::log_failed;
+use super::owners::Owners;
+use super::ownership::Tenant;
 
 /// The most clients at a time.
 const MAX_CLIENTS: usize = 256;
@@ -53,12 +56,14 @@ pub(super) struct Wanted {
 
 /// What passes the filter.
 struct Filter {
+    /// Only orders of this tenant.
+    tenant: Option<String>,
     order_id: Option<OrderId>,
     types: Option<BTreeSet<String>>,
 }
 
 impl Wanted {
-    fn parsed(self) -> Result<Filter, Problem> {
+    fn parsed(self, tenant: Option<String>) -> Result<Filter, Problem> {
         let order_id = self.order_id.map(|it| super::order_id(&it)).transpose()?;
         let types: Option<BTreeSet<String>> =
             self.types.map(|it| it.split(',').map(str::to_owned).collect());
@@ -66,14 +71,20 @@ impl Wanted {
         if names.any(|it| !EVENT_TYPES.contains(&it.as_str())) {
             return Err(Problem::invalid_parameters());
         }
-        Ok(Filter { order_id, types })
+        Ok(Filter { tenant, order_id, types })
     }
 }
 
 impl Filter {
-    fn passes(&self, event: &LoggedEvent) -> bool {
-        self.order_id.is_none_or(|it| it == event.order_id)
-            && self.types.as_ref().is_none_or(|it| it.contains(&event.event_type))
+    async fn passes(&self, event: &LoggedEvent, owners: &Owners) -> Result<bool, LogError> {
+        let is_wanted = self.order_id.is_none_or(|it| it == event.order_id)
+            && self.types.as_ref().is_none_or(|it| it.contains(&event.event_type));
+        match &self.tenant {
+            Some(tenant) if is_wanted => {
+                Ok(owners.of_event(event).await?.as_deref() == Some(tenant.as_str()))
+            }
+            Some(_) | None => Ok(is_wanted),
+        }
     }
 }
 
@@ -81,19 +92,20 @@ impl Filter {
 #[derive(Clone)]
 pub(super) struct Source {
     log: EventLog,
+    owners: Owners,
     places: Arc<Semaphore>,
 }
 
 /// The feed's route.
-pub(super) fn routes(log: EventLog) -> Router {
-    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
-    Router::new().route("/v1/events/stream", get(stream_events)).with_state(Source { log, places })
+pub(super) fn routes(log: EventLog, owners: Owners) -> Router {
+    let source = Source { log, owners, places: Arc::new(Semaphore::new(MAX_CLIENTS)) };
+    Router::new().route("/v1/events/stream", get(stream_events)).with_state(source)
 }
 
 /// Listen to what happens to orders
 ///
-/// Server-sent events: each event's type, and as data what the schema `FeedEvent` describes. The
-/// event `reset` ends a feed that cannot go on.
+/// Server-sent events: each event's type, and as data what the schema `FeedEvent` describes; for a
+/// key of one tenant, those of its orders. The event `reset` ends a feed that cannot go on.
 #[utoipa::path(
     get, path = "/v1/events/stream", tag = "events",
     params(
@@ -111,16 +123,17 @@ pub(super) fn routes(log: EventLog) -> Router {
 )]
 pub(super) async fn stream_events(
     State(source): State<Source>,
+    Tenant(tenant): Tenant,
     QueryParameters(wanted): QueryParameters<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let filter = wanted.parsed()?;
+    let filter = wanted.parsed(tenant)?;
     let after = last_event(&headers)?;
     let place = source.places.try_acquire_owned();
     let place = place.map_err(|_| Problem::unavailable("Too many clients of the event stream"))?;
     let feed = timeout(BEGIN_TIMEOUT, source.log.feed(after)).await;
     let feed = feed.map_err(|_| Problem::unavailable("Event store unavailable"))?;
-    let events = events(feed.map_err(log_failed)?, filter, place);
+    let events = events(feed.map_err(log_failed)?, filter, source.owners, place);
     Ok(([ACCEL_BUFFERING], sse(events, HEARTBEAT)).into_response())
 }
 
@@ -141,25 +154,50 @@ fn sse(
     Sse::new(events).keep_alive(KeepAlive::new().interval(heartbeat).text("alive"))
 }
 
-/// The feed as a client gets it. The client's place is free again when this is dropped.
+/// A client, and what it gets.
+struct Listener {
+    feed: OrderFeed,
+    filter: Filter,
+    owners: Owners,
+    /// Free again when this is dropped.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Listener {
+    /// The next event for the client; `None` at the end. A client that cannot be told whose an
+    /// order is has to come again: to pass the event over would be a gap.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.feed.next().await? {
+                Fed::Event(event) => match self.filter.passes(&event, &self.owners).await {
+                    Ok(true) => return Some(of_order(&event)),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn Error, "Event stream ended");
+                        return None;
+                    }
+                },
+                Fed::Reset(reason) => return Some(reset(reason)),
+            }
+        }
+    }
+}
+
+/// The feed as a client gets it.
 fn events(
     feed: OrderFeed,
     filter: Filter,
+    owners: Owners,
     place: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Event, Infallible>> + Send + 'static {
     let begun = Event::default().retry(RECONNECT).comment("events follow");
-    unfold((Some(begun), feed, filter, place), async |(begun, mut feed, filter, place)| {
-        if let Some(begun) = begun {
-            return Some((Ok(begun), (None, feed, filter, place)));
-        }
-        loop {
-            let event = match feed.next().await? {
-                Fed::Event(event) if filter.passes(&event) => of_order(&event),
-                Fed::Event(_) => continue,
-                Fed::Reset(reason) => reset(reason),
-            };
-            return Some((Ok(event), (None, feed, filter, place)));
-        }
+    let listener = Listener { feed, filter, owners, _place: place };
+    unfold((Some(begun), listener), async |(begun, mut listener)| {
+        let event = match begun {
+            Some(begun) => begun,
+            None => listener.next().await?,
+        };
+        Some((Ok(event), (None, listener)))
     })
 }
 

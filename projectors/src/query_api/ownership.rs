@@ -54,7 +54,7 @@ async fn check(
         // An id that is none is refused by its handler.
         let order_id = id.and_then(|it| it.parse::<OrderId>().ok());
         if let Some(order_id) = order_id.filter(|_| principal.tenant.is_some()) {
-            let owner = queries.log.tenant(order_id).await.map_err(log_failed)?;
+            let owner = queries.owners.of_order(order_id).await.map_err(log_failed)?;
             if !principal.sees(owner.as_deref()) {
                 return Err(Problem::order_not_found(order_id));
             }

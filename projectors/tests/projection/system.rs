@@ -12,7 +12,9 @@ use domain::order::{OrderEvent, Recorded};
 use event_log::{Cause, EventLog, EventStoreConfig, Expected, Producer};
 use event_node::{Node, NodeConfig};
 use http_body_util::BodyExt;
-use projectors::{Lookups, ProjectorConfig, ProjectorError, Queries, ReadModel, routes, run};
+use projectors::{
+    Lookups, Owners, ProjectorConfig, ProjectorError, Queries, ReadModel, routes, run,
+};
 use serde_json::Value;
 use service_kit::auth::Principal;
 use service_kit::clock::Clock;
@@ -147,8 +149,9 @@ pub(crate) fn log(url: &str) -> EventLog {
 
 pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
     let group = "fulfillment".to_owned();
-    let lookups = Lookups::new(Arc::clone(&store));
-    let queries = Queries { store, lookups, log, group, success_rate: Some(0.7), clock: clock() };
+    let (lookups, owners) = (Lookups::new(Arc::clone(&store)), Owners::new(log.clone()));
+    let success_rate = Some(0.7);
+    let queries = Queries { store, lookups, log, owners, group, success_rate, clock: clock() };
     routes(queries).layer(Extension(Principal::anonymous()))
 }
 

@@ -13,13 +13,14 @@ pub(crate) enum Need {
 }
 
 /// Route, and what reading and changing need. A route that is not here needs an operator.
-const ROUTES: [(&str, Scope, Scope); 12] = [
+const ROUTES: [(&str, Scope, Scope); 13] = [
     ("/order", Scope::OrdersRead, Scope::OrdersWrite),
     ("/order/{id}", Scope::OrdersRead, Scope::OrdersWrite),
     ("/v1/orders", Scope::OrdersRead, Scope::OrdersWrite),
     ("/v1/orders/{id}", Scope::OrdersRead, Scope::OrdersWrite),
     ("/v1/orders/{id}/history", Scope::AuditRead, Scope::OpsWrite),
     ("/v1/orders/{id}/history/compare", Scope::AuditRead, Scope::OpsWrite),
+    ("/v1/events/stream", Scope::AuditRead, Scope::OpsWrite),
     ("/v1/failed-orders", Scope::OrdersRead, Scope::OpsWrite),
     // Here for who reads: these, and all of /v1/ops, would need an operator without a row as well.
     ("/v1/orders/{id}/redrive", Scope::OpsRead, Scope::OpsWrite),
@@ -56,6 +57,7 @@ mod tests {
             (Method::HEAD, "/v1/orders/{id}", Need::Scope(Scope::OrdersRead)),
             (Method::GET, "/v1/orders/{id}/history", Need::Scope(Scope::AuditRead)),
             (Method::GET, "/v1/orders/{id}/history/compare", Need::Scope(Scope::AuditRead)),
+            (Method::GET, "/v1/events/stream", Need::Scope(Scope::AuditRead)),
             (Method::GET, "/v1/dead-letters/{id}", Need::Scope(Scope::OpsRead)),
             (Method::POST, "/v1/dead-letters/{id}/discard", Need::Scope(Scope::OpsWrite)),
             (Method::POST, "/v1/orders/{id}/redrive", Need::Scope(Scope::OpsWrite)),

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
@@ -63,7 +63,11 @@ pub(super) async fn around(State(edge): State<Edge>, mut request: Request, next:
     request.extensions_mut().insert(id);
     request.extensions_mut().insert(name.clone());
 
-    let mut response = next.run(request).await;
+    let mut response = if names_one_host(&request) {
+        next.run(request).await
+    } else {
+        Problem::of_status(StatusCode::BAD_REQUEST).into_response()
+    };
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
         response = with_our_body(response, wants_document, &name);
@@ -78,6 +82,13 @@ pub(super) async fn around(State(edge): State<Edge>, mut request: Request, next:
     let duration_ms = started.elapsed().as_millis();
     tracing::debug!(%method, route, status = status.as_u16(), duration_ms, request.id = %name.0, "Answered");
     response
+}
+
+/// Whether it says once whom it is for, as RFC 9112, 3.2 has it for HTTP/1.1: who counts otherwise
+/// may be misled about where a request ends up.
+fn names_one_host(request: &Request) -> bool {
+    let n_hosts = request.headers().get_all(header::HOST).iter().count();
+    n_hosts == 1 || (n_hosts == 0 && request.version() < Version::HTTP_11)
 }
 
 /// The client's name for the request, if it has one that can stand in a log.

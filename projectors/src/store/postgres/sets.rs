@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{PgConnection, Row};
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
 use super::value::PgTime;
 use super::{Postgres, read};
@@ -113,7 +113,11 @@ impl Sets for Postgres {
     }
 
     async fn complete_next_set(&self) -> Result<(), StoreError> {
-        sqlx::raw_sql(COMPLETE_NEXT).execute(&self.pool).await?;
+        // That this takes as long as the tables are large is no reason for a warning.
+        let options = self.options.clone().disable_statement_logging();
+        let mut connection = options.connect().await?;
+        sqlx::raw_sql(COMPLETE_NEXT).execute(&mut connection).await?;
+        connection.close().await?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 
 use super::{Micros, Sqlite, read};
 use crate::store::record::Time;
@@ -51,13 +51,15 @@ impl Sets for Sqlite {
         now: Timestamp,
     ) -> Result<Swapped, StoreError> {
         let path = self.next_path();
-        let mut connection = self.writer.acquire().await?;
+        // That this takes as long as the tables are large is no reason for a warning.
+        let options = super::options(&self.path).disable_statement_logging();
+        let mut connection = options.connect().await?;
         sqlx::query("attach ?1 as built")
             .bind(path.to_string_lossy())
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await?;
         let swapped = swap_attached(&mut connection, next, when, now).await;
-        sqlx::query("detach built").execute(&mut *connection).await?;
+        connection.close().await?;
         if let Ok(Swapped::Done) = swapped {
             remove(&path)?;
         }
@@ -166,8 +168,6 @@ async fn swap_attached(
     when: SwapWhen,
     now: Timestamp,
 ) -> Result<Swapped, StoreError> {
-    use sqlx::Connection;
-
     let mut transaction = connection.begin_with("begin immediate").await?;
     let live = read::checkpoint_in(&mut transaction, LIVE).await?;
     let built: (Option<i64>, i64) = sqlx::query_as(
