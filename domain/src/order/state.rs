@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::event::{Item, OrderEvent, Stage};
 use crate::ids::OrderId;
@@ -18,7 +19,8 @@ pub struct Recorded {
 }
 
 /// How far an order has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
     Processing,
     Fulfilled,
@@ -50,8 +52,9 @@ impl fmt::Display for Status {
     }
 }
 
-/// An order as its events say it is. [`fields`](super::fields) gives its public form.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An order as its events say it is. Serialized, it has its public form: every field in the
+/// documented order, null if absent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Order {
     pub order_id: OrderId,
     pub customer_id: String,
@@ -66,8 +69,10 @@ pub struct Order {
     pub deliveries: u32,
     /// The last delivery of the current attempt that is recorded as failed. Only `decide` needs
     /// it: a started delivery beyond it has no answer yet.
+    #[serde(skip)]
     pub failed_delivery: u32,
     /// Whether its dead letter was given up. Only `decide` needs it.
+    #[serde(skip)]
     pub is_discarded: bool,
     pub failure_code: Option<String>,
     pub failure_reason: Option<String>,

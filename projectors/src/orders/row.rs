@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashSet};
 use domain::ids::OrderId;
 use domain::order::{Order, Stage};
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::statistics::Statistics;
 
 /// A row of `failed_orders`: how an order failed last, and whether that was mended since.
-#[derive(Debug, Clone, PartialEq)]
+/// Serialized, it has its public form.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FailedOrder {
     pub order_id: OrderId,
     pub stage: Stage,
@@ -24,6 +26,7 @@ pub struct FailedOrder {
     /// When a later attempt fulfilled the order, or an operator discarded it.
     pub resolved_at: Option<Timestamp>,
     /// The revision of the event that last changed the row.
+    #[serde(skip)]
     pub revision: u64,
 }
 

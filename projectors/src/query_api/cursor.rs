@@ -7,7 +7,7 @@ use domain::ids::OrderId;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use service_kit::problem::Problem;
 
 use crate::store::{Page, Place};
@@ -32,6 +32,13 @@ struct Cursor<F> {
     filter: F,
     at: Timestamp,
     order_id: OrderId,
+}
+
+/// A page as answers show it.
+#[derive(Serialize)]
+pub(super) struct Answer<S> {
+    items: Vec<S>,
+    next_cursor: Option<String>,
 }
 
 /// A list that is asked for page by page.
@@ -75,12 +82,12 @@ where
     }
 
     /// The answer: the rows of the page, and where the next one is.
-    pub(super) fn answer<R>(
+    pub(super) fn answer<R, S>(
         &self,
         mut rows: Vec<R>,
         place: impl Fn(&R) -> Place,
-        shown: impl Fn(&R) -> Map<String, Value>,
-    ) -> (HeaderMap, axum::Json<Value>) {
+        shown: impl Fn(R) -> S,
+    ) -> (HeaderMap, axum::Json<Answer<S>>) {
         let n_shown = self.limit as usize;
         let more = rows.len() > n_shown;
         rows.truncate(n_shown);
@@ -91,8 +98,8 @@ where
             let link = format!("<{}?limit={}&cursor={next}>; rel=\"next\"", self.path, self.limit);
             headers.extend(HeaderValue::try_from(link).ok().map(|it| (LINK, it)));
         }
-        let items: Vec<_> = rows.iter().map(shown).collect();
-        (headers, axum::Json(json!({ "items": items, "next_cursor": next })))
+        let items = rows.into_iter().map(shown).collect();
+        (headers, axum::Json(Answer { items, next_cursor: next }))
     }
 
     fn cursor_behind(&self, place: Place) -> String {

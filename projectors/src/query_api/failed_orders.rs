@@ -7,7 +7,6 @@ use axum::response::IntoResponse;
 use domain::order::Stage;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use service_kit::age::Age;
 use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
@@ -15,7 +14,6 @@ use service_kit::problem::Problem;
 use super::cursor::{Listing, PageParameters};
 use super::ownership::Tenant;
 use super::{Queries, read, read_model_failed};
-use crate::orders::row::FailedOrder;
 use crate::store::{FailedOrderFilter, Place};
 
 /// The filter as it stands in a query.
@@ -77,21 +75,5 @@ pub(super) async fn list_failed_orders(
     let failed_orders = read(queries.store.failed_orders(&filter, &listing.page()))
         .await
         .map_err(read_model_failed)?;
-    Ok(listing.answer(failed_orders, Place::of_failure, shown))
-}
-
-/// The failure as answers show it.
-fn shown(failed: &FailedOrder) -> Map<String, Value> {
-    let time = |it: Timestamp| Value::String(it.to_string());
-    Map::from_iter([
-        ("order_id".to_owned(), failed.order_id.to_string().into()),
-        ("stage".to_owned(), failed.stage.as_str().into()),
-        ("code".to_owned(), failed.code.clone().into()),
-        ("reason".to_owned(), failed.reason.clone().into()),
-        ("attempt".to_owned(), failed.attempt.into()),
-        ("deliveries".to_owned(), failed.deliveries.into()),
-        ("failed_at".to_owned(), time(failed.failed_at)),
-        ("order".to_owned(), failed.order.clone().into()),
-        ("resolved_at".to_owned(), failed.resolved_at.map_or(Value::Null, time)),
-    ])
+    Ok(listing.answer(failed_orders, Place::of_failure, |it| it))
 }

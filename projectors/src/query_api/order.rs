@@ -10,8 +10,8 @@ use axum::http::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
-use domain::order::{Order, Status, fields};
-use serde_json::{Map, Value};
+use domain::order::{Order, Status};
+use serde::Serialize;
 use service_kit::etag::{self, Tags};
 use service_kit::extract::{PathParameters, QueryParameters};
 use service_kit::problem::Problem;
@@ -25,21 +25,28 @@ use super::{Queries, log_failed, order_id, read};
 const STALE: HeaderName = HeaderName::from_static("stale");
 
 /// Where an answer comes from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Source {
     Table,
     Stream,
 }
 
-/// The order as answers show it.
-pub(super) fn shown(order: &Order, source: Source) -> Map<String, Value> {
-    let source = match source {
-        Source::Table => "table",
-        Source::Stream => "stream",
-    };
-    let mut shown = fields(order);
-    shown.insert("source".to_owned(), source.into());
-    shown
+/// An order as answers show it.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    #[serde(flatten)]
+    order: Order,
+    source: Source,
+    /// It is not yet as the client wanted to wait for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale: Option<bool>,
+}
+
+impl Shown {
+    pub(super) fn new(order: Order, source: Source) -> Self {
+        Self { order, source, stale: None }
+    }
 }
 
 /// What a client waits for.
@@ -112,7 +119,7 @@ pub(super) async fn get_order(
         let history = history(&queries, order_id).await?;
         let order = folded(order_id, point.beginning(order_id, &history)?)?;
         let etag = [(ETAG, etag::of_revision(order.revision))];
-        return Ok((etag, Json(shown(&order, Source::Stream))).into_response());
+        return Ok((etag, Json(Shown::new(order, Source::Stream))).into_response());
     }
     let known = Tags::of(&headers, &IF_NONE_MATCH)?;
     let expected = Tags::of(&headers, &IF_MATCH)?;
@@ -148,11 +155,8 @@ pub(super) async fn get_order(
     if known.is_some_and(|it| it.contain(order.revision)) {
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
-    let mut body = shown(&order, source);
-    if !is_met {
-        body.insert("stale".to_owned(), true.into());
-    }
-    Ok((answer, Json(body)).into_response())
+    let stale = (!is_met).then_some(true);
+    Ok((answer, Json(Shown { order, source, stale })).into_response())
 }
 
 /// The order's row. Without it, be it late or out of reach, an accepted order is still in the log.

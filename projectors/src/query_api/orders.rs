@@ -11,7 +11,7 @@ use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
 
 use super::cursor::{Listing, PageParameters};
-use super::order::{Source, shown};
+use super::order::{Shown, Source};
 use super::ownership::Tenant;
 use super::{Queries, read, read_model_failed};
 use crate::store::{OrderFilter, Place};
@@ -64,5 +64,5 @@ pub(super) async fn list_orders(
     let filter = listing.filter.parsed(tenant)?;
     let orders =
         read(queries.store.orders(&filter, &listing.page())).await.map_err(read_model_failed)?;
-    Ok(listing.answer(orders, Place::of_order, |it| shown(it, Source::Table)))
+    Ok(listing.answer(orders, Place::of_order, |it| Shown::new(it, Source::Table)))
 }

@@ -33,10 +33,6 @@ const MAX_READERS: u32 = 4;
 /// How long to wait for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pages of a file that is thrown away are kept in memory up to so many KiB (negative: SQLite's way
-/// of saying KiB): those of a batch, so that none is written before it is full.
-const SCRATCH_CACHE: &str = "-16384";
-
 /// A time in microseconds since 1970.
 type Micros = i64;
 
@@ -94,10 +90,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 /// writes, and hardly anybody reads meanwhile: a log beside the file would only have each page
 /// written twice.
 fn scratch_options(path: &Path) -> SqliteConnectOptions {
-    options(path)
-        .synchronous(SqliteSynchronous::Off)
-        .journal_mode(SqliteJournalMode::Truncate)
-        .pragma("cache_size", SCRATCH_CACHE)
+    options(path).synchronous(SqliteSynchronous::Off).journal_mode(SqliteJournalMode::Truncate)
 }
 
 /// See [`super::open_scratch`].

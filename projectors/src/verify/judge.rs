@@ -127,20 +127,12 @@ impl Judge<'_> {
 }
 
 fn failure_fields(failed: &FailedOrder) -> Map<String, Value> {
-    let FailedOrder { order_id, stage, code, reason, attempt, deliveries, .. } = failed;
-    [
-        ("order_id", json!(order_id)),
-        ("stage", stage.as_str().into()),
-        ("code", code.as_str().into()),
-        ("reason", reason.as_str().into()),
-        ("attempt", (*attempt).into()),
-        ("deliveries", (*deliveries).into()),
-        ("failed_at", failed.failed_at.to_string().into()),
-        ("order", failed.order.clone().into()),
-        ("resolved_at", json!(failed.resolved_at.map(|it| it.to_string()))),
-        ("revision", failed.revision.into()),
-    ]
-    .map(|(field, value)| (field.to_owned(), value))
-    .into_iter()
-    .collect()
+    match serde_json::to_value(failed) {
+        Ok(Value::Object(mut fields)) => {
+            fields.insert("revision".to_owned(), failed.revision.into());
+            fields
+        }
+        // Texts, numbers and times under the names of fields are always an object.
+        Ok(_) | Err(_) => Map::new(),
+    }
 }
