@@ -45,6 +45,13 @@ struct State {
     n_feeds: usize,
 }
 
+impl State {
+    /// Whether somebody wants to know.
+    fn is_wanted(&self) -> bool {
+        self.n_waiting > 0 || self.n_feeds > 0
+    }
+}
+
 impl Tail {
     pub(crate) fn new() -> Self {
         Self {
@@ -74,7 +81,7 @@ impl Tail {
     /// Whether nobody wants to know any more. Then nothing is told from now on.
     fn ends_unwanted(&self) -> bool {
         let mut state = self.state();
-        let is_unwanted = state.n_waiting == 0 && state.n_feeds == 0;
+        let is_unwanted = !state.is_wanted();
         if is_unwanted {
             state.position = None;
             self.is_following.send_replace(false);
@@ -143,7 +150,10 @@ impl EventLog {
         let following = async {
             loop {
                 self.tail.wanted.notified().await;
-                self.follow_while_wanted(linger).await;
+                // It may be what somebody said who has been served since.
+                if self.tail.state().is_wanted() {
+                    self.follow_while_wanted(linger).await;
+                }
             }
         };
         // It does not end by itself.

@@ -12,6 +12,37 @@ use super::{Checkpoint, StoreError};
 use crate::orders::row::{FailedOrder, Rows};
 use crate::orders::statistics::{CountChange, Minute};
 
+// Statements that mean the same in both databases.
+
+/// The ids from `$1` on of orders that have a row in any table, `$2` at most.
+pub(super) const IDS: &str = "/* orders.ids */ select order_id from ( \
+    select * from (select order_id from orders \
+    where order_id >= $1 order by order_id limit $2) as ordered \
+    union select * from (select order_id from failed_orders \
+    where order_id >= $1 order by order_id limit $2) as failed \
+    union select * from (select order_id from order_tenants \
+    where order_id >= $1 order by order_id limit $2) as owned) as tables \
+    order by order_id limit $2";
+
+/// The first id that is the one `$2` rows behind the first from `$1` on, in any table.
+pub(super) const PAGE_END: &str = "/* orders.page_end */ select order_id from ( \
+    select * from (select order_id from orders \
+    where order_id >= $1 order by order_id limit 1 offset $2) as ordered \
+    union select * from (select order_id from failed_orders \
+    where order_id >= $1 order by order_id limit 1 offset $2) as failed \
+    union select * from (select order_id from order_tenants \
+    where order_id >= $1 order by order_id limit 1 offset $2) as owned) as tables \
+    order by order_id limit 1";
+
+/// The last id of an order that has a row in any table.
+pub(super) const LAST_ID: &str = "/* orders.last_id */ select order_id from ( \
+    select * from (select order_id from orders order by order_id desc limit 1) as ordered \
+    union select * from \
+    (select order_id from failed_orders order by order_id desc limit 1) as failed \
+    union select * from \
+    (select order_id from order_tenants order by order_id desc limit 1) as owned) \
+    as tables order by order_id desc limit 1";
+
 /// A read model that can be examined and mended while it is in use.
 #[async_trait]
 pub trait Examined {

@@ -1,6 +1,7 @@
 //! What a read model promises, whatever database it is in.
 
 mod failures;
+mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +9,8 @@ use domain::order::{Order, Recorded, Stage, Status, fields};
 use event_log::Position;
 use jiff::Timestamp;
 use projectors::{
-    Changes, Checkpoint, FailedOrder, FailedOrderFilter, IdRange, Lookups, Minute, OrderCounts,
-    OrderFilter, Page, Place, ReadModel, RowsText, StoreError, apply, migrate, open,
+    Changes, Checkpoint, FailedOrder, FailedOrderFilter, Lookups, Minute, OrderCounts, OrderFilter,
+    Page, Place, ReadModel, StoreError, apply, migrate, open,
 };
 use tokio::task::JoinSet;
 
@@ -17,6 +18,7 @@ use crate::events::{History, at, id};
 use crate::stores::Database;
 
 pub(crate) use failures::*;
+pub(crate) use texts::*;
 
 /// More rows than any test makes.
 const ALL: Page = Page { after: None, limit: 1_000 };
@@ -76,54 +78,6 @@ pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
         assert_eq!(rows[&order_id].failed.as_ref(), expected.failed_orders.first());
     }
     assert_eq!(store.order(id(99)).await.unwrap(), None);
-}
-
-/// Every kind of value, present and absent.
-pub(crate) async fn text_of_some_rows(database: &Database) -> RowsText {
-    let store = database.read_model().await;
-    for history in [
-        History::of(1).customer("' \" \\ , : ; \u{10FFFF} ü").placed().events(),
-        History::of(2).quantity(u64::MAX).received().failed(Stage::Validation, "").events(),
-        History::of(3).placed().delivery_failed().failed(Stage::DeadLetter, "transient").events(),
-        History::of(4).placed().fulfilled().events(),
-    ] {
-        project(&*store, &history).await;
-    }
-    text_of(&*store).await
-}
-
-async fn text_of(store: &dyn ReadModel) -> RowsText {
-    store.rows_text(IdRange { after: None, until: id(9) }).await.unwrap()
-}
-
-pub(crate) async fn every_column_is_in_the_text_of_the_rows(database: &Database) {
-    let mut before = text_of_some_rows(database).await;
-    assert_eq!(before.n_orders, 4);
-    database
-        .execute(
-            "insert into order_tenants (order_id, tenant) select order_id, 'ten-1' from orders",
-        )
-        .await;
-    let store = database.read_model().await;
-    for table in ["orders", "failed_orders", "order_tenants"] {
-        for (column, holds) in database.columns(table).await {
-            let other = match holds.as_str() {
-                "text" => format!("coalesce(\"{column}\", '') || 'x'"),
-                "integer" | "bigint" => format!("coalesce(\"{column}\", 0) + 1"),
-                "json" => "'[]'".to_owned(),
-                "timestamp with time zone" => {
-                    format!("coalesce(\"{column}\", now()) + interval '1 microsecond'")
-                }
-                // Ids.
-                "blob" | "uuid" => continue,
-                unknown => panic!("{unknown}"),
-            };
-            database.execute(&format!("update {table} set \"{column}\" = {other}")).await;
-            let after = text_of(&*store).await;
-            assert_ne!(after, before, "{table}.{column}");
-            before = after;
-        }
-    }
 }
 
 /// Also when some of those who asked no longer wait.

@@ -80,7 +80,10 @@ for base in "$temporary" /tmp /var/tmp; do
     # shellcheck disable=SC2086
     folder=$($as mktemp -d "$base/dofs-postgres.XXXXXX" 2>/dev/null) && break
 done
-[ -n "$folder" ] && cd "$folder" || exit
+[ -n "$folder" ] && cd "$folder" || {
+    echo "no folder in $temporary, /tmp or /var/tmp that PostgreSQL's user can use" >&2
+    exit 1
+}
 
 answer initialise
 while read -r command port; do

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Postgres, read, statistics, write};
 use crate::orders::row::Rows;
 use crate::orders::statistics::{CountChange, Minute, Statistics};
-use crate::store::examine::{Examined, first_behind, owner};
+use crate::store::examine::{Examined, IDS, LAST_ID, PAGE_END, first_behind, owner};
 use crate::store::record::{CountRecord, count_changes};
 use crate::store::rows_text::{self, Holds, RowsText};
 use crate::store::{Checkpoint, IdRange, RowsPage, StoreError};
@@ -45,20 +45,11 @@ impl Examined for Postgres {
         after: Option<OrderId>,
         limit: u32,
     ) -> Result<Vec<OrderId>, StoreError> {
-        let ids: Vec<Uuid> = sqlx::query_scalar(
-            "/* orders.ids */ select order_id from ( \
-             select * from (select order_id from orders \
-             where order_id >= $1 order by order_id limit $2) as ordered \
-             union select * from (select order_id from failed_orders \
-             where order_id >= $1 order by order_id limit $2) as failed \
-             union select * from (select order_id from order_tenants \
-             where order_id >= $1 order by order_id limit $2) as owned) as tables \
-             order by order_id limit $2",
-        )
-        .bind(first_behind(after))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?;
+        let ids: Vec<Uuid> = sqlx::query_scalar(IDS)
+            .bind(first_behind(after))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
         Ok(ids.into_iter().map(OrderId).collect())
     }
 
@@ -67,20 +58,11 @@ impl Examined for Postgres {
         after: Option<OrderId>,
         limit: u32,
     ) -> Result<Option<OrderId>, StoreError> {
-        let end: Option<Uuid> = sqlx::query_scalar(
-            "/* orders.page_end */ select order_id from ( \
-             select * from (select order_id from orders \
-             where order_id >= $1 order by order_id limit 1 offset $2) as ordered \
-             union select * from (select order_id from failed_orders \
-             where order_id >= $1 order by order_id limit 1 offset $2) as failed \
-             union select * from (select order_id from order_tenants \
-             where order_id >= $1 order by order_id limit 1 offset $2) as owned) as tables \
-             order by order_id limit 1",
-        )
-        .bind(first_behind(after))
-        .bind(i64::from(limit) - 1)
-        .fetch_optional(&self.pool)
-        .await?;
+        let end: Option<Uuid> = sqlx::query_scalar(PAGE_END)
+            .bind(first_behind(after))
+            .bind(i64::from(limit) - 1)
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(end.map(OrderId))
     }
 
@@ -94,17 +76,7 @@ impl Examined for Postgres {
     }
 
     async fn last_id(&self) -> Result<Option<OrderId>, StoreError> {
-        let last: Option<Uuid> = sqlx::query_scalar(
-            "/* orders.last_id */ select order_id from ( \
-             select * from (select order_id from orders order by order_id desc limit 1) as ordered \
-             union select * from \
-             (select order_id from failed_orders order by order_id desc limit 1) as failed \
-             union select * from \
-             (select order_id from order_tenants order by order_id desc limit 1) as owned) \
-             as tables order by order_id desc limit 1",
-        )
-        .fetch_optional(&self.pool)
-        .await?;
+        let last: Option<Uuid> = sqlx::query_scalar(LAST_ID).fetch_optional(&self.pool).await?;
         Ok(last.map(OrderId))
     }
 
