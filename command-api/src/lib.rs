@@ -21,7 +21,6 @@ use dead_letters::{discard, redrives};
 use ops::worker;
 
 /// What the command routes need.
-#[derive(Clone)]
 pub struct CommandApi {
     /// `None`: no event store is configured, and every command answers 503.
     pub log: Option<EventLog>,
@@ -60,7 +59,7 @@ pub fn routes(api: CommandApi) -> Router {
         .route("/v1/ops/worker", get(worker::status))
         .route("/v1/ops/worker/pause", post(worker::pause))
         .route("/v1/ops/worker/resume", post(worker::resume))
-        .with_state(api)
+        .with_state(Arc::new(api))
 }
 
 /// The description of the command routes.

@@ -2,7 +2,7 @@
 
 mod json;
 
-use axum::body::Bytes;
+use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
@@ -19,13 +19,14 @@ pub struct JsonBody<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if !is_json(request.headers()) || is_encoded(request.headers()) {
             return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        let body = Bytes::from_request(request, state)
+        // Whole and within its limit: it has passed the gate.
+        let body = to_bytes(request.into_body(), usize::MAX)
             .await
-            .map_err(|rejection| Problem::of_status(rejection.status()))?;
+            .map_err(|_| Problem::of_status(StatusCode::BAD_REQUEST))?;
         let json: &[u8] = if body.is_empty() { b"null" } else { &body };
         json::parse(json).map(Self).map_err(|fault: Fault| {
             tracing::debug!(pointer = fault.pointer, "Body refused");

@@ -4,6 +4,7 @@ mod around;
 mod body;
 mod config;
 mod connection;
+mod gate;
 mod guard;
 mod rate;
 mod tls;
@@ -13,8 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::error_handling::HandleErrorLayer;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, Method, StatusCode};
 use axum::middleware;
 use axum_server::Handle;
@@ -26,9 +25,7 @@ use tower_http::cors::CorsLayer;
 
 use crate::auth::Access;
 use crate::clock::Clock;
-use crate::problem::{Code, Problem};
-use crate::slots::{self, Slots};
-use crate::wait::LONGEST_WAIT;
+use crate::problem::Problem;
 
 pub use around::{RequestId, RequestName};
 pub use config::{ApiConfig, ApiConfigError};
@@ -157,9 +154,6 @@ impl Listener {
     }
 }
 
-/// What a request that has waited may still take.
-const AFTER_WAIT: Duration = Duration::from_secs(5);
-
 /// Puts the edge around the routes: who may use them, how often, the limits, and our body for every
 /// error. The health routes are for whoever decides what to do about a process that is too busy: no
 /// limit keeps them from answering.
@@ -170,29 +164,13 @@ pub fn with_edge(
     access: Access,
     clock: Clock,
 ) -> Router {
-    let request_timeout = Duration::from_millis(config.request_timeout_ms.get());
-    let longest_wait = request_timeout.saturating_sub(AFTER_WAIT).min(LONGEST_WAIT);
-    // One limit for all routes together, not one for each.
-    let slots = Slots::new(config.max_concurrency.get(), longest_wait);
-    let limits = ServiceBuilder::new()
-        .layer(middleware::from_fn_with_state(slots, slots::admit))
-        .layer(HandleErrorLayer::new(timed_out))
-        .timeout(request_timeout);
-    let guard = Arc::new(guard::Guard::new(access, config, clock.clone()));
-    routes
-        // The body is here, and within its limit, before anything extracts it.
-        .layer(DefaultBodyLimit::disable())
-        .layer(limits)
-        .layer(middleware::from_fn_with_state(body::Limits::of(config), body::arrived))
-        .layer(middleware::from_fn_with_state(guard, guard::guarded))
-        .merge(health)
-        .layer(CatchPanicLayer::new())
+    let gate = Arc::new(gate::Gate::new(access, config, clock.clone()));
+    let edge = around::Edge::new(clock, config);
+    let outermost = ServiceBuilder::new()
+        .layer(middleware::from_fn_with_state(edge, around::around))
         .layer(option_layer(cors(config)))
-        .layer(middleware::from_fn_with_state(around::Edge::new(clock, config), around::around))
-}
-
-async fn timed_out(_: axum::BoxError) -> Problem {
-    Problem::unavailable("Request timed out").with_code(Code::ProcessingTimeout)
+        .layer(CatchPanicLayer::new());
+    routes.layer(middleware::from_fn_with_state(gate, gate::pass)).merge(health).layer(outermost)
 }
 
 /// What pages of other origins may do: nothing, unless their origin is configured.

@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
@@ -29,6 +27,18 @@ impl Slots {
     pub(crate) fn new(n_slots: usize, longest_wait: Duration) -> Self {
         Self { free: Arc::new(Semaphore::new(n_slots.min(Semaphore::MAX_PERMITS))), longest_wait }
     }
+
+    /// Gives the request a place, which is free again when what is returned is dropped or the
+    /// request leaves it; or refuses it at once.
+    pub(crate) fn admit(&self, request: &mut Request) -> Result<Slot, Problem> {
+        let permit = Arc::clone(&self.free)
+            .try_acquire_owned()
+            .map_err(|_| Problem::unavailable("Too many requests in progress"))?;
+        let slot =
+            Slot { permit: Arc::new(Mutex::new(Some(permit))), longest_wait: self.longest_wait };
+        request.extensions_mut().insert(slot.clone());
+        Ok(slot)
+    }
 }
 
 impl Slot {
@@ -36,22 +46,4 @@ impl Slot {
     pub(crate) fn leave(&self) {
         drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
-}
-
-/// Gives the request a place, or refuses it at once.
-pub(crate) async fn admit(
-    State(slots): State<Slots>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let Ok(permit) = slots.free.try_acquire_owned() else {
-        return Problem::unavailable("Too many requests in progress").into_response();
-    };
-    let permit = Arc::new(Mutex::new(Some(permit)));
-    request
-        .extensions_mut()
-        .insert(Slot { permit: Arc::clone(&permit), longest_wait: slots.longest_wait });
-    let response = next.run(request).await;
-    drop(permit);
-    response
 }

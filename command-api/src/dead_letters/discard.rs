@@ -1,5 +1,7 @@
 //! `POST /v1/dead-letters/{id}/discard`: give up on a dead letter for good.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use domain::order::{Discard, OrderCommand};
 use serde_json::{Value, json};
@@ -26,7 +28,7 @@ use crate::refusal::{log_failed, rule_refused};
     ),
 )]
 pub(crate) async fn discard(
-    State(api): State<CommandApi>,
+    State(api): State<Arc<CommandApi>>,
     PathParameters(id): PathParameters<String>,
     caller: Caller,
     JsonBody(body): JsonBody<Option<Said>>,

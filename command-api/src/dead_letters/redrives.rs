@@ -7,6 +7,8 @@ pub(crate) mod request;
 pub(crate) mod runner;
 mod source;
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{HeaderMap, HeaderValue, LOCATION};
@@ -44,7 +46,7 @@ const MAX_LISTED: usize = 20;
     ),
 )]
 pub(crate) async fn begin(
-    State(api): State<CommandApi>,
+    State(api): State<Arc<CommandApi>>,
     caller: Caller,
     JsonBody(body): JsonBody<Option<RedrivesRequest>>,
 ) -> Result<Response, Problem> {
@@ -101,7 +103,7 @@ pub(crate) async fn begin(
     get, path = "/v1/ops/dead-letters/redrives", tag = "operations",
     responses((status = 200, description = "The newest", body = crate::api_doc::RedriveList)),
 )]
-pub(crate) async fn list(State(api): State<CommandApi>) -> Result<axum::Json<Value>, Problem> {
+pub(crate) async fn list(State(api): State<Arc<CommandApi>>) -> Result<axum::Json<Value>, Problem> {
     let redrives = Redrives::new(api.log()?);
     let tasks = redrives.newest(MAX_LISTED).await.map_err(log_failed)?;
     let items: Vec<_> = tasks.iter().map(shown).collect();
@@ -118,7 +120,7 @@ pub(crate) async fn list(State(api): State<CommandApi>) -> Result<axum::Json<Val
     ),
 )]
 pub(crate) async fn get(
-    State(api): State<CommandApi>,
+    State(api): State<Arc<CommandApi>>,
     PathParameters(id): PathParameters<String>,
 ) -> Result<axum::Json<Value>, Problem> {
     let task_id = task_id(&id)?;
@@ -149,7 +151,7 @@ pub(crate) struct CancelQuery {
     ),
 )]
 pub(crate) async fn cancel(
-    State(api): State<CommandApi>,
+    State(api): State<Arc<CommandApi>>,
     PathParameters(id): PathParameters<String>,
     QueryParameters(query): QueryParameters<CancelQuery>,
     caller: Caller,

@@ -1,5 +1,7 @@
 //! `/v1/ops/worker`: whether the workers take work, and how they stand.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use domain::operations::{Control, Pause};
 use event_log::{FulfillmentStatus, WorkerStatus};
@@ -17,7 +19,9 @@ use crate::refusal::log_failed;
     get, path = "/v1/ops/worker", tag = "operations",
     responses((status = 200, description = "How they stand", body = crate::api_doc::Workers)),
 )]
-pub(crate) async fn status(State(api): State<CommandApi>) -> Result<axum::Json<Value>, Problem> {
+pub(crate) async fn status(
+    State(api): State<Arc<CommandApi>>,
+) -> Result<axum::Json<Value>, Problem> {
     let log = api.log()?;
     let status = log.fulfillment_status(&api.group, api.clock.now()).await.map_err(log_failed)?;
     Ok(axum::Json(shown(&status)))
@@ -36,7 +40,7 @@ pub(crate) async fn status(State(api): State<CommandApi>) -> Result<axum::Json<V
     ),
 )]
 pub(crate) async fn pause(
-    api: State<CommandApi>,
+    api: State<Arc<CommandApi>>,
     caller: Caller,
     body: JsonBody<Option<Said>>,
 ) -> Result<axum::Json<Value>, Problem> {
@@ -54,7 +58,7 @@ pub(crate) async fn pause(
     ),
 )]
 pub(crate) async fn resume(
-    api: State<CommandApi>,
+    api: State<Arc<CommandApi>>,
     caller: Caller,
     body: JsonBody<Option<Said>>,
 ) -> Result<axum::Json<Value>, Problem> {
@@ -63,7 +67,7 @@ pub(crate) async fn resume(
 
 /// Answers only after it is durable.
 async fn tell(
-    State(api): State<CommandApi>,
+    State(api): State<Arc<CommandApi>>,
     control: Control,
     caller: &Caller,
     JsonBody(body): JsonBody<Option<Said>>,

@@ -1,5 +1,7 @@
 //! `POST /order`, `POST /v1/orders`: take an order.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, LOCATION};
@@ -56,7 +58,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 )]
 #[tracing::instrument(name = "http.place_order", skip_all, fields(request.id = %caller.name()))]
 pub(crate) async fn place(
-    State(api): State<CommandApi>,
+    State(api): State<Arc<CommandApi>>,
     caller: Caller,
     headers: HeaderMap,
     wait: Wait,

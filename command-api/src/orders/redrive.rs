@@ -1,5 +1,7 @@
 //! `POST /v1/orders/{id}/redrive`: queue one failed order again, corrected or as it is.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{ETAG, HeaderMap, HeaderValue, LOCATION};
@@ -55,7 +57,7 @@ pub(crate) struct RedriveRequest {
     ),
 )]
 pub(crate) async fn redrive(
-    State(api): State<CommandApi>,
+    State(api): State<Arc<CommandApi>>,
     PathParameters(id): PathParameters<String>,
     caller: Caller,
     headers: HeaderMap,

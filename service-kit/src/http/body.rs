@@ -5,11 +5,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody, to_bytes};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
@@ -27,28 +25,25 @@ impl Limits {
         let timeout = Duration::from_millis(config.body_timeout_ms.get());
         Self { max_bytes: config.max_body_bytes, timeout }
     }
-}
 
-pub(super) async fn arrived(
-    State(limits): State<Limits>,
-    request: Request,
-    next: Next,
-) -> Response {
-    // Where there is no route, there is nothing to wait for.
-    let is_for_us = request.extensions().get::<MatchedPath>().is_some();
-    if !is_for_us || request.body().is_end_stream() {
-        return next.run(request).await;
-    }
-    let announced =
-        request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|it: usize| it > limits.max_bytes) {
-        return Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE).into_response();
-    }
-    let (parts, body) = request.into_parts();
-    match timeout(limits.timeout, to_bytes(body, limits.max_bytes)).await {
-        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-        Ok(Err(error)) => Problem::of_status(status_of(&error)).into_response(),
-        Err(_) => Problem::of_status(StatusCode::REQUEST_TIMEOUT).into_response(),
+    /// The request with its body.
+    pub(super) async fn arrived(self, request: Request) -> Result<Request, Problem> {
+        // Where there is no route, there is nothing to wait for.
+        let is_for_us = request.extensions().get::<MatchedPath>().is_some();
+        if !is_for_us || request.body().is_end_stream() {
+            return Ok(request);
+        }
+        let announced =
+            request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+        if announced.is_some_and(|it: usize| it > self.max_bytes) {
+            return Err(Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        let (parts, body) = request.into_parts();
+        match timeout(self.timeout, to_bytes(body, self.max_bytes)).await {
+            Ok(Ok(bytes)) => Ok(Request::from_parts(parts, Body::from(bytes))),
+            Ok(Err(error)) => Err(Problem::of_status(status_of(&error))),
+            Err(_) => Err(Problem::of_status(StatusCode::REQUEST_TIMEOUT)),
+        }
     }
 }
 

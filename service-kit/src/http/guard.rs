@@ -1,11 +1,9 @@
 //! Who asks, how often they may, and whether they may at all: before anything else is looked at.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::ApiConfig;
@@ -25,6 +23,22 @@ impl Guard {
         Self { access, rates: Rates::of(config), clock }
     }
 
+    /// Lets the request in, with its principal, or says why not; and how its client stands with its
+    /// rate, if that has a limit.
+    pub(super) fn admit(&self, request: &mut Request) -> (Result<(), Problem>, Option<Standing>) {
+        let principal = self.access.principal(request.headers(), self.clock.now());
+        let client = self.client(principal.as_ref(), request);
+        let standing = self.rates.as_ref().map(|it| it.ask(&client));
+        let one_too_many = standing.as_ref().and_then(Standing::refusal);
+        let admitted = one_too_many.map_or_else(|| allowed(principal, request), Err);
+        let admitted = admitted.map(|principal| {
+            if let Some(principal) = principal {
+                request.extensions_mut().insert(principal);
+            }
+        });
+        (admitted, standing)
+    }
+
     /// Who is counted: a principal that has shown who it is, else an address. What a proxy says of
     /// other addresses counts for nothing: anybody can say it.
     fn client(&self, principal: Result<&Principal, &Problem>, request: &Request) -> Client {
@@ -37,31 +51,6 @@ impl Guard {
             }
         }
     }
-}
-
-pub(super) async fn guarded(
-    State(guard): State<Arc<Guard>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let principal = guard.access.principal(request.headers(), guard.clock.now());
-    let client = guard.client(principal.as_ref(), &request);
-    let standing = guard.rates.as_ref().map(|it| it.ask(&client));
-    let one_too_many = standing.as_ref().and_then(Standing::refusal);
-    let admitted = one_too_many.map_or_else(|| allowed(principal, &request), Err);
-    let mut response = match admitted {
-        Ok(principal) => {
-            if let Some(principal) = principal {
-                request.extensions_mut().insert(principal);
-            }
-            next.run(request).await
-        }
-        Err(problem) => refused(problem),
-    };
-    if let Some(standing) = standing {
-        standing.tell(response.headers_mut());
-    }
-    response
 }
 
 /// The principal, if the route needs one; a problem if it may not.
@@ -80,7 +69,8 @@ fn allowed(
     Err(Problem::of_status(StatusCode::FORBIDDEN))
 }
 
-fn refused(problem: Problem) -> Response {
+/// The answer to a request that is not let in.
+pub(super) fn refused(problem: Problem) -> Response {
     let mut response = problem.into_response();
     if response.status() == StatusCode::UNAUTHORIZED {
         let scheme = HeaderValue::from_static("Bearer");

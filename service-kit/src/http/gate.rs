@@ -1,0 +1,71 @@
+//! What a request passes on its way to a handler: who may, how often, its whole body, a place, and
+//! the time that it may take.
+//!
+//! One middleware for all of it: for each that stands in a row, axum copies all that is behind it
+//! with every request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
+
+use super::ApiConfig;
+use super::body::Limits;
+use super::guard::{Guard, refused};
+use crate::auth::Access;
+use crate::clock::Clock;
+use crate::problem::{Code, Problem};
+use crate::slots::Slots;
+use crate::wait::LONGEST_WAIT;
+
+/// What a request that has waited may still take.
+const AFTER_WAIT: Duration = Duration::from_secs(5);
+
+pub(super) struct Gate {
+    guard: Guard,
+    body_limits: Limits,
+    slots: Slots,
+    request_timeout: Duration,
+}
+
+impl Gate {
+    pub(super) fn new(access: Access, config: &ApiConfig, clock: Clock) -> Self {
+        let request_timeout = Duration::from_millis(config.request_timeout_ms.get());
+        let longest_wait = request_timeout.saturating_sub(AFTER_WAIT).min(LONGEST_WAIT);
+        Self {
+            guard: Guard::new(access, config, clock),
+            body_limits: Limits::of(config),
+            slots: Slots::new(config.max_concurrency.get(), longest_wait),
+            request_timeout,
+        }
+    }
+
+    async fn handled(&self, request: Request, next: Next) -> Result<Response, Problem> {
+        // The body is here before anybody waits for a place or a handler.
+        let mut request = self.body_limits.arrived(request).await?;
+        let _place = self.slots.admit(&mut request)?;
+        let handled = timeout(self.request_timeout, next.run(request)).await;
+        handled.map_err(|_| {
+            Problem::unavailable("Request timed out").with_code(Code::ProcessingTimeout)
+        })
+    }
+}
+
+pub(super) async fn pass(
+    State(gate): State<Arc<Gate>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let (admitted, standing) = gate.guard.admit(&mut request);
+    let mut response = match admitted {
+        Ok(()) => gate.handled(request, next).await.into_response(),
+        Err(problem) => refused(problem),
+    };
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
+    }
+    response
+}
