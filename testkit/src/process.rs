@@ -18,7 +18,7 @@ const KEPT_LINES: usize = 200;
 /// A running `dofs`. Killed when dropped.
 pub struct Dofs {
     child: Child,
-    log: Arc<Mutex<VecDeque<Value>>>,
+    log: Arc<Mutex<VecDeque<String>>>,
 }
 
 /// How to start one.
@@ -65,7 +65,6 @@ impl Start {
         // Ends by itself when the child closes its end.
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 let mut log = written.lock().unwrap_or_else(PoisonError::into_inner);
                 log.push_back(line);
                 if log.len() > KEPT_LINES {
@@ -119,14 +118,14 @@ impl Dofs {
 
     /// Its last log lines.
     pub fn log(&self) -> Vec<Value> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        parsed(&self.log)
     }
 
     fn address(&mut self, message: &str) -> SocketAddr {
         let log = Arc::clone(&self.log);
         wait::until(&format!("log line `{message}`"), || {
             let ended = self.child.try_wait().expect("the child is ours");
-            let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            let log = parsed(&log);
             let line = log.iter().find(|line| line["message"] == message);
             if let Some(line) = line {
                 return line["address"].as_str().and_then(|it| it.parse().ok());
@@ -135,6 +134,15 @@ impl Dofs {
             None
         })
     }
+}
+
+/// The lines as JSON, or as they are. Not before somebody asks: a process under load writes more of
+/// them than it is fair to read beside it.
+fn parsed(log: &Mutex<VecDeque<String>>) -> Vec<Value> {
+    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    let parsed =
+        |line: &String| serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.clone()));
+    log.iter().map(parsed).collect()
 }
 
 impl Drop for Dofs {
