@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::error::{LogError, is_connectivity};
 use crate::metadata::Producer;
 use crate::tail::Tail;
+use crate::together::Together;
 
 /// How long one call may take, its retries included: long enough for a store that restarts, short
 /// enough for somebody who waits for an answer.
@@ -58,6 +59,7 @@ impl From<Position> for eventstore::Position {
 pub struct EventLog {
     connection: Arc<Connection>,
     pub(crate) tail: Arc<Tail>,
+    pub(crate) together: Arc<Together>,
     pub(crate) producer: Producer,
 }
 
@@ -100,15 +102,14 @@ impl EventLog {
         })?;
         let connection = Connection { address, settings, own_name, current: Mutex::default() };
         let tail = Arc::new(Tail::new());
-        Ok(Self { connection: Arc::new(connection), tail, producer })
+        Ok(Self { connection: Arc::new(connection), tail, together: Arc::default(), producer })
     }
 
     /// The same log and connection for a part of this process that writes as another service.
     #[must_use]
     pub fn on_behalf_of(&self, service: &str) -> Self {
         let producer = Producer { service: service.to_owned(), ..self.producer.clone() };
-        let (connection, tail) = (Arc::clone(&self.connection), Arc::clone(&self.tail));
-        Self { connection, tail, producer }
+        Self { producer, ..self.clone() }
     }
 
     /// The connection's name at the store; `None` if the address names it, and others may have the

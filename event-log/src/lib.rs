@@ -18,6 +18,7 @@ mod scan;
 mod stream;
 mod subscribe;
 mod tail;
+mod together;
 
 pub use audit::{Audit, AuditSummary, Finding};
 pub use chain::{EventHash, Head};

@@ -7,7 +7,6 @@ use eventstore::{
     StreamState,
 };
 use jiff::Timestamp;
-use serde_json::value::to_raw_value;
 use uuid::Uuid;
 
 use crate::chain::{EventHash, Head};
@@ -157,10 +156,14 @@ impl EventLog {
             }
         };
         let proposed = self.proposed(order_id, events, cause, previous)?;
+        let stream = order_id.stream();
+        if let Some(revision) = self.append_together(&stream, state, proposed.clone()).await {
+            return Ok(revision);
+        }
         let options = AppendToStreamOptions::default().stream_state(state);
         let appended = self
             .call(async |client| {
-                client.append_to_stream(order_id.stream(), &options, proposed.clone()).await
+                client.append_to_stream(stream.as_str(), &options, proposed.clone()).await
             })
             .await;
         let refused = match appended {
@@ -174,7 +177,7 @@ impl EventLog {
                 CurrentRevision::Current(revision) => Some(*revision),
                 CurrentRevision::NoStream => None,
             };
-            return Err(LogError::Conflict { stream: order_id.stream(), current });
+            return Err(LogError::Conflict { stream, current });
         }
         Err(LogError::Refused(refused))
     }
@@ -216,7 +219,7 @@ impl EventLog {
         let mut proposed = Vec::with_capacity(events.len());
         for (index, event) in events.iter().enumerate() {
             let encoded = encode(event)?;
-            let data = to_raw_value(&encoded.data)?;
+            let data = encoded.data;
             let mut metadata = Metadata::new(cause, &self.producer, encoded.schema_version);
             metadata.request_fingerprint = cause.request_fingerprint.clone().filter(|_| index == 0);
             metadata.tenant = cause.tenant.clone().filter(|_| index == 0);

@@ -4,7 +4,6 @@
 //! finds the first one's events, whatever crashed in between. The fingerprint of the first body,
 //! kept with its first event, tells a repetition from another order under the same key.
 
-use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use domain::ids::OrderId;
 use serde_json::{Value, json};
@@ -62,7 +61,7 @@ pub(super) fn fingerprint(request: &OrderRequest) -> String {
     let items: Vec<Value> =
         request.items.iter().map(|item| json!([item.product_id, item.quantity])).collect();
     let canonical = json!([request.customer_id, items]).to_string();
-    format!("{:x}", Bytes::copy_from_slice(&Sha256::digest(canonical.as_bytes())))
+    hex::encode(Sha256::digest(canonical.as_bytes()))
 }
 
 #[cfg(test)]

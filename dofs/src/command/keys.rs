@@ -44,7 +44,7 @@ fn key(
     let now = process::clock().now();
     let id: [u8; 6] = process::random_bytes();
     Ok(Created {
-        key_id: id.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
+        key_id: hex::encode(id),
         name,
         tenant,
         scopes: scopes.iter().map(|it| it.as_str().to_owned()).collect(),

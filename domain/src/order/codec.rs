@@ -6,7 +6,7 @@
 //! stays under `tests/golden`, and a test decodes all of them.
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::openapi::{RefOr, schema::Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -35,11 +35,11 @@ pub const OLDEST_SCHEMA: u32 = 1;
 pub const CURRENT_SCHEMA: u32 = 1;
 
 /// An event as the log stores it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Encoded {
     pub event_type: &'static str,
     pub schema_version: u32,
-    pub data: Value,
+    pub data: Box<RawValue>,
 }
 
 /// The schemas of all event types as they are written today, by name, and of what they refer to.
@@ -84,15 +84,15 @@ pub enum DecodeError {
 /// The stored form of an event, in the newest version of its type.
 pub fn encode(event: &OrderEvent) -> Result<Encoded, serde_json::Error> {
     let data = match event {
-        OrderEvent::Received(it) => serde_json::to_value(it),
-        OrderEvent::Validated(it) => serde_json::to_value(it),
-        OrderEvent::Stored(it) => serde_json::to_value(it),
-        OrderEvent::Queued(it) => serde_json::to_value(it),
-        OrderEvent::Fulfilled(it) => serde_json::to_value(it),
-        OrderEvent::Failed(it) => serde_json::to_value(it),
-        OrderEvent::DeliveryFailed(it) => serde_json::to_value(it),
-        OrderEvent::DeliveryStarted(it) => serde_json::to_value(it),
-        OrderEvent::Discarded(it) => serde_json::to_value(it),
+        OrderEvent::Received(it) => to_raw_value(it),
+        OrderEvent::Validated(it) => to_raw_value(it),
+        OrderEvent::Stored(it) => to_raw_value(it),
+        OrderEvent::Queued(it) => to_raw_value(it),
+        OrderEvent::Fulfilled(it) => to_raw_value(it),
+        OrderEvent::Failed(it) => to_raw_value(it),
+        OrderEvent::DeliveryFailed(it) => to_raw_value(it),
+        OrderEvent::DeliveryStarted(it) => to_raw_value(it),
+        OrderEvent::Discarded(it) => to_raw_value(it),
     }?;
     Ok(Encoded { event_type: event_type(event), schema_version: CURRENT_SCHEMA, data })
 }

@@ -8,8 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use eventstore::{
-    AppendToStreamOptions, BatchAppendOptions, CurrentRevision, EventData, StreamState,
-    TombstoneStreamOptions,
+    AppendToStreamOptions, BatchAppendClient, BatchAppendOptions, CurrentRevision, EventData,
+    StreamState, TombstoneStreamOptions,
 };
 use tokio::time::timeout;
 
@@ -32,11 +32,14 @@ pub(super) struct Appender<'a> {
     batch: Vec<CopiedEvent>,
     /// Full batches that were not sent yet.
     waiting: Vec<Vec<CopiedEvent>>,
+    /// One call for the whole copy: the client never ends one by itself, unless an append in it
+    /// fails, and a store takes only so many at a time.
+    call: Option<BatchAppendClient>,
 }
 
 impl<'a> Appender<'a> {
     pub(super) fn new(target: &'a EventLog) -> Self {
-        Self { target, batch: Vec::new(), waiting: Vec::new() }
+        Self { target, batch: Vec::new(), waiting: Vec::new(), call: None }
     }
 
     /// Answers whether everything before the event is in the target now.
@@ -64,15 +67,44 @@ impl<'a> Appender<'a> {
     async fn send(&mut self) -> Result<(), CopyError> {
         let waiting = std::mem::take(&mut self.waiting);
         if waiting.len() > 1 {
-            match timeout(TOGETHER_TIMEOUT, append_together(self.target, &waiting)).await {
+            match timeout(TOGETHER_TIMEOUT, self.append_together(&waiting)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => tracing::debug!(%error, "Appends together failed"),
                 Err(_) => tracing::debug!("Appends together took too long"),
             }
+            self.call = None;
         }
         // One after the other says what is wrong. What is there already is recognised.
         for batch in &waiting {
             append(self.target, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes all appends over one call, which keeps their order.
+    async fn append_together(&mut self, batches: &[Vec<CopiedEvent>]) -> Result<(), CopyError> {
+        let refused = |error| CopyError::from(LogError::from_client(error));
+        let call = match &mut self.call {
+            Some(call) => call,
+            none => {
+                let (client, _) = self.target.client()?;
+                let options = BatchAppendOptions::default();
+                none.insert(client.batch_append(&options).await.map_err(refused)?)
+            }
+        };
+        let mut sent = Vec::new();
+        for batch in batches {
+            let Some(first) = batch.first() else { continue };
+            let mut append =
+                Box::pin(call.append_to_stream(&first.stream, before(first), proposed(batch)?));
+            // The client sends it when it is polled first; its answer can wait.
+            match poll_fn(|task| Poll::Ready(append.as_mut().poll(task))).await {
+                Poll::Ready(appended) => drop(appended.map_err(refused)?),
+                Poll::Pending => sent.push(append),
+            }
+        }
+        for append in sent {
+            append.await.map_err(refused)?;
         }
         Ok(())
     }
@@ -88,28 +120,6 @@ fn belongs(batch: &[CopiedEvent], event: &CopiedEvent) -> bool {
             && batch.len() < MAX_BATCH_EVENTS
             && n_bytes + event.n_bytes() <= MAX_BATCH_BYTES
     })
-}
-
-/// Makes all appends over one call, which keeps their order.
-async fn append_together(target: &EventLog, batches: &[Vec<CopiedEvent>]) -> Result<(), CopyError> {
-    let refused = |error| CopyError::from(LogError::from_client(error));
-    let (client, _) = target.client()?;
-    let session = client.batch_append(&BatchAppendOptions::default()).await.map_err(refused)?;
-    let mut sent = Vec::new();
-    for batch in batches {
-        let Some(first) = batch.first() else { continue };
-        let mut append =
-            Box::pin(session.append_to_stream(&first.stream, before(first), proposed(batch)?));
-        // The client sends it when it is polled first; its answer can wait.
-        match poll_fn(|task| Poll::Ready(append.as_mut().poll(task))).await {
-            Poll::Ready(appended) => drop(appended.map_err(refused)?),
-            Poll::Pending => sent.push(append),
-        }
-    }
-    for append in sent {
-        append.await.map_err(refused)?;
-    }
-    Ok(())
 }
 
 /// Appends consecutive events of one stream.

@@ -27,12 +27,12 @@ impl Secret {
 
     /// What is kept of it, in hexadecimal.
     pub fn sha256(&self) -> String {
-        hexadecimal(&sha256(&hexadecimal(&self.0)))
+        hex::encode(sha256(&hex::encode(self.0)))
     }
 
     /// What the user of the key of this id shows.
     pub fn token(&self, environment: &str, id: &str) -> String {
-        format!("{PREFIX}_{environment}_{id}_{}", hexadecimal(&self.0))
+        format!("{PREFIX}_{environment}_{id}_{}", hex::encode(self.0))
     }
 }
 
@@ -89,7 +89,7 @@ impl ApiKeys {
 
     /// Who shows this token, unless the key is unknown, another's, or has expired.
     pub fn principal(&self, token: &Token<'_>, now: Timestamp) -> Option<Principal> {
-        let shown = hexadecimal(&sha256(token.secret));
+        let shown = hex::encode(sha256(token.secret));
         let key = self.keys.get(token.id);
         // Compared in any case and in constant time: the time tells nothing of what is right.
         let kept = key.map_or("", |it| &it.secret_sha256);
@@ -123,10 +123,6 @@ impl KeyRing {
 
 fn sha256(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[cfg(test)]
