@@ -108,17 +108,11 @@ impl EventLog {
 
 #[cfg(test)]
 mod tests {
-    use domain::ids::{CommandId, OrderId};
-    use domain::order::{OrderEvent, OrderStored};
-    use jiff::Timestamp;
     use testkit::store::Store;
-    use uuid::Uuid;
 
     use super::*;
     use crate::client::EventStoreConfig;
-    use crate::error::LogError;
-    use crate::metadata::{Cause, Producer};
-    use crate::stream::Expected;
+    use crate::metadata::Producer;
 
     /// How long anything may take. Reached only when something is broken.
     const LONG: Duration = Duration::from_secs(30);
@@ -134,7 +128,7 @@ mod tests {
         vec![EventData::json("Test", &text).unwrap()]
     }
 
-    /// Appends to streams of their own until one goes over the open call.
+    /// The open call, once there is one.
     async fn until_open(log: &EventLog) -> Arc<Open> {
         let opening = async {
             loop {
@@ -158,62 +152,5 @@ mod tests {
         assert_eq!(append(event("b")).await, None, "the stream is there");
         assert!(log.open_call().is_none(), "it has ended");
         assert!(!Arc::ptr_eq(&open, &until_open(&log).await), "and there is another in time");
-    }
-
-    #[tokio::test]
-    async fn refused_appends_do_others_no_harm() {
-        let store = Store::start().await;
-        let log = connect(&store);
-        drop(until_open(&log).await);
-        let append = |command: u128, order: u128| {
-            let log = log.clone();
-            async move {
-                let order_id = OrderId(Uuid::from_u128(order));
-                let stored = OrderStored { order_id, stored_at: Timestamp::UNIX_EPOCH };
-                let cause = cause(command);
-                let events = [OrderEvent::Stored(stored)];
-                (order, log.append(order_id, Expected::NoStream, &events, &cause).await)
-            }
-        };
-        let mut appends = JoinSet::new();
-        // Every fifth order is asked for twice, by different commands: one of them is refused.
-        for number in 1..=100 {
-            appends.spawn(append(number, number));
-            if number % 5 == 0 {
-                appends.spawn(append(1_000 + number, number));
-            }
-        }
-        let mut n_refused = 0;
-        while let Some(ended) = timeout(LONG, appends.join_next()).await.unwrap() {
-            match ended.unwrap() {
-                (_, Ok(revision)) => assert_eq!(revision, 0),
-                (order, Err(LogError::Conflict { current, .. })) => {
-                    assert_eq!((order % 5, current), (0, Some(0)));
-                    n_refused += 1;
-                }
-                (order, Err(error)) => panic!("order {order}: {error}"),
-            }
-        }
-        assert_eq!(n_refused, 20);
-        for number in 1..=100 {
-            let history = log.history(OrderId(Uuid::from_u128(number))).await.unwrap();
-            assert_eq!(history.len(), 1, "order {number}");
-        }
-    }
-
-    fn cause(command: u128) -> Cause {
-        let id = Uuid::from_u128(command);
-        Cause {
-            command_id: CommandId::of_request(id),
-            correlation_id: id,
-            causation_id: id,
-            actor: "test".to_owned(),
-            request_id: None,
-            request_name: None,
-            traceparent: None,
-            request_fingerprint: None,
-            tenant: None,
-            at: Timestamp::UNIX_EPOCH,
-        }
     }
 }

@@ -19,6 +19,7 @@ use testkit::spec::at;
 use testkit::store::{Store, cause, connect, placed};
 use testkit::wait;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -141,6 +142,44 @@ async fn of_many_who_expect_the_same_revision_one_appends() {
     let won = rivals.join_all().await.into_iter().filter(|it| *it).count();
     assert_eq!(won, 1);
     assert_eq!(store.log.history(order_id).await.unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn appends_that_are_refused_do_those_beside_them_no_harm() {
+    let store = Store::start().await;
+    // Appends share a call once there is one, and it ends with the first that is refused.
+    for number in 1..=20 {
+        store.place(number).await;
+    }
+    let mut appends = JoinSet::new();
+    for number in 101..=200_u128 {
+        // Every fifth order is placed twice, by different commands: one of them is refused.
+        let again = (number % 5 == 0).then_some(number + 1_000);
+        for command in std::iter::once(number).chain(again) {
+            let (log, order_id) = (store.log.clone(), OrderId(Uuid::from_u128(number)));
+            let append = async move {
+                let (events, cause) = (placed(order_id), cause(command));
+                (number, log.append(order_id, Expected::NoStream, &events, &cause).await)
+            };
+            appends.spawn(append);
+        }
+    }
+    let mut n_refused = 0;
+    while let Some(ended) = timeout(PATIENCE, appends.join_next()).await.expect("in time") {
+        match ended.unwrap() {
+            (_, Ok(revision)) => assert_eq!(revision, 3),
+            (number, Err(LogError::Conflict { current, .. })) => {
+                assert_eq!((number % 5, current), (0, Some(3)));
+                n_refused += 1;
+            }
+            (number, Err(error)) => panic!("order {number}: {error}"),
+        }
+    }
+    assert_eq!(n_refused, 20);
+    for number in 101..=200 {
+        let history = store.log.history(OrderId(Uuid::from_u128(number))).await.unwrap();
+        assert_eq!(history.len(), 4, "order {number}");
+    }
 }
 
 #[tokio::test]

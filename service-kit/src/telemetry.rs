@@ -6,10 +6,12 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// The event store's client reports every lost connection as an error of its own; `event-log`
-/// says the same once, with what it does about it. Hence its `off`.
-const FACTS: &str = "info,kurrentdb=off";
-const WARNINGS: &str = "warn,kurrentdb=off";
+const FACTS: &str = "info";
+const WARNINGS: &str = "warn";
+/// The event store's client reports every lost connection, and each append whose call ended, as an
+/// error of its own; `event-log` says the same once, with what it does about it. A filter that
+/// names the client has its way.
+const WITHOUT_CLIENT: &str = "kurrentdb=off";
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +68,11 @@ pub fn init(format: LogFormat, verbosity: Verbosity<'_>, color: Color) -> Result
         Verbosity::Warnings => WARNINGS,
         Verbosity::Filter(filter) => filter,
     };
-    let (filter, outcome) = match EnvFilter::try_new(directives) {
+    let (filter, outcome) = match filter(directives) {
         Ok(filter) => (filter, Ok(())),
         Err(source) => {
             let filter = directives.to_owned();
-            (EnvFilter::new(FACTS), Err(FilterError { filter, source }))
+            (EnvFilter::new(without_client(FACTS)), Err(FilterError { filter, source }))
         }
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -84,4 +86,26 @@ pub fn init(format: LogFormat, verbosity: Verbosity<'_>, color: Color) -> Result
     // A second call finds a subscriber in place, which is what it wanted.
     drop(started);
     outcome
+}
+
+fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(without_client(directives))
+}
+
+fn without_client(directives: &str) -> String {
+    // Of two directives for one target the last is in force.
+    format!("{WITHOUT_CLIENT},{directives}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_is_heard_only_where_a_filter_names_it() {
+        let shown = |directives| filter(directives).unwrap().to_string();
+        assert_eq!(shown("warn"), "kurrentdb=off,warn");
+        assert_eq!(shown("warn,kurrentdb=debug"), "kurrentdb=debug,warn");
+        assert!(filter("dofs=loud").is_err());
+    }
 }
