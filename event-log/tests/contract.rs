@@ -132,7 +132,7 @@ async fn of_many_who_expect_the_same_revision_one_appends() {
     let store = Store::start().await;
     let order_id = store.place(1).await;
     let order = store.log.load(order_id).await.unwrap().order.unwrap();
-    let mut rivals = tokio::task::JoinSet::new();
+    let mut rivals = JoinSet::new();
     for rival in 10..30 {
         let (log, end) = (store.log.clone(), fulfilled(&order));
         rivals.spawn(async move {
