@@ -20,7 +20,8 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 
 /// The system's allocator took a quarter of all processor time while orders were placed: messages
-/// are allocated by one thread and freed by another all the time (`BENCHMARKS.md`).
+/// are allocated by one thread and freed by another all the time (`BENCHMARKS.md`). SQLite has the
+/// same one, because the crate takes the place of the C library's `malloc` too.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -8,8 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
 
-/// The places of the requests that are handled at once. Cheap to clone.
-#[derive(Clone)]
+/// The places of the requests that are handled at once.
 pub(crate) struct Slots {
     free: Arc<Semaphore>,
     longest_wait: Duration,
@@ -28,8 +27,8 @@ impl Slots {
         Self { free: Arc::new(Semaphore::new(n_slots.min(Semaphore::MAX_PERMITS))), longest_wait }
     }
 
-    /// Gives the request a place, which is free again when what is returned is dropped or the
-    /// request leaves it; or refuses it at once.
+    /// Gives the request a place until it leaves it, or until the request and what is returned are
+    /// dropped; or refuses it at once.
     pub(crate) fn admit(&self, request: &mut Request) -> Result<Slot, Problem> {
         let permit = Arc::clone(&self.free)
             .try_acquire_owned()
