@@ -78,10 +78,13 @@ stop() {
 folder=
 for base in "$temporary" /tmp /var/tmp; do
     # shellcheck disable=SC2086
-    folder=$($as mktemp -d "$base/dofs-postgres.XXXXXX" 2>/dev/null) && break
+    if made=$($as mktemp -d "$base/dofs-postgres.XXXXXX" 2>&1); then
+        folder=$made
+        break
+    fi
 done
 [ -n "$folder" ] && cd "$folder" || {
-    echo "no folder in $temporary, /tmp or /var/tmp that PostgreSQL's user can use" >&2
+    echo "no folder in $temporary, /tmp or /var/tmp that PostgreSQL's user can use: $made" >&2
     exit 1
 }
 
