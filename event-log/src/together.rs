@@ -87,11 +87,16 @@ impl EventLog {
             return None;
         }
         state.asked = Some(Instant::now());
-        let together = Arc::clone(&self.together);
+        // Who asks goes with the last who could use the answer.
+        let together = Arc::downgrade(&self.together);
         state.opening = JoinSet::new();
         state.opening.spawn(async move {
             match client.batch_append(&BatchAppendOptions::default()).await {
-                Ok(call) => together.state().open = Some(Arc::new(Open { call, generation })),
+                Ok(call) => {
+                    if let Some(together) = together.upgrade() {
+                        together.state().open = Some(Arc::new(Open { call, generation }));
+                    }
+                }
                 Err(error) => tracing::debug!(%error, "No call can be opened to append together"),
             }
         });
