@@ -11,14 +11,14 @@ use axum::http::{Request, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use service_kit::auth::Access;
+use service_kit::auth::{Access, KeyRing};
 use service_kit::extract::{JsonBody, PathParameters, QueryParameters};
 use service_kit::http::{ApiConfig, Listener, not_found, with_edge};
 use service_kit::wait::Wait;
 use testkit::store::clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +81,10 @@ async fn panics() -> &'static str {
 }
 
 fn router(config: &ApiConfig) -> Router {
+    guarded(config, Access::Open)
+}
+
+fn guarded(config: &ApiConfig, access: Access) -> Router {
     let routes = Router::new()
         .route("/ok", get(|| async { "ok" }))
         .route("/held", get(|| async { HELD.acquire().await.unwrap().forget() }))
@@ -93,7 +97,7 @@ fn router(config: &ApiConfig) -> Router {
         .route("/json", post(|JsonBody(body): JsonBody<Value>| async move { body.to_string() }))
         .fallback(not_found);
     let health = Router::new().route("/livez", get(|| async { "ok" }));
-    with_edge(routes, health, config, Access::Open, clock())
+    with_edge(routes, health, config, access, clock())
 }
 
 async fn answer(router: Router, method: &str, path: &str, body: impl Into<Body>) -> Response<Body> {
@@ -272,12 +276,16 @@ struct Served {
 }
 
 fn serve(config: ApiConfig) -> Served {
+    serve_to(config, Access::Open)
+}
+
+fn serve_to(config: ApiConfig, access: Access) -> Served {
     let listener = Listener::bind(&config.listen).unwrap();
     let (address, stop) = (listener.address(), CancellationToken::new());
     let mut task = JoinSet::new();
     let stopped = stop.clone();
     task.spawn(async move {
-        let router = router(&config);
+        let router = guarded(&config, access);
         listener.serve(router, &config, stopped, PATIENCE).await.unwrap();
     });
     Served { address, stop, task }
@@ -370,11 +378,45 @@ async fn half_sent_body_is_the_clients_failure_and_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn body_that_is_announced_too_long_is_refused_before_it_comes() {
+async fn connection_goes_on_after_a_body_that_nobody_wanted() {
+    let nobody_knows_the_keys = Access::Keys(KeyRing::new(watch::channel(None).1));
+    for (access, path, status) in
+        [(Access::Open, "/nothing", 404), (nobody_knows_the_keys, "/json", 503)]
+    {
+        let served = serve_to(config(), access);
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        // By the time that this is answered, so could the head have been, without its body.
+        said_to(&served, b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        let next = b"{} GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        client.write_all(next).await.unwrap();
+        let mut said = String::new();
+        timeout(PATIENCE, client.read_to_string(&mut said)).await.unwrap().unwrap();
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{said}");
+        assert!(said.contains("HTTP/1.1 200"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn answer_that_ends_the_connection_says_so() {
     let served = serve(config());
-    let head = b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
-    let said = said_to(&served, head).await;
-    assert!(said.starts_with("HTTP/1.1 413"), "{said}");
+    let long = format!("41\r\n{LONG}\r\n0\r\n\r\n");
+    let cases = [
+        ("POST /json", "Host: x\r\nContent-Length: 1000000", "", 413),
+        ("POST /json", "Host: x\r\nTransfer-Encoding: chunked", long.as_str(), 413),
+        ("POST /json", "Host: x\r\nTransfer-Encoding: chunked", "nonsense\r\n", 400),
+        ("POST /nothing", "Host: x\r\nContent-Length: 1000000", "", 404),
+        ("POST /nothing", "Host: x\r\nTransfer-Encoding: chunked", long.as_str(), 404),
+        ("POST /nothing", "Host: x\r\nExpect: 100-continue\r\nContent-Length: 3", "", 404),
+        ("POST /json", "Content-Length: 3", "", 400),
+    ];
+    for (line, headers, body, status) in cases {
+        let request = format!("{line} HTTP/1.1\r\n{headers}\r\n\r\n{body}");
+        let said = said_to(&served, request.as_bytes()).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {said}");
+        assert!(said.contains("\r\nconnection: close\r\n"), "{request}: {said}");
+    }
 }
 
 #[tokio::test]

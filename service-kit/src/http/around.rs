@@ -66,7 +66,9 @@ pub(super) async fn around(State(edge): State<Edge>, mut request: Request, next:
     let mut response = if names_one_host(&request) {
         next.run(request).await
     } else {
-        Problem::of_status(StatusCode::BAD_REQUEST).into_response()
+        // Nobody knows what else on this connection is meant for whom.
+        ([(header::CONNECTION, "close")], Problem::of_status(StatusCode::BAD_REQUEST))
+            .into_response()
     };
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {

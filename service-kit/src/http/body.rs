@@ -1,14 +1,17 @@
 //! The body of a request: here as a whole, in time and within its limit, before anybody waits for a
 //! slot or a handler. A client that sends slowly keeps nobody else from being served.
+//!
+//! A body that nobody wants is read as well, and thrown away: a connection on which some of it is
+//! still to come cannot carry another request.
 
 use std::error::Error;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody, to_bytes};
-use axum::extract::{MatchedPath, Request};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_LENGTH;
-use http_body_util::LengthLimitError;
+use axum::extract::Request;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use axum::http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::ApiConfig;
@@ -28,14 +31,10 @@ impl Limits {
 
     /// The request with its body.
     pub(super) async fn arrived(self, request: Request) -> Result<Request, Problem> {
-        // Where there is no route, there is nothing to wait for.
-        let is_for_us = request.extensions().get::<MatchedPath>().is_some();
-        if !is_for_us || request.body().is_end_stream() {
+        if request.body().is_end_stream() {
             return Ok(request);
         }
-        let announced =
-            request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|it: usize| it > self.max_bytes) {
+        if self.is_announced_too_long(request.headers()) {
             return Err(Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE));
         }
         let (parts, body) = request.into_parts();
@@ -44,6 +43,32 @@ impl Limits {
             Ok(Err(error)) => Err(Problem::of_status(status_of(&error))),
             Err(_) => Err(Problem::of_status(StatusCode::REQUEST_TIMEOUT)),
         }
+    }
+
+    /// Throws the body away; `false` if some of it may still come.
+    pub(super) async fn thrown_away(self, request: &mut Request) -> bool {
+        let body = std::mem::take(request.body_mut());
+        if body.is_end_stream() {
+            return true;
+        }
+        // Who expects to be asked for the body has not sent it, and is not asked.
+        let headers = request.headers();
+        if headers.contains_key(EXPECT) || self.is_announced_too_long(headers) {
+            return false;
+        }
+        let mut body = Limited::new(body, self.max_bytes);
+        let read = async {
+            while let Some(frame) = body.frame().await {
+                frame?;
+            }
+            Ok::<_, Box<dyn Error + Send + Sync>>(())
+        };
+        timeout(self.timeout, read).await.is_ok_and(|read| read.is_ok())
+    }
+
+    fn is_announced_too_long(self, headers: &HeaderMap) -> bool {
+        let announced = headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+        announced.is_some_and(|it: usize| it > self.max_bytes)
     }
 }
 

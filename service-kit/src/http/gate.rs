@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
@@ -43,9 +44,21 @@ impl Gate {
         }
     }
 
-    async fn handled(&self, request: Request, next: Next) -> Result<Response, Problem> {
+    /// The answer, and whether the request's body has been read to its end.
+    async fn answered(&self, mut request: Request, next: Next) -> (Response, bool) {
+        // Where there is no route, nobody waits for a body.
+        if request.extensions().get::<MatchedPath>().is_none() {
+            let is_read = self.body_limits.thrown_away(&mut request).await;
+            return (next.run(request).await, is_read);
+        }
         // The body is here before anybody waits for a place or a handler.
-        let mut request = self.body_limits.arrived(request).await?;
+        match self.body_limits.arrived(request).await {
+            Ok(request) => (self.handled(request, next).await.into_response(), true),
+            Err(problem) => (problem.into_response(), false),
+        }
+    }
+
+    async fn handled(&self, mut request: Request, next: Next) -> Result<Response, Problem> {
         let _place = self.slots.admit(&mut request)?;
         let handled = timeout(self.request_timeout, next.run(request)).await;
         handled.map_err(|_| {
@@ -60,10 +73,17 @@ pub(super) async fn pass(
     next: Next,
 ) -> Response {
     let (admitted, standing) = gate.guard.admit(&mut request);
-    let mut response = match admitted {
-        Ok(()) => gate.handled(request, next).await.into_response(),
-        Err(problem) => refused(problem),
+    let (mut response, is_read) = match admitted {
+        Ok(()) => gate.answered(request, next).await,
+        Err(problem) => {
+            let is_read = gate.body_limits.thrown_away(&mut request).await;
+            (refused(problem), is_read)
+        }
     };
+    if !is_read {
+        // hyper closes the connection: a client that is not told would lose its next request.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(standing) = standing {
         standing.tell(response.headers_mut());
     }
