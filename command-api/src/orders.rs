@@ -2,6 +2,5 @@
 
 mod idempotency;
 pub(crate) mod place;
-mod precondition;
 pub(crate) mod redrive;
 mod request;

@@ -14,10 +14,10 @@ use event_log::{EventLog, Producer};
 use event_node::{Node, NodeError};
 use fulfillment_worker::{FulfillmentConfig, GROUP, Gateway, GatewayKind, Http, Simulated};
 use projectors::{Lookups, Owners, Queries, ReadModel, StoreError};
-use service_kit::auth::{Access, KeyRing};
+use service_kit::auth::{Access, KeyRing, Ownership};
 use service_kit::clock::Clock;
 use service_kit::health::{self, Check};
-use service_kit::http::{self, Listener};
+use service_kit::http::{self, Listener, Routes};
 use service_kit::lifecycle::{LifecycleError, RoleError, Roles};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -138,6 +138,7 @@ impl System {
             None => None,
         };
         let log = self.connect()?;
+        let owners = log.clone().map(Owners::new);
         let mut routes = Router::new();
         let mut checks: Vec<Check> = log.iter().cloned().map(event_store_check).collect();
         if roles.contains(&Role::Api) || roles.contains(&Role::Projector) {
@@ -147,7 +148,8 @@ impl System {
             if roles.contains(&Role::Api) {
                 self.start_following(log.as_ref());
                 routes = routes.merge(documentation());
-                routes = routes.merge(self.api_routes(Arc::clone(&store), log.as_ref()));
+                routes = routes
+                    .merge(self.api_routes(Arc::clone(&store), log.as_ref().zip(owners.clone())));
             }
             if roles.contains(&Role::Projector) {
                 self.start_projector(store, log.as_ref())?;
@@ -158,8 +160,12 @@ impl System {
         }
         if let Some(listener) = listener {
             let access = self.access(log.as_ref());
-            let routes = routes.fallback(http::not_found);
-            self.start_http(listener, routes, health::routes(checks), access);
+            let routes = Routes {
+                guarded: routes.fallback(http::not_found),
+                ownership: owners.map(|it| Arc::new(it) as Arc<dyn Ownership>),
+                health: health::routes(checks),
+            };
+            self.start_http(listener, routes, access);
         }
         Ok(())
     }
@@ -190,12 +196,16 @@ impl System {
         Ok(Some(EventLog::connect(&self.settings.event_store, producer(), &name)?))
     }
 
-    fn api_routes(&mut self, store: Arc<dyn ReadModel>, log: Option<&EventLog>) -> Router {
+    fn api_routes(
+        &mut self,
+        store: Arc<dyn ReadModel>,
+        log: Option<(&EventLog, Owners)>,
+    ) -> Router {
         let accepted_status = match self.settings.api.accepted_status {
             200 => StatusCode::OK,
             _ => StatusCode::ACCEPTED,
         };
-        let log = log.map(|it| it.on_behalf_of("dofs-api"));
+        let (log, owners) = log.map(|(log, owners)| (log.on_behalf_of("dofs-api"), owners)).unzip();
         let commands = CommandApi {
             log: log.clone(),
             clock: self.clock.clone(),
@@ -206,7 +216,7 @@ impl System {
             runner: Arc::new(Runner::new(&self.clock)),
         };
         // Without an event store commands say so, and there is nothing to ask about.
-        let Some(log) = log else { return command_api::routes(commands) };
+        let Some((log, owners)) = log.zip(owners) else { return command_api::routes(commands) };
         let redrives = command_api::run_redrives(
             Arc::clone(&commands.runner),
             log.clone(),
@@ -217,15 +227,14 @@ impl System {
         self.roles.spawn("redrives", redrives);
         let queries = Queries {
             lookups: Lookups::new(Arc::clone(&store)),
-            owners: Owners::new(log.clone()),
+            owners,
             store,
             log,
             group: GROUP.to_owned(),
             success_rate: self.settings.fulfillment.configured_success_rate(),
             clock: self.clock.clone(),
         };
-        let routes = command_api::routes(commands).merge(projectors::routes(queries.clone()));
-        projectors::only_own_orders(routes, queries)
+        command_api::routes(commands).merge(projectors::routes(queries))
     }
 
     /// Lets those who wait for an order, and the live feed, know what happens.
@@ -300,10 +309,10 @@ impl System {
         Access::Keys(KeyRing::new(keys))
     }
 
-    fn start_http(&mut self, listener: Listener, routes: Router, health: Router, access: Access) {
+    fn start_http(&mut self, listener: Listener, routes: Routes, access: Access) {
         let address = listener.address();
         let config = self.settings.api.clone();
-        let routes = http::with_edge(routes, health, &config, access, self.clock.clone());
+        let routes = http::with_edge(routes, &config, access, self.clock.clone());
         let stop = self.stop.clone();
         self.roles.spawn("HTTP", async move {
             listener.serve(routes, &config, stop, HTTP_DRAIN_TIMEOUT).await

@@ -67,21 +67,21 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// The metadata of an event that a command adds, without what depends on its place.
-    pub(crate) fn new(cause: &Cause, producer: &Producer, schema_version: u32) -> Self {
+    /// The metadata of the first event that a command adds, without what depends on the event.
+    pub(crate) fn new(cause: &Cause, producer: &Producer) -> Self {
         Self {
             correlation_id: cause.correlation_id,
             causation_id: cause.causation_id,
             traceparent: cause.traceparent.clone(),
-            schema_version,
+            schema_version: OLDEST_SCHEMA,
             actor: cause.actor.clone(),
             request_id: cause.request_id.clone(),
             request_name: cause.request_name.clone(),
             producer: producer.clone(),
             recorded_at: cause.at,
-            request_fingerprint: None,
+            request_fingerprint: cause.request_fingerprint.clone(),
             previous_hash: None,
-            tenant: None,
+            tenant: cause.tenant.clone(),
         }
     }
 }

@@ -88,17 +88,13 @@ impl EventLog {
                 let Some(event) = LoggedEvent::new(event.get_original_event()) else { continue };
                 if after.is_none_or(|it| event.position > it) {
                     backlog.n_events += 1;
-                    backlog.oldest.get_or_insert_with(|| recorded_at(&event));
+                    backlog.oldest.get_or_insert_with(|| event.recorded_at());
                 }
             }
             Ok(backlog)
         })
         .await
     }
-}
-
-fn recorded_at(event: &LoggedEvent) -> Timestamp {
-    event.metadata().map_or(event.created, |it| it.recorded_at)
 }
 
 fn orders_only() -> SubscriptionFilter {

@@ -32,7 +32,6 @@ use crate::store::{ReadModel, StoreError};
 
 pub use lookups::Lookups;
 pub use owners::Owners;
-pub use ownership::only_own_orders;
 
 /// How long a read may take before the read model counts as down.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);

@@ -3,6 +3,8 @@
 mod key;
 mod rules;
 
+use async_trait::async_trait;
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 
@@ -73,14 +75,19 @@ impl Principal {
         self.actor == ANONYMOUS
     }
 
-    /// Whether it sees what belongs to this tenant, or to none.
-    pub fn sees(&self, owner: Option<&str>) -> bool {
-        self.tenant.is_none() || self.tenant.as_deref() == owner
-    }
-
     pub(crate) fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
     }
+}
+
+/// Whose it is what requests are about: what belongs to another tenant does not exist.
+#[async_trait]
+pub trait Ownership: Send + Sync {
+    /// Whether a request that this tenant makes is about its own, or about nothing in particular.
+    ///
+    /// # Errors
+    /// What the tenant is answered if it is not, or if nobody can say.
+    async fn check(&self, tenant: &str, request: &mut Request) -> Result<(), Problem>;
 }
 
 /// How users of the API show who they are.

@@ -18,12 +18,9 @@ use axum::http::{HeaderName, Method, StatusCode};
 use axum::middleware;
 use axum_server::Handle;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceBuilder;
-use tower::util::option_layer;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 
-use crate::auth::Access;
+use crate::auth::{Access, Ownership};
 use crate::clock::Clock;
 use crate::problem::Problem;
 
@@ -154,23 +151,30 @@ impl Listener {
     }
 }
 
-/// Puts the edge around the routes: who may use them, how often, the limits, and our body for every
-/// error. The health routes are for whoever decides what to do about a process that is too busy: no
-/// limit keeps them from answering.
-pub fn with_edge(
-    routes: Router,
-    health: Router,
-    config: &ApiConfig,
-    access: Access,
-    clock: Clock,
-) -> Router {
-    let gate = Arc::new(gate::Gate::new(access, config, clock.clone()));
-    let edge = around::Edge::new(clock, config);
-    let outermost = ServiceBuilder::new()
-        .layer(middleware::from_fn_with_state(edge, around::around))
-        .layer(option_layer(cors(config)))
-        .layer(CatchPanicLayer::new());
-    routes.layer(middleware::from_fn_with_state(gate, gate::pass)).merge(health).layer(outermost)
+/// What a process serves.
+pub struct Routes {
+    /// Behind the gate: who may use them, how often, and the limits.
+    pub guarded: Router,
+    /// Whose it is what they are about; `None` if nothing is anybody's.
+    pub ownership: Option<Arc<dyn Ownership>>,
+    /// For whoever decides what to do about a process that is too busy: no limit keeps them from
+    /// answering.
+    pub health: Router,
+}
+
+/// Puts the edge around the routes: the gate before those that have one, and our body for every
+/// error.
+pub fn with_edge(routes: Routes, config: &ApiConfig, access: Access, clock: Clock) -> Router {
+    let Routes { guarded, ownership, health } = routes;
+    let edge = Arc::new(around::Edge::new(clock.clone(), config));
+    let gate = gate::Gate::new(Arc::clone(&edge), access, ownership, config, clock);
+    let routes = guarded
+        .layer(middleware::from_fn_with_state(Arc::new(gate), gate::pass))
+        .merge(health.layer(middleware::from_fn_with_state(edge, around::around)));
+    match cors(config) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    }
 }
 
 /// What pages of other origins may do: nothing, unless their origin is configured.

@@ -14,7 +14,7 @@ use axum::{Extension, Router};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use service_kit::auth::{Access, ApiKey, ApiKeys, KeyRing, Principal, Scope, Secret};
-use service_kit::http::{ApiConfig, Listener, not_found, with_edge};
+use service_kit::http::{ApiConfig, Listener, Routes, not_found, with_edge};
 use testkit::store::clock;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -63,13 +63,13 @@ fn ring(keys: Option<ApiKeys>) -> Access {
 
 fn router(config: &ApiConfig, access: Access) -> Router {
     let who = |Extension(principal): Extension<Principal>| async move { principal.actor };
-    let routes = Router::new()
+    let guarded = Router::new()
         .route("/v1/orders", get(who).post(who))
         .route("/v1/unlisted", post(who))
         .route("/docs", get(|| async { "docs" }))
         .fallback(not_found);
     let health = Router::new().route("/livez", get(|| async { "ok" }));
-    with_edge(routes, health, config, access, clock())
+    with_edge(Routes { guarded, ownership: None, health }, config, access, clock())
 }
 
 async fn send(router: &Router, line: &str, headers: Headers<'_>) -> Response<Body> {

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use service_kit::auth::{Access, KeyRing};
 use service_kit::extract::{JsonBody, PathParameters, QueryParameters};
-use service_kit::http::{ApiConfig, Listener, not_found, with_edge};
+use service_kit::http::{ApiConfig, Listener, Routes, not_found, with_edge};
 use service_kit::wait::Wait;
 use testkit::store::clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -85,7 +85,7 @@ fn router(config: &ApiConfig) -> Router {
 }
 
 fn guarded(config: &ApiConfig, access: Access) -> Router {
-    let routes = Router::new()
+    let guarded = Router::new()
         .route("/ok", get(|| async { "ok" }))
         .route("/held", get(|| async { HELD.acquire().await.unwrap().forget() }))
         .route("/waiting", get(waits))
@@ -97,7 +97,7 @@ fn guarded(config: &ApiConfig, access: Access) -> Router {
         .route("/json", post(|JsonBody(body): JsonBody<Value>| async move { body.to_string() }))
         .fallback(not_found);
     let health = Router::new().route("/livez", get(|| async { "ok" }));
-    with_edge(routes, health, config, access, clock())
+    with_edge(Routes { guarded, ownership: None, health }, config, access, clock())
 }
 
 async fn answer(router: Router, method: &str, path: &str, body: impl Into<Body>) -> Response<Body> {

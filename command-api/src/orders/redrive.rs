@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{ETAG, HeaderMap, HeaderValue, LOCATION};
+use axum::http::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH, LOCATION};
 use axum::response::{IntoResponse, Response};
+use domain::ids::OrderId;
 use domain::order::{OrderCommand, Redrive};
 use event_log::LogError;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use service_kit::etag::{self, Tags};
 use service_kit::extract::{JsonBody, PathParameters};
 use service_kit::problem::Problem;
 use utoipa::ToSchema;
 
-use super::precondition::{self, Precondition};
 use super::request;
 use crate::CommandApi;
 use crate::caller::Caller;
@@ -65,7 +66,8 @@ pub(crate) async fn redrive(
 ) -> Result<Response, Problem> {
     let order_id = id.parse().map_err(|_| Problem::invalid_parameters())?;
     let request = body.unwrap_or_default();
-    let precondition = Precondition::from_headers(&headers)?;
+    // `*` is met by any order that there is.
+    let expected = Tags::of(&headers, &IF_MATCH)?.filter(|it| *it != Tags::Any);
     let items = request.items.map(request::items).transpose()?;
     request::check_rules(request.customer_id.as_deref(), items.as_deref())?;
     let redrive = Redrive {
@@ -79,15 +81,16 @@ pub(crate) async fn redrive(
     let head = loaded.head();
     let order = loaded.order.ok_or_else(|| Problem::order_not_found(order_id))?;
     let command = OrderCommand::Redrive(redrive);
-    let changed = if precondition == Precondition::None {
-        log.change(order, head, &command, &cause).await
-    } else {
-        precondition.check(&order)?;
-        log.change_as_known(order, head, &command, &cause).await
+    let changed = match &expected {
+        None => log.change(order, head, &command, &cause).await,
+        Some(expected) if expected.contain(order.revision) => {
+            log.change_as_known(order, head, &command, &cause).await
+        }
+        Some(_) => return Err(order_changed(order_id)),
     };
     let order = match changed {
-        Err(LogError::Conflict { .. }) if precondition != Precondition::None => {
-            return Err(precondition::failed(order_id));
+        Err(LogError::Conflict { .. }) if expected.is_some() => {
+            return Err(order_changed(order_id));
         }
         changed => changed.map_err(log_failed)?.map_err(|it| rule_refused(order_id, &it))?,
     };
@@ -99,9 +102,15 @@ pub(crate) async fn redrive(
         "revision": order.revision,
     });
     let mut answer = HeaderMap::new();
-    // A UUID and a number are valid in a header.
+    // A UUID is valid in a header.
     answer
         .extend(HeaderValue::from_str(&format!("/v1/orders/{order_id}")).map(|it| (LOCATION, it)));
-    answer.extend(HeaderValue::from_str(&format!("\"{}\"", order.revision)).map(|it| (ETAG, it)));
+    answer.insert(ETAG, etag::of_revision(order.revision));
     Ok((StatusCode::ACCEPTED, answer, axum::Json(body)).into_response())
+}
+
+/// The order is not as the client wants it.
+fn order_changed(order_id: OrderId) -> Problem {
+    let error = format!("Order {order_id} has changed: read it again");
+    Problem::application(StatusCode::PRECONDITION_FAILED, error)
 }

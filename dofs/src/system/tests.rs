@@ -20,7 +20,8 @@ fn routes() -> Router {
     let mut system = System::new(settings::load(&[]).unwrap());
     let store = projectors::open("sqlite:///nowhere/rows.sqlite").unwrap();
     let log = system.connect().unwrap();
-    let routes = system.api_routes(store, log.as_ref());
+    let owners = log.clone().map(Owners::new);
+    let routes = system.api_routes(store, log.as_ref().zip(owners));
     routes.merge(documentation()).merge(health::routes(Vec::new()))
 }
 

@@ -224,7 +224,7 @@ fn of_order(event: &LoggedEvent) -> Event {
         event_type: event.event_type.clone(),
         data: json_or_text(&event.data),
         metadata: json_or_text(&event.metadata),
-        recorded_at: event.metadata().map_or(event.created, |it| it.recorded_at),
+        recorded_at: event.recorded_at(),
     };
     let data = json!(told);
     // JSON has no line breaks; a type of another tool's may.

@@ -25,7 +25,7 @@ pub struct Lookups {
 
 struct Lookup {
     order_id: OrderId,
-    found: oneshot::Sender<Option<Order>>,
+    found: oneshot::Sender<Option<Arc<Order>>>,
 }
 
 impl Lookups {
@@ -39,7 +39,7 @@ impl Lookups {
     ///
     /// # Errors
     /// As [`ReadModel::order`].
-    pub async fn order(&self, order_id: OrderId) -> Result<Option<Order>, StoreError> {
+    pub async fn order(&self, order_id: OrderId) -> Result<Option<Arc<Order>>, StoreError> {
         let (found, answer) = oneshot::channel();
         self.lock().push(Lookup { order_id, found });
         let mut answer = std::pin::pin!(answer);
@@ -56,7 +56,7 @@ impl Lookups {
         match answer.await {
             Ok(order) => Ok(order),
             // Who took it along failed, or gave up.
-            Err(_) => self.store.order(order_id).await,
+            Err(_) => Ok(self.store.order(order_id).await?.map(Arc::new)),
         }
     }
 
@@ -67,7 +67,8 @@ impl Lookups {
         }
         let order_ids: Vec<_> = lookups.iter().map(|it| it.order_id).collect();
         let orders = self.store.orders_by_id(&order_ids).await?;
-        let orders: HashMap<_, _> = orders.into_iter().map(|it| (it.order_id, it)).collect();
+        let orders: HashMap<_, _> =
+            orders.into_iter().map(|it| (it.order_id, Arc::new(it))).collect();
         for Lookup { order_id, found } in lookups {
             // Several may ask for one order. Who asked may have gone.
             drop(found.send(orders.get(&order_id).cloned()));

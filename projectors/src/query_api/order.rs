@@ -5,8 +5,9 @@ use std::error::Error;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
@@ -34,17 +35,17 @@ pub(super) enum Source {
 
 /// An order as answers show it.
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct Shown<O> {
     #[serde(flatten)]
-    order: Order,
+    order: O,
     source: Source,
     /// It is not yet as the client wanted to wait for.
     #[serde(skip_serializing_if = "Option::is_none")]
     stale: Option<bool>,
 }
 
-impl Shown {
-    pub(super) fn new(order: Order, source: Source) -> Self {
+impl<O> Shown<O> {
+    pub(super) fn new(order: O, source: Source) -> Self {
         Self { order, source, stale: None }
     }
 }
@@ -74,6 +75,23 @@ impl Awaited {
             Self::Revision(revision) => order.revision >= revision,
             Self::End => order.status != Status::Processing,
         }
+    }
+}
+
+/// What a client says of the order's revision.
+pub(super) struct Conditions {
+    /// It wants no order of another one.
+    expected: Option<Tags>,
+    /// It has the order of these.
+    known: Option<Tags>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Conditions {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let expected = Tags::of(&parts.headers, &IF_MATCH)?;
+        Ok(Self { expected, known: Tags::of(&parts.headers, &IF_NONE_MATCH)? })
     }
 }
 
@@ -111,7 +129,7 @@ pub(super) async fn get_order(
     State(queries): State<Arc<Queries>>,
     PathParameters(id): PathParameters<String>,
     QueryParameters(as_of): QueryParameters<AsOf>,
-    headers: HeaderMap,
+    Conditions { expected, known }: Conditions,
     wait: Wait,
 ) -> Result<Response, Problem> {
     let order_id = order_id(&id)?;
@@ -119,10 +137,8 @@ pub(super) async fn get_order(
         let history = history(&queries, order_id).await?;
         let order = folded(order_id, point.beginning(order_id, &history)?)?;
         let etag = [(ETAG, etag::of_revision(order.revision))];
-        return Ok((etag, Json(Shown::new(order, Source::Stream))).into_response());
+        return Ok((etag, Json(Shown::new(&order, Source::Stream))).into_response());
     }
-    let known = Tags::of(&headers, &IF_NONE_MATCH)?;
-    let expected = Tags::of(&headers, &IF_MATCH)?;
     let awaited = Awaited::of(&wait, known.as_ref());
     let deadline = Instant::now() + wait.for_revision();
 
@@ -133,7 +149,7 @@ pub(super) async fn get_order(
         wait.begin();
         let found = queries.log.wait_for(order_id, deadline, |it| awaited.is_met(it)).await;
         if let Some(found) = found {
-            (order, source, is_met) = (found, Source::Stream, true);
+            (order, source, is_met) = (Arc::new(found), Source::Stream, true);
         }
     }
 
@@ -156,11 +172,11 @@ pub(super) async fn get_order(
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
     let stale = (!is_met).then_some(true);
-    Ok((answer, Json(Shown { order, source, stale })).into_response())
+    Ok((answer, Json(Shown { order: &*order, source, stale })).into_response())
 }
 
 /// The order's row. Without it, be it late or out of reach, an accepted order is still in the log.
-async fn find(queries: &Queries, order_id: OrderId) -> Result<(Order, Source), Problem> {
+async fn find(queries: &Queries, order_id: OrderId) -> Result<(Arc<Order>, Source), Problem> {
     match read(queries.lookups.order(order_id)).await {
         Ok(Some(order)) => return Ok((order, Source::Table)),
         Ok(None) => {}
@@ -169,5 +185,6 @@ async fn find(queries: &Queries, order_id: OrderId) -> Result<(Order, Source), P
         }
     }
     let order = queries.log.latest(order_id).await.map_err(log_failed)?;
-    Ok((order.ok_or_else(|| Problem::order_not_found(order_id))?, Source::Stream))
+    let order = order.ok_or_else(|| Problem::order_not_found(order_id))?;
+    Ok((Arc::new(order), Source::Stream))
 }

@@ -6,6 +6,7 @@ use domain::ids::OrderId;
 use domain::order::{Item, Order, Stage, Status};
 use event_log::Position;
 use jiff::Timestamp;
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{Checkpoint, OrderCounts, StoreError};
@@ -20,6 +21,7 @@ pub(super) trait Time: Copy {
 }
 
 /// A row of `orders`.
+#[derive(Deserialize)]
 pub(super) struct OrderRecord<T> {
     pub(super) order_id: Uuid,
     pub(super) customer_id: String,
@@ -260,6 +262,6 @@ impl Reading {
 }
 
 #[expect(clippy::expect_used, reason = "strings and numbers under string keys are always JSON")]
-fn json(value: &impl serde::Serialize) -> String {
+pub(super) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("items and fields of an order are JSON")
 }

@@ -80,6 +80,18 @@ pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
     assert_eq!(store.order(id(99)).await.unwrap(), None);
 }
 
+/// More than a database may be asked for in one statement.
+pub(crate) async fn any_number_of_orders_is_read_at_once(database: &Database) {
+    let store = database.read_model().await;
+    let log: Vec<_> = (1..=1_100).flat_map(|it| History::of(it).placed().events()).collect();
+    project(&*store, &log).await;
+    let asked: Vec<_> = (1..=1_200).map(id).collect();
+    let orders = store.orders_by_id(&asked).await.unwrap();
+    let found: BTreeSet<_> = orders.iter().map(|it| it.order_id).collect();
+    assert_eq!((orders.len(), found), (1_100, (1..=1_100).map(id).collect()));
+    assert_eq!(store.orders_by_id(&[]).await.unwrap(), []);
+}
+
 /// Also when some of those who asked no longer wait.
 pub(crate) async fn orders_that_are_asked_for_at_once_are_each_found(database: &Database) {
     let store = database.read_model().await;

@@ -95,6 +95,7 @@ on_both_stores! {
     rows_read_back_as_they_were_written,
     every_column_is_in_the_text_of_the_rows,
     batch_applied_again_changes_nothing,
+    any_number_of_orders_is_read_at_once,
     orders_that_are_asked_for_at_once_are_each_found,
     older_revision_never_overwrites_a_newer_one,
     rows_and_checkpoint_move_together_or_not_at_all,

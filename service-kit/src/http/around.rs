@@ -1,6 +1,8 @@
 //! Around every request: its id, its log line, the headers of every answer, and our body for errors
 //! that have none of ours.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -8,6 +10,7 @@ use axum::http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderV
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -41,7 +44,6 @@ pub(super) const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
 /// What an answer over TLS says: come back over TLS only.
 const ONLY_TLS: &str = "max-age=31536000";
 
-#[derive(Clone)]
 pub(super) struct Edge {
     clock: Clock,
     has_tls: bool,
@@ -51,39 +53,62 @@ impl Edge {
     pub(super) fn new(clock: Clock, config: &ApiConfig) -> Self {
         Self { clock, has_tls: config.has_tls() }
     }
+
+    /// What is around a request that `answered` answers.
+    pub(super) async fn around<A: Future<Output = Response>>(
+        &self,
+        mut request: Request,
+        answered: impl FnOnce(Request) -> A,
+    ) -> Response {
+        let started = Instant::now();
+        let id = RequestId(self.clock.new_id());
+        let name = name_of(request.headers(), id);
+        let method = request.method().clone();
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let wants_document = wants_document(request.headers());
+        request.extensions_mut().insert(id);
+        request.extensions_mut().insert(name.clone());
+
+        let mut response = if names_one_host(&request) {
+            // A handler that panics leaves what it works with as others find it at any moment.
+            let caught = AssertUnwindSafe(answered(request)).catch_unwind().await;
+            caught.unwrap_or_else(|panic| panicked(&*panic))
+        } else {
+            // Nobody knows what else on this connection is meant for whom.
+            ([(header::CONNECTION, "close")], Problem::of_status(StatusCode::BAD_REQUEST))
+                .into_response()
+        };
+        let status = response.status();
+        if status.is_client_error() || status.is_server_error() {
+            response = with_our_body(response, wants_document, &name);
+        }
+        let headers = response.headers_mut();
+        headers.extend(HeaderValue::from_str(&name.0).ok().map(|it| (X_REQUEST_ID, it)));
+        let tls = self.has_tls.then_some((header::STRICT_TRANSPORT_SECURITY, ONLY_TLS));
+        for (header, value) in SECURITY_HEADERS.into_iter().chain(tls) {
+            headers.entry(header).or_insert(HeaderValue::from_static(value));
+        }
+        let route = route.as_ref().map_or("-", MatchedPath::as_str);
+        let duration_ms = started.elapsed().as_millis();
+        tracing::debug!(%method, route, status = status.as_u16(), duration_ms, request.id = %name.0, "Answered");
+        response
+    }
 }
 
-pub(super) async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let id = RequestId(edge.clock.new_id());
-    let name = name_of(request.headers(), id);
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let wants_document = wants_document(request.headers());
-    request.extensions_mut().insert(id);
-    request.extensions_mut().insert(name.clone());
+/// For routes that nothing else is before.
+pub(super) async fn around(
+    State(edge): State<Arc<Edge>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    edge.around(request, |request| next.run(request)).await
+}
 
-    let mut response = if names_one_host(&request) {
-        next.run(request).await
-    } else {
-        // Nobody knows what else on this connection is meant for whom.
-        ([(header::CONNECTION, "close")], Problem::of_status(StatusCode::BAD_REQUEST))
-            .into_response()
-    };
-    let status = response.status();
-    if status.is_client_error() || status.is_server_error() {
-        response = with_our_body(response, wants_document, &name);
-    }
-    let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(&name.0).ok().map(|it| (X_REQUEST_ID, it)));
-    let tls = edge.has_tls.then_some((header::STRICT_TRANSPORT_SECURITY, ONLY_TLS));
-    for (header, value) in SECURITY_HEADERS.into_iter().chain(tls) {
-        headers.entry(header).or_insert(HeaderValue::from_static(value));
-    }
-    let route = route.as_ref().map_or("-", MatchedPath::as_str);
-    let duration_ms = started.elapsed().as_millis();
-    tracing::debug!(%method, route, status = status.as_u16(), duration_ms, request.id = %name.0, "Answered");
-    response
+fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let text = panic.downcast_ref::<&str>().copied();
+    let panic = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic, "Handler panicked");
+    Problem::internal().into_response()
 }
 
 /// Whether it says once whom it is for, as RFC 9112, 3.2 has it for HTTP/1.1: who counts otherwise
@@ -101,7 +126,8 @@ fn name_of(headers: &HeaderMap, id: RequestId) -> RequestName {
         (1..=MAX_NAME_CHARS).contains(&it.len())
             && it.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
     });
-    RequestName(name.map_or_else(|| id.0.to_string().into(), Into::into))
+    let mut own = Uuid::encode_buffer();
+    RequestName(name.unwrap_or_else(|| id.0.hyphenated().encode_lower(&mut own)).into())
 }
 
 /// The same status and headers with our body: the plain one, or the document that was asked for.

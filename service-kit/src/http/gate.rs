@@ -1,8 +1,8 @@
-//! What a request passes on its way to a handler: who may, how often, its whole body, a place, and
-//! the time that it may take.
+//! What a request passes on its way to a handler: who may, how often, its whole body, a place, whose
+//! it is, and the time that it may take.
 //!
-//! One middleware for all of it: for each that stands in a row, axum copies all that is behind it
-//! with every request.
+//! One middleware for all of it, and for what is around it: for each that stands in a row, axum
+//! copies all that is behind it with every request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,10 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::ApiConfig;
+use super::around::Edge;
 use super::body::Limits;
 use super::guard::{Guard, refused};
-use crate::auth::Access;
+use crate::auth::{Access, Ownership, Principal};
 use crate::clock::Clock;
 use crate::problem::{Code, Problem};
 use crate::slots::Slots;
@@ -26,22 +27,51 @@ use crate::wait::LONGEST_WAIT;
 const AFTER_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Gate {
+    edge: Arc<Edge>,
     guard: Guard,
+    ownership: Option<Arc<dyn Ownership>>,
     body_limits: Limits,
     slots: Slots,
     request_timeout: Duration,
 }
 
 impl Gate {
-    pub(super) fn new(access: Access, config: &ApiConfig, clock: Clock) -> Self {
+    pub(super) fn new(
+        edge: Arc<Edge>,
+        access: Access,
+        ownership: Option<Arc<dyn Ownership>>,
+        config: &ApiConfig,
+        clock: Clock,
+    ) -> Self {
         let request_timeout = Duration::from_millis(config.request_timeout_ms.get());
         let longest_wait = request_timeout.saturating_sub(AFTER_WAIT).min(LONGEST_WAIT);
         Self {
+            edge,
             guard: Guard::new(access, config, clock),
+            ownership,
             body_limits: Limits::of(config),
             slots: Slots::new(config.max_concurrency.get(), longest_wait),
             request_timeout,
         }
+    }
+
+    async fn passed(&self, mut request: Request, next: Next) -> Response {
+        let (admitted, standing) = self.guard.admit(&mut request);
+        let (mut response, is_read) = match admitted {
+            Ok(()) => self.answered(request, next).await,
+            Err(problem) => {
+                let is_read = self.body_limits.thrown_away(&mut request).await;
+                (refused(problem), is_read)
+            }
+        };
+        if !is_read {
+            // hyper closes the connection: a client that is not told would lose its next request.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(standing) = standing {
+            standing.tell(response.headers_mut());
+        }
+        response
     }
 
     /// The answer, and whether the request's body has been read to its end.
@@ -60,32 +90,25 @@ impl Gate {
 
     async fn handled(&self, mut request: Request, next: Next) -> Result<Response, Problem> {
         let _place = self.slots.admit(&mut request)?;
-        let handled = timeout(self.request_timeout, next.run(request)).await;
-        handled.map_err(|_| {
-            Problem::unavailable("Request timed out").with_code(Code::ProcessingTimeout)
+        let handled = async {
+            self.check_owner(&mut request).await?;
+            Ok(next.run(request).await)
+        };
+        timeout(self.request_timeout, handled).await.unwrap_or_else(|_| {
+            let problem = Problem::unavailable("Request timed out");
+            Err(problem.with_code(Code::ProcessingTimeout))
         })
+    }
+
+    /// Lets a principal of one tenant through to what is its own.
+    async fn check_owner(&self, request: &mut Request) -> Result<(), Problem> {
+        let Some(ownership) = &self.ownership else { return Ok(()) };
+        let principal = request.extensions().get::<Principal>();
+        let Some(tenant) = principal.and_then(|it| it.tenant.clone()) else { return Ok(()) };
+        ownership.check(&tenant, request).await
     }
 }
 
-pub(super) async fn pass(
-    State(gate): State<Arc<Gate>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let (admitted, standing) = gate.guard.admit(&mut request);
-    let (mut response, is_read) = match admitted {
-        Ok(()) => gate.answered(request, next).await,
-        Err(problem) => {
-            let is_read = gate.body_limits.thrown_away(&mut request).await;
-            (refused(problem), is_read)
-        }
-    };
-    if !is_read {
-        // hyper closes the connection: a client that is not told would lose its next request.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    if let Some(standing) = standing {
-        standing.tell(response.headers_mut());
-    }
-    response
+pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    gate.edge.around(request, |request| gate.passed(request, next)).await
 }
