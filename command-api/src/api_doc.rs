@@ -30,26 +30,6 @@ pub(crate) struct NewItem {
     quantity: u64,
 }
 
-/// An order that was accepted.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `place` answers")]
-pub(crate) struct Accepted {
-    message: String,
-    order_id: Uuid,
-    status: String,
-    execution_arn: String,
-}
-
-/// An order that is queued again.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `redrive` answers")]
-pub(crate) struct Redriven {
-    order_id: Uuid,
-    status: String,
-    attempt: u32,
-    revision: u64,
-}
-
 /// Who gives up on a dead letter, and why.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what `discard` reads")]
@@ -58,15 +38,6 @@ pub(crate) struct Discard {
     actor: Option<String>,
     #[schema(max_length = 1000, pattern = r"^[!-~][^\x00-\x1F\x7F-\x9F]*$")]
     reason: String,
-}
-
-/// A dead letter that is given up on.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `discard` answers")]
-pub(crate) struct Discarded {
-    order_id: Uuid,
-    status: String,
-    revision: u64,
 }
 
 /// A redrive of many, and how far it is.
@@ -191,6 +162,6 @@ struct QueueOfWorkers {
         worker::pause,
         worker::resume,
     ),
-    components(schemas(NewOrder, NewItem, Accepted))
+    components(schemas(NewOrder, NewItem, place::Accepted))
 )]
 pub(crate) struct Commands;

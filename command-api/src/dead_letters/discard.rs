@@ -3,15 +3,26 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use domain::ids::OrderId;
 use domain::order::{Discard, OrderCommand};
-use serde_json::{Value, json};
+use serde::Serialize;
 use service_kit::extract::{JsonBody, PathParameters};
 use service_kit::problem::Problem;
+use utoipa::ToSchema;
 
 use crate::CommandApi;
 use crate::caller::Caller;
 use crate::operator::Said;
 use crate::refusal::{log_failed, rule_refused};
+
+/// A dead letter that is given up on.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Discarded {
+    #[schema(value_type = uuid::Uuid)]
+    order_id: OrderId,
+    status: &'static str,
+    revision: u64,
+}
 
 /// Give up on a dead letter for good
 ///
@@ -21,7 +32,7 @@ use crate::refusal::{log_failed, rule_refused};
     request_body(content = crate::api_doc::Discard, description = "Who and why; there must be a reason"),
     params(("id" = uuid::Uuid, Path, description = "The order")),
     responses(
-        (status = 200, description = "It is given up on", body = crate::api_doc::Discarded),
+        (status = 200, description = "It is given up on", body = Discarded),
         (status = 400, description = "The body, its rules or a parameter are broken", body = service_kit::api_doc::Refused),
         (status = 404, description = "There is no such order", body = service_kit::api_doc::Refusal),
         (status = 409, description = "The order is no dead letter", body = service_kit::api_doc::Refusal),
@@ -32,7 +43,7 @@ pub(crate) async fn discard(
     PathParameters(id): PathParameters<String>,
     caller: Caller,
     JsonBody(body): JsonBody<Option<Said>>,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Discarded>, Problem> {
     let order_id = id.parse().map_err(|_| Problem::invalid_parameters())?;
     let said = body.unwrap_or_default();
     let at = api.clock.now();
@@ -48,9 +59,6 @@ pub(crate) async fn discard(
         .map_err(log_failed)?
         .map_err(|error| rule_refused(order_id, &error))?;
     tracing::info!(order.id = %order_id, actor = cause.actor, "Dead letter discarded");
-    Ok(axum::Json(json!({
-        "order_id": order_id,
-        "status": order.status.as_str(),
-        "revision": order.revision,
-    })))
+    let status = order.status.as_str();
+    Ok(axum::Json(Discarded { order_id, status, revision: order.revision }))
 }

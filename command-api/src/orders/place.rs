@@ -10,12 +10,14 @@ use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
 use domain::order::{Order, OrderCommand, OrderEvent, PlaceOrder, Status, decide, fields};
 use event_log::{Cause, EventLog, Expected, LogError};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use service_kit::etag;
 use service_kit::extract::JsonBody;
 use service_kit::problem::{Code, Problem};
 use service_kit::wait::Wait;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::idempotency;
 use super::request::OrderRequest;
@@ -24,6 +26,16 @@ use crate::caller::Caller;
 use crate::refusal::log_failed;
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// An order that was accepted.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Accepted {
+    message: &'static str,
+    #[schema(value_type = uuid::Uuid)]
+    order_id: OrderId,
+    status: &'static str,
+    execution_arn: String,
+}
 
 /// Place an order
 ///
@@ -37,7 +49,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
         ("Prefer" = String, Header, description = "`wait=N`: answer when the order has ended, after N seconds at the latest"),
     ),
     responses(
-        (status = 202, description = "The order is on record and will be fulfilled", body = crate::api_doc::Accepted, headers(
+        (status = 202, description = "The order is on record and will be fulfilled", body = Accepted, headers(
             ("Location" = String, description = "Where the order is"),
             ("ETag" = String, description = "The order's revision"),
             ("Idempotent-Replayed" = String, description = "`true` if the answer is an earlier one's again"),
@@ -147,19 +159,22 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
             .into_response();
     }
     tracing::info!(order.id = %order_id, "Order accepted");
-    let body = json!({
-        "message": "Order received and processing started",
-        "order_id": order_id,
-        "status": "processing",
-        "execution_arn":
-            format!("arn:dofs:orders:{}:execution/{}", api.environment, order_id.stream()),
-    });
+    let accepted = Accepted {
+        message: "Order received and processing started",
+        order_id,
+        status: "processing",
+        execution_arn: format!(
+            "arn:dofs:orders:{}:execution/{}",
+            api.environment,
+            order_id.stream()
+        ),
+    };
     let mut headers = HeaderMap::new();
     // A UUID is valid in a header.
     headers
         .extend(HeaderValue::from_str(&format!("/v1/orders/{order_id}")).map(|it| (LOCATION, it)));
     headers.insert(ETAG, etag::of_revision(revision));
-    (api.accepted_status, headers, axum::Json(body)).into_response()
+    (api.accepted_status, headers, axum::Json(accepted)).into_response()
 }
 
 /// The answer to a request whose key is taken: the first one's again, if it asked for the same.

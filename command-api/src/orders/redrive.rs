@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
 use domain::order::{OrderCommand, Redrive};
 use event_log::LogError;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use service_kit::etag::{self, Tags};
 use service_kit::extract::{JsonBody, PathParameters};
 use service_kit::problem::Problem;
@@ -35,6 +35,16 @@ pub(crate) struct RedriveRequest {
     items: Option<Value>,
 }
 
+/// An order that is queued again.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Redriven {
+    #[schema(value_type = uuid::Uuid)]
+    order_id: OrderId,
+    status: &'static str,
+    attempt: u32,
+    revision: u64,
+}
+
 /// Queue a failed order again, corrected or as it is
 ///
 /// Answers only after the redrive is durable.
@@ -46,7 +56,7 @@ pub(crate) struct RedriveRequest {
         ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,15}"$"#, description = "Answer 412 if the order has none of these revisions"),
     ),
     responses(
-        (status = 202, description = "The order is queued again", body = crate::api_doc::Redriven, headers(
+        (status = 202, description = "The order is queued again", body = Redriven, headers(
             ("Location" = String, description = "Where the order is"),
             ("ETag" = String, description = "The order's revision"),
         )),
@@ -95,18 +105,18 @@ pub(crate) async fn redrive(
         changed => changed.map_err(log_failed)?.map_err(|it| rule_refused(order_id, &it))?,
     };
     tracing::info!(order.id = %order_id, actor = cause.actor, attempt = order.attempt, "Order redriven");
-    let body = json!({
-        "order_id": order_id,
-        "status": order.status.as_str(),
-        "attempt": order.attempt,
-        "revision": order.revision,
-    });
+    let redriven = Redriven {
+        order_id,
+        status: order.status.as_str(),
+        attempt: order.attempt,
+        revision: order.revision,
+    };
     let mut answer = HeaderMap::new();
     // A UUID is valid in a header.
     answer
         .extend(HeaderValue::from_str(&format!("/v1/orders/{order_id}")).map(|it| (LOCATION, it)));
     answer.insert(ETAG, etag::of_revision(order.revision));
-    Ok((StatusCode::ACCEPTED, answer, axum::Json(body)).into_response())
+    Ok((StatusCode::ACCEPTED, answer, axum::Json(redriven)).into_response())
 }
 
 /// The order is not as the client wants it.

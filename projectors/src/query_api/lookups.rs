@@ -5,22 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::ids::OrderId;
 use domain::order::Order;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::store::{ReadModel, StoreError};
-
-/// Statements at one time. What is asked for meanwhile is in the next.
-const MAX_STATEMENTS: usize = 2;
 
 /// Looks orders up by their ids.
 ///
 /// A statement costs about as much for fifty orders as for one, and most of it is passing it to a
-/// connection and back. Whoever finds a statement free takes along all that wait.
+/// connection and back. So there is one at a time, and whoever has the turn takes along all that
+/// wait.
 #[derive(Clone)]
 pub struct Lookups {
     store: Arc<dyn ReadModel>,
     waiting: Arc<Mutex<Vec<Lookup>>>,
-    statements: Arc<Semaphore>,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Lookup {
@@ -31,8 +29,7 @@ struct Lookup {
 impl Lookups {
     /// Looks into `store`.
     pub fn new(store: Arc<dyn ReadModel>) -> Self {
-        let statements = Arc::new(Semaphore::new(MAX_STATEMENTS));
-        Self { store, waiting: Arc::default(), statements }
+        Self { store, waiting: Arc::default(), turn: Arc::default() }
     }
 
     /// The order's row.
@@ -48,7 +45,7 @@ impl Lookups {
             answered = &mut answer => if let Ok(order) = answered {
                 return Ok(order);
             },
-            Ok(_statement) = self.statements.acquire() => {
+            _turn = self.turn.lock() => {
                 let lookups = std::mem::take(&mut *self.lock());
                 self.read(lookups).await?;
             }
