@@ -3,7 +3,7 @@
 
 use domain::ids::OrderId;
 use domain::order::Order;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, SqliteConnection};
 
 use super::Micros;
 use crate::orders::row::FailedOrder;
@@ -83,7 +83,7 @@ pub(super) async fn upsert_orders(
              failed_at = excluded.failed_at, updated_at = excluded.updated_at \
              where excluded.revision > orders.revision",
         );
-        execute(connection, query, orders.len()).await?;
+        query.build().execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ pub(super) async fn insert_tenants(
             row.push_bind(order_id.0).push_bind((*tenant).to_owned());
         });
         query.push(" on conflict do nothing");
-        execute(connection, query, tenants.len()).await?;
+        query.build().execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -134,17 +134,7 @@ pub(super) async fn upsert_failed_orders(
              \"order\" = excluded.\"order\", resolved_at = excluded.resolved_at, \
              revision = excluded.revision where excluded.revision > failed_orders.revision",
         );
-        execute(connection, query, failed_orders.len()).await?;
+        query.build().execute(&mut *connection).await?;
     }
-    Ok(())
-}
-
-/// Runs a statement of so many rows; only a full one is worth keeping for the next.
-async fn execute(
-    connection: &mut SqliteConnection,
-    mut query: QueryBuilder<Sqlite>,
-    n_rows: usize,
-) -> Result<(), StoreError> {
-    query.build().persistent(n_rows == ROWS).execute(connection).await?;
     Ok(())
 }
