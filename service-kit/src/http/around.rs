@@ -34,15 +34,19 @@ const MAX_NAME_CHARS: usize = 128;
 
 /// What every answer says to browsers, unless its handler says otherwise: keep nothing, guess
 /// nothing, frame nothing, load nothing.
-pub(super) const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
-    (header::CACHE_CONTROL, "no-store"),
-    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::X_FRAME_OPTIONS, "DENY"),
+pub(super) static SECURITY_HEADERS: [(HeaderName, HeaderValue); 5] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    ),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 /// What an answer over TLS says: come back over TLS only.
-const ONLY_TLS: &str = "max-age=31536000";
+static ONLY_TLS: (HeaderName, HeaderValue) =
+    (header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
 
 pub(super) struct Edge {
     clock: Clock,
@@ -83,10 +87,10 @@ impl Edge {
             response = with_our_body(response, wants_document, &name);
         }
         let headers = response.headers_mut();
+        headers.reserve(SECURITY_HEADERS.len() + 2);
         headers.extend(HeaderValue::from_str(&name.0).ok().map(|it| (X_REQUEST_ID, it)));
-        let tls = self.has_tls.then_some((header::STRICT_TRANSPORT_SECURITY, ONLY_TLS));
-        for (header, value) in SECURITY_HEADERS.into_iter().chain(tls) {
-            headers.entry(header).or_insert(HeaderValue::from_static(value));
+        for (header, value) in SECURITY_HEADERS.iter().chain(self.has_tls.then_some(&ONLY_TLS)) {
+            headers.entry(header).or_insert_with(|| value.clone());
         }
         let route = route.as_ref().map_or("-", MatchedPath::as_str);
         let duration_ms = started.elapsed().as_millis();

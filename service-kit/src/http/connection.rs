@@ -202,9 +202,10 @@ fn status_of_bare_answer(bytes: &[u8]) -> Option<StatusCode> {
 /// A whole answer to something that is not a request; the connection ends with it.
 fn raw_answer(status: StatusCode) -> Vec<u8> {
     let body = Problem::of_status(status).plain();
-    let headers = SECURITY_HEADERS
-        .iter()
-        .fold(String::new(), |headers, (name, value)| format!("{headers}{name}: {value}\r\n"));
+    let headers = SECURITY_HEADERS.iter().fold(String::new(), |headers, (name, value)| {
+        // They are all text.
+        format!("{headers}{name}: {}\r\n", value.to_str().unwrap_or_default())
+    });
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
