@@ -67,7 +67,8 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// The metadata of the first event that a command adds, without what depends on the event.
+    /// The metadata of the first event that a cause adds to an order. What depends on the event, its
+    /// schema and the hash of the one before it, is the caller's to fill in.
     pub(crate) fn new(cause: &Cause, producer: &Producer) -> Self {
         Self {
             correlation_id: cause.correlation_id,

@@ -84,10 +84,11 @@ impl Principal {
 #[async_trait]
 pub trait Ownership: Send + Sync {
     /// Whether a request that this tenant makes is about its own, or about nothing in particular.
+    /// `None`: nobody has looked who makes it.
     ///
     /// # Errors
     /// What the tenant is answered if it is not, or if nobody can say.
-    async fn check(&self, tenant: &str, request: &mut Request) -> Result<(), Problem>;
+    async fn check(&self, tenant: Option<&str>, request: &mut Request) -> Result<(), Problem>;
 }
 
 /// How users of the API show who they are.

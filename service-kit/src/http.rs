@@ -168,12 +168,19 @@ pub fn with_edge(routes: Routes, config: &ApiConfig, access: Access, clock: Cloc
     let Routes { guarded, ownership, health } = routes;
     let edge = Arc::new(around::Edge::new(clock.clone(), config));
     let gate = gate::Gate::new(Arc::clone(&edge), access, ownership, config, clock);
-    let routes = guarded
-        .layer(middleware::from_fn_with_state(Arc::new(gate), gate::pass))
-        .merge(health.layer(middleware::from_fn_with_state(edge, around::around)));
+    let gate = Arc::new(gate);
+    let around = middleware::from_fn_with_state(edge, around::around);
+    let health = health.layer(middleware::from_fn(body::unread));
     match cors(config) {
-        Some(cors) => routes.layer(cors),
-        None => routes,
+        None => guarded
+            .layer(middleware::from_fn_with_state(gate, gate::pass))
+            .merge(health.layer(around)),
+        // A page's preflight asks with no key, so that the gate would refuse it.
+        Some(cors) => guarded
+            .layer(middleware::from_fn_with_state(gate, gate::pass_within))
+            .merge(health)
+            .layer(cors)
+            .layer(around),
     }
 }
 

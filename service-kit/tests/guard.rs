@@ -7,14 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use service_kit::auth::{Access, ApiKey, ApiKeys, KeyRing, Principal, Scope, Secret};
+use service_kit::auth::{Access, ApiKey, ApiKeys, KeyRing, Ownership, Principal, Scope, Secret};
 use service_kit::http::{ApiConfig, Listener, Routes, not_found, with_edge};
+use service_kit::problem::Problem;
 use testkit::store::clock;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -61,7 +63,25 @@ fn ring(keys: Option<ApiKeys>) -> Access {
     Access::Keys(KeyRing::new(watch::channel(keys.map(Arc::new)).1))
 }
 
+/// Says of everything that it is another's.
+struct Others;
+
+#[async_trait]
+impl Ownership for Others {
+    async fn check(&self, tenant: Option<&str>, _: &mut Request<Body>) -> Result<(), Problem> {
+        Err(Problem::order_not_found(format!("of {tenant:?}")))
+    }
+}
+
 fn router(config: &ApiConfig, access: Access) -> Router {
+    owned_router(config, access, None)
+}
+
+fn owned_router(
+    config: &ApiConfig,
+    access: Access,
+    ownership: Option<Arc<dyn Ownership>>,
+) -> Router {
     let who = |Extension(principal): Extension<Principal>| async move { principal.actor };
     let guarded = Router::new()
         .route("/v1/orders", get(who).post(who))
@@ -69,7 +89,7 @@ fn router(config: &ApiConfig, access: Access) -> Router {
         .route("/docs", get(|| async { "docs" }))
         .fallback(not_found);
     let health = Router::new().route("/livez", get(|| async { "ok" }));
-    with_edge(Routes { guarded, ownership: None, health }, config, access, clock())
+    with_edge(Routes { guarded, ownership, health }, config, access, clock())
 }
 
 async fn send(router: &Router, line: &str, headers: Headers<'_>) -> Response<Body> {
@@ -122,6 +142,21 @@ async fn key_with_the_scope_is_let_in_and_nothing_else_is() {
 }
 
 #[tokio::test]
+async fn only_who_is_of_a_tenant_is_asked_whose_it_is() {
+    let key = Secret::of(SECRET).token("dev", "a");
+    let good: Headers<'_> = &[("x-api-key", &key)];
+    let with = |access| owned_router(&config(), access, Some(Arc::new(Others)));
+    let response = send(&with(Access::Open), "GET /v1/orders", &[]).await;
+    assert_eq!(response.status(), 200, "nobody is of a tenant");
+    let keyed = with(ring(Some(keys(&[Scope::OrdersRead]))));
+    let response = send(&keyed, "GET /v1/orders", good).await;
+    assert_eq!(response.status(), 404);
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    assert!(String::from_utf8_lossy(&body).contains("shop"), "{body:?}");
+    assert_eq!(send(&keyed, "POST /v1/orders", good).await.status(), 403, "scopes come first");
+}
+
+#[tokio::test]
 async fn while_no_keys_are_known_nobody_is_let_in_and_nobody_is_called_wrong() {
     let router = router(&config(), ring(None));
     let response = send(&router, "GET /v1/orders", &[("x-api-key", "dofs_dev_a_b")]).await;
@@ -170,6 +205,11 @@ async fn pages_of_other_origins_are_let_in_only_if_they_are_configured() {
     assert_eq!(response.status(), 200);
     let allowed = header(response.headers(), "access-control-allow-origin");
     assert_eq!(allowed, Some("https://shop.example"));
+    assert!(response.headers().contains_key("x-request-id"), "it is an answer like others");
+    let refused = send(&open, "GET /v1/orders", &preflight[..1]).await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("access-control-allow-origin"), "pages see why");
+    assert_eq!(send(&open, "GET /livez", &[]).await.status(), 200);
     let other = [("origin", "https://evil.example"), ("access-control-request-method", "POST")];
     let response = send(&open, "OPTIONS /v1/orders", &other).await;
     assert_eq!(header(response.headers(), "access-control-allow-origin"), None);

@@ -410,6 +410,7 @@ async fn answer_that_ends_the_connection_says_so() {
         ("POST /nothing", "Host: x\r\nTransfer-Encoding: chunked", long.as_str(), 404),
         ("POST /nothing", "Host: x\r\nExpect: 100-continue\r\nContent-Length: 3", "", 404),
         ("POST /json", "Content-Length: 3", "", 400),
+        ("POST /livez", "Host: x\r\nContent-Length: 3", "", 405),
     ];
     for (line, headers, body, status) in cases {
         let request = format!("{line} HTTP/1.1\r\n{headers}\r\n\r\n{body}");

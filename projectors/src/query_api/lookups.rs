@@ -13,7 +13,8 @@ use crate::store::{ReadModel, StoreError};
 ///
 /// A statement costs about as much for fifty orders as for one, and most of it is passing it to a
 /// connection and back. So there is one at a time, and whoever has the turn takes along all that
-/// wait.
+/// wait. The price: while a database does not answer one statement, nobody else's is tried, and those
+/// who wait go to the event store when their time is up.
 #[derive(Clone)]
 pub struct Lookups {
     store: Arc<dyn ReadModel>,

@@ -21,15 +21,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // Without a principal nothing has been checked: a defect, and no reason to let it pass.
-        let principal = parts.extensions.get::<Principal>().ok_or_else(Problem::internal)?;
+        let principal = parts.extensions.get::<Principal>().ok_or_else(unchecked)?;
         Ok(Self(principal.tenant.clone()))
     }
 }
 
+/// Without a principal nothing has been checked: a defect, and no reason to let it pass.
+fn unchecked() -> Problem {
+    Problem::internal()
+}
+
 #[async_trait]
 impl Ownership for Owners {
-    async fn check(&self, tenant: &str, request: &mut Request) -> Result<(), Problem> {
+    async fn check(&self, tenant: Option<&str>, request: &mut Request) -> Result<(), Problem> {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let is_at_or_below = |it: &&str| {
             route.strip_prefix(*it).is_some_and(|it| it.is_empty() || it.starts_with('/'))
@@ -37,6 +41,7 @@ impl Ownership for Owners {
         if !ORDER_ROUTES.iter().any(is_at_or_below) {
             return Ok(());
         }
+        let tenant = tenant.ok_or_else(unchecked)?;
         let parameters: RawPathParams =
             request.extract_parts().await.map_err(|_| Problem::invalid_parameters())?;
         let id = parameters.iter().find(|(name, _)| *name == "id").map(|(_, value)| value);

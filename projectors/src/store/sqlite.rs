@@ -33,6 +33,8 @@ const MAX_READERS: u32 = 4;
 /// After how many pages the log beside the file is copied into it: 16 MiB. SQLite's own 1,000 copy
 /// pages that change with every batch four times as often.
 const CHECKPOINT_PAGES: &str = "4000";
+/// Statements that the connection keeps: those that write rows, of every number of rows.
+const KEPT_STATEMENTS: usize = 256;
 /// How long to wait for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -69,11 +71,12 @@ impl Sqlite {
         // A file does not go away like a server: to ask first would double what a read costs.
         let pool =
             SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
+        let writing = options
+            .clone()
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .statement_cache_capacity(KEPT_STATEMENTS);
         Self {
-            writer: pool
-                .clone()
-                .max_connections(1)
-                .connect_lazy_with(options.clone().pragma("wal_autocheckpoint", CHECKPOINT_PAGES)),
+            writer: pool.clone().max_connections(1).connect_lazy_with(writing),
             readers: pool
                 .max_connections(MAX_READERS)
                 .connect_lazy_with(options.pragma("query_only", "on")),

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ApiConfig;
+use super::body::end_connection;
 use crate::clock::Clock;
 use crate::problem::{Problem, wants_document};
 
@@ -78,9 +79,10 @@ impl Edge {
             let caught = AssertUnwindSafe(answered(request)).catch_unwind().await;
             caught.unwrap_or_else(|panic| panicked(&*panic))
         } else {
+            let mut refusal = Problem::of_status(StatusCode::BAD_REQUEST).into_response();
             // Nobody knows what else on this connection is meant for whom.
-            ([(header::CONNECTION, "close")], Problem::of_status(StatusCode::BAD_REQUEST))
-                .into_response()
+            end_connection(&mut refusal);
+            refusal
         };
         let status = response.status();
         if status.is_client_error() || status.is_server_error() {
@@ -99,7 +101,7 @@ impl Edge {
     }
 }
 
-/// For routes that nothing else is before.
+/// Around what has no gate, or has something else between them.
 pub(super) async fn around(
     State(edge): State<Arc<Edge>>,
     request: Request,

@@ -9,13 +9,18 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, EXPECT};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::ApiConfig;
 use crate::problem::Problem;
+
+/// How long a client may go on sending what nobody wants, before its connection ends.
+const UNWANTED_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
@@ -63,13 +68,29 @@ impl Limits {
             }
             Ok::<_, Box<dyn Error + Send + Sync>>(())
         };
-        timeout(self.timeout, read).await.is_ok_and(|read| read.is_ok())
+        timeout(UNWANTED_TIMEOUT, read).await.is_ok_and(|read| read.is_ok())
     }
 
     fn is_announced_too_long(self, headers: &HeaderMap) -> bool {
         let announced = headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
         announced.is_some_and(|it: usize| it > self.max_bytes)
     }
+}
+
+/// For routes that read no body: the connection of a request that has one ends with the answer.
+pub(super) async fn unread(request: Request, next: Next) -> Response {
+    let has_body = !request.body().is_end_stream();
+    let mut response = next.run(request).await;
+    if has_body {
+        end_connection(&mut response);
+    }
+    response
+}
+
+/// Says that the connection ends with this answer. hyper ends it where a body is not read to its
+/// end: a client that is not told would lose its next request.
+pub(super) fn end_connection(response: &mut Response) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Too long, or not what its head announced.

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CONNECTION, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::ApiConfig;
 use super::around::Edge;
-use super::body::Limits;
+use super::body::{Limits, end_connection};
 use super::guard::{Guard, refused};
 use crate::auth::{Access, Ownership, Principal};
 use crate::clock::Clock;
@@ -65,8 +64,7 @@ impl Gate {
             }
         };
         if !is_read {
-            // hyper closes the connection: a client that is not told would lose its next request.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            end_connection(&mut response);
         }
         if let Some(standing) = standing {
             standing.tell(response.headers_mut());
@@ -104,11 +102,24 @@ impl Gate {
     async fn check_owner(&self, request: &mut Request) -> Result<(), Problem> {
         let Some(ownership) = &self.ownership else { return Ok(()) };
         let principal = request.extensions().get::<Principal>();
-        let Some(tenant) = principal.and_then(|it| it.tenant.clone()) else { return Ok(()) };
-        ownership.check(&tenant, request).await
+        if principal.is_some_and(|it| it.tenant.is_none()) {
+            return Ok(());
+        }
+        let tenant = principal.and_then(|it| it.tenant.clone());
+        ownership.check(tenant.as_deref(), request).await
     }
 }
 
+/// The gate, and what is around it.
 pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     gate.edge.around(request, |request| gate.passed(request, next)).await
+}
+
+/// The gate alone, for where something stands between it and what is around it.
+pub(super) async fn pass_within(
+    State(gate): State<Arc<Gate>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    gate.passed(request, next).await
 }

@@ -36,9 +36,10 @@ macro_rules! failed_order_columns {
     };
 }
 
-/// Orders that are read as one text: at 256 KiB each, the most that a request holds, an eighth of
-/// what SQLite takes for a text (`SQLITE_MAX_LENGTH`, a billion bytes).
-const MAX_ORDERS_IN_TEXT: usize = 512;
+/// Orders that are read as one text. At 256 KiB each, the most that a request holds unless it is set
+/// otherwise, and twice that in a text of texts, a fifteenth of what SQLite takes for one
+/// (`SQLITE_MAX_LENGTH`, a billion bytes).
+const MAX_ORDERS_IN_TEXT: usize = 128;
 
 /// A condition on the customer of a failure's order; the id and a bracket follow.
 pub(super) const OF_CUSTOMER: &str = " and exists (select 1 from orders \
