@@ -67,7 +67,8 @@ impl Sets for Sqlite {
     }
 
     async fn roll_back(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut transaction = self.writer.begin_with("begin immediate").await?;
+        let mut connection = super::options(&self.path).connect().await?;
+        let mut transaction = connection.begin_with("begin immediate").await?;
         if !is_rollback_possible(&mut transaction).await? {
             return Err(NOTHING_TO_ROLL_BACK);
         }
@@ -91,6 +92,7 @@ impl Sets for Sqlite {
         rename(&mut transaction, aside, PREVIOUS, now).await?;
         hand_over(&mut transaction).await?;
         transaction.commit().await?;
+        connection.close().await?;
         Ok(())
     }
 
