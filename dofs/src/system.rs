@@ -148,8 +148,8 @@ impl System {
             if roles.contains(&Role::Api) {
                 self.start_following(log.as_ref());
                 routes = routes.merge(documentation());
-                routes = routes
-                    .merge(self.api_routes(Arc::clone(&store), log.as_ref().zip(owners.clone())));
+                routes =
+                    routes.merge(self.api_routes(Arc::clone(&store), log.as_ref(), owners.clone()));
             }
             if roles.contains(&Role::Projector) {
                 self.start_projector(store, log.as_ref())?;
@@ -199,13 +199,14 @@ impl System {
     fn api_routes(
         &mut self,
         store: Arc<dyn ReadModel>,
-        log: Option<(&EventLog, Owners)>,
+        log: Option<&EventLog>,
+        owners: Option<Owners>,
     ) -> Router {
         let accepted_status = match self.settings.api.accepted_status {
             200 => StatusCode::OK,
             _ => StatusCode::ACCEPTED,
         };
-        let (log, owners) = log.map(|(log, owners)| (log.on_behalf_of("dofs-api"), owners)).unzip();
+        let log = log.map(|it| it.on_behalf_of("dofs-api"));
         let commands = CommandApi {
             log: log.clone(),
             clock: self.clock.clone(),
@@ -216,7 +217,9 @@ impl System {
             runner: Arc::new(Runner::new(&self.clock)),
         };
         // Without an event store commands say so, and there is nothing to ask about.
-        let Some((log, owners)) = log.zip(owners) else { return command_api::routes(commands) };
+        let (Some(log), Some(owners)) = (log, owners) else {
+            return command_api::routes(commands);
+        };
         let redrives = command_api::run_redrives(
             Arc::clone(&commands.runner),
             log.clone(),

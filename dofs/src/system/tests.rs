@@ -21,7 +21,7 @@ fn routes() -> Router {
     let store = projectors::open("sqlite:///nowhere/rows.sqlite").unwrap();
     let log = system.connect().unwrap();
     let owners = log.clone().map(Owners::new);
-    let routes = system.api_routes(store, log.as_ref().zip(owners));
+    let routes = system.api_routes(store, log.as_ref(), owners);
     routes.merge(documentation()).merge(health::routes(Vec::new()))
 }
 

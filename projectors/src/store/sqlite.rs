@@ -72,8 +72,7 @@ impl Sqlite {
         let pool =
             SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
         // What undoes a statement of so many rows would go into a temporary file, a sixth of what
-        // projecting costs. Whoever makes indexes has a connection of its own: they are sorted
-        // there, too.
+        // projecting costs. Statements about whole tables have a connection of their own.
         let writing = options
             .clone()
             .pragma("temp_store", "memory")

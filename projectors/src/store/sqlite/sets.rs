@@ -51,9 +51,7 @@ impl Sets for Sqlite {
         now: Timestamp,
     ) -> Result<Swapped, StoreError> {
         let path = self.next_path();
-        // That this takes as long as the tables are large is no reason for a warning.
-        let options = super::options(&self.path).disable_statement_logging();
-        let mut connection = options.connect().await?;
+        let mut connection = self.connect_for_large_statements().await?;
         sqlx::query("attach ?1 as built")
             .bind(path.to_string_lossy())
             .execute(&mut connection)
@@ -67,7 +65,7 @@ impl Sets for Sqlite {
     }
 
     async fn roll_back(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut connection = super::options(&self.path).connect().await?;
+        let mut connection = self.connect_for_large_statements().await?;
         let mut transaction = connection.begin_with("begin immediate").await?;
         if !is_rollback_possible(&mut transaction).await? {
             return Err(NOTHING_TO_ROLL_BACK);
@@ -97,7 +95,8 @@ impl Sets for Sqlite {
     }
 
     async fn drop_previous(&self, retired_before: Timestamp) -> Result<bool, StoreError> {
-        let mut transaction = self.writer.begin_with("begin immediate").await?;
+        let mut connection = self.connect_for_large_statements().await?;
+        let mut transaction = connection.begin_with("begin immediate").await?;
         let retired: bool = sqlx::query_scalar(
             "/* sets.retired */ select exists (select 1 from projection_checkpoints \
              where name = ?1 and retired_at < ?2)",
@@ -110,6 +109,7 @@ impl Sets for Sqlite {
             forget_previous(&mut transaction).await?;
         }
         transaction.commit().await?;
+        connection.close().await?;
         Ok(retired)
     }
 
@@ -142,6 +142,13 @@ impl Sets for Sqlite {
 }
 
 impl Sqlite {
+    /// For statements about whole tables. What they need to be undone, and indexes that are sorted,
+    /// go into temporary files there, not into memory.
+    async fn connect_for_large_statements(&self) -> Result<SqliteConnection, StoreError> {
+        // That they take as long as the tables are large is no reason for a warning.
+        Ok(super::options(&self.path).disable_statement_logging().connect().await?)
+    }
+
     fn next_path(&self) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         path.push(".next");
