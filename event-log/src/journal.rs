@@ -80,12 +80,7 @@ impl Journal {
             Last::Is(None) => StreamState::NoStream,
             Last::Any => StreamState::Any,
         });
-        let metadata = Metadata {
-            schema_version: SCHEMA,
-            request_fingerprint: None,
-            tenant: None,
-            ..Metadata::new(cause, &self.log.producer)
-        };
+        let metadata = Metadata::new(cause, &self.log.producer, SCHEMA);
         let entry = EventData::json(entry_type, data)?
             .id(cause.command_id.as_uuid())
             .metadata_as_json(&metadata)?;

@@ -67,22 +67,21 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// The metadata of the first event that a cause adds to an order. What depends on the event, its
-    /// schema and the hash of the one before it, is the caller's to fill in.
-    pub(crate) fn new(cause: &Cause, producer: &Producer) -> Self {
+    /// The metadata of an event that a command adds, without what depends on its place.
+    pub(crate) fn new(cause: &Cause, producer: &Producer, schema_version: u32) -> Self {
         Self {
             correlation_id: cause.correlation_id,
             causation_id: cause.causation_id,
             traceparent: cause.traceparent.clone(),
-            schema_version: OLDEST_SCHEMA,
+            schema_version,
             actor: cause.actor.clone(),
             request_id: cause.request_id.clone(),
             request_name: cause.request_name.clone(),
             producer: producer.clone(),
             recorded_at: cause.at,
-            request_fingerprint: cause.request_fingerprint.clone(),
+            request_fingerprint: None,
             previous_hash: None,
-            tenant: cause.tenant.clone(),
+            tenant: None,
         }
     }
 }

@@ -216,21 +216,20 @@ impl EventLog {
         cause: &Cause,
         mut previous: EventHash,
     ) -> Result<Vec<EventData>, LogError> {
-        let mut metadata = Metadata::new(cause, &self.producer);
         let mut proposed = Vec::with_capacity(events.len());
         for (index, event) in events.iter().enumerate() {
             let encoded = encode(event)?;
             let data = encoded.data;
-            metadata.schema_version = encoded.schema_version;
+            let mut metadata = Metadata::new(cause, &self.producer, encoded.schema_version);
+            metadata.request_fingerprint = cause.request_fingerprint.clone().filter(|_| index == 0);
+            metadata.tenant = cause.tenant.clone().filter(|_| index == 0);
             metadata.previous_hash = Some(previous.to_string());
-            let bytes = serde_json::to_vec(&metadata)?;
-            previous = EventHash::of(encoded.event_type, data.get().as_bytes(), &bytes);
+            let metadata = serde_json::to_vec(&metadata)?;
+            previous = EventHash::of(encoded.event_type, data.get().as_bytes(), &metadata);
             let event = EventData::json(encoded.event_type, &data)?
                 .id(cause.command_id.event_id(order_id, index))
-                .metadata(bytes.into());
+                .metadata(metadata.into());
             proposed.push(event);
-            // The first event says these.
-            (metadata.request_fingerprint, metadata.tenant) = (None, None);
         }
         Ok(proposed)
     }

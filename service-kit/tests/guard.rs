@@ -154,6 +154,8 @@ async fn only_who_is_of_a_tenant_is_asked_whose_it_is() {
     let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
     assert!(String::from_utf8_lossy(&body).contains("shop"), "{body:?}");
     assert_eq!(send(&keyed, "POST /v1/orders", good).await.status(), 403, "scopes come first");
+    // Nobody has looked who asks: whether that matters is for who knows what belongs to whom.
+    assert_eq!(send(&keyed, "GET /docs", &[]).await.status(), 404);
 }
 
 #[tokio::test]

@@ -226,29 +226,3 @@ impl ReadModel for Sqlite {
         statistics::minutes(&self.readers, self.set, from).await
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// However SQLite is built (`.cargo/config.toml`): with a limit of 4 MiB for what it keeps of
-    /// that in memory (`SQLITE_STMTJRNL_SPILL`), it said that the disk is full.
-    #[tokio::test]
-    async fn statement_that_changes_many_pages_is_undone_if_it_fails() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = options(&folder.path().join("read.db")).create_if_missing(true);
-        let mut connection = options.connect().await.unwrap();
-        let fill = "create table numbers (number integer not null check (number < 60000), text text); \
-            with recursive numbered (number) as (values (1) union all \
-            select number + 1 from numbered where number < 50000) \
-            insert into numbers select number, hex(zeroblob(100)) from numbered";
-        sqlx::raw_sql(fill).execute(&mut connection).await.unwrap();
-        // Only the last of 50,000 rows in 11 MB breaks the rule.
-        let update = sqlx::query("update numbers set number = number + 10000");
-        let error = update.execute(&mut connection).await.unwrap_err();
-        assert!(error.as_database_error().unwrap().is_check_violation(), "{error}");
-        let sum = sqlx::query_scalar::<_, i64>("select sum(number) from numbers");
-        assert_eq!(sum.fetch_one(&mut connection).await.unwrap(), 50_000 * 50_001 / 2);
-        connection.close().await.unwrap();
-    }
-}
