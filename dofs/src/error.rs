@@ -148,10 +148,11 @@ impl CliError {
             }
             Self::Rebuild(RebuildError::Poison(_)) => (3, None),
             Self::ReadModel(StoreError::Set(_)) => (4, None),
-            Self::Refused { status: 503, .. }
-            | Self::EventLog(LogError::Unavailable(_))
-            | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => (7, None),
-            Self::FeedEnded => (7, None),
+            Self::EventLog(LogError::Unavailable(_))
+            | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => {
+                (7, Some("is it running where `event_store.url` says? start one with `dofs node`"))
+            }
+            Self::Refused { status: 503, .. } | Self::FeedEnded => (7, None),
             Self::Unreachable { .. } => (
                 7,
                 Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),

@@ -206,4 +206,5 @@ fn audit_without_an_event_store_says_so() {
     let nobody = run("esdb://127.0.0.1:1?tls=false");
     assert_eq!(nobody.status.code(), Some(7), "{nobody:?}");
     assert!(stderr(&nobody).contains("event store is unavailable"), "{nobody:?}");
+    assert!(stderr(&nobody).contains("event_store.url"), "it says where it looked: {nobody:?}");
 }

@@ -71,8 +71,8 @@ impl Sqlite {
         // A file does not go away like a server: to ask first would double what a read costs.
         let pool =
             SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
-        // What undoes a statement of so many rows would go into a temporary file, a sixth of what
-        // projecting costs. Statements about whole tables have a connection of their own.
+        // What undoes a statement of so many rows would go into a temporary file, which took a sixth
+        // of this connection's time. Statements about whole tables have a connection of their own.
         let writing = options
             .clone()
             .pragma("temp_store", "memory")
