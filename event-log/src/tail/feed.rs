@@ -33,6 +33,8 @@ pub enum ResetReason {
 pub struct OrderFeed {
     log: EventLog,
     source: Source,
+    /// What the reader has had: the tail may be behind, and bring it again.
+    last: Option<Position>,
     _listening: Listening,
 }
 
@@ -88,7 +90,7 @@ impl EventLog {
             }
             Some(after) => Source::Past(self.subscribe(Some(after))),
         };
-        Ok(OrderFeed { log: self.clone(), source, _listening: listening })
+        Ok(OrderFeed { log: self.clone(), source, last: after, _listening: listening })
     }
 }
 
@@ -105,11 +107,14 @@ impl OrderFeed {
 
     async fn advance(&mut self) -> Option<Fed> {
         loop {
-            match &mut self.source {
+            let event = match &mut self.source {
                 Source::Past(past) => match past.next().await {
-                    Feed::Event(event) => return Some(Fed::Event(Arc::new(event))),
-                    Feed::Checkpoint(_) => {}
-                    Feed::CaughtUp => self.meet(),
+                    Feed::Event(event) => Arc::new(event),
+                    Feed::Checkpoint(_) => continue,
+                    Feed::CaughtUp => {
+                        self.meet();
+                        continue;
+                    }
                 },
                 Source::Meeting { past, until, .. } => {
                     let (event, position) = match past.next().await {
@@ -117,26 +122,25 @@ impl OrderFeed {
                         Feed::Checkpoint(position) => (None, position),
                         Feed::CaughtUp => continue,
                     };
-                    let is_beyond = position > *until;
                     if position >= *until {
                         self.switch();
                     }
-                    // What is beyond comes from the tail.
-                    if let Some(event) = event.filter(|_| !is_beyond) {
-                        return Some(Fed::Event(Arc::new(event)));
+                    let Some(event) = event else { continue };
+                    Arc::new(event)
+                }
+                Source::Now(live) => match live.recv().await {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(_)) => {
+                        self.source = Source::Ended(None);
+                        return Some(Fed::Reset(ResetReason::TooSlow));
                     }
-                }
-                Source::Now(live) => {
-                    return match live.recv().await {
-                        Ok(event) => Some(Fed::Event(event)),
-                        Err(RecvError::Lagged(_)) => {
-                            self.source = Source::Ended(None);
-                            Some(Fed::Reset(ResetReason::TooSlow))
-                        }
-                        Err(RecvError::Closed) => None,
-                    };
-                }
+                    Err(RecvError::Closed) => return None,
+                },
                 Source::Ended(reason) => return reason.take().map(Fed::Reset),
+            };
+            if Some(event.position) > self.last {
+                self.last = Some(event.position);
+                return Some(Fed::Event(event));
             }
         }
     }
@@ -159,6 +163,65 @@ impl OrderFeed {
             std::mem::replace(&mut self.source, Source::Ended(None))
         {
             self.source = Source::Now(live);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use domain::ids::OrderId;
+    use testkit::store::Store;
+    use tokio::time::timeout;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::client::EventStoreConfig;
+    use crate::metadata::Producer;
+
+    /// How long anything may take. Reached only when something is broken.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// The next event; fails if the feed cannot go on.
+    async fn next(feed: &mut OrderFeed) -> Arc<LoggedEvent> {
+        match timeout(LONG, feed.next()).await.unwrap() {
+            Some(Fed::Event(event)) => event,
+            other => panic!("no event: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn tail_that_is_behind_brings_nothing_again() {
+        let store = Store::start().await;
+        let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
+        let config = EventStoreConfig { url: store.url() };
+        let log = EventLog::connect(&config, producer, "test").unwrap();
+        store.place(1).await;
+        let history = log.history(OrderId(Uuid::from_u128(1))).await.unwrap();
+        let first = history[0].position;
+
+        // The tail has had the first event only, while the feed reads all four of the order.
+        log.tail.begin(Some(first));
+        let mut feed = log.feed(Some(first)).await.unwrap();
+        for event in &history[1..] {
+            assert_eq!(next(&mut feed).await.event_id, event.event_id);
+        }
+        while !matches!(feed.source, Source::Meeting { .. }) {
+            // Nothing comes but the end of the past.
+            let waiting = timeout(Duration::from_millis(10), feed.next()).await;
+            assert!(waiting.is_err(), "{waiting:?}");
+        }
+        for event in &history[1..] {
+            log.tail.take(Feed::Event(event.clone()));
+        }
+        store.place(2).await;
+        let second = log.history(OrderId(Uuid::from_u128(2))).await.unwrap();
+        for event in &second {
+            log.tail.take(Feed::Event(event.clone()));
+        }
+        for event in &second {
+            assert_eq!(next(&mut feed).await.event_id, event.event_id);
         }
     }
 }
