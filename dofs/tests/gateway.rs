@@ -91,7 +91,7 @@ fn orders_of_an_outage_are_fulfilled_after_it() {
         let events = history["events"].as_array().unwrap();
         let failed = events.iter().find(|it| it["type"] == "FulfillmentDeliveryFailed")?;
         let error = failed["data"]["error"].as_str().unwrap();
-        assert!(error.starts_with(&format!("no answer from gateway {}", warehouse.url())));
+        assert!(error.starts_with("no answer from the gateway: "), "{error}");
         Some(())
     });
     warehouse.start_again();

@@ -48,6 +48,9 @@ pub struct GatewayError {
     pub class: FailureClass,
     /// What happened, for an operator.
     pub error: String,
+    /// What the gateway said about it. It may repeat the order: it is recorded with it, and in no
+    /// log line.
+    pub said: Option<String>,
     /// How long the gateway asks to be left alone.
     pub retry_after: Option<Duration>,
 }
@@ -55,7 +58,13 @@ pub struct GatewayError {
 impl GatewayError {
     /// A failure after which the gateway asks for nothing.
     pub fn new(class: FailureClass, error: String) -> Self {
-        Self { class, error, retry_after: None }
+        Self { class, error, said: None, retry_after: None }
+    }
+
+    /// What happened, for the record of the order.
+    pub(crate) fn recorded(&self) -> String {
+        let said = self.said.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
+        format!("{}{said}", self.error)
     }
 }
 

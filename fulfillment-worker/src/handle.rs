@@ -143,13 +143,14 @@ impl<G: Gateway> Handler<G> {
             longest_wait: Duration::from_millis(self.config.backoff_max_ms),
             at: self.clock.now(),
         };
+        let error = outcome.as_ref().err().map(|it| it.error.clone());
         let (command, verdict) = verdict(outcome, circumstances);
         let cause = queued.cause(ACTOR, &command, delivery, circumstances.at);
         if self.log.change(order, Some(queued.head), &command, &cause).await?.is_err() {
             info!("The attempt was answered by somebody else");
             return Ok(Verdict::Ack);
         }
-        tell(&command);
+        tell(&command, error.as_deref());
         Ok(verdict)
     }
 
@@ -267,21 +268,22 @@ impl<G: Gateway> Handler<G> {
     }
 }
 
-/// One log line per fact, once it is durable.
-fn tell(command: &OrderCommand) {
+/// One log line per fact, once it is durable. What the gateway says may repeat the order, and stands
+/// in its history only.
+fn tell(command: &OrderCommand, error: Option<&str>) {
     match command {
         OrderCommand::RecordFulfilled(it) => {
             info!(deliveries = it.deliveries, reference = it.reference, "Order fulfilled");
         }
         OrderCommand::RecordFailed(it) if it.stage == Stage::DeadLetter => {
-            warn!(code = it.code, reason = it.reason, "Order dead-lettered");
+            warn!(code = it.code, deliveries = it.deliveries, error, "Order dead-lettered");
         }
         OrderCommand::RecordFailed(it) => {
-            info!(code = it.code, reason = it.reason, "Order failed");
+            info!(deliveries = it.deliveries, "Order failed: the gateway refused it");
         }
         OrderCommand::RecordDeliveryFailed(it) => {
             let retry_in_ms = it.retry_in_ms;
-            warn!(delivery = it.delivery, error = it.error, retry_in_ms, "Delivery failed");
+            warn!(delivery = it.delivery, error, retry_in_ms, "Delivery failed");
         }
         OrderCommand::Place(_)
         | OrderCommand::RecordDeliveryStarted(_)

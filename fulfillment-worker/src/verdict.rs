@@ -58,26 +58,25 @@ pub(crate) fn verdict(
             let refused = RecordFailed { attempt, deliveries: delivery, stage, code, reason, at };
             (OrderCommand::RecordFailed(refused), Verdict::Ack)
         }
-        Err(GatewayError { class: class @ FailureClass::Transient, error, retry_after })
-            if delivery <= max_retries =>
-        {
-            let wait = retry_after.map_or(wait, |it| it.min(longest_wait).max(wait));
-            let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            let reason = error.clone();
-            let failed = RecordDeliveryFailed { attempt, delivery, class, error, retry_in_ms };
-            let verdict = Verdict::Retry { after: wait, reason };
-            (OrderCommand::RecordDeliveryFailed(failed), verdict)
-        }
-        Err(GatewayError { class: FailureClass::Transient, error, .. }) => {
-            let reason = format!("gave up after {delivery} deliveries, the last of which: {error}");
-            dead_letter(circumstances, RETRIES_EXHAUSTED, reason)
-        }
-        Err(GatewayError { class: class @ FailureClass::Permanent, error, .. }) => {
-            dead_letter(circumstances, class.as_str(), error)
-        }
-        Err(GatewayError { class: class @ FailureClass::Poison, error, .. }) => {
-            dead_letter(circumstances, class.as_str(), error)
-        }
+        Err(failure) => match failure.class {
+            class @ FailureClass::Transient if delivery <= max_retries => {
+                let wait = failure.retry_after.map_or(wait, |it| it.min(longest_wait).max(wait));
+                let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                let error = failure.recorded();
+                let failed = RecordDeliveryFailed { attempt, delivery, class, error, retry_in_ms };
+                let verdict = Verdict::Retry { after: wait, reason: failure.recorded() };
+                (OrderCommand::RecordDeliveryFailed(failed), verdict)
+            }
+            FailureClass::Transient => {
+                let last = failure.recorded();
+                let reason =
+                    format!("gave up after {delivery} deliveries, the last of which: {last}");
+                dead_letter(circumstances, RETRIES_EXHAUSTED, reason)
+            }
+            class @ (FailureClass::Permanent | FailureClass::Poison) => {
+                dead_letter(circumstances, class.as_str(), failure.recorded())
+            }
+        },
     }
 }
 

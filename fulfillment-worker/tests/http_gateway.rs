@@ -67,7 +67,8 @@ async fn fulfill(gateway: &Http) -> Result<Outcome, GatewayError> {
 async fn error(gateway: &Http) -> String {
     let error = fulfill(gateway).await.unwrap_err();
     assert_eq!(error.class, FailureClass::Transient);
-    error.error
+    let said = error.said.map(|it| format!(": {it}")).unwrap_or_default();
+    format!("{}{said}", error.error)
 }
 
 fn fulfilled(reference: &str) -> Outcome {
@@ -113,7 +114,7 @@ async fn secrets_of_the_url_are_sent_and_not_shown() {
     warehouse.usually(Behaviour::Fail(401));
     let unauthorized = error(&gateway).await;
     for error in [dropped, unauthorized] {
-        assert!(error.contains(&warehouse.url()) && !error.contains("s3cret"), "{error}");
+        assert!(!error.contains(&warehouse.url()) && !error.contains("s3cret"), "{error}");
     }
     assert!(!format!("{:?}", config(&url)).contains("s3cret"));
 }
@@ -144,8 +145,8 @@ async fn other_statuses_may_work_later() {
     for status in [400, 401, 403, 404, 405, 409, 410, 429, 500, 502, 503, 504] {
         warehouse.usually(Behaviour::Fail(status));
         let error = error(&gateway).await;
-        let answered = format!("gateway {} answered {status} ", warehouse.url());
-        assert!(error.starts_with(&answered), "{error}");
+        assert!(error.starts_with(&format!("gateway answered {status} ")), "{error}");
+        assert!(!error.contains(&warehouse.url()), "who sees an order need not know: {error}");
     }
     assert_eq!(warehouse.fulfilled_orders().len(), 0);
 }
@@ -157,7 +158,8 @@ async fn gateway_that_is_too_busy_says_for_how_long() {
     warehouse.usually(Behaviour::Say(busy));
     let error = fulfill(&gateway(&warehouse.url())).await.unwrap_err();
     assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
-    assert!(error.error.ends_with("answered 503 Service Unavailable: busy"), "{error}");
+    assert!(error.error.ends_with("answered 503 Service Unavailable"), "{error}");
+    assert_eq!(error.said.as_deref(), Some("busy"));
 }
 
 #[tokio::test]
@@ -184,7 +186,7 @@ async fn answers_that_do_not_say_what_was_done_are_failures() {
         (answer(200, &[], &huge), "(its body is longer than 65536 bytes)"),
         (cut_off, "(the rest did not arrive: "),
         (b"what?\r\n\r\n".to_vec(), "invalid HTTP"),
-        (Vec::new(), "no answer from gateway http://"),
+        (Vec::new(), "no answer from the gateway: "),
     ];
     for (bytes, expected) in answers {
         warehouse.usually(Behaviour::WorkAndSay(bytes));
@@ -256,8 +258,7 @@ async fn gateway_that_cannot_be_reached_is_tried_again() {
         Some(error(&gateway).await).filter(|it| it.contains("Connection refused"))
     })
     .await;
-    let expected = format!("no answer from gateway {}: ", warehouse.url());
-    assert!(refused.starts_with(&expected), "{refused}");
+    assert!(refused.starts_with("no answer from the gateway: "), "{refused}");
     warehouse.start_again();
     assert_eq!(fulfill(&gateway).await, Ok(fulfilled("wh-1")));
 }
@@ -267,7 +268,6 @@ async fn tls_is_spoken_where_the_url_says_so() {
     let warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url().replace("http://", "https://"));
     let error = error(&gateway).await;
-    assert!(error.contains("no answer from gateway https://"), "{error}");
     assert!(error.contains("tls handshake"), "{error}");
 }
 
@@ -290,10 +290,10 @@ async fn many_orders_are_fulfilled_at_once() {
 }
 
 #[tokio::test]
-async fn names_that_do_not_exist_are_failures_that_name_them() {
+async fn names_that_do_not_exist_are_failures() {
     let gateway = gateway("http://warehouse.invalid/orders");
     let error = error(&gateway).await;
-    assert!(error.contains("no answer from gateway http://warehouse.invalid/orders"), "{error}");
+    assert!(error.starts_with("no answer from the gateway: ") && error.contains("dns"), "{error}");
     assert!(gateway.sends_in_the_clear());
 }
 

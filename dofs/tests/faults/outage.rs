@@ -41,7 +41,7 @@ fn outage_of_the_gateway_costs_no_order_and_shows() {
     });
     let status = api.get("/v1/ops/worker").json();
     let worker = &status["workers"][0];
-    assert!(worker["error"].as_str().unwrap().contains("no answer from gateway"), "{status}");
+    assert!(worker["error"].as_str().unwrap().contains("no answer from the gateway"), "{status}");
     assert_eq!(api.get("/v1/stats").json()["orders"]["FAILED"], 0);
 
     warehouse.start_again();

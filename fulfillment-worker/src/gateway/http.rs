@@ -37,8 +37,6 @@ const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-time
 pub struct Http {
     client: Client,
     url: Url,
-    /// The URL in messages, without its secrets.
-    shown: String,
     timeout: Duration,
     clock: Clock,
 }
@@ -66,7 +64,7 @@ impl Http {
             .pool_idle_timeout(MAX_IDLE)
             .build()
             .map_err(|error| ConfigError::Client(Chain(&error).to_string()))?;
-        Ok(Self { client, shown: url::shown(&url), url, timeout, clock })
+        Ok(Self { client, url, timeout, clock })
     }
 
     /// Whether orders, and a password if there is one, can be read on their way.
@@ -97,12 +95,11 @@ impl Http {
     }
 
     fn no_answer(&self, error: reqwest::Error) -> GatewayError {
-        let url = &self.shown;
         let error = if error.is_timeout() {
-            format!("gateway {url} did not answer within {} ms", self.timeout.as_millis())
+            format!("gateway did not answer within {} ms", self.timeout.as_millis())
         } else {
-            // The error would show the whole URL.
-            format!("no answer from gateway {url}: {}", Chain(&error.without_url()))
+            // Where the gateway is concerns nobody who may see the order.
+            format!("no answer from the gateway: {}", Chain(&error.without_url()))
         };
         GatewayError::new(FailureClass::Transient, error)
     }
@@ -116,7 +113,7 @@ impl Gateway for Http {
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
         let incomplete = incomplete.as_deref();
         let answer = Answer { status: response.status(), retry_after, body: &body, incomplete };
-        answer::outcome(&self.shown, answer, self.clock.now())
+        answer::outcome(answer, self.clock.now())
     }
 }
 

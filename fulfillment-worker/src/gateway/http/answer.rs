@@ -33,20 +33,16 @@ pub(super) struct Answer<'a> {
     pub(super) incomplete: Option<&'a str>,
 }
 
-/// What the gateway at `url` said. Only what is sure is final: fulfilled, with a reference to show
+/// What the gateway said. Only what is sure is final: fulfilled, with a reference to show
 /// for it, and refused. All else may be a gateway that is set up wrongly, asked too much or under
 /// repair, and that must not cost orders that another try would save.
-pub(super) fn outcome(
-    url: &str,
-    answer: Answer<'_>,
-    now: Timestamp,
-) -> Result<Outcome, GatewayError> {
+pub(super) fn outcome(answer: Answer<'_>, now: Timestamp) -> Result<Outcome, GatewayError> {
     let status = answer.status;
     let body = || if answer.incomplete.is_some() { None } else { parsed(answer.body) };
     if status.is_success() {
         return match body().as_ref().and_then(|it| text(it, "reference", MAX_NAME_CHARS)) {
             Some(reference) => Ok(Outcome::Fulfilled { reference }),
-            None => Err(failed(url, answer, ", but without a `reference`", None)),
+            None => Err(failed(answer, ", but without a `reference`", None)),
         };
     }
     if status == StatusCode::UNPROCESSABLE_ENTITY {
@@ -63,7 +59,7 @@ pub(super) fn outcome(
     } else {
         ("", None)
     };
-    Err(failed(url, answer, remark, retry_after))
+    Err(failed(answer, remark, retry_after))
 }
 
 fn parsed(body: &[u8]) -> Option<Value> {
@@ -80,21 +76,14 @@ fn text(body: &Value, member: &str, max_chars: usize) -> Option<String> {
     Some(text).filter(|it| !it.is_empty())
 }
 
-fn failed(
-    url: &str,
-    answer: Answer<'_>,
-    remark: &str,
-    retry_after: Option<Duration>,
-) -> GatewayError {
-    let mut error = format!("gateway {url} answered {}{remark}", answer.status);
-    let excerpt = tidy(&String::from_utf8_lossy(answer.body), MAX_EXCERPT_CHARS);
-    if !excerpt.is_empty() {
-        error = format!("{error}: {excerpt}");
-    }
+fn failed(answer: Answer<'_>, remark: &str, retry_after: Option<Duration>) -> GatewayError {
+    let mut error = format!("gateway answered {}{remark}", answer.status);
     if let Some(why) = answer.incomplete {
         error = format!("{error} ({why})");
     }
-    GatewayError { class: FailureClass::Transient, error, retry_after }
+    let excerpt = tidy(&String::from_utf8_lossy(answer.body), MAX_EXCERPT_CHARS);
+    let said = Some(excerpt).filter(|it| !it.is_empty());
+    GatewayError { class: FailureClass::Transient, error, said, retry_after }
 }
 
 /// Text of a stranger as it may be stored and shown on one line: no control characters, single
@@ -128,21 +117,19 @@ mod tests {
 
     use super::*;
 
-    const URL: &str = "http://warehouse/orders";
-
     fn answer(status: u16, body: &str) -> Answer<'_> {
         let status = StatusCode::from_u16(status).unwrap();
         Answer { status, retry_after: None, body: body.as_bytes(), incomplete: None }
     }
 
     fn outcome_of(status: u16, body: &str) -> Result<Outcome, GatewayError> {
-        outcome(URL, answer(status, body), Timestamp::UNIX_EPOCH)
+        outcome(answer(status, body), Timestamp::UNIX_EPOCH)
     }
 
     fn error_of(status: u16, body: &str) -> String {
         let error = outcome_of(status, body).unwrap_err();
         assert_eq!((error.class, error.retry_after), (FailureClass::Transient, None));
-        error.error
+        error.recorded()
     }
 
     #[test]
@@ -179,7 +166,7 @@ mod tests {
     fn reference_in_a_body_that_is_not_whole_is_not_believed() {
         let whole = answer(200, r#"{"reference": "wh-1"}"#);
         let cut_off = Answer { incomplete: Some("the rest did not arrive"), ..whole };
-        let error = outcome(URL, cut_off, Timestamp::UNIX_EPOCH).unwrap_err().error;
+        let error = outcome(cut_off, Timestamp::UNIX_EPOCH).unwrap_err().error;
         assert!(error.ends_with("(the rest did not arrive)"), "{error}");
     }
 
@@ -198,7 +185,7 @@ mod tests {
     fn anything_else_may_work_later() {
         for status in [100, 101, 300, 304, 308, 400, 401, 403, 404, 405, 408, 409, 410, 500, 502] {
             let error = error_of(status, r#"{"reference": "wh-1", "error": "not today"}"#);
-            assert!(error.starts_with(&format!("gateway {URL} answered {status} ")), "{error}");
+            assert!(error.starts_with(&format!("gateway answered {status} ")), "{error}");
             assert!(error.contains("not today"), "{error}");
         }
         assert!(
@@ -224,7 +211,7 @@ mod tests {
         for (header, seconds) in headers {
             for status in [429, 503] {
                 let answer = Answer { retry_after: Some(header), ..answer(status, "") };
-                let waits = outcome(URL, answer, now).unwrap_err().retry_after;
+                let waits = outcome(answer, now).unwrap_err().retry_after;
                 assert_eq!(waits.map(|it| it.as_secs()), seconds, "{header}");
             }
         }
@@ -248,7 +235,7 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             let retry_after = retry_after.as_deref();
             let answer = Answer { status, retry_after, body: &body, incomplete: None };
-            let said = match outcome(URL, answer, Timestamp::UNIX_EPOCH) {
+            let said = match outcome(answer, Timestamp::UNIX_EPOCH) {
                 Ok(Outcome::Fulfilled { reference }) => reference,
                 Ok(Outcome::Refused { code, reason }) => format!("{code}{reason}"),
                 Err(error) => error.error,

@@ -60,7 +60,7 @@ impl fmt::Debug for GatewayUrl {
 }
 
 /// The address without what may be secret in it.
-pub(super) fn shown(url: &Url) -> String {
+fn shown(url: &Url) -> String {
     let authority = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{authority}{port}{}", url.scheme(), url.path())
