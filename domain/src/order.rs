@@ -19,7 +19,9 @@ pub use command::{
     Discard, OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
     RecordFulfilled, Redrive, Requeue,
 };
-pub use decide::{MAX_TOTAL_QUANTITY, MIN_CUSTOMER_ID_CHARS, RULES_VERSION, decide};
+pub use decide::{
+    BrokenRule, MAX_TOTAL_QUANTITY, MIN_CUSTOMER_ID_CHARS, RULES_VERSION, broken_rules, decide,
+};
 pub use diff::{Change, changes, fields};
 pub use error::OrderError;
 pub use event::{

@@ -6,7 +6,7 @@ use super::command::{
 };
 use super::error::OrderError;
 use super::event::{
-    DeadLetterDiscarded, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderEvent,
+    DeadLetterDiscarded, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item, OrderEvent,
     OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, Stage,
 };
 use super::state::{Order, Status, total_quantity};
@@ -55,14 +55,14 @@ pub fn decide(state: Option<&Order>, command: OrderCommand) -> Result<Vec<OrderE
 fn place(command: PlaceOrder) -> Vec<OrderEvent> {
     let PlaceOrder { order_id, customer_id, items, at } = command;
     let total_quantity = total_quantity(&items);
-    let broken_rule = broken_rule(&customer_id, total_quantity);
+    let broken_rule = broken_rules(&customer_id, &items).into_iter().next();
     let received = OrderEvent::Received(OrderReceived {
         order_id,
         customer_id: customer_id.clone(),
         items: items.clone(),
         received_at: at,
     });
-    if let Some((code, reason)) = broken_rule {
+    if let Some(BrokenRule { code, reason, .. }) = broken_rule {
         let failed = OrderEvent::Failed(OrderFailed {
             order_id,
             stage: Stage::Validation,
@@ -86,16 +86,29 @@ fn place(command: PlaceOrder) -> Vec<OrderEvent> {
     ]
 }
 
-/// The first business rule that a new order breaks: its code and the words for people.
-fn broken_rule(customer_id: &str, total_quantity: u64) -> Option<(&'static str, String)> {
-    if customer_id.chars().count() < MIN_CUSTOMER_ID_CHARS {
-        return Some(("invalid_customer_id", "Invalid customer_id format".to_owned()));
-    }
-    if total_quantity > MAX_TOTAL_QUANTITY {
-        let reason = format!("Order total quantity cannot exceed {MAX_TOTAL_QUANTITY} items");
-        return Some(("total_quantity_exceeded", reason));
-    }
-    None
+/// A business rule that a new order breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenRule {
+    pub code: &'static str,
+    /// The member of the order that breaks it.
+    pub member: &'static str,
+    /// The words for people.
+    pub reason: String,
+}
+
+/// The business rules that a new order breaks. The first is what it fails for.
+pub fn broken_rules(customer_id: &str, items: &[Item]) -> Vec<BrokenRule> {
+    let customer = (customer_id.chars().count() < MIN_CUSTOMER_ID_CHARS).then(|| BrokenRule {
+        code: "invalid_customer_id",
+        member: "customer_id",
+        reason: "Invalid customer_id format".to_owned(),
+    });
+    let quantity = (total_quantity(items) > MAX_TOTAL_QUANTITY).then(|| BrokenRule {
+        code: "total_quantity_exceeded",
+        member: "items",
+        reason: format!("Order total quantity cannot exceed {MAX_TOTAL_QUANTITY} items"),
+    });
+    customer.into_iter().chain(quantity).collect()
 }
 
 fn record_fulfilled(
@@ -178,7 +191,9 @@ fn redrive(order: &Order, command: Redrive) -> Result<Vec<OrderEvent>, OrderErro
         (Status::Failed, Some(Stage::Fulfillment | Stage::DeadLetter) | None) => {
             let customer_id = command.customer_id.unwrap_or_else(|| order.customer_id.clone());
             let items = command.items.unwrap_or_else(|| order.items.clone());
-            if let Some((code, reason)) = broken_rule(&customer_id, total_quantity(&items)) {
+            if let Some(BrokenRule { code, reason, .. }) =
+                broken_rules(&customer_id, &items).into_iter().next()
+            {
                 return Err(OrderError::CorrectionRefused { code, reason });
             }
             Ok(vec![OrderEvent::Queued(OrderQueued {
