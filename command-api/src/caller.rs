@@ -27,6 +27,11 @@ impl Caller {
         &self.name.0
     }
 
+    /// Who asks; `None`: nobody has said who it is.
+    pub(crate) fn principal(&self) -> Option<&str> {
+        (!self.principal.is_anonymous()).then_some(self.principal.actor.as_str())
+    }
+
     /// Why an order is placed at the caller's request: it belongs to the caller's tenant.
     pub(crate) fn placing(&self, at: Timestamp) -> Cause {
         let tenant = self.principal.tenant.clone();

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use serde::Deserialize;
-use service_kit::problem::Problem;
+use service_kit::problem::{Fault, Problem};
 use utoipa::ToSchema;
 
 /// Who acts, if nobody says.
@@ -14,6 +14,7 @@ const MAX_REASON_CHARS: usize = 1_000;
 
 /// The members of a request body that every act of an operator has.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = OperatorSaid)]
 pub(crate) struct Said {
     /// Who acts, where nobody has to show a key.
@@ -24,9 +25,9 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// What an actor says who gives no reason.
-    pub(crate) fn by(actor: Option<String>) -> Self {
-        Self { actor, reason: None }
+    /// What stands in a body that has other members too.
+    pub(crate) fn new(actor: Option<String>, reason: Option<String>) -> Self {
+        Self { actor, reason }
     }
 
     /// Who acts, by what is said: nobody has checked it.
@@ -47,20 +48,23 @@ impl Said {
 
     /// Why; for what must not be done without a reason.
     pub(crate) fn required_reason(&self) -> Result<&str, Problem> {
-        self.reason()?.ok_or_else(|| refused("reason must be given"))
+        self.reason()?.ok_or_else(|| refused("reason", "must be given"))
     }
 }
 
 fn bounded<'a>(name: &str, text: &'a str, max_chars: usize) -> Result<&'a str, Problem> {
     if text.chars().count() > max_chars {
-        return Err(refused(format!("{name} must be at most {max_chars} characters")));
+        return Err(refused(name, &format!("must be at most {max_chars} characters")));
     }
     if text.chars().any(char::is_control) {
-        return Err(refused(format!("{name} must not contain control characters")));
+        return Err(refused(name, "must not contain control characters"));
     }
     Ok(text)
 }
 
-fn refused(error: impl Into<String>) -> Problem {
-    Problem::application(StatusCode::BAD_REQUEST, error)
+/// The answer to a member of an operator's body that breaks a rule.
+pub(crate) fn refused(member: &str, rule: &str) -> Problem {
+    let name = member.rsplit('/').next().unwrap_or(member);
+    Problem::application(StatusCode::BAD_REQUEST, format!("{name} {rule}"))
+        .with_faults(vec![Fault::new(format!("/{member}"), rule)])
 }

@@ -43,7 +43,10 @@ struct Api;
 /// The description of the HTTP API.
 pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
     let parts = vec![command_api::api_doc(), projectors::api_doc()];
-    whole(Api::openapi(), parts, &ALIASES)
+    let mut api = whole(Api::openapi(), parts, &ALIASES);
+    // Made of the package's, which has none.
+    api.info.license = None;
+    api
 }
 
 /// A JSON Schema for every type of event as it is written today, by file name.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service_kit::clock::Clock;
 use service_kit::telemetry::{self, Color, FilterError, LogFormat, Verbosity};
 use uuid::Uuid;
@@ -41,6 +42,16 @@ pub(crate) fn init_telemetry(usual: Verbosity<'_>) -> Result<(), FilterError> {
 /// How log lines look, as `DOFS_LOG` says.
 pub(crate) fn log_format() -> LogFormat {
     LogFormat::from_name(environment().get("DOFS_LOG").map(String::as_str))
+}
+
+/// Lets this process have as many files open as it may, and says how many that are. Many systems allow
+/// 1,024 at first, and more to who asks.
+pub(crate) fn allow_open_files() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let allowed = if raised.is_ok() { maximum } else { current };
+    // None: as many as there can be.
+    allowed.and_then(|it| usize::try_from(it).ok()).unwrap_or(usize::MAX)
 }
 
 /// A seed for what shall not be the same each time.

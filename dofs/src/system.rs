@@ -4,16 +4,21 @@
 mod tests;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_SECURITY_POLICY;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware;
+use axum::response::Response;
 use command_api::{CommandApi, Runner};
 use event_log::{EventLog, Producer};
 use event_node::{Node, NodeError};
 use fulfillment_worker::{FulfillmentConfig, GROUP, Gateway, GatewayKind, Http, Simulated};
 use projectors::{Lookups, Owners, Queries, ReadModel, StoreError};
+use service_kit::api_doc::without_keys;
 use service_kit::auth::{Access, KeyRing, Ownership};
 use service_kit::clock::Clock;
 use service_kit::health::{self, Check};
@@ -22,7 +27,7 @@ use service_kit::lifecycle::{LifecycleError, RoleError, Roles};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::cli::Role;
 use crate::description::openapi;
@@ -41,6 +46,17 @@ const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the event store is still read for those who wait after the last of them, so that a
 /// process in which somebody waits now and then does not begin anew each time.
 const FOLLOW_LINGER: Duration = Duration::from_secs(10);
+
+/// Files that a process has open beside its clients' connections, and some to spare.
+const OWN_FILES: usize = 124;
+
+/// What the pages that describe the API may load: what is served beside them. Swagger UI sets styles
+/// in its elements, and has images in its style sheet.
+const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'",
+);
 
 /// Every role.
 pub(crate) const ALL_ROLES: [Role; 3] = [Role::Api, Role::Worker, Role::Projector];
@@ -139,6 +155,11 @@ impl System {
         };
         let log = self.connect()?;
         let owners = log.clone().map(Owners::new);
+        let access = match listener {
+            Some(_) => self.access(log.as_ref()),
+            // Nobody can ask.
+            None => Access::Open,
+        };
         let mut routes = Router::new();
         let mut checks: Vec<Check> = log.iter().cloned().map(event_store_check).collect();
         if roles.contains(&Role::Api) || roles.contains(&Role::Projector) {
@@ -147,9 +168,9 @@ impl System {
             checks.push(read_model_check(Arc::clone(&store)));
             if roles.contains(&Role::Api) {
                 self.start_following(log.as_ref());
-                routes = routes.merge(documentation());
-                routes =
-                    routes.merge(self.api_routes(Arc::clone(&store), log.as_ref(), owners.clone()));
+                routes = routes.merge(documentation(self.settings.auth.mode));
+                let owned = log.clone().zip(owners.clone());
+                routes = routes.merge(self.api_routes(Arc::clone(&store), owned, access.clone()));
             }
             if roles.contains(&Role::Projector) {
                 self.start_projector(store, log.as_ref())?;
@@ -159,7 +180,6 @@ impl System {
             self.start_worker(log.as_ref())?;
         }
         if let Some(listener) = listener {
-            let access = self.access(log.as_ref());
             let routes = Routes {
                 guarded: routes.fallback(http::not_found),
                 ownership: owners.map(|it| Arc::new(it) as Arc<dyn Ownership>),
@@ -199,16 +219,16 @@ impl System {
     fn api_routes(
         &mut self,
         store: Arc<dyn ReadModel>,
-        log: Option<&EventLog>,
-        owners: Option<Owners>,
+        log: Option<(EventLog, Owners)>,
+        access: Access,
     ) -> Router {
         let accepted_status = match self.settings.api.accepted_status {
             200 => StatusCode::OK,
             _ => StatusCode::ACCEPTED,
         };
-        let log = log.map(|it| it.on_behalf_of("dofs-api"));
+        let log = log.map(|(log, owners)| (log.on_behalf_of("dofs-api"), owners));
         let commands = CommandApi {
-            log: log.clone(),
+            log: log.as_ref().map(|(log, _)| log.clone()),
             clock: self.clock.clone(),
             environment: self.settings.environment.as_str().to_owned(),
             accepted_status,
@@ -216,9 +236,8 @@ impl System {
             failures: Arc::new(Known(Arc::clone(&store))),
             runner: Arc::new(Runner::new(&self.clock)),
         };
-        // Without an event store commands say so, and there is nothing to ask about.
-        let (Some(log), Some(owners)) = (log, owners) else {
-            return command_api::routes(commands);
+        let Some((log, owners)) = log else {
+            return command_api::routes(commands).merge(projectors::routes_without_store());
         };
         let redrives = command_api::run_redrives(
             Arc::clone(&commands.runner),
@@ -231,6 +250,7 @@ impl System {
         let queries = Queries {
             lookups: Lookups::new(Arc::clone(&store)),
             owners,
+            access,
             store,
             log,
             group: GROUP.to_owned(),
@@ -280,6 +300,7 @@ impl System {
             GatewayKind::Simulated => self.spawn_worker(log, Simulated::new(&config), config),
             GatewayKind::Http => {
                 let gateway = Http::new(&config, self.clock.clone())?;
+                tracing::info!(url = ?config.url, "Orders are sent to a gateway");
                 if gateway.sends_in_the_clear() {
                     tracing::warn!(url = ?config.url, "Orders are sent to the gateway without TLS");
                 }
@@ -314,7 +335,18 @@ impl System {
 
     fn start_http(&mut self, listener: Listener, routes: Routes, access: Access) {
         let address = listener.address();
-        let config = self.settings.api.clone();
+        let mut config = self.settings.api.clone();
+        let n_files = process::allow_open_files();
+        let n_connections = NonZeroUsize::new(n_files.saturating_sub(OWN_FILES));
+        if let Some(most) = n_connections.filter(|it| *it < config.max_connections) {
+            tracing::warn!(
+                max_connections = most,
+                wanted = config.max_connections,
+                n_files,
+                "This process may have too few files open for `api.max_connections`: `ulimit -n`"
+            );
+            config.max_connections = most;
+        }
         let routes = http::with_edge(routes, &config, access, self.clock.clone());
         let stop = self.stop.clone();
         self.roles.spawn("HTTP", async move {
@@ -341,8 +373,18 @@ async fn check_schema(store: &dyn ReadModel) -> Result<(), StoreError> {
 }
 
 /// What describes the API, to programs and to people.
-fn documentation() -> Router {
-    SwaggerUi::new("/docs").url("/openapi.json", openapi()).into()
+fn documentation(mode: AuthMode) -> Router {
+    let mut described = openapi();
+    if mode == AuthMode::None {
+        without_keys(&mut described);
+    }
+    let config = Config::new(["/openapi.json"]).validator_url("none");
+    let pages: Router =
+        SwaggerUi::new("/docs").url("/openapi.json", described).config(config).into();
+    pages.layer(middleware::map_response(async |mut page: Response| {
+        page.headers_mut().insert(CONTENT_SECURITY_POLICY, PAGES_POLICY);
+        page
+    }))
 }
 
 /// This program, as it stands with what it writes.

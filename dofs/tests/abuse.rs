@@ -197,6 +197,36 @@ fn shapes_that_smuggle_or_flood_are_refused() {
     }
     let http2 = exchange(address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     assert_eq!(http2, "", "who speaks another protocol is let go without a word");
+    assert_eq!(system.api.place(&order()).status, 202, "it still serves");
+}
+
+#[test]
+fn requests_that_can_be_read_in_two_ways_are_refused() {
+    let (system, address) = start(&[]);
+    let body = order().to_string();
+    let n = body.len();
+    let post = |headers: &str, body: &str| {
+        format!("POST /order HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n\r\n{body}")
+    };
+    let cases = [
+        ("two equal lengths", post(&format!("Content-Length: {n}\r\nContent-Length: {n}"), &body)),
+        (
+            "a length and chunks",
+            post(&format!("Content-Length: {n}\r\nTransfer-Encoding: chunked"), &body),
+        ),
+        (
+            "chunks and a length",
+            post("Transfer-Encoding: chunked\r\nContent-Length: 4", "2\r\n{}\r\n0\r\n\r\n"),
+        ),
+        ("chunks of chunks", post("Transfer-Encoding: chunked, chunked", "0\r\n\r\n")),
+        ("packed chunks", post("Transfer-Encoding: gzip, chunked", "2\r\n{}\r\n0\r\n\r\n")),
+        ("a length beyond all", post("Content-Length: 18446744073709551615", &body)),
+        ("a host that is none", post("", "").replace("Host: x", "Host: a b/c@")),
+        ("a host with a user", post("", "").replace("Host: x", "Host: me@x")),
+    ];
+    for (what, sent) in cases {
+        assert_raw_refused(what, &exchange(address, sent.as_bytes()));
+    }
     // Both a length and chunks: whatever is believed, there is one answer and no second request.
     let inner = "0\r\n\r\nGET /v1/orders HTTP/1.1\r\nHost: x\r\n\r\n";
     let both =
@@ -204,7 +234,7 @@ fn shapes_that_smuggle_or_flood_are_refused() {
     let said = exchange(address, both.as_bytes());
     assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said}");
     assert_raw_refused("a length and chunks", &said);
-    assert_eq!(system.api.place(&order()).status, 202, "it still serves");
+    assert_eq!(system.api.get("/v1/orders").json()["items"].as_array().unwrap().len(), 0);
 }
 
 #[test]

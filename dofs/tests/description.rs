@@ -60,14 +60,20 @@ fn committed_event_schemas_are_the_code_s() {
 
 #[test]
 fn description_and_its_pages_are_served_without_internet() {
-    let system = System::start(BINARY, &[]);
+    let system = System::start(BINARY, &[("DOFS__AUTH__MODE", "api_key")]);
     let described = system.api.get("/openapi.json").json();
     let committed = std::fs::read_to_string(root().join("openapi.json")).unwrap();
-    assert_eq!(described, serde_json::from_str::<Value>(&committed).unwrap());
+    assert!(described == serde_json::from_str::<Value>(&committed).unwrap(), "it is another");
     assert_eq!(described["openapi"], "3.1.0");
 
     let page = system.api.get("/docs/");
     assert_eq!(page.status, 200);
+    // A browser loads what its own policy allows, and what the page needs is all served here.
+    let policy = page.header("content-security-policy").unwrap();
+    for needed in ["script-src 'self'", "style-src 'self'", "connect-src 'self'"] {
+        assert!(policy.contains(needed), "{policy}");
+    }
+    assert!(!page.text.contains("<script>"), "inline scripts do not run: {}", page.text);
     assert!(!page.text.contains("//unpkg") && !page.text.contains("https://"), "{}", page.text);
     let quoted: Vec<&str> = page.text.split('"').collect();
     let is_asset = |it: &&&str| {
@@ -80,6 +86,17 @@ fn description_and_its_pages_are_served_without_internet() {
         let path = format!("/docs/{}", asset.trim_start_matches("./"));
         assert_eq!(system.api.get(&path).status, 200, "{asset}");
     }
+}
+
+#[test]
+fn where_nobody_needs_a_key_the_description_asks_for_none() {
+    let system = System::start(BINARY, &[]);
+    let described = system.api.get("/openapi.json").json();
+    let text = described.to_string();
+    assert!(!text.contains("\"security\"") && !text.contains("\"securitySchemes\""));
+    let committed = std::fs::read_to_string(root().join("openapi.json")).unwrap();
+    let committed: Value = serde_json::from_str(&committed).unwrap();
+    assert_eq!(described["components"]["schemas"], committed["components"]["schemas"]);
 }
 
 #[test]

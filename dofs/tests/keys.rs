@@ -95,10 +95,9 @@ fn orders_of_a_tenant_are_invisible_to_others() {
         assert_eq!(guarded.get(path, &a).status, 403, "{path}");
     }
 
-    // The same key of another tenant is another order; of the same tenant it is the same.
+    // The same idempotency key of another principal is another order; its own again is the same.
     assert_ne!(order_id(&guarded.place(&b, "k-1")), id);
-    let (_, successor) = guarded.key(&["--tenant", "a"], scopes);
-    let again = guarded.place(&successor, "k-1");
+    let again = guarded.place(&a, "k-1");
     assert_eq!((order_id(&again), again.header("idempotent-replayed")), (id.clone(), Some("true")));
 
     let listed = |token: &str| {
@@ -157,6 +156,29 @@ fn feed_of_a_tenant_has_its_orders_only() {
     let all = BTreeSet::from([first, theirs, nobodys, last.clone()]);
     assert_eq!(heard(&guarded, &operator, &last), all);
     assert_eq!(guarded.get("/v1/events/stream", &reader).status, 403);
+}
+
+#[test]
+fn feed_ends_with_its_key() {
+    let guarded = Guarded::start();
+    let (id, token) = guarded.key(&["--tenant", "a"], "audit:read");
+    let request = guarded.system.api.request("GET", "/v1/events/stream");
+    let feed = request.header("x-api-key", &token).timeout(PATIENCE).send().unwrap();
+    assert_eq!(feed.status(), 200);
+    assert!(guarded.dofs(&["keys", "revoke", &id]).status.success());
+    // Its end, and no time-out.
+    let said = feed.text().unwrap();
+    assert!(said.contains(": events follow"), "{said}");
+}
+
+#[test]
+fn idempotency_keys_of_one_tenants_programs_are_theirs() {
+    let guarded = Guarded::start();
+    let (_, shop) = guarded.key(&["--tenant", "a"], "orders:write");
+    let (_, till) = guarded.key(&["--tenant", "a"], "orders:write");
+    let (one, other) = (guarded.place(&shop, "1"), guarded.place(&till, "1"));
+    assert_eq!((one.status, other.status), (202, 202));
+    assert_ne!(order_id(&one), order_id(&other));
 }
 
 #[test]
@@ -239,4 +261,23 @@ fn record_names_the_key_and_what_the_client_calls_its_request() {
     assert_eq!(metadata["request_id"], metadata["$causationId"]);
     let verified = guarded.dofs(&["audit", "verify"]);
     assert!(verified.status.success(), "{verified:?}");
+}
+
+#[test]
+fn key_has_a_name_that_fits_into_a_list_and_its_maker_is_told_when_it_works() {
+    let guarded = Guarded::start();
+    let create = |name: &str| {
+        let asked = ["keys", "create", "--all-tenants", "--scope", "orders:read", "--name", name];
+        guarded.dofs(&asked)
+    };
+    for wrong in ["", &"x".repeat(101)] {
+        let refused = create(wrong);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("use 1 to 100 printable characters"), "{said}");
+    }
+    let made = create("shop front");
+    assert!(made.status.success(), "{made:?}");
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(said.contains("within two seconds"), "{said}");
 }

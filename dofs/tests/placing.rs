@@ -222,7 +222,12 @@ fn without_an_event_store_commands_say_so() {
         .spawn();
     let api = Api::new(process.http());
     let answer = api.place(&order());
-    assert_answer(&answer, 503, &json!({"error": "Event store not configured"}));
+    let not_configured = json!({"error": "Event store not configured"});
+    assert_answer(&answer, 503, &not_configured);
+    for path in ["/v1/orders", "/order/7", "/v1/orders/7/history", "/v1/stats", "/v1/events/stream"]
+    {
+        assert_answer(&api.get(path), 503, &not_configured);
+    }
     assert!(answer.header("retry-after").is_some());
     assert_eq!(api.get("/livez").status, 200);
 }

@@ -18,7 +18,7 @@ pub use lag::Lag;
 pub use orders::apply::apply;
 pub use orders::row::{Changes, FailedOrder, Rows};
 pub use orders::statistics::{CountChange, Minute, Statistics};
-pub use query_api::{Lookups, Owners, Queries, api_doc, routes};
+pub use query_api::{Lookups, Owners, Queries, api_doc, routes, routes_without_store};
 pub use rebuild::{Rebuild, RebuildError, Rebuilt, SwapAtEnd};
 pub use replay::{Progress, ReplayError};
 pub use runner::batch::Poison;

@@ -24,6 +24,7 @@ use axum::Router;
 use axum::routing::get;
 use domain::ids::OrderId;
 use event_log::{EventLog, LogError};
+use service_kit::auth::Access;
 use service_kit::clock::Clock;
 use service_kit::problem::{Code, Problem};
 use tokio::time::timeout;
@@ -43,6 +44,8 @@ pub struct Queries {
     pub lookups: Lookups,
     pub log: EventLog,
     pub owners: Owners,
+    /// Who may ask, for answers that go on.
+    pub access: Access,
     /// The group that delivers orders to the worker.
     pub group: String,
     /// The success rate that the gateway is configured with, if it is.
@@ -52,7 +55,13 @@ pub struct Queries {
 
 /// The query routes.
 pub fn routes(queries: Queries) -> Router {
-    let feed = feed::routes(queries.log.clone(), queries.owners.clone());
+    let feed = feed::routes(feed::Source {
+        log: queries.log.clone(),
+        owners: queries.owners.clone(),
+        access: queries.access.clone(),
+        clock: queries.clock.clone(),
+        places: feed::places(),
+    });
     Router::new()
         .route("/order/{id}", get(order::get_order))
         .route("/v1/orders/{id}", get(order::get_order))
@@ -65,6 +74,16 @@ pub fn routes(queries: Queries) -> Router {
         .route("/v1/stats", get(stats::get_stats))
         .with_state(Arc::new(queries))
         .merge(feed)
+}
+
+/// The same routes of a process that has no event store to ask: each says so.
+pub fn routes_without_store() -> Router {
+    let paths = api_doc().paths.paths.into_keys().chain(["/order/{id}".to_owned()]);
+    paths.fold(Router::new(), |router, path| router.route(&path, get(not_configured)))
+}
+
+async fn not_configured() -> Problem {
+    Problem::unavailable("Event store not configured").with_code(Code::EventStoreUnavailable)
 }
 
 /// The description of the query routes.

@@ -8,7 +8,8 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 
-use crate::problem::Problem;
+use crate::clock::Clock;
+use crate::problem::{Code, Problem};
 
 pub use key::{ApiKey, ApiKeys, KeyRing, Secret, Token};
 pub(crate) use rules::{Need, need};
@@ -101,6 +102,15 @@ pub enum Access {
 }
 
 impl Access {
+    /// Waits until a principal may no longer do what it could: its key is revoked or has expired.
+    /// For what goes on longer than a request.
+    pub async fn ended(&self, principal: &Principal, clock: &Clock) {
+        match self {
+            Self::Open => std::future::pending().await,
+            Self::Keys(ring) => ring.ended(principal, clock).await,
+        }
+    }
+
     /// Who makes a request with these headers.
     pub(crate) fn principal(
         &self,
@@ -112,6 +122,7 @@ impl Access {
             Self::Keys(ring) => {
                 let keys = ring.current().ok_or_else(|| {
                     Problem::unavailable("API keys are not known yet: event store unavailable")
+                        .with_code(Code::EventStoreUnavailable)
                 })?;
                 let token = presented(headers).and_then(Token::parse);
                 token.and_then(|it| keys.principal(&it, now)).ok_or_else(unauthorized)

@@ -4,6 +4,7 @@ mod around;
 mod body;
 mod config;
 mod connection;
+mod framing;
 mod gate;
 mod guard;
 mod rate;
@@ -32,27 +33,34 @@ pub use tls::TlsError;
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What pages of configured origins may send, and read of answers, beyond what any page may.
-const CORS_REQUEST_HEADERS: [&str; 9] = [
+const CORS_REQUEST_HEADERS: [&str; 11] = [
     "authorization",
     "content-type",
     "idempotency-key",
     "if-match",
     "if-none-match",
+    "last-event-id",
     "prefer",
+    "traceparent",
     "wait-for-revision",
     "x-api-key",
     "x-request-id",
 ];
-const CORS_ANSWER_HEADERS: [&str; 8] = [
+const CORS_ANSWER_HEADERS: [&str; 11] = [
     "etag",
     "idempotent-replayed",
     "link",
     "location",
     "preference-applied",
     "ratelimit",
+    "ratelimit-policy",
     "retry-after",
+    "stale",
+    "www-authenticate",
     "x-request-id",
 ];
+/// How long a page's browser may keep what it was told of the above.
+const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 
 /// Why the listener could not be opened or served.
 #[derive(Debug, thiserror::Error)]
@@ -193,7 +201,8 @@ fn cors(config: &ApiConfig) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers(named(&CORS_REQUEST_HEADERS))
-        .expose_headers(named(&CORS_ANSWER_HEADERS));
+        .expose_headers(named(&CORS_ANSWER_HEADERS))
+        .max_age(CORS_MAX_AGE);
     (!origins.is_empty()).then(|| layer.allow_origin(origins))
 }
 

@@ -66,6 +66,11 @@ impl Problem {
             .with_retry_after(RETRY_AFTER_UNAVAILABLE)
     }
 
+    /// As many as may are here already. The same request may be made again.
+    pub fn overloaded(error: impl Into<String>) -> Self {
+        Self::unavailable(error).with_code(Code::Overloaded)
+    }
+
     /// A defect of ours. The cause goes to the log, not to the client.
     pub fn internal() -> Self {
         Self::application(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
@@ -128,6 +133,13 @@ impl Problem {
     /// The body for who does not ask for another one.
     pub(crate) fn plain(&self) -> String {
         Value::Object(self.body.clone()).to_string()
+    }
+
+    /// After how many seconds the request may be made again. A second begun counts: who comes
+    /// earlier is refused again.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        let millis = self.retry_after?.as_millis();
+        Some(u64::try_from(millis.div_ceil(1_000)).unwrap_or(u64::MAX))
     }
 
     /// The same fact as RFC 9457 tells it. The body's own members come with it.
@@ -195,10 +207,8 @@ impl IntoResponse for Problem {
         let mut response = (self.status, self.plain()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(delay) = self.retry_after {
-            // A second begun counts: who comes earlier is refused again.
-            let seconds = delay.as_millis().div_ceil(1_000);
-            headers.insert(RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).into());
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         response.extensions_mut().insert(self);
         response

@@ -32,7 +32,7 @@ impl Slots {
     pub(crate) fn admit(&self, request: &mut Request) -> Result<Slot, Problem> {
         let permit = Arc::clone(&self.free)
             .try_acquire_owned()
-            .map_err(|_| Problem::unavailable("Too many requests in progress"))?;
+            .map_err(|_| Problem::overloaded("Too many requests in progress"))?;
         let slot =
             Slot { permit: Arc::new(Mutex::new(Some(permit))), longest_wait: self.longest_wait };
         request.extensions_mut().insert(slot.clone());

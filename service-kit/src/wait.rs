@@ -23,18 +23,19 @@ pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-a
 /// What a request says of waiting.
 #[derive(Clone)]
 pub struct Wait {
-    /// The wait that it prefers, no longer than may be; `None` if it prefers none.
+    /// The wait that it prefers, no longer than may be; `None` if it prefers none, or not to wait.
     pub preferred: Option<Duration>,
     /// The revision that it asks for.
     pub revision: Option<u64>,
-    longest: Duration,
+    /// How long it waits for the revision if it prefers no wait.
+    otherwise: Duration,
     slot: Option<Slot>,
 }
 
 impl Wait {
     /// How long to wait for the revision that is asked for.
     pub fn for_revision(&self) -> Duration {
-        self.preferred.unwrap_or(DEFAULT_WAIT.min(self.longest))
+        self.preferred.unwrap_or(self.otherwise)
     }
 
     /// To be called when the waiting begins: a request that waits is not one of those that are
@@ -53,9 +54,10 @@ impl Wait {
 
     fn of(headers: &HeaderMap, slot: Option<Slot>) -> Result<Self, Problem> {
         let longest = slot.as_ref().map_or(LONGEST_WAIT, |it| it.longest_wait);
-        let preferred = preferred_seconds(headers).map(Duration::from_secs);
-        let preferred = preferred.map(|it| it.min(longest)).filter(|it| !it.is_zero());
-        Ok(Self { preferred, revision: revision(headers)?, longest, slot })
+        let asked = preferred_seconds(headers).map(Duration::from_secs);
+        let preferred = asked.map(|it| it.min(longest)).filter(|it| !it.is_zero());
+        let otherwise = if asked.is_some() { Duration::ZERO } else { DEFAULT_WAIT.min(longest) };
+        Ok(Self { preferred, revision: revision(headers)?, otherwise, slot })
     }
 }
 
@@ -118,6 +120,15 @@ mod tests {
         assert_eq!(preferred(&["return=minimal", "wait = 7", "wait=9"]), Some(7));
         assert_eq!(preferred(&["wait=31"]), Some(30));
         assert_eq!(preferred(&["wait=99999999999999999999999"]), Some(30));
+    }
+
+    #[test]
+    fn who_prefers_not_to_wait_does_not() {
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            Wait::of(&headers(pairs), None).unwrap_or_else(|it| panic!("{it:?}")).for_revision()
+        };
+        assert_eq!(of(&[("wait-for-revision", "4")]), DEFAULT_WAIT);
+        assert_eq!(of(&[("wait-for-revision", "4"), ("prefer", "wait=0")]), Duration::ZERO);
     }
 
     #[test]

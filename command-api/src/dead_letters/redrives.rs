@@ -54,10 +54,12 @@ pub(crate) async fn begin(
     let started_at = api.clock.now();
     let filter = request.filter(started_at)?;
     let rate_per_second = request.rate_per_second()?;
-    let cause = caller.cause(caller.operator(&request.said)?, started_at);
-    let reason = request.said.reason()?.unwrap_or(NO_REASON).to_owned();
+    let is_dry_run = request.is_dry_run();
+    let said = request.said();
+    let cause = caller.cause(caller.operator(&said)?, started_at);
+    let reason = said.reason()?.unwrap_or(NO_REASON).to_owned();
     let log = api.log()?;
-    if request.is_dry_run() {
+    if is_dry_run {
         let list = dry_run::list(log, &*api.failures, &filter).await?;
         return Ok(axum::Json(list).into_response());
     }
@@ -157,7 +159,7 @@ pub(crate) async fn cancel(
     caller: Caller,
 ) -> Result<Response, Problem> {
     let task_id = task_id(&id)?;
-    let said = Said::by(query.actor);
+    let said = Said::new(query.actor, None);
     let cause = caller.cause(caller.operator(&said)?, api.clock.now());
     let redrives = Redrives::new(api.log()?);
     loop {

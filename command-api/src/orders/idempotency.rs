@@ -6,26 +6,26 @@
 
 use axum::http::{HeaderMap, StatusCode};
 use domain::ids::OrderId;
-use serde_json::{Value, json};
+use serde_json::Value;
 use service_kit::problem::{Code, Problem};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::request::OrderRequest;
-
 const HEADER: &str = "idempotency-key";
 /// The longest key, in characters.
 const MAX_KEY_CHARS: usize = 255;
-/// What ids of orders with a key derive from, together with tenant and key. Fixed for ever: another
-/// number would make every repetition a new order.
+/// The largest integer that every JSON reader reads exactly (RFC 8259, section 6).
+const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
+/// What ids of orders with a key derive from, together with principal and key. Fixed for ever:
+/// another number would make every repetition a new order.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d1c_97a2_3b0e_5c44_9f5b_8f0e_2a71_d0c5);
 
-/// The order that a key stands for, if the request has one. A tenant's keys are its own, whichever
-/// API key they come with: a request that is repeated after the API key was replaced is still a
-/// repetition.
+/// The order that a key stands for, if the request has one. Each principal's keys are its own: two
+/// programs of one tenant that number their orders alike do not swallow one another's. `None`: nobody
+/// has said who it is.
 pub(super) fn order_id(
     headers: &HeaderMap,
-    tenant: Option<&str>,
+    principal: Option<&str>,
 ) -> Result<Option<OrderId>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -33,8 +33,8 @@ pub(super) fn order_id(
     let value = value.to_str().ok().filter(|_| values.next().is_none());
     match value.map(str::trim).and_then(unquoted).filter(|key| is_valid(key)) {
         Some(key) => {
-            let of_tenant = tenant.map_or(NAMESPACE, |it| Uuid::new_v5(&NAMESPACE, it.as_bytes()));
-            Ok(Some(OrderId(Uuid::new_v5(&of_tenant, key.as_bytes()))))
+            let own = principal.map_or(NAMESPACE, |it| Uuid::new_v5(&NAMESPACE, it.as_bytes()));
+            Ok(Some(OrderId(Uuid::new_v5(&own, key.as_bytes()))))
         }
         None => Err(Problem::edge(StatusCode::BAD_REQUEST, "Invalid Idempotency-Key")
             .with_code(Code::InvalidIdempotencyKey)),
@@ -55,13 +55,31 @@ fn is_valid(key: &str) -> bool {
     (1..=MAX_KEY_CHARS).contains(&key.len()) && key.bytes().all(|it| (b' '..=b'~').contains(&it))
 }
 
-/// SHA-256 of the body in one canonical form, in hexadecimal: spelling and members that are not
-/// known make no difference.
-pub(super) fn fingerprint(request: &OrderRequest) -> String {
-    let items: Vec<Value> =
-        request.items.iter().map(|item| json!([item.product_id, item.quantity])).collect();
-    let canonical = json!([request.customer_id, items]).to_string();
-    hex::encode(Sha256::digest(canonical.as_bytes()))
+/// SHA-256 of the body in one canonical form, in hexadecimal: spelling, and the order of members,
+/// make no difference; a member that we do not know does, for the client means something by it.
+pub(super) fn fingerprint(body: Value) -> String {
+    hex::encode(Sha256::digest(canonical(body).to_string()))
+}
+
+/// Members by their names, and whole numbers as such.
+fn canonical(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.into_iter().collect();
+            members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            let members = members.into_iter().map(|(name, value)| (name, canonical(value)));
+            Value::Object(members.collect())
+        }
+        Value::Array(elements) => Value::Array(elements.into_iter().map(canonical).collect()),
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole, and in the range")]
+            Some(whole) if whole.fract() == 0.0 && whole.abs() <= MAX_EXACT => {
+                Value::from(whole as i64)
+            }
+            Some(_) | None => Value::Number(number),
+        },
+        other @ (Value::Null | Value::Bool(_) | Value::String(_)) => other,
+    }
 }
 
 #[cfg(test)]
@@ -82,12 +100,28 @@ mod tests {
     }
 
     #[test]
-    fn key_of_each_tenant_is_an_order_of_its_own() {
+    fn key_of_each_principal_is_an_order_of_its_own() {
         let headers = HeaderMap::from_iter([(HEADER.parse().unwrap(), "k".parse().unwrap())]);
-        let of = |tenant| order_id(&headers, tenant).unwrap();
+        let of = |principal| order_id(&headers, principal).unwrap();
         let ids: [Option<OrderId>; 3] = [of(None), of(Some("a")), of(Some("b"))];
         assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
         assert_eq!(of(Some("a")), ids[1]);
+    }
+
+    #[test]
+    fn bodies_that_mean_the_same_have_one_fingerprint() {
+        let of = |text: &str| fingerprint(serde_json::from_str(text).unwrap());
+        let body = of(r#"{"customer_id":"c","items":[{"product_id":"p","quantity":2}]}"#);
+        let same =
+            r#" {"items": [{"quantity": 2.0e0, "product_id": "\u0070"}], "customer_id": "c"}"#;
+        assert_eq!(of(same), body);
+        for other in [
+            r#"{"customer_id":"c","items":[{"product_id":"p","quantity":3}]}"#,
+            r#"{"customer_id":"c","items":[{"product_id":"p","quantity":2}],"note":1}"#,
+            r#"{"customer_id":"c","items":[{"product_id":"p","quantity":2,"note":null}]}"#,
+        ] {
+            assert_ne!(of(other), body, "{other}");
+        }
     }
 
     #[test]

@@ -8,13 +8,15 @@ use axum::http::header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, LOCATION}
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
-use domain::order::{Order, OrderCommand, OrderEvent, PlaceOrder, Status, decide, fields};
+use domain::order::{
+    Order, OrderCommand, OrderEvent, PlaceOrder, Status, broken_rules, decide, fields,
+};
 use event_log::{Cause, EventLog, Expected, LogError};
 use serde::Serialize;
 use serde_json::Value;
 use service_kit::etag;
 use service_kit::extract::JsonBody;
-use service_kit::problem::{Code, Problem};
+use service_kit::problem::{Code, Fault, Problem};
 use service_kit::wait::Wait;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -65,7 +67,9 @@ pub(crate) struct Accepted {
         (status = 413, description = "The body is too long", body = service_kit::api_doc::Message),
         (status = 415, description = "The body is of another type", body = service_kit::api_doc::Message),
         (status = 422, description = "A business rule is broken: the order is on record as failed. Or the key was used with another body",
-            body = service_kit::api_doc::Refusal),
+            body = service_kit::api_doc::Refusal, headers(
+            ("Idempotent-Replayed" = String, description = "`true` if the answer is an earlier one's again"),
+        )),
     ),
 )]
 #[tracing::instrument(name = "http.place_order", skip_all, fields(request.id = %caller.name()))]
@@ -77,13 +81,13 @@ pub(crate) async fn place(
     JsonBody(body): JsonBody<Value>,
 ) -> Result<Response, Problem> {
     let received = Instant::now();
-    let request = OrderRequest::from_json(body)?;
+    let request = OrderRequest::from_json(body.clone())?;
     let log = api.log()?;
     let cause = Cause {
-        request_fingerprint: Some(idempotency::fingerprint(&request)),
+        request_fingerprint: Some(idempotency::fingerprint(body)),
         ..caller.placing(api.clock.now())
     };
-    let keyed = idempotency::order_id(&headers, cause.tenant.as_deref())?;
+    let keyed = idempotency::order_id(&headers, caller.principal())?;
     let order_id = keyed.unwrap_or_else(|| OrderId(api.clock.new_id()));
 
     let command = PlaceOrder {
@@ -156,6 +160,7 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
             .with_code(Code::OrderRejected)
             .with("order_id", order_id.to_string())
             .with("status", "FAILED")
+            .with_faults(broken(events))
             .into_response();
     }
     tracing::info!(order.id = %order_id, "Order accepted");
@@ -175,6 +180,13 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
         .extend(HeaderValue::from_str(&format!("/v1/orders/{order_id}")).map(|it| (LOCATION, it)));
     headers.insert(ETAG, etag::of_revision(revision));
     (api.accepted_status, headers, axum::Json(accepted)).into_response()
+}
+
+/// Every business rule that the order breaks, where it does.
+fn broken(events: &[OrderEvent]) -> Vec<Fault> {
+    let Some(OrderEvent::Received(received)) = events.first() else { return Vec::new() };
+    let rules = broken_rules(&received.customer_id, &received.items);
+    rules.into_iter().map(|it| Fault::new(format!("/{}", it.member), it.reason)).collect()
 }
 
 /// The answer to a request whose key is taken: the first one's again, if it asked for the same.

@@ -25,10 +25,15 @@ use crate::refusal::{log_failed, rule_refused};
 /// Why, if the operator does not say.
 pub(crate) const NO_REASON: &str = "redriven";
 
+// A misspelt correction would be none.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RedriveRequest {
-    #[serde(flatten)]
-    said: Said,
+    /// Who acts, where nobody has to show a key.
+    #[schema(max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
+    actor: Option<String>,
+    #[schema(max_length = 1000, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
+    reason: Option<String>,
     #[schema(min_length = 3, max_length = 256, pattern = r"^[^\x00]+$")]
     customer_id: Option<String>,
     #[schema(value_type = Option<Vec<crate::api_doc::NewItem>>, min_items = 1, max_items = 1000)]
@@ -80,14 +85,15 @@ pub(crate) async fn redrive(
     let expected = Tags::of(&headers, &IF_MATCH)?.filter(|it| *it != Tags::Any);
     let items = request.items.map(request::items).transpose()?;
     request::check_rules(request.customer_id.as_deref(), items.as_deref())?;
+    let said = Said::new(request.actor, request.reason);
     let redrive = Redrive {
-        reason: request.said.reason()?.unwrap_or(NO_REASON).to_owned(),
+        reason: said.reason()?.unwrap_or(NO_REASON).to_owned(),
         customer_id: request.customer_id,
         items,
     };
     let log = api.log()?;
     let loaded = log.load(order_id).await.map_err(log_failed)?;
-    let cause = caller.cause_on(&loaded, caller.operator(&request.said)?, api.clock.now());
+    let cause = caller.cause_on(&loaded, caller.operator(&said)?, api.clock.now());
     let head = loaded.head();
     let order = loaded.order.ok_or_else(|| Problem::order_not_found(order_id))?;
     let command = OrderCommand::Redrive(redrive);

@@ -21,8 +21,8 @@ fn routes() -> Router {
     let store = projectors::open("sqlite:///nowhere/rows.sqlite").unwrap();
     let log = system.connect().unwrap();
     let owners = log.clone().map(Owners::new);
-    let routes = system.api_routes(store, log.as_ref(), owners);
-    routes.merge(documentation()).merge(health::routes(Vec::new()))
+    let routes = system.api_routes(store, log.zip(owners), Access::Open);
+    routes.merge(documentation(AuthMode::ApiKey)).merge(health::routes(Vec::new()))
 }
 
 /// Their paths: the router shows them to nobody but who prints it.

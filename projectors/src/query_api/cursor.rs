@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::problem::Problem;
+use sha2::{Digest, Sha256};
 
 use crate::store::{Page, Place};
 
@@ -16,6 +17,11 @@ use crate::store::{Page, Place};
 const DEFAULT_LIMIT: u32 = 50;
 /// The most rows of a page.
 const MAX_LIMIT: u32 = 200;
+
+/// What is hashed together with a cursor, so that no other hash of ours is taken for its seal.
+const SEAL_OF: &[u8] = b"dofs.cursor.v1";
+/// The length of the seal behind a cursor, in bytes: enough to know that somebody changed it.
+const SEAL_BYTES: usize = 8;
 
 /// Which part of a list is asked for.
 #[derive(Debug, Deserialize)]
@@ -109,11 +115,43 @@ where
             "at": place.at,
             "order_id": place.order_id,
         });
-        URL_SAFE_NO_PAD.encode(cursor.to_string())
+        let json = cursor.to_string();
+        URL_SAFE_NO_PAD.encode([json.as_bytes(), &seal(json.as_bytes())].concat())
     }
 }
 
+/// What a cursor holds, if it is one of ours. The seal is no secret: it tells a client that makes
+/// its own that this is not how lists are read. Rows of others are never behind a cursor, because
+/// the tenant is not in it.
 fn decoded<F: DeserializeOwned>(cursor: &str) -> Option<Cursor<F>> {
-    let json = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-    serde_json::from_slice(&json).ok()
+    let sealed = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let (json, found) = sealed.split_last_chunk::<SEAL_BYTES>()?;
+    (seal(json) == *found).then(|| serde_json::from_slice(json).ok())?
+}
+
+fn seal(json: &[u8]) -> [u8; SEAL_BYTES] {
+    let hash: [u8; 32] = Sha256::new_with_prefix(SEAL_OF).chain_update(json).finalize().into();
+    std::array::from_fn(|index| hash[index])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursor_that_was_changed_is_none() {
+        let listing = Listing { path: "/v1/orders", filter: 7_u64, after: None, limit: 1 };
+        let at = Timestamp::UNIX_EPOCH;
+        let cursor = listing.cursor_behind(Place { at, order_id: OrderId(uuid::Uuid::nil()) });
+        assert_eq!(decoded::<u64>(&cursor).map(|it| it.filter), Some(7));
+
+        let sealed = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
+        let json = String::from_utf8(sealed[..sealed.len() - SEAL_BYTES].to_vec()).unwrap();
+        let rest = &sealed[json.len()..];
+        let changed = [json.replace('7', "8"), format!("{json} "), format!(" {json}")];
+        let changed = changed.map(|it| [it.as_bytes(), rest].concat());
+        for forged in changed.iter().map(Vec::as_slice).chain([json.as_bytes(), rest, &[]]) {
+            assert!(decoded::<u64>(&URL_SAFE_NO_PAD.encode(forged)).is_none(), "{forged:?}");
+        }
+    }
 }

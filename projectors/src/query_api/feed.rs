@@ -20,8 +20,10 @@ use futures::stream::unfold;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use service_kit::auth::{Access, Principal};
+use service_kit::clock::Clock;
 use service_kit::extract::QueryParameters;
-use service_kit::problem::Problem;
+use service_kit::problem::{Code, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -30,7 +32,7 @@ use uuid::Uuid;
 use super::history::json_or_text;
 use super::log_failed;
 use super::owners::Owners;
-use super::ownership::Tenant;
+use super::ownership::Known;
 
 /// The most clients at a time.
 const MAX_CLIENTS: usize = 256;
@@ -88,24 +90,31 @@ impl Filter {
     }
 }
 
-/// Where the events come from, and the places of the clients.
+/// Where the events come from, who may have them, and the places of the clients.
 #[derive(Clone)]
 pub(super) struct Source {
-    log: EventLog,
-    owners: Owners,
-    places: Arc<Semaphore>,
+    pub(super) log: EventLog,
+    pub(super) owners: Owners,
+    pub(super) access: Access,
+    pub(super) clock: Clock,
+    pub(super) places: Arc<Semaphore>,
+}
+
+/// Places for all clients that there may be.
+pub(super) fn places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_CLIENTS))
 }
 
 /// The feed's route.
-pub(super) fn routes(log: EventLog, owners: Owners) -> Router {
-    let source = Source { log, owners, places: Arc::new(Semaphore::new(MAX_CLIENTS)) };
+pub(super) fn routes(source: Source) -> Router {
     Router::new().route("/v1/events/stream", get(stream_events)).with_state(source)
 }
 
 /// Listen to what happens to orders
 ///
 /// Server-sent events: each event's type, and as data what the schema `FeedEvent` describes; for a
-/// key of one tenant, those of its orders. The event `reset` ends a feed that cannot go on.
+/// key of one tenant, those of its orders. The event `reset` ends a feed that cannot go on; a feed
+/// whose key is revoked or expires ends.
 #[utoipa::path(
     get, path = "/v1/events/stream", tag = "events",
     params(
@@ -123,26 +132,31 @@ pub(super) fn routes(log: EventLog, owners: Owners) -> Router {
 )]
 pub(super) async fn stream_events(
     State(source): State<Source>,
-    Tenant(tenant): Tenant,
+    Known(principal): Known,
     QueryParameters(wanted): QueryParameters<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let filter = wanted.parsed(tenant)?;
+    let filter = wanted.parsed(principal.tenant.clone())?;
     let after = last_event(&headers)?;
-    let place = source.places.try_acquire_owned();
-    let place = place.map_err(|_| Problem::unavailable("Too many clients of the event stream"))?;
-    let feed = timeout(BEGIN_TIMEOUT, source.log.feed(after)).await;
-    let feed = feed.map_err(|_| Problem::unavailable("Event store unavailable"))?;
-    let events = events(feed.map_err(log_failed)?, filter, source.owners, place);
+    let place = Arc::clone(&source.places).try_acquire_owned();
+    let place = place.map_err(|_| Problem::overloaded("Too many clients of the event stream"))?;
+    let feed = timeout(BEGIN_TIMEOUT, source.log.feed(after)).await.map_err(|_| {
+        Problem::unavailable("Event store unavailable").with_code(Code::EventStoreUnavailable)
+    })?;
+    let feed = feed.map_err(log_failed)?;
+    let events = events(Listener { feed, filter, principal, source, _place: place });
     Ok(([ACCEL_BUFFERING], sse(events, HEARTBEAT)).into_response())
 }
 
 /// The place behind which a client wants to go on.
 fn last_event(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
-    let Some(id) = headers.get(LAST_EVENT_ID).filter(|it| !it.is_empty()) else { return Ok(None) };
-    let position = id.to_str().ok().and_then(|it| {
+    let mut ids = headers.get_all(LAST_EVENT_ID).iter();
+    let Some(id) = ids.next().filter(|it| !it.is_empty()) else { return Ok(None) };
+    let position = id.to_str().ok().filter(|_| ids.next().is_none()).and_then(|it| {
         let (commit, prepare) = it.split_once('-')?;
-        Some(Position { commit: commit.parse().ok()?, prepare: prepare.parse().ok()? })
+        let position = Position { commit: commit.parse().ok()?, prepare: prepare.parse().ok()? };
+        // An event is prepared before it is committed.
+        (position.prepare <= position.commit).then_some(position)
     });
     position.map(Some).ok_or_else(Problem::invalid_parameters)
 }
@@ -158,7 +172,8 @@ fn sse(
 struct Listener {
     feed: OrderFeed,
     filter: Filter,
-    owners: Owners,
+    principal: Principal,
+    source: Source,
     /// Free again when this is dropped.
     _place: OwnedSemaphorePermit,
 }
@@ -167,9 +182,20 @@ impl Listener {
     /// The next event for the client; `None` at the end. A client that cannot be told whose an
     /// order is has to come again: to pass the event over would be a gap.
     async fn next(&mut self) -> Option<Event> {
+        let Source { access, clock, owners, .. } = &self.source;
+        let ended = access.ended(&self.principal, clock);
+        let mut ended = std::pin::pin!(ended);
         loop {
-            match self.feed.next().await? {
-                Fed::Event(event) => match self.filter.passes(&event, &self.owners).await {
+            let fed = tokio::select! {
+                biased;
+                () = &mut ended => {
+                    tracing::info!(actor = self.principal.actor, "Event stream ended with its key");
+                    return None;
+                }
+                fed = self.feed.next() => fed?,
+            };
+            match fed {
+                Fed::Event(event) => match self.filter.passes(&event, owners).await {
                     Ok(true) => return Some(of_order(&event)),
                     Ok(false) => {}
                     Err(error) => {
@@ -184,14 +210,8 @@ impl Listener {
 }
 
 /// The feed as a client gets it.
-fn events(
-    feed: OrderFeed,
-    filter: Filter,
-    owners: Owners,
-    place: OwnedSemaphorePermit,
-) -> impl Stream<Item = Result<Event, Infallible>> + Send + 'static {
+fn events(listener: Listener) -> impl Stream<Item = Result<Event, Infallible>> + Send + 'static {
     let begun = Event::default().retry(RECONNECT).comment("events follow");
-    let listener = Listener { feed, filter, owners, _place: place };
     unfold((Some(begun), listener), async |(begun, mut listener)| {
         let event = match begun {
             Some(begun) => begun,
@@ -271,7 +291,7 @@ mod tests {
         };
         assert_eq!(of("7-5").unwrap(), Some(Position { commit: 7, prepare: 5 }));
         assert_eq!(of("").unwrap(), None, "a client whose place was reset");
-        for wrong in ["7", "-", "7-", "x-1", "1-1-1"] {
+        for wrong in ["7", "-", "7-", "x-1", "1-1-1", "5-7"] {
             assert!(of(wrong).is_err(), "{wrong}");
         }
     }

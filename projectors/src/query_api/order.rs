@@ -142,7 +142,9 @@ pub(super) async fn get_order(
     let awaited = Awaited::of(&wait, known.as_ref());
     let deadline = Instant::now() + wait.for_revision();
 
-    let (mut order, mut source) = find(&queries, order_id).await?;
+    // A client that knows of a newer revision than the row has shall not be told otherwise.
+    let newest_known = expected.iter().chain(&known).filter_map(Tags::newest).max();
+    let (mut order, mut source) = find(&queries, order_id, newest_known).await?;
     let mut is_met = awaited.is_none_or(|it| it.is_met(&order));
     if let Some(awaited) = awaited.filter(|_| !is_met) {
         // The log knows it first: nobody has to wait for the projection.
@@ -175,11 +177,18 @@ pub(super) async fn get_order(
     Ok((answer, Json(Shown { order: &*order, source, stale })).into_response())
 }
 
-/// The order's row. Without it, be it late or out of reach, an accepted order is still in the log.
-async fn find(queries: &Queries, order_id: OrderId) -> Result<(Arc<Order>, Source), Problem> {
+/// The order's row, if it has the revision that the client knows of. Without it, be it late or out of
+/// reach, an accepted order is still in the log.
+async fn find(
+    queries: &Queries,
+    order_id: OrderId,
+    newest_known: Option<u64>,
+) -> Result<(Arc<Order>, Source), Problem> {
     match read(queries.lookups.order(order_id)).await {
-        Ok(Some(order)) => return Ok((order, Source::Table)),
-        Ok(None) => {}
+        Ok(Some(order)) if Some(order.revision) >= newest_known => {
+            return Ok((order, Source::Table));
+        }
+        Ok(_) => {}
         Err(error) => {
             tracing::warn!(error = &error as &dyn Error, "Order is read from its stream");
         }

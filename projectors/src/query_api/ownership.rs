@@ -14,15 +14,26 @@ use super::owners::Owners;
 /// Routes about one order, and those below them.
 const ORDER_ROUTES: [&str; 2] = ["/order/{id}", "/v1/orders/{id}"];
 
+/// Who asks.
+pub(super) struct Known(pub(super) Principal);
+
+impl<S: Send + Sync> FromRequestParts<S> for Known {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get().cloned().map(Self).ok_or_else(unchecked)
+    }
+}
+
 /// Whose orders a list has: those of the principal's tenant, or everybody's.
 pub(super) struct Tenant(pub(super) Option<String>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let principal = parts.extensions.get::<Principal>().ok_or_else(unchecked)?;
-        Ok(Self(principal.tenant.clone()))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Known(principal) = Known::from_request_parts(parts, state).await?;
+        Ok(Self(principal.tenant))
     }
 }
 

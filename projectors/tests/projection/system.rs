@@ -16,7 +16,7 @@ use projectors::{
     Lookups, Owners, ProjectorConfig, ProjectorError, Queries, ReadModel, routes, run,
 };
 use serde_json::Value;
-use service_kit::auth::Principal;
+use service_kit::auth::{Access, Principal};
 use service_kit::clock::Clock;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -151,7 +151,9 @@ pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
     let group = "fulfillment".to_owned();
     let (lookups, owners) = (Lookups::new(Arc::clone(&store)), Owners::new(log.clone()));
     let success_rate = Some(0.7);
-    let queries = Queries { store, lookups, log, owners, group, success_rate, clock: clock() };
+    let access = Access::Open;
+    let queries =
+        Queries { store, lookups, log, owners, access, group, success_rate, clock: clock() };
     routes(queries).layer(Extension(Principal::anonymous()))
 }
 

@@ -3,7 +3,7 @@
 
 use axum::http::Method;
 use utoipa::openapi::header::Header;
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::Response;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
@@ -37,6 +37,17 @@ const HEADERS: [(&str, Type, &str); 12] = [
     ("Vary", Type::String, "`accept`: it decides on the form of an error"),
     ("Retry-After", Type::Integer, "Seconds after which to try again"),
     ("WWW-Authenticate", Type::String, "`Bearer`"),
+];
+/// Headers that any request may have.
+const REQUEST_HEADERS: [(&str, &str); 2] = [
+    (
+        "X-Request-Id",
+        "What the client calls the request, if it can stand in a log; else it gets an id",
+    ),
+    (
+        "traceparent",
+        "W3C trace context, recorded with what the request causes; any other text is none",
+    ),
 ];
 /// Those of every answer.
 const OF_ALL: [&str; 7] = [
@@ -97,12 +108,26 @@ pub(super) fn complete(api: &mut OpenApi) {
         let is_health = health::ROUTES.contains(&path.as_str());
         for (method, operation) in operations(item) {
             let need = if is_health { Need::Nothing } else { need(path, &method) };
-            parameters(operation);
+            optional(operation);
+            for name in REQUEST_HEADERS.map(|(name, _)| name) {
+                let known = Ref::new(format!("#/components/parameters/{name}"));
+                operation.parameters.get_or_insert_default().push(RefOr::Ref(known));
+            }
             security(operation, need);
             answers(operation, need, is_health);
         }
     }
     let components = api.components.get_or_insert_default();
+    for (name, description) in REQUEST_HEADERS {
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
+            .build();
+        components.parameters.insert(name.to_owned(), parameter.into());
+    }
     for (name, kind, description) in HEADERS {
         components.headers.insert(name.to_owned(), header(kind, description).into());
     }
@@ -118,7 +143,7 @@ pub(super) fn complete(api: &mut OpenApi) {
 }
 
 /// Only what stands in the path is always there.
-fn parameters(operation: &mut Operation) {
+fn optional(operation: &mut Operation) {
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(parameter) = parameter
             && parameter.parameter_in != ParameterIn::Path

@@ -4,15 +4,20 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::{Principal, Scope};
+use crate::clock::Clock;
 
 const PREFIX: &str = "dofs";
+/// What the audit calls a key, before its id.
+const ACTOR_PREFIX: &str = "api-key:";
 /// The length of a secret, in bytes.
 const SECRET_BYTES: usize = 32;
 
@@ -87,6 +92,11 @@ impl ApiKeys {
         Self { environment: environment.to_owned(), keys }
     }
 
+    /// The key of a principal.
+    fn of(&self, principal: &Principal) -> Option<&ApiKey> {
+        principal.actor.strip_prefix(ACTOR_PREFIX).and_then(|it| self.keys.get(it))
+    }
+
     /// Who shows this token, unless the key is unknown, another's, or has expired.
     pub fn principal(&self, token: &Token<'_>, now: Timestamp) -> Option<Principal> {
         let shown = hex::encode(sha256(token.secret));
@@ -99,7 +109,7 @@ impl ApiKeys {
             return None;
         }
         Some(Principal {
-            actor: format!("api-key:{}", key.id),
+            actor: format!("{ACTOR_PREFIX}{}", key.id),
             tenant: key.tenant.clone(),
             scopes: key.scopes.clone(),
         })
@@ -118,6 +128,27 @@ impl KeyRing {
 
     pub(super) fn current(&self) -> Option<Arc<ApiKeys>> {
         self.0.borrow().clone()
+    }
+
+    /// Waits until a principal's key is revoked or has expired.
+    pub(super) async fn ended(&self, principal: &Principal, clock: &Clock) {
+        let mut keys = self.0.clone();
+        loop {
+            let known = keys.borrow_and_update().clone();
+            let Some(key) = known.as_ref().and_then(|it| it.of(principal)) else { return };
+            let left = key.expires_at.map(|it| it.duration_since(clock.now()));
+            let expired = async {
+                match left {
+                    // What is past already is no time at all.
+                    Some(left) => sleep(Duration::try_from(left).unwrap_or_default()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = keys.changed() => if changed.is_err() { return },
+                () = expired => return,
+            }
+        }
     }
 }
 
@@ -173,6 +204,24 @@ mod tests {
         for token in wrong {
             assert_eq!(actor(&token, 0), None, "{token}");
         }
+    }
+
+    #[tokio::test]
+    async fn principal_of_a_key_ends_with_it() {
+        let soon = Timestamp::from_millisecond(EXPIRES * 1_000 - 20).unwrap();
+        let clock = Clock::new(move || soon, uuid::Uuid::nil);
+        let (sender, receiver) = watch::channel(Some(Arc::new(keys())));
+        let ring = KeyRing::new(receiver);
+        let principal =
+            |id: &str| Principal { actor: format!("{ACTOR_PREFIX}{id}"), ..Principal::anonymous() };
+        let (lasting, expiring) = (principal("a"), principal("b"));
+        let mut ended = std::pin::pin!(ring.ended(&lasting, &clock));
+        tokio::select! {
+            () = &mut ended => panic!("its key is good"),
+            () = ring.ended(&expiring, &clock) => {}
+        }
+        sender.send_replace(Some(Arc::new(ApiKeys::new("dev", []))));
+        ended.await;
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Error, MapAccess, SeqAccess, 
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
+use serde_path_to_error::{Path, Segment};
 
 use crate::problem::Fault;
 
@@ -24,7 +25,18 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
         // serde would read the fields of a struct from it, in their order.
         return Err(Fault::new("", "must be an object"));
     }
-    T::deserialize(value).map_err(|error| Fault::new("", shape(&error)))
+    serde_path_to_error::deserialize(value)
+        .map_err(|error| Fault::new(pointer(error.path()), shape(error.inner())))
+}
+
+/// Where a fault is, as RFC 6901 writes it.
+fn pointer(path: &Path) -> String {
+    let segments = path.iter().filter_map(|segment| match segment {
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Map { key } => Some(key.replace('~', "~0").replace('/', "~1")),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    segments.flat_map(|it| ["/".to_owned(), it]).collect()
 }
 
 /// What a type misses in a value, without the value.
@@ -153,5 +165,7 @@ mod tests {
 
         assert_eq!(detail::<Reason>("{}"), "missing field `reason`");
         assert_eq!(detail::<Reason>(r#"{"reason":{"secret":1}}"#), "expected a string");
+        let nested = parse::<std::collections::HashMap<String, Vec<u8>>>(br#"{"a/b":[1,"x"]}"#);
+        assert_eq!(nested.unwrap_err().pointer, "/a~1b/1");
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -74,7 +75,7 @@ impl Edge {
         request.extensions_mut().insert(id);
         request.extensions_mut().insert(name.clone());
 
-        let mut response = if names_one_host(&request) {
+        let mut response = if names_one_host(&request) && has_plain_body(request.headers()) {
             // A handler that panics leaves what it works with as others find it at any moment.
             let caught = AssertUnwindSafe(answered(request)).catch_unwind().await;
             caught.unwrap_or_else(|panic| panicked(&*panic))
@@ -120,8 +121,22 @@ fn panicked(panic: &(dyn Any + Send)) -> Response {
 /// Whether it says once whom it is for, as RFC 9112, 3.2 has it for HTTP/1.1: who counts otherwise
 /// may be misled about where a request ends up.
 fn names_one_host(request: &Request) -> bool {
-    let n_hosts = request.headers().get_all(header::HOST).iter().count();
-    n_hosts == 1 || (n_hosts == 0 && request.version() < Version::HTTP_11)
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let host = Authority::try_from(host.as_bytes());
+            host.is_ok_and(|it| !it.as_str().contains('@'))
+        }
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Whether the body comes as it is, but for chunks. hyper undoes no other coding, and takes the
+/// packed body for the plain one.
+fn has_plain_body(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.all(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// The client's name for the request, if it has one that can stand in a log.

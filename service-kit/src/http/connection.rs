@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::ApiConfig;
 use super::around::SECURITY_HEADERS;
+use super::framing::Heads;
 use crate::problem::Problem;
 
 /// How long a connection that we end is still read, so that what the client was sending does not
@@ -57,6 +58,8 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
                 if tls.is_none() {
                     // If it does not fit at once, the client sees a closed connection.
                     drop(stream.try_write(&raw_answer(StatusCode::SERVICE_UNAVAILABLE)));
+                    // What has come already is read: unread, it would take the answer with it.
+                    drop(stream.try_read(&mut [0; 4096]));
                 }
                 tracing::debug!("Connection turned away: as many as are allowed are open");
                 return Err(io::Error::other("too many connections"));
@@ -67,6 +70,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
             };
             let connection = Connection {
                 io,
+                heads: Heads::default(),
                 said: None,
                 write_timeout,
                 stalled: None,
@@ -84,6 +88,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// One connection.
 pub(super) struct Connection {
     io: Box<dyn Io>,
+    heads: Heads,
     /// What we say in place of hyper, and how much of it is written.
     said: Option<(Vec<u8>, usize)>,
     write_timeout: Duration,
@@ -146,7 +151,10 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let n_before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.heads.look(buffer.filled_mut().get_mut(n_before..).unwrap_or_default());
+        read
     }
 }
 
@@ -157,6 +165,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = self.write(cx, bytes);
+        self.heads.answered();
         self.in_time(cx, written)
     }
 
@@ -201,11 +210,15 @@ fn status_of_bare_answer(bytes: &[u8]) -> Option<StatusCode> {
 
 /// A whole answer to something that is not a request; the connection ends with it.
 fn raw_answer(status: StatusCode) -> Vec<u8> {
-    let body = Problem::of_status(status).plain();
-    let headers = SECURITY_HEADERS.iter().fold(String::new(), |headers, (name, value)| {
+    let problem = Problem::of_status(status);
+    let body = problem.plain();
+    let mut headers = SECURITY_HEADERS.iter().fold(String::new(), |headers, (name, value)| {
         // They are all text.
         format!("{headers}{name}: {}\r\n", value.to_str().unwrap_or_default())
     });
+    if let Some(seconds) = problem.retry_after_seconds() {
+        headers = format!("{headers}retry-after: {seconds}\r\n");
+    }
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\

@@ -27,8 +27,8 @@ impl Guard {
     /// rate, if that has a limit.
     pub(super) fn admit(&self, request: &mut Request) -> (Result<(), Problem>, Option<Standing>) {
         let principal = self.access.principal(request.headers(), self.clock.now());
-        let client = self.client(principal.as_ref(), request);
-        let standing = self.rates.as_ref().map(|it| it.ask(&client));
+        let ask = |rates: &Rates| rates.ask(&self.client(principal.as_ref(), request));
+        let standing = self.rates.as_ref().map(ask);
         let one_too_many = standing.as_ref().and_then(Standing::refusal);
         let admitted = one_too_many.map_or_else(|| allowed(principal, request), Err);
         let admitted = admitted.map(|principal| {

@@ -1,6 +1,5 @@
 //! The body that asks for a redrive of many.
 
-use axum::http::StatusCode;
 use domain::ids::OrderId;
 use domain::operations::RedriveFilter;
 use domain::order::Stage;
@@ -12,17 +11,22 @@ use service_kit::age::Age;
 use service_kit::problem::Problem;
 use utoipa::ToSchema;
 
-use crate::operator::Said;
+use crate::operator::{Said, refused};
 
 /// The most orders that can be named one by one.
 const MAX_ORDER_IDS: usize = 1_000;
 /// The highest rate that can be asked for; more is no limit at all.
 const MAX_RATE: u32 = 100_000;
 
+// A misspelt restriction, or `dry_run`, would redrive what was not meant.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RedrivesRequest {
-    #[serde(flatten)]
-    pub(super) said: Said,
+    /// Who acts, where nobody has to show a key.
+    #[schema(max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
+    actor: Option<String>,
+    #[schema(max_length = 1000, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]
+    reason: Option<String>,
     #[serde(default, deserialize_with = "object")]
     filter: Option<Filter>,
     #[schema(minimum = 1, maximum = 100_000)]
@@ -32,7 +36,6 @@ pub(crate) struct RedrivesRequest {
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
-// A misspelt restriction would redrive what was not meant.
 #[serde(deny_unknown_fields)]
 #[schema(as = RedrivesFilter)]
 struct Filter {
@@ -40,7 +43,7 @@ struct Filter {
     stage: Option<Stage>,
     code: Option<String>,
     /// E.g. `15m`, `36h` or `2d`, or a number of seconds.
-    #[schema(value_type = Option<Value>)]
+    #[schema(value_type = Option<String>, pattern = "^[0-9]{1,4}[smhd]$")]
     older_than: Option<Age>,
     #[schema(value_type = Option<Vec<uuid::Uuid>>, min_items = 1, max_items = 1000)]
     order_ids: Option<Vec<OrderId>>,
@@ -62,12 +65,13 @@ impl RedrivesRequest {
         let filter = self.filter.as_ref();
         let order_ids = filter.and_then(|it| it.order_ids.clone());
         if order_ids.as_ref().is_some_and(|it| it.is_empty() || it.len() > MAX_ORDER_IDS) {
-            return Err(refused(format!("order_ids must have 1 to {MAX_ORDER_IDS} entries")));
+            let rule = format!("must have 1 to {MAX_ORDER_IDS} entries");
+            return Err(refused("filter/order_ids", &rule));
         }
         let stage = filter.and_then(|it| it.stage);
         if stage == Some(Stage::Validation) {
-            let error = "orders that broke a business rule cannot be redriven: place them anew";
-            return Err(refused(error.to_owned()));
+            let rule = "cannot be `validation`: orders that broke a business rule are placed anew";
+            return Err(refused("filter/stage", rule));
         }
         let is_general = order_ids.is_none();
         Ok(RedriveFilter {
@@ -85,19 +89,20 @@ impl RedrivesRequest {
     pub(super) fn rate_per_second(&self) -> Result<Option<u32>, Problem> {
         match self.rate_per_second {
             Some(rate) if !(1..=MAX_RATE).contains(&rate) => {
-                Err(refused(format!("rate_per_second must be 1 to {MAX_RATE}")))
+                Err(refused("rate_per_second", &format!("must be 1 to {MAX_RATE}")))
             }
             rate => Ok(rate),
         }
     }
 
+    /// Who, and why.
+    pub(super) fn said(self) -> Said {
+        Said::new(self.actor, self.reason)
+    }
+
     pub(super) fn is_dry_run(&self) -> bool {
         self.dry_run.unwrap_or(false)
     }
-}
-
-fn refused(error: String) -> Problem {
-    Problem::application(StatusCode::BAD_REQUEST, error)
 }
 
 #[cfg(test)]
@@ -129,6 +134,8 @@ mod tests {
             json!({"filter": {"stage": "validation"}}),
             json!({"filter": {"stage": "parked"}}),
             json!({"filter": {"older_then": "15m"}}),
+            json!({"dryRun": true}),
+            json!({"code": "x"}),
             json!({"filter": {"older_than": "soon"}}),
             json!({"filter": [null, null, null, null, null]}),
             json!({"filter": {"order_ids": []}}),
