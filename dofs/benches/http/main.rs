@@ -123,14 +123,18 @@ fn main() {
         validating.tell("(a) parses and validates");
         let appending = Placed::on(&runtime, Bare::appending(folder.path()).address, span);
         appending.tell("(b) and appends durably");
+        let logging = Placed::on(&runtime, Bare::logging().address, span);
+        logging.tell("(c) or appends its events through the client");
         let (process, address) = start(&folder.path().join("dofs"));
         let ours = Placed::on(&runtime, address, span);
         ours.tell("dofs");
         drop(process);
         println!(
-            "  accepted: {:.2} of (a), {:.2} of (b); p99 at half load {:.1} times (b)'s",
+            "  accepted: {:.2} of (a), {:.2} of (b), {:.2} of (c), which is {:.2} of (b); p99 at half load {:.1} times (b)'s",
             ours.full.per_second / validating.full.per_second,
             ours.full.per_second / appending.full.per_second,
+            ours.full.per_second / logging.full.per_second,
+            logging.full.per_second / appending.full.per_second,
             ours.half.percentile(99).as_secs_f64() / appending.half.percentile(99).as_secs_f64(),
         );
         let (_process, address) = start(&folder.path().join("read"));
