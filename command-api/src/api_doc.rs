@@ -1,6 +1,7 @@
 //! The description of the command routes.
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
@@ -31,7 +32,8 @@ pub(crate) struct NewItem {
 }
 
 /// Who gives up on a dead letter, and why.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what `discard` reads")]
 pub(crate) struct Discard {
     #[schema(max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$")]

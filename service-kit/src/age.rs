@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Beyond this many seconds (a hundred years of 365 days) nothing is that old.
-const MAX_SECONDS: u64 = 100 * 365 * 86_400;
+pub const MAX_SECONDS: u64 = 100 * 365 * 86_400;
 
 /// The units, the largest first, in seconds.
 const UNITS: [(char, u64); 5] = [('w', 604_800), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];

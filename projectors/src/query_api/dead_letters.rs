@@ -50,7 +50,7 @@ struct Group {
         ("stage" = super::api_doc::Stage, Query, description = "Those that failed there, rather than dead letters"),
         ("code" = String, Query, description = "Only those with this code"),
         ("customer_id" = String, Query, description = "Only those of this customer"),
-        ("older_than" = String, Query, pattern = "^[0-9]{1,4}[smhdw]?$", description = "Only those that failed longer ago, e.g. `15m`"),
+        ("older_than" = String, Query, pattern = "^([0-9]{1,4}[smhd]?|[0-9]{1,3}w)$", description = "Only those that failed longer ago, e.g. `15m`"),
     ),
     responses((status = 200, description = "The counts", body = DeadLetters)),
 )]

@@ -50,7 +50,7 @@ impl FailuresFilter {
         ("stage" = super::api_doc::Stage, Query, description = "Only those that failed there"),
         ("code" = String, Query, description = "Only those with this code"),
         ("customer_id" = String, Query, description = "Only those of this customer"),
-        ("older_than" = String, Query, pattern = "^[0-9]{1,4}[smhdw]?$", description = "Only those that failed longer ago, e.g. `15m`"),
+        ("older_than" = String, Query, pattern = "^([0-9]{1,4}[smhd]?|[0-9]{1,3}w)$", description = "Only those that failed longer ago, e.g. `15m`"),
         ("include_resolved" = bool, Query, description = "Also those that a redrive has mended"),
         ("from" = jiff::Timestamp, Query, description = "From this time on"),
         ("to" = jiff::Timestamp, Query, description = "Before this time"),

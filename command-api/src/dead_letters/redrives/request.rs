@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
-use service_kit::age::Age;
+use service_kit::age::{Age, MAX_SECONDS};
 use service_kit::problem::Problem;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use crate::operator::{Said, refused};
 
@@ -43,11 +44,23 @@ struct Filter {
     stage: Option<Stage>,
     code: Option<String>,
     /// E.g. `15m`, `36h` or `2d`, or a number of seconds.
-    #[schema(value_type = Option<String>, pattern = "^[0-9]{1,4}[smhd]$")]
+    #[schema(schema_with = older_than)]
     older_than: Option<Age>,
     #[schema(value_type = Option<Vec<uuid::Uuid>>, min_items = 1, max_items = 1000)]
     order_ids: Option<Vec<OrderId>>,
     customer_id: Option<String>,
+}
+
+/// One type with either form: a description of two types would be one more name.
+fn older_than() -> Object {
+    let types = [Type::String, Type::Integer, Type::Null];
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Array(types.to_vec()))
+        .description(Some("E.g. `15m`, `36h` or `2d`, or a number of seconds"))
+        .pattern(Some("^([0-9]{1,4}[smhd]?|[0-9]{1,3}w)$"))
+        .minimum(Some(0))
+        .maximum(Some(MAX_SECONDS))
+        .build()
 }
 
 /// A filter is an object: a list would be read as one whose members stand in their order, and one of
