@@ -118,6 +118,20 @@ fn revision_that_is_in_the_log_is_shown_before_it_is_projected() {
 }
 
 #[test]
+fn tag_that_was_handed_out_is_not_contradicted() {
+    let system = System::start(BINARY, &[FULFILLED]);
+    // The log is ahead of the row about every second time.
+    for _ in 0..20 {
+        let placed = with(&system.api, "POST", "/v1/orders", &[("prefer", "wait=20")]);
+        let id = placed.json()["order_id"].as_str().unwrap().to_owned();
+        let tag = placed.header("etag").unwrap();
+        let (met, known) = (("if-match", tag), ("if-none-match", tag));
+        assert_eq!(get(&system.api, &id, &[met]).status, 200, "{tag}");
+        assert_eq!(get(&system.api, &id, &[known]).status, 304, "{tag}");
+    }
+}
+
+#[test]
 fn conditions_are_kept_and_malformed_ones_refused() {
     let system = System::start(BINARY, &[FULFILLED]);
     let id = system.api.accepted();
