@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "what a test cannot go on without ends it")]
 
+use std::os::unix::fs::{FileExt, FileTypeExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -141,15 +142,49 @@ fn change_on_disk_is_found() {
         .iter()
         .map(|it| (it["order_id"].clone(), it["revision"].clone(), it["check"].clone()))
         .collect();
-    // What was received and what was queued: each shows behind it.
-    let expected = [1, 4].map(|revision| (json!(id), json!(revision), json!("chain")));
-    assert_eq!((report["n_violations"].clone(), found), (json!(2), expected.to_vec()));
+    // What was received and what was queued: each shows behind it, and in the total between them.
+    let expected = [(1, "chain"), (1, "I4"), (3, "I4"), (4, "chain")]
+        .map(|(revision, check)| (json!(id), json!(revision), json!(check)));
+    assert_eq!((report["n_violations"].clone(), found), (json!(4), expected.to_vec()));
     let text = audit(&mut process, &["verify"]);
     assert!(
         stdout(&text).contains(&format!("order {id} revision 1: chain: expected `")),
         "{text:?}"
     );
-    assert!(stdout(&text).contains("2 violations: 5 events of 1 orders"), "{text:?}");
+    assert!(stdout(&text).contains("4 violations: 5 events of 1 orders"), "{text:?}");
+}
+
+/// A sector that rotted: what was stored is another thing, and its sum is not.
+#[test]
+fn damaged_log_is_a_finding_and_no_outage() {
+    let data = tempfile::tempdir().expect("there is room");
+    let mut process = Start::dev(BINARY, data.path()).env(FULFIL.0, FULFIL.1).spawn();
+    let api = Api::new(process.http());
+    let ids = [api.accepted(), api.accepted()];
+    for id in &ids {
+        api.ended(id);
+    }
+    let log = data.path().join("events/events.log");
+    let bytes = std::fs::read(&log).expect("the log can be read");
+    let second = (0..bytes.len()).find(|it| bytes[*it..].starts_with(ids[1].as_bytes()));
+    let second = second.expect("the second order is there");
+    let file = std::fs::File::options().write(true).open(&log).expect("the log can be opened");
+    file.write_at(&[bytes[second] ^ 1], second as u64).expect("the log can be written");
+
+    let verified = audit(&mut process, &["verify", "--json"]);
+    assert_eq!(verified.status.code(), Some(3), "{verified:?}");
+    let report = &lines(&stdout(&verified))[0];
+    let violation = &report["violations"][0];
+    assert_eq!((&report["n_violations"], &violation["check"]), (&json!(1), &json!("readable")));
+    let text = stdout(&audit(&mut process, &["verify"]));
+    let told = ["the store: readable: ", "reports that its log is damaged", "`dofs node verify`"];
+    assert!(told.iter().all(|it| text.contains(it)), "{text}");
+
+    let exported = audit(&mut process, &["export"]);
+    assert_eq!(exported.status.code(), Some(1), "{exported:?}");
+    let said = stderr(&exported);
+    let told = said.contains("reports that its log is damaged") && said.contains("from a backup");
+    assert!(told && !said.contains("is it running"), "{said}");
 }
 
 #[test]
@@ -193,6 +228,47 @@ fn export_is_every_event_and_a_later_one_begins_with_it() {
     let nobody = ["export", "--order", "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33"];
     let nobody = audit(&mut system.process, &nobody);
     assert_eq!((nobody.status.code(), stdout(&nobody)), (Some(4), String::new()));
+}
+
+#[test]
+fn export_replaces_files_and_nothing_else() {
+    let mut system = System::start(BINARY, &[FULFIL]);
+    let id = system.api.accepted();
+    system.api.ended(&id);
+    let events = succeeded(&audit(&mut system.process, &["export"]));
+    let folder = tempfile::tempdir().expect("there is room");
+    let path = |name: &str| folder.path().join(name);
+    let mut export = |to: &Path| {
+        let to = to.to_str().expect("the folder's name is text");
+        audit(&mut system.process, &["export", "--yes", "--output", to])
+    };
+
+    std::fs::write(path("file"), "before").expect("the file can be written");
+    symlink(path("file"), path("link")).expect("a link can be made");
+    succeeded(&export(&path("link")));
+    assert!(path("link").is_symlink());
+    assert_eq!(std::fs::read_to_string(path("file")).ok(), Some(events.clone()));
+
+    let made = Command::new("mkfifo").arg(path("pipe")).status();
+    assert!(made.expect("mkfifo runs").success());
+    let pipe = path("pipe");
+    let reader = std::thread::spawn(move || std::fs::read_to_string(pipe));
+    succeeded(&export(&path("pipe")));
+    let read = reader.join().expect("the reader ended").expect("the pipe can be read");
+    assert_eq!(read, events);
+    let kind = path("pipe").metadata().expect("the pipe is there").file_type();
+    assert!(kind.is_fifo());
+
+    symlink("/proc/self/fd/1", path("stdout")).expect("a link can be made");
+    assert_eq!(succeeded(&export(&path("stdout"))), events);
+    assert!(path("stdout").is_symlink());
+
+    symlink(path("nothing"), path("dangling")).expect("a link can be made");
+    for (to, why) in [(folder.path(), "Is a directory"), (&path("dangling"), "No such file")] {
+        let refused = export(to);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(stderr(&refused).contains(why), "{refused:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use domain::ids::OrderId;
-use domain::order::{HistoryCheck, Invariant, OrderEvent, Status, Violation};
+use domain::order::{
+    HistoryCheck, Invariant, Order, OrderEvent, Recorded, Status, Violation, evolve,
+};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::chain::{Chain, Link};
@@ -13,8 +16,11 @@ use crate::stream::LoggedEvent;
 
 /// The check that an event is tied to the one before it.
 const CHAIN: &str = "chain";
-/// The check that an event can be read at all.
+/// The check that an event, and the store's log, can be read at all.
 const READABLE: &str = "readable";
+/// The part of I4, rows equal the fold, that events show: what they say twice of an order, they say
+/// alike. Else the fold goes by the later one, and the row is not what was ordered.
+const CONTENT: &str = "I4";
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +28,18 @@ pub struct Finding {
     /// `None` if it is about the whole store.
     pub order_id: Option<OrderId>,
     pub revision: Option<u64>,
-    /// `chain`, `readable`, or the code of an [`Invariant`].
+    /// `chain`, `readable`, `I4`, or the code of an [`Invariant`].
     pub check: &'static str,
     pub expected: String,
     pub found: String,
+}
+
+impl Finding {
+    /// The store cannot read its own log: what is behind the damage cannot be checked.
+    pub fn damaged(found: String) -> Self {
+        let expected = "a log that can be read to its end".to_owned();
+        Self { order_id: None, revision: None, check: READABLE, expected, found }
+    }
 }
 
 /// What a store holds.
@@ -46,6 +60,8 @@ pub struct AuditSummary {
 #[derive(Default)]
 pub struct Audit {
     orders: BTreeMap<OrderId, OrderAudit>,
+    /// Whether an event of any order carried a hash.
+    is_chained: bool,
     summary: AuditSummary,
 }
 
@@ -53,6 +69,8 @@ pub struct Audit {
 struct OrderAudit {
     chain: Chain,
     history: HistoryCheck,
+    /// From its arrival until it is queued or has failed, which is the length of one append.
+    arriving: Option<Box<Order>>,
     correlation_id: Option<Uuid>,
     /// The ids of its events, half of each: they are hashes, and few.
     event_ids: Vec<u64>,
@@ -63,9 +81,15 @@ impl Audit {
     pub fn observe(&mut self, event: &LoggedEvent) -> Vec<Finding> {
         self.summary.n_events += 1;
         let order_id = event.order_id;
-        let order = self.orders.entry(order_id).or_insert_with(|| OrderAudit::new(order_id));
+        let is_chained = self.is_chained;
+        let order = self.orders.entry(order_id).or_insert_with(|| {
+            let chain = if is_chained { Chain::begun() } else { Chain::start() };
+            OrderAudit::new(order_id, chain)
+        });
         let mut findings = Vec::new();
-        match order.chain.follow(event) {
+        let link = order.chain.follow(event);
+        self.is_chained |= link != Link::Unchained;
+        match link {
             Link::Whole => {}
             Link::Unchained => self.summary.n_unchained += 1,
             Link::Broken { expected, found } => {
@@ -79,6 +103,8 @@ impl Audit {
                 self.summary.n_accepted += u64::from(is_arrival);
                 let violations = order.history.observe(&recorded);
                 findings.extend(violations.into_iter().map(|it| violated(order_id, it)));
+                let objection = order.object_to_content(&recorded);
+                findings.extend(objection.map(|(it, found)| event.finding(CONTENT, it, found)));
             }
             Err(error) => {
                 let gap = order.history.observe_unreadable(event.revision);
@@ -126,13 +152,35 @@ impl AuditSummary {
 }
 
 impl OrderAudit {
-    fn new(order_id: OrderId) -> Self {
+    fn new(order_id: OrderId, chain: Chain) -> Self {
         Self {
-            chain: Chain::start(),
+            chain,
             history: HistoryCheck::new(order_id),
+            arriving: None,
             correlation_id: None,
             event_ids: Vec::new(),
         }
+    }
+
+    /// What the order was, and what it is, if an event of its arrival tells it differently.
+    fn object_to_content(&mut self, recorded: &Recorded) -> Option<(String, String)> {
+        let before = self.arriving.take();
+        if before.is_none() && !matches!(recorded.event, OrderEvent::Received(_)) {
+            return None;
+        }
+        let after = evolve(before.as_deref().cloned(), recorded);
+        let told = |it: &Order| {
+            json!({
+                "customer_id": it.customer_id,
+                "items": it.items,
+                "total_quantity": it.total_quantity,
+            })
+        };
+        let changed = before.map(|it| (told(&it), told(&after))).filter(|(was, is)| was != is);
+        if after.status == Status::Processing && after.attempt == 0 {
+            self.arriving = Some(Box::new(after));
+        }
+        changed.map(|(was, is)| (was.to_string(), is.to_string()))
     }
 
     /// Whether the event says what it belongs to and what caused it, and both exist.

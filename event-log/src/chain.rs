@@ -71,10 +71,10 @@ struct ChainMetadata {
 pub(crate) enum Link {
     /// It carries the hash of what is stored there.
     Whole,
-    /// Neither it nor any before it carries one: written by a release without the chain, or by
-    /// another tool.
+    /// Neither it nor any before it carries one, and the stream is older than the store's chain:
+    /// written by a release without the chain, or by another tool.
     Unchained,
-    /// It carries another, or none in a stream whose chain had begun.
+    /// It carries another, or none where the chain had begun.
     Broken { expected: EventHash, found: Option<String> },
 }
 
@@ -89,6 +89,11 @@ impl Chain {
     /// Before the first event.
     pub(crate) fn start() -> Self {
         Self { last: EventHash::NONE, is_begun: false }
+    }
+
+    /// The same where the store's chain has begun: whoever writes there ties even the first event.
+    pub(crate) fn begun() -> Self {
+        Self { is_begun: true, ..Self::start() }
     }
 
     /// The next event's link. The one after is held against what is stored, not against what
@@ -164,6 +169,15 @@ mod tests {
             panic!("the event without a hash broke the chain");
         };
         assert_eq!(*expected, next.head().hash);
+    }
+
+    #[test]
+    fn stream_that_begins_in_a_chained_store_is_chained_from_its_first_event() {
+        let mut chain = Chain::begun();
+        let bare = chain.follow(&event("bare", None));
+        assert_eq!(bare, Link::Broken { expected: EventHash::NONE, found: None });
+        let none = EventHash::NONE.to_string();
+        assert_eq!(Chain::begun().follow(&event("tied", Some(&none))), Link::Whole);
     }
 
     #[test]

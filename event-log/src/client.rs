@@ -24,6 +24,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// What an address begins with.
+const SCHEMES: [&str; 2] = ["esdb://", "esdb+discover://"];
+
 /// How long a client waits before each try to find a node, in milliseconds.
 const DISCOVERY_INTERVAL_MS: u32 = 10;
 
@@ -96,10 +99,8 @@ impl EventLog {
         let named = with_parameter(&url, "connectionName", name);
         let own_name = (named != url).then(|| name.to_owned());
         let url = named;
-        let settings = url.parse::<ClientSettings>().map_err(|error| LogError::Address {
-            url: address.clone(),
-            reason: error.to_string(),
-        })?;
+        let settings = url.parse::<ClientSettings>();
+        let settings = settings.map_err(|_| LogError::Address { url: address.clone() })?;
         let connection = Connection { address, settings, own_name, current: Mutex::default() };
         let tail = Arc::new(Tail::new());
         Ok(Self { connection: Arc::new(connection), tail, together: Arc::default(), producer })
@@ -172,10 +173,8 @@ impl EventLog {
             return Ok((client.clone(), current.generation));
         }
         let settings = self.connection.settings.clone();
-        let client = Client::new(settings).map_err(|error| LogError::Address {
-            url: self.connection.address.clone(),
-            reason: error.to_string(),
-        })?;
+        let client = Client::new(settings)
+            .map_err(|_| LogError::Address { url: self.connection.address.clone() })?;
         current.generation += 1;
         current.client = Some(client.clone());
         Ok((client, current.generation))
@@ -195,13 +194,11 @@ impl EventLog {
     }
 }
 
-/// The address as it may be shown: without user and password.
+/// The address as it may be shown: without user and password, which a malformed one has as well.
 fn without_credentials(url: &str) -> String {
-    let parts = url.split_once("://").and_then(|(scheme, rest)| {
-        let (_, rest) = rest.rsplit_once('@')?;
-        Some(format!("{scheme}://{rest}"))
-    });
-    parts.unwrap_or_else(|| url.to_owned())
+    let Some((_, host)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = SCHEMES.into_iter().find(|it| url.starts_with(it)).unwrap_or_default();
+    format!("{scheme}{host}")
 }
 
 /// The address with a parameter of the client's, unless it has one of that name. Two of ours: a
@@ -233,6 +230,19 @@ mod tests {
         let shown = without_credentials("esdb://admin:p@ss@host:2113?tls=false");
         assert_eq!(shown, "esdb://host:2113?tls=false");
         assert_eq!(without_credentials("esdb://host:2113"), "esdb://host:2113");
+        assert_eq!(without_credentials("admin:p@ss@host"), "host");
+        assert_eq!(without_credentials("admin:p@ss://@host"), "host");
+    }
+
+    #[test]
+    fn address_that_cannot_be_used_is_refused_without_its_password() {
+        for url in ["esdb://admin:s3cret@[bad", "admin:s3cret@h", "esdb://admin:s3:cret@x:y:z"] {
+            let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
+            let config = EventStoreConfig { url: url.to_owned() };
+            let refused = EventLog::connect(&config, producer, "test").err().unwrap();
+            let shown = format!("{refused} {refused:?}");
+            assert!(shown.contains("esdb://HOST:2113") && !shown.contains("s3"), "{shown}");
+        }
     }
 
     #[test]

@@ -7,8 +7,12 @@ use eventstore::Error as ClientError;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The connection string cannot be used. No retry helps.
-    #[error("event store address `{url}` is not usable: {reason}")]
-    Address { url: String, reason: String },
+    // The client's reason is left out: it quotes the whole address, password included.
+    #[error(
+        "event store address `{url}` is not usable: write `esdb://USER:PASSWORD@HOST:2113`, \
+         `esdb://HOST:2113?tls=false`, or `esdb+discover://...` for a cluster"
+    )]
+    Address { url: String },
     /// Somebody appended first: load again and decide on what is there now.
     #[error("stream `{stream}` is at {}, not at the expected revision", at(*.current))]
     Conflict { stream: String, current: Option<u64> },
@@ -19,6 +23,9 @@ pub enum LogError {
     /// The store answered that it will not do it. No retry helps.
     #[error("event store refused the call")]
     Refused(#[source] Box<ClientError>),
+    /// The store answered that its own log is damaged, in its words. No retry helps.
+    #[error("event store reports that its log is damaged: {said}")]
+    Damaged { said: String },
     /// An event that this release cannot read.
     #[error("event {revision} of stream `{stream}` cannot be read")]
     Undecodable {
@@ -44,7 +51,9 @@ impl LogError {
 
     /// Sorts a failed call to the client.
     pub(crate) fn from_client(error: ClientError) -> Self {
-        if is_connectivity(&error) {
+        if let Some(said) = damage(&error) {
+            Self::Damaged { said: said.to_owned() }
+        } else if is_connectivity(&error) {
             Self::Unavailable(Box::new(error))
         } else {
             Self::Refused(Box::new(error))
@@ -57,8 +66,8 @@ impl LogError {
 /// reports a persistent subscription that the server dropped as an illegal state.
 pub(crate) fn is_connectivity(error: &ClientError) -> bool {
     match error {
-        ClientError::ServerError(_)
-        | ClientError::NotLeaderException(_)
+        ClientError::ServerError(_) => damage(error).is_none(),
+        ClientError::NotLeaderException(_)
         | ClientError::ConnectionClosed
         | ClientError::GrpcConnectionError(_)
         | ClientError::DeadlineExceeded
@@ -74,4 +83,11 @@ pub(crate) fn is_connectivity(error: &ClientError) -> bool {
         | ClientError::InitializationError(_)
         | ClientError::WrongExpectedVersion { .. } => false,
     }
+}
+
+/// What the store says of damage to its log. Of its status the client keeps the text only.
+fn damage(error: &ClientError) -> Option<&str> {
+    let ClientError::ServerError(status) = error else { return None };
+    let said = status.strip_prefix("status: DataLoss, message: ")?;
+    Some(said.split_once(", details: ").map_or(said, |(message, _)| message).trim_matches('"'))
 }

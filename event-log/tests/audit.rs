@@ -11,7 +11,7 @@ use eventstore::{AppendToStreamOptions, Client, EventData};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use testkit::spec::at;
-use testkit::store::{Store, cause};
+use testkit::store::{Store, cause, placed};
 use uuid::Uuid;
 
 /// A cause within the order of that number.
@@ -194,9 +194,11 @@ async fn changed_event_is_found_wherever_it_was_changed() {
     })
     .await;
     let (_, findings) = audited(&forged.log).await;
-    assert_eq!(checks(&findings), [("chain", Some(1)), ("chain", Some(4))]);
+    // What was received shows in what was queued as well.
+    let first = [("chain", Some(1)), ("I4", Some(1)), ("I4", Some(3))];
+    assert_eq!(checks(&findings), [&first[..], &[("chain", Some(4))]].concat());
     let orders: Vec<_> = findings.iter().map(|it| it.order_id.unwrap().0.as_u128()).collect();
-    assert_eq!(orders, [1, 2]);
+    assert_eq!(orders, [1, 1, 1, 2]);
 }
 
 #[tokio::test]
@@ -223,17 +225,36 @@ async fn end_that_was_cut_off_is_not_found() {
 async fn events_from_before_the_chain_are_counted_and_the_chain_goes_on_from_them() {
     let (source, store) = (Store::start().await, Store::start().await);
     let history = life(&source, 1).await;
-    forge(&store, &history[..4], |event| {
-        let mut metadata: Value = serde_json::from_slice(&event.metadata).unwrap();
-        metadata.as_object_mut().unwrap().shift_remove("previous_hash");
-        event.metadata = metadata.to_string().into_bytes();
-    })
-    .await;
+    forge(&store, &history[..4], strip).await;
     let order_id = history[0].order_id;
     let events = decided(&store.log, order_id, fulfilled()).await;
     store.log.append(order_id, Expected::Revision(3), &events, &cause_of(1, 2)).await.unwrap();
     let (summary, findings) = audited(&store.log).await;
     assert_eq!((summary.n_events, summary.n_unchained, findings), (5, 4, vec![]));
+}
+
+/// The part of the metadata that makes the chain, taken away.
+fn strip(event: &mut LoggedEvent) {
+    let mut metadata: Value = serde_json::from_slice(&event.metadata).unwrap();
+    metadata.as_object_mut().unwrap().shift_remove("previous_hash");
+    event.metadata = metadata.to_string().into_bytes();
+}
+
+#[tokio::test]
+async fn order_without_a_hash_is_fine_before_the_chained_ones_only() {
+    let (source, store) = (Store::start().await, Store::start().await);
+    let [old, forged] = [life(&source, 1).await, life(&source, 2).await];
+    forge(&store, &old[..4], strip).await;
+    store.place(3).await;
+    // What is older than the chain may go on without it.
+    forge(&store, &old[4..], strip).await;
+    assert_eq!(audited(&store.log).await.1, []);
+
+    forge(&store, &forged[..4], strip).await;
+    let (summary, findings) = audited(&store.log).await;
+    assert_eq!(checks(&findings), [0, 1, 2, 3].map(|revision| ("chain", Some(revision))));
+    assert!(findings.iter().all(|it| it.order_id == Some(forged[0].order_id)), "{findings:?}");
+    assert_eq!((summary.n_events, summary.n_unchained), (14, 6));
 }
 
 #[tokio::test]
@@ -259,6 +280,31 @@ async fn order_that_is_nowhere_is_missing_from_the_count() {
     forge(&forged, &life(&source, 1).await[..2], |_| {}).await;
     let (_, findings) = audited(&forged.log).await;
     assert_eq!(checks(&findings), [("I1", Some(1)), ("I5", None)]);
+}
+
+/// A program that records a lie, correctly chained.
+#[tokio::test]
+async fn order_that_is_queued_as_another_than_arrived_is_found() {
+    let store = Store::start().await;
+    for number in [1, 2] {
+        let order_id = OrderId(Uuid::from_u128(number));
+        let mut events = placed(order_id);
+        let [_, OrderEvent::Validated(validated), _, OrderEvent::Queued(queued)] = &mut events[..]
+        else {
+            panic!("a new order has four events");
+        };
+        if number == 1 {
+            validated.total_quantity = 7;
+        } else {
+            queued.customer_id = "another".to_owned();
+        }
+        store.log.append(order_id, Expected::NoStream, &events, &cause(number)).await.unwrap();
+    }
+    let (_, findings) = audited(&store.log).await;
+    // Behind the wrong total comes the sum of what is queued.
+    assert_eq!(checks(&findings), [("I4", Some(1)), ("I4", Some(3)), ("I4", Some(3))]);
+    let Finding { expected, found, .. } = &findings[2];
+    assert!(expected.contains("cust-1") && found.contains("another"), "{expected}, {found}");
 }
 
 #[tokio::test]

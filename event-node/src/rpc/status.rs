@@ -107,17 +107,15 @@ pub(crate) fn group_dropped(key: &GroupKey) -> Status {
 
 impl From<LogError> for Status {
     fn from(error: LogError) -> Self {
-        match error {
-            LogError::Closed => stopping(),
-            LogError::Full => Self::resource_exhausted(sentence(&LogError::Full)),
-            LogError::Index(_)
-            | LogError::Disk(_)
-            | LogError::Damaged { .. }
-            | LogError::Unsure => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
-                Self::unknown(format!("The store failed: {error}."))
-            }
-        }
+        let code = match error {
+            LogError::Closed => return stopping(),
+            LogError::Full => return Self::resource_exhausted(sentence(&LogError::Full)),
+            // Clients can tell it from what another try may mend.
+            LogError::Damaged { .. } => Code::DataLoss,
+            LogError::Index(_) | LogError::Disk(_) | LogError::Unsure => Code::Unknown,
+        };
+        tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+        Self::new(code, format!("The store failed: {error}."))
     }
 }
 
@@ -181,6 +179,14 @@ mod tests {
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert!(status.message().ends_with("Expected version: -4, Actual version: -1"));
         assert_eq!(status.metadata().get("actual-version").unwrap(), "-1");
+    }
+
+    #[test]
+    fn damage_is_told_from_other_failures() {
+        let status = Status::from(LogError::Damaged { offset: 621 });
+        assert_eq!(status.code(), Code::DataLoss);
+        assert!(status.message().contains("damaged at byte 621"), "{status}");
+        assert_eq!(Status::from(LogError::Unsure).code(), Code::Unknown);
     }
 
     #[test]

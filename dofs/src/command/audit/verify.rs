@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use event_log::{Audit, AuditSummary, Finding};
+use event_log::{Audit, AuditSummary, EventLog, Finding, LogError};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::{event_store, progress};
@@ -23,6 +24,14 @@ struct Findings {
     n_all: u64,
 }
 
+impl Findings {
+    /// Adds what has to be listed whatever else there is.
+    fn put_first(&mut self, finding: Finding) {
+        self.n_all += 1;
+        self.listed.insert(0, finding);
+    }
+}
+
 impl Extend<Finding> for Findings {
     fn extend<T: IntoIterator<Item = Finding>>(&mut self, findings: T) {
         for finding in findings {
@@ -35,23 +44,41 @@ impl Extend<Finding> for Findings {
 }
 
 pub(super) async fn run(global: &Global) -> Result<ExitCode, CliError> {
-    let mut scan = event_store()?.scan().await?;
+    let log = event_store()?;
     let bar = progress(global);
     let mut audit = Audit::default();
     let mut findings = Findings::default();
-    while let Some(event) = scan.next().await? {
-        findings.extend(audit.observe(&event));
-        bar.inc(1);
-    }
+    let read = observe_all(&log, &mut audit, &mut findings, &bar).await;
     bar.finish_and_clear();
     let (summary, rest) = audit.finish();
-    findings.extend(rest);
+    match read {
+        Ok(()) => findings.extend(rest),
+        // An order that looks unfinished may go on behind the damage.
+        Err(error @ LogError::Damaged { .. }) => {
+            findings.put_first(Finding::damaged(error.to_string()));
+        }
+        Err(error) => return Err(error.into()),
+    }
     if global.json {
         print(as_json(&summary, &findings));
     } else {
         print(as_text(&summary, &findings));
     }
     Ok(if findings.n_all == 0 { ExitCode::SUCCESS } else { ExitCode::from(FOUND_PROBLEMS) })
+}
+
+async fn observe_all(
+    log: &EventLog,
+    audit: &mut Audit,
+    findings: &mut Findings,
+    bar: &ProgressBar,
+) -> Result<(), LogError> {
+    let mut scan = log.scan().await?;
+    while let Some(event) = scan.next().await? {
+        findings.extend(audit.observe(&event));
+        bar.inc(1);
+    }
+    Ok(())
 }
 
 fn as_json(summary: &AuditSummary, findings: &Findings) -> Value {
