@@ -197,10 +197,10 @@ impl NodeFolder {
 /// They work on the configured event store, without an API.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
-    /// Make a key, and print it: the only time that its secret is seen
+    /// Make a key, and print it: the only time that its secret is seen. Usable within two seconds
     Create {
         /// What it is for, in the words of whoever looks at the list
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = key_name)]
         name: String,
         /// Whose orders it places and sees
         #[arg(long, value_parser = tenant, required_unless_present = "all_tenants")]
@@ -299,7 +299,7 @@ pub(crate) struct Export {
     /// Only this order's events
     #[arg(long, value_name = "ID")]
     pub(crate) order: Option<Uuid>,
-    /// File to write instead of standard output; one that is there is replaced with --yes only
+    /// File, pipe or device to write instead of standard output; if it is there, with --yes only
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }
@@ -364,6 +364,14 @@ fn scope(text: &str) -> Result<Scope, String> {
     Scope::from_name(text).ok_or_else(|| format!("use one of {names}"))
 }
 
+fn key_name(text: &str) -> Result<String, String> {
+    let is_name = (1..=100).contains(&text.chars().count())
+        && !text.trim().is_empty()
+        && !text.contains(char::is_control);
+    let refused = || "use 1 to 100 printable characters".to_owned();
+    is_name.then(|| text.to_owned()).ok_or_else(refused)
+}
+
 fn tenant(text: &str) -> Result<String, String> {
     let is_name = (1..=64).contains(&text.len())
         && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.".contains(&it));
@@ -388,6 +396,17 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn names_of_keys_fit_into_a_list() {
+        let longest = "\u{e9}".repeat(100);
+        for fine in ["x", "Shop, checkout (caf\u{e9})", &longest] {
+            assert_eq!(key_name(fine), Ok(fine.to_owned()));
+        }
+        for wrong in ["", " ", "a\nb", "\u{1b}[31m", &format!("{longest}x")] {
+            assert!(key_name(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

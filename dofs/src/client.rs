@@ -33,7 +33,8 @@ pub(crate) struct ApiClient {
 impl ApiClient {
     /// A client of the API at `--url`, or where `api.listen` says, with `--api-key`.
     pub(crate) fn new(global: &Global, settings: &Settings) -> Result<Self, CliError> {
-        let base = global.url.clone().unwrap_or_else(|| reachable(&settings.api));
+        let base =
+            global.url.clone().unwrap_or_else(|| reachable(&settings.api, &settings.api.listen));
         check(&base).map_err(|reason| CliError::ApiUrl { url: base.clone(), reason })?;
         Self::with(&base, global.api_key.as_deref())
     }
@@ -117,10 +118,10 @@ impl ApiClient {
         if status.is_success() {
             return Ok(Feed { response, line: Vec::new() });
         }
-        let body = response.json().await;
-        let body =
-            body.map_err(|source| CliError::UnexpectedAnswer { url: url.clone(), source })?;
-        Err(accepted(url, status, body).err().unwrap_or(CliError::FeedEnded))
+        match response.json().await {
+            Ok(body) => Err(refused(url, status, &body)),
+            Err(source) => Err(CliError::UnexpectedAnswer { url, source }),
+        }
     }
 
     async fn exchange(
@@ -206,18 +207,20 @@ impl Feed {
 
 /// The body of a successful answer, or what the API said instead.
 pub(crate) fn accepted(url: String, status: StatusCode, body: Value) -> Result<Value, CliError> {
-    if status.is_success() {
-        return Ok(body);
-    }
-    let said = body.get("error").or_else(|| body.get("message")).and_then(Value::as_str);
-    let text = said.map_or_else(|| body.to_string(), str::to_owned);
-    Err(CliError::Refused { url, status: status.as_u16(), text })
+    if status.is_success() { Ok(body) } else { Err(refused(url, status, &body)) }
 }
 
-/// Where to reach a listener: one that listens everywhere is reached on this machine.
-fn reachable(api: &ApiConfig) -> String {
+fn refused(url: String, status: StatusCode, body: &Value) -> CliError {
+    let said = body.get("error").or_else(|| body.get("message")).and_then(Value::as_str);
+    let text = said.map_or_else(|| body.to_string(), str::to_owned);
+    CliError::Refused { url, status: status.as_u16(), text }
+}
+
+/// Where to reach the API that listens there: one that listens everywhere is reached on this
+/// machine.
+pub(crate) fn reachable(api: &ApiConfig, listen: &str) -> String {
     let scheme = if api.has_tls() { "https" } else { "http" };
-    format!("{scheme}://{}", reachable_address(&api.listen))
+    format!("{scheme}://{}", reachable_address(listen))
 }
 
 fn reachable_address(listen: &str) -> String {
@@ -236,6 +239,8 @@ fn reachable_address(listen: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use service_kit::config::Layers;
+
     use super::*;
 
     #[test]
@@ -247,6 +252,22 @@ mod tests {
         {
             assert!(check(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn api_with_a_certificate_is_reached_over_tls() {
+        let reached = |certificate| {
+            let layers = Layers::new().file(include_str!("../../config/default.toml")).flag(
+                "--test",
+                "api",
+                "tls_certificate",
+                Some(certificate),
+            );
+            let settings: Settings = layers.extract().unwrap();
+            reachable(&settings.api, "0.0.0.0:8443")
+        };
+        assert_eq!(reached(""), "http://127.0.0.1:8443");
+        assert_eq!(reached("chain.pem"), "https://127.0.0.1:8443");
     }
 
     #[test]

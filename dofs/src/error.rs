@@ -89,8 +89,12 @@ pub(crate) enum CliError {
     Refused { url: String, status: u16, text: String },
     #[error("description cannot be written as JSON")]
     Description(#[source] serde_json::Error),
-    #[error("the live feed ended before the order did")]
-    FeedEnded,
+    #[error("order {id} had not ended when the API went away, and it did not come back")]
+    WatchLost {
+        id: uuid::Uuid,
+        #[source]
+        source: Box<CliError>,
+    },
     #[error("answer of {url} is not what this release expects")]
     UnexpectedAnswer {
         url: String,
@@ -103,6 +107,17 @@ impl CliError {
     /// The exit code: 1 failure, 2 wrong use, 3 a check found problems, 4 not found, 5 conflict, 7 unavailable.
     pub(crate) fn exit_code(&self) -> u8 {
         self.code_and_hint().0
+    }
+
+    /// Whether the same request may work in a moment: nobody is there, or what stands before the
+    /// API answers for it.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::UnexpectedAnswer { .. }
+                | Self::Refused { status: 502..=504, .. }
+        )
     }
 
     /// The one thing to do about it, where there is one.
@@ -152,7 +167,10 @@ impl CliError {
             | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => {
                 (7, Some("is it running where `event_store.url` says? start one with `dofs node`"))
             }
-            Self::Refused { status: 503, .. } | Self::FeedEnded => (7, None),
+            Self::Refused { status: 503, .. } => (7, None),
+            Self::WatchLost { .. } => {
+                (7, Some("watch it again once the API is back: what happened meanwhile is shown"))
+            }
             Self::Unreachable { .. } => (
                 7,
                 Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),

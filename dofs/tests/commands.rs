@@ -135,6 +135,10 @@ fn what_is_wrong_is_said_with_an_exit_code() {
     assert_fails(&dofs(&["migrate"], &[("RUST_LOG", "dofs=loud")]), 2, "RUST_LOG");
     let unknown_key = [("DOFS__API__LISTN", "127.0.0.1:1")];
     assert_fails(&dofs(&["order", "list"], &unknown_key), 2, "did you mean `api.listen`?");
+    let store = [("DOFS__EVENT_STORE__URL", "esdb://admin:hunter2@[bad")];
+    let refused = dofs(&["serve", "api"], &store);
+    assert_fails(&refused, 2, "event store address `esdb://[bad` is not usable");
+    assert!(!stderr(&refused).contains("hunter2"), "{refused:?}");
     let unknown_database = [("DOFS__READ_MODEL__URL", "mysql://user:secret@host/db")];
     let refused = dofs(&["migrate"], &unknown_database);
     assert_fails(&refused, 2, "it must begin with `sqlite://` or `postgres://`");

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use service_kit::telemetry::LogFormat;
 
 use crate::cli::Dev;
+use crate::client::reachable;
 use crate::error::CliError;
 use crate::settings;
 use crate::system::{ALL_ROLES, System};
@@ -38,7 +39,8 @@ pub(crate) async fn start(settings: settings::Settings) -> Result<System, CliErr
 }
 
 fn welcome(system: &System, data: &str) -> String {
-    let http = system.http().map_or_else(String::new, |it| format!("http://{it}"));
+    let api = &system.settings().api;
+    let http = system.http().map_or_else(String::new, |it| reachable(api, &it.to_string()));
     let node = system.node().map_or_else(String::new, |it| format!("esdb://{it}?tls=false"));
     format!(
         "\nDOFS is running.\n\n  \

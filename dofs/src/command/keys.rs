@@ -10,7 +10,7 @@ use service_kit::auth::{Scope, Secret};
 use crate::cli::{self, Global};
 use crate::error::CliError;
 use crate::keys::{Created, Keys, Known};
-use crate::output::{cell, print, table};
+use crate::output::{cell, print, say, table};
 use crate::system::producer;
 use crate::{process, settings};
 
@@ -69,6 +69,9 @@ async fn create(
         print(shown);
     } else {
         print(token);
+    }
+    if !global.quiet {
+        say("Processes that serve the API know the key within two seconds.");
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `dofs order`: place, show, watch and list orders.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -14,9 +14,10 @@ use crate::error::CliError;
 use crate::output::{cell, fields, print, table};
 use crate::settings;
 
-/// How often a feed that ended is begun again, and after how long.
-const MAX_FEEDS: u32 = 1_000;
-const BETWEEN_FEEDS: Duration = Duration::from_secs(1);
+/// Between two feeds, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
+/// How long an API that was there may be away before it is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(arguments: Order, global: &Global) -> Result<ExitCode, CliError> {
     let client = ApiClient::new(global, &settings::load(&[])?)?;
@@ -57,34 +58,82 @@ async fn place(
     Ok(())
 }
 
-/// Shows the events that are there, and then each as it comes. What the feed brings is only a
-/// reason to look: so nothing is missed or shown twice, whatever becomes of the connection.
+/// Shows the events that are there, and then each as it comes, until the order has ended. Goes on
+/// when an API that was there comes back.
 async fn watch(client: &ApiClient, global: &Global, id: Uuid) -> Result<(), CliError> {
-    let mut n_shown = 0;
-    for _ in 0..MAX_FEEDS {
-        let mut feed = client.listen(id).await?;
+    let mut watch = Watch { client, global, id, n_shown: 0, last_contact: None };
+    let mut delay = BACKOFF.0;
+    loop {
+        let before = watch.last_contact;
+        let outcome = watch.follow().await;
+        if watch.last_contact != before {
+            delay = BACKOFF.0;
+        }
+        match outcome {
+            Ok(Feeding::OrderEnded) => return Ok(()),
+            Ok(Feeding::FeedEnded) => {}
+            Err(error) if !error.is_passing() => return Err(error),
+            Err(error) => match watch.last_contact {
+                Some(contact) if contact.elapsed() < PATIENCE => {}
+                Some(_) => return Err(CliError::WatchLost { id, source: Box::new(error) }),
+                None => return Err(error),
+            },
+        }
+        sleep(delay).await;
+        delay = BACKOFF.1.min(delay * 2);
+    }
+}
+
+/// An order that is watched.
+struct Watch<'a> {
+    client: &'a ApiClient,
+    global: &'a Global,
+    id: Uuid,
+    n_shown: usize,
+    /// When the API was last there; `None`: it never was.
+    last_contact: Option<Instant>,
+}
+
+/// Why one feed was followed to its end.
+enum Feeding {
+    OrderEnded,
+    FeedEnded,
+}
+
+impl Watch<'_> {
+    /// Follows one feed. What it brings is only a reason to look: so nothing is missed or shown
+    /// twice, whatever becomes of the connection.
+    async fn follow(&mut self) -> Result<Feeding, CliError> {
+        let mut feed = self.client.listen(self.id).await?;
         loop {
-            let history = client.get(&format!("/v1/orders/{id}/history"), &[]).await?;
-            let events = history["events"].as_array().map_or(&[][..], Vec::as_slice);
-            for event in events.iter().skip(n_shown) {
-                if global.json {
-                    print(event);
-                } else {
-                    print(audit::entry(event));
-                }
+            if self.look().await? {
+                return Ok(Feeding::OrderEnded);
             }
-            n_shown = n_shown.max(events.len());
-            let status = events.iter().rev().find_map(|it| it["state_after"]["status"].as_str());
-            if status.is_some_and(|it| it != "PROCESSING") {
-                return Ok(());
-            }
-            if !feed.event().await {
-                break;
+            let is_open = feed.event().await;
+            self.last_contact = Some(Instant::now());
+            if !is_open {
+                return Ok(Feeding::FeedEnded);
             }
         }
-        sleep(BETWEEN_FEEDS).await;
     }
-    Err(CliError::FeedEnded)
+
+    /// Shows what is new, and says whether the order has ended.
+    async fn look(&mut self) -> Result<bool, CliError> {
+        let path = format!("/v1/orders/{}/history", self.id);
+        let history = self.client.get(&path, &[]).await?;
+        self.last_contact = Some(Instant::now());
+        let events = history["events"].as_array().map_or(&[][..], Vec::as_slice);
+        for event in events.iter().skip(self.n_shown) {
+            if self.global.json {
+                print(event);
+            } else {
+                print(audit::entry(event));
+            }
+        }
+        self.n_shown = self.n_shown.max(events.len());
+        let status = events.iter().rev().find_map(|it| it["state_after"]["status"].as_str());
+        Ok(status.is_some_and(|it| it != "PROCESSING"))
+    }
 }
 
 fn list(global: &Global, page: &Value) {

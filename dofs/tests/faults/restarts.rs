@@ -1,8 +1,11 @@
 //! Processes that are killed or stopped in the middle of it, and databases that go away.
 
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::api::{Api, order};
 use testkit::process::Start;
 use testkit::{postgres, wait};
@@ -78,6 +81,41 @@ fn roles_are_separate_processes_over_postgres() {
     let data = tempfile::tempdir().unwrap();
     let database = postgres::database_blocking();
     orders_go_through_separate_roles(data.path(), database.url().to_owned());
+}
+
+#[test]
+fn watch_of_an_order_goes_on_when_the_api_comes_back() {
+    let data = tempfile::tempdir().unwrap();
+    let system = Separate::start(data.path(), sqlite(data.path()));
+    let mut api = system.serve(&["api"]);
+    let address = api.http();
+    let client = Api::new(address);
+    let id = client.accepted();
+    let url = client.url();
+    let mut watch = Command::new(BINARY)
+        .args(["order", "watch", &id, "--json", "--url", &url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut shown: Vec<_> = lines.by_ref().take(4).map(Result::unwrap).collect();
+
+    api.kill();
+    // Whoever asks now gets no answer. Twice, so that it is no accident.
+    let nobody = TcpListener::bind(address).unwrap();
+    nobody.set_nonblocking(true).unwrap();
+    for _ in 0..2 {
+        drop(wait::until("the watch asks", || nobody.accept().ok()));
+    }
+    drop(nobody);
+    let serve = ["serve", "api", "--listen", &address.to_string()];
+    let mut api = system.command(&serve).spawn();
+    assert_eq!(api.http(), address);
+    let _worker = system.serve(&["worker"]);
+    shown.extend(lines.map(Result::unwrap));
+    assert!(watch.wait().unwrap().success());
+    let types = shown.iter().map(|it| serde_json::from_str::<Value>(it).unwrap()["type"].clone());
+    assert_eq!(json!(types.collect::<Vec<_>>()), json!(client.event_types(&id)));
 }
 
 #[test]

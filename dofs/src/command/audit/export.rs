@@ -2,6 +2,7 @@
 
 mod line;
 
+use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -25,11 +26,36 @@ pub(super) async fn run(arguments: &Export, global: &Global) -> Result<(), CliEr
             written => written,
         };
     };
-    let failed = |source| CliError::Output { path: path.display().to_string(), source };
-    if path.exists() && !global.yes {
+    let failed = |source| failed(arguments, source);
+    let there = there(path).map_err(failed)?;
+    if there.is_some() && !global.yes {
         return Err(failed(io::ErrorKind::AlreadyExists.into()));
     }
-    // Under its name it is whole or not there.
+    match there {
+        None => replace(arguments, global, path).await,
+        // A link stays: what it leads to is replaced.
+        Some(it) if it.is_file() => {
+            replace(arguments, global, &path.canonicalize().map_err(failed)?).await
+        }
+        // A device or a pipe is no name that a file may take. A folder refuses to be opened.
+        Some(_) => {
+            let file = File::options().write(true).open(path).map_err(failed)?;
+            write(arguments, global, &mut BufWriter::new(file)).await
+        }
+    }
+}
+
+/// What has this name, or what the link of this name leads to.
+fn there(path: &Path) -> io::Result<Option<Metadata>> {
+    match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(None),
+        there => there.map(Some),
+    }
+}
+
+/// Writes a file that is whole under its name or not there.
+async fn replace(arguments: &Export, global: &Global, path: &Path) -> Result<(), CliError> {
+    let failed = |source| failed(arguments, source);
     let folder = path.parent().filter(|it| *it != Path::new("")).unwrap_or(Path::new("."));
     let file = NamedTempFile::new_in(folder).map_err(failed)?;
     let mut writer = BufWriter::new(file);
