@@ -20,9 +20,12 @@ impl OrderId {
         format!("{STREAM_PREFIX}{}", self.0)
     }
 
-    /// The order whose stream has this name, or `None` if the stream is not an order's.
+    /// The order whose stream has this name, or `None` if the stream is not an order's. Another
+    /// spelling of an order's id names another stream, so it is none: an order has one.
     pub fn from_stream(name: &str) -> Option<Self> {
-        name.strip_prefix(STREAM_PREFIX)?.parse().ok()
+        let id = name.strip_prefix(STREAM_PREFIX)?;
+        let order: Self = id.parse().ok()?;
+        (order.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == id).then_some(order)
     }
 }
 
@@ -86,8 +89,15 @@ mod tests {
 
     #[test]
     fn streams_of_others_are_not_orders() {
-        for name in ["$$order-00000000-0000-0000-0000-000000000007", "order-7", "orders", "order-"]
-        {
+        for name in [
+            "$$order-00000000-0000-0000-0000-000000000007",
+            "order-7",
+            "orders",
+            "order-",
+            "order-018F2D6E-5C1B-7D34-9E2A-0B5D6A1F2C33",
+            "order-018f2d6e5c1b7d349e2a0b5d6a1f2c33",
+            "order-{018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33}",
+        ] {
             assert_eq!(OrderId::from_stream(name), None, "{name}");
         }
     }
