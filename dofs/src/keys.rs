@@ -19,7 +19,7 @@ const CREATED: &str = "ApiKeyCreated";
 const REVOKED: &str = "ApiKeyRevoked";
 /// Between two looks at the stream: a revoked key is refused this much later, and the time of one
 /// read.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The most facts that are read, the newest ones. A revocation is newer than its key: what is
 /// beyond the limit is a key that is not known any more, never one that should not be.
 const MAX_ENTRIES: usize = 100_000;
