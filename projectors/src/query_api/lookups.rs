@@ -47,8 +47,6 @@ impl Lookups {
                 return Ok(order);
             },
             _turn = self.turn.lock() => {
-                // Whoever is about to ask comes along.
-                tokio::task::yield_now().await;
                 let lookups = std::mem::take(&mut *self.lock());
                 self.read(lookups).await?;
             }
