@@ -140,48 +140,50 @@ fn bodies_that_no_client_means_are_refused() {
     }
 }
 
+/// A new order, byte for byte.
+fn posted(headers: &str, body: &str) -> String {
+    format!("POST /order HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n\r\n{body}")
+}
+
 #[test]
 fn shapes_that_smuggle_or_flood_are_refused() {
     let (system, address) = start(&[]);
     let body = order().to_string();
     let n = body.len();
-    let post = |headers: &str, body: &str| {
-        format!("POST /order HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n\r\n{body}")
-    };
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let chunk = "a".repeat(0x4_0001);
     let cases = [
-        ("two lengths", post(&format!("Content-Length: {n}\r\nContent-Length: 0"), &body)),
-        ("a length that is none", post("Content-Length: -1", &body)),
-        ("a length with a sign", post(&format!("Content-Length: +{n}"), &body)),
-        ("a length and more", post(&format!("Content-Length: {n}, 0"), &body)),
-        ("an unknown coding", post("Transfer-Encoding: xchunked", &body)),
-        ("chunked, not last", post("Transfer-Encoding: chunked, gzip", &body)),
-        ("a folded header", post("X-A: b\r\n c", &body)),
-        ("a space before the colon", post("Content-Length : 5", &body)),
-        ("a control character", post("X-A: b\u{1}c", &body)),
-        ("a broken chunk", post("Transfer-Encoding: chunked", "zz\r\n{}\r\n0\r\n\r\n")),
+        ("two lengths", posted(&format!("Content-Length: {n}\r\nContent-Length: 0"), &body)),
+        ("a length that is none", posted("Content-Length: -1", &body)),
+        ("a length with a sign", posted(&format!("Content-Length: +{n}"), &body)),
+        ("a length and more", posted(&format!("Content-Length: {n}, 0"), &body)),
+        ("an unknown coding", posted("Transfer-Encoding: xchunked", &body)),
+        ("chunked, not last", posted("Transfer-Encoding: chunked, gzip", &body)),
+        ("a folded header", posted("X-A: b\r\n c", &body)),
+        ("a space before the colon", posted("Content-Length : 5", &body)),
+        ("a control character", posted("X-A: b\u{1}c", &body)),
+        ("a broken chunk", posted("Transfer-Encoding: chunked", "zz\r\n{}\r\n0\r\n\r\n")),
         (
             "too long in chunks",
-            post("Transfer-Encoding: chunked", &format!("40001\r\n{chunk}\r\n0\r\n\r\n")),
+            posted("Transfer-Encoding: chunked", &format!("40001\r\n{chunk}\r\n0\r\n\r\n")),
         ),
-        ("too long", post("Content-Length: 262145", &chunk)),
-        ("too long by its head", post("Content-Length: 99999999999", "")),
+        ("too long", posted("Content-Length: 262145", &chunk)),
+        ("too long by its head", posted("Content-Length: 99999999999", "")),
         (
             "two types",
-            post(
+            posted(
                 &format!(
                     "Content-Type: application/json\r\nContent-Type: text/xml\r\nContent-Length: {n}"
                 ),
                 &body,
             ),
         ),
-        ("a packed body", post(&format!("Content-Encoding: gzip\r\nContent-Length: {n}"), &body)),
-        ("10,000 headers", post(&"X-A: b\r\n".repeat(10_000), "")),
+        ("a packed body", posted(&format!("Content-Encoding: gzip\r\nContent-Length: {n}"), &body)),
+        ("10,000 headers", posted(&"X-A: b\r\n".repeat(10_000), "")),
         ("a long address", format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "u".repeat(65_536))),
         ("a long query", get(&format!("/v1/orders?cursor={}", "u".repeat(60_000)))),
         ("no host", "GET /v1/orders HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned()),
-        ("two hosts", post(&format!("Host: y\r\nContent-Length: {n}"), &body)),
+        ("two hosts", posted(&format!("Host: y\r\nContent-Length: {n}"), &body)),
         ("a query that is no text", get("/v1/orders?customer_id=%FF")),
         ("TLS", "\u{16}\u{3}\u{1}\u{2}\r\n\r\n".to_owned()),
         ("no version", "GET /\r\n\r\n".to_owned()),
@@ -205,24 +207,24 @@ fn requests_that_can_be_read_in_two_ways_are_refused() {
     let (system, address) = start(&[]);
     let body = order().to_string();
     let n = body.len();
-    let post = |headers: &str, body: &str| {
-        format!("POST /order HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n\r\n{body}")
-    };
     let cases = [
-        ("two equal lengths", post(&format!("Content-Length: {n}\r\nContent-Length: {n}"), &body)),
+        (
+            "two equal lengths",
+            posted(&format!("Content-Length: {n}\r\nContent-Length: {n}"), &body),
+        ),
         (
             "a length and chunks",
-            post(&format!("Content-Length: {n}\r\nTransfer-Encoding: chunked"), &body),
+            posted(&format!("Content-Length: {n}\r\nTransfer-Encoding: chunked"), &body),
         ),
         (
             "chunks and a length",
-            post("Transfer-Encoding: chunked\r\nContent-Length: 4", "2\r\n{}\r\n0\r\n\r\n"),
+            posted("Transfer-Encoding: chunked\r\nContent-Length: 4", "2\r\n{}\r\n0\r\n\r\n"),
         ),
-        ("chunks of chunks", post("Transfer-Encoding: chunked, chunked", "0\r\n\r\n")),
-        ("packed chunks", post("Transfer-Encoding: gzip, chunked", "2\r\n{}\r\n0\r\n\r\n")),
-        ("a length beyond all", post("Content-Length: 18446744073709551615", &body)),
-        ("a host that is none", post("", "").replace("Host: x", "Host: a b/c@")),
-        ("a host with a user", post("", "").replace("Host: x", "Host: me@x")),
+        ("chunks of chunks", posted("Transfer-Encoding: chunked, chunked", "0\r\n\r\n")),
+        ("packed chunks", posted("Transfer-Encoding: gzip, chunked", "2\r\n{}\r\n0\r\n\r\n")),
+        ("a length beyond all", posted("Content-Length: 18446744073709551615", &body)),
+        ("a host that is none", posted("", "").replace("Host: x", "Host: a b/c@")),
+        ("a host with a user", posted("", "").replace("Host: x", "Host: me@x")),
     ];
     for (what, sent) in cases {
         assert_raw_refused(what, &exchange(address, sent.as_bytes()));
@@ -230,7 +232,7 @@ fn requests_that_can_be_read_in_two_ways_are_refused() {
     // Both a length and chunks: whatever is believed, there is one answer and no second request.
     let inner = "0\r\n\r\nGET /v1/orders HTTP/1.1\r\nHost: x\r\n\r\n";
     let both =
-        post(&format!("Transfer-Encoding: chunked\r\nContent-Length: {}", inner.len()), inner);
+        posted(&format!("Transfer-Encoding: chunked\r\nContent-Length: {}", inner.len()), inner);
     let said = exchange(address, both.as_bytes());
     assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said}");
     assert_raw_refused("a length and chunks", &said);

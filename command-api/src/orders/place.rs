@@ -9,7 +9,7 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
 use domain::order::{
-    Order, OrderCommand, OrderEvent, PlaceOrder, Status, broken_rules, decide, fields,
+    Order, OrderCommand, OrderEvent, OrderFailed, PlaceOrder, Status, broken_rules, decide, fields,
 };
 use event_log::{Cause, EventLog, Expected, LogError};
 use serde::Serialize;
@@ -102,7 +102,16 @@ pub(crate) async fn place(
         Problem::internal()
     })?;
     let answer = match log.append(order_id, Expected::NoStream, &events, &cause).await {
-        Ok(revision) => answer(&api, order_id, &events, revision),
+        Ok(revision) => {
+            match failure(&events) {
+                None => tracing::info!(order.id = %order_id, "Order accepted"),
+                Some(failed) => {
+                    let code = &failed.code;
+                    tracing::info!(order.id = %order_id, code, "Order broke a business rule");
+                }
+            }
+            answer(&api, order_id, &events, revision)
+        }
         Err(LogError::Conflict { .. }) if keyed.is_some() => {
             replay(&api, log, order_id, cause.request_fingerprint.as_deref()).await?
         }
@@ -143,19 +152,7 @@ async fn ended(
 
 /// The answer to a new order whose stream begins with these events.
 fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: u64) -> Response {
-    let failure = events.iter().find_map(|event| match event {
-        OrderEvent::Failed(failed) => Some(failed),
-        OrderEvent::Received(_)
-        | OrderEvent::Validated(_)
-        | OrderEvent::Stored(_)
-        | OrderEvent::Queued(_)
-        | OrderEvent::Fulfilled(_)
-        | OrderEvent::DeliveryFailed(_)
-        | OrderEvent::DeliveryStarted(_)
-        | OrderEvent::Discarded(_) => None,
-    });
-    if let Some(failed) = failure {
-        tracing::info!(order.id = %order_id, code = failed.code, "Order broke a business rule");
+    if let Some(failed) = failure(events) {
         return Problem::application(StatusCode::UNPROCESSABLE_ENTITY, failed.reason.clone())
             .with_code(Code::OrderRejected)
             .with("order_id", order_id.to_string())
@@ -163,7 +160,6 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
             .with_faults(broken(events))
             .into_response();
     }
-    tracing::info!(order.id = %order_id, "Order accepted");
     let accepted = Accepted {
         message: "Order received and processing started",
         order_id,
@@ -180,6 +176,21 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
         .extend(HeaderValue::from_str(&format!("/v1/orders/{order_id}")).map(|it| (LOCATION, it)));
     headers.insert(ETAG, etag::of_revision(revision));
     (api.accepted_status, headers, axum::Json(accepted)).into_response()
+}
+
+/// What a new order failed for.
+fn failure(events: &[OrderEvent]) -> Option<&OrderFailed> {
+    events.iter().find_map(|event| match event {
+        OrderEvent::Failed(failed) => Some(failed),
+        OrderEvent::Received(_)
+        | OrderEvent::Validated(_)
+        | OrderEvent::Stored(_)
+        | OrderEvent::Queued(_)
+        | OrderEvent::Fulfilled(_)
+        | OrderEvent::DeliveryFailed(_)
+        | OrderEvent::DeliveryStarted(_)
+        | OrderEvent::Discarded(_) => None,
+    })
 }
 
 /// Every business rule that the order breaks, where it does.
@@ -214,6 +225,7 @@ async fn replay(
         .collect::<Result<Vec<_>, _>>()
         .map_err(log_failed)?;
     let revision = u64::try_from(placed.len()).unwrap_or(u64::MAX).saturating_sub(1);
+    tracing::info!(order.id = %order_id, "Request repeated, and answered as before");
     let mut response = answer(api, order_id, &placed, revision);
     response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     Ok(response)
