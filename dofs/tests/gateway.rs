@@ -8,7 +8,7 @@ use testkit::api::{Api, order};
 use testkit::process::Start;
 use testkit::system::System;
 use testkit::wait;
-use testkit::warehouse::{Behaviour, Warehouse};
+use testkit::warehouse::{Behaviour, Warehouse, answer};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 
@@ -78,6 +78,28 @@ fn answers_that_are_lost_double_nothing() {
     }
     assert_eq!(warehouse.fulfilled_orders(), ids.iter().map(|it| order_id(it)).collect());
     assert!(warehouse.orders_with_more_than_one_effect().is_empty());
+}
+
+#[test]
+fn what_the_warehouse_says_of_an_order_is_on_record_and_in_no_log_line() {
+    let warehouse = Warehouse::start();
+    let system = system(&warehouse, &[("DOFS__FULFILLMENT__MAX_RETRIES", "1")]);
+    let customer = order()["customer_id"].as_str().unwrap().to_owned();
+    let said = format!("no such customer: {customer}");
+    warehouse.usually(Behaviour::Say(answer(500, &[], &said)));
+    let given_up = system.api.ended(&system.api.accepted());
+    let reason = given_up["failure_reason"].as_str().unwrap();
+    assert!(reason.contains("gateway answered 500") && reason.contains(&said), "{reason}");
+    assert!(!reason.contains(&warehouse.url()), "{reason}");
+
+    let (code, reason) = ("customer".to_owned(), said);
+    warehouse.usually(Behaviour::Refuse { code, reason });
+    assert_eq!(system.api.ended(&system.api.accepted())["stage"], "fulfillment");
+    let log = wait::until("both are in the log", || {
+        let log = format!("{:?}", system.process.log());
+        (log.contains("dead-lettered") && log.contains("refused it")).then_some(log)
+    });
+    assert!(log.contains("gateway answered 500") && !log.contains(&customer), "{log}");
 }
 
 #[test]
