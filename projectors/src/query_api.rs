@@ -60,7 +60,7 @@ pub fn routes(queries: Queries) -> Router {
         owners: queries.owners.clone(),
         access: queries.access.clone(),
         clock: queries.clock.clone(),
-        places: feed::places(),
+        places: feed::Places::default(),
     });
     Router::new()
         .route("/order/{id}", get(order::get_order))

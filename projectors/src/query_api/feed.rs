@@ -1,9 +1,9 @@
 //! `GET /v1/events/stream`: what happens to orders, as it happens (server-sent events).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -24,7 +24,6 @@ use service_kit::auth::{Access, Principal};
 use service_kit::clock::Clock;
 use service_kit::extract::QueryParameters;
 use service_kit::problem::{Code, Problem};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -36,6 +35,8 @@ use super::ownership::Known;
 
 /// The most clients at a time.
 const MAX_CLIENTS: usize = 256;
+/// The most of one API key: it leaves as many to the others.
+const MAX_CLIENTS_OF_KEY: usize = 128;
 /// How long a client hears nothing before it gets a comment, so that it and everything between
 /// know that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -97,12 +98,46 @@ pub(super) struct Source {
     pub(super) owners: Owners,
     pub(super) access: Access,
     pub(super) clock: Clock,
-    pub(super) places: Arc<Semaphore>,
+    pub(super) places: Places,
 }
 
-/// Places for all clients that there may be.
-pub(super) fn places() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(MAX_CLIENTS))
+/// The places of the clients: how many each actor has taken.
+#[derive(Clone, Default)]
+pub(super) struct Places(Arc<Mutex<BTreeMap<String, usize>>>);
+
+/// A client's place. Free again when this is dropped.
+struct Place {
+    places: Places,
+    actor: String,
+}
+
+impl Places {
+    /// A place for an actor that may have so many; `None` if it has them, or nobody can have one.
+    fn take(&self, actor: &str, most: usize) -> Option<Place> {
+        let mut taken = self.lock();
+        let n_own = taken.get(actor).copied().unwrap_or_default();
+        if n_own >= most || taken.values().sum::<usize>() >= MAX_CLIENTS {
+            return None;
+        }
+        taken.insert(actor.to_owned(), n_own + 1);
+        drop(taken);
+        Some(Place { places: self.clone(), actor: actor.to_owned() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, usize>> {
+        // Poison says that a holder panicked; what it guards is whole at every step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock();
+        let left = taken.remove(&self.actor).unwrap_or_default().saturating_sub(1);
+        if left > 0 {
+            taken.insert(std::mem::take(&mut self.actor), left);
+        }
+    }
 }
 
 /// The feed's route.
@@ -138,8 +173,9 @@ pub(super) async fn stream_events(
 ) -> Result<Response, Problem> {
     let filter = wanted.parsed(principal.tenant.clone())?;
     let after = last_event(&headers)?;
-    let place = Arc::clone(&source.places).try_acquire_owned();
-    let place = place.map_err(|_| Problem::overloaded("Too many clients of the event stream"))?;
+    let most = if principal.is_anonymous() { MAX_CLIENTS } else { MAX_CLIENTS_OF_KEY };
+    let place = source.places.take(&principal.actor, most);
+    let place = place.ok_or_else(|| Problem::overloaded("Too many clients of the event stream"))?;
     let feed = timeout(BEGIN_TIMEOUT, source.log.feed(after)).await.map_err(|_| {
         Problem::unavailable("Event store unavailable").with_code(Code::EventStoreUnavailable)
     })?;
@@ -174,8 +210,7 @@ struct Listener {
     filter: Filter,
     principal: Principal,
     source: Source,
-    /// Free again when this is dropped.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Listener {
@@ -280,6 +315,22 @@ mod tests {
             let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
             assert_eq!(frame, ": alive\n\n");
         }
+    }
+
+    #[test]
+    fn nobody_takes_the_places_of_others() {
+        let places = Places::default();
+        let take = |actor, count: usize| -> Vec<Place> {
+            (0..count).filter_map(|_| places.take(actor, MAX_CLIENTS_OF_KEY)).collect()
+        };
+        let mut of_one = take("one", MAX_CLIENTS);
+        assert_eq!(of_one.len(), MAX_CLIENTS_OF_KEY);
+        let of_two = take("two", 100);
+        assert_eq!((of_two.len(), take("three", 100).len()), (100, 28), "no more than all");
+        of_one.pop();
+        assert!(places.take("one", MAX_CLIENTS_OF_KEY).is_some(), "there is one again");
+        drop((of_one, of_two));
+        assert!(places.lock().is_empty());
     }
 
     #[test]
