@@ -1,9 +1,10 @@
-//! The HTTP edge, and the listener that it is served by.
+//! The HTTP edge with its guard, and the listener that it is served by.
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
 mod connection;
 mod edge;
+mod guard;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! Who is let in, how often, from where, and over what.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
-
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,24 +26,10 @@ type Headers<'a> = &'a [(&'a str, &'a str)];
 
 const SECRET: [u8; 32] = [7; 32];
 
+/// Room for several requests and their bodies.
 fn config() -> ApiConfig {
-    let long = NonZeroU64::new(60_000).unwrap();
-    ApiConfig {
-        listen: "127.0.0.1:0".to_owned(),
-        accepted_status: 202,
-        max_body_bytes: 1024,
-        request_timeout_ms: long,
-        header_timeout_ms: long,
-        body_timeout_ms: long,
-        write_timeout_ms: long,
-        max_concurrency: NonZeroUsize::new(64).unwrap(),
-        max_connections: NonZeroUsize::new(64).unwrap(),
-        rate_per_second: 0,
-        rate_burst: 0,
-        cors_origins: Vec::new(),
-        tls_certificate: String::new(),
-        tls_key: String::new(),
-    }
+    let max_concurrency = NonZeroUsize::new(64).unwrap();
+    ApiConfig { max_body_bytes: 1024, max_concurrency, ..super::config() }
 }
 
 fn keys(scopes: &[Scope]) -> ApiKeys {
