@@ -11,11 +11,11 @@ use service_kit::problem::{Code, Problem};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::request::MAX_QUANTITY;
+
 const HEADER: &str = "idempotency-key";
 /// The longest key, in characters.
 const MAX_KEY_CHARS: usize = 255;
-/// The largest integer that every JSON reader reads exactly (RFC 8259, section 6).
-const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
 /// What ids of orders with a key derive from, together with principal and key. Fixed for ever:
 /// another number would make every repetition a new order.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d1c_97a2_3b0e_5c44_9f5b_8f0e_2a71_d0c5);
@@ -72,8 +72,12 @@ fn canonical(value: Value) -> Value {
         }
         Value::Array(elements) => Value::Array(elements.into_iter().map(canonical).collect()),
         Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
-            #[expect(clippy::cast_possible_truncation, reason = "it is whole, and in the range")]
-            Some(whole) if whole.fract() == 0.0 && whole.abs() <= MAX_EXACT => {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_precision_loss,
+                reason = "every integer of the range is exact"
+            )]
+            Some(whole) if whole.fract() == 0.0 && whole.abs() <= MAX_QUANTITY as f64 => {
                 Value::from(whole as i64)
             }
             Some(_) | None => Value::Number(number),

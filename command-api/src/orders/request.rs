@@ -11,7 +11,7 @@ const MAX_ITEMS: usize = 1_000;
 const MAX_STRING_CHARS: usize = 256;
 /// The largest quantity of a line: the largest integer that every JSON reader reads exactly
 /// (RFC 8259, section 6). The sum over [`MAX_ITEMS`] lines fits a 64-bit column.
-const MAX_QUANTITY: u64 = (1 << 53) - 1;
+pub(super) const MAX_QUANTITY: u64 = (1 << 53) - 1;
 /// The most faults that one answer names.
 const MAX_FAULTS: usize = 1_000;
 
