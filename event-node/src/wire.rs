@@ -1,4 +1,6 @@
-//! The protocol's messages and service traits, generated from `proto/`.
+//! The protocol's messages and service traits, generated from `proto/`. The test
+//! `committed_code_is_what_the_protocol_definition_generates` of `conformance` says how to make them
+//! anew.
 
 #![expect(
     clippy::allow_attributes,
@@ -12,4 +14,4 @@
     reason = "generated code"
 )]
 
-include!(concat!(env!("OUT_DIR"), "/protocol.rs"));
+include!("wire/generated/protocol.rs");

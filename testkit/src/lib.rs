@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "test support: a fixture that breaks ends its test")]
 
 pub mod api;
+pub mod node;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

@@ -1,24 +1,22 @@
 //! An event store for one test, reached like any other: over gRPC.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use domain::ids::{CommandId, OrderId};
 use domain::order::{Item, OrderCommand, OrderEvent, PlaceOrder, decide};
 use event_log::{Cause, EventLog, EventStoreConfig, Expected, Producer};
-use event_node::{Node, NodeConfig};
 use service_kit::clock::Clock;
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::node::TestNode;
 use crate::spec::at;
 
 /// A running store, and a log on it. Gone when dropped.
 pub struct Store {
     pub log: EventLog,
     address: SocketAddr,
-    running: Option<(Node, CancellationToken)>,
+    running: Option<TestNode>,
     data: TempDir,
 }
 
@@ -26,15 +24,15 @@ impl Store {
     /// Starts one on a free port and a folder of its own.
     pub async fn start() -> Self {
         let data = tempfile::tempdir().expect("there is room for a temporary folder");
-        let running = start_node(data.path(), "127.0.0.1:0").await;
-        let address = running.0.address();
-        let log = connect(&url(address)).expect("the address is one");
+        let running = TestNode::start(data.path(), "127.0.0.1:0").await;
+        let address = running.address();
+        let log = connect(&running.url()).expect("the address is one");
         Self { log, address, running: Some(running), data }
     }
 
     /// Where it is.
     pub fn url(&self) -> String {
-        url(self.address)
+        format!("esdb://{}?tls=false", self.address)
     }
 
     /// Where it listens.
@@ -44,15 +42,14 @@ impl Store {
 
     /// Stops it; what it holds stays.
     pub async fn stop(&mut self) {
-        if let Some((node, stop)) = self.running.take() {
-            stop.cancel();
-            node.finished().await.expect("the store closes");
+        if let Some(node) = self.running.take() {
+            node.stop().await;
         }
     }
 
     /// Starts it again where it was.
     pub async fn start_again(&mut self) {
-        self.running = Some(start_node(self.data.path(), &self.address.to_string()).await);
+        self.running = Some(TestNode::start(self.data.path(), &self.address.to_string()).await);
     }
 
     /// Places an order whose id has this number.
@@ -107,20 +104,4 @@ pub fn cause(command: u128) -> Cause {
         tenant: None,
         at: at(7),
     }
-}
-
-fn url(address: SocketAddr) -> String {
-    format!("esdb://{address}?tls=false")
-}
-
-async fn start_node(data: &Path, listen: &str) -> (Node, CancellationToken) {
-    let stop = CancellationToken::new();
-    let config = NodeConfig {
-        listen: listen.to_owned(),
-        data: data.to_owned(),
-        advertise: None,
-        user_name: "admin".to_owned(),
-    };
-    let node = Node::start(config, clock(), stop.clone()).await;
-    (node.expect("the store starts"), stop)
 }

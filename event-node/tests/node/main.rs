@@ -1,8 +1,4 @@
-//! The node over the wire, with the Rust client; and that client's own tests, run against this node
-//! from the client's package.
-//!
-//! Of the client's tests nothing is copied: `build.rs` finds the files where cargo has unpacked
-//! them, and makes a test of each check.
+//! The node over the wire, with the Rust client and with bare messages.
 
 #[cfg(test)]
 mod append;
@@ -30,14 +26,3 @@ mod read;
 mod subscribe;
 #[cfg(test)]
 mod wire;
-
-include!(concat!(env!("OUT_DIR"), "/kurrentdb_tests.rs"));
-
-/// What the client's own tests run with: some of them count on events of others.
-#[cfg(test)]
-async fn used_node() -> (fixture::TestNode, eventstore::Client) {
-    let node = fixture::TestNode::start().await;
-    let client = node.client();
-    fixture::append(&client, "used", eventstore::StreamState::Any, fixture::events(10)).await;
-    (node, client)
-}

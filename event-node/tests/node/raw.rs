@@ -2,10 +2,10 @@
 
 use eventstore::{ReadStreamOptions, StreamState};
 use prost::bytes::Bytes;
+use tonic::codec::ProstCodec;
 use tonic::{
     Code, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint,
 };
-use tonic_prost::ProstCodec;
 
 use crate::{
     fixture::{TestNode, append, events, in_time, revisions},

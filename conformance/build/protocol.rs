@@ -1,0 +1,27 @@
+//! Code from `event-node/proto`: a client for the tests, and the server side, which the tests
+//! compare with what `event-node` has committed.
+
+use std::{error::Error, fs, path::Path};
+
+const SERVICES: [&str; 4] =
+    ["streams.proto", "persistent.proto", "server_features.proto", "gossip.proto"];
+
+/// Writes `client/protocol.rs` and `server/protocol.rs`, with the files that they include, to
+/// `out_dir`.
+pub(crate) fn generate(proto: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={}", proto.display());
+    let descriptors = protox::compile(SERVICES, [proto])?;
+    for side in ["client", "server"] {
+        let folder = out_dir.join(side);
+        fs::create_dir_all(&folder)?;
+        tonic_build::configure()
+            .build_client(side == "client")
+            .build_server(side == "server")
+            .build_transport(false)
+            .bytes(["."])
+            .out_dir(&folder)
+            .include_file("protocol.rs")
+            .compile_fds(descriptors.clone())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! The checks of the official client under its old name, `eventstore`. No other client may run in
+//! this process: this one panics if another has chosen the provider of TLS before it.
+
+include!(concat!(env!("OUT_DIR"), "/eventstore_checks.rs"));
+
+/// Connects to a node and appends ten events: some of the checks rely on events of others.
+#[cfg(test)]
+async fn connect_and_append(node: &testkit::node::TestNode) -> eventstore::Client {
+    let settings = format!("{}&defaultDeadline=60000", node.url());
+    let client = eventstore::Client::new(settings.parse().unwrap()).unwrap();
+    let event = |_| eventstore::EventData::binary("happened", vec![].into());
+    let options = eventstore::AppendToStreamOptions::default();
+    let events: Vec<_> = (0..10).map(event).collect();
+    client.append_to_stream("used", &options, events).await.unwrap();
+    client
+}

@@ -1,0 +1,46 @@
+//! An embedded event store for tests, without a client.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use event_node::{Node, NodeConfig};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::clock;
+
+/// A running node. Its data stays when it stops.
+pub struct TestNode {
+    node: Node,
+    stop: CancellationToken,
+}
+
+impl TestNode {
+    /// Starts a node over `data`. Port 0 in `listen` picks a free one.
+    pub async fn start(data: &Path, listen: &str) -> Self {
+        let stop = CancellationToken::new();
+        let config = NodeConfig {
+            listen: listen.to_owned(),
+            data: data.to_owned(),
+            advertise: None,
+            user_name: "admin".to_owned(),
+        };
+        let node = Node::start(config, clock(), stop.clone()).await;
+        Self { node: node.expect("the node starts"), stop }
+    }
+
+    /// Returns the address that the node listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.node.address()
+    }
+
+    /// Returns a connection string for clients.
+    pub fn url(&self) -> String {
+        format!("esdb://{}?tls=false", self.address())
+    }
+
+    /// Stops the node and waits until its store is closed.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.node.finished().await.expect("the node stops without an error");
+    }
+}
