@@ -15,9 +15,13 @@ use testkit::system::System;
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const FULFIL: (&str, &str) = ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0");
 
+/// The connection string of the event store that a process runs.
+fn node(process: &mut Dofs) -> String {
+    format!("esdb://{}?tls=false", process.node())
+}
+
 /// Runs `dofs audit` against an event store.
-fn audit(process: &mut Dofs, arguments: &[&str]) -> Output {
-    let url = format!("esdb://{}?tls=false", process.node());
+fn audit(url: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DOFS_") {
@@ -48,12 +52,12 @@ fn lines(text: &str) -> Vec<Value> {
 
 #[test]
 fn order_is_shown_as_it_was_and_compared() {
-    let mut system = System::start(BINARY, &[FULFIL]);
+    let system = System::start(BINARY, &[FULFIL]);
     let id = system.api.accepted();
     system.api.ended(&id);
     let url = system.api.url();
-    let mut run = |arguments: &[&str]| {
-        succeeded(&audit(&mut system.process, &[arguments, &["--url", &url]].concat()))
+    let run = |arguments: &[&str]| {
+        succeeded(&audit(system.event_store(), &[arguments, &["--url", &url]].concat()))
     };
     let was = run(&["show", &id, "--at-revision", "3"]);
     assert!(was.contains("PROCESSING") && !was.contains("FULFILLED"), "{was}");
@@ -73,7 +77,7 @@ fn order_is_shown_as_it_was_and_compared() {
 
 #[test]
 fn store_of_a_running_system_is_sound() {
-    let mut system = System::start(BINARY, &[FULFIL]);
+    let system = System::start(BINARY, &[FULFIL]);
     let ids: Vec<_> = (0..3).map(|_| system.api.accepted()).collect();
     for id in &ids {
         system.api.ended(id);
@@ -82,7 +86,7 @@ fn store_of_a_running_system_is_sound() {
         .api
         .place(&json!({"customer_id": "ab", "items": [{"product_id": "p", "quantity": 1}]}));
     assert_eq!(refused.status, 422);
-    let verified = lines(&succeeded(&audit(&mut system.process, &["verify", "--json"])));
+    let verified = lines(&succeeded(&audit(system.event_store(), &["verify", "--json"])));
     let expected = json!({
         "events": 17,
         "unchained_events": 0,
@@ -93,7 +97,7 @@ fn store_of_a_running_system_is_sound() {
         "violations": [],
     });
     assert_eq!(verified, [expected]);
-    let text = succeeded(&audit(&mut system.process, &["verify"]));
+    let text = succeeded(&audit(system.event_store(), &["verify"]));
     assert!(text.starts_with("sound: 17 events of 4 orders"), "{text}");
 }
 
@@ -127,13 +131,13 @@ fn change_on_disk_is_found() {
     let api = Api::new(process.http());
     let id = api.accepted();
     api.ended(&id);
-    succeeded(&audit(&mut process, &["verify"]));
+    succeeded(&audit(&node(&mut process), &["verify"]));
     assert!(process.terminate().success());
 
     let item = |quantity| format!("\"product_id\":\"prod-widget-001\",\"quantity\":{quantity}");
     tamper(&data.path().join("events/events.log"), &item(2), &item(9));
     let mut process = start();
-    let verified = audit(&mut process, &["verify", "--json"]);
+    let verified = audit(&node(&mut process), &["verify", "--json"]);
     assert_eq!(verified.status.code(), Some(3), "{verified:?}");
     let report = &lines(&stdout(&verified))[0];
     let found: Vec<_> = report["violations"]
@@ -146,7 +150,7 @@ fn change_on_disk_is_found() {
     let expected = [(1, "chain"), (1, "I4"), (3, "I4"), (4, "chain")]
         .map(|(revision, check)| (json!(id), json!(revision), json!(check)));
     assert_eq!((report["n_violations"].clone(), found), (json!(4), expected.to_vec()));
-    let text = audit(&mut process, &["verify"]);
+    let text = audit(&node(&mut process), &["verify"]);
     assert!(
         stdout(&text).contains(&format!("order {id} revision 1: chain: expected `")),
         "{text:?}"
@@ -171,16 +175,16 @@ fn damaged_log_is_a_finding_and_no_outage() {
     let file = std::fs::File::options().write(true).open(&log).expect("the log can be opened");
     file.write_at(&[bytes[second] ^ 1], second as u64).expect("the log can be written");
 
-    let verified = audit(&mut process, &["verify", "--json"]);
+    let verified = audit(&node(&mut process), &["verify", "--json"]);
     assert_eq!(verified.status.code(), Some(3), "{verified:?}");
     let report = &lines(&stdout(&verified))[0];
     let violation = &report["violations"][0];
     assert_eq!((&report["n_violations"], &violation["check"]), (&json!(1), &json!("readable")));
-    let text = stdout(&audit(&mut process, &["verify"]));
+    let text = stdout(&audit(&node(&mut process), &["verify"]));
     let told = ["the store: readable: ", "reports that its log is damaged", "`dofs node verify`"];
     assert!(told.iter().all(|it| text.contains(it)), "{text}");
 
-    let exported = audit(&mut process, &["export"]);
+    let exported = audit(&node(&mut process), &["export"]);
     assert_eq!(exported.status.code(), Some(1), "{exported:?}");
     let said = stderr(&exported);
     let told = said.contains("reports that its log is damaged") && said.contains("from a backup");
@@ -189,10 +193,10 @@ fn damaged_log_is_a_finding_and_no_outage() {
 
 #[test]
 fn export_is_every_event_and_a_later_one_begins_with_it() {
-    let mut system = System::start(BINARY, &[FULFIL]);
+    let system = System::start(BINARY, &[FULFIL]);
     let id = system.api.accepted();
     system.api.ended(&id);
-    let first = succeeded(&audit(&mut system.process, &["export"]));
+    let first = succeeded(&audit(system.event_store(), &["export"]));
     let events = lines(&first);
     let types: Vec<_> = events.iter().map(|it| it["type"].clone()).collect();
     assert_eq!(json!(types), json!(system.api.event_types(&id)));
@@ -205,19 +209,19 @@ fn export_is_every_event_and_a_later_one_begins_with_it() {
     let folder = tempfile::tempdir().expect("there is room");
     let file = folder.path().join("events.jsonl");
     let file = file.to_str().expect("the folder's name is text");
-    succeeded(&audit(&mut system.process, &["export", "--output", file]));
+    succeeded(&audit(system.event_store(), &["export", "--output", file]));
     let second = std::fs::read_to_string(file).expect("it was written");
     assert!(second.starts_with(&first) && second.len() > first.len());
 
-    let again = audit(&mut system.process, &["export", "--output", file]);
+    let again = audit(system.event_store(), &["export", "--output", file]);
     assert_eq!(again.status.code(), Some(1), "{again:?}");
     assert!(stderr(&again).contains("replace it with --yes"), "{again:?}");
     let one = ["export", "--output", file, "--yes", "--order", &other];
-    succeeded(&audit(&mut system.process, &one));
+    succeeded(&audit(system.event_store(), &one));
     let only = lines(&std::fs::read_to_string(file).expect("it was replaced"));
     assert!(only.len() == 5 && only.iter().all(|it| it["order_id"] == json!(other)), "{only:?}");
 
-    let cloud = audit(&mut system.process, &["export", "--format", "cloudevents", "--order", &id]);
+    let cloud = audit(system.event_store(), &["export", "--format", "cloudevents", "--order", &id]);
     let last = &lines(&succeeded(&cloud))[4];
     assert_eq!((&last["specversion"], &last["type"]), (&json!("1.0"), &json!("OrderFulfilled")));
     assert_eq!(last["source"], format!("/v1/orders/{id}"));
@@ -226,21 +230,21 @@ fn export_is_every_event_and_a_later_one_begins_with_it() {
     assert_eq!(last["causationid"], events[3]["event_id"]);
 
     let nobody = ["export", "--order", "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33"];
-    let nobody = audit(&mut system.process, &nobody);
+    let nobody = audit(system.event_store(), &nobody);
     assert_eq!((nobody.status.code(), stdout(&nobody)), (Some(4), String::new()));
 }
 
 #[test]
 fn export_replaces_files_and_nothing_else() {
-    let mut system = System::start(BINARY, &[FULFIL]);
+    let system = System::start(BINARY, &[FULFIL]);
     let id = system.api.accepted();
     system.api.ended(&id);
-    let events = succeeded(&audit(&mut system.process, &["export"]));
+    let events = succeeded(&audit(system.event_store(), &["export"]));
     let folder = tempfile::tempdir().expect("there is room");
     let path = |name: &str| folder.path().join(name);
-    let mut export = |to: &Path| {
+    let export = |to: &Path| {
         let to = to.to_str().expect("the folder's name is text");
-        audit(&mut system.process, &["export", "--yes", "--output", to])
+        audit(system.event_store(), &["export", "--yes", "--output", to])
     };
 
     std::fs::write(path("file"), "before").expect("the file can be written");

@@ -210,23 +210,21 @@ fn store_is_verified_and_damage_is_found() {
 #[test]
 fn store_is_moved_to_another_and_compared() {
     let source = System::start(BINARY, &[]);
-    let mut target = System::start(BINARY, &[]);
+    let target = System::start(BINARY, &[]);
     let id = source.api.accepted();
     source.api.ended(&id);
-    let mut source = source;
-    let [from, to] =
-        [&mut source, &mut target].map(|it| format!("esdb://{}?tls=false", it.process.node()));
-    let ours = [("DOFS__EVENT_STORE__URL", from.as_str())];
-    let exported = json(&dofs(&["node", "export", "--to", &to, "--json"], &ours));
+    let (from, to) = (source.event_store(), target.event_store());
+    let ours = [("DOFS__EVENT_STORE__URL", from)];
+    let exported = json(&dofs(&["node", "export", "--to", to, "--json"], &ours));
     assert_eq!((&exported["events"], &exported["copied"]), (&5.into(), &5.into()));
     assert_eq!(target.api.ended(&id)["order_id"], id.as_str(), "its new home knows the order");
 
-    let ours = [("DOFS__EVENT_STORE__URL", to.as_str())];
-    let checked = json(&dofs(&["node", "import", "--from", &from, "--json"], &ours));
+    let ours = [("DOFS__EVENT_STORE__URL", to)];
+    let checked = json(&dofs(&["node", "import", "--from", from, "--json"], &ours));
     assert_eq!((&checked["events"], &checked["copied"]), (&5.into(), &0.into()));
 
     target.api.accepted();
-    let ours = [("DOFS__EVENT_STORE__URL", from.as_str())];
-    let refused = dofs(&["node", "export", "--to", &to], &ours);
+    let ours = [("DOFS__EVENT_STORE__URL", from)];
+    let refused = dofs(&["node", "export", "--to", to], &ours);
     assert_fails(&refused, 3, "which the source has not");
 }

@@ -98,10 +98,10 @@ fn wait_that_is_in_vain_ends_by_its_time_and_says_so() {
 
 #[test]
 fn revision_that_is_in_the_log_is_shown_before_it_is_projected() {
-    let mut system = System::start(BINARY, &[FULFILLED]);
+    let system = System::start(BINARY, &[FULFILLED]);
     let id = system.api.accepted();
     system.api.projected(&id);
-    let node = format!("esdb://{}?tls=false", system.process.node());
+    let node = system.event_store().to_owned();
     // Tables that nobody projects into: always behind.
     let data = tempfile::tempdir().unwrap();
     let tables = format!("sqlite://{}", data.path().join("rows.sqlite").display());

@@ -21,8 +21,8 @@ struct Guarded {
 
 impl Guarded {
     fn start() -> Self {
-        let mut system = System::start(BINARY, &[("DOFS__AUTH__MODE", "api_key")]);
-        let store = format!("esdb://{}?tls=false", system.process.node());
+        let system = System::start(BINARY, &[("DOFS__AUTH__MODE", "api_key")]);
+        let store = system.event_store().to_owned();
         Self { system, store }
     }
 

@@ -4,12 +4,14 @@
 #![expect(clippy::expect_used, reason = "test support: a fixture that breaks ends its test")]
 
 pub mod api;
+pub mod grpc_proxy;
 pub mod node;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod spec;
 pub mod store;
+pub mod strict_store;
 pub mod stub;
 pub mod system;
 pub mod wait;

@@ -9,35 +9,46 @@ use service_kit::clock::Clock;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::grpc_proxy::GrpcProxy;
 use crate::node::TestNode;
 use crate::spec::at;
+use crate::strict_store;
 
 /// A running store, and a log on it. Gone when dropped.
 pub struct Store {
     pub log: EventLog,
+    /// Of the node.
     address: SocketAddr,
     running: Option<TestNode>,
+    /// Between clients and the node, if tests run on strict stores.
+    proxy: Option<GrpcProxy>,
     data: TempDir,
 }
 
 impl Store {
-    /// Starts one on a free port and a folder of its own.
+    /// Starts one on a free port and a folder of its own: an embedded node, or a strict store if
+    /// `DOFS_TEST_EVENT_STORE` is `strict`.
     pub async fn start() -> Self {
         let data = tempfile::tempdir().expect("there is room for a temporary folder");
         let running = TestNode::start(data.path(), "127.0.0.1:0").await;
         let address = running.address();
-        let log = connect(&running.url()).expect("the address is one");
-        Self { log, address, running: Some(running), data }
+        let proxy = match strict_store::is_selected() {
+            true => Some(strict_store::start_proxy(address).await),
+            false => None,
+        };
+        let seen = proxy.as_ref().map_or(address, GrpcProxy::address);
+        let log = connect(&format!("esdb://{seen}?tls=false")).expect("the address is one");
+        Self { log, address, running: Some(running), proxy, data }
     }
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("esdb://{}?tls=false", self.address)
+        format!("esdb://{}?tls=false", self.address())
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.proxy.as_ref().map_or(self.address, GrpcProxy::address)
     }
 
     /// Stops it; what it holds stays.

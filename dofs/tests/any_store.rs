@@ -1,0 +1,214 @@
+//! The order system on an event store that others use too: the store that
+//! `DOFS_TEST_EVENTSTORE_URL` names, e.g. `esdb://localhost:2113?tls=false`, or else a strict store.
+//!
+//! The tests run one after the other, because every system consumes the same group, and look at
+//! their own orders only.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use testkit::api::{Api, order};
+use testkit::process::{Dofs, Start};
+use testkit::strict_store::StrictStore;
+use testkit::wait;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
+
+/// One test at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Settings under which retries take no time worth mentioning, and every order is fulfilled.
+const WORKING: [(&str, &str); 4] = [
+    ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0"),
+    ("DOFS__FULFILLMENT__LATENCY_MS", "2"),
+    ("DOFS__FULFILLMENT__BACKOFF_MS", "2"),
+    ("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "5"),
+];
+/// Settings under which no call of the gateway succeeds.
+const FAILING: (&str, &str) = ("DOFS__FULFILLMENT__ERROR_RATE", "1.0");
+
+/// An event store, and a folder for what belongs to a system on it.
+struct Site {
+    url: String,
+    data: tempfile::TempDir,
+    _store: Option<StrictStore>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        #[expect(clippy::disallowed_methods, reason = "a setting of the test, not of the product")]
+        let given = std::env::var("DOFS_TEST_EVENTSTORE_URL").ok();
+        let store = given.is_none().then(StrictStore::start);
+        let url = given.or_else(|| store.as_ref().map(StrictStore::url)).unwrap();
+        let site = Self { url, data: tempfile::tempdir().unwrap(), _store: store, _turn: turn };
+        site.succeeds(&["migrate"]);
+        site
+    }
+
+    fn environment(&self) -> [(&'static str, String); 2] {
+        let read_model = self.data.path().join("read-model.sqlite");
+        [
+            ("DOFS__EVENT_STORE__URL", self.url.clone()),
+            ("DOFS__READ_MODEL__URL", format!("sqlite://{}", read_model.display())),
+        ]
+    }
+
+    /// Starts every role in one process.
+    fn serve(&self, settings: &[(&str, &str)]) -> (Dofs, Api) {
+        let start = Start::new(BINARY, &["serve", "--listen", "127.0.0.1:0"]);
+        let start =
+            self.environment().iter().fold(start, |start, (name, value)| start.env(name, value));
+        let start = settings.iter().fold(start, |start, (name, value)| start.env(name, value));
+        let mut process = start.spawn();
+        let api = Api::new(process.http());
+        (process, api)
+    }
+
+    /// Runs a command that has to succeed, and returns what it printed.
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(BINARY);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DOFS_") {
+                command.env_remove(name);
+            }
+        }
+        let output: Output =
+            command.args(arguments).envs(self.environment()).env("NO_COLOR", "1").output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+#[test]
+fn placed_order_is_fulfilled_projected_and_audited() {
+    let site = Site::new();
+    let (_process, api) = site.serve(&WORKING);
+    let id = api.accepted();
+    assert_eq!(api.projected(&id)["status"], "FULFILLED");
+    let expected =
+        ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued", "OrderFulfilled"];
+    assert_eq!(api.event_types(&id), expected);
+    let shown = site.succeeds(&["audit", "show", &id, "--url", &api.url()]);
+    assert!(shown.contains("OrderFulfilled"), "{shown}");
+}
+
+#[test]
+fn repeated_key_is_answered_as_before_and_another_body_is_refused() {
+    let site = Site::new();
+    let (_process, api) = site.serve(&WORKING);
+    let key = format!("\"{}\"", testkit::store::clock().new_id());
+    let post = |body: &Value| {
+        let request = api.request("POST", "/v1/orders").header("Idempotency-Key", &key);
+        Api::send(request.json(body))
+    };
+    let first = post(&order());
+    // Often enough for each kind of append to meet each kind of fault.
+    for _ in 0..20 {
+        let again = post(&order());
+        assert_eq!((again.status, again.json()), (202, first.json()));
+        assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    }
+    let other = json!({"customer_id": "cust-other", "items": order()["items"]});
+    assert_eq!(post(&other).status, 422);
+}
+
+#[test]
+fn dead_letters_are_parked_and_fulfilled_once_redriven() {
+    let site = Site::new();
+    let ids: Vec<String> = {
+        let settings = [WORKING.as_slice(), &[FAILING]].concat();
+        let (mut process, api) = site.serve(&settings);
+        let ids: Vec<String> = (0..5).map(|_| api.accepted()).collect();
+        for id in &ids {
+            assert_eq!(api.projected(id)["stage"], "dead_letter", "{id}");
+        }
+        wait::until("the messages are parked", || {
+            let stats = api.get("/v1/stats").json();
+            (stats["queue"]["parked"].as_u64()? >= 5).then_some(())
+        });
+        assert!(process.terminate().success());
+        ids
+    };
+    let (_process, api) = site.serve(&WORKING);
+    for id in &ids {
+        let request = api.request("POST", &format!("/v1/orders/{id}/redrive"));
+        let redriven = Api::send(request.json(&json!({"reason": "the gateway is back"})));
+        assert_eq!(redriven.status, 202, "{redriven:?}");
+        wait::until("the second attempt is fulfilled", || {
+            let order = api.get(&format!("/v1/orders/{id}")).json();
+            (order["attempt"] == 2 && order["status"] == "FULFILLED").then_some(())
+        });
+    }
+    wait::until("the parked messages are let go", || {
+        let stats = api.get("/v1/stats").json();
+        (stats["queue"]["parked"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn orders_in_flight_survive_a_kill_and_end_once() {
+    let site = Site::new();
+    let slow = [WORKING.as_slice(), &[("DOFS__FULFILLMENT__LATENCY_MS", "200")]].concat();
+    let (mut process, api) = site.serve(&slow);
+    let ids: Vec<String> = (0..40).map(|_| api.accepted()).collect();
+    process.kill();
+    let (_process, api) = site.serve(&WORKING);
+    for id in &ids {
+        assert_eq!(api.projected(id)["status"], "FULFILLED", "{id}");
+        let types = api.event_types(id);
+        let n_ends = types.iter().filter(|name| *name == "OrderFulfilled").count();
+        assert_eq!(n_ends, 1, "{id}: {types:?}");
+    }
+}
+
+#[test]
+fn tables_are_verified_rebuilt_and_rolled_back_on_a_quiet_store() {
+    let site = Site::new();
+    let (_process, api) = site.serve(&WORKING);
+    let id = api.accepted();
+    api.projected(&id);
+    // Events that concern no order move the checkpoint of the live tables beyond the last order.
+    for number in 0..70 {
+        let name = format!("quiet-{number}");
+        site.succeeds(&[
+            "keys",
+            "create",
+            "--name",
+            &name,
+            "--all-tenants",
+            "--scope",
+            "orders:read",
+        ]);
+    }
+    site.succeeds(&["projections", "verify"]);
+    site.succeeds(&["projections", "rebuild", "--yes"]);
+    assert_eq!(api.projected(&id)["status"], "FULFILLED");
+    site.succeeds(&["projections", "rollback"]);
+    assert_eq!(api.projected(&id)["status"], "FULFILLED");
+    site.succeeds(&["projections", "verify"]);
+}
+
+#[test]
+fn idle_worker_keeps_its_subscription() {
+    let site = Site::new();
+    // A watchdog that takes the live buffer for waiting work acts within two of its intervals.
+    let (process, api) = site.serve(&WORKING);
+    let ids: Vec<String> = (0..20).map(|_| api.accepted()).collect();
+    for id in &ids {
+        api.projected(id);
+    }
+    let idle_since = std::time::Instant::now();
+    wait::until_within(std::time::Duration::from_secs(60), "25 idle seconds", || {
+        (idle_since.elapsed().as_secs() >= 25).then_some(())
+    });
+    let stats = api.get("/v1/stats").json();
+    assert_eq!(stats["fulfillment"]["watchdog_reconnects"], 0, "{stats}");
+    assert_eq!(stats["queue"]["waiting"], 0, "{stats}");
+    let warned: Vec<_> = process.log().into_iter().filter(|line| line["level"] == "WARN").collect();
+    assert_eq!(warned, Vec::<Value>::new());
+}

@@ -1,0 +1,135 @@
+//! Messages on their way between a client and the node, changed as the store that is pretended
+//! would have them.
+
+use bytes::Bytes;
+use conformance::protocol::event_store::client::persistent_subscriptions as groups;
+use conformance::protocol::event_store::client::{AllStreamPosition, RecordedEvent, streams};
+use prost::Message;
+
+use super::positions::{from_offset, to_offset, to_offset_text};
+
+/// Returns a request as the node understands it; `None` if it names a position of no event.
+pub(super) fn rewrite_request(method: &str, message: &Bytes) -> Option<Bytes> {
+    match method {
+        "Streams/Read" => change::<streams::ReadReq>(message, |request| {
+            let source = request.options.as_mut().and_then(|options| options.source.as_mut());
+            let Some(streams::read_options::Source::All(all)) = source else { return Some(()) };
+            let position = all.position_option.as_mut();
+            let Some(streams::read_options::all::PositionOption::Position(position)) = position
+            else {
+                return Some(());
+            };
+            position.commit_position = from_offset(position.commit_position)?;
+            position.prepare_position = from_offset(position.prepare_position)?;
+            Some(())
+        }),
+        _ => Some(message.clone()),
+    }
+}
+
+/// Returns a response as the store that is pretended would give it.
+pub(super) fn rewrite_response(method: &str, message: &Bytes, handed_out: u64) -> Bytes {
+    let changed = match method {
+        "Streams/Read" => change(message, |response| {
+            rewrite_read(response);
+            Some(())
+        }),
+        "Streams/Append" => change(message, |response: &mut streams::AppendResp| {
+            use streams::append_resp::{Result, success::PositionOption};
+            if let Some(Result::Success(success)) = &mut response.result
+                && let Some(PositionOption::Position(position)) = &mut success.position_option
+            {
+                position.commit_position = to_offset(position.commit_position);
+                position.prepare_position = to_offset(position.prepare_position);
+            }
+            Some(())
+        }),
+        "Streams/BatchAppend" => change(message, |response: &mut streams::BatchAppendResp| {
+            use streams::batch_append_resp::{Result, success::PositionOption};
+            if let Some(Result::Success(success)) = &mut response.result
+                && let Some(PositionOption::Position(position)) = &mut success.position_option
+            {
+                rewrite_position(position);
+            }
+            Some(())
+        }),
+        "PersistentSubscriptions/Read" => change(message, |response: &mut groups::ReadResp| {
+            use groups::{read_event::Position, read_resp::Content};
+            if let Some(Content::Event(event)) = &mut response.content {
+                event.event.iter_mut().chain(&mut event.link).for_each(rewrite_event);
+                if let Some(Position::CommitPosition(commit)) = &mut event.position {
+                    *commit = to_offset(*commit);
+                }
+            }
+            Some(())
+        }),
+        "PersistentSubscriptions/GetInfo" => {
+            change(message, |response: &mut groups::GetInfoResp| {
+                response
+                    .subscription_info
+                    .iter_mut()
+                    .for_each(|info| rewrite_info(info, handed_out));
+                Some(())
+            })
+        }
+        "PersistentSubscriptions/List" => change(message, |response: &mut groups::ListResp| {
+            response.subscriptions.iter_mut().for_each(|info| rewrite_info(info, handed_out));
+            Some(())
+        }),
+        _ => None,
+    };
+    changed.unwrap_or_else(|| message.clone())
+}
+
+fn change<M: Message + Default>(
+    message: &Bytes,
+    change: impl FnOnce(&mut M) -> Option<()>,
+) -> Option<Bytes> {
+    let mut decoded =
+        M::decode(message.clone()).expect("clients and node send what the protocol has");
+    change(&mut decoded)?;
+    Some(decoded.encode_to_vec().into())
+}
+
+fn rewrite_read(response: &mut streams::ReadResp) {
+    use streams::{read_event::Position, read_resp::Content};
+    match &mut response.content {
+        Some(Content::Event(event)) => {
+            event.event.iter_mut().chain(&mut event.link).for_each(rewrite_event);
+            if let Some(Position::CommitPosition(commit)) = &mut event.position {
+                *commit = to_offset(*commit);
+            }
+        }
+        Some(Content::Checkpoint(position) | Content::LastAllStreamPosition(position)) => {
+            rewrite_position(position);
+        }
+        Some(
+            Content::Confirmation(_)
+            | Content::StreamNotFound(_)
+            | Content::FirstStreamPosition(_)
+            | Content::LastStreamPosition(_)
+            | Content::CaughtUp(_),
+        )
+        | None => {}
+    }
+}
+
+fn rewrite_event(event: &mut RecordedEvent) {
+    event.commit_position = to_offset(event.commit_position);
+    event.prepare_position = to_offset(event.prepare_position);
+}
+
+fn rewrite_position(position: &mut AllStreamPosition) {
+    position.commit_position = to_offset(position.commit_position);
+    position.prepare_position = to_offset(position.prepare_position);
+}
+
+/// A real server goes on counting events in its live buffer that it has handed out and that were
+/// acknowledged, up to the size of the buffer.
+fn rewrite_info(info: &mut groups::SubscriptionInfo, handed_out: u64) {
+    info.last_checkpointed_event_position = to_offset_text(&info.last_checkpointed_event_position);
+    info.last_known_event_position = to_offset_text(&info.last_known_event_position);
+    info.start_from = to_offset_text(&info.start_from);
+    let kept = i64::try_from(handed_out).unwrap_or(i64::MAX).min(info.live_buffer_size.into());
+    info.live_buffer_count = info.live_buffer_count.max(kept);
+}
