@@ -11,6 +11,7 @@
 //! and nothing is lost with it.
 
 mod cache;
+mod disk;
 mod entry;
 mod error;
 mod event;

@@ -106,10 +106,10 @@ pub enum LogError {
     #[error("the disk or the quota of the data folder is full: make room, then try again")]
     Full,
     #[error(
-        "the disk failed to flush, and what it holds is unknown: look at the disk, then start the \
-         node again"
+        "the disk failed, and the log cannot be cut back to what is durable: look at the disk; the \
+         next append tries it again"
     )]
-    Unsure,
+    Unsure(#[source] Arc<io::Error>),
     #[error("the store is stopping")]
     Closed,
 }

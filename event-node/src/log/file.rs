@@ -6,7 +6,6 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,6 +16,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::log::{
+    disk::Disk,
     entry::{Entry, Parsed},
     error::{LogError, OpenError},
 };
@@ -40,7 +40,7 @@ pub(super) const SHORT_READ: usize = 4 * 1_024;
 /// The log as its readers see it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct LogFile {
-    file: Arc<File>,
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     id: Uuid,
     durable: Arc<AtomicU64>,
@@ -52,17 +52,22 @@ impl LogFile {
     pub(super) fn open(folder: &Path) -> Result<Option<Self>, OpenError> {
         let path = folder.join(LOG_FILE);
         let unreadable = |source| OpenError::UnreadableLog { file: path.clone(), source };
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(error)),
-        };
-        let length = file.metadata().map_err(unreadable)?.len();
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => Self::on(Arc::new(file), path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(error)),
+        }
+    }
+
+    /// Opens the log that a disk holds; `None` if its making was cut off.
+    pub(super) fn on(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Option<Self>, OpenError> {
+        let unreadable = |source| OpenError::UnreadableLog { file: path.clone(), source };
+        let length = disk.length().map_err(unreadable)?;
         if length < FIRST_ENTRY {
             return Ok(None);
         }
         let mut header = [0; FILE_HEADER_BYTES];
-        file.read_exact_at(&mut header, 0).map_err(unreadable)?;
+        disk.read_exact_at(&mut header, 0).map_err(unreadable)?;
         let mut id = [0; 16];
         id.copy_from_slice(&header[FORMAT.len()..24]);
         let id = Uuid::from_bytes(id);
@@ -70,7 +75,7 @@ impl LogFile {
             return Err(OpenError::DamagedLog { file: path, offset: 0 });
         }
         let durable = Arc::new(AtomicU64::new(length));
-        Ok(Some(Self { file: Arc::new(file), path, id, durable }))
+        Ok(Some(Self { disk, path, id, durable }))
     }
 
     /// Makes the log of a new store.
@@ -79,7 +84,7 @@ impl LogFile {
         let create = || {
             let mut options = OpenOptions::new();
             let file = options.read(true).write(true).create(true).truncate(true).open(&path)?;
-            file.write_all_at(&Self::header(id), 0)?;
+            Disk::write_all_at(&file, &Self::header(id), 0)?;
             file.sync_all()?;
             // The name of the file has to be durable too.
             File::open(folder)?.sync_all()?;
@@ -88,7 +93,7 @@ impl LogFile {
         let file =
             create().map_err(|source| OpenError::CreateLog { file: path.clone(), source })?;
         let durable = Arc::new(AtomicU64::new(FIRST_ENTRY));
-        Ok(Self { file: Arc::new(file), path, id, durable })
+        Ok(Self { disk: Arc::new(file), path, id, durable })
     }
 
     fn header(id: Uuid) -> [u8; FILE_HEADER_BYTES] {
@@ -124,22 +129,37 @@ impl LogFile {
     pub(super) fn bytes_at(&self, offset: u64, most: usize) -> Result<Vec<u8>, LogError> {
         let left = usize::try_from(self.durable().saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; most.min(left)];
-        self.file.read_exact_at(&mut bytes, offset).map_err(LogError::disk)?;
+        self.disk.read_exact_at(&mut bytes, offset).map_err(LogError::disk)?;
         Ok(bytes)
     }
 
     /// Cuts off what stands behind `length`.
     pub(super) fn cut(&self, length: u64) -> io::Result<()> {
-        self.file.set_len(length)?;
-        self.file.sync_all()?;
+        self.disk.cut(length)?;
         self.durable.store(length, Ordering::Release);
         Ok(())
     }
 
+    /// Makes the bytes from `from` up to `to` durable, by writing them again.
+    ///
+    /// To flush is not enough. After a flush that failed, Linux counts the pages as written: a later
+    /// flush succeeds and writes nothing, while reads still return what the disk does not hold.
+    pub(super) fn make_durable(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut offset = from;
+        let mut bytes = vec![0; LONG_READ];
+        while offset < to {
+            let left = usize::try_from(to - offset).unwrap_or(usize::MAX);
+            bytes.truncate(left);
+            self.disk.read_exact_at(&mut bytes, offset)?;
+            self.disk.write_all_at(&bytes, offset)?;
+            offset += bytes.len() as u64;
+        }
+        self.disk.sync()
+    }
+
     /// What appends to this log. There must be one at a time.
     pub(super) fn appender(&self) -> Appender {
-        let disk: Box<dyn Disk> = Box::new(Arc::clone(&self.file));
-        Appender { disk, log: self.clone(), is_unsure: false }
+        Appender { log: self.clone(), has_rest: false }
     }
 }
 
@@ -197,7 +217,7 @@ impl Scanner<'_> {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         self.chunk.resize(needed.max(self.read_ahead).min(left), 0);
         self.chunk_at = self.next;
-        self.log.file.read_exact_at(&mut self.chunk, self.next).map_err(LogError::disk)
+        self.log.disk.read_exact_at(&mut self.chunk, self.next).map_err(LogError::disk)
     }
 
     /// The index in the chunk of what stands at `offset`; beyond its end if it is not in it.
@@ -207,33 +227,11 @@ impl Scanner<'_> {
     }
 }
 
-/// What a log is written to.
-pub(super) trait Disk: Send {
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    fn sync(&self) -> io::Result<()>;
-    fn set_len(&self, length: u64) -> io::Result<()>;
-}
-
-impl Disk for Arc<File> {
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self.as_ref(), bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.sync_data()
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        File::set_len(self, length)
-    }
-}
-
 /// The end of the log that grows.
 pub(super) struct Appender {
-    disk: Box<dyn Disk>,
     log: LogFile,
-    /// The disk failed in a way after which nobody knows what it holds.
-    is_unsure: bool,
+    /// Whether the file may hold something behind the log's end, left by an append that failed.
+    has_rest: bool,
 }
 
 impl Appender {
@@ -248,29 +246,30 @@ impl Appender {
 
     /// Appends entries. They are on disk on return, or none of them is in the log.
     ///
-    /// A disk that is full refuses and harms nothing. After a failure to flush the kernel may have
-    /// dropped what it could not write: then only what is read back at the next start is known.
+    /// After a failure, the file is cut back to the log's end and that is made durable, before it
+    /// takes anything again: what the failed append left could be taken for entries at the next start.
     pub(super) fn append(&mut self, entries: &[u8]) -> Result<(), LogError> {
-        if self.is_unsure {
-            return Err(LogError::Unsure);
+        if self.has_rest {
+            self.cut_rest().map_err(|error| LogError::Unsure(Arc::new(error)))?;
         }
         let end = self.end();
-        if let Err(error) = self.disk.write_all_at(entries, end) {
-            // What was written of it must not be taken for entries later.
-            self.is_unsure = self.disk.set_len(end).is_err();
-            return Err(LogError::disk(error));
-        }
-        if let Err(error) = self.disk.sync() {
-            self.is_unsure = true;
+        let disk = &self.log.disk;
+        if let Err(error) = disk.write_all_at(entries, end).and_then(|()| disk.sync()) {
+            self.has_rest = true;
+            if let Err(error) = self.cut_rest() {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "Log cannot be cut back after a failed append");
+            }
             return Err(LogError::disk(error));
         }
         self.log.durable.store(end + entries.len() as u64, Ordering::Release);
         Ok(())
     }
 
-    #[cfg(test)]
-    pub(super) fn on(disk: Box<dyn Disk>, log: LogFile) -> Self {
-        Self { disk, log, is_unsure: false }
+    fn cut_rest(&mut self) -> io::Result<()> {
+        self.log.cut(self.end())?;
+        self.has_rest = false;
+        Ok(())
     }
 }
 
@@ -278,6 +277,7 @@ impl Appender {
 mod tests {
     use super::*;
     use crate::log::{
+        disk::simulated::{Fault, SimulatedDisk},
         entry::{Encoder, HEADER_BYTES},
         write::{GroupKey, GroupWrite},
     };
@@ -339,55 +339,74 @@ mod tests {
     #[test]
     fn a_header_that_is_none_is_damage() {
         let (folder, log) = log();
-        log.file.write_all_at(&[1], 9).unwrap();
+        log.disk.write_all_at(&[1], 9).unwrap();
         let refused = LogFile::open(folder.path()).unwrap_err();
         assert!(matches!(refused, OpenError::DamagedLog { offset: 0, .. }), "{refused}");
     }
 
-    /// A disk that takes so many bytes, or fails to flush.
-    struct Faulty {
-        file: Arc<File>,
-        room: u64,
-        flushes: bool,
+    fn simulated() -> (Arc<SimulatedDisk>, LogFile) {
+        let header = LogFile::header(Uuid::from_u128(7)).to_vec();
+        let disk = Arc::new(SimulatedDisk::holding(header));
+        let log = LogFile::on(Arc::clone(&disk) as Arc<dyn Disk>, PathBuf::new());
+        (disk, log.unwrap().unwrap())
     }
 
-    impl Disk for Faulty {
-        fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-            let room = usize::try_from(self.room.saturating_sub(offset)).unwrap();
-            FileExt::write_all_at(self.file.as_ref(), &bytes[..bytes.len().min(room)], offset)?;
-            if bytes.len() > room { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-        }
+    /// What a log holds whose disk lost its cache.
+    fn after_power_loss(disk: &SimulatedDisk) -> Vec<u64> {
+        let disk = SimulatedDisk::holding(disk.after_power_loss(|| false));
+        let log = LogFile::on(Arc::new(disk), PathBuf::new()).unwrap().unwrap();
+        scanned(&log, FIRST_ENTRY, SHORT_READ)
+    }
 
-        fn sync(&self) -> io::Result<()> {
-            if self.flushes { Ok(()) } else { Err(io::Error::other("no flush")) }
-        }
-
-        fn set_len(&self, length: u64) -> io::Result<()> {
-            self.file.set_len(length)
+    #[test]
+    fn full_disk_refuses_and_leaves_nothing_behind() {
+        for fail in [SimulatedDisk::fail_next_write, SimulatedDisk::fail_next_sync] {
+            let (disk, log) = simulated();
+            let mut appender = log.appender();
+            appender.append(&entries(2)).unwrap();
+            fail(&disk, Fault::Full);
+            let refused = appender.append(&entries(10)).unwrap_err();
+            assert!(matches!(refused, LogError::Full), "{refused}");
+            assert_eq!(scanned(&log, FIRST_ENTRY, SHORT_READ), [0, 1]);
+            appender.append(&entries(1)).unwrap();
+            assert_eq!(after_power_loss(&disk), [0, 1, 0]);
         }
     }
 
     #[test]
-    fn a_full_disk_refuses_and_leaves_nothing_behind() {
-        let (folder, log) = log();
-        let file = Arc::clone(&log.file);
-        let disk = Faulty { file, room: 1_000, flushes: true };
-        let mut appender = Appender::on(Box::new(disk), log.clone());
-        appender.append(&entries(2)).unwrap();
-        let refused = appender.append(&entries(10)).unwrap_err();
-        assert!(matches!(refused, LogError::Full), "{refused}");
-        appender.append(&entries(1)).unwrap();
-        let again = LogFile::open(folder.path()).unwrap().unwrap();
-        assert_eq!(scanned(&again, FIRST_ENTRY, SHORT_READ), [0, 1, 0]);
-    }
-
-    #[test]
-    fn after_a_failed_flush_nothing_is_taken_any_more() {
-        let (_folder, log) = log();
-        let disk = Faulty { file: Arc::clone(&log.file), room: u64::MAX, flushes: false };
-        let mut appender = Appender::on(Box::new(disk), log.clone());
-        assert!(matches!(appender.append(&entries(1)), Err(LogError::Disk(_))));
-        assert!(matches!(appender.append(&entries(1)), Err(LogError::Unsure)));
+    fn failed_flush_refuses_its_entries_for_good_and_the_log_goes_on() {
+        let (disk, log) = simulated();
+        let mut appender = log.appender();
+        disk.fail_next_sync(Fault::Failed);
+        assert!(matches!(appender.append(&entries(3)), Err(LogError::Disk(_))));
         assert_eq!(scanned(&log, FIRST_ENTRY, SHORT_READ), [0; 0]);
+        appender.append(&entries(1)).unwrap();
+        assert_eq!(after_power_loss(&disk), [0]);
+    }
+
+    #[test]
+    fn nothing_is_taken_until_the_rest_of_a_failed_append_is_cut_off() {
+        let (disk, log) = simulated();
+        let mut appender = log.appender();
+        disk.fail_next_write(Fault::Failed);
+        disk.fail_next_sync(Fault::Failed);
+        assert!(matches!(appender.append(&entries(3)), Err(LogError::Disk(_))));
+        disk.fail_next_sync(Fault::Failed);
+        assert!(matches!(appender.append(&entries(2)), Err(LogError::Unsure(_))));
+        appender.append(&entries(1)).unwrap();
+        assert_eq!(after_power_loss(&disk), [0]);
+    }
+
+    #[test]
+    fn bytes_that_a_failed_flush_left_in_the_cache_are_made_durable() {
+        let (disk, log) = simulated();
+        disk.write_all_at(&entries(2), FIRST_ENTRY).unwrap();
+        disk.fail_next_sync(Fault::Failed);
+        disk.sync().unwrap_err();
+        disk.sync().unwrap();
+        let medium = disk.after_power_loss(|| false);
+        assert!(medium[FILE_HEADER_BYTES..].iter().all(|byte| *byte == 0), "as on Linux");
+        log.make_durable(FIRST_ENTRY, disk.length().unwrap()).unwrap();
+        assert_eq!(after_power_loss(&disk), [0, 1]);
     }
 }

@@ -1,5 +1,8 @@
 //! Opening a store: which of its entries are whole, and what the index does not know of them.
 
+#[cfg(test)]
+mod power_loss;
+
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -48,6 +51,11 @@ pub(super) fn recover(
         Some(log) => log,
         None => create(folder, clock)?,
     };
+    recover_log(folder, log, bounds)
+}
+
+/// Reads what the index does not know of a log, and makes durable what is not proven to be.
+fn recover_log(folder: &Path, log: LogFile, bounds: Bounds) -> Result<Recovered, OpenError> {
     if !index::is_usable(folder, log.id()) && index::remove(folder)? {
         tracing::warn!(
             folder = %folder.display(),
@@ -114,7 +122,7 @@ impl From<LogError> for TailError {
             other @ (LogError::Index(_)
             | LogError::Disk(_)
             | LogError::Full
-            | LogError::Unsure
+            | LogError::Unsure(_)
             | LogError::Closed) => Self::Log(other),
         }
     }
@@ -126,38 +134,54 @@ impl From<rusqlite::Error> for TailError {
     }
 }
 
-/// Reads the end of the log. What grows too large is written to the index at once.
+/// Reads the end of the log, and makes it durable. What grows too large is written to the index at
+/// once.
+///
+/// An entry that was never answered may be whole all the same: the last run was killed before its
+/// flush, or the flush failed. Whoever reads it now relies on it, so it must not be lost later.
 fn read_tail(log: &LogFile, index: &mut Connection, bounds: Bounds) -> Result<Memtable, TailError> {
     let known = index::progress(index)?.map(|(_, progress)| progress);
     let known = known.ok_or(TailError::Misplaced)?;
     if known.offset > log.durable() {
         return Err(TailError::CutOff { length: log.durable(), known: known.offset });
     }
-    check_known(log, index, known)?;
+    // All before it was flushed when a later entry was written.
+    let mut proven = check_known(log, index, known)?;
     let mut behind = Memtable::behind(known);
     let mut scanner = log.scan(known.offset, LONG_READ);
     loop {
         let offset = scanner.offset();
         match scanner.next() {
-            Ok(None) => return Ok(behind),
+            Ok(None) => break,
             Ok(Some((_, entry))) => {
+                proven = proven.max(entry.durable);
                 behind.add_entry(offset, &entry).map_err(|_| TailError::Damaged { offset })?;
             }
             Err(LogError::Damaged { .. }) => {
                 cut_torn_end(log, offset)?;
-                return Ok(behind);
+                break;
             }
             Err(error) => return Err(error.into()),
         }
         if behind.n_rows >= bounds.freeze_at_rows {
+            // The index must not know what a power loss can take from the log.
+            make_durable(log, proven, scanner.offset())?;
+            proven = scanner.offset();
             index::apply(index, &behind)?;
             behind = Memtable::behind(behind.progress);
         }
     }
+    make_durable(log, proven, log.durable())?;
+    Ok(behind)
 }
 
-/// The end of what the index knows: whether it can be read, and ends where the index says.
-fn check_known(log: &LogFile, index: &Connection, known: Progress) -> Result<(), TailError> {
+fn make_durable(log: &LogFile, from: u64, to: u64) -> Result<(), TailError> {
+    log.make_durable(from, to).map_err(|error| TailError::Log(LogError::disk(error)))
+}
+
+/// Checks the end of what the index knows: whether it can be read, and ends where the index says.
+/// Returns up to where its entries say that the log was flushed.
+fn check_known(log: &LogFile, index: &Connection, known: Progress) -> Result<u64, TailError> {
     let from = known.offset.saturating_sub(TAIL_BYTES);
     let Some(mark) = index::mark_before_offset(index, from)? else {
         return check_known_from(log, Progress { offset: FIRST_ENTRY, position: 0 }, known);
@@ -166,14 +190,17 @@ fn check_known(log: &LogFile, index: &Connection, known: Progress) -> Result<(),
     check_known_from(log, Progress { offset: mark.offset, position }, known)
 }
 
-fn check_known_from(log: &LogFile, from: Progress, known: Progress) -> Result<(), TailError> {
+fn check_known_from(log: &LogFile, from: Progress, known: Progress) -> Result<u64, TailError> {
     let mut scanner = log.scan(from.offset, LONG_READ);
+    // Before the first entry there is no proof for the header either.
+    let mut proven = 0;
     let mut read = Memtable::behind(from);
     while read.progress.offset < known.offset {
         let Some((offset, entry)) = scanner.next()? else { return Err(TailError::Misplaced) };
         read.add_entry(offset, &entry).map_err(|_| TailError::Misplaced)?;
+        proven = proven.max(entry.durable);
     }
-    if read.progress == known { Ok(()) } else { Err(TailError::Misplaced) }
+    if read.progress == known { Ok(proven) } else { Err(TailError::Misplaced) }
 }
 
 /// Cuts the log off at a broken entry that was never durable.

@@ -272,7 +272,7 @@ fn success_of(written: &Result<Outcome, LogError>, expected: Expected) -> Result
             LogError::Index(_)
             | LogError::Disk(_)
             | LogError::Damaged { .. }
-            | LogError::Unsure
+            | LogError::Unsure(_)
             | LogError::Closed,
         ) => Err(Failure::Internal),
     }

@@ -112,7 +112,7 @@ impl From<LogError> for Status {
             LogError::Full => return Self::resource_exhausted(sentence(&LogError::Full)),
             // Clients can tell it from what another try may mend.
             LogError::Damaged { .. } => Code::DataLoss,
-            LogError::Index(_) | LogError::Disk(_) | LogError::Unsure => Code::Unknown,
+            LogError::Index(_) | LogError::Disk(_) | LogError::Unsure(_) => Code::Unknown,
         };
         tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
         Self::new(code, format!("The store failed: {error}."))
@@ -171,6 +171,8 @@ fn ascii(value: &str) -> AsciiMetadataValue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -186,7 +188,8 @@ mod tests {
         let status = Status::from(LogError::Damaged { offset: 621 });
         assert_eq!(status.code(), Code::DataLoss);
         assert!(status.message().contains("damaged at byte 621"), "{status}");
-        assert_eq!(Status::from(LogError::Unsure).code(), Code::Unknown);
+        let unsure = LogError::Unsure(Arc::new(std::io::ErrorKind::Other.into()));
+        assert_eq!(Status::from(unsure).code(), Code::Unknown);
     }
 
     #[test]

@@ -1,0 +1,171 @@
+//! Whatever fails and in whatever order: what was answered or shown is there after the next start.
+//! The disk is simulated, with the habits of a page cache.
+
+use std::{path::PathBuf, sync::Arc};
+
+use proptest::{collection::vec, prelude::*};
+use uuid::Uuid;
+
+use super::recover_log;
+use crate::log::{
+    disk::{
+        Disk,
+        simulated::{Fault, SimulatedDisk},
+    },
+    entry::{Encoder, Record},
+    file::{Appender, FIRST_ENTRY, LOG_FILE, LONG_READ, LogFile},
+    index,
+    pending::BOUNDS,
+    write::{GroupKey, GroupWrite},
+};
+
+/// What happens to the store.
+#[derive(Debug, Clone)]
+enum Step {
+    /// An append of entries of this size, and what fails of it.
+    Append {
+        n_entries: u8,
+        size: u16,
+        write: Option<Fault>,
+        sync: Option<Fault>,
+        cut: Option<Fault>,
+    },
+    /// An append that is cut off by a kill between write and flush; the page cache stays.
+    Kill { n_entries: u8, size: u16 },
+    /// Power is lost. Of the pages that were not flushed, those are on the disk whose bit is set.
+    PowerLoss { written: u64 },
+    /// The index is lost with its log kept.
+    LoseIndex,
+}
+
+fn faults() -> impl Strategy<Value = Option<Fault>> {
+    prop_oneof![4 => Just(None), 1 => Just(Some(Fault::Failed)), 1 => Just(Some(Fault::Full))]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1..6_u8, 1..3_000_u16, faults(), faults(), faults()).prop_map(
+            |(n_entries, size, write, sync, cut)| Step::Append { n_entries, size, write, sync, cut }
+        ),
+        2 => (1..6_u8, 1..3_000_u16).prop_map(|(n_entries, size)| Step::Kill { n_entries, size }),
+        2 => any::<u64>().prop_map(|written| Step::PowerLoss { written }),
+        1 => Just(Step::LoseIndex),
+    ]
+}
+
+/// A store on a simulated disk, and what it must hold.
+struct Store {
+    disk: Arc<SimulatedDisk>,
+    log: LogFile,
+    appender: Appender,
+    folder: tempfile::TempDir,
+    /// Entries that were answered or shown, in their order.
+    promised: Vec<u64>,
+    next: u64,
+}
+
+impl Store {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        LogFile::create(folder.path(), Uuid::from_u128(7)).unwrap();
+        let header = std::fs::read(folder.path().join(LOG_FILE)).unwrap();
+        let disk = Arc::new(SimulatedDisk::holding(header));
+        let log = LogFile::on(Arc::clone(&disk) as Arc<dyn Disk>, PathBuf::new()).unwrap().unwrap();
+        let appender = log.appender();
+        Self { disk, log, appender, folder, promised: Vec::new(), next: 1 }
+    }
+
+    /// Entries with numbers of their own, and these numbers.
+    fn entries(&mut self, n_entries: u8, size: u16) -> (Vec<u8>, Vec<u64>) {
+        let mut encoder = Encoder::default();
+        let numbers: Vec<u64> = (self.next..).take(n_entries.into()).collect();
+        for checkpoint in numbers.iter().copied() {
+            let key = GroupKey { stream: "$all".to_owned(), name: "g".repeat(size.into()) };
+            encoder.begin(self.appender.end());
+            encoder.group(&GroupWrite::Checkpoint { key, checkpoint });
+            encoder.finish();
+        }
+        self.next += u64::from(n_entries);
+        (encoder.bytes().to_vec(), numbers)
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Append { n_entries, size, write, sync, cut } => {
+                let (bytes, numbers) = self.entries(n_entries, size);
+                write.into_iter().for_each(|fault| self.disk.fail_next_write(fault));
+                sync.into_iter().for_each(|fault| self.disk.fail_next_sync(fault));
+                let answered = self.appender.append(&bytes).is_ok();
+                // The fault is the next flush's, whatever that is.
+                cut.into_iter().for_each(|fault| self.disk.fail_next_sync(fault));
+                if answered {
+                    self.promised.extend(numbers);
+                }
+            }
+            Step::Kill { n_entries, size } => {
+                let (bytes, _) = self.entries(n_entries, size);
+                let end = self.appender.end();
+                if self.disk.write_all_at(&bytes, end).is_ok() {
+                    self.restart(Arc::clone(&self.disk));
+                }
+            }
+            Step::PowerLoss { mut written } => {
+                let kept = self.disk.after_power_loss(|| {
+                    written = written.rotate_right(1);
+                    written & 1 == 1
+                });
+                self.restart(Arc::new(SimulatedDisk::holding(kept)));
+            }
+            Step::LoseIndex => {
+                index::remove(self.folder.path()).unwrap();
+            }
+        }
+    }
+
+    /// Opens the store as the next run does, and compares what it shows with what was promised.
+    fn restart(&mut self, disk: Arc<SimulatedDisk>) {
+        let log = LogFile::on(Arc::clone(&disk) as Arc<dyn Disk>, PathBuf::new()).unwrap().unwrap();
+        let Ok(recovered) = recover_log(self.folder.path(), log.clone(), BOUNDS) else {
+            // A planned fault met the start: it is refused, and tried again.
+            let log = LogFile::on(Arc::clone(&disk) as Arc<dyn Disk>, PathBuf::new());
+            let again = recover_log(self.folder.path(), log.unwrap().unwrap(), BOUNDS);
+            drop(again.expect("a disk that works again opens"));
+            return self.restart(disk);
+        };
+        drop(recovered);
+        let shown = numbers(&log);
+        assert!(shown.starts_with(&self.promised), "{shown:?} of {:?}", self.promised);
+        // Shown once, they may not go away.
+        self.promised = shown;
+        self.appender = log.appender();
+        (self.disk, self.log) = (disk, log);
+    }
+}
+
+/// The numbers of the entries that a log holds.
+fn numbers(log: &LogFile) -> Vec<u64> {
+    let mut scanner = log.scan(FIRST_ENTRY, LONG_READ);
+    let mut numbers = Vec::new();
+    while let Some((_, entry)) = scanner.next().unwrap() {
+        numbers.extend(entry.records().map(|record| match record {
+            Some(Record::Group(GroupWrite::Checkpoint { checkpoint, .. })) => checkpoint,
+            other => panic!("{other:?} was not appended"),
+        }));
+    }
+    numbers
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_was_answered_or_shown_is_there_after_any_failure(steps in vec(steps(), 1..24)) {
+        let mut store = Store::new();
+        for step in steps {
+            store.take(step);
+        }
+        store.take(Step::PowerLoss { written: 0 });
+        let shown = numbers(&store.log);
+        prop_assert_eq!(&shown, &store.promised);
+    }
+}
