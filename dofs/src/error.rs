@@ -15,6 +15,9 @@ use crate::settings::UnsafeSettings;
 const READ_MODEL_HINT: &str = "is the database running, and is `read_model.url` right? A damaged \
     SQLite file may be deleted: its tables are built anew from the events";
 
+const READ_MODEL_RIGHTS_HINT: &str = "the user in `read_model.url` must own the tables for \
+    `migrate` and `projections rebuild` and `rollback`: `scripts/postgres-roles.sql` makes the roles";
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -135,7 +138,6 @@ impl CliError {
             | Self::OperatorScope(_)
             | Self::UnusableKey
             | Self::EventLog(LogError::Address { .. })
-            | Self::ReadModel(StoreError::Address { .. })
             | Self::Http(HttpError::Address { .. })
             | Self::Tls(_) => (2, None),
             Self::ApiUrl { .. } => (2, Some("write it like `http://127.0.0.1:8080`")),
@@ -161,8 +163,8 @@ impl CliError {
             Self::Refused { status: 412, .. } => {
                 (5, Some("it has changed since you looked: look again, and name its revision"))
             }
-            Self::Rebuild(RebuildError::Poison(_)) => (3, None),
-            Self::ReadModel(StoreError::Set(_)) => (4, None),
+            Self::Rebuild(error) => rebuild_code_and_hint(error),
+            Self::ReadModel(error) => read_model_code_and_hint(error),
             Self::EventLog(LogError::Unavailable(_))
             | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => {
                 (7, Some("is it running where `event_store.url` says? start one with `dofs node`"))
@@ -175,16 +177,11 @@ impl CliError {
                 7,
                 Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),
             ),
-            Self::ReadModel(StoreError::Database(_) | StoreError::Timeout) => {
-                (7, Some(READ_MODEL_HINT))
-            }
             Self::Runtime(_)
             | Self::EventLog(_)
             | Self::Copy(_)
             | Self::Node(_)
             | Self::Verify(_)
-            | Self::ReadModel(_)
-            | Self::Rebuild(_)
             | Self::Http(_)
             | Self::Lifecycle(_)
             | Self::Folder { .. }
@@ -194,6 +191,37 @@ impl CliError {
             | Self::Description(_)
             | Self::UnexpectedAnswer { .. } => (1, None),
         }
+    }
+}
+
+fn read_model_code_and_hint(error: &StoreError) -> (u8, Option<&'static str>) {
+    match error {
+        StoreError::Address { .. } => (2, None),
+        StoreError::Set(_) => (4, None),
+        StoreError::Unfinished { .. } => (5, None),
+        StoreError::Locked { .. } => (7, None),
+        error if error.is_denied() => (1, Some(READ_MODEL_RIGHTS_HINT)),
+        StoreError::Database(_) | StoreError::Timeout => (7, Some(READ_MODEL_HINT)),
+        StoreError::SchemaOlder { .. }
+        | StoreError::SchemaNewer { .. }
+        | StoreError::Migration { .. }
+        | StoreError::CheckpointMoved
+        | StoreError::Row { .. } => (1, None),
+    }
+}
+
+fn rebuild_code_and_hint(error: &RebuildError) -> (u8, Option<&'static str>) {
+    match error {
+        RebuildError::Poison(_) | RebuildError::Replay(ReplayError::Misfolded(_)) => (3, None),
+        RebuildError::TakenOver => (5, None),
+        RebuildError::Locked => (7, None),
+        RebuildError::Replay(ReplayError::Scratch { .. }) => {
+            (1, Some("has its file system room? name another folder with TMPDIR"))
+        }
+        RebuildError::Replay(
+            ReplayError::Store(_) | ReplayError::Log(_) | ReplayError::Origin(_),
+        )
+        | RebuildError::NeverCaughtUp => (1, None),
     }
 }
 
@@ -211,7 +239,9 @@ impl From<ReplayError> for CliError {
         match error {
             ReplayError::Store(error) => error.into(),
             ReplayError::Log(error) => error.into(),
-            misfolded @ ReplayError::Misfolded(_) => Self::Rebuild(misfolded.into()),
+            other @ (ReplayError::Misfolded(_)
+            | ReplayError::Scratch { .. }
+            | ReplayError::Origin(_)) => Self::Rebuild(other.into()),
         }
     }
 }
@@ -221,9 +251,13 @@ impl From<RebuildError> for CliError {
         match error {
             RebuildError::Replay(ReplayError::Store(error)) => error.into(),
             RebuildError::Replay(ReplayError::Log(error)) => error.into(),
-            other @ (RebuildError::Replay(ReplayError::Misfolded(_))
+            other @ (RebuildError::Replay(
+                ReplayError::Misfolded(_) | ReplayError::Scratch { .. } | ReplayError::Origin(_),
+            )
             | RebuildError::Poison(_)
-            | RebuildError::NeverCaughtUp) => Self::Rebuild(other),
+            | RebuildError::TakenOver
+            | RebuildError::NeverCaughtUp
+            | RebuildError::Locked) => Self::Rebuild(other),
         }
     }
 }

@@ -7,6 +7,7 @@ mod description;
 mod error;
 mod keys;
 mod output;
+mod pace;
 mod process;
 mod read_model;
 mod settings;

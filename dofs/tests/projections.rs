@@ -298,6 +298,41 @@ fn there_is_nothing_to_resume_or_to_go_back_to_before_the_first_rebuild() {
 }
 
 #[test]
+fn rollback_beside_an_unfinished_rebuild_says_what_is_so_and_what_to_do() {
+    let data = tempfile::tempdir().unwrap();
+    let database = postgres::database_blocking();
+    let sqlite = format!("sqlite://{}", data.path().join("read.sqlite").display());
+    for read_model in [sqlite.as_str(), database.url()] {
+        let installation = Installation::start(&data.path().join(&read_model[..4]), read_model);
+        let _projector = installation.projector();
+        installation.assert_projects();
+        for arguments in [&["rebuild"][..], &["rebuild", "--no-swap"]] {
+            let built = installation.projections(arguments);
+            assert_eq!(built.status.code(), Some(0), "{built:?}");
+            let stderr = String::from_utf8_lossy(&built.stderr);
+            assert!(stderr.contains("replay: ") && stderr.contains("compare: "), "{stderr}");
+        }
+        let refused = installation.projections(&["rollback"]);
+        assert_eq!(refused.status.code(), Some(5), "{refused:?}");
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert!(stderr.contains("--resume") && stderr.contains("--discard"), "{stderr}");
+        assert!(!stderr.contains("running"), "{stderr}");
+
+        let rolled_back = installation.projections(&["rollback", "--discard"]);
+        assert_eq!(rolled_back.status.code(), Some(0), "{rolled_back:?}");
+        let built = installation.projections(&["rebuild", "--no-swap", "--quiet"]);
+        assert_eq!((built.status.code(), built.stderr.is_empty()), (Some(0), true), "{built:?}");
+        for was_there in [true, false] {
+            let discarded = installation.projections(&["rebuild", "--discard", "--json"]);
+            let answer: Value = serde_json::from_slice(&discarded.stdout).unwrap();
+            assert_eq!(answer, json!({"discarded": was_there}));
+        }
+        installation.assert_projects();
+        installation.assert_sound();
+    }
+}
+
+#[test]
 fn server_that_crashes_under_load_leaves_no_trace_in_the_rows() {
     let (data, mut server) = (tempfile::tempdir().unwrap(), postgres::private_server());
     let installation = Installation::start(data.path(), &server.url());

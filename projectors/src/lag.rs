@@ -28,7 +28,8 @@ pub(crate) fn lag(checkpoint: &Checkpoint, backlog: Backlog, now: Timestamp) -> 
     let lag_seconds = backlog.oldest.map_or(0.0, age);
     let unmoved_seconds = checkpoint.moved_at.map_or(f64::INFINITY, age);
     Lag {
-        lag_events: backlog.n_events,
+        // One more is counted if the checkpoint names an event of another program.
+        lag_events: backlog.n_events.min(MAX_LAG_EVENTS as u64),
         lag_seconds,
         stuck: lag_seconds > STUCK_AFTER_SECS && unmoved_seconds > STUCK_AFTER_SECS,
     }
@@ -55,6 +56,8 @@ mod tests {
         assert!(!stuck(moved(999), waiting(901)));
         assert!(!stuck(moved(900), waiting(999)));
         assert!(!stuck(moved(900), nothing));
+        let beyond = Backlog { n_events: MAX_LAG_EVENTS as u64 + 1, oldest: Some(at(1_000)) };
+        assert_eq!(lag(&moved(900), beyond, at(1_000)).lag_events, MAX_LAG_EVENTS as u64);
         let behind = lag(&moved(900), waiting(998), at(1_000));
         assert_eq!(behind, Lag { lag_events: 3, lag_seconds: 2.0, stuck: false });
     }

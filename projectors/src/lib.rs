@@ -4,8 +4,10 @@
 //! that writes them and the SQL that reads them live here together; the dialect of a database is
 //! known below `store` only.
 
+mod ahead;
 mod lag;
 mod orders;
+mod progress;
 mod query_api;
 mod rebuild;
 mod replay;
@@ -18,15 +20,16 @@ pub use lag::Lag;
 pub use orders::apply::apply;
 pub use orders::row::{Changes, FailedOrder, Rows};
 pub use orders::statistics::{CountChange, Minute, Statistics};
+pub use progress::{Phase, Progress};
 pub use query_api::{Lookups, Owners, Queries, api_doc, routes, routes_without_store};
 pub use rebuild::{Rebuild, RebuildError, Rebuilt, SwapAtEnd};
-pub use replay::{Progress, ReplayError};
+pub use replay::ReplayError;
 pub use runner::batch::Poison;
 pub use runner::{OtherEventStore, ProjectorConfig, ProjectorError, run};
 pub use status::{ProjectionStatus, StatusError, projection_status};
 pub use store::{
     Begin, Checkpoint, Examined, FailedOrderFilter, FailureFilter, FailureGroup, IdRange, Lease,
     Leased, Migrated, OrderCounts, OrderFilter, Page, Place, ReadModel, ReadModelConfig, RowsPage,
-    RowsText, SetInfo, Sets, StoreError, SwapWhen, Swapped, migrate, open,
+    RowsText, SetInfo, Sets, Steps, StoreError, SwapWhen, Swapped, Unfinished, migrate, open,
 };
 pub use verify::{Difference, Finding, MinuteDifference, Repair, Verification, Verified};

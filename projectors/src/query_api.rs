@@ -115,6 +115,8 @@ fn read_model_failed(error: StoreError) -> Problem {
         | StoreError::Migration { .. }
         | StoreError::CheckpointMoved
         | StoreError::Set(_)
+        | StoreError::Unfinished { .. }
+        | StoreError::Locked { .. }
         | StoreError::Timeout
         | StoreError::Database(_) => {
             tracing::warn!(error = &error as &dyn Error, "Read model unavailable");

@@ -6,22 +6,14 @@ use domain::ids::OrderId;
 use event_log::{EventLog, LogError, Position};
 use service_kit::clock::Clock;
 
+use crate::progress::{Phase, Progress, Watcher, estimate};
 use crate::runner::batch::Poison;
-use crate::runner::{first_event_id, project};
-use crate::store::{ReadModel, StoreError};
+use crate::runner::{OtherEventStore, first_event_id, project};
+use crate::store::{Checkpoint, ReadModel, StoreError};
 use reader::Reader;
 
 /// How many events that cannot be projected are named; beyond it they are counted.
 const MAX_NAMED: usize = 1_000;
-
-/// How far a replay has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    pub n_events: u64,
-    pub position: Option<Position>,
-    /// Where the replay will end.
-    pub head: Position,
-}
 
 /// Why the log could not be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +22,22 @@ pub enum ReplayError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Log(#[from] LogError),
+    /// To compare or mend would be about orders that the event store never had.
+    #[error("the read model cannot be verified")]
+    Origin(#[from] OtherEventStore),
+    /// The tables that a verification folds, and then throws away, cannot be written or read.
+    #[error("the log cannot be folded into temporary tables in `{folder}`")]
+    Scratch {
+        folder: String,
+        #[source]
+        source: StoreError,
+    },
     /// A defect of this release: it must not be trusted with the tables.
-    #[error("tables folded from the log disagree with the stream of order {0}")]
+    #[error(
+        "tables folded from the log disagree with the stream of order {0}, which is a defect of \
+         this release: the live tables are as they were; report it with the output of `dofs audit \
+         show {0}`"
+    )]
     Misfolded(OrderId),
 }
 
@@ -52,40 +58,66 @@ pub(crate) struct Replay<'a> {
     pub(crate) clock: &'a Clock,
     /// The most events in one transaction.
     pub(crate) batch_size: u64,
+    /// What the replay is a part of, for progress.
+    pub(crate) phase: Phase,
 }
 
 impl Replay<'_> {
-    /// Projects from the tables' checkpoint to what is the log's end now.
+    /// Projects from the tables' checkpoint to what is the log's end now, and moves the checkpoint
+    /// there, whosever event that is.
     pub(crate) async fn run(
         &self,
         replayed: &mut Replayed,
-        progress: &mut (dyn FnMut(Progress) + Send),
+        progress: &mut Watcher<'_>,
     ) -> Result<(), ReplayError> {
         match self.log.head().await? {
-            Some(head) => self.run_to(head, replayed, progress).await,
+            Some(head) => self.run_until(head, replayed, progress).await,
             None => Ok(()),
         }
     }
 
-    /// Projects from the tables' checkpoint to `head`, and no event beyond it.
+    /// Projects from the tables' checkpoint to a position, and no event beyond it. A position
+    /// beyond the log's newest event is taken for that event: a server may name the log's end in a
+    /// checkpoint, and what comes there later must not be passed over.
     pub(crate) async fn run_to(
         &self,
-        head: Position,
+        position: Position,
         replayed: &mut Replayed,
-        progress: &mut (dyn FnMut(Progress) + Send),
+        progress: &mut Watcher<'_>,
+    ) -> Result<(), ReplayError> {
+        match self.log.head().await? {
+            Some(head) => self.run_until(position.min(head), replayed, progress).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn run_until(
+        &self,
+        until: Position,
+        replayed: &mut Replayed,
+        progress: &mut Watcher<'_>,
     ) -> Result<(), ReplayError> {
         let mut checkpoint = self.store.checkpoint().await?;
+        progress(self.progress(&checkpoint, until));
+        if checkpoint.position >= Some(until) {
+            return Ok(());
+        }
         checkpoint.first_event_id = first_event_id(self.log).await?;
-        let mut reader = Reader::start(self.log, checkpoint.position, head, self.batch_size);
+        let mut reader = Reader::start(self.log, checkpoint.position, until, self.batch_size);
         while let Some(batch) = reader.next().await? {
             replayed.n_events += batch.n_events();
             replayed.n_poison += batch.skipped.len() as u64;
             let room = MAX_NAMED - replayed.poison.len();
             replayed.poison.extend(batch.skipped.iter().take(room).cloned());
             checkpoint = project(self.store, checkpoint, batch, self.clock.now()).await?;
-            let (position, n_events) = (checkpoint.position, replayed.n_events);
-            progress(Progress { n_events, position, head });
+            progress(self.progress(&checkpoint, until));
         }
         Ok(())
+    }
+
+    fn progress(&self, checkpoint: &Checkpoint, until: Position) -> Progress {
+        let n_done = checkpoint.n_events();
+        let position = checkpoint.position.map_or(0, |it| it.commit);
+        Progress { phase: self.phase, n_done, n_total: estimate(n_done, position, until.commit) }
     }
 }

@@ -18,6 +18,7 @@ use service_kit::clock::Clock;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::ahead::order_ahead_of_log;
 use crate::orders::apply::apply;
 use crate::orders::row::Changes;
 use crate::rebuild::KEPT_FOR;
@@ -25,7 +26,7 @@ use crate::store::{Checkpoint, ReadModel, StoreError};
 use batch::{Batch, Batches};
 
 pub use origin::OtherEventStore;
-pub(crate) use origin::first_event_id;
+pub(crate) use origin::{check_origin, first_event_id};
 
 /// Between two tries to reach the database, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -185,8 +186,8 @@ impl Projector {
         if checkpoint.epoch != epoch {
             return Err(Interruption::TurnOver);
         }
-        checkpoint.first_event_id = origin::check(&self.log, &checkpoint).await?;
-        self.warn_if_beyond_the_log(&checkpoint).await;
+        checkpoint.first_event_id = check_origin::<Interruption>(&self.log, &checkpoint).await?;
+        self.warn_if_ahead_of_log().await;
         let subscription = self.log.subscribe(checkpoint.position);
         let mut batches = Batches::new(subscription, &self.config);
         loop {
@@ -199,19 +200,18 @@ impl Projector {
         }
     }
 
-    /// A checkpoint beyond the newest event means another store, or an older backup of this one:
-    /// what comes next is passed over until the log is as long again. A warning only, because a
-    /// cluster's follower may be behind, and a store keeps positions that it does not show.
-    async fn warn_if_beyond_the_log(&self, checkpoint: &Checkpoint) {
-        let Some(position) = checkpoint.position else { return };
-        // A store that cannot be reached is told of by the subscription.
-        let Ok(head) = self.log.head().await else { return };
-        if head.is_none_or(|it| it < position) {
+    /// Rows that know more than the log mean an older backup of it: what comes next may be passed
+    /// over, and is not in the tables then. A warning only, because a stream may have been deleted,
+    /// and a cluster's follower may be behind.
+    async fn warn_if_ahead_of_log(&self) {
+        // A store or a database that cannot be reached is told of by what follows.
+        let ahead = order_ahead_of_log::<Interruption>(&self.log, &*self.store);
+        if let Ok(Some(order_id)) = ahead.await {
             tracing::warn!(
-                checkpoint = position.commit,
-                head = head.map(|it| it.commit),
-                "Read model is ahead of the event store: was the store replaced or restored? Then \
-                 give the read model an empty database and run `dofs migrate`"
+                %order_id,
+                "Read model is ahead of the event store: the order's row reflects events that its \
+                 stream does not have. If the store was restored from an older backup, run `dofs \
+                 projections rebuild`"
             );
         }
     }

@@ -1,8 +1,10 @@
 //! How the projection is: how far, how fast, and who keeps it.
 
+use domain::ids::OrderId;
 use event_log::{EventLog, LogError};
 use jiff::Timestamp;
 
+use crate::ahead::order_ahead_of_log;
 use crate::lag::{Lag, MAX_LAG_EVENTS, lag};
 use crate::store::{Checkpoint, Lease, ReadModel, StoreError};
 
@@ -12,6 +14,9 @@ pub struct ProjectionStatus {
     pub checkpoint: Checkpoint,
     pub lease: Lease,
     pub lag: Lag,
+    /// An order whose row reflects events that the event store does not have: the store was
+    /// probably replaced by an older backup. `None` if none of the newest orders is one.
+    pub ahead_of_log: Option<OrderId>,
 }
 
 /// Why nobody can say how the projection is.
@@ -31,5 +36,6 @@ pub async fn projection_status(
 ) -> Result<ProjectionStatus, StatusError> {
     let (lease, checkpoint) = (store.lease().await?, store.checkpoint().await?);
     let backlog = log.backlog(checkpoint.position, MAX_LAG_EVENTS).await?;
-    Ok(ProjectionStatus { lag: lag(&checkpoint, backlog, now), checkpoint, lease })
+    let ahead_of_log = order_ahead_of_log::<StatusError>(log, store).await?;
+    Ok(ProjectionStatus { lag: lag(&checkpoint, backlog, now), checkpoint, lease, ahead_of_log })
 }

@@ -12,6 +12,7 @@ mod rows_text;
 mod sets;
 mod sqlite;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub use failures::{FailureFilter, FailureGroup};
 pub use lease::{Lease, Leased};
 pub use migrations::Migrated;
 pub use rows_text::RowsText;
-pub use sets::{Begin, SetInfo, Sets, SwapWhen, Swapped};
+pub use sets::{Begin, SetInfo, Sets, Steps, SwapWhen, Swapped, Unfinished};
 
 /// The name of the set of tables that queries are answered from.
 const LIVE: &str = "orders";
@@ -172,6 +173,13 @@ pub struct Checkpoint {
     pub first_event_id: Option<Uuid>,
 }
 
+impl Checkpoint {
+    /// Events of orders up to here: those that were applied and those that were passed over.
+    pub fn n_events(&self) -> u64 {
+        self.events_applied + self.events_skipped
+    }
+}
+
 /// Which orders a list has. What is not given does not restrict it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrderFilter {
@@ -241,6 +249,11 @@ pub struct OrderCounts {
 }
 
 impl OrderCounts {
+    /// How many there are in all.
+    pub fn total(&self) -> u64 {
+        self.n_processing + self.n_fulfilled + self.n_failed
+    }
+
     /// Adds orders of one kind.
     fn add(&mut self, status: Status, stage: Option<Stage>, n_orders: u64) {
         match status {
@@ -288,6 +301,20 @@ pub enum StoreError {
     /// A set of tables is not there, or not fit.
     #[error("{0}")]
     Set(&'static str),
+    /// A rebuild was cut off, or is at work, and what it has built is in the way.
+    #[error(
+        "an unfinished rebuild is kept beside the live tables, built up to event {n_events} of all \
+         orders{}: let it end, finish it with `dofs projections rebuild --resume`, or drop it and \
+         go back with `dofs projections rollback --discard`",
+        .moved_at.map_or_else(String::new, |it| format!(" at {it}"))
+    )]
+    Unfinished { n_events: u64, moved_at: Option<Timestamp> },
+    /// A retry helps once the other transaction has ended.
+    #[error(
+        "tables of the read model `{url}` are in use by another transaction, and nothing was \
+         changed: end long transactions on its database, then try again"
+    )]
+    Locked { url: String },
     /// A row that no release of ours wrote.
     #[error("row of {of} cannot be read: {reason}")]
     Row { of: String, reason: String },
@@ -295,4 +322,17 @@ pub enum StoreError {
     Timeout,
     #[error("database of the read model failed")]
     Database(#[from] sqlx::Error),
+}
+
+impl StoreError {
+    /// Whether the database answered, and refused because its user has no right to do it.
+    pub fn is_denied(&self) -> bool {
+        self.code().is_some_and(|it| it == "42501")
+    }
+
+    /// What the database calls the failure, if it is the one that says so.
+    fn code(&self) -> Option<Cow<'_, str>> {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return None };
+        error.code()
+    }
 }

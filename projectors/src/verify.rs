@@ -1,25 +1,30 @@
 //! Whether the tables say what the events say, and mending them where they do not.
 //!
-//! The log is folded into tables of its own, in a file that is thrown away, and both are read side
-//! by side in the order of ids. Where they differ, the order's stream decides: the live tables may
-//! merely have moved on meanwhile.
+//! The log is folded into tables of its own, in a file that is thrown away, up to the position of a
+//! snapshot of the live ones, and both are read side by side in the order of ids. Where they differ,
+//! the order's stream decides.
 
+mod comparison;
 mod judge;
-mod side_by_side;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use domain::ids::OrderId;
-use event_log::{EventLog, Position};
+use event_log::EventLog;
 use serde_json::Value;
 use service_kit::clock::Clock;
 
 use crate::orders::statistics::{CountChange, Minute};
-use crate::replay::{Progress, Replay, ReplayError, Replayed};
+use crate::progress::{Observer, Phase, Progress};
+use crate::replay::{Replay, ReplayError, Replayed};
 use crate::runner::batch::Poison;
+use crate::runner::check_origin;
 use crate::store::{ReadModel, StoreError, open_scratch};
 use judge::Judge;
+
+pub(crate) use comparison::Comparison;
+pub(crate) use judge::Side;
 
 /// Events in one transaction of the tables that are thrown away.
 const BATCH_SIZE: u64 = 20_000;
@@ -108,86 +113,101 @@ impl Verification<'_> {
         progress: &mut (dyn FnMut(Progress) + Send),
         found: &mut (dyn FnMut(Finding) + Send),
     ) -> Result<Verified, ReplayError> {
-        let scratch = open_scratch(&self.scratch.join("verify.sqlite")).await?;
-        let replay =
-            Replay { log: self.log, store: &*scratch, clock: self.clock, batch_size: BATCH_SIZE };
+        let observer = &mut Observer { progress, found };
+        let live = self.store.checkpoint().await?;
+        check_origin::<ReplayError>(self.log, &live).await?;
+        let opened = open_scratch(&self.scratch.join("verify.sqlite")).await;
+        let scratch = opened.map_err(|it| self.of_scratch(it.into()))?;
+        let phase = Phase::Replay;
+        let (log, clock, batch_size) = (self.log, self.clock, BATCH_SIZE);
+        let replay = Replay { log, store: &*scratch, clock, batch_size, phase };
         let mut replayed = Replayed::default();
-        // The minutes can be compared at one position only, and the live tables move on.
-        let (position, found_minutes) = self.live_minutes().await?;
-        if let Some(position) = position {
-            replay.run_to(position, &mut replayed, progress).await?;
+        // Most of the log before the snapshot, which a database should not keep for long.
+        if let Some(position) = live.position {
+            let replaying = replay.run_to(position, &mut replayed, observer.progress).await;
+            replaying.map_err(|it| self.of_scratch(it))?;
         }
-        let expected_minutes = scratch.minutes(ALL_MINUTES).await?;
-        replay.run(&mut replayed, progress).await?;
-        for it in replayed.poison {
-            found(Finding::Poison(it));
+        let live = self.store.snapshot().await?;
+        let at = live.checkpoint().await?.position;
+        if let Some(position) = at {
+            let replaying = replay.run_to(position, &mut replayed, observer.progress).await;
+            replaying.map_err(|it| self.of_scratch(it))?;
         }
-        let mut verified = Verified {
-            n_events: replayed.n_events,
-            n_poison: replayed.n_poison,
-            ..Verified::default()
+        let mut verified = Verified::default();
+        let position = scratch.checkpoint().await?.position;
+        let comparison = Comparison {
+            log: self.log,
+            expected: Side { store: &*scratch, position },
+            found: Side { store: &*live, position: at },
+            mended: self.mended(),
         };
-        self.side_by_side(&*scratch, &mut verified, found).await?;
+        comparison.all(&mut verified, observer).await?;
+        let minutes =
+            differing(&scratch.minutes(ALL_MINUTES).await?, &live.minutes(ALL_MINUTES).await?);
+        drop(live);
         // Rows that are wrong make the count wrong too.
         if verified.n_differing == verified.n_mended {
-            let minutes = differing(&expected_minutes, &found_minutes);
-            self.statistics(&minutes, &mut verified, found).await?;
+            self.statistics(&minutes, &mut verified, observer.found).await?;
         }
-        Ok(verified)
-    }
-
-    /// The live tables' minutes, and at which position they are so.
-    async fn live_minutes(&self) -> Result<(Option<Position>, BTreeMap<i64, Minute>), StoreError> {
-        loop {
-            let before = self.store.checkpoint().await?;
-            let minutes = self.store.minutes(ALL_MINUTES).await?;
-            if self.store.checkpoint().await?.position == before.position {
-                return Ok((before.position, minutes));
-            }
+        // An event that cannot be projected is named before the projector comes to it.
+        let rest = Replay { phase: Phase::CatchUp, ..replay };
+        let replaying = rest.run(&mut replayed, observer.progress).await;
+        replaying.map_err(|it| self.of_scratch(it))?;
+        for it in replayed.poison {
+            (observer.found)(Finding::Poison(it));
         }
+        Ok(Verified { n_events: replayed.n_events, n_poison: replayed.n_poison, ..verified })
     }
 
     /// Verifies some orders that have rows, spread over all of them.
     pub async fn sample(
         &self,
         n_orders: u64,
+        progress: &mut (dyn FnMut(Progress) + Send),
         found: &mut (dyn FnMut(Finding) + Send),
     ) -> Result<Verified, ReplayError> {
-        let counts = self.store.count_orders().await?;
-        let n_all = counts.n_processing + counts.n_fulfilled + counts.n_failed;
+        let live = self.store.snapshot().await?;
+        let checkpoint = live.checkpoint().await?;
+        check_origin::<ReplayError>(self.log, &checkpoint).await?;
+        let n_all = live.count_orders().await?.total();
         let stride = (n_all / n_orders.max(1)).clamp(1, MAX_STRIDE);
         let stride = u32::try_from(stride).unwrap_or(u32::MAX);
-        let mut verified = Verified::default();
-        let mut after = None;
-        while verified.n_orders < n_orders {
-            let passed = self.store.ids_after(after, stride).await?;
+        let mut sampled = Vec::new();
+        while (sampled.len() as u64) < n_orders {
+            let passed = live.ids_after(sampled.last().copied(), stride).await?;
             let Some(&order_id) = passed.last() else { break };
-            after = Some(order_id);
-            verified.n_orders += 1;
-            self.judge(order_id, &mut verified, found).await?;
+            sampled.push(order_id);
         }
+        let mut verified = Verified { n_orders: sampled.len() as u64, ..Verified::default() };
+        let (log, position) = (self.log, checkpoint.position);
+        let judge = Judge {
+            log,
+            expected: None,
+            found: Side { store: &*live, position },
+            mended: self.mended(),
+        };
+        judge.all(&sampled, &mut verified, &mut Observer { progress, found }).await?;
         Ok(verified)
     }
 
-    /// Lets an order's stream decide, and mends its rows.
-    async fn judge(
-        &self,
-        order_id: OrderId,
-        verified: &mut Verified,
-        found: &mut (dyn FnMut(Finding) + Send),
-    ) -> Result<(), ReplayError> {
-        let judge = Judge { log: self.log, store: self.store, order_id };
-        let differences = match self.repair {
-            Repair::Never => judge.differences().await?,
-            Repair::Always => judge.mend().await?,
-        };
-        let differs = u64::from(!differences.is_empty());
-        verified.n_differing += differs;
-        verified.n_mended += if self.repair == Repair::Always { differs } else { 0 };
-        for it in differences {
-            found(Finding::Difference(it));
+    fn mended(&self) -> Option<&dyn ReadModel> {
+        match self.repair {
+            Repair::Never => None,
+            Repair::Always => Some(self.store),
         }
-        Ok(())
+    }
+
+    /// Says of a failure of the tables that are thrown away that it is theirs, and where they are.
+    fn of_scratch(&self, error: ReplayError) -> ReplayError {
+        match error {
+            ReplayError::Store(source) => {
+                ReplayError::Scratch { folder: self.scratch.display().to_string(), source }
+            }
+            error @ (ReplayError::Log(_)
+            | ReplayError::Origin(_)
+            | ReplayError::Scratch { .. }
+            | ReplayError::Misfolded(_)) => error,
+        }
     }
 
     async fn statistics(

@@ -13,7 +13,7 @@ pub(crate) enum Projections {
     /// Everything goes on meanwhile. An interrupted rebuild goes on with `--resume`.
     Rebuild(Rebuild),
     /// Make the tables live again that the last rebuild replaced
-    Rollback,
+    Rollback(Rollback),
 }
 
 #[derive(Debug, Args)]
@@ -31,6 +31,9 @@ pub(crate) struct Rebuild {
     /// Go on where a rebuild stopped
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Drop what an unfinished rebuild has built, and build nothing
+    #[arg(long, conflicts_with_all = ["resume", "no_swap", "batch"])]
+    pub(crate) discard: bool,
     /// Build and compare, but leave the live tables in their place
     #[arg(long)]
     pub(crate) no_swap: bool,
@@ -38,4 +41,11 @@ pub(crate) struct Rebuild {
     #[arg(long, value_name = "N", default_value_t = 20_000,
         value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) batch: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// Also drop what an unfinished rebuild has built; without it, a rollback beside one is refused
+    #[arg(long)]
+    pub(crate) discard: bool,
 }

@@ -1,17 +1,17 @@
 //! `dofs projections`: the read model's tables, looked at, verified and built anew. Works on the
 //! configured event store and read model themselves.
 
+mod findings;
+mod progress;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::order::Stage;
 use event_log::EventLog;
-use indicatif::{ProgressBar, ProgressStyle};
 use projectors::{
-    Begin, CountChange, Difference, Finding, Minute, MinuteDifference, Poison, Progress,
-    ProjectionStatus, ReadModel, Rebuild, Repair, SetInfo, SwapAtEnd, Verification, Verified,
-    projection_status,
+    Begin, Finding, ProjectionStatus, ReadModel, Rebuild, Repair, SetInfo, SwapAtEnd, Unfinished,
+    Verification, Verified, projection_status,
 };
 use serde_json::{Value, json};
 use service_kit::clock::Clock;
@@ -21,6 +21,8 @@ use crate::error::CliError;
 use crate::output::{cell, print, table};
 use crate::system::producer;
 use crate::{process, settings};
+use findings::print_finding;
+use progress::Display;
 
 /// For how long the rate is measured.
 const RATE_OVER: Duration = Duration::from_secs(1);
@@ -51,8 +53,9 @@ pub(crate) async fn run(
     match arguments {
         cli::Projections::Status => status(&tools, global).await,
         cli::Projections::Verify(arguments) => verify(&tools, arguments, global).await,
+        cli::Projections::Rebuild(arguments) if arguments.discard => discard(&tools, global).await,
         cli::Projections::Rebuild(arguments) => rebuild(&tools, arguments, global).await,
-        cli::Projections::Rollback => rollback(&tools, global).await,
+        cli::Projections::Rollback(arguments) => rollback(&tools, arguments, global).await,
     }
 }
 
@@ -72,7 +75,7 @@ async fn status(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> {
 }
 
 fn status_json(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> Value {
-    let ProjectionStatus { checkpoint, lease, lag } = status;
+    let ProjectionStatus { checkpoint, lease, lag, ahead_of_log } = status;
     json!({
         "position": checkpoint.position.map(|it| it.commit),
         "events_applied": checkpoint.events_applied,
@@ -83,6 +86,7 @@ fn status_json(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> Value 
         "lag_events": lag.lag_events,
         "lag_seconds": lag.lag_seconds,
         "stuck": lag.stuck,
+        "ahead_of_event_store": ahead_of_log,
         "holder": lease.holder,
         "epoch": lease.epoch,
         "sets": sets.iter().map(set_json).collect::<Vec<_>>(),
@@ -101,8 +105,15 @@ fn set_json(set: &SetInfo) -> Value {
 }
 
 fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String {
-    let ProjectionStatus { checkpoint, lease, lag } = status;
+    let ProjectionStatus { checkpoint, lease, lag, ahead_of_log } = status;
     let stuck = if lag.stuck { ", STUCK: events wait and nothing moves" } else { "" };
+    let ahead = ahead_of_log.map_or_else(String::new, |order_id| {
+        format!(
+            "AHEAD OF THE EVENT STORE: order {order_id} has events in the tables that its stream \
+             does not have; if the store was restored from an older backup, run `dofs projections \
+             rebuild`\n"
+        )
+    });
     let shown = |value: Value| cell(&value);
     let mut sets_table = table(&["set", "position", "events", "skipped", "schema", "retired at"]);
     for set in sets.iter().map(set_json) {
@@ -117,7 +128,7 @@ fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String
         sets_table.add_row(columns.map(|it| cell(&set[it])));
     }
     format!(
-        "position    {}\nlag         {} events, {:.1} s{stuck}\nlast event  {}\n\
+        "{ahead}position    {}\nlag         {} events, {:.1} s{stuck}\nlast event  {}\n\
          events      {} applied, {} skipped\nrate        {rate} events/s\n\
          holder      {}, epoch {}\n\n{sets_table}",
         shown(json!(checkpoint.position.map(|it| it.commit))),
@@ -148,13 +159,15 @@ async fn verify(
         scratch: scratch.path(),
         repair,
     };
-    let bar = Bar::new(global);
+    let mut display = Display::new(global);
+    let bar = display.bar();
     let mut found = |finding: Finding| bar.suspend(|| print_finding(&finding, repair, global));
+    let mut progress = |it| display.show(it);
     let verified = match arguments.sample {
-        Some(n_orders) => verification.sample(n_orders, &mut found).await,
-        None => verification.all(&mut |it| bar.show(it), &mut found).await,
+        Some(n_orders) => verification.sample(n_orders, &mut progress, &mut found).await,
+        None => verification.all(&mut progress, &mut found).await,
     };
-    bar.clear();
+    drop(display);
     let verified = verified?;
     print_verified(&verified, global);
     let is_mended = repair == Repair::Always && verified.n_poison == 0;
@@ -186,85 +199,6 @@ fn print_verified(verified: &Verified, global: &Global) {
     }
 }
 
-/// Prints a finding: with `--json` as a line of its own, so that any number of them can be read.
-fn print_finding(finding: &Finding, repair: Repair, global: &Global) {
-    let mended = repair == Repair::Always;
-    match finding {
-        Finding::Difference(Difference { order_id, table, field, expected, found }) => {
-            if global.json {
-                print(json!({
-                    "order_id": order_id,
-                    "table": table,
-                    "field": field,
-                    "expected": expected,
-                    "found": found,
-                    "mended": mended,
-                }));
-            } else {
-                let (expected, found) = (cell(expected), cell(found));
-                let mended = if mended { " (mended)" } else { "" };
-                print(format!(
-                    "order {order_id}: {table}.{field}: expected {expected}, found {found}{mended}"
-                ));
-            }
-        }
-        Finding::Poison(Poison { stream, revision, event_type, reason }) => {
-            if global.json {
-                print(json!({
-                    "stream": stream,
-                    "revision": revision,
-                    "type": event_type,
-                    "reason": reason,
-                }));
-            } else {
-                print(format!(
-                    "event {revision} of stream {stream} ({}) cannot be projected: {}",
-                    cell(&event_type.as_str().into()),
-                    cell(&reason.as_str().into()),
-                ));
-            }
-        }
-        Finding::Miscounted(CountChange { status, stage, n_orders }) => {
-            let stage = stage.map(Stage::as_str);
-            if global.json {
-                print(json!({
-                    "status": status.as_str(),
-                    "stage": stage,
-                    "off_by": -n_orders,
-                    "mended": mended,
-                }));
-            } else {
-                let stage = stage.map_or_else(String::new, |it| format!(" ({it})"));
-                print(format!("statistics of {status}{stage} are off by {}", -n_orders));
-            }
-        }
-        Finding::Minute(MinuteDifference { minute, expected, found }) => {
-            let minute = jiff::Timestamp::from_second(minute * 60).unwrap_or_default();
-            let (expected, found) = (minute_json(expected), minute_json(found));
-            if global.json {
-                print(json!({
-                    "minute": minute,
-                    "expected": expected,
-                    "found": found,
-                    "mended": mended,
-                }));
-            } else {
-                print(format!("statistics of minute {minute}: expected {expected}, found {found}"));
-            }
-        }
-    }
-}
-
-fn minute_json(minute: &Minute) -> Value {
-    json!({
-        "events": minute.n_events,
-        "received": minute.n_received,
-        "fulfilled": minute.n_fulfilled,
-        "failed": minute.n_failed,
-        "refused": minute.n_refused,
-    })
-}
-
 async fn rebuild(
     tools: &Tools,
     arguments: &cli::Rebuild,
@@ -278,11 +212,12 @@ async fn rebuild(
         at_end: if arguments.no_swap { SwapAtEnd::No } else { SwapAtEnd::Yes },
         batch_size: arguments.batch,
     };
-    let bar = Bar::new(global);
+    let mut display = Display::new(global);
+    let bar = display.bar();
     let mut found =
         |finding: Finding| bar.suspend(|| print_finding(&finding, Repair::Never, global));
-    let rebuilt = work.run(&mut |it| bar.show(it), &mut found).await;
-    bar.clear();
+    let rebuilt = work.run(&mut |it| display.show(it), &mut found).await;
+    drop(display);
     let rebuilt = rebuilt?;
     if global.json {
         print(json!({
@@ -307,8 +242,26 @@ async fn rebuild(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn rollback(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> {
-    tools.store.roll_back(tools.clock.now()).await?;
+/// Drops what an unfinished rebuild has built.
+async fn discard(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> {
+    let was_there = tools.store.discard_next_set().await?;
+    if global.json {
+        print(json!({"discarded": was_there}));
+    } else if was_there {
+        print("the unfinished tables are dropped; the live tables are as they were");
+    } else {
+        print("no unfinished rebuild is kept: nothing was done");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn rollback(
+    tools: &Tools,
+    arguments: &cli::Rollback,
+    global: &Global,
+) -> Result<ExitCode, CliError> {
+    let unfinished = if arguments.discard { Unfinished::Discard } else { Unfinished::Refuse };
+    tools.store.roll_back(unfinished, tools.clock.now()).await?;
     let sets = tools.store.sets().await?;
     if global.json {
         print(json!({"sets": sets.iter().map(set_json).collect::<Vec<_>>()}));
@@ -319,37 +272,4 @@ async fn rollback(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> 
         );
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// How far it is, on a terminal.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new(global: &Global) -> Self {
-        let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
-        let style = ProgressStyle::with_template("{bar:30} {percent}%  {msg}  ETA {eta}");
-        Self(match style {
-            Ok(style) => bar.with_style(style),
-            Err(_) => bar,
-        })
-    }
-
-    fn show(&self, progress: Progress) {
-        self.0.set_length(progress.head.commit);
-        self.0.set_position(progress.position.map_or(0, |it| it.commit));
-        let seconds = self.0.elapsed().as_secs().max(1);
-        self.0.set_message(format!(
-            "{} events, {}/s",
-            progress.n_events,
-            progress.n_events / seconds
-        ));
-    }
-
-    fn suspend(&self, print: impl FnOnce()) {
-        self.0.suspend(print);
-    }
-
-    fn clear(&self) {
-        self.0.finish_and_clear();
-    }
 }

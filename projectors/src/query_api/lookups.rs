@@ -5,9 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::ids::OrderId;
 use domain::order::Order;
+use futures::StreamExt;
+use futures::stream;
 use tokio::sync::oneshot;
 
 use crate::store::{ReadModel, StoreError};
+
+/// How many orders are read at a time where they are read one by one: a few connections are left to
+/// others.
+const ONE_BY_ONE: usize = 4;
 
 /// Looks orders up by their ids.
 ///
@@ -22,9 +28,12 @@ pub struct Lookups {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// What a lookup found. One failure may be that of many.
+type Found = Result<Option<Arc<Order>>, Arc<StoreError>>;
+
 struct Lookup {
     order_id: OrderId,
-    found: oneshot::Sender<Option<Arc<Order>>>,
+    found: oneshot::Sender<Found>,
 }
 
 impl Lookups {
@@ -36,45 +45,72 @@ impl Lookups {
     /// The order's row.
     ///
     /// # Errors
-    /// As [`ReadModel::order`].
-    pub async fn order(&self, order_id: OrderId) -> Result<Option<Arc<Order>>, StoreError> {
-        let (found, answer) = oneshot::channel();
-        self.lock().push(Lookup { order_id, found });
-        let mut answer = std::pin::pin!(answer);
-        tokio::select! {
-            biased;
-            answered = &mut answer => if let Ok(order) = answered {
-                return Ok(order);
-            },
-            _turn = self.turn.lock() => {
-                let lookups = std::mem::take(&mut *self.lock());
-                self.read(lookups).await?;
+    /// As [`ReadModel::order`], whatever the rows of other orders are.
+    pub async fn order(&self, order_id: OrderId) -> Result<Option<Arc<Order>>, Arc<StoreError>> {
+        loop {
+            let (found, mut answer) = oneshot::channel();
+            self.lock().push(Lookup { order_id, found });
+            let answered = tokio::select! {
+                biased;
+                answered = &mut answer => answered,
+                turn = self.turn.lock() => {
+                    let lookups = std::mem::take(&mut *self.lock());
+                    self.read(lookups).await;
+                    drop(turn);
+                    // Ours was among them, or whoever had the turn before took it along: either
+                    // way it is decided by now.
+                    answer.await
+                }
+            };
+            // Without an answer, the client whose request took it along has hung up.
+            if let Ok(found) = answered {
+                return found;
             }
-        }
-        match answer.await {
-            Ok(order) => Ok(order),
-            // Who took it along failed, or gave up.
-            Err(_) => Ok(self.store.order(order_id).await?.map(Arc::new)),
         }
     }
 
-    async fn read(&self, lookups: Vec<Lookup>) -> Result<(), StoreError> {
-        // Others may have taken it along since.
+    /// Reads the rows of some orders and answers each lookup.
+    async fn read(&self, lookups: Vec<Lookup>) {
+        // Others may have taken them along since.
         if lookups.is_empty() {
-            return Ok(());
+            return;
         }
         let order_ids: Vec<_> = lookups.iter().map(|it| it.order_id).collect();
-        let orders = self.store.orders_by_id(&order_ids).await?;
-        let orders: HashMap<_, _> =
-            orders.into_iter().map(|it| (it.order_id, Arc::new(it))).collect();
-        for Lookup { order_id, found } in lookups {
-            // Several may ask for one order. Who asked may have gone.
-            drop(found.send(orders.get(&order_id).cloned()));
+        match self.store.orders_by_id(&order_ids).await {
+            Ok(orders) => {
+                let orders: HashMap<_, _> =
+                    orders.into_iter().map(|it| (it.order_id, Arc::new(it))).collect();
+                for lookup in lookups {
+                    let order = orders.get(&lookup.order_id).cloned();
+                    lookup.answer(Ok(order));
+                }
+            }
+            // It does not concern the others.
+            Err(StoreError::Row { .. }) => {
+                stream::iter(lookups).for_each_concurrent(ONE_BY_ONE, |it| self.read_one(it)).await;
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for lookup in lookups {
+                    lookup.answer(Err(Arc::clone(&error)));
+                }
+            }
         }
-        Ok(())
+    }
+
+    async fn read_one(&self, lookup: Lookup) {
+        let order = self.store.order(lookup.order_id).await;
+        lookup.answer(order.map(|it| it.map(Arc::new)).map_err(Arc::new));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Lookup>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lookup {
+    /// Several may ask for one order. Who asked may have gone.
+    fn answer(self, found: Found) {
+        drop(self.found.send(found));
     }
 }

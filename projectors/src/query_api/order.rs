@@ -17,10 +17,11 @@ use service_kit::etag::{self, Tags};
 use service_kit::extract::{PathParameters, QueryParameters};
 use service_kit::problem::Problem;
 use service_kit::wait::Wait;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::as_of::{AsOf, folded, history};
-use super::{Queries, log_failed, order_id, read};
+use super::{Queries, READ_TIMEOUT, log_failed, order_id};
+use crate::store::StoreError;
 
 /// `true` in an answer that does not reflect yet what the client waited for.
 const STALE: HeaderName = HeaderName::from_static("stale");
@@ -184,13 +185,14 @@ async fn find(
     order_id: OrderId,
     newest_known: Option<u64>,
 ) -> Result<(Arc<Order>, Source), Problem> {
-    match read(queries.lookups.order(order_id)).await {
+    let found = timeout(READ_TIMEOUT, queries.lookups.order(order_id)).await;
+    match found.unwrap_or_else(|_| Err(Arc::new(StoreError::Timeout))) {
         Ok(Some(order)) if Some(order.revision) >= newest_known => {
             return Ok((order, Source::Table));
         }
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(error = &error as &dyn Error, "Order is read from its stream");
+            tracing::warn!(error = &*error as &dyn Error, "Order is read from its stream");
         }
     }
     let order = queries.log.latest(order_id).await.map_err(log_failed)?;

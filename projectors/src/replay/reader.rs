@@ -22,17 +22,17 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Begins to read behind `after`.
+    /// Begins to read behind `after`. `until` must be in the log already: the last batch has it as
+    /// its position, whether or not an order's event is there.
     pub(super) fn start(
         log: &EventLog,
         after: Option<Position>,
-        head: Position,
+        until: Position,
         batch_size: u64,
     ) -> Self {
         let (sender, batches) = mpsc::channel(WAITING_BATCHES);
-        let subscription = log.subscribe(after);
-        let log = log.clone();
-        let reading = Reading { log, subscription, read_to: after, head, batch_size };
+        let source = FromLog { subscription: log.subscribe(after), log: log.clone() };
+        let reading = Reading { source, read_to: after, until, batch_size };
         let mut task = JoinSet::new();
         task.spawn(reading.run(sender));
         Self { batches, _reading: task }
@@ -44,22 +44,51 @@ impl Reader {
     }
 }
 
-struct Reading {
+/// Where events come from.
+trait Source: Send + 'static {
+    /// The next of the feed, if it is there.
+    fn ready(&mut self) -> Option<Feed>;
+
+    /// The next of the feed; waits for it. Nothing is lost if the wait is abandoned.
+    fn next(&mut self) -> impl Future<Output = Feed> + Send;
+
+    /// Whether no event of an order is behind a position.
+    fn is_at_end(
+        &self,
+        position: Option<Position>,
+    ) -> impl Future<Output = Result<bool, LogError>> + Send;
+}
+
+struct FromLog {
     log: EventLog,
     subscription: Subscription,
+}
+
+impl Source for FromLog {
+    fn ready(&mut self) -> Option<Feed> {
+        self.subscription.ready()
+    }
+
+    async fn next(&mut self) -> Feed {
+        self.subscription.next().await
+    }
+
+    async fn is_at_end(&self, position: Option<Position>) -> Result<bool, LogError> {
+        Ok(self.log.backlog(position, 1).await?.n_events == 0)
+    }
+}
+
+struct Reading<S> {
+    source: S,
     read_to: Option<Position>,
-    head: Position,
+    until: Position,
     batch_size: u64,
 }
 
-impl Reading {
+impl<S: Source> Reading<S> {
     async fn run(mut self, batches: mpsc::Sender<Result<Batch, LogError>>) {
-        while self.read_to < Some(self.head) {
-            let batch = match self.batch().await {
-                Ok(Some(batch)) => Ok(batch),
-                Ok(None) => return,
-                Err(error) => Err(error),
-            };
+        while self.read_to < Some(self.until) {
+            let batch = self.batch().await;
             let is_over = batch.is_err();
             // Nobody takes them any more if the replay has failed.
             if batches.send(batch).await.is_err() || is_over {
@@ -68,19 +97,21 @@ impl Reading {
         }
     }
 
-    /// The next batch; `None` if there is nothing more.
-    async fn batch(&mut self) -> Result<Option<Batch>, LogError> {
+    /// The next batch.
+    async fn batch(&mut self) -> Result<Batch, LogError> {
         let mut batch = Batch::default();
-        while !batch.is_full(self.batch_size) && self.read_to < Some(self.head) {
-            let next = match self.subscription.ready() {
+        while !batch.is_full(self.batch_size) && self.read_to < Some(self.until) {
+            let next = match self.source.ready() {
                 Some(next) => next,
-                None => match timeout(IDLE, self.subscription.next()).await {
+                None => match timeout(IDLE, self.source.next()).await {
                     Ok(next) => next,
-                    Err(_) if batch.position.is_some() => break,
-                    // The log's newest event need not be an order's, and a store need not say that
-                    // it has passed it.
-                    Err(_) if self.log.backlog(self.read_to, 1).await?.n_events == 0 => {
-                        return Ok(None);
+                    Err(_) if batch.n_events() > 0 => break,
+                    // The events up to `until` may be those of other programs, and a store need
+                    // not say that it has passed them. `until` was in the log before the question,
+                    // so an order's event up to there would have been found by it.
+                    Err(_) if self.source.is_at_end(self.read_to).await? => {
+                        self.pass(self.until, &mut batch);
+                        break;
                     }
                     Err(_) => continue,
                 },
@@ -88,19 +119,128 @@ impl Reading {
             self.take(next, &mut batch);
         }
         batch.note_begun();
-        Ok(Some(batch))
+        Ok(batch)
     }
 
     fn take(&mut self, next: Feed, batch: &mut Batch) {
         match &next {
             // All before it has come.
-            Feed::Event(event) if event.position > self.head => {
-                batch.position = Some(self.head);
-            }
+            Feed::Event(event) if event.position > self.until => self.pass(self.until, batch),
             // What came already was taken.
-            Feed::Event(event) if Some(event.position) <= self.read_to => return,
-            Feed::Event(_) | Feed::Checkpoint(_) | Feed::CaughtUp => batch.add(next),
+            Feed::Event(event) if Some(event.position) <= self.read_to => {}
+            Feed::Event(event) => {
+                self.read_to = Some(event.position);
+                batch.add(next);
+            }
+            // It may name the log's end, where an event comes yet: what is not in the log when the
+            // reading begins is not passed.
+            Feed::Checkpoint(position) => self.pass((*position).min(self.until), batch),
+            Feed::CaughtUp => {}
         }
-        self.read_to = batch.position.or(self.read_to);
+    }
+
+    /// Notes that no event of an order is missing up to a position.
+    fn pass(&mut self, position: Position, batch: &mut Batch) {
+        if Some(position) > self.read_to {
+            self.read_to = Some(position);
+            batch.add(Feed::Checkpoint(position));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::future::pending;
+
+    use domain::ids::OrderId;
+    use event_log::LoggedEvent;
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A store whose positions are byte offsets, and which says nothing of the events of other
+    /// programs that it passes but for the checkpoints given.
+    struct Script {
+        feed: VecDeque<Feed>,
+        last_of_orders: Option<Position>,
+    }
+
+    impl Source for Script {
+        fn ready(&mut self) -> Option<Feed> {
+            self.feed.pop_front()
+        }
+
+        async fn next(&mut self) -> Feed {
+            pending().await
+        }
+
+        async fn is_at_end(&self, position: Option<Position>) -> Result<bool, LogError> {
+            Ok(position >= self.last_of_orders)
+        }
+    }
+
+    fn position(byte: u64) -> Position {
+        Position { commit: byte, prepare: byte }
+    }
+
+    fn event(byte: u64) -> Feed {
+        Feed::Event(LoggedEvent {
+            order_id: OrderId(Uuid::from_u128(7)),
+            event_id: Uuid::from_u128(byte.into()),
+            revision: byte,
+            position: position(byte),
+            event_type: "Unknown".to_owned(),
+            data: Vec::new(),
+            metadata: Vec::new(),
+            created: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    /// Reads up to a byte, and returns how many events came and where the last batch ends.
+    async fn read(feed: Vec<Feed>, after: Option<u64>, until: u64) -> (u64, Option<Position>) {
+        let events = feed.iter().filter_map(|it| match it {
+            Feed::Event(event) => Some(event.position),
+            Feed::Checkpoint(_) | Feed::CaughtUp => None,
+        });
+        let source = Script { last_of_orders: events.max(), feed: feed.into() };
+        let (until, read_to) = (position(until), after.map(position));
+        let (sender, mut batches) = mpsc::channel(WAITING_BATCHES);
+        let reading = Reading { source, read_to, until, batch_size: 2 };
+        let mut task = JoinSet::new();
+        task.spawn(reading.run(sender));
+        let (mut n_events, mut end) = (0, None);
+        while let Some(batch) = batches.recv().await {
+            let batch = batch.unwrap();
+            n_events += batch.n_events();
+            assert!(batch.position > end, "{:?} behind {end:?}", batch.position);
+            end = batch.position;
+        }
+        (n_events, end)
+    }
+
+    #[tokio::test]
+    async fn foreign_events_at_the_end_are_passed_without_a_checkpoint() {
+        let end = Some(position(9_000));
+        assert_eq!(read(vec![], None, 9_000).await, (0, end));
+        assert_eq!(read(vec![Feed::CaughtUp], Some(8_000), 9_000).await, (0, end));
+        let feed = vec![event(118), event(977), event(3_141), Feed::CaughtUp];
+        assert_eq!(read(feed, None, 9_000).await, (3, end));
+        let feed = vec![event(118), Feed::Checkpoint(position(4_004)), Feed::CaughtUp];
+        assert_eq!(read(feed, None, 9_000).await, (1, end));
+    }
+
+    #[tokio::test]
+    async fn reading_ends_at_its_position_whatever_the_feed_names_beyond_it() {
+        let end = Some(position(977));
+        for beyond in [event(1_200), Feed::Checkpoint(position(1_200))] {
+            let feed = vec![event(118), event(977), beyond];
+            assert_eq!(read(feed, None, 977).await, (2, end));
+        }
+        for beyond in [event(1_200), Feed::Checkpoint(position(1_200))] {
+            assert_eq!(read(vec![event(118), beyond], None, 977).await, (1, end));
+        }
+        assert_eq!(read(vec![], Some(977), 977).await, (0, None));
     }
 }

@@ -3,7 +3,6 @@
 use event_log::{EventLog, Feed, LogError};
 use uuid::Uuid;
 
-use super::Interruption;
 use crate::store::Checkpoint;
 
 /// The event store is not the one that the rows come from.
@@ -20,10 +19,10 @@ pub struct OtherEventStore {
 }
 
 /// The log's first event, if the checkpoint is of this log.
-pub(super) async fn check(
+pub(crate) async fn check_origin<E: From<LogError> + From<OtherEventStore>>(
     log: &EventLog,
     checkpoint: &Checkpoint,
-) -> Result<Option<Uuid>, Interruption> {
+) -> Result<Option<Uuid>, E> {
     let found = first_event_id(log).await?;
     match checkpoint.first_event_id {
         Some(expected) if found != Some(expected) => {

@@ -1,6 +1,7 @@
 //! What it takes to find out whether rows are right, and to mend them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
@@ -8,7 +9,7 @@ use domain::order::Order;
 use uuid::Uuid;
 
 use super::rows_text::RowsText;
-use super::{Checkpoint, StoreError};
+use super::{Checkpoint, ReadModel, StoreError};
 use crate::orders::row::{FailedOrder, Rows};
 use crate::orders::statistics::{CountChange, Minute};
 
@@ -46,6 +47,14 @@ pub(super) const LAST_ID: &str = "/* orders.last_id */ select order_id from ( \
 /// A read model that can be examined and mended while it is in use.
 #[async_trait]
 pub trait Examined {
+    /// The tables as they are now, whatever is written meanwhile, and to be read only. The database
+    /// keeps old rows for it until it is dropped, so it is not for hours.
+    ///
+    /// # Errors
+    /// Reads fail with [`StoreError::Database`] or [`StoreError::Timeout`] once the database has
+    /// lost it.
+    async fn snapshot(&self) -> Result<Arc<dyn ReadModel>, StoreError>;
+
     /// The rows of the next orders, in the order of their ids.
     async fn rows_after(&self, after: Option<OrderId>, limit: u32) -> Result<RowsPage, StoreError>;
 

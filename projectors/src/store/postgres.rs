@@ -6,17 +6,19 @@ mod failures;
 mod lease;
 mod read;
 mod sets;
+mod snapshot;
 mod statistics;
 mod value;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
 use domain::order::Order;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::time::timeout;
 
 use super::migrations::{self, Migrated};
@@ -29,6 +31,8 @@ use crate::orders::statistics::Minute;
 
 /// Connections of one process.
 const MAX_CONNECTIONS: u32 = 10;
+/// What PostgreSQL calls it if a lock was not to be had in time.
+const LOCKED: &str = "55P03";
 
 pub(super) struct Postgres {
     pool: PgPool,
@@ -37,17 +41,33 @@ pub(super) struct Postgres {
     url: String,
     /// The set of tables that it is about.
     set: &'static str,
+    /// The schema that its connections look into first; empty: the one that the address gives.
+    schema: &'static str,
+    /// Keeps the snapshot that all connections of the pool read; `None`: they read what is there.
+    _snapshot: Option<Mutex<PgConnection>>,
 }
 
 impl Postgres {
     pub(super) fn open(options: PgConnectOptions, url: String) -> Self {
-        Self { pool: pool(options.clone(), ""), options, url, set: LIVE }
+        let pool = pool(options.clone(), "");
+        Self { pool, options, url, set: LIVE, schema: "", _snapshot: None }
     }
 
     /// The same with tables of another schema before its own.
     fn beside(&self, schema: &'static str, set: &'static str) -> Self {
         let pool = pool(self.options.clone(), schema);
-        Self { pool, options: self.options.clone(), url: self.url.clone(), set }
+        let (options, url) = (self.options.clone(), self.url.clone());
+        Self { pool, options, url, set, schema, _snapshot: None }
+    }
+
+    /// The failure of a statement that waits for a lock: it must not pass for a database that is
+    /// away.
+    fn locked(&self, error: sqlx::Error) -> StoreError {
+        let error = StoreError::from(error);
+        match error.code().as_deref() {
+            Some(LOCKED) => StoreError::Locked { url: self.url.clone() },
+            _ => error,
+        }
     }
 }
 
@@ -59,20 +79,26 @@ fn pool(options: PgConnectOptions, schema: &'static str) -> PgPool {
     PgPoolOptions::new()
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(move |connection, _| {
-            Box::pin(async move {
-                sqlx::query(
-                    "select set_config('idle_in_transaction_session_timeout', '2s', false), \
-                     set_config('search_path', \
-                     concat_ws(', ', nullif($1, ''), current_setting('search_path')), false)",
-                )
-                .bind(schema)
-                .execute(connection)
-                .await?;
-                Ok(())
-            })
-        })
+        .after_connect(move |connection, _| Box::pin(prepare(connection, schema, "2s")))
         .connect_lazy_with(options)
+}
+
+/// Tells a new connection where its tables are, and how long a transaction may be idle.
+async fn prepare(
+    connection: &mut PgConnection,
+    schema: &'static str,
+    idle_timeout: &'static str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "select set_config('idle_in_transaction_session_timeout', $2, false), \
+         set_config('search_path', \
+         concat_ws(', ', nullif($1, ''), current_setting('search_path')), false)",
+    )
+    .bind(schema)
+    .bind(idle_timeout)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn migrate(
@@ -108,7 +134,13 @@ impl ReadModel for Postgres {
     }
 
     async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
-        read::checkpoint(&self.pool, self.set).await
+        match read::checkpoint(&self.pool, self.set).await {
+            // The set was dropped under us: every other one is begun with a row.
+            Err(StoreError::Database(sqlx::Error::RowNotFound)) if self.set != LIVE => {
+                Err(StoreError::CheckpointMoved)
+            }
+            checkpoint => checkpoint,
+        }
     }
 
     async fn rows(&self, orders: &[OrderId]) -> Result<BTreeMap<OrderId, Rows>, StoreError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use event_log::Position;
 use jiff::Timestamp;
 
 use super::{Checkpoint, ReadModel, StoreError};
@@ -24,8 +25,10 @@ pub enum Begin {
 /// When the next set may become the live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SwapWhen {
-    /// It must reflect all that the live one does, so that no reader sees a row go back.
-    CaughtUp,
+    /// If the live set is not beyond this position, up to which the next set has every event of an
+    /// order: no reader sees a row go back. Not the next set's own position, because the live
+    /// one's may name an event of another program.
+    LiveAtMost(Option<Position>),
     /// The two are not comparable: they come from different logs.
     Anyway,
 }
@@ -34,9 +37,23 @@ pub enum SwapWhen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Swapped {
     Done,
-    /// The live set has moved on meanwhile, or somebody reads it for long.
+    /// The live set has moved on meanwhile.
     Behind,
+    /// Another transaction used the live tables for longer than the swap may wait.
+    Locked,
 }
+
+/// What a rollback does with a next set that an unfinished rebuild left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Leaves everything as it is.
+    Refuse,
+    /// Drops it.
+    Discard,
+}
+
+/// Is told how many steps of how many are done.
+pub type Steps<'a> = dyn FnMut(u64, u64) + Send + 'a;
 
 /// A set of tables.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,26 +79,33 @@ pub trait Sets {
 
     /// Gives the next set what the live one has for lists. It may take long; the live one is not
     /// touched.
-    async fn complete_next_set(&self) -> Result<(), StoreError>;
+    async fn complete_next_set(&self, progress: &mut Steps<'_>) -> Result<(), StoreError>;
+
+    /// Drops the next set, and says whether there was one. A rebuild that still builds it can no
+    /// longer write.
+    async fn discard_next_set(&self) -> Result<bool, StoreError>;
 
     /// Makes the next set, which is at this checkpoint, the live one, and keeps the live one as the
     /// previous. In one transaction: every reader sees the one or the other.
     ///
     /// # Errors
-    /// [`StoreError::CheckpointMoved`] if somebody else builds the next set.
+    /// [`StoreError::CheckpointMoved`] if another process builds the next set, or dropped it.
     async fn swap(
         &self,
         next: &Checkpoint,
         when: SwapWhen,
         now: Timestamp,
+        progress: &mut Steps<'_>,
     ) -> Result<Swapped, StoreError>;
 
     /// Makes the previous set the live one, and the live one the previous. Its rows are those of
     /// its checkpoint, until the projector has caught up.
     ///
     /// # Errors
-    /// [`StoreError::Set`] if there is none, or its tables are of another schema.
-    async fn roll_back(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// [`StoreError::Set`] if there is none, or its tables are of another schema;
+    /// [`StoreError::Unfinished`] if there is a next set, which is not to be dropped;
+    /// [`StoreError::Locked`] if another transaction uses the tables.
+    async fn roll_back(&self, unfinished: Unfinished, now: Timestamp) -> Result<(), StoreError>;
 
     /// Drops the previous set if it was put aside before that time, and says whether it did.
     async fn drop_previous(&self, retired_before: Timestamp) -> Result<bool, StoreError>;
@@ -100,9 +124,11 @@ pub(super) fn set_name(name: &str) -> &'static str {
 }
 
 pub(super) const NOTHING_TO_RESUME: StoreError = StoreError::Set(
-    "no rebuild was begun under this schema: run `dofs projections rebuild` without `--resume`",
+    "no unfinished rebuild is kept that was begun under this schema: run `dofs projections \
+     rebuild` without `--resume`",
 );
 
 pub(super) const NOTHING_TO_ROLL_BACK: StoreError = StoreError::Set(
-    "no previous set of tables of this schema is kept: there is nothing to go back to",
+    "no previous set of tables of this schema is kept, so there is nothing to go back to: `dofs \
+     projections status` shows the sets, `dofs projections rebuild` builds the tables anew",
 );

@@ -6,6 +6,7 @@ mod lease;
 mod read;
 mod sets;
 mod statistics;
+mod swap;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::ids::OrderId;
 use domain::order::Order;
+use futures::future::try_join_all;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlitePool};
@@ -67,10 +69,35 @@ impl Sqlite {
         Self::with_options(options, path, url)
     }
 
+    /// The same as it is now, read by one connection that holds the moment for as long as it lives.
+    async fn at_one_moment(&self) -> Result<Self, StoreError> {
+        let pool = SqlitePoolOptions::new()
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // The first read fixes what the transaction sees.
+                    let begin = "begin; select 1 from projection_checkpoints";
+                    sqlx::raw_sql(begin).execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect_with(options(&self.path).pragma("query_only", "on"))
+            .await?;
+        let (path, url) = (self.path.clone(), self.url.clone());
+        Ok(Self { writer: pool.clone(), readers: pool, path, url, set: self.set })
+    }
+
     fn with_options(options: SqliteConnectOptions, path: PathBuf, url: String) -> Self {
         // A file does not go away like a server: to ask first would double what a read costs.
-        let pool =
-            SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
+        let pool = SqlitePoolOptions::new()
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None);
         // What undoes a statement of so many rows would go into a temporary file, which took a sixth
         // of this connection's time. Statements about whole tables have a connection of their own.
         let writing = options
@@ -111,7 +138,10 @@ pub(super) async fn open_scratch(path: &Path) -> Result<Sqlite, StoreError> {
     let options = scratch_options(path);
     migrate_with(options.clone(), &url).await?;
     let scratch = Sqlite::with_options(options, path.to_owned(), url);
-    sets::drop_indexes(&mut *scratch.writer.acquire().await?).await?;
+    // All connections now: another process may put a file of its own in the place of this one, and a
+    // connection that is opened later would be to that.
+    try_join_all((0..MAX_READERS).map(|_reader| scratch.readers.acquire())).await?;
+    swap::drop_indexes(&mut *scratch.writer.acquire().await?).await?;
     Ok(scratch)
 }
 

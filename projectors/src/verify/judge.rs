@@ -1,87 +1,145 @@
-//! One order, its stream against its rows.
+//! Orders one by one, their streams against their rows.
 
 use std::collections::BTreeMap;
 
 use domain::ids::OrderId;
 use domain::order::fields;
 use event_log::{EventLog, LoggedEvent, Position};
+use futures::StreamExt;
+use futures::stream;
 use serde_json::{Map, Value, json};
 
-use super::Difference;
+use super::{Difference, Finding, Verified};
 use crate::orders::apply::apply;
 use crate::orders::row::{FailedOrder, Rows};
+use crate::progress::{Observer, Phase, Progress};
 use crate::replay::ReplayError;
 use crate::runner::batch::readable;
 use crate::store::{ReadModel, StoreError};
 
+/// Orders that are judged at a time. A read of a stream takes tens of milliseconds on some servers,
+/// most of which is waiting; more than a connection carries in calls would wait for each other.
+const CONCURRENT_JUDGEMENTS: usize = 32;
+
+/// Tables that reflect the log up to a position, and do not change while they are judged.
+#[derive(Clone, Copy)]
+pub(crate) struct Side<'a> {
+    pub(crate) store: &'a dyn ReadModel,
+    /// `None`: up to before the first event.
+    pub(crate) position: Option<Position>,
+}
+
+impl Side<'_> {
+    /// What is wrong with an order's rows, by its events.
+    async fn differences(
+        &self,
+        order_id: OrderId,
+        history: &[LoggedEvent],
+    ) -> Result<Vec<Difference>, StoreError> {
+        let between = Between { order_id };
+        match self.store.rows(&[order_id]).await {
+            Ok(mut rows) => {
+                let expected = expected_rows(order_id, history, self.position);
+                Ok(between.all(&expected, &rows.remove(&order_id).unwrap_or_default()))
+            }
+            Err(StoreError::Row { reason, .. }) => Ok(vec![between.unreadable(reason)]),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Lets the streams of orders decide about their rows.
 pub(super) struct Judge<'a> {
     pub(super) log: &'a EventLog,
-    pub(super) store: &'a dyn ReadModel,
-    pub(super) order_id: OrderId,
+    /// Tables that this process folded, which must be right.
+    pub(super) expected: Option<Side<'a>>,
+    pub(super) found: Side<'a>,
+    /// The tables whose rows are mended where the ones found are wrong.
+    pub(super) mended: Option<&'a dyn ReadModel>,
 }
 
 impl Judge<'_> {
-    /// What is wrong with the order's rows.
-    pub(super) async fn differences(&self) -> Result<Vec<Difference>, ReplayError> {
-        loop {
-            let before = self.store.checkpoint().await?.position;
-            let rows = self.store.rows(&[self.order_id]).await;
-            let behind = self.store.checkpoint().await?.position;
-            let history = self.log.history(self.order_id).await?;
-            let has_moved =
-                history.iter().any(|it| before < Some(it.position) && Some(it.position) <= behind);
-            // The rows may be as before or as after what was projected meanwhile.
-            if has_moved {
-                continue;
+    /// Judges some orders, several at a time; what is wrong is told in their order.
+    pub(super) async fn all(
+        &self,
+        order_ids: &[OrderId],
+        verified: &mut Verified,
+        observer: &mut Observer<'_>,
+    ) -> Result<(), ReplayError> {
+        let n_total = Some(order_ids.len() as u64);
+        let differences = order_ids.iter().map(|order_id| self.differences(*order_id));
+        let mut judged = stream::iter(differences).buffered(CONCURRENT_JUDGEMENTS);
+        let mut n_done = 0;
+        while let Some(differences) = judged.next().await {
+            let differences = differences?;
+            n_done += 1;
+            (observer.progress)(Progress { phase: Phase::Judge, n_done, n_total });
+            let Some(order_id) = differences.first().map(|it| it.order_id) else { continue };
+            verified.n_differing += 1;
+            if let Some(store) = self.mended {
+                mend(self.log, store, order_id).await?;
+                verified.n_mended += 1;
             }
-            return match rows {
-                Ok(mut rows) => {
-                    let found = rows.remove(&self.order_id).unwrap_or_default();
-                    Ok(self.between(&self.expected(&history, before), &found))
-                }
-                Err(StoreError::Row { reason, .. }) => Ok(vec![self.unreadable(reason)]),
-                Err(error) => Err(error.into()),
-            };
-        }
-    }
-
-    /// Mends what is wrong with the order's rows, and returns what it was.
-    pub(super) async fn mend(&self) -> Result<Vec<Difference>, ReplayError> {
-        let differences = self.differences().await?;
-        while !differences.is_empty() {
-            let checkpoint = self.store.checkpoint().await?;
-            let history = self.log.history(self.order_id).await?;
-            let expected = self.expected(&history, checkpoint.position);
-            let rows = BTreeMap::from([(self.order_id, expected)]);
-            match self.store.mend(&rows, &checkpoint).await {
-                Err(StoreError::CheckpointMoved) => {}
-                mended => {
-                    mended?;
-                    break;
-                }
+            for it in differences {
+                (observer.found)(Finding::Difference(it));
             }
         }
-        Ok(differences)
+        Ok(())
     }
 
-    /// The rows as they should be at a position.
-    fn expected(&self, history: &[LoggedEvent], position: Option<Position>) -> Rows {
-        let applied = history.iter().filter(|it| Some(it.position) <= position);
-        let events: Vec<_> = applied.filter_map(|it| readable(it).ok()).collect();
-        let changes = apply(BTreeMap::new(), &events);
-        let tenant = history.first().filter(|it| Some(it.position) <= position);
-        Rows {
-            order: changes.orders.into_iter().find(|it| it.order_id == self.order_id),
-            failed: changes.failed_orders.into_iter().find(|it| it.order_id == self.order_id),
-            tenant: tenant.and_then(LoggedEvent::tenant),
+    /// What is wrong with an order's rows.
+    async fn differences(&self, order_id: OrderId) -> Result<Vec<Difference>, ReplayError> {
+        // Before the first event there are no rows, whatever the stream says.
+        if self.found.position.is_none() {
+            return Ok(self.found.differences(order_id, &[]).await?);
+        }
+        let history = self.log.history(order_id).await?;
+        if let Some(expected) = &self.expected
+            && !expected.differences(order_id, &history).await?.is_empty()
+        {
+            return Err(ReplayError::Misfolded(order_id));
+        }
+        Ok(self.found.differences(order_id, &history).await?)
+    }
+}
+
+/// Writes what an order's events say over its rows, which others may write meanwhile.
+async fn mend(log: &EventLog, store: &dyn ReadModel, order_id: OrderId) -> Result<(), ReplayError> {
+    loop {
+        let checkpoint = store.checkpoint().await?;
+        let history = log.history(order_id).await?;
+        let expected = expected_rows(order_id, &history, checkpoint.position);
+        match store.mend(&BTreeMap::from([(order_id, expected)]), &checkpoint).await {
+            Err(StoreError::CheckpointMoved) => {}
+            mended => return Ok(mended?),
         }
     }
+}
 
-    fn between(&self, expected: &Rows, found: &Rows) -> Vec<Difference> {
+/// An order's rows as they should be at a position.
+fn expected_rows(order_id: OrderId, history: &[LoggedEvent], position: Option<Position>) -> Rows {
+    let applied = history.iter().filter(|it| Some(it.position) <= position);
+    let events: Vec<_> = applied.filter_map(|it| readable(it).ok()).collect();
+    let changes = apply(BTreeMap::new(), &events);
+    let first = history.first().filter(|it| Some(it.position) <= position);
+    Rows {
+        order: changes.orders.into_iter().find(|it| it.order_id == order_id),
+        failed: changes.failed_orders.into_iter().find(|it| it.order_id == order_id),
+        tenant: first.and_then(LoggedEvent::tenant),
+    }
+}
+
+/// The differences between what an order's rows should be and what they are.
+struct Between {
+    order_id: OrderId,
+}
+
+impl Between {
+    fn all(&self, expected: &Rows, found: &Rows) -> Vec<Difference> {
         let orders = [expected, found].map(|it| it.order.as_ref().map(fields));
         let failures = [expected, found].map(|it| it.failed.as_ref().map(failure_fields));
-        let mut differences = self.between_rows("orders", orders);
-        differences.extend(self.between_rows("failed_orders", failures));
+        let mut differences = self.of_rows("orders", orders);
+        differences.extend(self.of_rows("failed_orders", failures));
         if expected.tenant != found.tenant {
             let [expected, found] = [expected, found].map(|it| json!(it.tenant));
             differences.push(self.difference("order_tenants", "tenant", expected, found));
@@ -89,7 +147,7 @@ impl Judge<'_> {
         differences
     }
 
-    fn between_rows(
+    fn of_rows(
         &self,
         table: &'static str,
         rows: [Option<Map<String, Value>>; 2],

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use domain::ids::OrderId;
 use domain::order::Stage;
 use projectors::{
-    Begin, Difference, Finding, OrderFilter, Page, ReadModel, Rebuild, RebuildError, Rebuilt,
-    Repair, StoreError, SwapAtEnd, SwapWhen, Swapped,
+    Begin, Difference, Finding, OrderFilter, Page, Phase, Progress, ReadModel, Rebuild,
+    RebuildError, Rebuilt, Repair, StoreError, SwapAtEnd, SwapWhen, Swapped, Unfinished,
 };
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
@@ -19,7 +19,7 @@ use crate::stores::Database;
 use crate::system::{EventStore, Projector, clock, projected};
 use crate::verify::verify;
 
-async fn rebuild(
+pub(crate) async fn rebuild(
     events: &EventStore,
     store: &Arc<dyn ReadModel>,
     begin: Begin,
@@ -29,11 +29,20 @@ async fn rebuild(
     let work =
         Rebuild { log: &events.log, store: &**store, clock: &clock, begin, at_end, batch_size: 50 };
     let mut findings = Vec::new();
-    let rebuilt = work.run(&mut |_| {}, &mut |it| findings.push(it)).await;
+    let mut n_judged = 0;
+    let mut progress = |it: Progress| {
+        if it.phase == Phase::Judge {
+            n_judged += 1;
+        }
+    };
+    let rebuilt = work.run(&mut progress, &mut |it| findings.push(it)).await;
+    // Both sides are at one position: an order is asked for only if its rows are wrong.
+    let n_differing = rebuilt.as_ref().ok().and_then(|it| it.compared).map(|it| it.n_differing);
+    assert!(n_differing.is_none_or(|it| it == n_judged), "{n_judged} judged, {n_differing:?}");
     (rebuilt, findings)
 }
 
-async fn append_orders(events: &EventStore, numbers: std::ops::RangeInclusive<u128>) {
+pub(crate) async fn append_orders(events: &EventStore, numbers: std::ops::RangeInclusive<u128>) {
     for number in numbers {
         let placed = History::of(number).placed();
         let history = match number % 3 {
@@ -44,7 +53,7 @@ async fn append_orders(events: &EventStore, numbers: std::ops::RangeInclusive<u1
     }
 }
 
-async fn projected_all(store: &Arc<dyn ReadModel>, n_orders: u64) {
+pub(crate) async fn projected_all(store: &Arc<dyn ReadModel>, n_orders: u64) {
     wait::until_async("all orders are projected", async || {
         let counts = store.count_orders().await.ok()?;
         (counts.n_fulfilled + counts.n_failed >= n_orders).then_some(())
@@ -100,7 +109,7 @@ async fn rebuild_goes_on_beside_everything_else(database: &Database) {
 
     // There and back again, while the projector goes on.
     for _time in 0..2 {
-        store.roll_back(clock().now()).await.unwrap();
+        store.roll_back(Unfinished::Refuse, clock().now()).await.unwrap();
         projected_all(&store, 400).await;
         let (sound, findings) = verify(&events, &store, Repair::Never).await;
         assert!(sound.is_sound(), "{findings:?}");
@@ -112,7 +121,7 @@ async fn rebuild_goes_on_beside_everything_else(database: &Database) {
     let later = clock().now().checked_add(jiff::SignedDuration::from_hours(1)).unwrap();
     assert!(!store.drop_previous(clock().now()).await.unwrap());
     assert!(store.drop_previous(later).await.unwrap());
-    let nothing = store.roll_back(later).await.unwrap_err();
+    let nothing = store.roll_back(Unfinished::Refuse, later).await.unwrap_err();
     assert!(matches!(nothing, StoreError::Set(_)), "{nothing:?}");
     // The indexes are there, and by their names.
     database.execute("drop index orders_by_time").await;
@@ -170,9 +179,11 @@ async fn rebuild_that_was_cut_off_goes_on_and_another_one_ends_it(database: &Dat
     let (log, begin, at_end) = (&events.log, Begin::Anew, SwapAtEnd::Yes);
     let cut_off = Rebuild { log, store: &*store, clock: &clock, begin, at_end, batch_size: 50 };
     let mut n_done = 0;
-    let mut progress = |it: projectors::Progress| {
-        n_done = it.n_events;
-        cut.cancel();
+    let mut progress = |it: Progress| {
+        n_done = it.n_done;
+        if n_done > 0 {
+            cut.cancel();
+        }
     };
     let mut found = |_| {};
     tokio::select! {
@@ -191,7 +202,10 @@ async fn rebuild_that_was_cut_off_goes_on_and_another_one_ends_it(database: &Dat
     assert_eq!(rebuilt.unwrap().n_events, 300);
     let error = stale.write(&projectors::Changes::default(), &before, &before).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
-    let error = store.swap(&before, SwapWhen::CaughtUp, clock.now()).await.unwrap_err();
+    let error = store
+        .swap(&before, SwapWhen::LiveAtMost(None), clock.now(), &mut |_, _| {})
+        .await
+        .unwrap_err();
     assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
 }
 
@@ -284,7 +298,7 @@ async fn whose_orders_are_is_part_of_a_set(database: &Database) {
     assert_eq!(findings, damaged);
     assert_eq!(orders_of(&store, "shop").await, [id(2), id(1)]);
     assert_eq!(orders_of(&store, "market").await, [id(3)]);
-    store.roll_back(clock().now()).await.unwrap();
+    store.roll_back(Unfinished::Refuse, clock().now()).await.unwrap();
     assert_eq!(orders_of(&store, "market").await, [id(2), id(1)]);
 }
 
@@ -313,7 +327,7 @@ async fn rebuild_may_end_right_behind_the_swap(database: &Database) {
         store.take_lease(&seen, "rebuild").await.unwrap()
     })
     .await;
-    let swapped = store.swap(&next, SwapWhen::Anyway, clock().now()).await.unwrap();
+    let swapped = store.swap(&next, SwapWhen::Anyway, clock().now(), &mut |_, _| {}).await.unwrap();
     assert_eq!(swapped, Swapped::Done);
 
     append_orders(&events, 31..=40).await;
@@ -355,8 +369,9 @@ async fn rebuild_that_is_cut_off_in_the_swap_leaves_the_live_tables() {
         let waits: bool = sqlx::query_scalar(waits).fetch_one(&mut reader).await.ok()?;
         waits.then_some(())
     };
+    let mut steps = |_, _| {};
     tokio::select! {
-        swapped = store.swap(&next, SwapWhen::Anyway, clock().now()) => panic!("{swapped:?}"),
+        swapped = store.swap(&next, SwapWhen::Anyway, clock().now(), &mut steps) => panic!("{swapped:?}"),
         () = wait::until_async("the swap waits for the reader", is_waiting) => {}
     }
     reader.close().await.unwrap();

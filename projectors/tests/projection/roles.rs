@@ -60,9 +60,9 @@ async fn roles_may_do_their_work_and_nothing_else() {
 
         let next = owner.next_set(Begin::Anew).await.unwrap();
         project(&*next, &History::of(1).placed().events()).await;
-        owner.complete_next_set().await.unwrap();
+        owner.complete_next_set(&mut |_, _| {}).await.unwrap();
         let built = next.checkpoint().await.unwrap();
-        owner.swap(&built, SwapWhen::Anyway, clock().now()).await.unwrap();
+        owner.swap(&built, SwapWhen::Anyway, clock().now(), &mut |_, _| {}).await.unwrap();
     }
     may(&api).await;
     assert!(projector.order(id(1)).await.unwrap().is_some());

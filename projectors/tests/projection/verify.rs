@@ -193,7 +193,7 @@ async fn sample_is_spread_over_all_orders() {
         Verification { log, store: &*store, clock: &clock, scratch: scratch.path(), repair };
     let mut seen = Vec::new();
     let verified = verification
-        .sample(5, &mut |finding| match finding {
+        .sample(5, &mut |_| {}, &mut |finding| match finding {
             Finding::Difference(it) => seen.push((it.order_id, it.found)),
             Finding::Poison(_) | Finding::Miscounted(_) | Finding::Minute(_) => {
                 panic!("{finding:?}")

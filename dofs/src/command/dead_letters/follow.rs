@@ -7,16 +7,14 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::text::duration;
 use crate::cli::Global;
 use crate::client::ApiClient;
 use crate::error::CliError;
 use crate::output::{cell, say};
+use crate::pace::{LINE_EVERY, Pace, duration};
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(500);
-/// Between two lines where no line can be written over.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 /// How many looks in a row may find nobody. The task does not need us.
 const MAX_MISSED: u32 = 20;
 
@@ -108,28 +106,6 @@ impl Drop for Progress {
     }
 }
 
-/// What was done in how much time, since somebody looks.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    n_done: u64,
-    took: Duration,
-}
-
-impl Pace {
-    /// In tenths, so that a slow task does not look like one that stands still.
-    fn tenths_per_second(self) -> Option<u128> {
-        Some(u128::from(self.n_done) * 10_000)
-            .filter(|it| *it > 0)?
-            .checked_div(self.took.as_millis())
-    }
-
-    fn time_for(self, n_left: u64) -> Option<Duration> {
-        let millis = self.took.as_millis().saturating_mul(n_left.into());
-        let millis = millis.checked_div(self.n_done.into())?;
-        Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
-    }
-}
-
 fn n_done(task: &Value) -> u64 {
     ["redriven", "skipped", "failed"].iter().filter_map(|it| task[it].as_u64()).sum()
 }
@@ -143,7 +119,7 @@ fn state_line(task: &Value, pace: Pace) -> String {
         cell(&task["skipped"]),
         cell(&task["failed"]),
     )];
-    parts.extend(pace.tenths_per_second().map(|it| format!("{}.{} a second", it / 10, it % 10)));
+    parts.extend(pace.per_second());
     let left = of.and_then(|it| pace.time_for(it.saturating_sub(done)));
     parts.extend(left.map(|it| format!("about {} left", duration(it.as_secs()))));
     parts.join(", ")

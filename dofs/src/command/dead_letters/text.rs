@@ -3,21 +3,11 @@
 use serde_json::Value;
 
 use crate::output::{cell, table};
+use crate::pace::duration;
 
 /// Elements of a list; none if it is no list.
 pub(super) fn each(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
-}
-
-/// A length of time in its two largest units.
-pub(super) fn duration(seconds: u64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
-        (0, _, _) => format!("{hours}h {}m", minutes % 60),
-        (_, _, _) => format!("{days}d {}h", hours % 24),
-    }
 }
 
 /// What there is, by cause, and the newest of it.
@@ -127,25 +117,4 @@ pub(super) fn tasks(answer: &Value) -> String {
         rows.add_row(fields.map(|field| cell(&task[field])));
     }
     rows.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_told_in_two_units() {
-        let told = [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m 0s"),
-            (3_599, "59m 59s"),
-            (3_600, "1h 0m"),
-            (86_399, "23h 59m"),
-            (200_000, "2d 7h"),
-        ];
-        for (seconds, expected) in told {
-            assert_eq!(duration(seconds), expected);
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Examining and mending the tables.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
@@ -14,7 +14,7 @@ use crate::orders::statistics::{CountChange, Minute, Statistics};
 use crate::store::examine::{Examined, IDS, LAST_ID, PAGE_END, first_behind, owner};
 use crate::store::record::{CountRecord, count_changes};
 use crate::store::rows_text::{self, Holds, RowsText};
-use crate::store::{Checkpoint, IdRange, RowsPage, StoreError};
+use crate::store::{Checkpoint, IdRange, ReadModel, RowsPage, StoreError};
 
 /// What would have to be added to the statistics of the set in the first parameter.
 const MISCOUNTED: &str = "/* projection_counts.check */ select status, nullif(stage, '') as stage, \
@@ -36,6 +36,10 @@ static ROWS_TEXT: LazyLock<String> = LazyLock::new(|| {
 
 #[async_trait]
 impl Examined for Postgres {
+    async fn snapshot(&self) -> Result<Arc<dyn ReadModel>, StoreError> {
+        Ok(Arc::new(self.at_one_moment().await?))
+    }
+
     async fn rows_after(&self, after: Option<OrderId>, limit: u32) -> Result<RowsPage, StoreError> {
         read::rows_after(&self.pool, after, limit).await
     }

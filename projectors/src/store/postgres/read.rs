@@ -51,7 +51,7 @@ pub(super) async fn checkpoint(pool: &PgPool, set: &str) -> Result<Checkpoint, S
 pub(super) async fn maybe_checkpoint(
     connection: &mut PgConnection,
     set: &str,
-) -> Result<Option<Checkpoint>, StoreError> {
+) -> Result<Option<Checkpoint>, sqlx::Error> {
     let record: Option<CheckpointRecord<PgTime>> =
         sqlx::query_as(CHECKPOINT).bind(set).fetch_optional(connection).await?;
     Ok(record.map(CheckpointRecord::checkpoint))

@@ -5,22 +5,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
 use super::value::PgTime;
-use super::{Postgres, read};
+use super::{LOCKED, Postgres, read};
 use crate::store::record::Time;
 use crate::store::sets::{
-    Begin, NEXT, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, PREVIOUS, SetInfo, Sets, SwapWhen,
-    Swapped, set_name,
+    Begin, NEXT, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, PREVIOUS, SetInfo, Sets, Steps, SwapWhen,
+    Swapped, Unfinished, set_name,
 };
 use crate::store::{Checkpoint, LIVE, ReadModel, StoreError};
 
 /// How long the swap may wait for a reader; until then it holds up those that come behind.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '2s'";
-
-/// What PostgreSQL calls it if a reader took longer.
-const LOCKED: &str = "55P03";
 
 /// The key is there from the start: rows are written by it.
 const MAKE_NEXT: &str = "drop schema if exists dofs_next cascade; create schema dofs_next; \
@@ -33,15 +30,26 @@ const MAKE_NEXT: &str = "drop schema if exists dofs_next cascade; create schema 
     delete from projection_counts where name = 'orders_next'; \
     delete from projection_minutes where name = 'orders_next'";
 
-/// The live tables' indexes, by the same names.
-const COMPLETE_NEXT: &str = "do $$ declare it record; begin \
-    for it in select replace(replace(indexdef, ' INDEX ', ' INDEX IF NOT EXISTS '), \
-        ' ON ' || quote_ident(schemaname) || '.', ' ON dofs_next.') as statement \
-        from pg_indexes where schemaname = current_schema() \
-        and tablename in ('orders', 'failed_orders', 'order_tenants') \
-        and indexname not like '%\\_pkey' \
-    loop execute it.statement; end loop; end $$; \
-    analyze dofs_next.orders; analyze dofs_next.failed_orders; analyze dofs_next.order_tenants";
+/// Statements that make the live tables' indexes, by the same names.
+const INDEXES: &str = "/* sets.indexes */ select \
+    replace(replace(indexdef, ' INDEX ', ' INDEX IF NOT EXISTS '), \
+    ' ON ' || quote_ident(schemaname) || '.', ' ON dofs_next.') \
+    from pg_indexes where schemaname = current_schema() \
+    and tablename in ('orders', 'failed_orders', 'order_tenants') \
+    and indexname not like '%\\_pkey' order by indexname";
+
+/// Statistics for the planner.
+const ANALYZE: [&str; 3] = [
+    "analyze dofs_next.orders",
+    "analyze dofs_next.failed_orders",
+    "analyze dofs_next.order_tenants",
+];
+
+/// The next set, and all that is kept under its name.
+const DISCARD_NEXT: &str = "drop schema if exists dofs_next cascade; \
+    delete from projection_checkpoints where name = 'orders_next'; \
+    delete from projection_counts where name = 'orders_next'; \
+    delete from projection_minutes where name = 'orders_next'";
 
 const SWAP_TABLES: &str = "do $$ declare live text := current_schema(); begin \
     drop schema if exists dofs_previous cascade; create schema dofs_previous; \
@@ -57,16 +65,16 @@ const SWAP_TABLES: &str = "do $$ declare live text := current_schema(); begin \
     delete from projection_minutes where name = 'orders_previous'; end $$";
 
 const EXCHANGE_TABLES: &str = "do $$ declare live text := current_schema(); begin \
-    create schema dofs_next; \
-    alter table orders set schema dofs_next; alter table failed_orders set schema dofs_next; \
-    alter table order_tenants set schema dofs_next; \
+    create schema dofs_aside; \
+    alter table orders set schema dofs_aside; alter table failed_orders set schema dofs_aside; \
+    alter table order_tenants set schema dofs_aside; \
     execute format('alter table dofs_previous.orders set schema %I', live); \
     execute format('alter table dofs_previous.failed_orders set schema %I', live); \
     execute format('alter table dofs_previous.order_tenants set schema %I', live); \
-    alter table dofs_next.orders set schema dofs_previous; \
-    alter table dofs_next.failed_orders set schema dofs_previous; \
-    alter table dofs_next.order_tenants set schema dofs_previous; \
-    drop schema dofs_next; end $$";
+    alter table dofs_aside.orders set schema dofs_previous; \
+    alter table dofs_aside.failed_orders set schema dofs_previous; \
+    alter table dofs_aside.order_tenants set schema dofs_previous; \
+    drop schema dofs_aside; end $$";
 
 const DROP_PREVIOUS: &str = "drop schema if exists dofs_previous cascade; \
     delete from projection_checkpoints where name = 'orders_previous'; \
@@ -112,13 +120,39 @@ impl Sets for Postgres {
         Ok(Arc::new(self.beside("dofs_next", NEXT)))
     }
 
-    async fn complete_next_set(&self) -> Result<(), StoreError> {
+    async fn complete_next_set(&self, progress: &mut Steps<'_>) -> Result<(), StoreError> {
         // That this takes as long as the tables are large is no reason for a warning.
         let options = self.options.clone().disable_statement_logging();
         let mut connection = options.connect().await?;
-        sqlx::raw_sql(COMPLETE_NEXT).execute(&mut connection).await?;
+        let mut statements: Vec<String> =
+            sqlx::query_scalar(INDEXES).fetch_all(&mut connection).await?;
+        statements.extend(ANALYZE.map(str::to_owned));
+        let n_steps = statements.len() as u64;
+        for (n_done, statement) in (0..).zip(statements) {
+            progress(n_done, n_steps);
+            let made = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await;
+            if let Err(error) = made {
+                // Without the set, its tables are not there to have indexes.
+                return match read::maybe_checkpoint(&mut connection, NEXT).await? {
+                    None => Err(StoreError::CheckpointMoved),
+                    Some(_) => Err(error.into()),
+                };
+            }
+        }
+        progress(n_steps, n_steps);
         connection.close().await?;
         Ok(())
+    }
+
+    async fn discard_next_set(&self) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
+        // One who builds it holds the same lock while it writes.
+        let next = locked(&mut transaction, NEXT).await.map_err(|it| self.locked(it))?;
+        let discarded = sqlx::raw_sql(DISCARD_NEXT).execute(&mut *transaction).await;
+        discarded.map_err(|it| self.locked(it))?;
+        transaction.commit().await?;
+        Ok(next.is_some())
     }
 
     async fn swap(
@@ -126,35 +160,46 @@ impl Sets for Postgres {
         next: &Checkpoint,
         when: SwapWhen,
         now: Timestamp,
+        progress: &mut Steps<'_>,
     ) -> Result<Swapped, StoreError> {
+        progress(0, 1);
         let mut transaction = self.pool.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
         // The writer takes the same lock first.
-        let live = locked(&mut transaction, LIVE).await?.ok_or(NOTHING_TO_RESUME)?;
-        let built = locked(&mut transaction, NEXT).await?.ok_or(NOTHING_TO_RESUME)?;
-        if (built.position, built.epoch) != (next.position, next.epoch) {
+        let Some(live) = unless_locked(locked(&mut transaction, LIVE).await)? else {
+            return Ok(Swapped::Locked);
+        };
+        let Some(built) = unless_locked(locked(&mut transaction, NEXT).await)? else {
+            return Ok(Swapped::Locked);
+        };
+        let is_as_seen =
+            built.is_some_and(|it| (it.position, it.epoch) == (next.position, next.epoch));
+        if !is_as_seen {
             return Err(StoreError::CheckpointMoved);
         }
-        if when == SwapWhen::CaughtUp && live.position > next.position {
-            return Ok(Swapped::Behind);
-        }
-        match sqlx::raw_sql(SWAP_TABLES).execute(&mut *transaction).await {
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(LOCKED) => {
+        let live_position = live.and_then(|it| it.position);
+        match when {
+            SwapWhen::LiveAtMost(position) if live_position > position => {
                 return Ok(Swapped::Behind);
             }
-            swapped => swapped?,
-        };
+            SwapWhen::LiveAtMost(_) | SwapWhen::Anyway => {}
+        }
+        let swapped = sqlx::raw_sql(SWAP_TABLES).execute(&mut *transaction).await;
+        if unless_locked(swapped)?.is_none() {
+            return Ok(Swapped::Locked);
+        }
         rename(&mut transaction, LIVE, PREVIOUS, now).await?;
         rename(&mut transaction, NEXT, LIVE, now).await?;
         hand_over(&mut transaction, PREVIOUS).await?;
         transaction.commit().await?;
+        progress(1, 1);
         Ok(Swapped::Done)
     }
 
-    async fn roll_back(&self, now: Timestamp) -> Result<(), StoreError> {
+    async fn roll_back(&self, unfinished: Unfinished, now: Timestamp) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
-        locked(&mut transaction, LIVE).await?;
+        locked(&mut transaction, LIVE).await.map_err(|it| self.locked(it))?;
         let is_fit: bool = sqlx::query_scalar(
             "/* sets.can_roll_back */ select exists (select 1 from projection_checkpoints \
              where name = $1 and schema_version = (select max(version) from _sqlx_migrations) \
@@ -166,7 +211,18 @@ impl Sets for Postgres {
         if !is_fit {
             return Err(NOTHING_TO_ROLL_BACK);
         }
-        sqlx::raw_sql(EXCHANGE_TABLES).execute(&mut *transaction).await?;
+        if unfinished == Unfinished::Refuse
+            && let Some(next) = read::maybe_checkpoint(&mut transaction, NEXT).await?
+        {
+            let (n_events, moved_at) = (next.n_events(), next.moved_at);
+            return Err(StoreError::Unfinished { n_events, moved_at });
+        }
+        if unfinished == Unfinished::Discard {
+            let discarded = sqlx::raw_sql(DISCARD_NEXT).execute(&mut *transaction).await;
+            discarded.map_err(|it| self.locked(it))?;
+        }
+        let exchanged = sqlx::raw_sql(EXCHANGE_TABLES).execute(&mut *transaction).await;
+        exchanged.map_err(|it| self.locked(it))?;
         // Through a name that nothing else has.
         let aside = "orders_aside";
         rename(&mut transaction, LIVE, aside, now).await?;
@@ -220,7 +276,7 @@ impl Sets for Postgres {
 async fn locked(
     connection: &mut PgConnection,
     set: &str,
-) -> Result<Option<Checkpoint>, StoreError> {
+) -> Result<Option<Checkpoint>, sqlx::Error> {
     sqlx::query(
         "/* projection_checkpoints.lock */ select 1 from projection_checkpoints where name = $1 \
          for update",
@@ -229,6 +285,15 @@ async fn locked(
     .execute(&mut *connection)
     .await?;
     read::maybe_checkpoint(connection, set).await
+}
+
+/// `None` if another transaction holds what the statement waited for.
+fn unless_locked<T>(outcome: Result<T, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
+    match outcome {
+        Ok(outcome) => Ok(Some(outcome)),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(LOCKED) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives a set's checkpoint and statistics another name.

@@ -9,25 +9,29 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 
+use super::swap::{drop_indexes, schema, swap_attached};
 use super::{Micros, Sqlite, read};
 use crate::store::record::Time;
 use crate::store::sets::{
-    Begin, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, PREVIOUS, SetInfo, Sets, SwapWhen, Swapped,
-    set_name,
+    Begin, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, PREVIOUS, SetInfo, Sets, Steps, SwapWhen,
+    Swapped, Unfinished, set_name,
 };
 use crate::store::{Checkpoint, LIVE, ReadModel, StoreError};
 
 /// The tables of a set that hold its rows.
-const TABLES: [&str; 3] = ["orders", "failed_orders", "order_tenants"];
+pub(super) const TABLES: [&str; 3] = ["orders", "failed_orders", "order_tenants"];
+/// What SQLite calls a database that another connection writes to.
+const SQLITE_BUSY: i32 = 5;
 /// The tables in which a set has rows under its name.
-const NAMED: [&str; 3] = ["projection_checkpoints", "projection_counts", "projection_minutes"];
+pub(super) const NAMED: [&str; 3] =
+    ["projection_checkpoints", "projection_counts", "projection_minutes"];
 
 #[async_trait]
 impl Sets for Sqlite {
     async fn next_set(&self, begin: Begin) -> Result<Arc<dyn ReadModel>, StoreError> {
         let path = self.next_path();
         match begin {
-            Begin::Anew => remove(&path)?,
+            Begin::Anew => drop(self.discard_next_set().await?),
             Begin::WhereItStopped if !path.exists() => return Err(NOTHING_TO_RESUME),
             Begin::WhereItStopped => {}
         }
@@ -39,9 +43,30 @@ impl Sets for Sqlite {
         Ok(Arc::new(next))
     }
 
-    async fn complete_next_set(&self) -> Result<(), StoreError> {
+    async fn complete_next_set(&self, _progress: &mut Steps<'_>) -> Result<(), StoreError> {
         // The indexes are made when the rows are copied.
         Ok(())
+    }
+
+    async fn discard_next_set(&self) -> Result<bool, StoreError> {
+        let path = self.next_path();
+        if !path.exists() {
+            return Ok(false);
+        }
+        // A process that still builds it would go on in a file without a name. One that is no
+        // database of ours is removed all the same.
+        let next = self.next_file();
+        let stopped =
+            sqlx::query("/* sets.stop */ update projection_checkpoints set epoch = epoch + 1")
+                .execute(&next.writer)
+                .await;
+        if let Err(error) = stopped {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "Unfinished tables are dropped without a word to their builder");
+        }
+        next.writer.close().await;
+        remove(&path)?;
+        Ok(true)
     }
 
     async fn swap(
@@ -49,14 +74,21 @@ impl Sets for Sqlite {
         next: &Checkpoint,
         when: SwapWhen,
         now: Timestamp,
+        progress: &mut Steps<'_>,
     ) -> Result<Swapped, StoreError> {
         let path = self.next_path();
+        if !path.exists() {
+            return Err(StoreError::CheckpointMoved);
+        }
         let mut connection = self.connect_for_large_statements().await?;
         sqlx::query("attach ?1 as built")
             .bind(path.to_string_lossy())
             .execute(&mut connection)
             .await?;
-        let swapped = swap_attached(&mut connection, next, when, now).await;
+        let swapped = match swap_attached(&mut connection, next, when, now, progress).await {
+            Err(StoreError::Database(error)) if is_busy(&error) => Ok(Swapped::Locked),
+            swapped => swapped,
+        };
         connection.close().await?;
         if let Ok(Swapped::Done) = swapped {
             remove(&path)?;
@@ -64,11 +96,18 @@ impl Sets for Sqlite {
         swapped
     }
 
-    async fn roll_back(&self, now: Timestamp) -> Result<(), StoreError> {
+    async fn roll_back(&self, unfinished: Unfinished, now: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.connect_for_large_statements().await?;
-        let mut transaction = connection.begin_with("begin immediate").await?;
+        let begun = connection.begin_with("begin immediate").await;
+        let mut transaction = begun.map_err(|it| self.locked(it))?;
         if !is_rollback_possible(&mut transaction).await? {
             return Err(NOTHING_TO_ROLL_BACK);
+        }
+        if unfinished == Unfinished::Refuse
+            && let Some(next) = self.next_checkpoint().await?
+        {
+            let (n_events, moved_at) = (next.n_events(), next.moved_at);
+            return Err(StoreError::Unfinished { n_events, moved_at });
         }
         let made_by = schema(&mut transaction).await?;
         drop_indexes(&mut transaction).await?;
@@ -91,6 +130,9 @@ impl Sets for Sqlite {
         hand_over(&mut transaction).await?;
         transaction.commit().await?;
         connection.close().await?;
+        if unfinished == Unfinished::Discard {
+            self.discard_next_set().await?;
+        }
         Ok(())
     }
 
@@ -131,10 +173,7 @@ impl Sets for Sqlite {
                 retired_at: retired_at.and_then(Time::timestamp),
             });
         }
-        let path = self.next_path();
-        if path.exists() {
-            let next = Self::with_options(super::scratch_options(&path), path, self.url.clone());
-            let checkpoint = next.checkpoint().await?;
+        if let Some(checkpoint) = self.next_checkpoint().await? {
             sets.push(SetInfo { name: "next", checkpoint, schema_version: None, retired_at: None });
         }
         Ok(sets)
@@ -149,6 +188,35 @@ impl Sqlite {
         Ok(super::options(&self.path).disable_statement_logging().connect().await?)
     }
 
+    /// The next set, whose file must be there.
+    fn next_file(&self) -> Self {
+        let path = self.next_path();
+        Self::with_options(super::scratch_options(&path), path, self.url.clone())
+    }
+
+    /// How far the next set is; `None` if there is none. One that a rebuild was cut off in making
+    /// is at the beginning.
+    async fn next_checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        if !self.next_path().exists() {
+            return Ok(None);
+        }
+        let next = self.next_file();
+        let is_made: bool = sqlx::query_scalar(
+            "/* sets.is_made */ select exists (select 1 from sqlite_schema \
+             where name = 'projection_checkpoints')",
+        )
+        .fetch_one(&next.readers)
+        .await?;
+        let checkpoint = if is_made { next.checkpoint().await? } else { Checkpoint::default() };
+        Ok(Some(checkpoint))
+    }
+
+    /// The failure to begin a transaction: a file that is in use must not pass for one that is
+    /// damaged.
+    fn locked(&self, error: sqlx::Error) -> StoreError {
+        if is_busy(&error) { StoreError::Locked { url: self.url.clone() } } else { error.into() }
+    }
+
     fn next_path(&self) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         path.push(".next");
@@ -156,9 +224,17 @@ impl Sqlite {
     }
 }
 
+/// Whether another connection has the database locked for longer than was waited.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    // What follows the primary code tells one kind from another.
+    let code = error.code().and_then(|it| it.parse::<i32>().ok());
+    code.is_some_and(|it| it & 0xFF == SQLITE_BUSY)
+}
+
 /// Removes a database that nobody uses.
 fn remove(path: &Path) -> Result<(), StoreError> {
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-journal", "-wal", "-shm"] {
         let mut file = path.to_owned().into_os_string();
         file.push(suffix);
         match std::fs::remove_file(file) {
@@ -171,100 +247,7 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn swap_attached(
-    connection: &mut SqliteConnection,
-    next: &Checkpoint,
-    when: SwapWhen,
-    now: Timestamp,
-) -> Result<Swapped, StoreError> {
-    let mut transaction = connection.begin_with("begin immediate").await?;
-    let live = read::checkpoint_in(&mut transaction, LIVE).await?;
-    let built: (Option<i64>, i64) = sqlx::query_as(
-        "/* sets.built */ select commit_position, epoch from built.projection_checkpoints \
-         where name = ?1",
-    )
-    .bind(LIVE)
-    .fetch_one(&mut *transaction)
-    .await?;
-    let expected = next.position.map(|it| it.commit.cast_signed());
-    if built != (expected, next.epoch.cast_signed()) {
-        return Err(StoreError::CheckpointMoved);
-    }
-    if when == SwapWhen::CaughtUp && live.position > next.position {
-        return Ok(Swapped::Behind);
-    }
-
-    forget_previous(&mut transaction).await?;
-    let made_by = schema(&mut transaction).await?;
-    drop_indexes(&mut transaction).await?;
-    for (table, make) in TABLES.into_iter().zip(made_by.tables) {
-        execute(&mut transaction, format!("alter table {table} rename to previous_{table}"))
-            .await?;
-        execute(&mut transaction, make).await?;
-        // Without those that are computed.
-        let columns: String = sqlx::query_scalar(
-            "select group_concat('\"' || name || '\"', ', ') from pragma_table_info(?1)",
-        )
-        .bind(table)
-        .fetch_one(&mut *transaction)
-        .await?;
-        let copy =
-            format!("insert into main.{table} ({columns}) select {columns} from built.{table}");
-        execute(&mut transaction, copy).await?;
-    }
-    for index in made_by.indexes {
-        execute(&mut transaction, index).await?;
-    }
-    rename(&mut transaction, LIVE, PREVIOUS, now).await?;
-    for table in NAMED {
-        let columns: String =
-            sqlx::query_scalar("select group_concat(name, ', ') from pragma_table_info(?1)")
-                .bind(table)
-                .fetch_one(&mut *transaction)
-                .await?;
-        let copy = format!(
-            "insert into main.{table} ({columns}) select {columns} from built.{table} \
-             where name = 'orders'"
-        );
-        execute(&mut transaction, copy).await?;
-    }
-    hand_over(&mut transaction).await?;
-    transaction.commit().await?;
-    Ok(Swapped::Done)
-}
-
-/// The statements that made the live tables, in the order of [`TABLES`], and their indexes.
-struct Schema {
-    tables: Vec<String>,
-    indexes: Vec<String>,
-}
-
-async fn schema(connection: &mut SqliteConnection) -> Result<Schema, StoreError> {
-    let mut tables = Vec::new();
-    for table in TABLES {
-        let made_by = "select sql from main.sqlite_schema where type = 'table' and name = ?1";
-        tables.push(sqlx::query_scalar(made_by).bind(table).fetch_one(&mut *connection).await?);
-    }
-    let indexes = "select sql from main.sqlite_schema where type = 'index' and sql is not null \
-        and tbl_name in ('orders', 'failed_orders', 'order_tenants')";
-    Ok(Schema { tables, indexes: sqlx::query_scalar(indexes).fetch_all(connection).await? })
-}
-
-/// Drops the indexes of a set's tables. The keys stay.
-pub(super) async fn drop_indexes(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let names: Vec<String> = sqlx::query_scalar(
-        "select name from main.sqlite_schema where type = 'index' and sql is not null \
-         and tbl_name in ('orders', 'failed_orders', 'order_tenants')",
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    for name in names {
-        execute(connection, format!("drop index main.{name}")).await?;
-    }
-    Ok(())
-}
-
-async fn forget_previous(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn forget_previous(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     for table in TABLES {
         execute(connection, format!("drop table if exists previous_{table}")).await?;
     }
@@ -287,7 +270,7 @@ async fn is_rollback_possible(connection: &mut SqliteConnection) -> Result<bool,
 }
 
 /// Gives a set's checkpoint and statistics another name.
-async fn rename(
+pub(super) async fn rename(
     connection: &mut SqliteConnection,
     from: &str,
     to: &str,
@@ -316,7 +299,7 @@ async fn rename(
 }
 
 /// Gives the lease to the live set, under a new epoch: the holder has to begin anew.
-async fn hand_over(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn hand_over(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     sqlx::query(
         "/* lease.hand_over */ update main.projection_checkpoints as live \
          set holder = before.holder, beat = before.beat, epoch = before.epoch + 1 \
@@ -336,7 +319,10 @@ async fn hand_over(connection: &mut SqliteConnection) -> Result<(), StoreError> 
 }
 
 /// Runs a statement that is put together from names of our own.
-async fn execute(connection: &mut SqliteConnection, sql: String) -> Result<(), StoreError> {
+pub(super) async fn execute(
+    connection: &mut SqliteConnection,
+    sql: String,
+) -> Result<(), StoreError> {
     sqlx::query(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())
 }
