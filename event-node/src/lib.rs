@@ -1,8 +1,10 @@
 //! The embedded event store: EventStoreDB's gRPC protocol over durable storage.
 //!
 //! It knows nothing of orders. `log` keeps events on disk, `persistent` shares them out to groups
-//! of consumers, `rpc` translates between them and the wire, `node` runs it all.
+//! of consumers, `rpc` translates between them and the wire, `gate` lets through what may be carried
+//! out, `node` runs it all.
 
+mod gate;
 mod log;
 #[cfg(feature = "measure")]
 pub mod measure;

@@ -21,6 +21,7 @@ mod folder_lock;
 mod follow;
 mod index;
 mod indexer;
+mod memory;
 mod memtable;
 mod metadata;
 mod pending;
@@ -52,19 +53,18 @@ pub(crate) use crate::log::{
     filter::{Filter, FilterError, FilterField, FilterSpec},
     follow::{Followed, FollowedPage, Follower, Source},
     index::StoredGroup,
-    metadata::with_truncate_before,
     read::{AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
     write::{Append, Expected, GroupKey, GroupWrite, Outcome, Removal, Write},
 };
 use crate::log::{
     folder_lock::FolderLock,
     indexer::Indexer,
+    memory::Memory,
     pending::{BOUNDS, Bounds, Pending},
     read::{is_link, is_shown, read_all, read_stream, resolve},
     readers::Readers,
     recent::Recent,
     recover::{Recovered, recover},
-    session::Memory,
     view::View,
     writer::{Announcements, MAX_WAITING_WRITES, Message, Request, Writer},
 };

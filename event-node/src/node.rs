@@ -10,9 +10,10 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use tonic::{service::Routes, transport::Server};
+use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 
 use crate::{
+    gate::{Gate, HEALTH_PATH, Hosts, MAX_REQUEST_BYTES},
     log::{Log, OpenError},
     persistent::{Hub, HubError},
     rpc::{
@@ -28,9 +29,6 @@ use crate::{
         streams::streams_server::StreamsServer,
     },
 };
-
-/// Largest message that is accepted, in bytes: what the original accepts.
-const MAX_REQUEST_BYTES: usize = 16 * 1_024 * 1_024 - 10_000;
 
 /// How often a quiet connection is asked whether it lives, and how long it has to answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -57,13 +55,14 @@ pub struct NodeConfig {
     /// Without it, they are told the address by which they asked.
     #[serde(default)]
     pub advertise: Option<String>,
-    /// The user that connections count as: the node knows no passwords.
+    /// The user that connections count as: the node knows no passwords. The default is what an
+    /// EventStoreDB without security counts them as.
     #[serde(default = "default_user_name")]
     pub user_name: String,
 }
 
 fn default_user_name() -> String {
-    "admin".to_owned()
+    "system".to_owned()
 }
 
 /// Why a node did not start, or ended.
@@ -112,14 +111,17 @@ impl Node {
         let log = open(config.data, clock).await?;
         let stop = stop.child_token();
         let tasks = TaskTracker::new();
-        let groups = match Hub::start(log.clone(), tasks.clone(), stop.clone()).await {
-            Ok(groups) => groups,
-            Err(error) => {
-                stop.cancel();
-                log.close().await;
-                return Err(NodeError::Groups(error));
-            }
-        };
+        let groups =
+            match Hub::start(log.clone(), tasks.clone(), stop.clone(), config.user_name.clone())
+                .await
+            {
+                Ok(groups) => groups,
+                Err(error) => {
+                    stop.cancel();
+                    log.close().await;
+                    return Err(NodeError::Groups(error));
+                }
+            };
         let context = Arc::new(Context {
             log,
             groups,
@@ -128,8 +130,10 @@ impl Node {
             advertised,
             user_name: config.user_name,
         });
+        let advertised = context.advertised.configured.as_ref().map(|(host, _)| host.as_str());
+        let gate = Gate::new(Hosts::of(address.ip(), advertised));
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, context));
+        serving.spawn(serve(listener, gate, context));
         tracing::debug!(%address, "event store ready");
         Ok(Self { address, serving, _stop: stop.drop_guard() })
     }
@@ -175,7 +179,7 @@ fn advertised(
 }
 
 /// Serves until the stop, then closes the store.
-async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), NodeError> {
+async fn serve(listener: TcpListener, gate: Gate, context: Arc<Context>) -> Result<(), NodeError> {
     let stop = context.stop.clone();
     let result = {
         let serving = Server::builder()
@@ -185,6 +189,7 @@ async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), NodeE
             .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
             .initial_stream_window_size(CALL_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .layer(gate)
             .add_routes(routes(&context))
             .serve_with_incoming_shutdown(
                 transport::incoming(listener),
@@ -209,18 +214,33 @@ async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), NodeE
 }
 
 fn routes(context: &Arc<Context>) -> Routes {
+    /// What every service takes: messages of this size, compressed or not.
+    macro_rules! served {
+        ($service:expr) => {
+            $service
+                .max_decoding_message_size(MAX_REQUEST_BYTES)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Deflate)
+        };
+    }
     let services = Services(Arc::clone(context));
-    let health =
-        axum::Router::new().route("/health/live", get(|| async { StatusCode::NO_CONTENT }));
+    let health = axum::Router::new().route(HEALTH_PATH, get(|| async { StatusCode::NO_CONTENT }));
     let grpc = Routes::default()
-        .add_service(
-            StreamsServer::new(services.clone()).max_decoding_message_size(MAX_REQUEST_BYTES),
-        )
-        .add_service(
-            PersistentSubscriptionsServer::new(services.clone())
-                .max_decoding_message_size(MAX_REQUEST_BYTES),
-        )
-        .add_service(ServerFeaturesServer::new(services.clone()))
-        .add_service(WithAuthority(GossipServer::new(services)));
+        .add_service(served!(StreamsServer::new(services.clone())))
+        .add_service(served!(PersistentSubscriptionsServer::new(services.clone())))
+        .add_service(served!(ServerFeaturesServer::new(services.clone())))
+        .add_service(WithAuthority(served!(GossipServer::new(services))));
     Routes::from(grpc.into_axum_router().merge(health))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_count_as_the_system_unless_a_user_is_set() {
+        let config = r#"{"listen": "127.0.0.1:0", "data": "store"}"#;
+        let config: NodeConfig = serde_json::from_str(config).unwrap();
+        assert_eq!(config.user_name, "system");
+    }
 }

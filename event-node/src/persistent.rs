@@ -1,12 +1,18 @@
 //! Persistent subscriptions: groups of consumers that share a stream's events, at least once each.
 
 mod actor;
+mod checkpoint;
 mod command;
+mod configuration;
 mod consumers;
+mod figures;
 mod hub;
+mod live;
 mod machine;
 #[cfg(test)]
 mod machine_properties;
+#[cfg(test)]
+mod machine_world;
 mod measurements;
 mod message;
 mod parked;

@@ -8,6 +8,9 @@ use uuid::Uuid;
 /// The revision that a tombstone takes, and with it the last revision of a deleted stream.
 pub(super) const TOMBSTONE_REVISION: u64 = i64::MAX as u64;
 
+/// The revision by which a link points to the newest event of a stream.
+pub(super) const NEWEST: i64 = -1;
+
 /// Event type of a link to another event.
 pub(super) const LINK_TYPE: &str = "$>";
 
@@ -45,6 +48,8 @@ impl Event {
             return None;
         }
         let (revision, stream) = std::str::from_utf8(&self.data).ok()?.split_once('@')?;
+        // The original reads a number as .NET does, which allows for white space around it.
+        let revision = revision.trim_matches(|it| matches!(it, '\t'..='\r' | ' '));
         Some(LinkTarget { stream, revision: revision.parse().ok()? })
     }
 }
@@ -53,7 +58,8 @@ impl Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkTarget<'a> {
     pub stream: &'a str,
-    pub revision: u64,
+    /// [`NEWEST`], or the number of an event; no event has another negative one.
+    pub revision: i64,
 }
 
 /// An event to be recorded.
@@ -117,12 +123,30 @@ mod tests {
     #[test]
     fn a_link_is_split_at_its_first_at_sign() {
         let event = link("7@user@example");
-        assert_eq!(event.link_target(), Some(LinkTarget { stream: "user@example", revision: 7 }));
+        let target = LinkTarget { stream: "user@example", revision: 7 };
+        assert_eq!(event.link_target(), Some(target));
+    }
+
+    #[test]
+    fn numbers_of_links_are_read_as_the_original_does() {
+        let revision = |data| link(data).link_target().map(|target| target.revision);
+        assert_eq!((revision("-1@s"), revision("-2@s")), (Some(-1), Some(-2)));
+        for data in [" -1\t@s", "-01@s"] {
+            assert_eq!(revision(data), Some(NEWEST), "{data:?}");
+        }
+        for data in [" 1@s", "+1@s", "0001@s", "\t1\n@s"] {
+            assert_eq!(revision(data), Some(1), "{data:?}");
+        }
+        for data in ["1.5@s", "99999999999999999999@s", "@s", "- 1@s"] {
+            assert_eq!(revision(data), None, "{data:?}");
+        }
     }
 
     #[test]
     fn a_link_without_a_number_points_nowhere() {
         assert_eq!(link("x@stream").link_target(), None);
+        assert_eq!(link("1.5@stream").link_target(), None);
+        assert_eq!(link("99999999999999999999@stream").link_target(), None);
         assert_eq!(link("7").link_target(), None);
     }
 

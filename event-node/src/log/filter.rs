@@ -34,6 +34,11 @@ pub(crate) enum FilterField {
 pub enum FilterError {
     #[error("the filter's regular expression is not valid")]
     Regex(#[source] Box<fancy_regex::Error>),
+    #[error(
+        "the filter's regular expression takes one class of characters from another (`-[`), which \
+         this node cannot do: write the class without, or use a lookahead"
+    )]
+    Subtraction,
     #[error("the filter's regular expression is longer than {MAX_REGEX_BYTES} bytes")]
     LongRegex,
     #[error("the filter has more than {MAX_PREFIXES} prefixes")]
@@ -61,6 +66,9 @@ impl Filter {
         if spec.prefixes.len() > MAX_PREFIXES {
             return Err(FilterError::ManyPrefixes);
         }
+        if subtracts_classes(&spec.regex) {
+            return Err(FilterError::Subtraction);
+        }
         let rule = if spec.regex.is_empty() {
             Rule::StartsWithAny(spec.prefixes.clone())
         } else {
@@ -83,6 +91,23 @@ impl Filter {
             }
         }
     }
+}
+
+/// Whether one class is taken from another, as in `[a-z-[aeiou]]`. Here that would be a class inside
+/// of a class, and match what was to be left out.
+fn subtracts_classes(regex: &str) -> bool {
+    let mut is_in_class = false;
+    let mut characters = regex.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => drop(characters.next()),
+            '-' if is_in_class && characters.peek() == Some(&'[') => return true,
+            '[' => is_in_class = true,
+            ']' => is_in_class = false,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Whether `$all` shows a stream's events: the store's own book-keeping stays out of it.
@@ -132,6 +157,20 @@ mod tests {
             prefixes: Vec::new(),
         };
         assert!(matches!(Filter::new(&spec), Err(FilterError::Regex(_))));
+    }
+
+    #[test]
+    fn a_class_that_is_taken_from_another_is_refused_with_the_reason() {
+        let spec = |regex: &str| FilterSpec {
+            field: FilterField::EventType,
+            regex: regex.to_owned(),
+            prefixes: Vec::new(),
+        };
+        let refused = Filter::new(&spec("^[a-z-[b-z]]x")).unwrap_err();
+        assert!(refused.to_string().contains("`-[`"), "{refused}");
+        for regex in ["[a-z]-[0-9]", r"[\-a]-[b]", r"\[-[a]", "[a-]"] {
+            assert!(Filter::new(&spec(regex)).is_ok(), "{regex}");
+        }
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl Follower {
         Self { source, next, seen_position: None }
     }
 
+    /// The next place to look at.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// The next events, `limit` at most. An empty page at the end means: wait for a commit.
     pub(crate) async fn page(&mut self, log: &Log, limit: usize) -> Result<Followed, LogError> {
         match self.source.clone() {

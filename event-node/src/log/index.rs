@@ -33,7 +33,7 @@ const WAL_BYTES: u32 = 16 * 1_024 * 1_024;
 const CACHED_STATEMENTS: usize = 64;
 
 /// Number of this format, in SQLite's `user_version`. One of another number is made anew.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// A run takes one row, whatever the number of its events; a stream none of its own.
 const TABLES: &str = "

@@ -128,7 +128,7 @@ impl Memtable {
                     self.progress.position += count;
                     let described = described_by(events.stream);
                     if let (Some(described), Some(newest)) = (described, events.events().last()) {
-                        let limits = Limits::of(newest.event_type, newest.is_json, newest.data);
+                        let limits = Limits::of(newest.is_json, newest.data);
                         self.set_limits(described.into(), limits);
                     }
                 }

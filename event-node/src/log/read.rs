@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::log::{
     entry::{EventsRecord, Record, StoredEvent},
     error::LogError,
-    event::{Event, LINK_TYPE, Resolved, TOMBSTONE_REVISION, described_by},
+    event::{Event, LINK_TYPE, NEWEST, Resolved},
     file::LONG_READ,
     filter::{Filter, is_visible_in_all},
     memtable::Mark,
     metadata::Limits,
-    view::{StreamInfo, View},
+    view::View,
 };
 
 /// Most events in a page.
@@ -64,10 +64,10 @@ pub(crate) struct StreamPage {
 /// Reads a page of a stream.
 pub(super) fn read_stream(view: &View<'_>, query: &StreamQuery) -> Result<StreamRead, LogError> {
     let info = view.stream(&query.stream)?;
-    if is_tombstoned(view, &query.stream, &info)? {
+    if view.is_tombstoned(&query.stream, &info)? {
         return Ok(StreamRead::Deleted);
     }
-    let limits = effective_limits(&query.stream, &info);
+    let limits = info.limits;
     let Some(last) = info.last.filter(|_| !limits.is_soft_deleted()) else {
         return Ok(StreamRead::Missing);
     };
@@ -115,24 +115,6 @@ fn read_range(
         }
     }
     Ok((events, None))
-}
-
-/// Whether a stream, or the stream that it describes, was tombstoned.
-fn is_tombstoned(view: &View<'_>, stream: &str, info: &StreamInfo) -> Result<bool, LogError> {
-    if info.last == Some(TOMBSTONE_REVISION) {
-        return Ok(true);
-    }
-    let Some(described) = described_by(stream) else { return Ok(false) };
-    Ok(view.stream(described)?.last == Some(TOMBSTONE_REVISION))
-}
-
-/// A metastream shows its newest event only.
-fn effective_limits(stream: &str, info: &StreamInfo) -> Limits {
-    let mut limits = info.limits;
-    if described_by(stream).is_some() {
-        limits.max_count = Some(1);
-    }
-    limits
 }
 
 /// Which part of `$all` to read.
@@ -301,7 +283,11 @@ pub(super) fn resolve(
     now_ticks: i64,
 ) -> Result<Resolved, LogError> {
     let Some(target) = event.link_target() else { return Ok(Resolved::plain(event)) };
-    let found = find(view, target.stream, target.revision, now_ticks)?;
+    let found = match (u64::try_from(target.revision), target.revision) {
+        (Ok(revision), _) => find(view, target.stream, Some(revision), now_ticks)?,
+        (Err(_), NEWEST) => find(view, target.stream, None, now_ticks)?,
+        (Err(_), _) => None,
+    };
     Ok(Resolved { event: found.map(Arc::new), link: Some(event) })
 }
 
@@ -310,20 +296,21 @@ pub(super) fn is_link(event: &Event) -> bool {
     event.event_type == LINK_TYPE
 }
 
-/// One visible event of a stream.
+/// One visible event of a stream: the newest without a revision.
 fn find(
     view: &View<'_>,
     stream: &str,
-    revision: u64,
+    revision: Option<u64>,
     now_ticks: i64,
 ) -> Result<Option<Event>, LogError> {
     let info = view.stream(stream)?;
-    let limits = effective_limits(stream, &info);
-    let visible = info
-        .last
-        .filter(|last| *last != TOMBSTONE_REVISION && !limits.is_soft_deleted())
-        .is_some_and(|last| revision >= limits.first_visible(last));
-    if !visible {
+    let limits = info.limits;
+    if limits.is_soft_deleted() || view.is_tombstoned(stream, &info)? {
+        return Ok(None);
+    }
+    let Some(last) = info.last else { return Ok(None) };
+    let revision = revision.unwrap_or(last);
+    if revision < limits.first_visible(last) {
         return Ok(None);
     }
     let found = read_revision(view, stream, revision)?;

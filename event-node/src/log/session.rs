@@ -7,60 +7,19 @@ use service_kit::clock::Clock;
 use uuid::Uuid;
 
 use crate::log::{
-    cache::Cache,
     entry::{Encoder, Place},
     error::LogError,
     event::{
         Event, METADATA_TYPE, NewEvent, TOMBSTONE_REVISION, TOMBSTONE_TYPE, described_by,
         metastream_of,
     },
+    memory::{Memory, Placed, StreamState},
     memtable::{Memtable, Progress, Run},
     metadata::{Limits, SOFT_DELETED, with_truncate_before},
     read::{Direction, read_revision},
     view::{Staged, View},
     write::{Append, Expected, Outcome, Removal, Write},
 };
-
-/// Streams whose state the writer remembers.
-const CACHED_STREAMS: usize = 20_000;
-
-/// Recently written event ids that the writer remembers, to recognise a repeated append that
-/// names no revision.
-const CACHED_IDS: usize = 50_000;
-
-/// What the writer remembers between commits. Dropped after a failed one.
-pub(super) struct Memory {
-    streams: Cache<Arc<str>, StreamState>,
-    ids: Cache<(Arc<str>, Uuid), Placed>,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self { streams: Cache::new(CACHED_STREAMS), ids: Cache::new(CACHED_IDS) }
-    }
-}
-
-impl Memory {
-    pub(super) fn clear(&mut self) {
-        self.streams.clear();
-        self.ids.clear();
-    }
-}
-
-/// A stream as the writer sees it.
-#[derive(Debug, Clone)]
-struct StreamState {
-    name: Arc<str>,
-    last: Option<u64>,
-    limits: Limits,
-}
-
-/// Where an event was written.
-#[derive(Debug, Clone, Copy)]
-struct Placed {
-    revision: u64,
-    position: u64,
-}
 
 /// The answer to "may this be appended?".
 enum Decision {
@@ -126,18 +85,19 @@ impl Session<'_> {
         let stream = self.stream(&append.stream)?;
         match self.decide(&stream, append.expected, append.events.iter().map(|event| event.id))? {
             Decision::Refuse(outcome) => return Ok(outcome),
-            Decision::Duplicate(Placed { revision, position }) => {
-                let (revision, position) = (Some(revision), Some(position));
-                return Ok(Outcome::Written { revision, position });
-            }
+            Decision::Duplicate(placed) => return Ok(placed.into()),
             Decision::Write => {}
         }
-        if append.events.is_empty() {
-            return Ok(Outcome::Written { revision: stream.last, position: None });
-        }
-        let placed = self.write_events(stream.clone(), &append.events);
+        let outcome = if append.events.is_empty() {
+            // There is nothing to have a position: the newest event before this write stands in.
+            let newest = self.batch.table.progress.position;
+            let position = Some(newest).filter(|position| *position > 0);
+            Outcome::Written { revision: stream.last, position }
+        } else {
+            self.write_events(stream.clone(), &append.events).into()
+        };
         self.bring_back(&stream, &append.events)?;
-        Ok(Outcome::Written { revision: Some(placed.revision), position: Some(placed.position) })
+        Ok(outcome)
     }
 
     fn soft_delete(&mut self, removal: &Removal) -> Result<Outcome, LogError> {
@@ -161,8 +121,7 @@ impl Session<'_> {
         // The next revision after this one is the tombstone's.
         stream.last = Some(TOMBSTONE_REVISION - 1);
         let tombstone = self.system_event(TOMBSTONE_TYPE, false, Bytes::new());
-        let placed = self.write_events(stream, &[tombstone]);
-        Ok(Outcome::Written { revision: Some(placed.revision), position: Some(placed.position) })
+        Ok(self.write_events(stream, &[tombstone]).into())
     }
 
     fn decide_removal(
@@ -171,8 +130,7 @@ impl Session<'_> {
         expected: Expected,
     ) -> Result<Decision, LogError> {
         // A fresh id is never found, so a removal is never taken for a repetition.
-        let fresh = self.clock.new_id();
-        self.decide(stream, expected, std::iter::once(fresh))
+        self.decide(stream, expected, std::iter::once(self.clock.new_id()))
     }
 
     /// Whether events with these ids may follow in `stream`, were appended before, or neither.
@@ -182,7 +140,7 @@ impl Session<'_> {
         expected: Expected,
         ids: impl ExactSizeIterator<Item = Uuid> + Clone,
     ) -> Result<Decision, LogError> {
-        if stream.last == Some(TOMBSTONE_REVISION) {
+        if self.is_over(stream)? {
             return Ok(Decision::Refuse(Outcome::StreamDeleted));
         }
         let next_expected = match expected {
@@ -205,6 +163,16 @@ impl Session<'_> {
             std::cmp::Ordering::Greater => Ok(refused(stream)),
             std::cmp::Ordering::Less => self.find_by_revision(stream, next_expected, ids),
         }
+    }
+
+    /// Whether nothing may follow in the stream: it is tombstoned, or it has never been written and
+    /// would be the metadata of one that is. Metadata that was there goes on, as with the original.
+    fn is_over(&mut self, stream: &StreamState) -> Result<bool, LogError> {
+        let last = match (stream.last, described_by(&stream.name)) {
+            (None, Some(described)) => self.stream(described)?.last,
+            (last, _) => last,
+        };
+        Ok(last == Some(TOMBSTONE_REVISION))
     }
 
     /// A repetition of an append that named no revision is known by its ids.
@@ -261,8 +229,8 @@ impl Session<'_> {
         })
     }
 
-    /// Makes a soft-deleted stream visible again after an append to it or to its metastream:
-    /// from the first revision after those that the deletion hid.
+    /// Makes a soft-deleted stream visible again after an append to it, be it of nothing, or to its
+    /// metastream: from the first revision after those that the deletion hid.
     fn bring_back(&mut self, stream: &StreamState, events: &[NewEvent]) -> Result<(), LogError> {
         if stream.limits.is_soft_deleted() {
             let metastream = self.stream(&metastream_of(&stream.name))?;
@@ -272,16 +240,17 @@ impl Session<'_> {
         }
         // Appending to the metastream has replaced the described stream's limits, so whether it
         // was deleted is asked of the state from before.
-        let Some(described) = described_by(&stream.name) else { return Ok(()) };
-        let before = self.newest(stream)?.map_or_else(Limits::default, |event| {
-            Limits::of(&event.event_type, event.is_json, &event.data)
-        });
-        if before.is_soft_deleted() {
-            let described = self.stream(described)?;
+        let (Some(described), Some(written)) = (described_by(&stream.name), events.last()) else {
+            return Ok(());
+        };
+        let before = self
+            .newest(stream)?
+            .map_or_else(Limits::default, |event| Limits::of(event.is_json, &event.data));
+        let described = self.stream(described)?;
+        if before.is_soft_deleted() && described.last != Some(TOMBSTONE_REVISION) {
             let first = described.last.map_or(0, |last| last + 1);
-            let written = events.last().map_or(&b""[..], |event| &event.data);
             let metastream = self.stream(&stream.name)?;
-            self.write_metadata(metastream, &with_truncate_before(written, first));
+            self.write_metadata(metastream, &with_truncate_before(&written.data, first));
         }
         Ok(())
     }
@@ -321,7 +290,11 @@ impl Session<'_> {
         batch.table.progress.position = position + run.count - 1;
         for (event, index) in events.iter().zip(0..) {
             let placed = Placed { revision: revision + index, position: position + index };
-            self.memory.ids.insert((Arc::clone(&stream.name), event.id), placed);
+            let key = (Arc::clone(&stream.name), event.id);
+            // An id that is written again still names the first event that had it.
+            if self.memory.ids.get(&key).is_none() {
+                self.memory.ids.insert(key, placed);
+            }
             batch.events.push(Arc::new(Event {
                 position: placed.position,
                 stream: Arc::clone(&stream.name),
@@ -336,7 +309,7 @@ impl Session<'_> {
         }
         stream.last = Some(run.last());
         if let (Some(described), Some(newest)) = (described_by(&stream.name), events.last()) {
-            let limits = Limits::of(&newest.event_type, newest.is_json, &newest.data);
+            let limits = Limits::of(newest.is_json, &newest.data);
             self.set_limits(described, limits);
         }
         self.memory.streams.insert(Arc::clone(&stream.name), stream);
@@ -346,6 +319,9 @@ impl Session<'_> {
     fn set_limits(&mut self, described: &str, limits: Limits) {
         let name: Arc<str> = described.into();
         self.batch.table.set_limits(Arc::clone(&name), limits);
+        if described_by(described).is_some() {
+            return;
+        }
         // What is not remembered is looked up when it is needed, with these limits.
         if let Some(mut stream) = self.memory.streams.get(described) {
             stream.limits = limits;

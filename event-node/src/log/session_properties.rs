@@ -15,10 +15,11 @@ use crate::log::{
     event::{METADATA_TYPE, NewEvent, TOMBSTONE_REVISION, metastream_of},
     file::{FIRST_ENTRY, LogFile},
     index,
+    memory::Memory,
     memtable::{Memtable, Progress},
     pending::{BOUNDS, Bounds, Pending},
     read::{AllQuery, Direction, read_all, read_revision},
-    session::{Batch, Memory, Session},
+    session::{Batch, Session},
     verify,
     view::View,
     write::{Append, Expected, Outcome, Removal, Write},
@@ -96,7 +97,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct ModelStream {
     /// Id and position of each event; `None` for ids that the store itself chose.
     events: Vec<(Option<u128>, u64)>,
-    /// Where an id was last written, as far as it is remembered.
+    /// Where an id was first written, as far as it is remembered.
     known: HashMap<u128, usize>,
     truncate_before: Option<u64>,
     is_tombstoned: bool,
@@ -184,7 +185,7 @@ impl Model {
         stream.events.push((id, position));
         let last = stream.events.len() - 1;
         if let Some(id) = id {
-            stream.known.insert(id, last);
+            stream.known.entry(id).or_insert(last);
         }
         Outcome::Written { revision: Some(last as u64), position: Some(position) }
     }
@@ -204,11 +205,12 @@ impl Model {
             Verdict::Write => {}
         }
         let before = self.next(name) as u64;
-        let mut outcome = Outcome::Written { revision: before.checked_sub(1), position: None };
+        let position = Some(self.last_position).filter(|position| *position > 0);
+        let mut outcome = Outcome::Written { revision: before.checked_sub(1), position };
         for id in ids {
             outcome = self.write(name, Some(*id));
         }
-        if !ids.is_empty() && self.is_soft_deleted(name) {
+        if self.is_soft_deleted(name) {
             self.write_metadata(name, before);
         }
         outcome
@@ -222,16 +224,19 @@ impl Model {
         data: usize,
     ) -> Outcome {
         let metastream = metastream_of(name);
+        let is_tombstoned = self.stream(name).is_tombstoned;
         let before = self.next(&metastream);
+        if is_tombstoned && before == 0 {
+            return Outcome::StreamDeleted;
+        }
         let outcome = self.append(&metastream, expected, &[id]);
         if self.next(&metastream) == before {
             return outcome;
         }
         let was_soft_deleted = self.is_soft_deleted(name);
         self.stream(name).truncate_before = METADATA[data].1;
-        if was_soft_deleted {
-            let stream = self.stream(name);
-            let next = if stream.is_tombstoned { 1 << 63 } else { stream.events.len() as u64 };
+        if was_soft_deleted && !is_tombstoned {
+            let next = self.next(name) as u64;
             self.write_metadata(name, next);
         }
         outcome

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use crate::log::{
     entry::{Entry, EventsRecord, Parsed, Record},
     error::LogError,
+    event::{TOMBSTONE_REVISION, described_by},
     file::{FIRST_ENTRY, LogFile, SHORT_READ, Scanner},
     index,
     memtable::{Mark, Memtable, Run},
@@ -44,6 +45,7 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn stream(&self, name: &str) -> Result<StreamInfo, LogError> {
+        let is_metastream = described_by(name).is_some();
         let staged = self.staged.and_then(|staged| staged.table.streams.get(name));
         let mut last = staged.and_then(|part| part.runs.last().map(Run::last));
         let mut limits = staged.and_then(|part| part.limits);
@@ -54,7 +56,21 @@ impl<'a> View<'a> {
             (Some(_), Some(_)) => (None, Limits::default()),
             _ => index::stream(self.index, name)?,
         };
-        Ok(StreamInfo { last: last.or(indexed_last), limits: limits.unwrap_or(indexed_limits) })
+        let limits = match limits {
+            _ if is_metastream => Limits::OF_METASTREAMS,
+            Some(limits) => limits,
+            None => indexed_limits,
+        };
+        Ok(StreamInfo { last: last.or(indexed_last), limits })
+    }
+
+    /// Whether a stream, or the stream that it describes, was tombstoned.
+    pub(super) fn is_tombstoned(&self, name: &str, info: &StreamInfo) -> Result<bool, LogError> {
+        if info.last == Some(TOMBSTONE_REVISION) {
+            return Ok(true);
+        }
+        let Some(described) = described_by(name) else { return Ok(false) };
+        Ok(self.stream(described)?.last == Some(TOMBSTONE_REVISION))
     }
 
     /// The runs of a stream with revisions from `low` to `high`, in this direction, and no more

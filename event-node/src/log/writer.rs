@@ -12,9 +12,10 @@ use crate::log::{
     event::{METADATA_TYPE, NewEvent},
     file::Appender,
     indexer::Indexer,
+    memory::Memory,
     pending::Pending,
     recent::Recent,
-    session::{Batch, Memory, Session},
+    session::{Batch, Session},
     view::View,
     write::{Append, Expected, Outcome, Write},
 };

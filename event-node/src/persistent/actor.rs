@@ -14,13 +14,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    log::{Follower, GroupKey, GroupWrite, Log, LogError, Outcome, Resolved, Source, Write},
+    log::{Follower, GroupKey, Log, LogError, Resolved, Source},
     persistent::{
-        command::{
-            Answer, Command, Connected, ConsumerInfo, Delivery, GroupInfo, NewConsumer, ToConsumer,
-        },
+        checkpoint::write_checkpoint,
+        command::{Answer, Command, Connected, Delivery, GroupInfo, NewConsumer, ToConsumer},
         consumers::{Consumer, ConsumerId},
-        machine::{Effect, Machine},
+        machine::{Effect, MAX_READ, Machine},
         parked::{self, ToPark},
         settings::Settings,
         source::{Read, Reading},
@@ -46,6 +45,7 @@ const MAX_PARKED_AT_ONCE: usize = 100;
 /// What a piece of work beside the actor came to.
 enum Done {
     Read(Follower, Result<Read, LogError>),
+    Scouted(Follower, Result<(Vec<u64>, bool), LogError>),
     Parked(Vec<Uuid>, bool),
     Checkpointed(u64, bool),
     ReplayExtent(Option<u64>, Result<Option<(u64, u64)>, LogError>),
@@ -68,6 +68,8 @@ pub(super) struct Start {
     pub source: Source,
     /// The next place of the source to read.
     pub next: u64,
+    /// The first place of what is committed from now on.
+    pub live_from: u64,
 }
 
 /// A group's task.
@@ -91,10 +93,11 @@ pub(super) struct Actor {
 
 impl Actor {
     pub(super) fn new(start: Start, has_checkpoint: bool, log: Log) -> Self {
-        let Start { key, settings, source, next } = start;
+        let Start { key, settings, source, next, live_from } = start;
+        let places = (next, live_from);
         Self {
-            reading: Reading::new(log.clone(), source, next, settings.resolve_links),
-            machine: Machine::new(settings.clone(), next, Duration::ZERO),
+            reading: Reading::new(log.clone(), source, places, settings.resolve_links),
+            machine: Machine::new(settings.clone(), next, live_from, Duration::ZERO),
             key,
             settings,
             head: log.watch_head(),
@@ -122,10 +125,7 @@ impl Actor {
             }
         }
         if let Ending::Dropped(_) = &ending {
-            for (_, consumer) in self.consumers.drain() {
-                // A full queue is as good: a stream that ends without a word is an error too.
-                drop(consumer.try_send(ToConsumer::GroupDropped));
-            }
+            self.drop_consumers();
         }
         // Parks and checkpoints under way are finished before the last checkpoint is known.
         while let Some(done) = self.work.join_next().await {
@@ -164,8 +164,8 @@ impl Actor {
                         return Ending::Stop;
                     }
                 },
-                changed = self.head.changed(), if !self.reading.may_have_more => match changed {
-                    Ok(()) => self.reading.may_have_more = true,
+                changed = self.head.changed() => match changed {
+                    Ok(()) => self.reading.committed(),
                     Err(_) => return Ending::Stop,
                 },
                 _ = ticks.tick() => {
@@ -222,15 +222,34 @@ impl Actor {
         self.machine.connect(Consumer::new(id, slots, consumer.connection_name), now);
     }
 
+    /// Tells all consumers that the group was dropped.
+    fn drop_consumers(&mut self) {
+        let now = self.now();
+        for (id, consumer) in self.consumers.drain() {
+            // A full queue is as good: a stream that ends without a word is an error too.
+            drop(consumer.try_send(ToConsumer::GroupDropped));
+            self.machine.disconnect(id, now);
+        }
+    }
+
     fn finish(&mut self, done: Done) {
         let now = self.now();
         match done {
             Done::Read(follower, Ok(read)) => {
                 self.reading.ended(follower, &read);
-                self.machine.read(read.events, read.next, now);
+                self.machine.read(read, now);
             }
             Done::Read(follower, Err(error)) => {
                 self.reading.failed(follower);
+                self.report(&error);
+            }
+            Done::Scouted(follower, Ok((places, at_end))) => {
+                self.reading.scouted(follower, at_end);
+                self.machine.scouted(&places);
+            }
+            Done::Scouted(follower, Err(error)) => {
+                self.reading.scouted(follower, false);
+                self.reading.is_backing_off = true;
                 self.report(&error);
             }
             Done::Parked(ids, is_durable) => {
@@ -279,16 +298,11 @@ impl Actor {
                 self.perform(effect);
             }
         }
-        if let Some(limit) = self.machine.wanted_events()
-            && let Some(follower) = self.reading.begin()
-        {
-            self.head.borrow_and_update();
-            let reader = self.reading.reader.clone();
-            self.work.spawn(async move {
-                let (follower, read) = reader.read(follower, limit).await;
-                Done::Read(follower, read)
-            });
+        if self.reading.is_over() && self.machine.is_done() {
+            // Nothing will ever be delivered again, and consumers would wait for it.
+            self.drop_consumers();
         }
+        self.pump_source();
         if !self.is_replay_reading
             && !self.reading.is_backing_off
             && let Some(range) = self.machine.wanted_replay()
@@ -305,6 +319,28 @@ impl Actor {
             self.work.spawn(async move {
                 let is_durable = parked::record(&log, &key, &batch).await;
                 Done::Parked(batch.into_iter().map(|message| message.id).collect(), is_durable)
+            });
+        }
+    }
+
+    /// Reads the source as far as there is room, and looks ahead of that.
+    fn pump_source(&mut self) {
+        if let Some(limit) = self.machine.wanted_events()
+            && let Some(follower) = self.reading.begin()
+        {
+            let reader = self.reading.reader.clone();
+            self.work.spawn(async move {
+                let (follower, read) = reader.read(follower, limit).await;
+                Done::Read(follower, read)
+            });
+        }
+        if self.machine.wants_scouting()
+            && let Some(follower) = self.reading.begin_scouting(self.machine.next())
+        {
+            let reader = self.reading.reader.clone();
+            self.work.spawn(async move {
+                let (follower, places) = reader.scout(follower, MAX_READ).await;
+                Done::Scouted(follower, places)
             });
         }
     }
@@ -340,28 +376,12 @@ impl Actor {
     /// Answers beside the loop, since the parked messages have to be counted.
     fn info(&mut self, reply: oneshot::Sender<GroupInfo>) {
         let now = self.now();
-        let figures = self.machine.figures(now);
+        // The original never gets the page that it asks a tombstoned source for.
+        let is_reading = self.reading.is_running() || self.reading.is_over();
+        let mut figures = self.machine.figures(now);
         let replayed_before = figures.replayed_before;
-        let checkpointed = figures.checkpointed.checked_sub(1);
-        let mut info = GroupInfo {
-            key: self.key.clone(),
-            settings: self.settings.clone(),
-            is_live: !self.reading.may_have_more,
-            is_reading: self.reading.is_running(),
-            is_replaying: figures.is_replaying,
-            pushed: figures.pushed,
-            last_checkpoint: checkpointed.filter(|_| self.has_checkpoint),
-            last_known: figures.last_known,
-            buffered: figures.buffered,
-            retrying: figures.retrying,
-            outstanding: figures.outstanding,
-            in_flight: figures.in_flight,
-            parked: 0,
-            consumers: figures.consumers.iter_mut().map(|it| ConsumerInfo::of(it, now)).collect(),
-        };
-        if !self.settings.extra_statistics {
-            info.consumers.iter_mut().for_each(|consumer| consumer.measurements.clear());
-        }
+        let mut info = GroupInfo::of((&self.key, &self.settings), &mut figures, is_reading, now);
+        info.last_checkpoint = info.last_checkpoint.filter(|_| self.has_checkpoint);
         let log = self.log.clone();
         let counting = async move {
             if let Ok(Some((first, last))) = parked::extent(&log, &info.key).await {
@@ -374,11 +394,4 @@ impl Actor {
             Done::Informed
         });
     }
-}
-
-async fn write_checkpoint(log: &Log, key: &GroupKey, done: u64) -> bool {
-    // What is stored is the last place that is done.
-    let Some(checkpoint) = done.checked_sub(1) else { return true };
-    let write = GroupWrite::Checkpoint { key: key.clone(), checkpoint };
-    matches!(log.write(Write::Group(write)).await, Ok(Outcome::Written { .. }))
 }

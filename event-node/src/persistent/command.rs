@@ -9,6 +9,7 @@ use crate::{
     log::{GroupKey, Resolved},
     persistent::{
         consumers::{Consumer, ConsumerId, Rate},
+        figures::Figures,
         machine::NackAction,
         settings::Settings,
     },
@@ -76,11 +77,48 @@ pub(crate) struct GroupInfo {
     pub last_checkpoint: Option<u64>,
     pub last_known: Option<u64>,
     pub buffered: usize,
+    pub live_buffered: usize,
     pub retrying: usize,
     pub outstanding: usize,
     pub in_flight: usize,
     pub parked: u64,
     pub consumers: Vec<ConsumerInfo>,
+}
+
+impl GroupInfo {
+    /// Describes a group, whose parked messages are still to be counted, and begins its next
+    /// measurement.
+    pub(super) fn of(
+        (key, settings): (&GroupKey, &Settings),
+        figures: &mut Figures<'_>,
+        is_reading: bool,
+        now: Duration,
+    ) -> Self {
+        let mut consumers: Vec<ConsumerInfo> =
+            figures.consumers.iter_mut().map(|consumer| ConsumerInfo::of(consumer, now)).collect();
+        if !settings.extra_statistics {
+            for consumer in &mut consumers {
+                consumer.measurements.clear();
+            }
+        }
+        Self {
+            key: key.clone(),
+            settings: settings.clone(),
+            is_live: figures.is_live,
+            is_reading,
+            is_replaying: figures.is_replaying,
+            pushed: figures.pushed,
+            last_checkpoint: figures.checkpointed.checked_sub(1),
+            last_known: figures.last_known,
+            buffered: figures.buffered,
+            live_buffered: figures.live_buffered,
+            retrying: figures.retrying,
+            outstanding: figures.outstanding,
+            in_flight: figures.in_flight,
+            parked: 0,
+            consumers,
+        }
+    }
 }
 
 /// What a group says about one of its consumers.

@@ -148,10 +148,10 @@ impl Consumers {
         }
         match &mut self.sharing {
             Sharing::RoundRobin => {
-                // Whoever got one goes to the end; those before it were full and stay in front.
+                // The consumer goes to the end, and so do those before it, which were full and
+                // have lost their turn.
                 if let Some(index) = self.list.iter().position(|consumer| consumer.id == id) {
-                    let consumer = self.list.remove(index);
-                    self.list.push(consumer);
+                    self.list.rotate_left(index + 1);
                 }
             }
             Sharing::Single => {}

@@ -16,6 +16,7 @@ use crate::{
     persistent::{
         actor::{Actor, MAX_WAITING_COMMANDS, Start},
         command::{Answer, Command, Connected, GroupInfo, NewConsumer},
+        configuration,
         consumers::ConsumerId,
         settings::{ALL, Settings, StartFrom},
     },
@@ -98,6 +99,8 @@ pub(crate) struct Hub {
     log: Log,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// The user that all changes count as.
+    user_name: String,
     groups: Arc<Mutex<Groups>>,
 }
 
@@ -120,8 +123,9 @@ impl Hub {
         log: Log,
         tasks: TaskTracker,
         stop: CancellationToken,
+        user_name: String,
     ) -> Result<Self, HubError> {
-        let hub = Self { log, tasks, stop, groups: Arc::default() };
+        let hub = Self { log, tasks, stop, user_name, groups: Arc::default() };
         hub.load(&mut *hub.groups.lock().await).await?;
         Ok(hub)
     }
@@ -156,7 +160,8 @@ impl Hub {
         }
         check(&settings)?;
         self.save(&key, &settings).await?;
-        self.run(&mut groups, key, settings, None).await
+        self.run(&mut groups, key, settings, None).await?;
+        self.record(&groups).await
     }
 
     /// Replaces the settings but for the filter, drops the consumers and begins again from the
@@ -173,7 +178,8 @@ impl Hub {
         self.save(&key, &settings).await?;
         group.handle.end().await;
         let checkpoint = self.stored_checkpoint(&key).await?;
-        self.run(&mut groups, key, settings, checkpoint).await
+        self.run(&mut groups, key, settings, checkpoint).await?;
+        self.record(&groups).await
     }
 
     pub(crate) async fn delete(&self, key: GroupKey) -> Result<(), HubError> {
@@ -188,7 +194,17 @@ impl Hub {
         let removal = Removal { stream: key.parked_stream(), expected: Expected::Any };
         // Refused when nothing was ever parked.
         self.log.write(Write::SoftDelete(removal)).await?;
-        Ok(())
+        self.record(&groups).await
+    }
+
+    /// Records what groups there are now. Clients are answered when that is durable; if it fails,
+    /// the change itself is done.
+    async fn record(&self, groups: &Groups) -> Result<(), HubError> {
+        let named = groups
+            .running
+            .iter()
+            .map(|((stream, name), group)| (stream.as_str(), name.as_str(), &group.settings));
+        Ok(configuration::record(&self.log, &self.user_name, named).await?)
     }
 
     /// Drops all groups and starts them again as they are stored.
@@ -244,8 +260,9 @@ impl Hub {
             Some(done) => done.saturating_add(1),
             None => self.first_place(&key, settings.start).await?,
         };
+        let live_from = self.end_of_source(&key).await?.max(next);
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
-        let start = Start { key: key.clone(), settings: settings.clone(), source, next };
+        let start = Start { key: key.clone(), settings: settings.clone(), source, next, live_from };
         let actor = Actor::new(start, checkpoint.is_some(), self.log.clone());
         self.tasks.spawn(actor.run(inbox, self.stop.clone()));
         groups.known_streams.insert(key.stream.clone());
@@ -258,21 +275,26 @@ impl Hub {
         match start {
             StartFrom::Beginning => Ok(u64::from(is_over_all)),
             StartFrom::At(place) => Ok(place.max(u64::from(is_over_all))),
-            StartFrom::End if is_over_all => Ok(self.log.head().saturating_add(1)),
-            StartFrom::End => {
-                let newest = StreamQuery {
-                    stream: key.stream.clone(),
-                    direction: Direction::Backwards,
-                    from: u64::MAX,
-                    limit: 1,
-                    now_ticks: self.log.now_ticks(),
-                };
-                Ok(match self.log.read_stream(newest).await? {
-                    StreamRead::Page(page) => page.last.saturating_add(1),
-                    StreamRead::Missing | StreamRead::Deleted => 0,
-                })
-            }
+            StartFrom::End => self.end_of_source(key).await,
         }
+    }
+
+    /// The place of the next event that is committed to what the group reads.
+    async fn end_of_source(&self, key: &GroupKey) -> Result<u64, HubError> {
+        if key.stream == ALL {
+            return Ok(self.log.head().saturating_add(1));
+        }
+        let newest = StreamQuery {
+            stream: key.stream.clone(),
+            direction: Direction::Backwards,
+            from: u64::MAX,
+            limit: 1,
+            now_ticks: self.log.now_ticks(),
+        };
+        Ok(match self.log.read_stream(newest).await? {
+            StreamRead::Page(page) => page.last.saturating_add(1),
+            StreamRead::Missing | StreamRead::Deleted => 0,
+        })
     }
 }
 

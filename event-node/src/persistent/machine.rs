@@ -14,15 +14,19 @@ use uuid::Uuid;
 use crate::{
     log::Resolved,
     persistent::{
+        checkpoint::Checkpoint,
         consumers::{Choice, Consumer, ConsumerId, Consumers, Counter},
+        figures::Figures,
+        live::Live,
         message::{Message, Origin},
         replay::Replay,
-        settings::Settings,
+        settings::{MAX_READ_BATCH, Settings, to_u64, to_usize},
+        source::Read,
     },
 };
 
 /// Most events that one read of the source asks for.
-const MAX_READ: usize = 500;
+pub(super) const MAX_READ: usize = MAX_READ_BATCH;
 
 /// What the machine wants done.
 #[derive(Debug)]
@@ -90,22 +94,22 @@ pub(super) struct Machine {
     open: BTreeSet<u64>,
     /// The next place of the source to look at.
     next: u64,
-    /// The last place that a message came from.
+    /// The last place of the source that has an event, as far as it was read or is news.
     last_known: Option<u64>,
-    /// Everything before it is done, as it was last written.
-    checkpointed: u64,
-    checkpointed_at: Duration,
-    is_writing_checkpoint: bool,
+    live: Live,
+    checkpoint: Checkpoint,
     replay: Replay,
     pushed: Counter,
     effects: Vec<Effect>,
 }
 
 impl Machine {
-    /// A group whose next place to read is `next`.
-    pub(super) fn new(settings: Settings, next: u64, now: Duration) -> Self {
+    /// A group whose next place to read is `next`. What is at `live_from` or later is committed
+    /// after this.
+    pub(super) fn new(settings: Settings, next: u64, live_from: u64, now: Duration) -> Self {
         Self {
             consumers: Consumers::new(settings.strategy),
+            live: Live::new(to_usize(settings.live_buffer_size), live_from),
             settings,
             buffer: VecDeque::new(),
             retry: BTreeMap::new(),
@@ -115,9 +119,7 @@ impl Machine {
             open: BTreeSet::new(),
             next,
             last_known: None,
-            checkpointed: next,
-            checkpointed_at: now,
-            is_writing_checkpoint: false,
+            checkpoint: Checkpoint::new(next, now),
             replay: Replay::default(),
             pushed: Counter::default(),
             effects: Vec::new(),
@@ -132,24 +134,67 @@ impl Machine {
     /// How many events there is room for; `None` while it is not worth a read.
     pub(super) fn wanted_events(&self) -> Option<usize> {
         let size = to_usize(self.settings.history_buffer_size);
+        if self.live.is_live() {
+            let room = size.saturating_sub(self.buffer.len());
+            return (room > 0).then_some(room.min(MAX_READ));
+        }
+        // The original reads in batches, as long as there is room for more than one.
         let room = size.saturating_sub(self.buffer.len() + self.retry.len());
-        (room > to_usize(self.settings.read_batch_size)).then_some(room.min(MAX_READ))
+        let spare = room.saturating_sub(to_usize(self.settings.read_batch_size));
+        let batch = self.settings.read_batch();
+        let n_batches = spare.div_ceil(batch).min(MAX_READ / batch);
+        (n_batches > 0).then_some(n_batches * batch)
     }
 
-    /// Events of the source arrived; all before `next` was looked at.
-    pub(super) fn read(&mut self, messages: Vec<(u64, Resolved)>, next: u64, now: Duration) {
-        for (place, resolved) in messages {
+    /// Events of the source arrived; all before their `next` was looked at.
+    pub(super) fn read(&mut self, read: Read, now: Duration) {
+        for (place, resolved) in read.events {
             if place < self.next {
                 continue;
             }
-            self.last_known = Some(place);
+            self.last_known = self.last_known.max(Some(place));
+            self.live.add(place);
+            self.live.read(place);
             if let Some(message) = Message::new(Origin::Source(place), resolved) {
                 self.open.insert(place);
                 self.buffer.push_back(message);
             }
         }
-        self.next = self.next.max(next);
+        self.next = self.next.max(read.next);
+        if read.at_end {
+            self.live.caught_up();
+        }
         self.push(now);
+    }
+
+    /// Whether to look ahead: what is committed now is not read at once.
+    pub(super) fn wants_scouting(&self) -> bool {
+        !self.live.is_live() || self.wanted_events().is_none()
+    }
+
+    /// The next place of the source to look at.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Events were committed to the source at these places, and not read.
+    pub(super) fn scouted(&mut self, places: &[u64]) {
+        for place in places {
+            if self.live.add(*place) {
+                self.last_known = self.last_known.max(Some(*place));
+                if self.buffer.len() >= to_usize(self.settings.history_buffer_size) {
+                    self.live.overflowed();
+                }
+            }
+        }
+    }
+
+    /// Whether no message of the group is left.
+    pub(super) fn is_done(&self) -> bool {
+        self.buffer.is_empty()
+            && self.retry.is_empty()
+            && self.outstanding.is_empty()
+            && self.parking.is_empty()
     }
 
     /// Whether another consumer may connect.
@@ -214,7 +259,7 @@ impl Machine {
             .collect();
         expired.sort_unstable();
         for (_, id) in expired {
-            if let Some(message) = self.take_back(id, None) {
+            if let Some(message) = self.take_back(id, Some(now)) {
                 self.retry_or_park(message);
             }
         }
@@ -245,16 +290,12 @@ impl Machine {
 
     /// The last [`Effect::WriteCheckpoint`] was performed, or failed.
     pub(super) fn checkpoint_written(&mut self, done: u64, is_durable: bool, now: Duration) {
-        self.is_writing_checkpoint = false;
-        if is_durable {
-            self.checkpointed = done;
-            self.checkpointed_at = now;
-        }
+        self.checkpoint.written(done, is_durable, now);
     }
 
     /// What is done and not yet checkpointed, to be written when the group stops.
     pub(super) fn final_checkpoint(&self) -> Option<u64> {
-        Some(self.done_before()).filter(|done| *done > self.checkpointed)
+        Some(self.done_before()).filter(|done| *done > self.checkpoint.done())
     }
 
     /// Begins to deliver parked messages again: those with revisions in `first..end`.
@@ -270,10 +311,9 @@ impl Machine {
     /// Parked messages arrived; all before `next` was looked at.
     pub(super) fn replay_read(&mut self, parked: Vec<(u64, Resolved)>, next: u64, now: Duration) {
         for (revision, resolved) in parked {
-            // An entry whose event is gone has nothing to deliver.
-            let message = Message::new(Origin::Parked(revision), resolved)
-                .filter(|message| message.resolved.event.is_some());
-            if let Some(message) = message
+            // If its event is gone the record is delivered without it: it says what failed, and
+            // leaves the parked stream only when that was seen.
+            if let Some(message) = Message::new(Origin::Parked(revision), resolved)
                 && self.replay.add(revision)
             {
                 self.queue_retry(message);
@@ -296,8 +336,10 @@ impl Machine {
         Figures {
             pushed: self.pushed.measure(now),
             last_known: self.last_known,
-            checkpointed: self.checkpointed,
+            checkpointed: self.checkpoint.done(),
             buffered: self.buffer.len(),
+            live_buffered: self.live.count(),
+            is_live: self.live.is_live(),
             retrying: self.retry.len(),
             outstanding: self.outstanding.len() + self.parking.len(),
             in_flight: self.consumers.in_flight(),
@@ -414,25 +456,16 @@ impl Machine {
     }
 
     fn checkpoint_by_count(&mut self) {
-        let max = to_u64(self.settings.max_checkpoint_count);
-        if max > 0 && self.done_before().saturating_sub(self.checkpointed) >= max {
-            self.write_checkpoint();
+        let done = self.done_before();
+        if self.checkpoint.begin_by_count(&self.settings, done) {
+            self.effects.push(Effect::WriteCheckpoint { done });
         }
     }
 
     fn checkpoint_by_time(&mut self, now: Duration) {
-        let after = Duration::from_millis(to_u64(self.settings.checkpoint_after_ms));
-        let min = to_u64(self.settings.min_checkpoint_count).max(1);
-        let is_due = !after.is_zero() && now >= self.checkpointed_at + after;
-        if is_due && self.done_before().saturating_sub(self.checkpointed) >= min {
-            self.write_checkpoint();
-        }
-    }
-
-    fn write_checkpoint(&mut self) {
-        if !self.is_writing_checkpoint {
-            self.is_writing_checkpoint = true;
-            self.effects.push(Effect::WriteCheckpoint { done: self.done_before() });
+        let done = self.done_before();
+        if self.checkpoint.begin_by_time(&self.settings, done, now) {
+            self.effects.push(Effect::WriteCheckpoint { done });
         }
     }
 
@@ -449,33 +482,7 @@ enum Offer {
     Full(Message),
 }
 
-/// What a group says about itself.
-pub(super) struct Figures<'a> {
-    pub pushed: crate::persistent::consumers::Rate,
-    /// The last place that a message came from.
-    pub last_known: Option<u64>,
-    /// Everything before it is done, as it was last written.
-    pub checkpointed: u64,
-    pub buffered: usize,
-    pub retrying: usize,
-    pub outstanding: usize,
-    pub in_flight: usize,
-    pub is_replaying: bool,
-    /// Parked messages before this revision are being, or were, replayed.
-    pub replayed_before: u64,
-    pub consumers: &'a mut Consumers,
-}
-
 fn park_effect(id: Uuid, parking: &Parking) -> Effect {
     let (resolved, reason) = (parking.message.resolved.clone(), parking.reason.clone());
     Effect::Park { id, resolved, reason }
-}
-
-/// A setting that has no meaning below 0.
-fn to_u64(setting: i32) -> u64 {
-    u64::try_from(setting).unwrap_or(0)
-}
-
-fn to_usize(setting: i32) -> usize {
-    usize::try_from(setting).unwrap_or(0)
 }

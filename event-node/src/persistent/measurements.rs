@@ -5,13 +5,14 @@ use std::{collections::VecDeque, time::Duration};
 /// Finished messages that are remembered.
 const MAX_MEASUREMENTS: usize = 1_000;
 
-/// The names under which clients know the figures, and the share of messages that each covers.
+/// The names under which clients know the figures, and the share of messages, in per mille, that
+/// were faster. The original's quintiles are named after the fifth that they begin.
 const PERCENTILES: [(&str, u64); 10] = [
-    ("Quintile 1", 200),
-    ("Quintile 2", 400),
-    ("Quintile 3", 600),
-    ("Quintile 4", 800),
-    ("Quintile 5", 1_000),
+    ("Quintile 1", 0),
+    ("Quintile 2", 200),
+    ("Quintile 3", 400),
+    ("Quintile 4", 600),
+    ("Quintile 5", 800),
     ("90%", 900),
     ("95%", 950),
     ("99%", 990),
@@ -42,7 +43,7 @@ impl Measurements {
         };
         let count = sorted.len() as u64;
         let at = |per_mille: u64| {
-            let rank = (count * per_mille).div_ceil(1_000).max(1) - 1;
+            let rank = count * per_mille / 1_000;
             usize::try_from(rank).ok().and_then(|rank| sorted.get(rank)).copied().unwrap_or(0)
         };
         let mean = sorted.iter().fold(0_u64, |sum, it| sum.saturating_add(*it)) / count;
@@ -57,6 +58,10 @@ impl Measurements {
 mod tests {
     use super::*;
 
+    fn figure(measurements: &Measurements, name: &str) -> u64 {
+        measurements.figures().iter().find(|figure| figure.0 == name).unwrap().1
+    }
+
     #[test]
     fn figures_come_from_the_newest_thousand() {
         let mut measurements = Measurements::default();
@@ -64,10 +69,24 @@ mod tests {
         for millis in 0..=1_000 {
             measurements.add(Duration::from_millis(millis));
         }
-        let figures = measurements.figures();
-        let of = |name| figures.iter().find(|figure| figure.0 == name).unwrap().1;
+        let of = |name| figure(&measurements, name);
         assert_eq!((of("Fastest"), of("Highest")), (1, 1_000));
-        assert_eq!((of("Median"), of("Mean"), of("Quintile 3")), (500, 500, 600));
-        assert_eq!(figures.len(), 14);
+        assert_eq!((of("Median"), of("Mean")), (501, 500));
+        assert_eq!((of("99%"), of("99.9%")), (991, 1_000));
+        assert_eq!(measurements.figures().len(), 14);
+    }
+
+    #[test]
+    fn a_quintile_is_where_its_fifth_begins() {
+        let mut measurements = Measurements::default();
+        for millis in 1..=5 {
+            measurements.add(Duration::from_millis(millis));
+        }
+        for (name, millis) in ["Quintile 1", "Quintile 2", "Quintile 3", "Quintile 4", "Quintile 5"]
+            .into_iter()
+            .zip(1..)
+        {
+            assert_eq!(figure(&measurements, name), millis);
+        }
     }
 }

@@ -1,19 +1,22 @@
 //! A group's parked messages: links in a stream of their own, which clients may read.
 
 use prost::bytes::Bytes;
-use serde_json::{Map, Value};
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::log::{
     Append, Direction, Expected, GroupKey, Log, LogError, NewEvent, Outcome, Resolved, StreamQuery,
-    StreamRead, Write, metastream_of, with_truncate_before,
+    StreamRead, Write, metastream_of,
 };
 
 /// Event type of a parked message, which is a link.
 const LINK_TYPE: &str = "$>";
 
+/// How times are written: as the original writes those of a server in UTC.
+pub(super) const TIME_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.f+00:00";
+
 /// Event type of a stream's metadata.
-const METADATA_TYPE: &str = "$metadata";
+pub(super) const METADATA_TYPE: &str = "$metadata";
 
 /// A message to be set aside.
 #[derive(Debug)]
@@ -24,26 +27,39 @@ pub(super) struct ToPark {
     pub reason: String,
 }
 
+/// What is said about a parked message.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RecordMetadata<'a> {
+    added: &'a str,
+    reason: &'a str,
+    /// Of the original event. As in the original, 0 is left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    subscription_event_number: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Records that messages were set aside, all or none. `true` once that is durable.
 pub(super) async fn record(log: &Log, key: &GroupKey, messages: &[ToPark]) -> bool {
-    let added = log.clock().now().to_string();
+    let added = log.clock().now().strftime(TIME_FORMAT).to_string();
     let events: Vec<NewEvent> = messages
         .iter()
         .filter_map(|message| {
             let data = target_of(&message.resolved)?;
-            let mut metadata = Map::new();
-            metadata.insert("added".to_owned(), added.clone().into());
-            metadata.insert("reason".to_owned(), message.reason.clone().into());
-            let number = message.resolved.original().map_or(0, |event| event.revision);
-            if number > 0 {
-                // The original leaves zeros out.
-                metadata.insert("subscriptionEventNumber".to_owned(), number.into());
-            }
+            let metadata = RecordMetadata {
+                added: &added,
+                reason: &message.reason,
+                subscription_event_number: message.resolved.original()?.revision,
+            };
             Some(NewEvent {
                 id: log.clock().new_id(),
                 event_type: LINK_TYPE.to_owned(),
                 is_json: false,
-                metadata: Value::Object(metadata).to_string().into(),
+                metadata: serde_json::to_vec_pretty(&metadata).ok()?.into(),
                 data,
             })
         })
@@ -60,6 +76,15 @@ fn target_of(resolved: &Resolved) -> Option<Bytes> {
     }
 }
 
+/// Metadata of a parked stream that begins at the revision `before`. As in the original, it is all
+/// that the stream then has: only administrators may use it.
+fn parked_stream_metadata(before: u64) -> String {
+    format!(
+        "{{\"$tb\":{before},\"$acl\":{{\"$r\":\"$admins\",\"$w\":\"$admins\",\"$d\":\"$admins\",\
+         \"$mr\":\"$admins\",\"$mw\":\"$admins\"}}}}"
+    )
+}
+
 /// Takes everything before `before` out of the parked stream.
 pub(super) async fn truncate(log: &Log, key: &GroupKey, before: u64) -> bool {
     let event = NewEvent {
@@ -67,7 +92,7 @@ pub(super) async fn truncate(log: &Log, key: &GroupKey, before: u64) -> bool {
         event_type: METADATA_TYPE.to_owned(),
         is_json: true,
         metadata: Bytes::new(),
-        data: with_truncate_before(b"", before).into(),
+        data: parked_stream_metadata(before).into(),
     };
     append(log, metastream_of(&key.parked_stream()), vec![event]).await
 }

@@ -7,6 +7,12 @@ use crate::log::{FilterSpec, GroupKey};
 /// The name of the stream of all events.
 pub(crate) const ALL: &str = "$all";
 
+/// Fewest and most events that the original reads at a time, and how many if a group says 0. One
+/// that names fewer than the fewest gets what it names.
+const MIN_READ_BATCH: usize = 10;
+const DEFAULT_READ_BATCH: usize = 20;
+pub(super) const MAX_READ_BATCH: usize = 500;
+
 /// Everything a group was created with. The numbers come back to clients exactly as given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -70,6 +76,13 @@ impl Strategy {
 }
 
 impl Settings {
+    /// Events that the original reads at a time.
+    pub(super) fn read_batch(&self) -> usize {
+        let size = to_usize(self.read_batch_size);
+        let most = if size == 0 { DEFAULT_READ_BATCH } else { size.min(MAX_READ_BATCH) };
+        size.max(MIN_READ_BATCH).min(most)
+    }
+
     /// Why a group with these settings could not work, if so.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if self.history_buffer_size <= self.read_batch_size {
@@ -102,4 +115,14 @@ impl Settings {
         };
         Self::place_text(key, place)
     }
+}
+
+/// A setting that has no meaning below 0.
+pub(super) fn to_u64(setting: i32) -> u64 {
+    u64::try_from(setting).unwrap_or(0)
+}
+
+/// A size, which has no meaning below 0.
+pub(super) fn to_usize(setting: i32) -> usize {
+    usize::try_from(setting).unwrap_or(0)
 }

@@ -1,6 +1,9 @@
 //! What a group reads, and reading it beside the group's task.
+//!
+//! Two readers follow the source: one delivers, as far as the group has room; the scout only
+//! looks at what is committed meanwhile, so that the group knows the end of its source.
 
-use crate::log::{Followed, Follower, Log, LogError, Resolved, Source};
+use crate::log::{Event, Followed, Follower, Log, LogError, Resolved, Source};
 
 /// How a group's source is read.
 #[derive(Clone)]
@@ -11,6 +14,7 @@ pub(super) struct SourceReader {
 }
 
 /// Events of the source.
+#[derive(Debug)]
 pub(super) struct Read {
     /// By their places.
     pub events: Vec<(u64, Resolved)>,
@@ -18,7 +22,7 @@ pub(super) struct Read {
     pub next: u64,
     /// Nothing more was committed when this was read.
     pub at_end: bool,
-    /// Nothing will ever follow.
+    /// The source is tombstoned: nothing will ever follow.
     pub is_over: bool,
 }
 
@@ -27,9 +31,12 @@ pub(super) struct Reading {
     pub reader: SourceReader,
     state: State,
     /// Whether a read may find something.
-    pub may_have_more: bool,
+    may_have_more: bool,
+    /// Something was committed since the running read began.
+    has_news: bool,
     /// A read failed: wait for the next tick.
     pub is_backing_off: bool,
+    scout: Scout,
 }
 
 enum State {
@@ -38,15 +45,32 @@ enum State {
     Over,
 }
 
+/// The reader that looks ahead.
+struct Scout {
+    /// `None` while it reads.
+    follower: Option<Follower>,
+    /// Whether it may find something.
+    has_news: bool,
+}
+
 impl Reading {
-    /// Begins at the place `next`.
-    pub(super) fn new(log: Log, source: Source, next: u64, resolve_links: bool) -> Self {
+    /// Begins at the place `next`; what is at `live_from` or later is committed after this.
+    pub(super) fn new(
+        log: Log,
+        source: Source,
+        (next, live_from): (u64, u64),
+        resolve_links: bool,
+    ) -> Self {
         let is_over_all = matches!(source, Source::All { .. });
+        let scout =
+            Scout { follower: Some(Follower::new(source.clone(), live_from)), has_news: false };
         Self {
             reader: SourceReader { log, resolve_links, is_over_all },
             state: State::Idle(Follower::new(source, next)),
             may_have_more: true,
+            has_news: false,
             is_backing_off: false,
+            scout,
         }
     }
 
@@ -54,11 +78,25 @@ impl Reading {
         matches!(self.state, State::Running)
     }
 
+    /// Whether the source was tombstoned: nothing will ever follow.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// Notes that something was committed.
+    pub(super) fn committed(&mut self) {
+        self.may_have_more = true;
+        // The running read may have looked before that commit.
+        self.has_news = true;
+        self.scout.has_news = true;
+    }
+
     /// What a read may begin with now. [`Reading::ended`] or [`Reading::failed`] follow.
     pub(super) fn begin(&mut self) -> Option<Follower> {
         if !self.may_have_more || self.is_backing_off || !matches!(self.state, State::Idle(_)) {
             return None;
         }
+        self.has_news = false;
         match std::mem::replace(&mut self.state, State::Running) {
             State::Idle(follower) => Some(follower),
             State::Running | State::Over => None,
@@ -66,13 +104,39 @@ impl Reading {
     }
 
     pub(super) fn ended(&mut self, follower: Follower, read: &Read) {
-        self.may_have_more = !read.at_end;
+        self.may_have_more = !read.at_end || self.has_news;
         self.state = if read.is_over { State::Over } else { State::Idle(follower) };
     }
 
     pub(super) fn failed(&mut self, follower: Follower) {
         self.is_backing_off = true;
         self.state = State::Idle(follower);
+    }
+
+    /// What the scout may begin with now, when everything before the place `next` was read.
+    /// [`Reading::scouted`] follows.
+    pub(super) fn begin_scouting(&mut self, next: u64) -> Option<Follower> {
+        if !self.scout.has_news || self.is_backing_off || self.is_over() {
+            return None;
+        }
+        let follower = self.scout.follower.take()?;
+        let ahead = match &self.state {
+            _ if follower.next() >= next => follower,
+            // What was read need not be looked at again.
+            State::Idle(reader) => reader.clone(),
+            State::Running | State::Over => {
+                self.scout.follower = Some(follower);
+                return None;
+            }
+        };
+        self.scout.has_news = false;
+        Some(ahead)
+    }
+
+    /// The scout has read to the end of the source (`at_end`), or not yet.
+    pub(super) fn scouted(&mut self, follower: Follower, at_end: bool) {
+        self.scout.follower = Some(follower);
+        self.scout.has_news |= !at_end;
     }
 }
 
@@ -90,18 +154,36 @@ impl SourceReader {
         }
     }
 
+    /// Looks on, at `limit` events at most: their places, and whether there was no more. After a
+    /// failure the follower is where it was.
+    pub(super) async fn scout(
+        self,
+        follower: Follower,
+        limit: usize,
+    ) -> (Follower, Result<(Vec<u64>, bool), LogError>) {
+        let mut advanced = follower.clone();
+        match advanced.page(&self.log, limit).await {
+            Ok(Followed::Page(page)) => {
+                let places = page.events.iter().map(|event| self.place_of(event)).collect();
+                (advanced, Ok((places, page.at_end)))
+            }
+            Ok(Followed::StreamDeleted) => (advanced, Ok((Vec::new(), true))),
+            Err(error) => (follower, Err(error)),
+        }
+    }
+
+    fn place_of(&self, event: &Event) -> u64 {
+        if self.is_over_all { event.position } else { event.revision }
+    }
+
     async fn page(&self, follower: &mut Follower, limit: usize) -> Result<Read, LogError> {
         let page = match follower.page(&self.log, limit).await? {
             Followed::Page(page) => page,
             Followed::StreamDeleted => {
-                return Ok(Read { events: Vec::new(), next: 0, at_end: true, is_over: true });
+                return Ok(Read { events: Vec::new(), next: 0, at_end: false, is_over: true });
             }
         };
-        let places: Vec<u64> = page
-            .events
-            .iter()
-            .map(|event| if self.is_over_all { event.position } else { event.revision })
-            .collect();
+        let places: Vec<u64> = page.events.iter().map(|event| self.place_of(event)).collect();
         let resolved = if self.resolve_links {
             self.log.resolve(page.events).await?
         } else {

@@ -14,7 +14,7 @@ use crate::{
         Empty, Position,
         streams::{
             AppendReq, AppendResp,
-            append_req::Content,
+            append_req::{Content, options::ExpectedStreamRevision},
             append_resp::{self, Result as Wire, Success, WrongExpectedVersion},
         },
     },
@@ -63,8 +63,9 @@ pub(crate) async fn append(
     else {
         return Err(handler_threw());
     };
+    let wanted = options.expected_stream_revision;
+    let expected = Expected::try_from(wanted)?;
     let stream = stream_name(options.stream_identifier)?;
-    let expected = Expected::try_from(options.expected_stream_revision)?;
     let mut gathered = Gathered::default();
     while let Some(part) = request.next().await {
         let Some(Content::ProposedMessage(message)) = part?.content else {
@@ -76,7 +77,7 @@ pub(crate) async fn append(
     let result = match context.write(Write::Append(append)).await? {
         Outcome::Written { revision, position } => Wire::Success(success(revision, position)),
         Outcome::WrongExpectedVersion { current } => {
-            Wire::WrongExpectedVersion(wrong_expected_version(expected, current))
+            Wire::WrongExpectedVersion(wrong_expected_version(wanted, current))
         }
         Outcome::StreamDeleted => return Err(stream_deleted(&stream)),
     };
@@ -100,8 +101,12 @@ fn success(revision: Option<u64>, position: Option<u64>) -> Success {
     }
 }
 
-/// Fills today's fields and those of 20.6: clients rely on one set or the other.
-fn wrong_expected_version(expected: Expected, current: Option<u64>) -> WrongExpectedVersion {
+/// Fills today's fields and those of 20.6: clients rely on one set or the other. What was expected
+/// is answered as the caller said it.
+fn wrong_expected_version(
+    expected: Option<ExpectedStreamRevision>,
+    current: Option<u64>,
+) -> WrongExpectedVersion {
     use append_resp::wrong_expected_version::{
         CurrentRevisionOption as Current, CurrentRevisionOption2060 as OldCurrent,
         ExpectedRevisionOption as Wanted, ExpectedRevisionOption2060 as OldWanted,
@@ -112,22 +117,25 @@ fn wrong_expected_version(expected: Expected, current: Option<u64>) -> WrongExpe
         }
         None => (Current::CurrentNoStream(Empty {}), OldCurrent::NoStream2060(Empty {})),
     };
-    let (wanted, old_wanted) = match expected {
-        Expected::Any => (Wanted::ExpectedAny(Empty {}), OldWanted::Any2060(Empty {})),
-        Expected::StreamExists => {
+    let expected = expected.map(|expected| match expected {
+        ExpectedStreamRevision::Any(_) => {
+            (Wanted::ExpectedAny(Empty {}), OldWanted::Any2060(Empty {}))
+        }
+        ExpectedStreamRevision::StreamExists(_) => {
             (Wanted::ExpectedStreamExists(Empty {}), OldWanted::StreamExists2060(Empty {}))
         }
-        Expected::NoStream => {
+        ExpectedStreamRevision::NoStream(_) => {
             (Wanted::ExpectedNoStream(Empty {}), OldWanted::ExpectedRevision2060(u64::MAX))
         }
-        Expected::Revision(revision) => {
+        ExpectedStreamRevision::Revision(revision) => {
             (Wanted::ExpectedRevision(revision), OldWanted::ExpectedRevision2060(revision))
         }
-    };
+    });
+    let (wanted, old_wanted) = expected.unzip();
     WrongExpectedVersion {
         current_revision_option_20_6_0: Some(old),
-        expected_revision_option_20_6_0: Some(old_wanted),
+        expected_revision_option_20_6_0: old_wanted,
         current_revision_option: Some(now),
-        expected_revision_option: Some(wanted),
+        expected_revision_option: wanted,
     }
 }

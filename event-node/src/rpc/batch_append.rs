@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     future::poll_fn,
+    ops::RangeInclusive,
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -41,6 +42,15 @@ const MAX_IN_FLIGHT: usize = 1_024;
 
 /// Appends of one call whose events are still arriving.
 const MAX_OPEN: usize = 64;
+
+/// What a duration may have: 10,000 years either way, as the protocol's types say.
+const DURATION_SECONDS: RangeInclusive<i64> = -315_576_000_000..=315_576_000_000;
+
+/// What a time may have: the years 1 to 9999.
+const TIMESTAMP_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// Most nanoseconds that either may have besides.
+const MAX_NANOS: i32 = 999_999_999;
 
 /// An append whose events are still arriving.
 struct Open {
@@ -137,10 +147,12 @@ fn take_part(
     part: BatchAppendReq,
 ) -> Result<Step, Status> {
     let BatchAppendReq { correlation_id, options, proposed_messages, is_final } = part;
-    let Some(key) = id(correlation_id.as_ref()) else {
-        let Some(options) = options else { return Err(handler_threw()) };
-        let reason = Failure::BadRequest("The correlation id cannot be read.".to_owned());
-        return Ok(Step::Answer(refused(correlation_id, options.stream_identifier, &reason)));
+    let key = match correlation(correlation_id.as_ref()) {
+        Ok(key) => key,
+        Err(reason) => {
+            let Some(options) = options else { return Err(handler_threw()) };
+            return Ok(Step::Answer(refused(correlation_id, options.stream_identifier, &reason)));
+        }
     };
     // The original lets the first options of an append stand.
     if let Some(options) = options
@@ -166,6 +178,16 @@ fn take_part(
     Ok(if is_final { Step::Write(append.remove()) } else { Step::Nothing })
 }
 
+/// The id that tells the parts of an append from those of others.
+fn correlation(correlation_id: Option<&wire::Uuid>) -> Result<Uuid, Failure> {
+    let reason = match id(correlation_id) {
+        Some(key) if !key.is_nil() => return Ok(key),
+        Some(_) => "correlationId (Parameter 'correlationId should be non-empty GUID.')",
+        None => "The correlation id cannot be read.",
+    };
+    Err(Failure::BadRequest(reason.to_owned()))
+}
+
 fn gather(gathered: &mut Gathered, messages: Vec<wire::ProposedMessage>) -> Result<(), Failure> {
     for message in messages {
         gathered.push(proposed(message)?).map_err(|TooBig| Failure::TooBig)?;
@@ -181,7 +203,7 @@ fn begin(
     if options.stream_identifier.is_none() {
         return Err(Failure::BadRequest("Required field StreamIdentifier not set.".to_owned()));
     }
-    let left = time_left(context, options.deadline_option).ok_or(Failure::TimedOut)?;
+    let left = time_left(context, options.deadline_option)?;
     Ok(Open {
         correlation_id,
         stream: stream_name(options.stream_identifier)?,
@@ -212,18 +234,35 @@ fn refused(
     BatchAppendResp { correlation_id, stream_identifier, result: Some(Wire::Error(error)) }
 }
 
-/// `None` if the deadline has passed. Clients write deadlines of centuries: nothing overflows.
-fn time_left(context: &Context, deadline: Option<DeadlineOption>) -> Option<Duration> {
+/// How long the append may take. Fails if the deadline has passed, or is none that the protocol's
+/// types allow. Clients write deadlines of centuries: nothing overflows.
+fn time_left(context: &Context, deadline: Option<DeadlineOption>) -> Result<Duration, Failure> {
     let millis = match deadline {
-        None => return Some(WRITE_TIMEOUT),
-        Some(DeadlineOption::Deadline(left)) => in_millis(left.seconds, left.nanos),
+        None => return Ok(WRITE_TIMEOUT),
+        Some(DeadlineOption::Deadline(left)) => {
+            let (seconds, nanos) = (left.seconds, left.nanos);
+            let is_one_sign = seconds.signum() * i64::from(nanos.signum()) >= 0;
+            let is_in_range =
+                DURATION_SECONDS.contains(&seconds) && (-MAX_NANOS..=MAX_NANOS).contains(&nanos);
+            if !is_in_range || !is_one_sign {
+                let text = "Duration was not a valid normalized duration";
+                return Err(Failure::BadRequest(text.to_owned()));
+            }
+            in_millis(seconds, nanos)
+        }
         Some(DeadlineOption::Deadline21100(at)) => {
+            let (seconds, nanos) = (at.seconds, at.nanos);
+            if !TIMESTAMP_SECONDS.contains(&seconds) || !(0..=MAX_NANOS).contains(&nanos) {
+                let text = "Timestamp contains invalid values: ";
+                let text = format!("{text}Seconds={seconds}; Nanos={nanos}");
+                return Err(Failure::BadRequest(text));
+            }
             let now = context.log.clock().now().as_millisecond();
-            in_millis(at.seconds, at.nanos).saturating_sub(now)
+            in_millis(seconds, nanos).saturating_sub(now)
         }
     };
-    let left = u64::try_from(millis).ok().filter(|left| *left > 0)?;
-    Some(Duration::from_millis(left).min(WRITE_TIMEOUT))
+    let left = u64::try_from(millis).ok().filter(|left| *left > 0).ok_or(Failure::TimedOut)?;
+    Ok(Duration::from_millis(left).min(WRITE_TIMEOUT))
 }
 
 fn in_millis(seconds: i64, nanos: i32) -> i64 {

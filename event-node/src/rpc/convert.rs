@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use prost::bytes::Bytes;
 use tonic::Status;
-use uuid::Uuid;
+use uuid::{
+    Uuid,
+    fmt::{Hyphenated, Simple},
+};
 
 use crate::{
     log::{Event, Expected, FilterField, FilterSpec, NewEvent, Resolved},
@@ -32,12 +35,13 @@ pub(crate) enum IdStyle {
 }
 
 impl IdStyle {
+    /// `None` without an option; an option that says nothing means the structured style.
     pub(crate) fn of(option: Option<&wire::UuidOption>) -> Option<Self> {
         use wire::uuid_option::Content;
-        match option?.content.as_ref()? {
-            Content::Structured(_) => Some(Self::Structured),
-            Content::String(_) => Some(Self::Text),
-        }
+        Some(match option?.content {
+            Some(Content::Structured(_)) | None => Self::Structured,
+            Some(Content::String(_)) => Self::Text,
+        })
     }
 
     pub(crate) fn write(self, id: Uuid) -> wire::Uuid {
@@ -60,12 +64,43 @@ impl IdStyle {
 pub(crate) fn id(id: Option<&wire::Uuid>) -> Option<Uuid> {
     use wire::uuid::Value;
     match id?.value.as_ref()? {
-        Value::String(text) => Uuid::parse_str(text).ok(),
+        Value::String(text) => guid(text),
         Value::Structured(halves) => Some(Uuid::from_u64_pair(
             halves.most_significant_bits.cast_unsigned(),
             halves.least_significant_bits.cast_unsigned(),
         )),
     }
+}
+
+/// Reads an id in one of the forms that the original accepts: 32 digits, the usual 36 characters,
+/// those in braces or parentheses, or `{0x...,0x...,0x...,{0x..,...}}`; with blanks around it.
+fn guid(text: &str) -> Option<Uuid> {
+    let text = text.trim();
+    let bracketed = |open, close| text.strip_prefix(open)?.strip_suffix(close);
+    let dashed = bracketed('{', '}').or_else(|| bracketed('(', ')')).unwrap_or(text);
+    if dashed.len() == Hyphenated::LENGTH {
+        return dashed.parse::<Hyphenated>().ok().map(Uuid::from);
+    }
+    if text.len() == Simple::LENGTH {
+        return text.parse::<Simple>().ok().map(Uuid::from);
+    }
+    guid_of_numbers(text)
+}
+
+/// Reads `{0x00112233,0x4455,0x6677,{0x88,0x99,0xaa,0xbb,0xcc,0xdd,0xee,0xff}}`.
+fn guid_of_numbers(text: &str) -> Option<Uuid> {
+    let (numbers, bytes) = text.strip_prefix('{')?.strip_suffix("}}")?.split_once(",{")?;
+    let mut numbers = numbers
+        .split(',')
+        .map(|number| u32::from_str_radix(number.trim().strip_prefix("0x")?, 16).ok());
+    let (first, second, third) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    let bytes: Option<Vec<u8>> = bytes
+        .split(',')
+        .map(|byte| u8::from_str_radix(byte.trim().strip_prefix("0x")?, 16).ok())
+        .collect();
+    let last: [u8; 8] = bytes?.try_into().ok()?;
+    let (second, third) = (second.try_into().ok()?, third.try_into().ok()?);
+    numbers.next().is_none().then(|| Uuid::from_fields(first, second, third, &last))
 }
 
 /// A stream's name, which has to be there and to be UTF-8.
@@ -77,11 +112,20 @@ pub(crate) fn stream_name(identifier: Option<wire::StreamIdentifier>) -> Result<
     Ok(name.to_owned())
 }
 
-/// Refuses names that are empty or too long.
+/// Refuses names of streams that are empty or too long.
 pub(crate) fn name_within_limits(name: &str, what: &str) -> Result<(), Status> {
     if name.is_empty() {
         return Err(handler_threw());
     }
+    not_too_long(name, what)
+}
+
+/// Refuses names of groups that are too long. An empty one is a name as any other.
+pub(crate) fn group_name_within_limits(name: &str) -> Result<(), Status> {
+    not_too_long(name, "group")
+}
+
+fn not_too_long(name: &str, what: &str) -> Result<(), Status> {
     if name.len() > MAX_NAME_BYTES {
         let text = format!("The {what} name is longer than {MAX_NAME_BYTES} bytes.");
         return Err(Status::invalid_argument(text));
@@ -115,6 +159,9 @@ impl Place {
         let (commit, prepare) = (position.commit_position, position.prepare_position);
         if commit < prepare {
             return Err(handler_threw());
+        }
+        if commit == END && prepare != END {
+            return Err(Status::unknown("Unexpected ReadAllResult: Error"));
         }
         Self::revision(prepare)?;
         Self::revision(commit)
@@ -193,7 +240,10 @@ macro_rules! expected_from {
                     Some(Wire::NoStream(_)) => Ok(Self::NoStream),
                     Some(Wire::Any(_)) => Ok(Self::Any),
                     Some(Wire::StreamExists(_)) => Ok(Self::StreamExists),
-                    None => Err(handler_threw()),
+                    None => Err(Status::invalid_argument(
+                        "The expected revision is missing: give a revision, no stream, stream \
+                         exists, or any.",
+                    )),
                 }
             }
         }
@@ -226,8 +276,48 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_before_its_prepare_is_no_position() {
-        let position = wire::Position { commit_position: 1, prepare_position: 2 };
-        assert!(Place::position(&position).is_err());
+    fn ids_are_read_in_the_forms_of_the_original() {
+        let known = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+        let dashed = "00112233-4455-6677-8899-AABBCCDDEEFF";
+        for text in [
+            dashed.to_owned(),
+            dashed.replace('-', ""),
+            format!("{{{dashed}}}"),
+            format!("({dashed})"),
+            format!(" {dashed}\t"),
+            "{0x00112233,0x4455,0x6677,{0x88,0x99,0xaa,0xbb,0xcc,0xdd,0xee,0xff}}".to_owned(),
+        ] {
+            assert_eq!(guid(&text), Some(known), "{text}");
+        }
+        for text in [
+            format!("urn:uuid:{dashed}"),
+            format!("{{{}}}", dashed.replace('-', "")),
+            format!("({dashed}"),
+            format!("{dashed}0"),
+            "{0x1,0x2,0x3,{0x4}}".to_owned(),
+            "x".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(guid(&text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_option_that_says_nothing_means_structured() {
+        let silent = wire::UuidOption { content: None };
+        assert_eq!(IdStyle::of(Some(&silent)), Some(IdStyle::Structured));
+        assert_eq!(IdStyle::of(None), None);
+    }
+
+    #[test]
+    fn positions_whose_halves_do_not_fit_are_refused() {
+        let place = |commit_position, prepare_position| {
+            Place::position(&wire::Position { commit_position, prepare_position }).ok()
+        };
+        assert_eq!(place(2, 1), Some(Place::At(2)));
+        assert_eq!(place(END, END), Some(Place::End));
+        for (commit, prepare) in [(1, 2), (END, 0), (0, END), (1 << 63, 1)] {
+            assert_eq!(place(commit, prepare), None, "{commit}/{prepare}");
+        }
     }
 }

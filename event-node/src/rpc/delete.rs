@@ -30,8 +30,8 @@ pub(crate) async fn remove(
     write: impl FnOnce(Removal) -> Write,
 ) -> Result<Option<Position>, Status> {
     let options = options.ok_or_else(handler_threw)?;
-    let stream = stream_name(options.stream_identifier)?;
     let expected = Expected::try_from(options.expected_stream_revision)?;
+    let stream = stream_name(options.stream_identifier)?;
     let removal = Removal { stream: stream.clone(), expected };
     match context.write(write(removal)).await? {
         Outcome::Written { position, .. } => Ok(position

@@ -43,7 +43,7 @@ pub(crate) fn cluster(context: &Context, extensions: &Extensions) -> ClusterInfo
     let advertised = &context.advertised;
     ClusterInfo {
         members: vec![MemberInfo {
-            instance_id: Some(IdStyle::Text.write(advertised.instance)),
+            instance_id: Some(IdStyle::Structured.write(advertised.instance)),
             time_stamp: context.log.now_ticks(),
             state: VNodeState::Leader.into(),
             is_alive: true,

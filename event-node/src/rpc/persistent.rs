@@ -14,7 +14,7 @@ use crate::{
     log::GroupKey,
     persistent::{ALL, HubError},
     rpc::{
-        convert::{name_within_limits, stream_name},
+        convert::{group_name_within_limits, stream_name},
         status,
     },
     wire::event_store::client::StreamIdentifier,
@@ -28,7 +28,7 @@ pub(crate) enum SourceName {
 
 /// The group that a request is about.
 pub(crate) fn group_key(source: SourceName, name: String) -> Result<GroupKey, Status> {
-    name_within_limits(&name, "group")?;
+    group_name_within_limits(&name)?;
     let stream = match source {
         SourceName::All => ALL.to_owned(),
         SourceName::Stream(identifier) => stream_name(identifier)?,

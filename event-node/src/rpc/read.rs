@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tonic::Status;
 
 use crate::{
-    log::{AllQuery, Direction, Filter, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
+    log::{AllQuery, Direction, Filter, MAX_PAGE_EVENTS, StreamQuery, StreamRead},
     rpc::{
         Context,
         convert::{IdStyle, Place, filter, identifier, read_event, stream_name},
         responses::{End, Responses, Sink, channel},
+        skipped::Skipped,
         status::{handler_threw, stream_deleted},
         subscribe::{self, Checkpoints},
     },
@@ -26,10 +27,6 @@ use crate::{
         },
     },
 };
-
-/// How far below the visible events a reader has to begin to be told where they start: the page
-/// size of the original, which tells it when a whole page was empty.
-const FIRST_POSITION_GAP: u64 = 32;
 
 /// Events looked at between checkpoints when the caller leaves the window to the server.
 const DEFAULT_WINDOW_EVENTS: u32 = 32;
@@ -55,11 +52,21 @@ pub(crate) async fn read(
         resolve_links: options.resolve_links,
         tells_positions: options.control_option.is_some_and(|it| it.compatibility >= 1),
     };
-    let direction = match options.read_direction() {
-        WireDirection::Forwards => Direction::Forwards,
-        WireDirection::Backwards => Direction::Backwards,
-    };
+    let wire_direction = options.read_direction;
     let ReadOptions { source, extent, filter_option, .. } = options;
+    let direction = match WireDirection::try_from(wire_direction) {
+        Ok(WireDirection::Forwards) => Direction::Forwards,
+        Ok(WireDirection::Backwards) => Direction::Backwards,
+        Err(_) => {
+            let (source, extent) = (source.as_ref(), extent.as_ref());
+            return Err(invalid_combination(
+                source,
+                extent,
+                filter_option.as_ref(),
+                wire_direction,
+            ));
+        }
+    };
     match (source, extent, filter_option, direction) {
         (
             Some(Source::Stream(it)),
@@ -99,8 +106,9 @@ pub(crate) async fn read(
             };
             Ok(subscribe::to_all(context, start, filter, checkpoints, format))
         }
-        (source, extent, filter, direction) => {
-            Err(invalid_combination(source.as_ref(), extent.as_ref(), filter.as_ref(), direction))
+        (source, extent, filter, _) => {
+            let (source, extent, filter) = (source.as_ref(), extent.as_ref(), filter.as_ref());
+            Err(invalid_combination(source, extent, filter, wire_direction))
         }
     }
 }
@@ -109,7 +117,7 @@ fn invalid_combination(
     source: Option<&Source>,
     extent: Option<&Extent>,
     filter: Option<&FilterOption>,
-    direction: Direction,
+    direction: i32,
 ) -> Status {
     let source = match source {
         Some(Source::Stream(_)) => "Stream",
@@ -126,8 +134,12 @@ fn invalid_combination(
         Some(FilterOption::NoFilter(_)) => "NoFilter",
         None => "None",
     };
+    let direction = match WireDirection::try_from(direction) {
+        Ok(direction) => format!("{direction:?}"),
+        Err(_) => direction.to_string(),
+    };
     Status::invalid_argument(format!(
-        "The combination of ({source}, {extent}, {direction:?}, {filter}) is invalid."
+        "The combination of ({source}, {extent}, {direction}, {filter}) is invalid."
     ))
 }
 
@@ -227,7 +239,12 @@ async fn send_stream(
     mut remaining: Remaining,
 ) -> Result<(), End> {
     let mut read = first;
-    let mut is_first = true;
+    let mut skipped = None;
+    if let StreamRead::Page(page) = &read
+        && remaining.format.tells_positions
+    {
+        skipped = Skipped::by(&query, page, remaining.count);
+    }
     loop {
         let page = match read {
             StreamRead::Page(page) => page,
@@ -238,13 +255,15 @@ async fn send_stream(
                 return sink.send(response(missing)).await;
             }
         };
-        if is_first
-            && remaining.format.tells_positions
-            && let Some(position) = first_position(&query, &page)
+        let first = page.events.first().map(|event| event.revision);
+        // Only now is it known how far the events are that are too old.
+        if (first.is_some() || page.next.is_none())
+            && let Some(skipped) = skipped.take()
         {
-            sink.send(response(Content::FirstStreamPosition(position))).await?;
+            for position in skipped.told(first) {
+                sink.send(response(Content::FirstStreamPosition(position))).await?;
+            }
         }
-        is_first = false;
         remaining.count = send_events(context, sink, page.events, remaining).await?;
         match page.next.filter(|_| remaining.count > 0) {
             Some(next) => query.from = next,
@@ -273,19 +292,6 @@ async fn send_events(
         sink.send(response(Content::Event(event))).await?;
     }
     Ok(count)
-}
-
-/// What a reader that began outside the visible events is told first.
-fn first_position(query: &StreamQuery, page: &StreamPage) -> Option<u64> {
-    if query.direction == Direction::Backwards {
-        return None;
-    }
-    let after_last = page.last.saturating_add(1);
-    if query.from > page.last {
-        return (query.from != after_last && query.from != u64::MAX).then_some(after_last);
-    }
-    let gap = page.first_visible.saturating_sub(query.from);
-    (gap >= FIRST_POSITION_GAP).then_some(page.first_visible)
 }
 
 fn all_read(

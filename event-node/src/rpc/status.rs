@@ -145,11 +145,11 @@ fn to_number(revision: u64) -> i64 {
 }
 
 fn about_group(code: Code, text: String, exception: &str, key: &GroupKey) -> Status {
-    let trailers = [
-        (EXCEPTION, exception),
-        (STREAM_NAME, key.stream.as_str()),
-        (GROUP_NAME, key.name.as_str()),
-    ];
+    let mut trailers = vec![(EXCEPTION, exception), (STREAM_NAME, key.stream.as_str())];
+    // A list of groups names no group.
+    if !key.name.is_empty() {
+        trailers.push((GROUP_NAME, key.name.as_str()));
+    }
     with_trailers(code, text, &trailers)
 }
 

@@ -1,4 +1,5 @@
-//! Streams.Read as a subscription: what is there, caught up, and then what comes.
+//! Streams.Read as a subscription: what is there, caught up, and then what comes. A reader that is
+//! too slow for that is told when it has caught up again.
 
 use std::sync::Arc;
 
@@ -162,6 +163,9 @@ impl Subscription {
                 Followed::StreamDeleted => return Err(stream_deleted(stream).into()),
             };
             let at_end = page.at_end;
+            // More was committed than one page holds: the reader is slower than the writers, and is
+            // told when it has caught up again.
+            is_live &= at_end;
             self.send_page(page, !is_live).await?;
             if !at_end {
                 continue;

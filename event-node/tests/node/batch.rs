@@ -169,7 +169,7 @@ async fn appends_of_one_call_are_made_in_the_order_in_which_they_were_sent() {
         batch.send(BatchAppendReq {
             proposed_messages,
             is_final: true,
-            ..opening(number, options)
+            ..opening(number + 1, options)
         });
     }
     for _ in 0..APPENDS {

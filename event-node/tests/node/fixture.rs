@@ -73,7 +73,7 @@ pub(crate) async fn start(data: &Path, stop: &CancellationToken) -> Result<Node,
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests are where a clock is made")]
-fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     Clock::new(jiff::Timestamp::now, uuid::Uuid::new_v4)
 }
 

@@ -8,10 +8,10 @@ use crate::{
     wire::event_store::client::{
         Empty, Position, StreamIdentifier,
         persistent_subscriptions::{
-            AllOptions, CreateReq, GetInfoReq, Settings, StreamOptions, SubscriptionInfo,
-            UpdateReq, all_options, create_req, get_info_req,
-            persistent_subscriptions_client::PersistentSubscriptionsClient, stream_options,
-            update_req,
+            AllOptions, CreateReq, DeleteReq, GetInfoReq, ListReq, ReplayParkedReq, Settings,
+            StreamOptions, SubscriptionInfo, UpdateReq, all_options, create_req, delete_req,
+            get_info_req, list_req, persistent_subscriptions_client::PersistentSubscriptionsClient,
+            replay_parked_req, stream_options, update_req,
         },
     },
 };
@@ -104,6 +104,80 @@ async fn a_group_that_cannot_be_is_refused_with_the_exact_words_and_in_their_ord
     let absent = groups.update(UpdateReq { options: Some(update) }).await.unwrap_err();
     assert_eq!(absent.code(), Code::NotFound);
     assert_eq!(absent.message(), "Subscription group nobody on stream $all does not exist.");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_without_a_start_is_an_invalid_argument() {
+    let node = TestNode::start().await;
+    let mut groups = Groups::new(node.channel().await);
+    let over_stream =
+        StreamOptions { stream_identifier: Some(identifier()), revision_option: None };
+    let over_stream = create_req::options::Source::Stream(over_stream);
+    let refused = refusal(&mut groups, settings(), over_stream).await;
+    assert_eq!(refused.0, Code::InvalidArgument);
+    let over_all = AllOptions { position_option: None, ..over_all(0) };
+    let over_all = create_req::options::Source::All(over_all);
+    assert_eq!(refusal(&mut groups, settings(), over_all).await.0, Code::InvalidArgument);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_unknown_strategy_is_named_by_its_number() {
+    let node = TestNode::start().await;
+    let mut groups = Groups::new(node.channel().await);
+    let unknown = Settings { named_consumer_strategy: 9, ..settings() };
+    let (code, reason) = refusal(&mut groups, unknown, over_stream(0)).await;
+    assert_eq!((code, &*reason), (Code::Internal, "Consumer strategy 9 does not exist."));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_without_a_limit_is_refused() {
+    use replay_parked_req::{Options, options};
+    let node = TestNode::start().await;
+    let mut groups = Groups::new(node.channel().await);
+    assert_eq!(refusal(&mut groups, settings(), over_stream(0)).await.0, Code::Ok);
+    let request = |stop_at_option| ReplayParkedReq {
+        options: Some(Options {
+            group_name: "workers".to_owned(),
+            source: Some(options::Source::StreamIdentifier(identifier())),
+            stop_at_option,
+        }),
+    };
+    let refused = groups.replay_parked(request(None)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unknown);
+    for limit in [options::StopAtOption::StopAt(0), options::StopAtOption::NoLimit(Empty {})] {
+        groups.replay_parked(request(Some(limit))).await.unwrap();
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_empty_group_name_is_a_name_and_a_list_names_no_group() {
+    use list_req::options::ListOption;
+    let node = TestNode::start().await;
+    let mut groups = Groups::new(node.channel().await);
+    let stream = list_req::stream_option::Source::Stream(identifier());
+    let list = ListOption::ListForStream(list_req::StreamOption { source: Some(stream) });
+    let list = ListReq { options: Some(list_req::Options { list_option: Some(list) }) };
+    let unknown = groups.list(list.clone()).await.unwrap_err();
+    assert_eq!(unknown.message(), "Subscription group  on stream order-1 does not exist.");
+    assert_eq!(unknown.metadata().get("stream-name").unwrap(), "order-1");
+    assert_eq!(unknown.metadata().get("group-name"), None);
+
+    let options = create_req::Options {
+        stream_identifier: None,
+        group_name: String::new(),
+        settings: Some(settings()),
+        source: Some(over_stream(0)),
+    };
+    groups.create(CreateReq { options: Some(options) }).await.unwrap();
+    let listed = groups.list(list).await.unwrap().into_inner().subscriptions;
+    assert_eq!((listed.len(), listed[0].group_name.as_str()), (1, ""));
+    let source = Some(delete_req::options::Source::StreamIdentifier(identifier()));
+    let options = Some(delete_req::Options { group_name: String::new(), source });
+    groups.delete(DeleteReq { options }).await.unwrap();
     node.stop().await;
 }
 

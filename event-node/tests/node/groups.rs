@@ -1,10 +1,11 @@
 //! Persistent subscriptions, over the wire.
 
 use eventstore::{
-    Client, DeletePersistentSubscriptionOptions, Error, GetPersistentSubscriptionInfoOptions,
-    NakAction, PersistentSubscription, PersistentSubscriptionEvent,
-    PersistentSubscriptionToAllOptions, ReadStreamOptions, ResolvedEvent, StreamPosition,
-    StreamState, SubscribeToPersistentSubscriptionOptions, SubscriptionFilter,
+    Client, DeletePersistentSubscriptionOptions, Error, EventData,
+    GetPersistentSubscriptionInfoOptions, NakAction, PersistentSubscription,
+    PersistentSubscriptionEvent, PersistentSubscriptionOptions, PersistentSubscriptionToAllOptions,
+    ReadStreamOptions, ResolvedEvent, StreamPosition, StreamState,
+    SubscribeToPersistentSubscriptionOptions, SubscriptionFilter,
 };
 
 use crate::fixture::{TestNode, append, collect, events, in_time, revisions};
@@ -233,5 +234,29 @@ async fn a_group_takes_no_more_consumers_than_it_may_and_no_settings_that_cannot
         .err()
         .unwrap();
     assert!(second.to_string().contains("Maximum subscriptions reached"), "{second}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_to_minus_one_is_delivered_with_the_newest_event() {
+    let node = TestNode::start().await;
+    let client = node.client();
+    append(&client, "order-1", StreamState::NoStream, events(3)).await;
+    let link = |data: &'static str| EventData::binary("$>", data.into());
+    let links = [link("-1@order-1"), link(" 1@order-1"), link("-2@order-1")];
+    append(&client, "links", StreamState::NoStream, links).await;
+    let options = PersistentSubscriptionOptions::default()
+        .start_from(StreamPosition::Start)
+        .resolve_link_tos(true);
+    client.create_persistent_subscription("links", "workers", &options).await.unwrap();
+    let options = SubscribeToPersistentSubscriptionOptions::default();
+    let mut group =
+        client.subscribe_to_persistent_subscription("links", "workers", &options).await.unwrap();
+    let confirmed = in_time(group.next_subscription_event()).await.unwrap();
+    assert!(matches!(confirmed, PersistentSubscriptionEvent::Confirmed(_)));
+    for expected in [Some(2), Some(1), None] {
+        let (_, delivered) = next(&mut group).await;
+        assert_eq!(delivered.event.map(|event| event.revision), expected);
+    }
     node.stop().await;
 }

@@ -87,8 +87,7 @@ fn describe(context: &Context, info: GroupInfo) -> SubscriptionInfo {
         total_items: to_i64(info.pushed.total),
         count_since_last_measurement: to_i64(info.pushed.since_last),
         read_buffer_count: to_i32(info.buffered as u64),
-        // Live events are read from the log's own window: there is no second buffer to count.
-        live_buffer_count: 0,
+        live_buffer_count: to_i64(info.live_buffered as u64),
         retry_buffer_count: to_i32(info.retrying as u64),
         total_in_flight_messages: to_i32(info.in_flight as u64),
         outstanding_messages_count: to_i32(info.outstanding as u64),

@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use tokio_stream::{Stream, StreamExt, once, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 use uuid::Uuid;
 
@@ -50,20 +51,22 @@ pub(crate) async fn read(
         return Err(handler_threw());
     };
     let ids = IdStyle::of(options.uuid_option.as_ref()).unwrap_or(IdStyle::Structured);
-    let slots = usize::try_from(options.buffer_size)
-        .ok()
-        .filter(|slots| *slots > 0)
-        .ok_or_else(|| Status::invalid_argument("The buffer size must be greater than 0."))?;
+    let slots = usize::try_from(options.buffer_size).ok().filter(|slots| *slots > 0);
     let key = key_of(options)?;
+    let slots =
+        slots.ok_or_else(|| Status::invalid_argument("The buffer size must be greater than 0."))?;
     let group = context.groups.find(&key).await.map_err(|error| refused(error, &key))?;
     let consumer = NewConsumer { slots, connection_name };
     let connected = group.connect(consumer).await.map_err(|error| refused(error, &key))?;
     let Connected { id, deliveries } = connected.ok_or_else(|| too_many_subscribers(&key))?;
 
     let stop = context.stop.clone();
+    // Cancelled when the response is dropped, which is when the call is over.
+    let gone = CancellationToken::new();
+    let is_open = gone.clone().drop_guard();
     context.tasks.spawn(async move {
         tokio::select! {
-            () = forward_answers(answers, &group) => {}
+            () = forward_answers(answers, &group, gone) => {}
             () = stop.cancelled() => {}
         }
         group.disconnect(id).await;
@@ -72,9 +75,13 @@ pub(crate) async fn read(
     let confirmation =
         read_resp::Content::SubscriptionConfirmation(Confirmation { subscription_id });
     let confirmation = ReadResp { content: Some(confirmation) };
-    let messages = ReceiverStream::new(deliveries).map(move |next| match next {
-        ToConsumer::Deliver(delivery) => Ok(event(&delivery, ids)),
-        ToConsumer::GroupDropped => Err(group_dropped(&key)),
+    let messages = ReceiverStream::new(deliveries).map(move |next| {
+        // Goes with the response.
+        let _is_open = &is_open;
+        match next {
+            ToConsumer::Deliver(delivery) => Ok(event(&delivery, ids)),
+            ToConsumer::GroupDropped => Err(group_dropped(&key)),
+        }
     });
     // Clients take an end with OK for a defect of theirs: without a word, it is an error as well.
     Ok(Box::pin(once(Ok(confirmation)).chain(messages).chain(once(Err(stopping())))))
@@ -88,9 +95,24 @@ fn key_of(options: Options) -> Result<GroupKey, Status> {
     group_key(source, options.group_name)
 }
 
-/// Ends when the client has gone: its side of the call ends in whatever way.
-async fn forward_answers(mut answers: Streaming<ReadReq>, group: &GroupHandle) {
-    while let Ok(Some(request)) = answers.message().await {
+/// Ends when the client has gone, which `gone` says: a client that has nothing more to say is
+/// delivered to as before. A call that was reset may look like one whose client ended its side.
+async fn forward_answers(
+    mut answers: Streaming<ReadReq>,
+    group: &GroupHandle,
+    gone: CancellationToken,
+) {
+    loop {
+        let request = tokio::select! {
+            // What the client said before it went counts.
+            biased;
+            answer = answers.message() => match answer {
+                Ok(Some(request)) => request,
+                Ok(None) => return gone.cancelled().await,
+                Err(_) => return,
+            },
+            () = gone.cancelled() => return,
+        };
         let answer = match request.content {
             Some(Content::Ack(ack)) => Answer::Ack(known_ids(&ack.ids)),
             Some(Content::Nack(nack)) => Answer::Nack {

@@ -28,7 +28,9 @@ pub(crate) async fn replay_parked(
         Some(StopAtOption::StopAt(revision)) => Some(u64::try_from(revision).map_err(|_| {
             group_failed(&key, "Cannot stop replaying parked message at a negative version.")
         })?),
-        Some(StopAtOption::NoLimit(_)) | None => None,
+        Some(StopAtOption::NoLimit(_)) => None,
+        // Whoever forgot the limit may not mean all of them.
+        None => return Err(handler_threw()),
     };
     let group = context.groups.find(&key).await.map_err(|error| refused(error, &key))?;
     group.replay(stop_at).await.map_err(|error| refused(error, &key))?;

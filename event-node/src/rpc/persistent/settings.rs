@@ -73,7 +73,7 @@ pub(crate) fn read(parts: Parts) -> Result<Requested, Status> {
     if let SourceName::Stream(Some(identifier)) = &source
         && identifier.stream_name.is_empty()
     {
-        convert::name_within_limits(&parts.group_name, "group")?;
+        convert::group_name_within_limits(&parts.group_name)?;
         let key = GroupKey { stream: String::new(), name: parts.group_name };
         return Err(group_failed(&key, "Bad stream name."));
     }
@@ -88,10 +88,8 @@ impl Requested {
     /// The settings, checked as far as that needs no group.
     pub(crate) fn settings(self, context: &Context) -> Result<Settings, Status> {
         let Self { key, wire, start, filter } = self;
-        let strategy = strategy(&wire).ok_or_else(|| {
-            // The name goes into a trailer, whose size clients bound.
-            let name: String = wire.consumer_strategy.chars().take(MAX_STRATEGY_CHARS).collect();
-            group_failed(&key, &format!("Consumer strategy {name} does not exist."))
+        let strategy = strategy(&wire).map_err(|unknown| {
+            group_failed(&key, &format!("Consumer strategy {unknown} does not exist."))
         })?;
         if let StartFrom::At(position) = start
             && key.stream == ALL
@@ -140,15 +138,27 @@ fn in_ms(ticks: i64) -> i32 {
     i32::try_from(ticks / TICKS_PER_MS).unwrap_or(i32::MAX)
 }
 
-fn strategy(settings: &wire::Settings) -> Option<Strategy> {
-    if !settings.consumer_strategy.is_empty() {
-        return Strategy::named(&settings.consumer_strategy);
+/// The strategy, or what names it if there is none of that name.
+fn strategy(settings: &wire::Settings) -> Result<Strategy, String> {
+    let name = &settings.consumer_strategy;
+    if !name.is_empty() {
+        // The name goes into a trailer, whose size clients bound.
+        let shortened = || name.chars().take(MAX_STRATEGY_CHARS).collect();
+        return Strategy::named(name).ok_or_else(shortened);
     }
-    Some(match wire::ConsumerStrategy::try_from(settings.named_consumer_strategy).ok()? {
+    let number = settings.named_consumer_strategy;
+    let known = wire::ConsumerStrategy::try_from(number).map_err(|_| number.to_string())?;
+    Ok(match known {
         wire::ConsumerStrategy::DispatchToSingle => Strategy::DispatchToSingle,
         wire::ConsumerStrategy::RoundRobin => Strategy::RoundRobin,
         wire::ConsumerStrategy::Pinned => Strategy::Pinned,
     })
+}
+
+fn no_start() -> Status {
+    Status::invalid_argument(
+        "Where the group starts is missing: give the start, the end or a place between them.",
+    )
 }
 
 fn stream_start(options: &StreamOptions) -> Result<StartFrom, Status> {
@@ -157,7 +167,7 @@ fn stream_start(options: &StreamOptions) -> Result<StartFrom, Status> {
         Some(RevisionOption::Revision(revision)) => start_at(revision),
         Some(RevisionOption::Start(_)) => Ok(StartFrom::Beginning),
         Some(RevisionOption::End(_)) => Ok(StartFrom::End),
-        None => Err(handler_threw()),
+        None => Err(no_start()),
     }
 }
 
@@ -170,7 +180,7 @@ fn all_start(options: &AllOptions) -> Result<StartFrom, Status> {
         }),
         Some(PositionOption::Start(_)) => Ok(StartFrom::Beginning),
         Some(PositionOption::End(_)) => Ok(StartFrom::End),
-        None => Err(handler_threw()),
+        None => Err(no_start()),
     }
 }
 
