@@ -32,9 +32,10 @@ impl Store {
         let data = tempfile::tempdir().expect("there is room for a temporary folder");
         let running = TestNode::start(data.path(), "127.0.0.1:0").await;
         let address = running.address();
-        let proxy = match strict_store::is_selected() {
-            true => Some(strict_store::start_proxy(address).await),
-            false => None,
+        let proxy = if strict_store::is_selected() {
+            Some(strict_store::start_proxy(address).await.0)
+        } else {
+            None
         };
         let seen = proxy.as_ref().map_or(address, GrpcProxy::address);
         let log = connect(&format!("esdb://{seen}?tls=false")).expect("the address is one");

@@ -9,8 +9,9 @@
 //! - Some appends are carried out and answered with a time-out.
 //! - Live subscriptions are ended now and then because they were too slow.
 //! - A connection has at most 100 open calls.
-//! - A stopping server takes appends for a while, and then resets subscriptions with `INTERNAL`.
+//! - Rights can be denied.
 
+mod access;
 mod frames;
 mod neighbour;
 mod positions;
@@ -28,6 +29,7 @@ use tokio::runtime::Runtime;
 
 use crate::grpc_proxy::{GrpcProxy, Refusal};
 use crate::node::TestNode;
+use access::Access;
 pub(crate) use frames::{Frames, frame};
 use neighbour::Neighbour;
 
@@ -37,6 +39,8 @@ const EVENT_STORE: &str = "DOFS_TEST_EVENT_STORE";
 const ABORTED: i32 = 10;
 /// `INVALID_ARGUMENT`.
 const INVALID_ARGUMENT: u32 = 3;
+/// `PERMISSION_DENIED`.
+const PERMISSION_DENIED: u32 = 7;
 /// Of so many appends one is carried out and answered with a time-out.
 const APPENDS_PER_TIMEOUT: u64 = 9;
 /// Of so many events that subscriptions bring one comes too fast.
@@ -52,6 +56,7 @@ const TOO_SLOW: &str = "Operation timed out: Consumer too slow to handle event w
 /// It has a runtime of its own, so that tests with and without one can start it.
 pub struct StrictStore {
     proxy: GrpcProxy,
+    access: Arc<Access>,
     runtime: Option<Runtime>,
     _node: TestNode,
     _data: TempDir,
@@ -69,14 +74,14 @@ impl StrictStore {
         let folder = data.path().to_owned();
         let starting = async move {
             let node = TestNode::start(&folder, "127.0.0.1:0").await;
-            let proxy = start_proxy(node.address()).await;
-            (node, proxy)
+            let (proxy, access) = start_proxy(node.address()).await;
+            (node, proxy, access)
         };
         // The caller may be in a runtime, where nothing may block on another.
         let handle = runtime.handle().clone();
         let started = std::thread::spawn(move || handle.block_on(starting));
-        let (node, proxy) = started.join().expect("the store starts");
-        Self { proxy, runtime: Some(runtime), _node: node, _data: data }
+        let (node, proxy, access) = started.join().expect("the store starts");
+        Self { proxy, access, runtime: Some(runtime), _node: node, _data: data }
     }
 
     /// Returns the connection string.
@@ -88,12 +93,23 @@ impl StrictStore {
     pub fn proxy(&self) -> &GrpcProxy {
         &self.proxy
     }
+
+    /// Denies reading a stream from now on, e.g. `$all`; with that, consuming groups on it.
+    pub fn deny_reading(&self, stream: &str) {
+        self.access.deny_reading(stream);
+    }
+
+    /// Denies creating groups from now on.
+    pub fn deny_creating_groups(&self) {
+        self.access.deny_creating_groups();
+    }
 }
 
 /// Starts the proxy that makes a strict store of the node at `node`.
-pub(crate) async fn start_proxy(node: SocketAddr) -> GrpcProxy {
-    let strictness = Strictness::new(Neighbour::start(node).await);
-    GrpcProxy::start_changing(node, Arc::new(strictness)).await
+pub(crate) async fn start_proxy(node: SocketAddr) -> (GrpcProxy, Arc<Access>) {
+    let access = Arc::new(Access::default());
+    let strictness = Strictness::new(Neighbour::start(node).await, Arc::clone(&access));
+    (GrpcProxy::start_changing(node, Arc::new(strictness)).await, access)
 }
 
 /// Returns whether tests run on strict stores instead of embedded nodes.
@@ -119,6 +135,7 @@ impl Drop for StrictStore {
 /// What the proxy does with each message.
 pub(crate) struct Strictness {
     neighbour: Neighbour,
+    access: Arc<Access>,
     n_appends: AtomicU64,
     n_subscribed: AtomicU64,
     /// Events that the groups have handed out.
@@ -126,9 +143,10 @@ pub(crate) struct Strictness {
 }
 
 impl Strictness {
-    fn new(neighbour: Neighbour) -> Self {
+    fn new(neighbour: Neighbour, access: Arc<Access>) -> Self {
         Self {
             neighbour,
+            access,
             n_appends: AtomicU64::new(0),
             n_subscribed: AtomicU64::new(0),
             n_handed_out: AtomicU64::new(0),
@@ -140,6 +158,11 @@ impl Strictness {
     /// # Errors
     /// The call is refused.
     pub(crate) fn change_request(&self, method: &str, message: &Bytes) -> Result<Bytes, Refusal> {
+        if self.access.is_denied(method, message) {
+            let denied = vec![("exception", "access-denied".to_owned())];
+            let refusal = Refusal::new(PERMISSION_DENIED, "Access Denied");
+            return Err(Refusal { trailers: denied, ..refusal });
+        }
         let no_event = || Refusal::new(INVALID_ARGUMENT, "Invalid position: no event begins there");
         rewrite::rewrite_request(method, message).ok_or_else(no_event)
     }

@@ -1,0 +1,67 @@
+//! Rights that the store denies.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use conformance::protocol::event_store::client::{persistent_subscriptions as groups, streams};
+use prost::Message;
+
+/// What clients may not do. At first they may do everything.
+#[derive(Default)]
+pub(crate) struct Access {
+    unreadable: Mutex<BTreeSet<String>>,
+    denies_creating_groups: AtomicBool,
+}
+
+impl Access {
+    pub(super) fn deny_reading(&self, stream: &str) {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        unreadable.insert(stream.to_owned());
+    }
+
+    pub(super) fn deny_creating_groups(&self) {
+        self.denies_creating_groups.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether a request is denied.
+    pub(super) fn is_denied(&self, method: &str, message: &Bytes) -> bool {
+        let source = match method {
+            "Streams/Read" => read_source(message),
+            "PersistentSubscriptions/Read" => group_source(message),
+            "PersistentSubscriptions/Create" => {
+                return self.denies_creating_groups.load(Ordering::Relaxed);
+            }
+            _ => None,
+        };
+        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        source.is_some_and(|stream| unreadable.contains(&stream))
+    }
+}
+
+/// The stream that a read asks for.
+fn read_source(message: &Bytes) -> Option<String> {
+    use streams::read_options::Source;
+    match streams::ReadReq::decode(message.clone()).ok()?.options?.source? {
+        Source::All(_) => Some("$all".to_owned()),
+        Source::Stream(stream) => {
+            let name = stream.stream_identifier?.stream_name;
+            Some(String::from_utf8_lossy(&name).into_owned())
+        }
+    }
+}
+
+/// The source of the group that a consumer asks for.
+fn group_source(message: &Bytes) -> Option<String> {
+    use groups::read_req::{Content, options::Source};
+    match groups::ReadReq::decode(message.clone()).ok()?.content? {
+        Content::Options(options) => match options.source? {
+            Source::All(_) => Some("$all".to_owned()),
+            Source::StreamIdentifier(stream) => {
+                Some(String::from_utf8_lossy(&stream.stream_name).into_owned())
+            }
+        },
+        Content::Ack(_) | Content::Nack(_) => None,
+    }
+}
