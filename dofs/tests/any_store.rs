@@ -8,6 +8,7 @@
 
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::api::{Api, order};
@@ -202,8 +203,8 @@ fn idle_worker_keeps_its_subscription() {
     for id in &ids {
         api.projected(id);
     }
-    let idle_since = std::time::Instant::now();
-    wait::until_within(std::time::Duration::from_secs(60), "25 idle seconds", || {
+    let idle_since = Instant::now();
+    wait::until_within(Duration::from_mins(1), "25 idle seconds", || {
         (idle_since.elapsed().as_secs() >= 25).then_some(())
     });
     let stats = api.get("/v1/stats").json();
