@@ -14,7 +14,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::Response;
 use command_api::{CommandApi, Runner};
-use event_log::{EventLog, Producer};
+use event_log::{EventLog, LogError, Producer};
 use event_node::{Node, NodeError};
 use fulfillment_worker::{FulfillmentConfig, GROUP, Gateway, GatewayKind, Http, Simulated};
 use projectors::{Lookups, Owners, Queries, ReadModel, StoreError};
@@ -154,6 +154,7 @@ impl System {
             None => None,
         };
         let log = self.connect()?;
+        self.watch_descriptors(log.as_ref());
         let owners = log.clone().map(Owners::new);
         let access = match listener {
             Some(_) => self.access(log.as_ref()),
@@ -214,6 +215,18 @@ impl System {
         }
         let name = format!("dofs-{}", self.clock.new_id());
         Ok(Some(EventLog::connect(&self.settings.event_store, producer(), &name)?))
+    }
+
+    /// Ends the process with a message once no file descriptor is left to reach the event store.
+    fn watch_descriptors(&mut self, log: Option<&EventLog>) {
+        let Some(log) = log.cloned() else { return };
+        let stop = self.stop.clone();
+        self.roles.spawn("event store connection", async move {
+            match stop.run_until_cancelled(log.out_of_descriptors()).await {
+                Some(()) => Err(LogError::NoDescriptors),
+                None => Ok(()),
+            }
+        });
     }
 
     fn api_routes(

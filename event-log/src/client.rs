@@ -1,11 +1,13 @@
-//! The connection: one client at a time, made anew after failures.
+//! The connection: one client for the life of the process, and another only for a reason.
 //!
-//! The client crate gives up for good when its first connection fails, and in a cluster never
-//! looks for another node. So a client that met a broken connection is thrown away, and the next
-//! call makes a new one.
+//! The client crate gives up for good when its first connection fails, and keeps to the node that it
+//! has chosen. So the next call makes another client when the client has ended, or when the node of
+//! a cluster is lost. In all other cases the client connects again by itself: a store that restarts,
+//! is busy, or ends a subscription is no reason for another client.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -13,10 +15,11 @@ use eventstore::{Client, ClientSettings};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::error::{LogError, is_connectivity};
+use crate::descriptors::Descriptors;
+use crate::error::{LogError, breaks_connection, ends_client, may_be_repeated};
 use crate::metadata::Producer;
+use crate::session::{Place, Session};
 use crate::tail::Tail;
-use crate::together::Together;
 
 /// How long one call may take, its retries included: long enough for a store that restarts, short
 /// enough for somebody who waits for an answer.
@@ -62,7 +65,8 @@ impl From<Position> for eventstore::Position {
 pub struct EventLog {
     connection: Arc<Connection>,
     pub(crate) tail: Arc<Tail>,
-    pub(crate) together: Arc<Together>,
+    /// Subscriptions that resumed because the store was faster.
+    pub(crate) resumes: Arc<AtomicU64>,
     pub(crate) producer: Producer,
 }
 
@@ -72,14 +76,26 @@ struct Connection {
     settings: ClientSettings,
     /// The connection's name at the store, if no other connection has it.
     own_name: Option<String>,
-    current: Mutex<Current>,
+    /// The session in use.
+    current: Mutex<Option<Arc<Session>>>,
+    /// Sessions beside it, for subscriptions that it has no place for. They stay: a client cannot be
+    /// ended.
+    others: Mutex<Vec<Arc<Session>>>,
+    descriptors: Descriptors,
 }
 
-/// The client in use. The generation tells a client that failed from its successor.
-#[derive(Default)]
-struct Current {
-    client: Option<Client>,
-    generation: u64,
+impl Connection {
+    fn open_session(&self) -> Result<Arc<Session>, LogError> {
+        let session = Session::open(&self.settings).map_err(|_| {
+            self.descriptors.note_failure();
+            if self.descriptors.are_missing() {
+                LogError::NoDescriptors
+            } else {
+                LogError::Address { url: self.address.clone() }
+            }
+        })?;
+        Ok(Arc::new(session))
+    }
 }
 
 impl EventLog {
@@ -101,9 +117,16 @@ impl EventLog {
         let url = named;
         let settings = url.parse::<ClientSettings>();
         let settings = settings.map_err(|_| LogError::Address { url: address.clone() })?;
-        let connection = Connection { address, settings, own_name, current: Mutex::default() };
+        let connection = Connection {
+            address,
+            settings,
+            own_name,
+            current: Mutex::default(),
+            others: Mutex::default(),
+            descriptors: Descriptors::default(),
+        };
         let tail = Arc::new(Tail::new());
-        Ok(Self { connection: Arc::new(connection), tail, together: Arc::default(), producer })
+        Ok(Self { connection: Arc::new(connection), tail, resumes: Arc::default(), producer })
     }
 
     /// The same log and connection for a part of this process that writes as another service.
@@ -138,57 +161,126 @@ impl EventLog {
         .await
     }
 
-    /// Makes a call, and makes it again with a new client while the store cannot be reached, until
-    /// [`CALL_TIMEOUT`]. For calls that may be repeated, which all of ours may: appended events
-    /// have ids that the store recognises.
+    /// Makes a call, and makes it again while the store cannot be reached or its outcome is open,
+    /// until [`CALL_TIMEOUT`]. For calls that may be repeated, which all of ours may: appended
+    /// events have ids that the store recognises. A call that is late is dropped: for reads only.
     pub(crate) async fn call<T, F>(&self, operation: impl Fn(Client) -> F) -> Result<T, LogError>
+    where
+        F: Future<Output = eventstore::Result<T>>,
+    {
+        self.repeat(|session| operation(session.client())).await
+    }
+
+    /// [`call`](Self::call) for what changes the store: a call that is late runs on to its end.
+    pub(crate) async fn call_to_end<T, F>(
+        &self,
+        operation: impl Fn(Client) -> F,
+    ) -> Result<T, LogError>
+    where
+        T: Send + 'static,
+        F: Future<Output = eventstore::Result<T>> + Send + 'static,
+    {
+        self.repeat(|session| {
+            let call = operation(session.client());
+            async move { session.run_to_end(call).await }
+        })
+        .await
+    }
+
+    /// Makes a call over the session in use, as [`call`](Self::call) does.
+    pub(crate) async fn repeat<T, F>(
+        &self,
+        operation: impl Fn(Arc<Session>) -> F,
+    ) -> Result<T, LogError>
     where
         F: Future<Output = eventstore::Result<T>>,
     {
         let deadline = Instant::now() + CALL_TIMEOUT;
         let mut delays = backoff();
         loop {
-            let (client, generation) = self.client()?;
-            let outcome = timeout_at(deadline, operation(client)).await;
+            let session = self.session()?;
+            let began = Instant::now();
+            let outcome = timeout_at(deadline, operation(Arc::clone(&session))).await;
             let error = match outcome {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) if is_connectivity(&error) => error,
-                Ok(Err(error)) => return Err(LogError::from_client(error)),
-                Err(_) => eventstore::Error::DeadlineExceeded,
+                Ok(Ok(answer)) => {
+                    session.sockets.note_answer(began);
+                    self.connection.descriptors.note_success();
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => {
+                    self.note_failure(&session, &error);
+                    error
+                }
+                Err(_) => {
+                    session.sockets.note_silence(began);
+                    eventstore::Error::DeadlineExceeded
+                }
             };
-            self.discard(generation);
             let delay = delays.next().unwrap_or(BACKOFF.1);
-            if Instant::now() + delay >= deadline {
-                return Err(LogError::Unavailable(Box::new(error)));
+            if !may_be_repeated(&error) || Instant::now() + delay >= deadline {
+                return Err(LogError::from_client(error));
             }
-            tracing::debug!(%error, "Event store cannot be reached, trying again");
+            tracing::debug!(%error, "Event store call failed: trying again");
             sleep(delay).await;
         }
     }
 
-    /// The current client and its generation, made now if there is none.
-    pub(crate) fn client(&self) -> Result<(Client, u64), LogError> {
+    /// The session in use, opened now if there is none.
+    pub(crate) fn session(&self) -> Result<Arc<Session>, LogError> {
         let mut current = self.current();
-        if let Some(client) = &current.client {
-            return Ok((client.clone(), current.generation));
+        if let Some(session) = &*current {
+            return Ok(Arc::clone(session));
         }
-        let settings = self.connection.settings.clone();
-        let client = Client::new(settings)
-            .map_err(|_| LogError::Address { url: self.connection.address.clone() })?;
-        current.generation += 1;
-        current.client = Some(client.clone());
-        Ok((client, current.generation))
+        Ok(Arc::clone(current.insert(self.connection.open_session()?)))
     }
 
-    /// Throws the client of that generation away, unless somebody did.
-    pub(crate) fn discard(&self, generation: u64) {
-        let mut current = self.current();
-        if current.generation == generation {
-            current.client = None;
+    /// A place for a subscription: on the session in use, or on another one if that has no place
+    /// left.
+    pub(crate) fn place_for_subscription(&self) -> Result<Place, LogError> {
+        if let Some(place) = self.session()?.take_place() {
+            return Ok(place);
+        }
+        let mut others = self.connection.others.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(place) = others.iter().find_map(Session::take_place) {
+                return Ok(place);
+            }
+            others.push(self.connection.open_session()?);
         }
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Current> {
+    /// Gives a session up if its client has ended, or keeps to a node that is lost.
+    pub(crate) fn note_failure(&self, session: &Arc<Session>, error: &eventstore::Error) {
+        if let eventstore::Error::NotLeaderException(leader) = error {
+            session.note_leader(leader.port);
+        }
+        if breaks_connection(error) {
+            self.connection.descriptors.note_failure();
+            if session.keeps_to_lost_node() {
+                session.sockets.shut_down();
+                self.give_up(session);
+            }
+        }
+        if ends_client(error) {
+            self.connection.descriptors.note_failure();
+            self.give_up(session);
+        }
+    }
+
+    /// Gives a session up: the next call makes another client.
+    fn give_up(&self, session: &Arc<Session>) {
+        self.current().take_if(|it| Arc::ptr_eq(it, session));
+        let mut others = self.connection.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.retain(|it| !Arc::ptr_eq(it, session));
+    }
+
+    /// Waits until this process has had no file descriptor left for its connection for several
+    /// seconds. It cannot go on by itself then, and should end with a message.
+    pub async fn out_of_descriptors(&self) {
+        self.connection.descriptors.exhausted().await;
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Session>>> {
         // Poison says that a holder panicked; what it guards is whole at every step.
         self.connection.current.lock().unwrap_or_else(PoisonError::into_inner)
     }

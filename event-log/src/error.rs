@@ -3,6 +3,11 @@
 use domain::order::DecodeError;
 use eventstore::Error as ClientError;
 
+mod outcome;
+
+use outcome::{Outcome, damage};
+pub(crate) use outcome::{breaks_connection, ends_client, is_consumer_too_slow, may_be_repeated};
+
 /// Why the log could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -16,10 +21,16 @@ pub enum LogError {
     /// Somebody appended first: load again and decide on what is there now.
     #[error("stream `{stream}` is at {}, not at the expected revision", at(*.current))]
     Conflict { stream: String, current: Option<u64> },
-    /// The store did not answer, or not in time. An append may still have happened; made again
-    /// with the same command id it is recognised.
+    /// The store did not answer, not in time, or not what came of the call. An append may have
+    /// happened; made again with the same command id it is recognised.
     #[error("event store is unavailable")]
     Unavailable(#[source] Box<ClientError>),
+    /// No file descriptor is left for a connection. An append has not happened.
+    #[error(
+        "event store cannot be reached: no file descriptor is left for a connection; raise the \
+         limit of open files (`ulimit -n`)"
+    )]
+    NoDescriptors,
     /// The store answered that it will not do it. No retry helps.
     #[error("event store refused the call")]
     Refused(#[source] Box<ClientError>),
@@ -44,50 +55,19 @@ fn at(revision: Option<u64>) -> String {
 }
 
 impl LogError {
-    /// Whether the same call may succeed later.
+    /// Whether the same call may succeed later. An append may have happened all the same.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::NoDescriptors)
     }
 
     /// Sorts a failed call to the client.
     pub(crate) fn from_client(error: ClientError) -> Self {
-        if let Some(said) = damage(&error) {
-            Self::Damaged { said: said.to_owned() }
-        } else if is_connectivity(&error) {
-            Self::Unavailable(Box::new(error))
-        } else {
-            Self::Refused(Box::new(error))
+        match Outcome::of(&error) {
+            Outcome::Open => Self::Unavailable(Box::new(error)),
+            Outcome::Refused => Self::Refused(Box::new(error)),
+            Outcome::Damaged => {
+                Self::Damaged { said: damage(&error).unwrap_or_default().to_owned() }
+            }
         }
     }
-}
-
-/// Whether the error says that the store could not be reached or asked, rather than what it
-/// answered. The client maps every status that a broken connection can have to `ServerError`, and
-/// reports a persistent subscription that the server dropped as an illegal state.
-pub(crate) fn is_connectivity(error: &ClientError) -> bool {
-    match error {
-        ClientError::ServerError(_) => damage(error).is_none(),
-        ClientError::NotLeaderException(_)
-        | ClientError::ConnectionClosed
-        | ClientError::GrpcConnectionError(_)
-        | ClientError::DeadlineExceeded
-        | ClientError::IllegalStateError(_)
-        | ClientError::InternalClientError => true,
-        ClientError::Grpc { .. }
-        | ClientError::InternalParsingError(_)
-        | ClientError::AccessDenied
-        | ClientError::ResourceAlreadyExists
-        | ClientError::ResourceNotFound
-        | ClientError::ResourceDeleted
-        | ClientError::UnsupportedFeature
-        | ClientError::InitializationError(_)
-        | ClientError::WrongExpectedVersion { .. } => false,
-    }
-}
-
-/// What the store says of damage to its log. Of its status the client keeps the text only.
-fn damage(error: &ClientError) -> Option<&str> {
-    let ClientError::ServerError(status) = error else { return None };
-    let said = status.strip_prefix("status: DataLoss, message: ")?;
-    Some(said.split_once(", details: ").map_or(said, |(message, _)| message).trim_matches('"'))
 }

@@ -2,6 +2,7 @@
 
 mod info;
 mod pump;
+mod watchdog;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,14 +10,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use crate::client::EventLog;
 use crate::stream::LoggedEvent;
 pub use info::{GroupInfo, GroupStats, Member};
 
-/// Between two looks at the store while waiting for it to take the last answers.
+/// Between two looks at the store while waiting for it to take the last answers: at first, and
+/// twice as long each time.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 
 /// How a group is made and joined.
@@ -31,8 +33,8 @@ pub struct GroupSettings {
     pub max_retry_count: i32,
     /// How many deliveries this worker holds at once.
     pub buffer_size: usize,
-    /// How long the store may deliver nothing, while it says that work waits for this worker,
-    /// before the connection counts as dead; noticed after at most twice as long.
+    /// How long the store may deliver nothing while work waits for this worker, before the
+    /// connection counts as dead; noticed after at most three times as long.
     pub silence_limit: Duration,
     /// Counts the connections that were given up for silence.
     pub n_silences: watch::Sender<u64>,
@@ -116,8 +118,10 @@ impl Group {
         let (flushed, is_flushed) = oneshot::channel();
         self.answer(Answer::Flushed(flushed));
         if let Ok(Ok(())) = timeout_at(deadline, is_flushed).await {
+            let mut delay = DRAIN_POLL;
             while Instant::now() < deadline && self.store_waits_for_answers().await {
-                sleep(DRAIN_POLL).await;
+                sleep_until(deadline.min(Instant::now() + delay)).await;
+                delay *= 2;
             }
         }
         self.pump.shutdown().await;

@@ -1,9 +1,6 @@
 //! What operators do and workers report, as events in streams of their own beside the orders'.
 
-use eventstore::{
-    AppendToStreamOptions, CurrentRevision, EventData, ReadStreamOptions, StreamPosition,
-    StreamState,
-};
+use eventstore::{EventData, ReadStreamOptions, StreamPosition, StreamState};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -75,34 +72,16 @@ impl Journal {
         data: &impl Serialize,
         cause: &Cause,
     ) -> Result<u64, LogError> {
-        let options = AppendToStreamOptions::default().stream_state(match last {
+        let expected = match last {
             Last::Is(Some(revision)) => StreamState::StreamRevision(revision),
             Last::Is(None) => StreamState::NoStream,
             Last::Any => StreamState::Any,
-        });
+        };
         let metadata = Metadata::new(cause, &self.log.producer, SCHEMA);
         let entry = EventData::json(entry_type, data)?
             .id(cause.command_id.as_uuid())
             .metadata_as_json(&metadata)?;
-        let appended = self
-            .log
-            .call(async |client| {
-                client.append_to_stream(self.stream, &options, entry.clone()).await
-            })
-            .await;
-        let refused = match appended {
-            Ok(written) => return Ok(written.next_expected_version),
-            Err(LogError::Refused(refused)) => refused,
-            Err(error) => return Err(error),
-        };
-        if let eventstore::Error::WrongExpectedVersion { current, .. } = &*refused {
-            let current = match current {
-                CurrentRevision::Current(revision) => Some(*revision),
-                CurrentRevision::NoStream => None,
-            };
-            return Err(LogError::Conflict { stream: self.stream.to_owned(), current });
-        }
-        Err(LogError::Refused(refused))
+        self.log.append_alone(self.stream, expected, vec![entry]).await
     }
 
     /// The newest entries, the newest first.

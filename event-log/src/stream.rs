@@ -3,7 +3,7 @@
 use domain::ids::OrderId;
 use domain::order::{OLDEST_SCHEMA, Order, OrderEvent, Recorded, decode, encode, evolve, fold};
 use eventstore::{
-    AppendToStreamOptions, CurrentRevision, EventData, ReadStreamOptions, StreamPosition,
+    AppendToStreamOptions, Client, CurrentRevision, EventData, ReadStreamOptions, StreamPosition,
     StreamState,
 };
 use jiff::Timestamp;
@@ -160,13 +160,26 @@ impl EventLog {
         if let Some(revision) = self.append_together(&stream, state, proposed.clone()).await {
             return Ok(revision);
         }
-        let options = AppendToStreamOptions::default().stream_state(state);
-        let appended = self
-            .call(async |client| {
-                client.append_to_stream(stream.as_str(), &options, proposed.clone()).await
-            })
-            .await;
-        let refused = match appended {
+        self.append_alone(&stream, state, proposed).await
+    }
+
+    /// Appends events by a call of their own, all or none, and returns the revision of the last.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub(crate) async fn append_alone(
+        &self,
+        stream: &str,
+        expected: StreamState,
+        proposed: Vec<EventData>,
+    ) -> Result<u64, LogError> {
+        let options = AppendToStreamOptions::default().stream_state(expected);
+        let append = |client: Client| {
+            let (stream, options, proposed) =
+                (stream.to_owned(), options.clone(), proposed.clone());
+            async move { client.append_to_stream(stream, &options, proposed).await }
+        };
+        let refused = match self.call_to_end(append).await {
             // The client's name for it is historic: it is the revision of the last event.
             Ok(written) => return Ok(written.next_expected_version),
             Err(LogError::Refused(refused)) => refused,
@@ -177,7 +190,7 @@ impl EventLog {
                 CurrentRevision::Current(revision) => Some(*revision),
                 CurrentRevision::NoStream => None,
             };
-            return Err(LogError::Conflict { stream, current });
+            return Err(LogError::Conflict { stream: stream.to_owned(), current });
         }
         Err(LogError::Refused(refused))
     }

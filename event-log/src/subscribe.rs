@@ -1,5 +1,7 @@
 //! All orders' events, in the log's order, from a position that the reader keeps.
 
+use std::sync::atomic::Ordering;
+
 use domain::ids::STREAM_PREFIX;
 use eventstore::{
     ReadAllOptions, StreamPosition, SubscribeToAllOptions, SubscriptionEvent, SubscriptionFilter,
@@ -7,15 +9,17 @@ use eventstore::{
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::client::{EventLog, Position, backoff};
-use crate::error::LogError;
+use crate::error::{LogError, is_consumer_too_slow};
 use crate::stream::LoggedEvent;
 
 /// How many events may wait for the reader. Beyond it the store is not read, so a slow reader
 /// costs no memory.
 const FEED_BUFFER_EVENTS: usize = 256;
+/// How often in a row a subscription that was too slow resumes at once though nothing came over it.
+const MAX_QUIET_RESUMES: u32 = 3;
 
 /// What a catch-up subscription brings.
 #[derive(Debug)]
@@ -50,6 +54,16 @@ impl Subscription {
     }
 }
 
+/// Why a subscription ended.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store expects a new subscription from the last position, and no other connection.
+    #[error("reader was slower than the store")]
+    TooSlow(#[source] eventstore::Error),
+}
+
 /// How far a reader is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
@@ -66,6 +80,16 @@ impl EventLog {
         let mut pump = JoinSet::new();
         pump.spawn(keep_pumping(self.clone(), after, sender));
         Subscription { feed, _pump: pump }
+    }
+
+    /// How often the store switched a subscription of this process back to catching up, and the
+    /// subscription resumed from its last position.
+    pub fn n_subscription_resumes(&self) -> u64 {
+        self.resumes.load(Ordering::Relaxed)
+    }
+
+    fn count_resume(&self) {
+        self.resumes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts the orders' events behind a position, up to `limit`.
@@ -101,18 +125,27 @@ fn orders_only() -> SubscriptionFilter {
     SubscriptionFilter::on_stream_name().add_prefix(STREAM_PREFIX)
 }
 
-/// Reads the store into the channel until nobody listens, through any number of connections. The
-/// client's subscription loses its place if a wait for it is abandoned, so it has a task of its
+/// Reads the store into the channel until the reader is gone, through any number of connections.
+/// The client's subscription loses its place if a wait for it is abandoned, so it has a task of its
 /// own.
 async fn keep_pumping(log: EventLog, mut after: Option<Position>, feed: mpsc::Sender<Feed>) {
     let mut delays = backoff();
+    let mut n_without_progress = 0;
     loop {
         let before = after;
-        let Err(error) = pump(&log, &mut after, &feed).await else { return };
-        tracing::warn!(error = &error as &dyn std::error::Error, "Catch-up subscription lost");
+        let Err(lost) = pump(&log, &mut after, &feed).await else { return };
         if after != before {
             delays = backoff();
+            n_without_progress = 0;
         }
+        if matches!(lost, Lost::TooSlow(_)) && n_without_progress < MAX_QUIET_RESUMES {
+            // A store does this to every reader that is slower than its events for a moment.
+            tracing::debug!("Catch-up subscription resumes from its last position");
+            n_without_progress += 1;
+            log.count_resume();
+            continue;
+        }
+        tracing::warn!(error = &lost as &dyn std::error::Error, "Catch-up subscription lost");
         tokio::select! {
             () = feed.closed() => return,
             () = sleep(delays.next().unwrap_or_default()) => {}
@@ -120,21 +153,26 @@ async fn keep_pumping(log: EventLog, mut after: Option<Position>, feed: mpsc::Se
     }
 }
 
-/// Reads one connection into the channel. `Ok`: nobody listens any more.
+/// Reads one subscription into the channel. `Ok`: the reader is gone.
 async fn pump(
     log: &EventLog,
     after: &mut Option<Position>,
     feed: &mpsc::Sender<Feed>,
-) -> Result<(), LogError> {
-    let (client, generation) = log.client()?;
+) -> Result<(), Lost> {
+    let place = log.place_for_subscription()?;
+    let session = place.session();
     let start = after.map_or(StreamPosition::Start, |it| StreamPosition::Position(it.into()));
     let options = SubscribeToAllOptions::default().position(start).filter(orders_only());
+    let client = session.client();
     let mut subscription = client.subscribe_to_all(&options).await;
     loop {
         let next = tokio::select! {
             () = feed.closed() => return Ok(()),
             next = subscription.next_subscription_event() => next,
         };
+        if next.is_ok() {
+            session.sockets.note_life();
+        }
         let next = match next {
             Ok(SubscriptionEvent::EventAppeared(event)) => {
                 let event = event.get_original_event();
@@ -151,16 +189,24 @@ async fn pump(
                 Feed::Checkpoint(position.into())
             }
             Ok(SubscriptionEvent::CaughtUp(_)) => Feed::CaughtUp,
+            // The store reads again what it has written; it says so once more when it is done.
+            Ok(SubscriptionEvent::FellBehind(_)) => {
+                tracing::debug!("Catch-up subscription fell behind");
+                continue;
+            }
+            Ok(SubscriptionEvent::Confirmed(_)) => {
+                session.sockets.note_answer(Instant::now());
+                continue;
+            }
             Ok(
-                SubscriptionEvent::Confirmed(_)
-                | SubscriptionEvent::FirstStreamPosition(_)
+                SubscriptionEvent::FirstStreamPosition(_)
                 | SubscriptionEvent::LastStreamPosition(_)
-                | SubscriptionEvent::LastAllPosition(_)
-                | SubscriptionEvent::FellBehind(_),
+                | SubscriptionEvent::LastAllPosition(_),
             ) => continue,
+            Err(error) if is_consumer_too_slow(&error) => return Err(Lost::TooSlow(error)),
             Err(error) => {
-                log.discard(generation);
-                return Err(LogError::from_client(error));
+                log.note_failure(session, &error);
+                return Err(LogError::from_client(error).into());
             }
         };
         if feed.send(next).await.is_err() {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::client::EventLog;
+use crate::session::Session;
 
 /// How long to wait for an answer before the append is made alone.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -21,28 +22,37 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// and few have to be made twice.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The open call, if there is one.
+/// The open call of a session, if there is one.
 #[derive(Default)]
 pub(crate) struct Together(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    open: Option<Arc<Open>>,
-    /// When the last one was asked for, and who asks.
+    open: Option<Arc<BatchAppendClient>>,
+    /// Whether a call is open that has not answered for too long. The client never ends it by
+    /// itself, and the store takes only so many: there is no other until it answers or fails.
+    is_late: bool,
+    /// When the last one was asked for, and the task that asks.
     asked: Option<Instant>,
     opening: JoinSet<()>,
-}
-
-struct Open {
-    call: BatchAppendClient,
-    /// Of the client that made it.
-    generation: u64,
 }
 
 impl Together {
     fn state(&self) -> MutexGuard<'_, State> {
         // Poison says that a holder panicked; what it guards is whole at every step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends no longer go over this call. `false` if they did not any more.
+    fn give_up(&self, failed: &Arc<BatchAppendClient>) -> bool {
+        self.state().open.take_if(|it| Arc::ptr_eq(it, failed)).is_some()
+    }
+
+    /// A call that was late has answered, or failed (`None`).
+    fn end_lateness(&self, open: Option<Arc<BatchAppendClient>>) {
+        let mut state = self.state();
+        state.is_late = false;
+        state.open = open;
     }
 }
 
@@ -55,59 +65,64 @@ impl EventLog {
         expected: StreamState,
         events: Vec<EventData>,
     ) -> Option<u64> {
-        let open = self.open_call()?;
-        let appending = open.call.append_to_stream(stream, expected, events);
-        let appended = timeout(PATIENCE, appending).await;
-        match appended.map(|it| it.map(|it| it.current_revision())) {
-            Ok(Ok(revision)) => revision,
+        let session = self.session().ok()?;
+        let open = session.open_call()?;
+        let (call, name) = (Arc::clone(&open), stream.to_owned());
+        let mut appending =
+            Box::pin(async move { call.append_to_stream(name, expected, events).await });
+        match timeout(PATIENCE, &mut appending).await {
+            Ok(Ok(appended)) => appended.current_revision(),
             Ok(Err(error)) => {
                 tracing::debug!(%error, stream, "Append over the open call failed");
-                self.give_up(&open);
+                session.together.give_up(&open);
                 None
             }
             Err(_) => {
-                tracing::debug!(stream, "Append over the open call took too long");
-                self.give_up(&open);
-                // The call stays open at the store as long as the connection.
-                self.discard(open.generation);
+                tracing::debug!(stream, "Append over the open call takes too long");
+                if session.together.give_up(&open) {
+                    session.together.state().is_late = true;
+                    // The session owns the task: a strong reference would keep both for ever.
+                    let late = Arc::downgrade(&session);
+                    session.spawn(async move {
+                        let answered = appending.await.is_ok().then_some(open);
+                        if let Some(session) = late.upgrade() {
+                            session.together.end_lateness(answered);
+                        }
+                    });
+                }
                 None
             }
         }
     }
+}
 
-    /// The open call of the client in use. Without one it is asked for, for those who come later.
-    fn open_call(&self) -> Option<Arc<Open>> {
-        let (client, generation) = self.client().ok()?;
+impl Session {
+    /// The open call. Without one it is asked for, for the appends that come later.
+    fn open_call(self: &Arc<Self>) -> Option<Arc<BatchAppendClient>> {
         let mut state = self.together.state();
-        if let Some(open) = state.open.as_ref().filter(|it| it.generation == generation) {
-            return Some(Arc::clone(open));
-        }
-        state.open = None;
-        if state.asked.is_some_and(|it| it.elapsed() < INTERVAL) {
-            return None;
+        if state.open.is_some()
+            || state.is_late
+            || state.asked.is_some_and(|it| it.elapsed() < INTERVAL)
+        {
+            return state.open.clone();
         }
         state.asked = Some(Instant::now());
-        // Who asks goes with the last who could use the answer.
-        let together = Arc::downgrade(&self.together);
-        state.opening = JoinSet::new();
-        state.opening.spawn(async move {
+        let client = self.client();
+        // The session owns the task: a strong reference would keep both for ever.
+        let session = Arc::downgrade(self);
+        let opening = async move {
             match client.batch_append(&BatchAppendOptions::default()).await {
                 Ok(call) => {
-                    if let Some(together) = together.upgrade() {
-                        together.state().open = Some(Arc::new(Open { call, generation }));
+                    if let Some(session) = session.upgrade() {
+                        session.together.state().open = Some(Arc::new(call));
                     }
                 }
                 Err(error) => tracing::debug!(%error, "No call can be opened to append together"),
             }
-        });
+        };
+        state.opening = JoinSet::new();
+        state.opening.spawn(opening);
         None
-    }
-
-    fn give_up(&self, failed: &Arc<Open>) {
-        let mut state = self.together.state();
-        if state.open.as_ref().is_some_and(|it| Arc::ptr_eq(it, failed)) {
-            state.open = None;
-        }
     }
 }
 
@@ -134,10 +149,10 @@ mod tests {
     }
 
     /// The open call, once there is one.
-    async fn until_open(log: &EventLog) -> Arc<Open> {
+    async fn until_open(log: &EventLog) -> Arc<BatchAppendClient> {
         let opening = async {
             loop {
-                if let Some(open) = log.open_call() {
+                if let Some(open) = log.session().unwrap().open_call() {
                     return open;
                 }
                 tokio::task::yield_now().await;
@@ -155,7 +170,7 @@ mod tests {
         assert_eq!(append(event("a")).await, Some(0));
         assert!(Arc::ptr_eq(&open, &until_open(&log).await), "it stays open");
         assert_eq!(append(event("b")).await, None, "the stream is there");
-        assert!(log.open_call().is_none(), "it has ended");
+        assert!(log.session().unwrap().open_call().is_none(), "it has ended");
         assert!(!Arc::ptr_eq(&open, &until_open(&log).await), "and there is another in time");
     }
 }

@@ -57,6 +57,10 @@ impl Attendant {
             let recorded = stream::iter(parked).map(|message| self.put_on_record(message));
             recorded.buffered(CONCURRENCY).try_collect::<()>().await?;
             self.next = behind.or(self.next);
+            if self.next.is_none() {
+                // Nothing was ever parked: nothing to settle, and nothing more to read.
+                return Ok(());
+            }
             if n_parked < PAGE {
                 return self.settle().await;
             }

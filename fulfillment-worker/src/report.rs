@@ -16,9 +16,9 @@ use crate::breaker::Breaker;
 
 /// Who reports, as the record names it.
 const ACTOR: &str = "fulfillment-worker";
-/// How often a worker says how its breaker stands while it is not closed: more often than a report
-/// holds, and less often than the breaker tries.
-const REPEAT: Duration = Duration::from_secs(15);
+/// How often a worker repeats its report while its breaker is not closed: a report holds for 3
+/// minutes, and each is an event for ever.
+const REPEAT: Duration = Duration::from_mins(1);
 /// How long to wait when a report could not be kept.
 const RETRY: Duration = Duration::from_secs(2);
 

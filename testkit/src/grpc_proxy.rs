@@ -73,6 +73,7 @@ struct State {
     n_calls: Mutex<BTreeMap<String, usize>>,
     n_connections: AtomicUsize,
     ends: broadcast::Sender<(String, Refusal)>,
+    silences: broadcast::Sender<String>,
     closes: broadcast::Sender<()>,
     max_open_calls: u32,
     /// What changes the messages that pass.
@@ -118,6 +119,7 @@ impl GrpcProxy {
             n_calls: Mutex::default(),
             n_connections: AtomicUsize::new(0),
             ends: broadcast::Sender::new(MAX_PENDING_ENDS),
+            silences: broadcast::Sender::new(MAX_PENDING_ENDS),
             closes: broadcast::Sender::new(1),
             max_open_calls,
             strictness,
@@ -149,6 +151,13 @@ impl GrpcProxy {
         drop(self.state.ends.send((method.to_owned(), refusal)));
     }
 
+    /// Lets all open calls of a method fall silent: they stay open, and nothing that the target
+    /// says in them is passed on.
+    pub fn silence_open(&self, method: &str) {
+        // No call is open: nothing to silence.
+        drop(self.state.silences.send(method.to_owned()));
+    }
+
     /// Leads no longer: ends all open calls, and refuses every later one that asks for the leader.
     pub fn resign(&self, leader: SocketAddr) {
         let refusal = Refusal::not_leader(leader);
@@ -156,6 +165,11 @@ impl GrpcProxy {
             Rule { method: None, refusal: refusal.clone(), when: When::Before, n_left: None };
         lock(&self.state.rules).push(rule);
         self.end_open("", refusal);
+    }
+
+    /// Leads again.
+    pub fn lead(&self) {
+        lock(&self.state.rules).retain(|rule| rule.method.is_some());
     }
 
     /// Closes all connections, without a word to the calls on them.

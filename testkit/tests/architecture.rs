@@ -35,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Outside crates that bring a technology with them, and the crates that may name them.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("kurrentdb", &["event-log", "conformance"]),
+    ("filedescriptor", &["event-log"]),
     ("sqlx", &["projectors"]),
     ("rusqlite", &["event-node"]),
     ("tonic", &["event-node", "conformance"]),

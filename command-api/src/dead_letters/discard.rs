@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::CommandApi;
 use crate::caller::Caller;
 use crate::operator::Said;
-use crate::refusal::{log_failed, rule_refused};
+use crate::refusal::{command_failed, log_failed, rule_refused};
 
 /// A dead letter that is given up on.
 #[derive(Serialize, ToSchema)]
@@ -56,7 +56,7 @@ pub(crate) async fn discard(
     let order = log
         .change(order, head, &command, &cause)
         .await
-        .map_err(log_failed)?
+        .map_err(command_failed)?
         .map_err(|error| rule_refused(order_id, &error))?;
     tracing::info!(order.id = %order_id, actor = cause.actor, "Dead letter discarded");
     let status = order.status.as_str();

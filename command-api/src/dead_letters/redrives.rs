@@ -25,7 +25,7 @@ use crate::CommandApi;
 use crate::caller::Caller;
 use crate::operator::Said;
 use crate::orders::redrive::NO_REASON;
-use crate::refusal::log_failed;
+use crate::refusal::{command_failed, log_failed};
 use record::Redrives;
 use request::RedrivesRequest;
 
@@ -87,7 +87,7 @@ pub(crate) async fn begin(
             let task_id = latest.map_or(begun.task_id, |it| it.begun.task_id);
             return Err(is_active(task_id));
         }
-        Err(error) => return Err(log_failed(error)),
+        Err(error) => return Err(command_failed(error)),
     }
     api.runner.wake();
     tracing::info!(task.id = %begun.task_id, actor = begun.actor, n_total, "Redrive of many begins");
@@ -186,7 +186,7 @@ pub(crate) async fn cancel(
             }
             // It moved on meanwhile.
             Err(LogError::Conflict { .. }) => {}
-            Err(error) => return Err(log_failed(error)),
+            Err(error) => return Err(command_failed(error)),
         }
     }
 }

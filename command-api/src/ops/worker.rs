@@ -12,7 +12,7 @@ use service_kit::problem::Problem;
 use crate::CommandApi;
 use crate::caller::Caller;
 use crate::operator::Said;
-use crate::refusal::log_failed;
+use crate::refusal::{command_failed, log_failed};
 
 /// Show whether the workers take work, and how they stand
 #[utoipa::path(
@@ -75,7 +75,7 @@ async fn tell(
     let said = body.unwrap_or_default();
     let cause = caller.cause(caller.operator(&said)?, api.clock.now());
     let pause = Pause { reason: said.reason()?.map(str::to_owned) };
-    api.log()?.tell_workers(control, &pause, &cause).await.map_err(log_failed)?;
+    api.log()?.tell_workers(control, &pause, &cause).await.map_err(command_failed)?;
     tracing::info!(actor = cause.actor, told = control.entry_type(), "Workers told");
     status(State(api)).await
 }

@@ -25,7 +25,7 @@ use super::idempotency;
 use super::request::OrderRequest;
 use crate::CommandApi;
 use crate::caller::Caller;
-use crate::refusal::log_failed;
+use crate::refusal::{log_failed, placing_failed};
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -115,7 +115,7 @@ pub(crate) async fn place(
         Err(LogError::Conflict { .. }) if keyed.is_some() => {
             replay(&api, log, order_id, cause.request_fingerprint.as_deref()).await?
         }
-        Err(error) => return Err(log_failed(error)),
+        Err(error) => return Err(placing_failed(&error, order_id, keyed.is_some())),
     };
     Ok(if answer.status().is_success() {
         ended(log, order_id, &wait, received, answer).await

@@ -20,7 +20,7 @@ use super::request;
 use crate::CommandApi;
 use crate::caller::Caller;
 use crate::operator::Said;
-use crate::refusal::{log_failed, rule_refused};
+use crate::refusal::{command_failed, log_failed, rule_refused};
 
 /// Why, if the operator does not say.
 pub(crate) const NO_REASON: &str = "redriven";
@@ -108,7 +108,7 @@ pub(crate) async fn redrive(
         Err(LogError::Conflict { .. }) if expected.is_some() => {
             return Err(order_changed(order_id));
         }
-        changed => changed.map_err(log_failed)?.map_err(|it| rule_refused(order_id, &it))?,
+        changed => changed.map_err(command_failed)?.map_err(|it| rule_refused(order_id, &it))?,
     };
     tracing::info!(order.id = %order_id, actor = cause.actor, attempt = order.attempt, "Order redriven");
     let redriven = Redriven {

@@ -8,8 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use eventstore::{
-    AppendToStreamOptions, BatchAppendClient, BatchAppendOptions, CurrentRevision, EventData,
-    StreamState, TombstoneStreamOptions,
+    BatchAppendClient, BatchAppendOptions, Client, EventData, StreamState, TombstoneStreamOptions,
 };
 use tokio::time::timeout;
 
@@ -87,7 +86,7 @@ impl<'a> Appender<'a> {
         let call = match &mut self.call {
             Some(call) => call,
             none => {
-                let (client, _) = self.target.client()?;
+                let client = self.target.session()?.client();
                 let options = BatchAppendOptions::default();
                 none.insert(client.batch_append(&options).await.map_err(refused)?)
             }
@@ -128,17 +127,16 @@ async fn append(target: &EventLog, batch: &[CopiedEvent]) -> Result<(), CopyErro
     let stream = first.stream.as_str();
     if first.is_tombstone() {
         let options = TombstoneStreamOptions::default().stream_state(StreamState::Any);
-        target.call(async |client| client.tombstone_stream(stream, &options).await).await?;
+        let tombstone = |client: Client| {
+            let (stream, options) = (stream.to_owned(), options.clone());
+            async move { client.tombstone_stream(stream, &options).await }
+        };
+        target.call_to_end(tombstone).await?;
         return Ok(());
     }
-    let options = AppendToStreamOptions::default().stream_state(before(first));
-    let proposed = proposed(batch)?;
-    let appended = target
-        .call(async |client| client.append_to_stream(stream, &options, proposed.clone()).await)
-        .await;
-    match appended {
+    match target.append_alone(stream, before(first), proposed(batch)?).await {
         Ok(_) => Ok(()),
-        Err(LogError::Refused(refused)) => refusal(first, refused),
+        Err(LogError::Conflict { current, .. }) => judge_conflict(first, current),
         Err(error) => Err(error.into()),
     }
 }
@@ -152,19 +150,14 @@ fn proposed(batch: &[CopiedEvent]) -> Result<Vec<EventData>, CopyError> {
     batch.iter().map(CopiedEvent::proposed).collect()
 }
 
-/// What it means that the target did not take the events.
-fn refusal(first: &CopiedEvent, refused: Box<eventstore::Error>) -> Result<(), CopyError> {
+/// What it means that the target's stream is elsewhere than the events were expected.
+fn judge_conflict(first: &CopiedEvent, current: Option<u64>) -> Result<(), CopyError> {
     let (stream, revision) = (first.stream.clone(), first.revision);
-    let eventstore::Error::WrongExpectedVersion { current, .. } = &*refused else {
-        return Err(LogError::Refused(refused).into());
-    };
     match current {
         // A store that appends to a deleted stream writes the stream's metadata by itself. Whether
         // it wrote the same is compared in the end.
-        CurrentRevision::Current(at) if first.is_metadata() && *at >= revision => Ok(()),
-        CurrentRevision::NoStream if revision > 0 => Err(CopyError::Truncated { stream, revision }),
-        CurrentRevision::Current(_) | CurrentRevision::NoStream => {
-            Err(CopyError::Differs { stream, revision })
-        }
+        Some(at) if first.is_metadata() && at >= revision => Ok(()),
+        None if revision > 0 => Err(CopyError::Truncated { stream, revision }),
+        Some(_) | None => Err(CopyError::Differs { stream, revision }),
     }
 }

@@ -6,7 +6,10 @@ use crate::error::LogError;
 /// A group's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GroupStats {
-    /// Read by the store and not handed out yet.
+    /// Read by the store and not handed to any consumer yet. The store reads ahead only so far
+    /// (500 by default): more may wait behind that many. Events that it keeps for a switch between
+    /// live and catching up (`live_buffer_count`) are not counted: those were handed out, or are
+    /// counted here.
     pub waiting: usize,
     pub in_flight: usize,
     /// To be delivered again.
@@ -21,6 +24,8 @@ pub struct GroupInfo {
     pub members: Vec<Member>,
     /// Every message up to here has been answered, as far as the store has written it down.
     pub checkpoint: Option<Position>,
+    /// The newest event of the store that the group knows of, which need not be one of its own.
+    pub last_known: Option<Position>,
 }
 
 /// One connected worker.
@@ -82,12 +87,42 @@ fn group_info(info: eventstore::PersistentSubscriptionInfo<eventstore::Position>
     });
     GroupInfo {
         stats: GroupStats {
-            waiting: stats.read_buffer_count + stats.live_buffer_count,
+            waiting: stats.read_buffer_count,
             in_flight: stats.total_in_flight_messages,
             retrying: stats.retry_buffer_count,
             parked: stats.parked_message_count,
         },
         members: members.collect(),
         checkpoint: stats.last_checkpointed_position.map(Position::from),
+        last_known: stats.last_known_position.map(Position::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use eventstore::{PersistentSubscriptionInfo, PersistentSubscriptionStats};
+
+    use super::*;
+
+    #[test]
+    fn handled_events_that_the_store_keeps_in_its_live_buffer_do_not_wait() {
+        // As EventStoreDB 23.10.6 answers for an idle group, minutes after its last event.
+        let place = |at| Some(eventstore::Position { commit: at, prepare: at });
+        let stats = PersistentSubscriptionStats {
+            live_buffer_count: 500,
+            last_checkpointed_position: place(7_321),
+            last_known_position: place(9_004),
+            ..PersistentSubscriptionStats::default()
+        };
+        let info = group_info(PersistentSubscriptionInfo {
+            event_source: "$all".to_owned(),
+            group_name: "fulfillment".to_owned(),
+            status: "Live".to_owned(),
+            connections: Vec::new(),
+            settings: None,
+            stats,
+        });
+        assert_eq!(info.stats, GroupStats::default());
+        assert!(info.checkpoint < info.last_known, "by events of other programs");
     }
 }

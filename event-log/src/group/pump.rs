@@ -9,16 +9,16 @@ use std::time::Duration;
 use eventstore::{
     Client, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
     PersistentSubscriptionToAllOptions, StreamPosition, SubscribeToPersistentSubscriptionOptions,
-    SubscriptionFilter,
 };
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
-use super::{Answer, Delivery, GroupSettings};
+use super::{Answer, Delivery, GroupSettings, watchdog};
 use crate::client::{EventLog, backoff};
 use crate::error::LogError;
+use crate::session::Session;
 use crate::stream::LoggedEvent;
 
 /// The most answers that go out in one message.
@@ -35,6 +35,8 @@ pub(super) struct Worker {
     /// What was delivered and is not answered.
     held: HashSet<Uuid>,
     n_held: Arc<AtomicUsize>,
+    /// Whether something was delivered over this connection.
+    has_received: bool,
 }
 
 /// Why a connection is given up.
@@ -42,7 +44,9 @@ pub(super) struct Worker {
 enum Lost {
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("the store says that work waits for this worker and delivers nothing")]
+    #[error("the store ended it, or cannot be reached")]
+    Client(#[from] eventstore::Error),
+    #[error("work waits for this worker, and the store delivers nothing")]
     Silent,
 }
 
@@ -52,11 +56,12 @@ impl Worker {
         answers: mpsc::UnboundedReceiver<Answer>,
         n_held: Arc<AtomicUsize>,
     ) -> Self {
-        Self { deliver, answers, held: HashSet::new(), n_held }
+        Self { deliver, answers, held: HashSet::new(), n_held, has_received: false }
     }
 
     /// `false` if it is held already.
     fn hold(&mut self, id: Uuid) -> bool {
+        self.has_received = true;
         let is_new = self.held.insert(id);
         self.n_held.store(self.held.len(), Ordering::Release);
         is_new
@@ -77,8 +82,8 @@ pub(super) async fn keep_pumping(log: EventLog, settings: GroupSettings, worker:
     loop {
         let joined = Instant::now();
         let mut connection = JoinSet::new();
-        let (log, settings, worker) = (log.clone(), settings.clone(), Arc::clone(&worker));
-        connection.spawn(async move { pump(&log, &settings, &mut *worker.lock().await).await });
+        let (log, settings, shared) = (log.clone(), settings.clone(), Arc::clone(&worker));
+        connection.spawn(async move { pump(&log, &settings, &mut *shared.lock().await).await });
         match connection.join_next().await {
             Some(Ok(Ok(()))) | None => return,
             Some(Ok(Err(error))) => {
@@ -90,6 +95,9 @@ pub(super) async fn keep_pumping(log: EventLog, settings: GroupSettings, worker:
                 tracing::warn!(error, "Persistent subscription ended without a reason");
             }
         }
+        if std::mem::take(&mut worker.lock().await.has_received) {
+            delays = backoff();
+        }
         let delay = delays.next().unwrap_or_default();
         if joined.elapsed() > delay {
             delays = backoff();
@@ -100,28 +108,39 @@ pub(super) async fn keep_pumping(log: EventLog, settings: GroupSettings, worker:
 
 /// Serves one connection. `Ok`: the worker has left.
 async fn pump(log: &EventLog, settings: &GroupSettings, worker: &mut Worker) -> Result<(), Lost> {
-    let (client, generation) = log.client()?;
-    let served = async {
-        ensure(&client, settings).await.map_err(LogError::from_client)?;
-        let options =
-            SubscribeToPersistentSubscriptionOptions::default().buffer_size(settings.buffer_size);
-        let subscription = client
-            .subscribe_to_persistent_subscription_to_all(settings.name.as_str(), &options)
-            .await
-            .map_err(LogError::from_client)?;
-        serve(log, settings, subscription, worker).await
-    };
-    let served = served.await;
-    if served.is_err() {
-        log.discard(generation);
+    let place = log.place_for_subscription()?;
+    let session = place.session();
+    let served = serve_session(log, settings, session, worker).await;
+    match &served {
+        Ok(()) => {}
+        Err(Lost::Client(error)) => log.note_failure(session, error),
+        // The connection looks well and brings nothing: another one may.
+        Err(Lost::Silent) => session.sockets.shut_down(),
+        Err(Lost::Log(_)) => {}
     }
     served
 }
 
+async fn serve_session(
+    log: &EventLog,
+    settings: &GroupSettings,
+    session: &Session,
+    worker: &mut Worker,
+) -> Result<(), Lost> {
+    let client = session.client();
+    ensure(&client, settings).await?;
+    session.sockets.note_answer(Instant::now());
+    let options =
+        SubscribeToPersistentSubscriptionOptions::default().buffer_size(settings.buffer_size);
+    let subscription = client
+        .subscribe_to_persistent_subscription_to_all(settings.name.as_str(), &options)
+        .await?;
+    serve(log, settings, session, subscription, worker).await
+}
+
 async fn ensure(client: &Client, settings: &GroupSettings) -> eventstore::Result<()> {
-    let exactly = format!("^{}$", settings.event_type);
     let options = PersistentSubscriptionToAllOptions::default()
-        .filter(SubscriptionFilter::on_event_type().regex(exactly))
+        .filter(watchdog::only_type(&settings.event_type))
         .start_from(StreamPosition::Start)
         .message_timeout(settings.message_timeout)
         .max_retry_count(settings.max_retry_count)
@@ -138,6 +157,7 @@ async fn ensure(client: &Client, settings: &GroupSettings) -> eventstore::Result
 async fn serve(
     log: &EventLog,
     settings: &GroupSettings,
+    session: &Session,
     mut subscription: PersistentSubscription,
     worker: &mut Worker,
 ) -> Result<(), Lost> {
@@ -145,51 +165,43 @@ async fn serve(
     let mut looks = interval(settings.silence_limit);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     looks.tick().await;
-    // One look proves nothing: what waits may have come a moment ago.
-    let mut is_suspect = false;
+    let mut suspicion = None;
+    let mut was_busy = false;
     loop {
         tokio::select! {
             n_answers = worker.answers.recv_many(&mut batch, ANSWER_BATCH) => {
                 if n_answers == 0 {
                     return Ok(());
                 }
-                send(&mut subscription, worker, batch.drain(..))
-                    .await
-                    .map_err(LogError::from_client)?;
+                send(&mut subscription, worker, batch.drain(..)).await?;
             }
             next = subscription.next_subscription_event() => {
-                is_suspect = false;
-                let next = next.map_err(LogError::from_client)?;
-                take(&mut subscription, worker, next).await.map_err(LogError::from_client)?;
+                let next = next?;
+                (suspicion, was_busy) = (None, true);
+                session.sockets.note_life();
+                take(&mut subscription, worker, next).await?;
             }
             _ = looks.tick() => {
-                let was_suspect = is_suspect;
-                // A store that does not answer the question is suspect as well.
-                is_suspect =
-                    worker.held.is_empty() && work_waits(log, settings).await.unwrap_or(true);
-                if was_suspect && is_suspect {
+                // The store is asked only when nothing came for a while and nothing is held.
+                if std::mem::take(&mut was_busy) || !worker.held.is_empty() {
+                    suspicion = None;
+                    continue;
+                }
+                // A store that does not answer is another matter: its connection breaks.
+                let found = watchdog::look(log, settings).await.unwrap_or_else(|error| {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(error, "Idle group could not be looked at");
+                    None
+                });
+                if found.is_some() && found == suspicion {
+                    tracing::debug!(?found, "Work waits and nothing is delivered");
                     settings.n_silences.send_modify(|it| *it += 1);
                     return Err(Lost::Silent);
                 }
+                suspicion = found;
             }
         }
     }
-}
-
-/// Whether the store says that it has given us what we do not have, or has something to give and
-/// room at our side, or does not know us. An earlier connection of ours may still be a member too:
-/// one that looks well is enough.
-async fn work_waits(log: &EventLog, settings: &GroupSettings) -> Result<bool, LogError> {
-    let info = log.group_info(&settings.name).await?;
-    let work_waits = info.stats.waiting + info.stats.retrying > 0;
-    Ok(match log.connection_name() {
-        Some(name) => info
-            .members
-            .iter()
-            .filter(|it| it.name == name)
-            .all(|it| it.in_flight > 0 || (work_waits && it.free_slots > 0)),
-        None => work_waits,
-    })
 }
 
 async fn take(

@@ -6,6 +6,7 @@
     reason = "what a test cannot go on without ends it"
 )]
 
+mod calls;
 mod dead_letters;
 mod delivery;
 mod drain;

@@ -21,6 +21,7 @@ pub(super) async fn serve(
     // `/event_store.client.streams.Streams/Read` is `Streams/Read` for short.
     let method = request.uri().path().rsplit('.').next().unwrap_or_default().to_owned();
     let mut ends = state.ends.subscribe();
+    let silences = state.silences.subscribe();
     state.count_call(&method);
     // As a real node: discovery is answered by every node, leader or not.
     let needs_leader = request.headers().get("requires-leader").is_some_and(|it| it == "true");
@@ -48,7 +49,10 @@ pub(super) async fn serve(
             }
             return refuse(&mut respond, refusal);
         }
-        download(response, &mut respond, &mut answer, &changes).await
+        tokio::select! {
+            downloaded = download(response, &mut respond, &mut answer, &changes) => downloaded,
+            () = until_silenced(silences, &method) => std::future::pending().await,
+        }
     };
     let ended = tokio::select! {
         served = downloading => return served,
@@ -72,6 +76,17 @@ async fn until_ended(ends: &mut broadcast::Receiver<(String, Refusal)>, method: 
     }
 }
 
+/// Waits until the call is to fall silent.
+async fn until_silenced(mut silences: broadcast::Receiver<String>, method: &str) {
+    loop {
+        match silences.recv().await {
+            Ok(name) if name == method => return,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
 /// Passes the request on. Returns with a refusal if a message of it is refused.
 async fn upload(
     mut body: RecvStream,
@@ -82,7 +97,9 @@ async fn upload(
     loop {
         match body.data().await {
             Some(Ok(data)) => {
-                let released = body.flow_control().release_capacity(data.len());
+                if body.flow_control().release_capacity(data.len()).is_err() {
+                    return None;
+                }
                 let data = match changes.change_request(&mut frames, data) {
                     Ok(data) => data,
                     Err(refusal) => {
@@ -90,7 +107,8 @@ async fn upload(
                         return Some(refusal);
                     }
                 };
-                if released.is_err() || to_target.send_data(data, false).is_err() {
+                // An end may come as an empty part. HTTP/2 servers count those of others as abuse.
+                if !data.is_empty() && to_target.send_data(data, false).is_err() {
                     return None;
                 }
             }
@@ -125,7 +143,9 @@ async fn download(
         let data = data?;
         body.flow_control().release_capacity(data.len())?;
         let (data, end) = changes.change_response(&mut frames, data);
-        answer.send_data(data, false)?;
+        if !data.is_empty() {
+            answer.send_data(data, false)?;
+        }
         if let Some(refusal) = end {
             return answer.send_trailers(trailers(&refusal));
         }
