@@ -68,6 +68,8 @@ pub(crate) enum CliError {
         #[source]
         source: std::io::Error,
     },
+    #[error("event store denies the right to {0}")]
+    Denied(event_log::Right),
     #[error("API address `{url}` cannot be used: {reason}")]
     ApiUrl { url: String, reason: String },
     #[error("not confirmed: there is no terminal to ask on")]
@@ -140,6 +142,9 @@ impl CliError {
             | Self::EventLog(LogError::Address { .. })
             | Self::Http(HttpError::Address { .. })
             | Self::Tls(_) => (2, None),
+            Self::Denied(_) => {
+                (1, Some("grant it to the user of `event_store.url`: docs/event-store.md says how"))
+            }
             Self::ApiUrl { .. } => (2, Some("write it like `http://127.0.0.1:8080`")),
             Self::Unconfirmed => {
                 (2, Some("say `--yes` if that is what you mean; look first with `--dry-run`"))

@@ -10,6 +10,7 @@ mod output;
 mod pace;
 mod process;
 mod read_model;
+mod rights;
 mod settings;
 mod stress;
 mod system;

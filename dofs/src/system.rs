@@ -33,6 +33,7 @@ use crate::cli::Role;
 use crate::description::openapi;
 use crate::error::CliError;
 use crate::read_model::Known;
+use crate::rights::Rights;
 use crate::settings::{AuthMode, Settings};
 use crate::{keys, process};
 
@@ -155,6 +156,7 @@ impl System {
         };
         let log = self.connect()?;
         self.watch_descriptors(log.as_ref());
+        self.check_rights(log.as_ref(), roles).await?;
         let owners = log.clone().map(Owners::new);
         let access = match listener {
             Some(_) => self.access(log.as_ref()),
@@ -215,6 +217,21 @@ impl System {
         }
         let name = format!("dofs-{}", self.clock.new_id());
         Ok(Some(EventLog::connect(&self.settings.event_store, producer(), &name)?))
+    }
+
+    /// Ends the process with a message if the event store denies what a role has to do: orders that
+    /// no worker may read must not be accepted.
+    async fn check_rights(
+        &mut self,
+        log: Option<&EventLog>,
+        roles: &[Role],
+    ) -> Result<(), CliError> {
+        let Some(log) = log.cloned() else { return Ok(()) };
+        let rights = Rights::new(log, roles);
+        if !rights.look_first().await? {
+            self.roles.spawn("event store rights", rights.look_until_answered(self.stop.clone()));
+        }
+        Ok(())
     }
 
     /// Ends the process with a message once no file descriptor is left to reach the event store.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use testkit::spec::at;
 use testkit::store::{Store, cause, placed};
+use testkit::wait;
 use uuid::Uuid;
 
 /// A cause within the order of that number.
@@ -65,7 +66,11 @@ async fn forge(store: &Store, history: &[LoggedEvent], edit: impl Fn(&mut Logged
         let data = EventData::json(&event.event_type, &data).unwrap();
         let data = data.id(event.event_id).metadata(event.metadata.into());
         let options = AppendToStreamOptions::default();
-        client.append_to_stream(stream.as_str(), &options, data).await.unwrap();
+        // A store may answer that it timed out, though it has appended. The id tells a repetition.
+        wait::until_async("the event is appended", async || {
+            client.append_to_stream(stream.as_str(), &options, data.clone()).await.ok()
+        })
+        .await;
     }
 }
 

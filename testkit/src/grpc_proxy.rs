@@ -236,14 +236,20 @@ async fn serve(inbound: TcpStream, state: &Arc<State>) -> Result<(), h2::Error> 
     outbound.set_nodelay(true).map_err(|_| h2::Reason::INTERNAL_ERROR)?;
     let (target, connection) = h2::client::handshake(outbound).await?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { drop(connection.await) });
+    let target_ended = async move { drop(connection.await) };
+    tokio::pin!(target_ended);
     let mut server = h2::server::Builder::new();
     server.max_concurrent_streams(state.max_open_calls);
     let mut calls = server.handshake(inbound).await?;
-    while let Some(call) = calls.accept().await {
+    loop {
+        let call = tokio::select! {
+            call = calls.accept() => call,
+            // The client is to notice, as it would without a proxy.
+            () = &mut target_ended => return Ok(()),
+        };
+        let Some(call) = call else { return Ok(()) };
         let (request, respond) = call?;
         let (target, state) = (target.clone(), Arc::clone(state));
         tasks.spawn(async move { drop(call::serve(request, respond, target, &state).await) });
     }
-    Ok(())
 }
