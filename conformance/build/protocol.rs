@@ -3,14 +3,17 @@
 
 use std::{error::Error, fs, path::Path};
 
+use prost::Message;
+
 const SERVICES: [&str; 4] =
     ["streams.proto", "persistent.proto", "server_features.proto", "gossip.proto"];
 
-/// Writes `client/protocol.rs` and `server/protocol.rs`, with the files that they include, to
-/// `out_dir`.
+/// Writes `client/protocol.rs` and `server/protocol.rs`, with the files that they include, and the
+/// definition itself as `protocol.descriptors` to `out_dir`.
 pub(crate) fn generate(proto: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", proto.display());
     let descriptors = protox::compile(SERVICES, [proto])?;
+    fs::write(out_dir.join("protocol.descriptors"), descriptors.encode_to_vec())?;
     for side in ["client", "server"] {
         let folder = out_dir.join(side);
         fs::create_dir_all(&folder)?;

@@ -1,6 +1,8 @@
 //! What an event store that speaks EventStoreDB's protocol is held against: the checks that the
-//! official Rust clients bring along (`tests`), and [`protocol`], a client that sends what no
-//! official client can.
+//! official Rust clients bring along (`tests`), [`protocol`], a client that sends what no official
+//! client can, and [`replay`], which compares a server with the recording of a real EventStoreDB.
+
+pub mod replay;
 
 /// Messages of the protocol and clients of its services, generated from `event-node/proto`.
 #[expect(

@@ -1,0 +1,178 @@
+//! The scenarios of the recording.
+//!
+//! A family of scenarios is a file of JSON lines. A line `{"scenario": NAME}` begins a scenario; each
+//! line after it is one [`Operation`].
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::script::Operation;
+
+/// Why a recording cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    /// A file or the folder is unreadable.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A line is not an operation.
+    #[error("{}:{line}: {source}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// An operation stands before the first scenario of its file.
+    #[error("{}:{line}: an operation before the first scenario", path.display())]
+    Headless {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+    },
+}
+
+/// A scenario: operations that make streams and groups of their own.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Family and name, as in `append/expect any, stream of 3`.
+    pub name: String,
+    /// What the scenario does, in order.
+    pub operations: Vec<Operation>,
+}
+
+/// Reads all scenarios of the folder's `*.jsonl` files, in the order of the files' names.
+pub fn load_scenarios(folder: &Path) -> Result<Vec<Scenario>, RecordingError> {
+    let unreadable = |source| RecordingError::Read { path: folder.to_owned(), source };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        paths.push(entry.map_err(unreadable)?.path());
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    paths.sort();
+    let mut scenarios = Vec::new();
+    for path in paths {
+        scenarios.extend(load_family(&path)?);
+    }
+    Ok(scenarios)
+}
+
+fn load_family(path: &Path) -> Result<Vec<Scenario>, RecordingError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Header {
+        scenario: String,
+    }
+
+    let text = fs::read_to_string(path)
+        .map_err(|source| RecordingError::Read { path: path.to_owned(), source })?;
+    let family = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut scenarios: Vec<Scenario> = Vec::new();
+    for (index, text) in text.lines().enumerate() {
+        let line = index + 1;
+        let invalid = |source| RecordingError::Line { path: path.to_owned(), line, source };
+        if text.starts_with(r#"{"scenario""#) {
+            let Header { scenario } = serde_json::from_str(text).map_err(invalid)?;
+            let name = format!("{family}/{scenario}");
+            scenarios.push(Scenario { name, operations: Vec::new() });
+        } else {
+            let operation = serde_json::from_str(text).map_err(invalid)?;
+            let headless = || RecordingError::Headless { path: path.to_owned(), line };
+            scenarios.last_mut().ok_or_else(headless)?.operations.push(operation);
+        }
+    }
+    Ok(scenarios)
+}
+
+impl Scenario {
+    /// Returns the part of the name before the first slash.
+    pub fn family(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
+
+    /// Returns whether the scenario sees, or disturbs, what other scenarios do on the same server.
+    pub fn needs_server_alone(&self) -> bool {
+        self.operations.iter().any(|operation| match operation {
+            Operation::Call(call) => {
+                call.method.ends_with("/RestartSubsystem")
+                    || call.send.iter().any(is_about_whole_store)
+            }
+            Operation::Send(send) => is_about_whole_store(&send.message),
+            Operation::Open(_)
+            | Operation::End(_)
+            | Operation::Ack(_)
+            | Operation::Nack(_)
+            | Operation::Wait(_)
+            | Operation::Quiet(_)
+            | Operation::Cancel(_)
+            | Operation::Look(_)
+            | Operation::Pause(_)
+            | Operation::Http(_)
+            | Operation::Http2(_) => false,
+        })
+    }
+}
+
+/// Returns whether a request names `$all`, lists all groups, or reads the groups' configuration.
+fn is_about_whole_store(request: &Value) -> bool {
+    let options = &request["options"];
+    let stream = options["stream"]["stream_identifier"].as_str().unwrap_or_default();
+    options.get("all").is_some()
+        || options.get("list_all_subscriptions").is_some()
+        || stream.starts_with("$persistentSubscriptionConfig")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Vec<Scenario>, RecordingError> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("read.jsonl"), text).unwrap();
+        fs::write(folder.path().join("README.md"), "not a family").unwrap();
+        load_scenarios(folder.path())
+    }
+
+    #[test]
+    fn scenarios_are_named_by_file_and_header() {
+        let text = concat!(
+            r#"{"scenario":"a"}"#,
+            "\n",
+            r#"{"pause":{"ms":1}}"#,
+            "\n",
+            r#"{"scenario":"b"}"#,
+            "\n"
+        );
+        let scenarios = load(text).unwrap();
+        let shown: Vec<_> =
+            scenarios.iter().map(|it| (it.name.as_str(), it.operations.len())).collect();
+        assert_eq!(shown, [("read/a", 1), ("read/b", 0)]);
+        assert_eq!(scenarios[0].family(), "read");
+    }
+
+    #[test]
+    fn unknown_operation_or_field_names_its_line() {
+        for (line, reason) in [
+            (r#"{"sleep":{"ms":1}}"#, "unknown variant `sleep`"),
+            (r#"{"pause":{"ms":1,"s":1}}"#, "unknown field `s`"),
+        ] {
+            let text = format!("{{\"scenario\":\"a\"}}\n{line}\n");
+            let refused = load(&text).unwrap_err().to_string();
+            assert!(refused.contains("read.jsonl:2: ") && refused.contains(reason), "{refused}");
+        }
+        let headless = load("{\"pause\":{\"ms\":1}}\n").unwrap_err().to_string();
+        assert!(headless.ends_with("read.jsonl:1: an operation before the first scenario"));
+    }
+}

@@ -1,0 +1,208 @@
+//! Messages of the protocol from the recording's JSON.
+//!
+//! Field names are those of the `.proto` files. Some messages have a short form: a stream identifier
+//! is its name, an id its text (`structured id(x)` for the other form), a position one token. Bytes
+//! are a text, `{"hex": "00ff"}` or `{"repeat": "a", "times": 3}`. `{"bytes": "ffff"}` in place of a
+//! message is sent as it is, and `{"times": 9, "first_id": 3, "message": ...}` is nine messages, in
+//! which `%id` stands for `e3`, `e4`, ... and `%n` for 0, 1, ...
+
+use std::{borrow::Cow, collections::HashMap};
+
+use prost::{Message, bytes::Bytes};
+use prost_reflect::{
+    DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage,
+    Value as Field,
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::tokens::Tokens;
+
+/// Why a request cannot be built from the recording.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct RequestError(String);
+
+type Result<T> = std::result::Result<T, RequestError>;
+
+fn fail<T>(reason: impl Into<String>) -> Result<T> {
+    Err(RequestError(reason.into()))
+}
+
+/// Returns the bytes of the messages that one item of a `send` list stands for.
+pub(super) fn encode_messages(
+    item: &Value,
+    kind: Option<&MessageDescriptor>,
+    tokens: &mut Tokens,
+) -> Result<Vec<Bytes>> {
+    let (Some(times), Some(message)) = (item["times"].as_u64(), item.get("message")) else {
+        return Ok(vec![encode_message(item, kind, tokens)?]);
+    };
+    let template = message.to_string();
+    let first = item["first_id"].as_u64().unwrap_or_default();
+    let copies = (0..times).map(|index| {
+        let id = format!("e{}", first + index);
+        let text = template.replace("%id", &id).replace("%n", &index.to_string());
+        let copy = serde_json::from_str(&text).map_err(|error| RequestError(error.to_string()))?;
+        encode_message(&copy, kind, tokens)
+    });
+    copies.collect()
+}
+
+/// Returns the bytes of a message.
+pub(super) fn encode_message(
+    json: &Value,
+    kind: Option<&MessageDescriptor>,
+    tokens: &mut Tokens,
+) -> Result<Bytes> {
+    if let Some(hex) = json["bytes"].as_str() {
+        return parse_hex(hex).map(Bytes::from);
+    }
+    let Some(kind) = kind else { return fail("the method is unknown: only bytes can be sent") };
+    Ok(to_message(json, kind, tokens)?.encode_to_vec().into())
+}
+
+pub(super) fn parse_hex(text: &str) -> Result<Vec<u8>> {
+    let digits: Vec<_> = text.chars().map_while(|digit| digit.to_digit(16)).collect();
+    if digits.len() != text.len() || !digits.len().is_multiple_of(2) {
+        return fail(format!("invalid hexadecimal digits `{text}`"));
+    }
+    let byte = |pair: &[u32]| u8::try_from(pair[0] * 16 + pair[1]).unwrap_or_default();
+    Ok(digits.chunks(2).map(byte).collect())
+}
+
+fn to_message(
+    json: &Value,
+    kind: &MessageDescriptor,
+    tokens: &mut Tokens,
+) -> Result<DynamicMessage> {
+    let mut message = DynamicMessage::new(kind.clone());
+    match (kind.name(), json) {
+        ("StreamIdentifier", Value::String(_)) => {
+            message.set_field_by_name("stream_name", Field::Bytes(to_bytes(json, tokens)?));
+        }
+        ("StreamIdentifier", Value::Object(fields)) if !fields.is_empty() => {
+            message.set_field_by_name("stream_name", Field::Bytes(to_bytes(json, tokens)?));
+        }
+        ("UUID", Value::String(text)) => set_id(&mut message, &tokens.fill_in(text))?,
+        ("Position" | "AllStreamPosition", Value::String(_) | Value::Number(_)) => {
+            for name in ["commit_position", "prepare_position"] {
+                message.set_field_by_name(name, Field::U64(to_position(json, tokens)?));
+            }
+        }
+        (_, Value::Object(fields)) => set_fields(&mut message, fields, tokens)?,
+        _ => return fail(format!("{json} is not a {}", kind.full_name())),
+    }
+    Ok(message)
+}
+
+fn set_fields(
+    message: &mut DynamicMessage,
+    fields: &Map<String, Value>,
+    tokens: &mut Tokens,
+) -> Result<()> {
+    for (name, json) in fields {
+        let kind = message.descriptor();
+        let Some(field) = kind.get_field_by_name(name) else {
+            return fail(format!("{} has no field `{name}`", kind.full_name()));
+        };
+        let value = to_field(json, &field, tokens)?;
+        message
+            .try_set_field(&field, value)
+            .map_err(|error| RequestError(format!("{name}: {error}")))?;
+    }
+    Ok(())
+}
+
+fn set_id(message: &mut DynamicMessage, text: &str) -> Result<()> {
+    let Some(id) = text.strip_prefix("structured ") else {
+        message.set_field_by_name("string", Field::String(text.to_owned()));
+        return Ok(());
+    };
+    let Ok(id) = id.parse::<Uuid>() else { return fail(format!("`{id}` is not an id")) };
+    let structured = message.get_field_by_name("structured").map(Cow::into_owned);
+    let Some(Field::Message(mut structured)) = structured else {
+        return fail("the protocol has no structured ids");
+    };
+    let (most, least) = id.as_u64_pair();
+    structured.set_field_by_name("most_significant_bits", Field::I64(most.cast_signed()));
+    structured.set_field_by_name("least_significant_bits", Field::I64(least.cast_signed()));
+    message.set_field_by_name("structured", Field::Message(structured));
+    Ok(())
+}
+
+fn to_field(json: &Value, field: &FieldDescriptor, tokens: &mut Tokens) -> Result<Field> {
+    if field.is_map() {
+        return to_map(json, tokens);
+    }
+    if field.is_list() {
+        let Value::Array(items) = json else { return fail(format!("{json} is not a list")) };
+        let items = items.iter().map(|item| to_scalar(item, field, tokens));
+        return Ok(Field::List(items.collect::<Result<_>>()?));
+    }
+    to_scalar(json, field, tokens)
+}
+
+/// All maps of the protocol have texts as keys and values.
+fn to_map(json: &Value, tokens: &mut Tokens) -> Result<Field> {
+    let Value::Object(fields) = json else { return fail(format!("{json} is not a map")) };
+    let mut map = HashMap::new();
+    for (key, value) in fields {
+        let value = tokens.fill_in(value.as_str().unwrap_or_default());
+        map.insert(MapKey::String(key.clone()), Field::String(value));
+    }
+    Ok(Field::Map(map))
+}
+
+fn to_scalar(json: &Value, field: &FieldDescriptor, tokens: &mut Tokens) -> Result<Field> {
+    let invalid = || RequestError(format!("{json} is not a value of {}", field.full_name()));
+    if matches!(field.name(), "commit_position" | "prepare_position") {
+        return Ok(Field::U64(to_position(json, tokens)?));
+    }
+    let value = match field.kind() {
+        Kind::Bool => json.as_bool().map(Field::Bool),
+        Kind::Int32 => json.as_i64().and_then(|it| it.try_into().ok()).map(Field::I32),
+        Kind::Uint32 => json.as_u64().and_then(|it| it.try_into().ok()).map(Field::U32),
+        Kind::Int64 => json.as_str().map_or(json.as_i64(), |it| it.parse().ok()).map(Field::I64),
+        Kind::Uint64 => json.as_str().map_or(json.as_u64(), |it| it.parse().ok()).map(Field::U64),
+        Kind::String => json.as_str().map(|text| Field::String(tokens.fill_in(text))),
+        Kind::Bytes => Some(Field::Bytes(to_bytes(json, tokens)?)),
+        Kind::Enum(kind) => match json.as_str() {
+            Some(name) => kind.get_value_by_name(name).map(|value| value.number()),
+            None => json.as_i64().and_then(|number| number.try_into().ok()),
+        }
+        .map(Field::EnumNumber),
+        Kind::Message(kind) => Some(Field::Message(to_message(json, &kind, tokens)?)),
+        kind @ (Kind::Double
+        | Kind::Float
+        | Kind::Sint32
+        | Kind::Sint64
+        | Kind::Fixed32
+        | Kind::Fixed64
+        | Kind::Sfixed32
+        | Kind::Sfixed64) => return fail(format!("the protocol has no {kind:?}")),
+    };
+    value.ok_or_else(invalid)
+}
+
+fn to_position(json: &Value, tokens: &Tokens) -> Result<u64> {
+    let position = match json.as_str() {
+        Some(token) if token.contains('#') => tokens.find_position(token),
+        Some(digits) => digits.parse().ok(),
+        None => json.as_u64(),
+    };
+    position.ok_or_else(|| RequestError(format!("the position {json} is not known yet")))
+}
+
+fn to_bytes(json: &Value, tokens: &mut Tokens) -> Result<Bytes> {
+    if let Value::String(text) = json {
+        return Ok(tokens.fill_in(text).into());
+    }
+    if let Some(hex) = json["hex"].as_str() {
+        return parse_hex(hex).map(Bytes::from);
+    }
+    match (json["repeat"].as_str(), json["times"].as_u64().map(usize::try_from)) {
+        (Some(text), Some(Ok(times))) => Ok(text.repeat(times).into()),
+        _ => fail(format!("{json} is not bytes")),
+    }
+}

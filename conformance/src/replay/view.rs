@@ -1,0 +1,206 @@
+//! The parts of an answer that a step of the recording shows.
+
+use prost_reflect::DynamicMessage;
+use serde_json::{Map, Value, json};
+use tonic::{Code, Status, metadata::KeyAndValueRef};
+
+use super::{
+    answer::{Translator, number},
+    call::Ending,
+    script::View,
+};
+
+/// Headers that say nothing about the answer, or that the library reads.
+const IGNORED_TRAILERS: [&str; 11] = [
+    "date",
+    "server",
+    "content-type",
+    "content-length",
+    "grpc-accept-encoding",
+    "grpc-encoding",
+    "transfer-encoding",
+    "accept-encoding",
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
+];
+
+/// How the library describes a response that is not one of gRPC.
+const WITHOUT_STATUS: &str = "grpc-status header missing, mapped from HTTP status code ";
+
+/// Counts of a persistent subscription that [`View::Group`] shows.
+const GROUP_FIELDS: [&str; 10] = [
+    "status",
+    "total_items",
+    "total_in_flight_messages",
+    "outstanding_messages_count",
+    "read_buffer_count",
+    "retry_buffer_count",
+    "parked_message_count",
+    "last_known_event_position",
+    "last_checkpointed_event_position",
+    "connections",
+];
+
+/// The decoded responses of a call and how it ended.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) messages: Vec<DynamicMessage>,
+    pub(super) ending: Option<Ending>,
+}
+
+impl Answer {
+    /// Returns the part that `view` names, as the recording has it.
+    pub(super) fn show(&self, view: View, translator: &mut Translator<'_>) -> Value {
+        let status = self.status();
+        match view {
+            View::Status => status,
+            View::Messages => self.translate_messages(translator),
+            View::All => {
+                json!({ "messages": self.translate_messages(translator), "status": status })
+            }
+            View::Kinds => json!({ "messages": self.kinds(), "status": status }),
+            View::Revisions => {
+                let messages = self.messages.iter().map(|message| {
+                    let revision = part(message, "event").and_then(|read| part(&read, "event"));
+                    revision.map_or_else(
+                        || translator.translate(message),
+                        |event| number(&event, "stream_revision").into(),
+                    )
+                });
+                json!({ "messages": messages.collect::<Value>(), "status": status })
+            }
+            View::Outcome => {
+                let code = status.get("code").or(Some(&status));
+                let trailers = status.get("trailers");
+                let exception = trailers.and_then(|trailers| trailers.get("exception"));
+                let mut out = Map::new();
+                out.extend(code.map(|code| ("code".to_owned(), code.clone())));
+                out.extend(exception.map(|it| ("exception".to_owned(), it.clone())));
+                out.insert("messages".to_owned(), self.kinds());
+                Value::Object(out)
+            }
+            View::Deliveries => self.deliveries().iter().map(describe_delivery).collect(),
+            View::Group => {
+                let mut out = self.group(translator);
+                out.retain(|name, _| GROUP_FIELDS.contains(&name.as_str()));
+                json!({ "group": out, "status": status })
+            }
+            View::StartFrom => {
+                let start = self.group(translator).remove("start_from");
+                let mut out = Map::from_iter([("status".to_owned(), status)]);
+                out.extend(start.map(|start| ("start_from".to_owned(), start)));
+                Value::Object(out)
+            }
+        }
+    }
+
+    /// Returns the events among the responses.
+    pub(super) fn deliveries(&self) -> Vec<DynamicMessage> {
+        self.messages.iter().filter_map(|message| part(message, "event")).collect()
+    }
+
+    fn translate_messages(&self, translator: &mut Translator<'_>) -> Value {
+        self.messages.iter().map(|message| translator.translate(message)).collect()
+    }
+
+    fn kinds(&self) -> Value {
+        let kind = |message: &DynamicMessage| {
+            let names: Vec<_> =
+                message.fields().map(|(field, _)| field.name().to_owned()).collect();
+            Value::from(names.join("+"))
+        };
+        self.messages.iter().map(kind).collect()
+    }
+
+    fn group(&self, translator: &mut Translator<'_>) -> Map<String, Value> {
+        let info = self.messages.first().and_then(|message| part(message, "subscription_info"));
+        match info.map(|info| translator.translate(&info)) {
+            Some(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        }
+    }
+
+    fn status(&self) -> Value {
+        match &self.ending {
+            None | Some(Ending::Cancelled) => "open".into(),
+            Some(Ending::Status(status)) => describe_status(status),
+        }
+    }
+}
+
+/// Returns a field that is a message, if it is there.
+pub(super) fn part(message: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
+    if !message.has_field_by_name(name) {
+        return None;
+    }
+    message.get_field_by_name(name)?.as_message().cloned()
+}
+
+fn describe_status(status: &Status) -> Value {
+    let mut trailers: Vec<_> =
+        status.metadata().iter().filter_map(|entry| to_trailer(&entry)).collect();
+    trailers.sort();
+    let code = code_name(status.code());
+    if status.message().is_empty() && trailers.is_empty() {
+        return code.into();
+    }
+    let mut out = Map::from_iter([("code".to_owned(), code.into())]);
+    if !status.message().is_empty() {
+        let text = status.message();
+        let message = text.strip_prefix(WITHOUT_STATUS).map(|code| format!("HTTP status {code}"));
+        out.insert("message".to_owned(), message.unwrap_or_else(|| text.to_owned()).into());
+    }
+    if !trailers.is_empty() {
+        let trailers = trailers.into_iter().map(|(name, value)| (name, value.into()));
+        out.insert("trailers".to_owned(), Value::Object(trailers.collect()));
+    }
+    Value::Object(out)
+}
+
+fn to_trailer(entry: &KeyAndValueRef<'_>) -> Option<(String, String)> {
+    let KeyAndValueRef::Ascii(name, value) = entry else { return None };
+    let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    (!IGNORED_TRAILERS.contains(&name.as_str())).then(|| (name.as_str().to_owned(), value))
+}
+
+/// Returns a code's name in the protocol.
+pub(super) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Returns revision and retry count of an event that a group delivered.
+fn describe_delivery(delivery: &DynamicMessage) -> Value {
+    let [event, link] = ["event", "link"].map(|name| part(delivery, name));
+    let revision = link.as_ref().or(event.as_ref()).map(|it| number(it, "stream_revision"));
+    let kind = match (&event, &link) {
+        (_, None) => "",
+        (Some(_), Some(_)) => " (link)",
+        (None, Some(_)) => " (link, target missing)",
+    };
+    let retries = delivery.get_field_by_name("retry_count").and_then(|count| count.as_i32());
+    let retries = match retries {
+        _ if delivery.has_field_by_name("no_retry_count") => " no retry count".to_owned(),
+        Some(count) if delivery.has_field_by_name("retry_count") => format!(" retry {count}"),
+        _ => " retry absent".to_owned(),
+    };
+    format!("{}{kind}{retries}", revision.unwrap_or_default()).into()
+}
