@@ -63,7 +63,12 @@ impl Rights {
             Ok(None) => Ok(true),
             Ok(Some(right)) => Err(CliError::Denied(right)),
             // Readiness and the roles themselves say what is the matter.
-            Err(_) => Ok(false),
+            Err(error) if error.is_unavailable() => Ok(false),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "Rights at the event store cannot be checked");
+                Ok(true)
+            }
         }
     }
 }

@@ -87,7 +87,9 @@ impl EventLog {
             Err(error) => return Err(error),
         }
         let never = StreamState::StreamRevision(IMPOSSIBLE_REVISION);
-        let event = EventData::binary("RightTried", Vec::new().into()).id(Uuid::nil());
+        // A store may refuse the nil id before it judges rights.
+        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, stream.as_bytes());
+        let event = EventData::binary("RightTried", Vec::new().into()).id(id);
         match self.append_alone(&stream, never, vec![event]).await {
             Ok(_) | Err(LogError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),

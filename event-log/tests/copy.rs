@@ -17,7 +17,7 @@ async fn copied(source: &Store, target: &Store) -> Result<Copied, CopyError> {
 
 #[tokio::test]
 async fn every_event_arrives_with_its_id_metadata_and_revision() {
-    let (source, target) = (Store::start().await, Store::start().await);
+    let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     let mut ids = Vec::new();
     for number in 1..=20 {
         ids.push(source.place(number).await);
@@ -38,7 +38,7 @@ async fn every_event_arrives_with_its_id_metadata_and_revision() {
 
 #[tokio::test]
 async fn copy_made_again_goes_on_where_it_stopped() {
-    let (source, target) = (Store::start().await, Store::start().await);
+    let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     source.place(1).await;
     copied(&source, &target).await.unwrap();
     source.place(2).await;
@@ -52,7 +52,7 @@ async fn copy_made_again_goes_on_where_it_stopped() {
 #[tokio::test]
 async fn copy_that_is_cut_off_in_the_middle_goes_on_behind_what_arrived() {
     const ORDERS: u128 = 300;
-    let (source, mut target) = (Store::start().await, Store::start().await);
+    let (source, mut target) = (Store::start_embedded().await, Store::start_embedded().await);
     for number in 1..=ORDERS {
         source.place(number).await;
     }
@@ -78,7 +78,7 @@ async fn copy_that_is_cut_off_in_the_middle_goes_on_behind_what_arrived() {
 
 #[tokio::test]
 async fn target_that_holds_something_else_is_refused_by_name() {
-    let (source, target) = (Store::start().await, Store::start().await);
+    let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     target.place(9).await;
     let refused = copied(&source, &target).await.unwrap_err();
     assert!(matches!(refused, CopyError::Unexpected { revision: 0, .. }), "{refused}");
@@ -89,7 +89,7 @@ async fn target_that_holds_something_else_is_refused_by_name() {
 
 #[tokio::test]
 async fn same_stream_with_another_end_is_found() {
-    let (source, target) = (Store::start().await, Store::start().await);
+    let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     let id = source.place(1).await;
     target.place(1).await;
     assert_eq!(copied(&source, &target).await.unwrap().n_copied, 0, "equal so far");
@@ -104,7 +104,7 @@ async fn same_stream_with_another_end_is_found() {
 
 #[tokio::test]
 async fn group_and_its_parked_messages_stay_behind() {
-    let (source, target) = (Store::start().await, Store::start().await);
+    let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     source.place(1).await;
     let settings = event_log::GroupSettings {
         name: "fulfillment".to_owned(),
@@ -147,7 +147,7 @@ async fn append_of_other_programs(client: &Client) {
 
 #[tokio::test]
 async fn deleted_recreated_and_ended_streams_arrive_as_they_are() {
-    let (source, target) = (Store::start().await, Store::start().await);
+    let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     let client = Client::new(source.url().parse().unwrap()).unwrap();
     append_of_other_programs(&client).await;
     let first = copied(&source, &target).await.unwrap();

@@ -10,7 +10,7 @@ const N_ORDERS: usize = 100;
 
 #[tokio::test]
 async fn order_that_is_fulfilled_at_once_costs_no_read_and_no_look_at_the_group() {
-    let store = Store::start().await;
+    let store = Store::start_embedded().await;
     let proxy = GrpcProxy::start(store.address()).await;
     let gateway = Scripted::new(Behaviour::Fulfil);
     let worker = start_on(&connect(&proxy.url()).unwrap(), &gateway, config(), 8);
@@ -32,6 +32,7 @@ async fn order_that_is_fulfilled_at_once_costs_no_read_and_no_look_at_the_group(
     let appends = n_calls("Streams/Append");
     assert!(appends < N_ORDERS / 4, "{appends} appends by calls of their own");
     assert_eq!(n_calls("Streams/BatchAppend"), 1);
+    println!("{N_ORDERS} orders: {reads} reads, {appends} appends by calls of their own");
     worker.stop().await;
     let looks = n_calls("PersistentSubscriptions/GetInfo");
     assert!(looks <= 5, "{looks} looks at the group to leave it");
