@@ -89,6 +89,10 @@ struct Shared {
     open: Mutex<Option<(JoinHandle<()>, FolderLock)>>,
 }
 
+/// How far beyond the end of `$all` a reader may start without a warning. A reader of a store that was
+/// restored may be a little ahead of it; positions of an EventStoreDB, which count bytes, are far ahead.
+const MAX_START_BEYOND_END: u64 = 100_000;
+
 impl Log {
     /// Opens the store in `folder`, creating it if need be, and keeps other processes out of it.
     pub(crate) fn open(folder: &Path, clock: Clock) -> Result<Self, OpenError> {
@@ -150,6 +154,20 @@ impl Log {
     /// Position of the last committed event.
     pub(crate) fn head(&self) -> u64 {
         *self.shared.head.borrow()
+    }
+
+    /// Warns of a reader of `$all` that starts far beyond the end, and so reads nothing for long.
+    pub(crate) fn warn_of_far_start(&self, position: u64, reader: &str) {
+        let end = self.head();
+        if is_far_beyond(position, end) {
+            tracing::warn!(
+                position,
+                end,
+                reader,
+                "Reader of $all starts far beyond the end and gets nothing until the store has grown \
+                 past its position: check whether that is a position of another store"
+            );
+        }
     }
 
     /// Follows [`Log::head`].
@@ -216,5 +234,23 @@ impl Log {
     /// Events behind `position` from memory, if they are there.
     fn recent_events_after(&self, position: u64) -> Option<Vec<Arc<Event>>> {
         self.shared.recent.after(position, MAX_RECENT_LOOKS)
+    }
+}
+
+fn is_far_beyond(position: u64, end: u64) -> bool {
+    position.saturating_sub(end) > MAX_START_BEYOND_END
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_positions_far_beyond_the_end_are_warned_of() {
+        let far = 7 + MAX_START_BEYOND_END;
+        assert_eq!(
+            [3, 7, far, far + 1].map(|at| is_far_beyond(at, 7)),
+            [false, false, false, true]
+        );
     }
 }

@@ -274,7 +274,12 @@ impl Hub {
         let is_over_all = key.stream == ALL;
         match start {
             StartFrom::Beginning => Ok(u64::from(is_over_all)),
-            StartFrom::At(place) => Ok(place.max(u64::from(is_over_all))),
+            StartFrom::At(place) => {
+                if is_over_all {
+                    self.log.warn_of_far_start(place, "group");
+                }
+                Ok(place.max(u64::from(is_over_all)))
+            }
             StartFrom::End => self.end_of_source(key).await,
         }
     }

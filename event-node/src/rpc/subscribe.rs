@@ -117,6 +117,7 @@ pub(crate) fn to_all(
         Start::At(position) => position,
         Start::End => context.log.head(),
     };
+    context.log.warn_of_far_start(after, "subscription");
     if let Some(checkpoints) = &mut checkpoints {
         checkpoints.begin_after(after);
     }
