@@ -59,7 +59,7 @@ impl Rights {
     }
 
     async fn look(&self) -> Result<bool, CliError> {
-        match self.log.find_denied(&self.needed, GROUP).await {
+        match Box::pin(self.log.find_denied(&self.needed, GROUP)).await {
             Ok(None) => Ok(true),
             Ok(Some(right)) => Err(CliError::Denied(right)),
             // Readiness and the roles themselves say what is the matter.

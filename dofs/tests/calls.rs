@@ -1,7 +1,5 @@
 //! What orders cost the event store in calls, from the request to the row, on a strict store.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
-
 use testkit::strict_store::StrictStore;
 use testkit::system::System;
 

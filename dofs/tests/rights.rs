@@ -1,5 +1,7 @@
 //! A store that denies a right: each role says which one, and ends.
 
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
 use std::process::{Command, Output};
 
 use testkit::strict_store::StrictStore;

@@ -130,12 +130,12 @@ async fn rebuild_goes_on_beside_everything_else(database: &Database) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rebuild_goes_on_beside_everything_else_in_sqlite() {
-    rebuild_goes_on_beside_everything_else(&Database::sqlite()).await;
+    Box::pin(rebuild_goes_on_beside_everything_else(&Database::sqlite())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rebuild_goes_on_beside_everything_else_in_postgres() {
-    rebuild_goes_on_beside_everything_else(&Database::postgres().await).await;
+    Box::pin(rebuild_goes_on_beside_everything_else(&Database::postgres().await)).await;
 }
 
 async fn rows_that_are_wrong_are_reported_and_replaced(database: &Database) {

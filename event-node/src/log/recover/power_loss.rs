@@ -20,15 +20,15 @@ use crate::log::{
 };
 
 /// What happens to the store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
-    /// An append of entries of this size, and what fails of it.
+    /// An append of entries of this size. Its write, its flush and the flush after it may fail.
     Append {
         n_entries: u8,
         size: u16,
         write: Option<Fault>,
         sync: Option<Fault>,
-        cut: Option<Fault>,
+        next_sync: Option<Fault>,
     },
     /// An append that is cut off by a kill between write and flush; the page cache stays.
     Kill { n_entries: u8, size: u16 },
@@ -45,7 +45,7 @@ fn faults() -> impl Strategy<Value = Option<Fault>> {
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1..6_u8, 1..3_000_u16, faults(), faults(), faults()).prop_map(
-            |(n_entries, size, write, sync, cut)| Step::Append { n_entries, size, write, sync, cut }
+            |(n_entries, size, write, sync, next_sync)| Step::Append { n_entries, size, write, sync, next_sync }
         ),
         2 => (1..6_u8, 1..3_000_u16).prop_map(|(n_entries, size)| Step::Kill { n_entries, size }),
         2 => any::<u64>().prop_map(|written| Step::PowerLoss { written }),
@@ -91,13 +91,18 @@ impl Store {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Append { n_entries, size, write, sync, cut } => {
+            Step::Append { n_entries, size, write, sync, next_sync } => {
                 let (bytes, numbers) = self.entries(n_entries, size);
-                write.into_iter().for_each(|fault| self.disk.fail_next_write(fault));
-                sync.into_iter().for_each(|fault| self.disk.fail_next_sync(fault));
+                if let Some(fault) = write {
+                    self.disk.fail_next_write(fault);
+                }
+                if let Some(fault) = sync {
+                    self.disk.fail_next_sync(fault);
+                }
                 let answered = self.appender.append(&bytes).is_ok();
-                // The fault is the next flush's, whatever that is.
-                cut.into_iter().for_each(|fault| self.disk.fail_next_sync(fault));
+                if let Some(fault) = next_sync {
+                    self.disk.fail_next_sync(fault);
+                }
                 if answered {
                     self.promised.extend(numbers);
                 }
