@@ -8,7 +8,7 @@ use projectors::{RebuildError, ReplayError, StatusError, StoreError};
 use service_kit::config::ConfigError;
 use service_kit::http::{ApiConfigError, HttpError, TlsError};
 use service_kit::lifecycle::LifecycleError;
-use service_kit::telemetry::FilterError;
+use service_kit::telemetry::TelemetryError;
 
 use crate::settings::UnsafeSettings;
 
@@ -30,7 +30,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Api(#[from] ApiConfigError),
     #[error(transparent)]
-    Telemetry(#[from] FilterError),
+    Telemetry(#[from] TelemetryError),
     #[error("not fit for this environment")]
     Unsafe(#[from] UnsafeSettings),
     #[error("`event_store.url` is empty: this role needs an event store")]
@@ -135,7 +135,7 @@ impl CliError {
             Self::Config(_)
             | Self::Fulfillment(_)
             | Self::Api(_)
-            | Self::Telemetry(_)
+            | Self::Telemetry(TelemetryError::Filter { .. })
             | Self::Unsafe(_)
             | Self::OperatorScope(_)
             | Self::UnusableKey
@@ -183,6 +183,7 @@ impl CliError {
                 Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),
             ),
             Self::Runtime(_)
+            | Self::Telemetry(TelemetryError::Start(_))
             | Self::EventLog(_)
             | Self::Copy(_)
             | Self::Node(_)

@@ -16,10 +16,12 @@ mod stress;
 mod system;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli::Cli;
 use clap::Parser;
 use mimalloc::MiMalloc;
+use service_kit::telemetry;
 
 /// The system's allocator took a quarter of all processor time while orders were placed: messages
 /// are allocated by one thread and freed by another all the time (`BENCHMARKS.md`). SQLite has the
@@ -27,8 +29,25 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// How long the process, when it ends, waits for the reader of its last log lines.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Waits for the last log lines when the process ends, by a panic too. If nobody reads them, they are
+/// lost and the process ends all the same.
+struct LogFlush;
+
+impl Drop for LogFlush {
+    fn drop(&mut self) {
+        telemetry::flush(LOG_FLUSH_TIMEOUT);
+    }
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let _flush = LogFlush;
+    run(Cli::parse())
+}
+
+fn run(cli: Cli) -> ExitCode {
     if let Err(error) = process::init_telemetry(cli.command.verbosity()) {
         return output::fail(&error.into());
     }

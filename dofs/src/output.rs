@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 use service_kit::error::Chain;
-use service_kit::telemetry::LogFormat;
+use service_kit::telemetry::{self, LogFormat};
 
 use crate::error::CliError;
 use crate::process;
@@ -29,10 +29,9 @@ pub(crate) fn fail(error: &CliError) -> ExitCode {
             tracing::error!(error = %Chain(error), hint, "Failed");
         }
         LogFormat::Text => {
-            let mut stderr = std::io::stderr();
-            drop(writeln!(stderr, "error: {}", Chain(error)));
+            telemetry::write_line(&format!("error: {}", Chain(error)));
             if let Some(hint) = error.hint() {
-                drop(writeln!(stderr, "hint: {hint}"));
+                telemetry::write_line(&format!("hint: {hint}"));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service_kit::clock::Clock;
-use service_kit::telemetry::{self, Color, FilterError, LogFormat, Verbosity};
+use service_kit::telemetry::{self, Color, LogFormat, TelemetryError, Verbosity};
 use uuid::Uuid;
 
 /// The system's clock; ids are `UUIDv7`, so that they sort by time.
@@ -30,7 +30,7 @@ pub(crate) fn user_name() -> Option<String> {
 
 /// Starts logging as `DOFS_LOG`, `RUST_LOG` and `NO_COLOR` say; without `RUST_LOG`, as much as
 /// `usual`.
-pub(crate) fn init_telemetry(usual: Verbosity<'_>) -> Result<(), FilterError> {
+pub(crate) fn init_telemetry(usual: Verbosity<'_>) -> Result<(), TelemetryError> {
     let environment = environment();
     let is_colorful = environment.get("NO_COLOR").is_none_or(String::is_empty);
     let color = if is_colorful { Color::Auto } else { Color::Never };

@@ -199,8 +199,8 @@ fn store_is_verified_and_damage_is_found() {
     assert_fails(&verify(), 1, "another process");
     assert!(process.terminate().success());
     let sound = json(&verify());
-    // The store's own seed, and the order's five.
-    assert_eq!((&sound["events"], &sound["groups"]), (&6.into(), &1.into()), "{sound}");
+    // The store's own seed, the order's five, the record of the group and that stream's metadata.
+    assert_eq!((&sound["events"], &sound["groups"]), (&8.into(), &1.into()), "{sound}");
 
     let log = data.path().join("events/events.log");
     std::fs::write(log, [7; 8_192]).expect("the log can be overwritten");

@@ -2,11 +2,13 @@
 
 mod around;
 mod body;
+mod browsers;
 mod config;
 mod connection;
 mod framing;
 mod gate;
 mod guard;
+mod keep_alive;
 mod rate;
 mod tls;
 
@@ -28,6 +30,8 @@ use crate::problem::Problem;
 pub use around::{RequestId, RequestName};
 pub use config::{ApiConfig, ApiConfigError};
 pub use tls::TlsError;
+
+use keep_alive::ReadLimits;
 
 /// The longest head of a request, in bytes: beyond what any client of ours sends.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -137,13 +141,14 @@ impl Listener {
             .map_err(HttpError::Serve)?
             .http1_only()
             .acceptor(acceptor)
-            // From the first byte on hyper counts; before it, only this does.
+            // After the first request the connection counts by itself.
             .first_request_timeout(header_timeout)
             .handle(handle.clone());
         server
             .http_builder()
             .http1()
-            .header_read_timeout(header_timeout)
+            // Reached by nothing that the connection has not ended before.
+            .header_read_timeout(ReadLimits::of(config).between_requests())
             .max_buf_size(MAX_HEAD_BYTES);
         let draining = async {
             stop.cancelled().await;

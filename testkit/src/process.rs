@@ -55,6 +55,11 @@ impl Start {
         self
     }
 
+    /// Returns the command, for a test that reads its output itself.
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
     /// Starts it.
     pub fn spawn(mut self) -> Dofs {
         let child = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

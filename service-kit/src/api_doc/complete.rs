@@ -75,14 +75,25 @@ enum On {
 }
 
 /// What the edge answers, beside what each route's own description says.
-const ANSWERS: [(&str, On, &str, &str); 11] = [
+const ANSWERS: [(&str, On, &str, &str); 12] = [
     ("400", On::All, "Message", "A parameter or a header is malformed"),
     ("401", On::Guarded, "Message", "The request shows no key that is known and valid"),
-    ("403", On::Guarded, "Message", "The key lacks the scope"),
+    (
+        "403",
+        On::Guarded,
+        "Message",
+        "A web page of a foreign origin asks, or the key lacks the scope",
+    ),
     ("408", On::Body, "Message", "The body did not come in time"),
     ("413", On::Body, "Message", "The body is too long"),
     ("414", On::All, "Message", "The URL is too long"),
     ("415", On::Body, "Message", "The body is of another type, or packed"),
+    (
+        "421",
+        On::All,
+        "Message",
+        "The API listens on loopback, and the host is not one of its names",
+    ),
     ("429", On::Counted, "Message", "The client asks more often than it may"),
     ("431", On::All, "Message", "The head is too long"),
     ("500", On::All, "Refusal", "A defect of ours"),

@@ -17,8 +17,11 @@ use uuid::Uuid;
 
 use super::ApiConfig;
 use super::body::end_connection;
+use super::browsers::Browsers;
+use super::keep_alive::InProgress;
 use crate::clock::Clock;
 use crate::problem::{Problem, wants_document};
+use crate::telemetry::panic_text;
 
 /// The id of one request, new for each: the command id of the command that it carries. Never the
 /// client's own, which may come twice with different commands.
@@ -53,11 +56,12 @@ static ONLY_TLS: (HeaderName, HeaderValue) =
 pub(super) struct Edge {
     clock: Clock,
     has_tls: bool,
+    browsers: Browsers,
 }
 
 impl Edge {
     pub(super) fn new(clock: Clock, config: &ApiConfig) -> Self {
-        Self { clock, has_tls: config.has_tls() }
+        Self { clock, has_tls: config.has_tls(), browsers: Browsers::of(config) }
     }
 
     /// What is around a request that `answered` answers.
@@ -67,6 +71,7 @@ impl Edge {
         answered: impl FnOnce(Request) -> A,
     ) -> Response {
         let started = Instant::now();
+        let in_progress = InProgress::begin(&mut request);
         let id = RequestId(self.clock.new_id());
         let name = name_of(request.headers(), id);
         let method = request.method().clone();
@@ -75,15 +80,18 @@ impl Edge {
         request.extensions_mut().insert(id);
         request.extensions_mut().insert(name.clone());
 
-        let mut response = if names_one_host(&request) && has_plain_body(request.headers()) {
-            // A handler that panics leaves what it works with as others find it at any moment.
-            let caught = AssertUnwindSafe(answered(request)).catch_unwind().await;
-            caught.unwrap_or_else(|panic| panicked(&*panic))
-        } else {
-            let mut refusal = Problem::of_status(StatusCode::BAD_REQUEST).into_response();
-            // Nobody knows what else on this connection is meant for whom.
-            end_connection(&mut refusal);
-            refusal
+        let mut response = match self.check(&request) {
+            Ok(()) => {
+                // A handler that panics leaves what it works with as others find it at any moment.
+                let caught = AssertUnwindSafe(answered(request)).catch_unwind().await;
+                caught.unwrap_or_else(|panic| panicked(&*panic))
+            }
+            Err(refusal) => {
+                let mut refusal = refusal.into_response();
+                // Nobody knows what else on this connection is meant for whom.
+                end_connection(&mut refusal);
+                refusal
+            }
         };
         let status = response.status();
         if status.is_client_error() || status.is_server_error() {
@@ -98,7 +106,17 @@ impl Edge {
         let route = route.as_ref().map_or("-", MatchedPath::as_str);
         let duration_ms = started.elapsed().as_millis();
         tracing::debug!(%method, route, status = status.as_u16(), duration_ms, request.id = %name.0, "Answered");
-        response
+        match in_progress {
+            Some(request) => request.until_answered(response),
+            None => response,
+        }
+    }
+    /// Refuses what can be read in two ways, and what a browser should not have sent.
+    fn check(&self, request: &Request) -> Result<(), Problem> {
+        if !names_one_host(request) || !has_plain_body(request.headers()) {
+            return Err(Problem::of_status(StatusCode::BAD_REQUEST));
+        }
+        self.browsers.check(request)
     }
 }
 
@@ -112,9 +130,7 @@ pub(super) async fn around(
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Response {
-    let text = panic.downcast_ref::<&str>().copied();
-    let panic = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic, "Handler panicked");
+    tracing::error!(panic = panic_text(panic), "Handler panicked");
     Problem::internal().into_response()
 }
 

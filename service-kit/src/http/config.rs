@@ -19,6 +19,8 @@ pub struct ApiConfig {
     pub request_timeout_ms: NonZeroU64,
     /// How long a client may take to send its request's head, in milliseconds.
     pub header_timeout_ms: NonZeroU64,
+    /// How long a connection is kept open between two requests, in milliseconds.
+    pub keep_alive_ms: NonZeroU64,
     /// How long a client may take to send its request's body, in milliseconds.
     pub body_timeout_ms: NonZeroU64,
     /// How long a client may take nothing of its answer, in milliseconds.
@@ -33,6 +35,8 @@ pub struct ApiConfig {
     pub rate_burst: u32,
     /// Origins whose pages may use the API; none by default.
     pub cors_origins: Vec<String>,
+    /// Host names under which the API is called on loopback, beside those of this machine itself.
+    pub allowed_hosts: Vec<String>,
     /// The file with the certificate chain (PEM); empty: no TLS.
     pub tls_certificate: String,
     /// The file with the certificate's private key (PEM).
@@ -46,6 +50,10 @@ pub enum ApiConfigError {
     AcceptedStatus(u16),
     #[error("setting `api.cors_origins` has `{0}`: write an origin, e.g. `https://shop.example`")]
     Origin(String),
+    #[error(
+        "setting `api.allowed_hosts` has `{0}`: write a name without a port, e.g. `api.example`"
+    )]
+    Host(String),
     #[error("settings `api.tls_certificate` and `api.tls_key` go together: one of them is empty")]
     HalfTls,
     #[error("setting `api.rate_burst` is 0 beside a rate: nothing would ever be served")]
@@ -60,6 +68,9 @@ impl ApiConfig {
         }
         if let Some(origin) = self.cors_origins.iter().find(|it| !is_origin(it)) {
             return Err(ApiConfigError::Origin(origin.clone()));
+        }
+        if let Some(host) = self.allowed_hosts.iter().find(|it| !is_host_name(it)) {
+            return Err(ApiConfigError::Host(host.clone()));
         }
         if self.tls_certificate.is_empty() != self.tls_key.is_empty() {
             return Err(ApiConfigError::HalfTls);
@@ -89,6 +100,12 @@ fn is_origin(text: &str) -> bool {
     })
 }
 
+/// A name as clients send it, but for the port: with more it would never match.
+fn is_host_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +119,14 @@ mod tests {
             ["*", "shop.example", "https://", "https://a/", "https://*.a", "null", "https://a b"]
         {
             assert!(!is_origin(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn host_name_has_neither_port_nor_scheme() {
+        assert!(is_host_name("api.example"));
+        for wrong in ["", "*", "*.example", "api.example:80", "https://api.example", "a b"] {
+            assert!(!is_host_name(wrong), "{wrong}");
         }
     }
 }

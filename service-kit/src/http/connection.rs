@@ -7,17 +7,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::http::StatusCode;
+use axum::middleware::AddExtension;
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
+use tower::Layer;
 
 use super::ApiConfig;
 use super::around::SECURITY_HEADERS;
 use super::framing::Heads;
+use super::keep_alive::{Awaited, ReadLimits, ReadTimeouts, Requests};
 use crate::problem::Problem;
 
 /// How long a connection that we end is still read, so that what the client was sending does not
@@ -31,6 +35,7 @@ const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 pub(super) struct Acceptor {
     slots: Arc<Semaphore>,
     tls: Option<RustlsAcceptor>,
+    read_limits: ReadLimits,
     write_timeout: Duration,
 }
 
@@ -40,18 +45,20 @@ impl Acceptor {
         let tls = tls.map(|it| RustlsAcceptor::new(it).handshake_timeout(handshake_timeout));
         let max_connections = config.max_connections.get().min(Semaphore::MAX_PERMITS);
         let slots = Arc::new(Semaphore::new(max_connections));
-        Self { slots, tls, write_timeout: Duration::from_millis(config.write_timeout_ms.get()) }
+        let write_timeout = Duration::from_millis(config.write_timeout_ms.get());
+        Self { slots, tls, read_limits: ReadLimits::of(config), write_timeout }
     }
 }
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
     type Stream = Connection;
-    type Service = S;
-    type Future = Pin<Box<dyn Future<Output = io::Result<(Connection, S)>> + Send>>;
+    type Service = AddExtension<S, Requests>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Connection, Self::Service)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let slot = Arc::clone(&self.slots).try_acquire_owned();
-        let (tls, write_timeout) = (self.tls.clone(), self.write_timeout);
+        let tls = self.tls.clone();
+        let (read_limits, write_timeout) = (self.read_limits, self.write_timeout);
         Box::pin(async move {
             stream.set_nodelay(true)?;
             let Ok(slot) = slot else {
@@ -68,16 +75,18 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
                 None => Box::new(stream),
                 Some(tls) => Box::new(tls.accept(stream, ()).await?.0),
             };
+            let requests = Requests::default();
             let connection = Connection {
                 io,
                 heads: Heads::default(),
+                read_timeouts: ReadTimeouts::new(read_limits, requests.clone()),
                 said: None,
                 write_timeout,
                 stalled: None,
                 linger: None,
                 _slot: slot,
             };
-            Ok((connection, service))
+            Ok((connection, Extension(requests).layer(service)))
         })
     }
 }
@@ -89,6 +98,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub(super) struct Connection {
     io: Box<dyn Io>,
     heads: Heads,
+    read_timeouts: ReadTimeouts,
     /// What we say in place of hyper, and how much of it is written.
     said: Option<(Vec<u8>, usize)>,
     write_timeout: Duration,
@@ -126,6 +136,15 @@ impl Connection {
         Poll::Ready(Ok(bytes.len()))
     }
 
+    /// Ends a connection whose client has sent nothing for too long: as if the client had closed it
+    /// between two requests, and with an error in a head.
+    fn read_in_time(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.read_timeouts.poll_expired(cx)) {
+            Awaited::Request => Poll::Ready(Ok(())),
+            Awaited::RestOfHead => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
     /// Breaks the connection if its client has taken nothing for too long: what it keeps waiting
     /// for it is let go with it.
     fn in_time<T>(
@@ -153,6 +172,12 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let n_before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if read.is_pending() {
+            return self.read_in_time(cx);
+        }
+        if buffer.filled().len() > n_before {
+            self.read_timeouts.note_received();
+        }
         self.heads.look(buffer.filled_mut().get_mut(n_before..).unwrap_or_default());
         read
     }

@@ -13,6 +13,7 @@ pub enum Code {
     InvalidOrder,
     Unauthorized,
     Forbidden,
+    ForeignOrigin,
     NotFound,
     OrderNotFound,
     MethodNotAllowed,
@@ -22,6 +23,7 @@ pub enum Code {
     RequestTooLong,
     UriTooLong,
     UnsupportedMediaType,
+    UnknownHost,
     Unprocessable,
     OrderRejected,
     IdempotencyKeyReused,
@@ -37,7 +39,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::InvalidBody,
         Self::InvalidParameters,
@@ -45,6 +47,7 @@ impl Code {
         Self::InvalidOrder,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::ForeignOrigin,
         Self::NotFound,
         Self::OrderNotFound,
         Self::MethodNotAllowed,
@@ -54,6 +57,7 @@ impl Code {
         Self::RequestTooLong,
         Self::UriTooLong,
         Self::UnsupportedMediaType,
+        Self::UnknownHost,
         Self::Unprocessable,
         Self::OrderRejected,
         Self::IdempotencyKeyReused,
@@ -77,6 +81,7 @@ impl Code {
             Self::InvalidOrder => "invalid_order",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
+            Self::ForeignOrigin => "foreign_origin",
             Self::NotFound => "not_found",
             Self::OrderNotFound => "order_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -86,6 +91,7 @@ impl Code {
             Self::RequestTooLong => "request_too_long",
             Self::UriTooLong => "uri_too_long",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::UnknownHost => "unknown_host",
             Self::Unprocessable => "unprocessable",
             Self::OrderRejected => "order_rejected",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
@@ -113,6 +119,7 @@ impl Code {
             StatusCode::PAYLOAD_TOO_LARGE => Self::RequestTooLong,
             StatusCode::URI_TOO_LONG => Self::UriTooLong,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
+            StatusCode::MISDIRECTED_REQUEST => Self::UnknownHost,
             StatusCode::UNPROCESSABLE_ENTITY => Self::Unprocessable,
             StatusCode::TOO_MANY_REQUESTS => Self::TooManyRequests,
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::HeadersTooLarge,

@@ -56,6 +56,56 @@ async fn client_that_sends_nothing_is_let_go() {
     assert!(received.is_empty());
 }
 
+/// A connection whose first request has been answered.
+async fn connection_after_one_request(served: &Served) -> TcpStream {
+    let mut client = TcpStream::connect(served.address).await.unwrap();
+    assert!(is_served_again(&mut client).await);
+    client
+}
+
+/// Whether a request is answered on this connection, and not met by its end.
+async fn is_served_again(client: &mut TcpStream) -> bool {
+    // The answer's body is the last that comes.
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    let asked = client.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok();
+    while asked && !said.ends_with(b"\r\n\r\nok") {
+        match timeout(PATIENCE, client.read(&mut byte)).await.unwrap() {
+            Ok(1) => said.extend(byte),
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    asked
+}
+
+#[tokio::test]
+async fn idle_connection_is_kept_longer_than_a_head_may_take() {
+    let served = serve(ApiConfig { header_timeout_ms: nonzero(50), ..config() });
+    let mut kept = connection_after_one_request(&served).await;
+    // This one is younger, and gone after the time that a head may take.
+    let mut silent = TcpStream::connect(served.address).await.unwrap();
+    timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    assert!(is_served_again(&mut kept).await);
+}
+
+#[tokio::test]
+async fn idle_connection_is_closed_after_its_keep_alive() {
+    let served = serve(ApiConfig { keep_alive_ms: nonzero(50), ..config() });
+    let mut idle = connection_after_one_request(&served).await;
+    let mut received = Vec::new();
+    timeout(PATIENCE, idle.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert!(received.is_empty(), "{}", String::from_utf8_lossy(&received));
+}
+
+#[tokio::test]
+async fn client_that_does_not_finish_a_later_head_is_let_go() {
+    let served = serve(ApiConfig { header_timeout_ms: nonzero(50), ..config() });
+    let mut slow = connection_after_one_request(&served).await;
+    slow.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+    let mut received = Vec::new();
+    timeout(PATIENCE, slow.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert!(!received.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&received));
+}
+
 /// Asks until a connection is not turned away.
 async fn until_served(address: std::net::SocketAddr) {
     loop {
@@ -204,7 +254,8 @@ async fn more_connections_than_the_limit_are_turned_away() {
 
 #[tokio::test]
 async fn answer_may_take_longer_than_the_request_head() {
-    let limits = ApiConfig { header_timeout_ms: nonzero(20), ..config() };
+    let short = nonzero(20);
+    let limits = ApiConfig { header_timeout_ms: short, keep_alive_ms: short, ..config() };
     let served = serve(ApiConfig { request_timeout_ms: nonzero(200), ..limits });
     let mut client = TcpStream::connect(served.address).await.unwrap();
     let request = b"GET /never HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
+mod browsers;
 mod connection;
 mod edge;
 mod guard;
@@ -37,6 +38,7 @@ pub(crate) fn config() -> ApiConfig {
         max_body_bytes: 64,
         request_timeout_ms: nonzero(60_000),
         header_timeout_ms: nonzero(60_000),
+        keep_alive_ms: nonzero(60_000),
         body_timeout_ms: nonzero(60_000),
         write_timeout_ms: nonzero(60_000),
         max_concurrency: NonZeroUsize::MIN,
@@ -44,6 +46,7 @@ pub(crate) fn config() -> ApiConfig {
         rate_per_second: 0,
         rate_burst: 0,
         cors_origins: Vec::new(),
+        allowed_hosts: Vec::new(),
         tls_certificate: String::new(),
         tls_key: String::new(),
     }

@@ -1,0 +1,228 @@
+//! The log sink: lines are queued in memory and written by a thread of their own, so that a reader
+//! of stderr that stalls or dies costs log lines and nothing else.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Maximum size of the queued lines, in bytes: some 3,000 lines, a moment of a busy process.
+const MAX_QUEUED_BYTES: usize = 1024 * 1024;
+/// Delay before another attempt to write to a file that is non-blocking and full.
+const FULL_RETRY_DELAY: Duration = Duration::from_millis(10);
+
+/// Queues log lines for the writer thread. Never blocks on the reader and never fails.
+#[derive(Debug, Default)]
+pub(super) struct LogSink {
+    queue: Mutex<Queue>,
+    /// Signalled when a line is queued while the writer waits for one.
+    line_queued: Condvar,
+    /// Signalled when the writer has nothing left to write.
+    drained: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: VecDeque<Vec<u8>>,
+    n_bytes: usize,
+    /// Whether the writer waits for a line, with none in hand.
+    is_writer_waiting: bool,
+    n_dropped: u64,
+    /// How many of the dropped lines a log line has told of.
+    n_reported: u64,
+}
+
+impl LogSink {
+    /// Starts the thread that writes the queued lines to `output`. Calls `report_dropped` with the
+    /// number of lines dropped since the last report, once `output` takes lines again.
+    pub(super) fn start(
+        output: impl Write + Send + 'static,
+        report_dropped: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Arc<Self>> {
+        let sink = Arc::new(Self::default());
+        let writer = Arc::clone(&sink);
+        // Detached: a write to a pipe that nobody reads never returns, and ends with the process.
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || writer.write_lines(output, report_dropped))?;
+        Ok(sink)
+    }
+
+    /// Queues a line. A line that finds the queue full is dropped and counted.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut queue = self.lock();
+        if queue.n_bytes.saturating_add(line.len()) > MAX_QUEUED_BYTES {
+            queue.n_dropped += 1;
+            return;
+        }
+        queue.n_bytes += line.len();
+        queue.lines.push_back(line.to_vec());
+        if queue.is_writer_waiting {
+            // Here and not by the writer: until it runs, a flush must not take the queue for drained.
+            queue.is_writer_waiting = false;
+            self.line_queued.notify_one();
+        }
+    }
+
+    /// Waits until all queued lines are written, for at most `timeout`. Returns whether they are.
+    pub(super) fn flush(&self, timeout: Duration) -> bool {
+        let is_busy = |queue: &mut Queue| !queue.is_writer_waiting;
+        let waited = self.drained.wait_timeout_while(self.lock(), timeout, is_busy);
+        let (_queue, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
+        !outcome.timed_out()
+    }
+
+    /// Returns the number of lines dropped since the process started.
+    pub(super) fn n_dropped(&self) -> u64 {
+        self.lock().n_dropped
+    }
+
+    fn write_lines(&self, mut output: impl Write, report_dropped: impl Fn(u64)) {
+        loop {
+            let line = self.next_line();
+            // The queue is not locked here: this may take for ever.
+            let written = write_whole(&mut output, &line);
+            let n_unreported = self.settle(written.is_ok());
+            if n_unreported > 0 {
+                // Queues a line of its own.
+                report_dropped(n_unreported);
+            }
+        }
+    }
+
+    fn next_line(&self) -> Vec<u8> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(line) = queue.lines.pop_front() {
+                queue.n_bytes -= line.len();
+                return line;
+            }
+            queue.is_writer_waiting = true;
+            self.drained.notify_all();
+            let woken = self.line_queued.wait_while(queue, |it| it.is_writer_waiting);
+            queue = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Counts a line that could not be written. After one that could, returns how many dropped
+    /// lines are to be reported; none while the queue has no room for the report.
+    fn settle(&self, is_written: bool) -> u64 {
+        let mut queue = self.lock();
+        if !is_written {
+            queue.n_dropped += 1;
+            return 0;
+        }
+        if queue.n_bytes > MAX_QUEUED_BYTES / 2 {
+            return 0;
+        }
+        let n_unreported = queue.n_dropped - queue.n_reported;
+        queue.n_reported = queue.n_dropped;
+        n_unreported
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A formatted event is one write, which is one line. Errors are counted and not returned: the
+/// subscriber would report them on stderr, with a panic if that fails.
+impl Write for &LogSink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a line. Another process may have made the file that both share a non-blocking one: a full
+/// one is then waited for like any other.
+fn write_whole(output: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
+    while !line.is_empty() {
+        match output.write(line) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n_written) => line = line.get(n_written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::sleep(FULL_RETRY_DELAY);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, PipeReader, pipe};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const LINE: &[u8; 1024] = &{
+        let mut line = [b'.'; 1024];
+        line[1023] = b'\n';
+        line
+    };
+
+    /// A sink that writes to a pipe, and that queues `dropped N` for a report.
+    fn piped() -> (Arc<LogSink>, PipeReader) {
+        let (reader, writer) = pipe().unwrap();
+        let (sender, receiver) = mpsc::channel::<Arc<LogSink>>();
+        let sink = LogSink::start(writer, move |n_dropped| {
+            let sink = receiver.recv().unwrap();
+            sink.push(format!("dropped {n_dropped}\n").as_bytes());
+        });
+        let sink = sink.unwrap();
+        sender.send(Arc::clone(&sink)).unwrap();
+        (sink, reader)
+    }
+
+    #[test]
+    fn flush_returns_when_every_line_is_written() {
+        let (sink, reader) = piped();
+        for number in 0..100 {
+            sink.push(format!("{number}\n").as_bytes());
+        }
+        assert!(sink.flush(PATIENCE));
+        let lines: Vec<String> = BufReader::new(reader).lines().take(100).flatten().collect();
+        assert_eq!(lines, (0..100).map(|it| it.to_string()).collect::<Vec<_>>());
+        assert_eq!(sink.n_dropped(), 0);
+    }
+
+    #[test]
+    fn stalled_reader_costs_lines_that_are_counted_and_reported() {
+        let (sink, reader) = piped();
+        // More than the queue and the pipe hold together.
+        let n_pushed = 3 * MAX_QUEUED_BYTES / LINE.len();
+        for _ in 0..n_pushed {
+            sink.push(LINE);
+        }
+        let n_dropped = sink.n_dropped();
+        assert!(n_dropped > 0);
+        assert!(!sink.flush(Duration::from_millis(1)), "nobody reads");
+
+        let lines = BufReader::new(reader).lines().map_while(Result::ok);
+        let mut n_read = 0;
+        let report = lines.inspect(|_| n_read += 1).find(|it| it.starts_with("dropped"));
+        assert_eq!(report, Some(format!("dropped {n_dropped}")));
+        // The report follows the first line that leaves room for it, and all lines before it count.
+        assert!(n_read <= n_pushed - usize::try_from(n_dropped).unwrap() + 1);
+    }
+
+    #[test]
+    fn dead_reader_costs_lines_that_are_counted() {
+        let (sink, reader) = piped();
+        drop(reader);
+        for _ in 0..10 {
+            sink.push(LINE);
+        }
+        assert!(sink.flush(PATIENCE), "there is nothing left to wait for");
+        assert_eq!(sink.n_dropped(), 10);
+    }
+}
