@@ -5,7 +5,6 @@
 //! attacker owns under that name, and speaks neither unencrypted HTTP/2 nor `application/grpc`.
 
 mod deadline;
-mod hosts;
 mod request_body;
 
 use std::{
@@ -20,11 +19,11 @@ use axum::http::{
     header::{CONTENT_TYPE, ORIGIN, UPGRADE},
     uri::PathAndQuery,
 };
+use service_kit::http::Hosts;
 use tokio::time::Instant;
 use tonic::{Status, body::Body, codegen::Service};
 use tower::Layer;
 
-pub(crate) use crate::gate::hosts::Hosts;
 use crate::{
     gate::{
         deadline::{answer_until, deadline_of},

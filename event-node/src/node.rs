@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use axum::{http::StatusCode, routing::get};
 use serde::Deserialize;
 use service_kit::clock::Clock;
+use service_kit::http::Hosts;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -13,7 +14,7 @@ use tokio_util::{
 use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 
 use crate::{
-    gate::{Gate, HEALTH_PATH, Hosts, MAX_REQUEST_BYTES},
+    gate::{Gate, HEALTH_PATH, MAX_REQUEST_BYTES},
     log::{Log, OpenError},
     persistent::{Hub, HubError},
     rpc::{
@@ -130,8 +131,8 @@ impl Node {
             advertised,
             user_name: config.user_name,
         });
-        let advertised = context.advertised.configured.as_ref().map(|(host, _)| host.as_str());
-        let gate = Gate::new(Hosts::of(address.ip(), advertised));
+        let advertised = context.advertised.configured.iter().map(|(host, _)| host.clone());
+        let gate = Gate::new(Hosts::of_address(address.ip(), advertised.collect()));
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, gate, context));
         tracing::debug!(%address, "event store ready");

@@ -8,6 +8,7 @@ mod connection;
 mod framing;
 mod gate;
 mod guard;
+mod hosts;
 mod keep_alive;
 mod rate;
 mod tls;
@@ -29,6 +30,7 @@ use crate::problem::Problem;
 
 pub use around::{RequestId, RequestName};
 pub use config::{ApiConfig, ApiConfigError};
+pub use hosts::Hosts;
 pub use tls::TlsError;
 
 use keep_alive::ReadLimits;

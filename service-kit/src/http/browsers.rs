@@ -5,32 +5,22 @@
 //! its owner lets resolve to 127.0.0.1 (DNS rebinding) is no foreign one to the browser, but the
 //! browser names that host. Programs send neither header, and the host that they were given.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use axum::extract::Request;
 use axum::http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode};
 
 use super::ApiConfig;
+use super::hosts::{Hosts, is_localhost};
 use crate::problem::{Code, Problem};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// The name of this machine to itself.
-const LOCALHOST: &str = "localhost";
 
 /// Which requests of browsers may come in.
 pub(super) struct Browsers {
     allowed_origins: Vec<HeaderValue>,
     hosts: Hosts,
-}
-
-/// The names under which the API is called.
-enum Hosts {
-    /// The API listens on addresses whose names it cannot know.
-    Any,
-    /// The API listens on loopback: numbers, names of this machine, and these.
-    Local { allowed: Vec<String> },
 }
 
 impl Browsers {
@@ -84,19 +74,6 @@ impl Browsers {
     }
 }
 
-impl Hosts {
-    fn include_all_of(&self, request: &Request) -> bool {
-        let Self::Local { allowed } = self else { return true };
-        let is_ours =
-            |host: &str| is_local(host) || allowed.iter().any(|it| it.eq_ignore_ascii_case(host));
-        // A request may name its host in its first line too.
-        request.uri().authority().is_none_or(|it| is_ours(it.host()))
-            && request.headers().get_all(HOST).iter().all(|value| {
-                Authority::try_from(value.as_bytes()).is_ok_and(|it| is_ours(it.host()))
-            })
-    }
-}
-
 /// Whether an origin is the host that is asked. Its scheme does not count: a proxy may have ended
 /// TLS.
 fn is_of_host(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
@@ -111,36 +88,9 @@ fn is_loopback(listen: &str) -> bool {
     listen.parse().map_or_else(|_| name(), is_loopback)
 }
 
-/// Whether nobody else can have this host resolve to this machine: a number, a name of the machine
-/// itself, or a name without a dot, which the public DNS does not have.
-fn is_local(host: &str) -> bool {
-    if let Some(number) = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
-        return number.parse::<Ipv6Addr>().is_ok();
-    }
-    let name = host.strip_suffix('.').unwrap_or(host);
-    !name.contains('.') || is_localhost(name) || host.parse::<IpAddr>().is_ok()
-}
-
-/// Whether this is `localhost`, or a name under it.
-fn is_localhost(name: &str) -> bool {
-    name.rsplit('.').next().is_some_and(|it| it.eq_ignore_ascii_case(LOCALHOST))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_numbers_and_names_of_this_machine_are_local() {
-        for host in
-            ["127.0.0.1", "10.0.0.1", "[::1]", "localhost", "LocalHost.", "api.localhost", "dofs"]
-        {
-            assert!(is_local(host), "{host}");
-        }
-        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "[x]"] {
-            assert!(!is_local(host), "{host}");
-        }
-    }
 
     #[test]
     fn loopback_is_known_by_number_and_by_name() {
