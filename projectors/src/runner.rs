@@ -15,7 +15,7 @@ use event_log::{EventLog, LogError};
 use jiff::Timestamp;
 use serde::Deserialize;
 use service_kit::clock::Clock;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ahead::order_ahead_of_log;
@@ -28,7 +28,8 @@ use batch::{Batch, Batches};
 pub use origin::OtherEventStore;
 pub(crate) use origin::{check_origin, first_event_id};
 
-/// Between two tries to reach the database, at first and at most.
+/// Between two tries to reach the database, at first and at most. At first also between two turns,
+/// so that one which ends at once is not begun again thousands of times a second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long one call to the database may take before it counts as failed: a connection that
 /// nobody answers on would hold the projector for ever.
@@ -84,7 +85,7 @@ pub async fn run(
                 error @ (StoreError::SchemaOlder { .. } | StoreError::SchemaNewer { .. }),
             )) => return Err(ProjectorError::Schema(error)),
             Some(Interruption::Origin(error)) => return Err(error.into()),
-            Some(Interruption::TurnOver) => continue,
+            Some(Interruption::TurnOver) => BACKOFF.0,
             Some(Interruption::Store(error)) => outage.failed(&error),
             Some(Interruption::Log(error)) => outage.failed(&error),
         };
@@ -192,6 +193,11 @@ impl Projector {
         let mut batches = Batches::new(subscription, &self.config);
         loop {
             let batch = batches.next().await;
+            // Nothing has happened: a write would only keep the disk busy.
+            if batch.n_events() == 0 && batch.position <= checkpoint.position {
+                outage.over();
+                continue;
+            }
             // Before it, there was none.
             checkpoint.first_event_id = checkpoint.first_event_id.or(batch.first_event_id);
             let now = self.clock.now();
@@ -244,28 +250,36 @@ pub(crate) async fn project(
 /// A time of failures: reported once when it begins and once when it is over.
 #[derive(Default)]
 struct Outage {
-    delays: Option<<ExponentialBuilder as BackoffBuilder>::Backoff>,
+    current: Option<Retries>,
+}
+
+/// The retries of an outage.
+struct Retries {
+    begun: Instant,
+    delays: <ExponentialBuilder as BackoffBuilder>::Backoff,
 }
 
 impl Outage {
     /// Notes a failure, and returns how long to wait before the next try.
     fn failed(&mut self, error: &(dyn Error + 'static)) -> Duration {
-        let delays = self.delays.get_or_insert_with(|| {
+        let retries = self.current.get_or_insert_with(|| {
             tracing::warn!(error, "Projection interrupted, trying again until it works");
-            ExponentialBuilder::default()
+            let delays = ExponentialBuilder::default()
                 .with_min_delay(BACKOFF.0)
                 .with_max_delay(BACKOFF.1)
                 .without_max_times()
-                .build()
+                .build();
+            Retries { begun: Instant::now(), delays }
         });
         tracing::debug!(error, "Projection failed");
-        delays.next().unwrap_or(BACKOFF.1)
+        retries.delays.next().unwrap_or(BACKOFF.1)
     }
 
     /// Notes a success.
     fn over(&mut self) {
-        if self.delays.take().is_some() {
-            tracing::info!("Projection resumed");
+        if let Some(retries) = self.current.take() {
+            let duration_ms = retries.begun.elapsed().as_millis();
+            tracing::info!(duration_ms, "Projection resumed");
         }
     }
 }

@@ -11,6 +11,7 @@ mod record;
 mod rows_text;
 mod sets;
 mod sqlite;
+mod transaction;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -33,6 +33,8 @@ pub(crate) struct Batch {
     pub(crate) skipped: Vec<Poison>,
     pub(crate) position: Option<Position>,
     pub(crate) first_event_id: Option<Uuid>,
+    /// Whether the log's end was reached with it.
+    is_caught_up: bool,
     /// The size of the events as they are stored.
     n_bytes: usize,
 }
@@ -78,7 +80,7 @@ impl Batch {
                 self.add_event(&event);
             }
             Feed::Checkpoint(position) => self.position = Some(position),
-            Feed::CaughtUp => {}
+            Feed::CaughtUp => self.is_caught_up = true,
         }
     }
 
@@ -129,7 +131,7 @@ impl Batches {
         Self { subscription, batch_size, interval, last: Instant::now() }
     }
 
-    /// The next batch; waits for it.
+    /// The next batch; waits for it. It is empty if the feed has nothing more at its beginning.
     pub(crate) async fn next(&mut self) -> Batch {
         let mut batch = Batch::default();
         let mut first_event = None;
@@ -157,7 +159,8 @@ impl Batches {
         match (first_event, batch.position) {
             (Some(at), _) => Some((at + GATHER).max(self.last + self.interval)),
             (None, Some(_)) => Some(self.last + IDLE_CHECKPOINT),
-            (None, None) => None,
+            // That there is nothing to do is news after an outage.
+            (None, None) => batch.is_caught_up.then_some(self.last),
         }
     }
 }

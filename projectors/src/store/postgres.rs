@@ -2,6 +2,7 @@
 
 mod copy;
 mod examine;
+mod failover;
 mod failures;
 mod lease;
 mod read;
@@ -22,12 +23,14 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::time::timeout;
 
 use super::migrations::{self, Migrated};
+use super::transaction::WriteTransaction;
 use super::{
     ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, LIVE, OrderCounts,
     OrderFilter, Page, Place, ReadModel, StoreError,
 };
 use crate::orders::row::{Changes, FailedOrder, Rows};
 use crate::orders::statistics::Minute;
+use failover::Failover;
 
 /// Connections of one process.
 const MAX_CONNECTIONS: u32 = 10;
@@ -43,21 +46,53 @@ pub(super) struct Postgres {
     set: &'static str,
     /// The schema that its connections look into first; empty: the one that the address gives.
     schema: &'static str,
+    /// Which sessions of the pool are useless.
+    failover: Failover,
     /// Keeps the snapshot that all connections of the pool read; `None`: they read what is there.
     _snapshot: Option<Mutex<PgConnection>>,
 }
 
 impl Postgres {
     pub(super) fn open(options: PgConnectOptions, url: String) -> Self {
-        let pool = pool(options.clone(), "");
-        Self { pool, options, url, set: LIVE, schema: "", _snapshot: None }
+        let failover = Failover::default();
+        let pool = pool(options.clone(), "", failover.clone());
+        Self { pool, options, url, set: LIVE, schema: "", failover, _snapshot: None }
     }
 
     /// The same with tables of another schema before its own.
     fn beside(&self, schema: &'static str, set: &'static str) -> Self {
-        let pool = pool(self.options.clone(), schema);
+        let failover = Failover::default();
+        let pool = pool(self.options.clone(), schema, failover.clone());
         let (options, url) = (self.options.clone(), self.url.clone());
-        Self { pool, options, url, set, schema, _snapshot: None }
+        Self { pool, options, url, set, schema, failover, _snapshot: None }
+    }
+
+    /// Begins a transaction that writes.
+    async fn begin(&self) -> Result<WriteTransaction<sqlx::Postgres>, StoreError> {
+        Ok(WriteTransaction::begin(&self.pool, "begin").await?)
+    }
+
+    /// Runs a call that writes, and ends the pool's sessions if it fails because of a failover.
+    async fn watched<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        call.await.inspect_err(|error| self.failover.note(error))
+    }
+
+    async fn write_batch(
+        &self,
+        changes: &Changes,
+        from: &Checkpoint,
+        to: &Checkpoint,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        // First, so that a second projector is stopped before it has written a row.
+        write::move_checkpoint(&mut transaction, self.set, from, to).await?;
+        write::rows(&mut transaction, changes).await?;
+        statistics::add(&mut transaction, self.set, &changes.statistics).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// The failure of a statement that waits for a lock: it must not pass for a database that is
@@ -74,12 +109,17 @@ impl Postgres {
 /// Connections that look into `schema` first, if it is not empty.
 ///
 /// A transaction that nobody goes on with is ended by the server: a process that was frozen in one
-/// must not keep the others from its rows.
-fn pool(options: PgConnectOptions, schema: &'static str) -> PgPool {
+/// must not keep the others from its rows. Sessions that a failover has made useless are closed
+/// before they are used again.
+fn pool(options: PgConnectOptions, schema: &'static str, failover: Failover) -> PgPool {
     PgPoolOptions::new()
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .after_connect(move |connection, _| Box::pin(prepare(connection, schema, "2s")))
+        .before_acquire(move |_, session| {
+            let is_useful = !failover.ends_session(session.age);
+            Box::pin(async move { Ok(is_useful) })
+        })
         .connect_lazy_with(options)
 }
 
@@ -153,13 +193,7 @@ impl ReadModel for Postgres {
         from: &Checkpoint,
         to: &Checkpoint,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        // First, so that a second projector is stopped before it has written a row.
-        write::move_checkpoint(&mut transaction, self.set, from, to).await?;
-        write::rows(&mut transaction, changes).await?;
-        statistics::add(&mut transaction, self.set, &changes.statistics).await?;
-        transaction.commit().await?;
-        Ok(())
+        self.watched(self.write_batch(changes, from, to)).await
     }
 
     async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {

@@ -23,6 +23,7 @@ use sqlx::{ConnectOptions, Connection, SqlitePool};
 
 use super::migrations::{self, Migrated};
 use super::record::Time;
+use super::transaction::WriteTransaction;
 use super::{
     ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, LIVE, OrderCounts,
     OrderFilter, Page, Place, ReadModel, StoreError,
@@ -115,6 +116,12 @@ impl Sqlite {
             set: LIVE,
         }
     }
+
+    /// Begins a transaction that writes. It waits for other writers now, not at its first write,
+    /// where SQLite would refuse to wait if they have written since its first read.
+    async fn begin(&self) -> Result<WriteTransaction<sqlx::Sqlite>, StoreError> {
+        Ok(WriteTransaction::begin(&self.writer, "begin immediate").await?)
+    }
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -201,7 +208,7 @@ impl ReadModel for Sqlite {
         from: &Checkpoint,
         to: &Checkpoint,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.writer.begin_with("begin immediate").await?;
+        let mut transaction = self.begin().await?;
         // First, so that a second projector is stopped before it has written a row.
         write::move_checkpoint(&mut transaction, self.set, from, to).await?;
         let Changes { orders, failed_orders, tenants, begun: _, statistics } = changes;

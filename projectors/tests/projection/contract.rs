@@ -15,6 +15,7 @@ use projectors::{
 use tokio::task::JoinSet;
 
 use crate::events::{History, at, id};
+use crate::faults::Fault;
 use crate::stores::Database;
 
 pub(crate) use failures::*;
@@ -432,6 +433,40 @@ pub(crate) async fn lease_is_taken_by_one_and_whoever_lost_it_cannot_write(datab
     assert_eq!(store.lease().await.unwrap().holder.as_deref(), Some("second"));
     store.give_back_lease(2).await.unwrap();
     assert_eq!(store.lease().await.unwrap().holder, None);
+}
+
+pub(crate) async fn challenged_lease_is_answered_by_its_holder_only(database: &Database) {
+    let store = database.read_model().await;
+    let free = store.lease().await.unwrap();
+    store.take_lease(&free, "first").await.unwrap();
+    let taken = store.lease().await.unwrap();
+    assert!(!taken.is_challenged());
+
+    // Of several that stand by, one makes the challenge.
+    assert!(store.challenge(&taken).await.unwrap());
+    assert!(!store.challenge(&taken).await.unwrap());
+    let challenged = store.lease().await.unwrap();
+    assert!(challenged.is_challenged());
+    assert!(!store.challenge(&challenged).await.unwrap());
+
+    assert!(!store.beat(2).await.unwrap());
+    assert_eq!(store.lease().await.unwrap(), challenged);
+    assert!(store.beat(1).await.unwrap());
+    assert!(!store.lease().await.unwrap().is_challenged());
+    assert_eq!(store.take_lease(&challenged, "second").await.unwrap(), None);
+}
+
+pub(crate) async fn lease_counts_as_held_only_after_its_commit(database: &Database) {
+    let store = database.read_model().await;
+    let free = store.lease().await.unwrap();
+    let fault = Fault::at_commit(database, "projection_checkpoints", "update");
+    database.execute(&fault.install).await;
+    let refused = store.take_lease(&free, "first").await;
+    assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
+    assert_eq!(store.lease().await.unwrap(), free);
+
+    database.execute(&fault.remove).await;
+    assert_eq!(store.take_lease(&free, "first").await.unwrap(), Some(1));
 }
 
 pub(crate) async fn migrating_again_does_nothing(database: &Database) {

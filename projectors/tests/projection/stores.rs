@@ -111,6 +111,8 @@ on_both_stores! {
     lists_of_a_tenant_have_its_orders_only,
     orders_are_counted_by_what_became_of_them,
     statistics_count_every_event_once,
+    lease_counts_as_held_only_after_its_commit,
+    challenged_lease_is_answered_by_its_holder_only,
     lease_is_taken_by_one_and_whoever_lost_it_cannot_write,
     migrating_again_does_nothing,
     schema_that_is_missing_or_newer_is_refused,

@@ -27,9 +27,9 @@ use uuid::Uuid;
 use crate::events::at;
 
 /// How long a condition may take to come true. Reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks.
-const POLL: Duration = Duration::from_millis(5);
+pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 /// An embedded event store of the test's own.
 pub(crate) struct EventStore {

@@ -89,7 +89,7 @@ impl Examined for Postgres {
         rows: &BTreeMap<OrderId, Rows>,
         at: &Checkpoint,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let interrupted = sqlx::query(
             "/* projection_checkpoints.interrupt_at */ update projection_checkpoints \
              set epoch = epoch + 1 where name = $1 and commit_position is not distinct from $2 \
@@ -124,7 +124,7 @@ impl Examined for Postgres {
     }
 
     async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // Nobody may write until the statistics agree with what was counted.
         sqlx::query(
             "/* projection_checkpoints.interrupt */ update projection_checkpoints \

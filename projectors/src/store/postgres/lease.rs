@@ -20,43 +20,78 @@ impl Leased for Postgres {
     }
 
     async fn take_lease(&self, seen: &Lease, holder: &str) -> Result<Option<u64>, StoreError> {
-        let epoch: Option<i64> = sqlx::query_scalar(
-            "/* lease.take */ update projection_checkpoints \
-             set epoch = epoch + 1, holder = $5, beat = beat + 1 \
-             where name = $1 and epoch = $2 and beat = $3 and holder is not distinct from $4 \
-             returning epoch",
-        )
-        .bind(LIVE)
-        .bind(seen.epoch.cast_signed())
-        .bind(seen.beat.cast_signed())
-        .bind(&seen.holder)
-        .bind(holder)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(epoch.map(i64::cast_unsigned))
+        self.watched(async {
+            // A statement of its own would return the epoch before it commits, and the failure of
+            // the commit would be lost.
+            let mut transaction = self.begin().await?;
+            let epoch: Option<i64> = sqlx::query_scalar(
+                "/* lease.take */ update projection_checkpoints \
+                 set epoch = epoch + 1, holder = $5, beat = beat + 2 - beat % 2 \
+                 where name = $1 and epoch = $2 and beat = $3 and holder is not distinct from $4 \
+                 returning epoch",
+            )
+            .bind(LIVE)
+            .bind(seen.epoch.cast_signed())
+            .bind(seen.beat.cast_signed())
+            .bind(&seen.holder)
+            .bind(holder)
+            .fetch_optional(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(epoch.map(i64::cast_unsigned))
+        })
+        .await
+    }
+
+    async fn challenge(&self, seen: &Lease) -> Result<bool, StoreError> {
+        self.watched(async {
+            let mut transaction = self.begin().await?;
+            let challenged = sqlx::query(
+                "/* lease.challenge */ update projection_checkpoints set beat = beat + 1 \
+                 where name = $1 and epoch = $2 and beat = $3 and beat % 2 = 0",
+            )
+            .bind(LIVE)
+            .bind(seen.epoch.cast_signed())
+            .bind(seen.beat.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(challenged.rows_affected() == 1)
+        })
+        .await
     }
 
     async fn beat(&self, epoch: u64) -> Result<bool, StoreError> {
-        let beaten = sqlx::query(
-            "/* lease.beat */ update projection_checkpoints set beat = beat + 1 \
-             where name = $1 and epoch = $2",
-        )
-        .bind(LIVE)
-        .bind(epoch.cast_signed())
-        .execute(&self.pool)
-        .await?;
-        Ok(beaten.rows_affected() == 1)
+        self.watched(async {
+            let mut transaction = self.begin().await?;
+            let beaten = sqlx::query(
+                "/* lease.beat */ update projection_checkpoints set beat = beat + 2 - beat % 2 \
+                 where name = $1 and epoch = $2",
+            )
+            .bind(LIVE)
+            .bind(epoch.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(beaten.rows_affected() == 1)
+        })
+        .await
     }
 
     async fn give_back_lease(&self, epoch: u64) -> Result<(), StoreError> {
-        sqlx::query(
-            "/* lease.give_back */ update projection_checkpoints set holder = null \
-             where name = $1 and epoch = $2",
-        )
-        .bind(LIVE)
-        .bind(epoch.cast_signed())
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        self.watched(async {
+            let mut transaction = self.begin().await?;
+            sqlx::query(
+                "/* lease.give_back */ update projection_checkpoints set holder = null \
+                 where name = $1 and epoch = $2",
+            )
+            .bind(LIVE)
+            .bind(epoch.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+        .await
     }
 }

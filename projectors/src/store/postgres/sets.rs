@@ -84,7 +84,7 @@ const DROP_PREVIOUS: &str = "drop schema if exists dofs_previous cascade; \
 #[async_trait]
 impl Sets for Postgres {
     async fn next_set(&self, begin: Begin) -> Result<Arc<dyn ReadModel>, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         match begin {
             Begin::Anew => {
                 sqlx::raw_sql(MAKE_NEXT).execute(&mut *transaction).await?;
@@ -145,7 +145,7 @@ impl Sets for Postgres {
     }
 
     async fn discard_next_set(&self) -> Result<bool, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
         // One who builds it holds the same lock while it writes.
         let next = locked(&mut transaction, NEXT).await.map_err(|it| self.locked(it))?;
@@ -163,7 +163,7 @@ impl Sets for Postgres {
         progress: &mut Steps<'_>,
     ) -> Result<Swapped, StoreError> {
         progress(0, 1);
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
         // The writer takes the same lock first.
         let Some(live) = unless_locked(locked(&mut transaction, LIVE).await)? else {
@@ -197,7 +197,7 @@ impl Sets for Postgres {
     }
 
     async fn roll_back(&self, unfinished: Unfinished, now: Timestamp) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
         locked(&mut transaction, LIVE).await.map_err(|it| self.locked(it))?;
         let is_fit: bool = sqlx::query_scalar(
@@ -234,7 +234,7 @@ impl Sets for Postgres {
     }
 
     async fn drop_previous(&self, retired_before: Timestamp) -> Result<bool, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let retired: Option<i32> = sqlx::query_scalar(
             "/* sets.retired */ select 1 from projection_checkpoints \
              where name = $1 and retired_at < $2 for update",

@@ -6,6 +6,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
 use tokio::time::timeout;
 
+use super::failover::Failover;
 use super::{Postgres, prepare};
 use crate::store::{ACQUIRE_TIMEOUT, StoreError};
 
@@ -35,6 +36,8 @@ impl Postgres {
             url: self.url.clone(),
             set: self.set,
             schema: self.schema,
+            // The snapshot is lost with its first session, and no other can be opened on it.
+            failover: Failover::default(),
             _snapshot: Some(Mutex::new(holder)),
         })
     }

@@ -1,0 +1,83 @@
+//! A system that does nothing writes nothing.
+
+use std::time::Duration;
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::time::{Instant, sleep};
+
+use crate::events::History;
+use crate::journal::Journal;
+use crate::stores::Database;
+use crate::system::{EventStore, PATIENCE, POLL, Projector, projected};
+
+/// What statements that may write begin with, behind their name.
+const WRITES: [&str; 4] = ["begin", "update", "insert", "delete"];
+
+/// For how long an idle system is watched: four looks of the holder at its lease.
+const WATCHED: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn idle_projector_writes_nothing_in_sqlite() {
+    let (database, events) = (Database::sqlite(), EventStore::start().await);
+    let store = database.read_model().await;
+    let projector = Projector::start(&events.log, &store, 100);
+    events.append(&History::of(1).placed().fulfilled().events()).await;
+    projected(&store, 5).await;
+
+    // Changes with every commit of another connection that changed a page.
+    let mut observer = SqliteConnection::connect(&database.url()).await.unwrap();
+    let mut version = async || -> i64 {
+        sqlx::query_scalar("pragma data_version").fetch_one(&mut observer).await.unwrap()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let (mut last, mut since) = (version().await, Instant::now());
+    while since.elapsed() < WATCHED {
+        let now = version().await;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        assert!(Instant::now() < deadline, "something is written again and again");
+        sleep(POLL).await;
+    }
+    projector.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn idle_projector_writes_nothing_in_postgres() {
+    let (journal, events) = (Journal::listen(), EventStore::start().await);
+    let database = Database::postgres().await;
+    let store = database.read_model().await;
+    let projector = Projector::start(&events.log, &store, 100);
+    events.append(&History::of(1).placed().fulfilled().events()).await;
+    projected(&store, 5).await;
+    // The checkpoint may move once more behind the batch.
+    journal.clear();
+    journal.heard(3, "lease.get").await;
+
+    journal.clear();
+    journal.heard(4, "lease.get").await;
+    let writes: Vec<_> = WRITES.iter().flat_map(|it| journal.lines(it)).collect();
+    assert!(writes.is_empty(), "{writes:?}");
+    projector.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn holder_that_answers_challenges_keeps_its_turn() {
+    let (database, events) = (Database::sqlite(), EventStore::start().await);
+    let store = database.read_model().await;
+    let projectors = [(), ()].map(|()| Projector::start(&events.log, &store, 100));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let lease = store.lease().await.unwrap();
+        assert!(lease.epoch <= 1, "{lease:?}");
+        // Each challenge and its answer are two; the first two are the taking of the lease.
+        if lease.beat >= 2 + 3 * 2 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{lease:?}");
+        sleep(POLL).await;
+    }
+    for projector in projectors {
+        projector.stop().await.unwrap();
+    }
+}
