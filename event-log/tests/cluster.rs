@@ -109,6 +109,20 @@ async fn reader_that_is_too_slow_resumes_on_its_connection() {
 }
 
 #[tokio::test]
+async fn subscriptions_that_a_stopping_store_resets_go_on() {
+    let store = Store::start().await;
+    let proxy = GrpcProxy::start(store.address()).await;
+    let log = connect(&proxy.url()).unwrap();
+    let mut subscription = log.subscribe(None);
+    for number in 1..=5 {
+        // A stopping store still takes appends.
+        let order_id = place(&log, number).await;
+        assert_eq!(count_until(&mut subscription, order_id).await, 4, "none lost or twice");
+        proxy.reset_open(READ);
+    }
+}
+
+#[tokio::test]
 async fn more_calls_than_a_connection_takes_all_end() {
     let store = Store::start().await;
     let proxy = GrpcProxy::start_with_limit(store.address(), 10).await;

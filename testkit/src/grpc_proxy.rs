@@ -50,6 +50,14 @@ impl Refusal {
     }
 }
 
+/// How an open call is ended.
+#[derive(Debug, Clone)]
+enum End {
+    Status(Refusal),
+    /// By `RST_STREAM` with `INTERNAL_ERROR`.
+    Reset,
+}
+
 /// When a refused call is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -72,7 +80,7 @@ struct State {
     /// Calls so far, by service and method.
     n_calls: Mutex<BTreeMap<String, usize>>,
     n_connections: AtomicUsize,
-    ends: broadcast::Sender<(String, Refusal)>,
+    ends: broadcast::Sender<(String, End)>,
     silences: broadcast::Sender<String>,
     closes: broadcast::Sender<()>,
     max_open_calls: u32,
@@ -148,7 +156,14 @@ impl GrpcProxy {
     /// Ends all open calls of a method.
     pub fn end_open(&self, method: &str, refusal: Refusal) {
         // No call is open: nothing to end.
-        drop(self.state.ends.send((method.to_owned(), refusal)));
+        drop(self.state.ends.send((method.to_owned(), End::Status(refusal))));
+    }
+
+    /// Resets all open calls of a method, as EventStoreDB does to those that are still open some
+    /// seconds after it has begun to stop.
+    pub fn reset_open(&self, method: &str) {
+        // No call is open: nothing to reset.
+        drop(self.state.ends.send((method.to_owned(), End::Reset)));
     }
 
     /// Lets all open calls of a method fall silent: they stay open, and nothing that the target

@@ -9,6 +9,7 @@
 //! - Some appends are carried out and answered with a time-out.
 //! - Live subscriptions are ended now and then because they were too slow.
 //! - A connection has at most 100 open calls.
+//! - A subscription to a stream is not told that it has caught up before the stream exists.
 //! - Rights can be denied.
 
 mod access;

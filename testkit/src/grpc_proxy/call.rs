@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::broadcast;
 
 use super::changes::Changes;
-use super::{Refusal, State, When};
+use super::{End, Refusal, State, When};
 use crate::strict_store::Frames;
 
 /// Passes a call on to the target, or lets it meet its fault.
@@ -35,7 +35,7 @@ pub(super) async fn serve(
     let changes = Changes::new(method.clone(), state.strictness.clone());
     let uploading = async {
         match upload(body, to_target, &changes).await {
-            Some(refusal) => refusal,
+            Some(refusal) => End::Status(refusal),
             None => std::future::pending().await,
         }
     };
@@ -56,20 +56,28 @@ pub(super) async fn serve(
     };
     let ended = tokio::select! {
         served = downloading => return served,
-        refusal = uploading => refusal,
-        refusal = until_ended(&mut ends, &method) => refusal,
+        end = uploading => end,
+        end = until_ended(&mut ends, &method) => end,
     };
-    match answer {
-        Some(mut answer) => answer.send_trailers(trailers(&ended)),
-        None => refuse(&mut respond, &ended),
+    match (ended, answer) {
+        (End::Status(status), Some(mut answer)) => answer.send_trailers(trailers(&status)),
+        (End::Status(status), None) => refuse(&mut respond, &status),
+        (End::Reset, Some(mut answer)) => {
+            answer.send_reset(Reason::INTERNAL_ERROR);
+            Ok(())
+        }
+        (End::Reset, None) => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            Ok(())
+        }
     }
 }
 
 /// Waits until the call is to be ended.
-async fn until_ended(ends: &mut broadcast::Receiver<(String, Refusal)>, method: &str) -> Refusal {
+async fn until_ended(ends: &mut broadcast::Receiver<(String, End)>, method: &str) -> End {
     loop {
         match ends.recv().await {
-            Ok((ended, refusal)) if ended.is_empty() || ended == method => return refusal,
+            Ok((ended, end)) if ended.is_empty() || ended == method => return end,
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
