@@ -47,7 +47,11 @@ impl Followed {
         let events = decide(Some(&order), OrderCommand::RecordFulfilled(command)).unwrap();
         let cause = cause(order_id.0.as_u128() + 1_000_000);
         let expected = Expected::Revision(order.revision);
-        self.store.log.append(order_id, expected, &events, &cause).await.unwrap();
+        // Beside a thousand reads an append may take too long; made again it is recognised.
+        until_async("the outcome is appended", async || {
+            self.store.log.append(order_id, expected, &events, &cause).await.ok()
+        })
+        .await;
     }
 }
 
