@@ -40,8 +40,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rusqlite", &["event-node"]),
     ("tonic", &["event-node", "conformance"]),
     ("prost", &["event-node", "conformance"]),
-    ("clap", &["dofs"]),
-    ("reqwest", &["dofs", "fulfillment-worker"]),
+    ("clap", &["dofs", "conformance"]),
+    ("reqwest", &["dofs", "fulfillment-worker", "conformance"]),
     ("axum", &["service-kit", "command-api", "event-node", "projectors", "dofs"]),
 ];
 
