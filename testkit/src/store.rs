@@ -29,23 +29,23 @@ impl Store {
     /// Starts one on a free port and a folder of its own: an embedded node, or a strict store if
     /// `DOFS_TEST_EVENT_STORE` is `strict`.
     pub async fn start() -> Self {
-        Self::start_with(strict_store::is_selected()).await
+        let store = Self::start_embedded().await;
+        if !strict_store::is_selected() {
+            return store;
+        }
+        let (proxy, _access) = strict_store::start_proxy(store.address).await;
+        let log = connect(&proxy.url()).expect("the address is one");
+        Self { log, proxy: Some(proxy), ..store }
     }
 
     /// Starts an embedded node, for tests that count calls or compare whole stores: a strict store
     /// lets calls fail, and others append to it.
     pub async fn start_embedded() -> Self {
-        Self::start_with(false).await
-    }
-
-    async fn start_with(is_strict: bool) -> Self {
         let data = tempfile::tempdir().expect("there is room for a temporary folder");
         let running = TestNode::start(data.path(), "127.0.0.1:0").await;
         let address = running.address();
-        let proxy = if is_strict { Some(strict_store::start_proxy(address).await.0) } else { None };
-        let seen = proxy.as_ref().map_or(address, GrpcProxy::address);
-        let log = connect(&format!("esdb://{seen}?tls=false")).expect("the address is one");
-        Self { log, address, running: Some(running), proxy, data }
+        let log = connect(&running.url()).expect("the address is one");
+        Self { log, address, running: Some(running), proxy: None, data }
     }
 
     /// Where it is.

@@ -174,10 +174,10 @@ impl Strictness {
     /// The call ends with this status in its place.
     pub(crate) fn change_response(&self, method: &str, message: &Bytes) -> Result<Bytes, Refusal> {
         match method {
-            "Streams/Append" if self.is_append_to_time_out() => {
+            "Streams/Append" if self.count_append() => {
                 return Err(Refusal::new(ABORTED.unsigned_abs(), APPEND_TIMED_OUT));
             }
-            "Streams/BatchAppend" if self.is_append_to_time_out() => {
+            "Streams/BatchAppend" if self.count_append() => {
                 return Ok(time_out(message));
             }
             "PersistentSubscriptions/Read" => {
@@ -199,7 +199,8 @@ impl Strictness {
             .then(|| Refusal::new(ABORTED.unsigned_abs(), TOO_SLOW))
     }
 
-    fn is_append_to_time_out(&self) -> bool {
+    /// Counts an append and has the neighbour append too. Returns whether this one is to time out.
+    fn count_append(&self) -> bool {
         self.neighbour.append();
         let n_before = self.n_appends.fetch_add(1, Ordering::Relaxed);
         n_before % APPENDS_PER_TIMEOUT == APPENDS_PER_TIMEOUT - 1
