@@ -5,8 +5,13 @@ use std::{error::Error, fs, path::Path};
 
 use prost::Message;
 
-const SERVICES: [&str; 4] =
-    ["streams.proto", "persistent.proto", "server_features.proto", "gossip.proto"];
+const SERVICES: [&str; 5] = [
+    "streams.proto",
+    "persistent.proto",
+    "server_features.proto",
+    "gossip.proto",
+    "operations.proto",
+];
 
 /// Writes `client/protocol.rs` and `server/protocol.rs`, with the files that they include, and the
 /// definition itself as `protocol.descriptors` to `out_dir`.

@@ -162,6 +162,40 @@ pub(crate) enum NodeCommand {
         #[command(flatten)]
         folder: NodeFolder,
     },
+    /// Back the store up, also while the node runs; what was copied is read back and checked
+    ///
+    /// A backup in a folder is brought up to date: files that cannot have changed are not copied
+    /// again.
+    Backup {
+        #[command(flatten)]
+        folder: NodeFolder,
+        /// Folder of the backup, or `-` for a stream to stdout
+        #[arg(long, value_name = "DIR|-")]
+        to: PathBuf,
+    },
+    /// Restore a backup to a folder that holds no store
+    Restore {
+        #[command(flatten)]
+        folder: NodeFolder,
+        /// Folder of the backup, or `-` for a stream from stdin
+        #[arg(long, value_name = "DIR|-")]
+        from: PathBuf,
+    },
+    /// Copy what is whole of a damaged store to a new one, and list what is lost
+    ///
+    /// The damaged store is not changed; no process may run on it. Exit 3 if something is lost.
+    Salvage {
+        #[command(flatten)]
+        folder: NodeFolder,
+        /// Folder of the new store
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Remove from the log of the configured event store what no reader can reach, while it runs
+    ///
+    /// That is: events hidden by $maxCount, $maxAge and $tb, and those of deleted streams. Orders
+    /// stay. An interrupted scavenge goes on by itself when the store starts again.
+    Scavenge,
     /// Copy every stream of the configured event store to another one, e.g. an EventStoreDB
     ///
     /// Ids, metadata and revisions stay. What is there already is compared, and in the end

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use event_log::{CopyError, LogError};
-use event_node::{NodeError, VerifyError};
+use event_node::{CopyError as NodeCopyError, NodeError, VerifyError};
 use projectors::{RebuildError, ReplayError, StatusError, StoreError};
 use service_kit::config::ConfigError;
 use service_kit::http::{ApiConfigError, HttpError, TlsError};
@@ -43,6 +43,8 @@ pub(crate) enum CliError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    #[error(transparent)]
+    NodeCopy(#[from] NodeCopyError),
     #[error(transparent)]
     ReadModel(#[from] StoreError),
     #[error(transparent)]
@@ -154,6 +156,7 @@ impl CliError {
             }
             Self::Verify(VerifyError::Damaged { .. } | VerifyError::DamagedIndex { .. })
             | Self::Copy(CopyError::Differs { .. } | CopyError::Unexpected { .. }) => (3, None),
+            Self::NodeCopy(error) => (node_copy_code(error), None),
             Self::Refused { status: 401 | 403, .. } => {
                 (1, Some("give an API key that may do this with `--api-key` or DOFS_API_KEY"))
             }
@@ -197,6 +200,24 @@ impl CliError {
             | Self::Description(_)
             | Self::UnexpectedAnswer { .. } => (1, None),
         }
+    }
+}
+
+fn node_copy_code(error: &NodeCopyError) -> u8 {
+    match error {
+        NodeCopyError::DamagedStream { .. }
+        | NodeCopyError::CutOffStream { .. }
+        | NodeCopyError::Incomplete { .. }
+        | NodeCopyError::Unsound { .. } => 3,
+        NodeCopyError::Missing { .. } => 4,
+        NodeCopyError::Source(_)
+        | NodeCopyError::Read(_)
+        | NodeCopyError::Write { .. }
+        | NodeCopyError::WriteStream(_)
+        | NodeCopyError::ReadStream(_)
+        | NodeCopyError::OtherStore { .. }
+        | NodeCopyError::NotEmpty { .. }
+        | NodeCopyError::Folder(_) => 1,
     }
 }
 

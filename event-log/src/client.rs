@@ -129,6 +129,15 @@ impl EventLog {
         Ok(Self { connection: Arc::new(connection), tail, resumes: Arc::default(), producer })
     }
 
+    /// Where the store is, without credentials.
+    pub(crate) fn address(&self) -> &str {
+        &self.connection.address
+    }
+
+    pub(crate) fn settings(&self) -> ClientSettings {
+        self.connection.settings.clone()
+    }
+
     /// The same log and connection for a part of this process that writes as another service.
     #[must_use]
     pub fn on_behalf_of(&self, service: &str) -> Self {

@@ -78,9 +78,12 @@ fn fill(runtime: &Runtime, data: &Path, events: u64, streams: u64) {
         println!("  spread over {to} streams: {rate}/s");
     }
     runtime.block_on(store.close());
-    for file in ["events.log", "index.sqlite"] {
-        let size = fs::metadata(data.join(file)).map_or(0, |file| file.len());
-        println!("size of {file}: {} MiB", size >> 20);
+    for files in ["events", "index"] {
+        let entries = fs::read_dir(data).expect("the store's folder").flatten();
+        let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(files));
+        let size: u64 =
+            named.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum();
+        println!("size of {files}*: {} MiB", size >> 20);
     }
 }
 

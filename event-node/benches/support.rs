@@ -38,6 +38,7 @@ impl Served {
         let config = NodeConfig {
             listen: "127.0.0.1:0".to_owned(),
             data: data.to_owned(),
+            allow_empty: false,
             advertise: None,
             user_name: "admin".to_owned(),
         };

@@ -11,8 +11,12 @@ pub mod measure;
 mod node;
 mod persistent;
 mod rpc;
+mod scavenge;
 mod transport;
 mod wire;
 
-pub use crate::log::{Verified, VerifyError, verify};
+pub use crate::log::{
+    BackedUp, CopiedBytes, CopyError, LostRange, LostRevisions, Restored, Salvaged, Verified,
+    VerifyError, backup, backup_to_stream, restore, restore_from_stream, salvage, verify,
+};
 pub use crate::node::{Node, NodeConfig, NodeError};

@@ -10,7 +10,15 @@
 //! **Invariant:** the index derives from the log. Nothing is answered because of the index alone,
 //! and nothing is lost with it.
 
+mod appender;
 mod cache;
+mod chunk;
+mod chunk_writer;
+mod codec;
+mod compact;
+mod copies;
+#[cfg(test)]
+mod crash_states;
 mod disk;
 mod entry;
 mod error;
@@ -21,23 +29,28 @@ mod folder_lock;
 mod follow;
 mod index;
 mod indexer;
+mod json_file;
 mod memory;
 mod memtable;
+mod merger;
 mod metadata;
 mod pending;
 mod read;
 mod readers;
 mod recent;
 mod recover;
+mod scanner;
 mod session;
 #[cfg(test)]
 mod session_properties;
+mod sorted_table;
 mod verify;
 mod view;
 mod write;
 mod writer;
 
 use std::{
+    ops::Range,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
@@ -46,19 +59,13 @@ use std::{
 use service_kit::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use crate::log::verify::{Verified, VerifyError, verify};
-pub(crate) use crate::log::{
-    error::{LogError, OpenError},
-    event::{Event, NewEvent, Resolved, metastream_of},
-    filter::{Filter, FilterError, FilterField, FilterSpec},
-    follow::{Followed, FollowedPage, Follower, Source},
-    index::StoredGroup,
-    read::{AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
-    write::{Append, Expected, GroupKey, GroupWrite, Outcome, Removal, Write},
-};
 use crate::log::{
+    chunk::CHUNK_BYTES,
+    compact::{Liveness, compact},
+    file::LogFile,
     folder_lock::FolderLock,
     indexer::Indexer,
+    json_file::{read_json, replace_json},
     memory::Memory,
     pending::{BOUNDS, Bounds, Pending},
     read::{is_link, is_shown, read_all, read_stream, resolve},
@@ -68,6 +75,24 @@ use crate::log::{
     view::View,
     writer::{Announcements, MAX_WAITING_WRITES, Message, Request, Writer},
 };
+pub(crate) use crate::log::{
+    compact::Compacted,
+    error::{LogError, OpenError},
+    event::{Event, NewEvent, Resolved, metastream_of},
+    filter::{Filter, FilterError, FilterField, FilterSpec},
+    follow::{Followed, FollowedPage, Follower, Source},
+    index::StoredGroup,
+    read::{AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
+    write::{Append, Expected, GroupKey, GroupWrite, Outcome, Removal, Write},
+};
+pub use crate::log::{
+    copies::{
+        BackedUp, CopiedBytes, CopyError, LostRange, LostRevisions, Restored, Salvaged, backup,
+        backup_to_stream, restore, restore_from_stream, salvage,
+    },
+    verify::{Verified, VerifyError, verify},
+};
+use crate::scavenge::{Pace, ScavengePlace};
 
 /// Events of the recent window that one look at it takes.
 const MAX_RECENT_LOOKS: usize = 1_024;
@@ -81,6 +106,7 @@ pub(crate) struct Log {
 struct Shared {
     requests: mpsc::Sender<Message>,
     readers: Readers,
+    log: LogFile,
     pending: Arc<Pending>,
     recent: Arc<Recent>,
     head: watch::Receiver<u64>,
@@ -89,26 +115,36 @@ struct Shared {
     open: Mutex<Option<(JoinHandle<()>, FolderLock)>>,
 }
 
+/// File that remembers the scavenge that is under way.
+const SCAVENGE_FILE: &str = "scavenge.json";
+
 /// How far beyond the end of `$all` a reader may start without a warning. A reader of a store that was
 /// restored may be a little ahead of it; positions of an EventStoreDB, which count bytes, are far ahead.
 const MAX_START_BEYOND_END: u64 = 100_000;
 
 impl Log {
     /// Opens the store in `folder`, creating it if need be, and keeps other processes out of it.
-    pub(crate) fn open(folder: &Path, clock: Clock) -> Result<Self, OpenError> {
-        Self::open_within(folder, clock, BOUNDS)
+    /// A folder that holds files of a store and no log is refused, unless `allow_empty`.
+    pub(crate) fn open(folder: &Path, clock: Clock, allow_empty: bool) -> Result<Self, OpenError> {
+        Self::open_within(folder, clock, BOUNDS, allow_empty)
     }
 
-    fn open_within(folder: &Path, clock: Clock, bounds: Bounds) -> Result<Self, OpenError> {
+    fn open_within(
+        folder: &Path,
+        clock: Clock,
+        bounds: Bounds,
+        allow_empty: bool,
+    ) -> Result<Self, OpenError> {
         let lock = FolderLock::take(folder)?;
-        let Recovered { log, index, behind } = recover(folder, &clock, bounds)?;
+        let Recovered { log, index, behind } = recover(folder, &clock, bounds, allow_empty)?;
+        let index = Arc::new(index);
         let pending = Arc::new(Pending::new(behind, bounds));
-        let readers = Readers::new(folder.to_owned(), log.clone(), Arc::clone(&pending));
+        let readers = Readers::new(Arc::clone(&index), log.clone(), Arc::clone(&pending));
         let recent = Arc::new(Recent::default());
         let (announced, head) = watch::channel(0);
         let writer = Writer {
-            appender: log.appender(),
-            index: index::open_reader(folder).map_err(|source| OpenError::index(folder, source))?,
+            appender: log.appender(CHUNK_BYTES),
+            index: Arc::clone(&index),
             pending: Arc::clone(&pending),
             indexer: Indexer::start(index, Arc::clone(&pending))?,
             memory: Memory::default(),
@@ -120,7 +156,7 @@ impl Log {
             .start(inbox)
             .map_err(|source| OpenError::Log { folder: folder.to_owned(), source })?;
         let open = Mutex::new(Some((thread, lock)));
-        let shared = Shared { requests, readers, pending, recent, head, clock, open };
+        let shared = Shared { requests, readers, log, pending, recent, head, clock, open };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -130,6 +166,62 @@ impl Log {
         let request = Message::Write(Request { write, reply });
         self.shared.requests.send(request).await.map_err(|_| LogError::Closed)?;
         answer.await.map_err(|_| LogError::Closed)?
+    }
+
+    /// Lets the chunk that is appended to end here. Returns where the next one begins: the chunks
+    /// before it do not change any more.
+    pub(crate) async fn begin_chunk(&self) -> Result<u64, LogError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Message::BeginChunk(reply);
+        self.shared.requests.send(request).await.map_err(|_| LogError::Closed)?;
+        answer.await.map_err(|_| LogError::Closed)?
+    }
+
+    /// Where the chunks begin that begin within `range`.
+    pub(crate) fn chunk_starts(&self, range: Range<u64>) -> Vec<u64> {
+        let chunks = self.shared.log.chunks();
+        chunks.iter().map(|chunk| chunk.start()).filter(|start| range.contains(start)).collect()
+    }
+
+    /// Removes from the chunk that begins at `start` what no reader can reach.
+    pub(crate) async fn compact(&self, start: u64, mut pace: Pace) -> Result<Compacted, LogError> {
+        let now_ticks = self.now_ticks();
+        let compact = move |view: &View<'_>| {
+            // Only the index knows which record about a group is its newest.
+            view.pending.flush()?;
+            let liveness = Liveness { view: *view, groups: view.index.groups(), now_ticks };
+            compact(&liveness, start, |n_bytes| pace.take(n_bytes))
+        };
+        self.shared.readers.read(compact).await
+    }
+
+    /// Makes the index anew, without what a scavenge has removed from the log.
+    pub(crate) async fn renew_index(&self) -> Result<(), LogError> {
+        self.shared.readers.read(|view| view.index.renew()).await
+    }
+
+    /// The scavenge that the last run did not finish.
+    pub(crate) async fn scavenge_place(&self) -> Result<Option<ScavengePlace>, LogError> {
+        let read = |view: &View<'_>| {
+            read_json(view.log.folder().as_ref(), SCAVENGE_FILE).map_err(LogError::disk)
+        };
+        self.shared.readers.read(read).await
+    }
+
+    /// Remembers the scavenge that is under way for the next start.
+    pub(crate) async fn keep_scavenge_place(
+        &self,
+        place: Option<ScavengePlace>,
+    ) -> Result<(), LogError> {
+        let keep = move |view: &View<'_>| {
+            let folder = view.log.folder().as_ref();
+            match place {
+                Some(place) => replace_json(folder, SCAVENGE_FILE, &place),
+                None => folder.remove(SCAVENGE_FILE).and_then(|()| folder.sync()),
+            }
+            .map_err(LogError::disk)
+        };
+        self.shared.readers.read(keep).await
     }
 
     /// Finishes the writes that were asked for and closes the store. Asking again does nothing.
@@ -197,7 +289,7 @@ impl Log {
         let read = move |view: &View<'_>| {
             // Only the index knows what became of the writes about groups.
             pending.flush()?;
-            Ok(index::groups(view.index)?)
+            Ok(view.index.groups())
         };
         self.shared.readers.read(read).await
     }

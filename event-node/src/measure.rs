@@ -19,7 +19,7 @@ pub struct Store {
 impl Store {
     /// Opens the store in `folder`, creating it if need be.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self, OpenError> {
-        Log::open(folder, clock).map(|log| Self { log })
+        Log::open(folder, clock, false).map(|log| Self { log })
     }
 
     /// Appends these bodies durably, each an event with an id of its own. Answers the position of

@@ -15,16 +15,17 @@ use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 
 use crate::{
     gate::{Gate, HEALTH_PATH, MAX_REQUEST_BYTES},
-    log::{Log, OpenError},
+    log::{Log, LogError, OpenError},
     persistent::{Hub, HubError},
     rpc::{
         Context,
         gossip::{Advertised, WithAuthority},
         services::Services,
     },
+    scavenge::Scavenges,
     transport,
     wire::event_store::client::{
-        gossip::gossip_server::GossipServer,
+        gossip::gossip_server::GossipServer, operations::operations_server::OperationsServer,
         persistent_subscriptions::persistent_subscriptions_server::PersistentSubscriptionsServer,
         server_features::server_features_server::ServerFeaturesServer,
         streams::streams_server::StreamsServer,
@@ -52,6 +53,13 @@ pub struct NodeConfig {
     pub listen: String,
     /// Folder of the store; created if it is missing.
     pub data: PathBuf,
+    /// Whether an empty store may be begun in a folder that holds files of a store and no
+    /// `events.log`. Those files are removed.
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// MiB of the log that a scavenge reads in a second, at most, so that it leaves the disk to orders.
+    #[serde(default = "default_scavenge_mib_per_second")]
+    pub scavenge_mib_per_second: u32,
     /// `host:port` at which clients reach this node, for those that ask the cluster for it.
     /// Without it, they are told the address by which they asked.
     #[serde(default)]
@@ -60,6 +68,24 @@ pub struct NodeConfig {
     /// EventStoreDB without security counts them as.
     #[serde(default = "default_user_name")]
     pub user_name: String,
+}
+
+impl NodeConfig {
+    /// The defaults, for a store in `data`.
+    pub fn new(listen: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: listen.into(),
+            data: data.into(),
+            allow_empty: false,
+            scavenge_mib_per_second: default_scavenge_mib_per_second(),
+            advertise: None,
+            user_name: default_user_name(),
+        }
+    }
+}
+
+fn default_scavenge_mib_per_second() -> u32 {
+    32
 }
 
 fn default_user_name() -> String {
@@ -81,6 +107,8 @@ pub enum NodeError {
     Advertise { advertise: String },
     #[error("the stored persistent subscriptions cannot be started")]
     Groups(#[source] HubError),
+    #[error("the scavenge that the last run did not finish cannot be read")]
+    Scavenge(#[source] LogError),
     #[error("the event store cannot serve its port any longer")]
     Serve(#[source] tonic::transport::Error),
     #[error("the event store's writer ended by itself: see the log for its reason")]
@@ -109,7 +137,7 @@ impl Node {
         let address = listener.local_addr().map_err(unusable)?;
         let advertised = advertised(config.advertise.as_deref(), address, &clock)?;
 
-        let log = open(config.data, clock).await?;
+        let log = open(config.data, clock, config.allow_empty).await?;
         let stop = stop.child_token();
         let tasks = TaskTracker::new();
         let groups =
@@ -123,9 +151,23 @@ impl Node {
                     return Err(NodeError::Groups(error));
                 }
             };
+        let scavenged_bytes = u64::from(config.scavenge_mib_per_second) * 1_024 * 1_024;
+        let scavenges =
+            Scavenges::start_with(log.clone(), tasks.clone(), stop.clone(), scavenged_bytes).await;
+        let scavenges = match scavenges {
+            Ok(scavenges) => scavenges,
+            Err(error) => {
+                stop.cancel();
+                tasks.close();
+                tasks.wait().await;
+                log.close().await;
+                return Err(NodeError::Scavenge(error));
+            }
+        };
         let context = Arc::new(Context {
             log,
             groups,
+            scavenges,
             stop: stop.clone(),
             tasks,
             advertised,
@@ -155,8 +197,8 @@ impl Node {
     }
 }
 
-async fn open(data: PathBuf, clock: Clock) -> Result<Log, NodeError> {
-    let opened = tokio::task::spawn_blocking(move || Log::open(&data, clock)).await;
+async fn open(data: PathBuf, clock: Clock, allow_empty: bool) -> Result<Log, NodeError> {
+    let opened = tokio::task::spawn_blocking(move || Log::open(&data, clock, allow_empty)).await;
     Ok(opened.map_err(NodeError::Panicked)??)
 }
 
@@ -230,6 +272,7 @@ fn routes(context: &Arc<Context>) -> Routes {
         .add_service(served!(StreamsServer::new(services.clone())))
         .add_service(served!(PersistentSubscriptionsServer::new(services.clone())))
         .add_service(served!(ServerFeaturesServer::new(services.clone())))
+        .add_service(served!(OperationsServer::new(services.clone())))
         .add_service(WithAuthority(served!(GossipServer::new(services))));
     Routes::from(grpc.into_axum_router().merge(health))
 }

@@ -9,6 +9,7 @@ pub(crate) mod methods;
 pub(crate) mod persistent;
 pub(crate) mod read;
 pub(crate) mod responses;
+pub(crate) mod scavenge;
 pub(crate) mod server_features;
 pub(crate) mod services;
 pub(crate) mod skipped;
@@ -25,6 +26,7 @@ use crate::{
     log::{Event, Log, LogError, Outcome, Resolved, Write},
     persistent::Hub,
     rpc::{gossip::Advertised, read::Format},
+    scavenge::Scavenges,
 };
 
 /// How long a write may wait for its commit before the caller is told that the outcome is open.
@@ -34,6 +36,7 @@ pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Context {
     pub log: Log,
     pub groups: Hub,
+    pub scavenges: Scavenges,
     /// Cancelled when the node stops: response streams end with UNAVAILABLE.
     pub stop: CancellationToken,
     /// Everything that is spawned for a call.

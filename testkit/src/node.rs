@@ -18,12 +18,7 @@ impl TestNode {
     /// Starts a node over `data`. Port 0 in `listen` picks a free one.
     pub async fn start(data: &Path, listen: &str) -> Self {
         let stop = CancellationToken::new();
-        let config = NodeConfig {
-            listen: listen.to_owned(),
-            data: data.to_owned(),
-            advertise: None,
-            user_name: "admin".to_owned(),
-        };
+        let config = NodeConfig { user_name: "admin".to_owned(), ..NodeConfig::new(listen, data) };
         let node = Node::start(config, clock(), stop.clone()).await;
         Self { node: node.expect("the node starts"), stop }
     }

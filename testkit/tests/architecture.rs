@@ -37,7 +37,6 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("kurrentdb", &["event-log", "conformance"]),
     ("filedescriptor", &["event-log"]),
     ("sqlx", &["projectors"]),
-    ("rusqlite", &["event-node"]),
     ("tonic", &["event-node", "conformance"]),
     ("prost", &["event-node", "conformance"]),
     ("clap", &["dofs", "conformance"]),

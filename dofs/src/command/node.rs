@@ -1,5 +1,7 @@
 //! `dofs node`: the embedded event store alone, and what can be done with its data.
 
+mod maintenance;
+
 use std::process::ExitCode;
 
 use event_log::{Copied, EventLog, EventStoreConfig};
@@ -23,6 +25,14 @@ pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, C
             let ours = settings::load(&[])?.event_store;
             copy(&EventStoreConfig { url: from.clone() }, &ours, global).await
         }
+        Some(NodeCommand::Backup { folder, to }) => maintenance::back_up(folder, to, global).await,
+        Some(NodeCommand::Restore { folder, from }) => {
+            maintenance::restore(folder, from, global).await
+        }
+        Some(NodeCommand::Salvage { folder, out }) => {
+            maintenance::salvage(folder, out, global).await
+        }
+        Some(NodeCommand::Scavenge) => maintenance::scavenge(global).await,
         None => serve(arguments).await,
     }
 }

@@ -9,9 +9,13 @@
 //!         | 2  stream  group  settings                                (a group is saved)
 //!         | 3  stream  group  checkpoint: u64                         (a group's checkpoint)
 //!         | 4  stream  group                                          (a group is removed)
+//! gap     = "dofs"  ...as above...  5  length: u64
 //! event   = id: 16 bytes  is JSON: u8  type  metadata  data
 //! stream, group, settings, type, metadata, data = length: u32  bytes
 //! ```
+//!
+//! A gap stands for entries that are no longer there: so many bytes of the log that a scavenge
+//! removed, or that were damaged when the store was salvaged. Offsets count them on.
 //!
 //! Position and revision are those of the record's first event. `durable` is how far the log was
 //! known to be on disk when the entry was written: an entry with a higher one behind a broken
@@ -32,6 +36,11 @@ const MAGIC: [u8; 4] = *b"dofs";
 /// Bytes before the body.
 pub(super) const HEADER_BYTES: usize = 20;
 
+/// Most bytes of an entry. Requests are limited to 16 MiB each: an append is the name of its stream, at most as
+/// long as a request, events of at most as many bytes, and the metadata that brings a deleted stream back,
+/// which names the stream again. A length above it is damage, and is not allocated.
+const MAX_ENTRY_BYTES: usize = 64 * 1_024 * 1_024;
+
 /// Where the sum is, and what it sums up.
 const SUM_AT: usize = 8;
 const SUMMED_FROM: usize = 12;
@@ -40,6 +49,7 @@ const EVENTS: u8 = 1;
 const GROUP_SAVED: u8 = 2;
 const GROUP_CHECKPOINT: u8 = 3;
 const GROUP_REMOVED: u8 = 4;
+const GAP: u8 = 5;
 
 /// Entries in the making, one behind the other.
 #[derive(Debug, Default)]
@@ -102,6 +112,26 @@ impl Encoder {
             GroupWrite::Checkpoint { checkpoint, .. } => self.number(*checkpoint),
             GroupWrite::Remove { .. } => {}
         }
+    }
+
+    /// Adds the gap that stands for so many bytes of the log.
+    pub(super) fn gap(&mut self, bytes: u64) {
+        self.begin(0);
+        self.bytes.push(GAP);
+        self.number(bytes);
+        self.finish();
+    }
+
+    /// Adds an entry as it was read back.
+    pub(super) fn copy(&mut self, entry: &Entry<'_>) {
+        self.begin(entry.durable);
+        self.bytes.extend(entry.body);
+        self.finish();
+    }
+
+    /// Forgets all entries.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
     }
 
     /// Where the newest entry begins, counted from the first.
@@ -172,7 +202,10 @@ impl<'a> Entry<'a> {
         else {
             return Parsed::Incomplete(HEADER_BYTES);
         };
-        let length = HEADER_BYTES + body as usize;
+        let length = HEADER_BYTES.saturating_add(body as usize);
+        if length > MAX_ENTRY_BYTES {
+            return Parsed::Broken;
+        }
         match bytes.get(SUMMED_FROM..length) {
             None => Parsed::Incomplete(length),
             Some(summed) if crc32fast::hash(summed) != sum => Parsed::Broken,
@@ -191,6 +224,14 @@ impl<'a> Entry<'a> {
     /// Bytes from its beginning to the next entry.
     pub(super) fn length(&self) -> usize {
         HEADER_BYTES + self.body.len()
+    }
+
+    /// How many bytes of the log the entry stands for, if it is a gap.
+    pub(super) fn gap(&self) -> Option<u64> {
+        match self.body {
+            [GAP, length @ ..] => Some(u64::from_le_bytes(length.try_into().ok()?)),
+            _ => None,
+        }
     }
 
     /// `None` stands for a record that cannot be read, and is the last.
@@ -390,6 +431,16 @@ mod tests {
                 other @ (Parsed::Entry(_) | Parsed::Broken) => panic!("{length}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn length_beyond_the_largest_entry_is_damage() {
+        let mut bytes = entry();
+        bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(matches!(Entry::parse(&bytes), Parsed::Broken));
+        let largest = u32::try_from(MAX_ENTRY_BYTES - HEADER_BYTES).unwrap();
+        bytes[4..8].copy_from_slice(&largest.to_le_bytes());
+        assert!(matches!(Entry::parse(&bytes), Parsed::Incomplete(MAX_ENTRY_BYTES)));
     }
 
     #[test]

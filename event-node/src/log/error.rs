@@ -1,12 +1,8 @@
 //! Why the log could not be opened, written or read.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::PathBuf, sync::Arc};
 
-use rusqlite::ErrorCode;
+use crate::log::{disk::Folder, sorted_table::TableError};
 
 /// Why the store in a data folder could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +49,13 @@ pub enum OpenError {
     )]
     CutOffLog { file: PathBuf, length: u64, known: u64 },
     #[error(
-        "the log in {} is gone, and its index is there: restore the data folder from a backup",
+        "the file {} belongs to another store: put the files of one store into a folder of their own",
+        .file.display()
+    )]
+    ForeignChunk { file: PathBuf },
+    #[error(
+        "events.log in {} is missing or empty, and other files of a store are there: restore the data \
+         folder from a backup, or begin an empty store in its place with --allow-empty",
         .folder.display()
     )]
     MissingLog { folder: PathBuf },
@@ -69,13 +71,19 @@ pub enum OpenError {
         #[source]
         source: LogError,
     },
-    #[error("the index in {} cannot be opened", .folder.display())]
+    #[error("the index in {} cannot be made", .folder.display())]
     Index {
         folder: PathBuf,
         #[source]
-        source: rusqlite::Error,
+        source: LogError,
     },
-    #[error("the damaged index {} cannot be removed: remove it, and it is made anew", .file.display())]
+    #[error("the index {} cannot be read: give a data folder that this user may read and write", .file.display())]
+    UnreadableIndex {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the unused file {} of the index cannot be removed: remove it", .file.display())]
     RemoveIndex {
         file: PathBuf,
         #[source]
@@ -86,16 +94,20 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(super) fn index(folder: &Path, source: rusqlite::Error) -> Self {
-        Self::Index { folder: folder.to_owned(), source }
+    /// A file of the index that cannot be read for another reason than damage.
+    pub(super) fn index_file(folder: &dyn Folder, file: &str, source: io::Error) -> Self {
+        Self::UnreadableIndex { file: folder.path().join(file), source }
     }
 }
 
 /// Why a read or a write did not happen. Shared, since one failed commit fails many writes.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
-    #[error("the index of the store failed")]
-    Index(#[source] Arc<rusqlite::Error>),
+    #[error(
+        "the index is damaged again right after it was made anew: look at the disk and the memory \
+         of this machine"
+    )]
+    DamagedIndex,
     #[error("the disk failed")]
     Disk(#[source] Arc<io::Error>),
     #[error(
@@ -123,11 +135,11 @@ impl LogError {
     }
 }
 
-impl From<rusqlite::Error> for LogError {
-    fn from(error: rusqlite::Error) -> Self {
-        if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-            return Self::Full;
+impl From<TableError> for LogError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Damaged => Self::DamagedIndex,
+            TableError::Io(error) => Self::disk(error),
         }
-        Self::Index(Arc::new(error))
     }
 }

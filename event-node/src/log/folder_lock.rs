@@ -2,7 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    path::Path,
+    io,
+    path::{Path, PathBuf},
 };
 
 use crate::log::error::OpenError;
@@ -30,10 +31,33 @@ impl FolderLock {
             .write(true)
             .open(&path)
             .map_err(unusable)?;
+        Self::lock(file, folder, path)
+    }
+
+    /// Locks a folder that is only read. On a read-only file system nothing has to be kept out, and the file of
+    /// the lock may be missing: `None`.
+    pub(super) fn take_to_read(folder: &Path) -> Result<Option<Self>, OpenError> {
+        let path = folder.join(LOCK_FILE);
+        match File::open(&path) {
+            Ok(file) => return Self::lock(file, folder, path).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(OpenError::LockFile { file: path, source }),
+        }
+        match Self::take(folder) {
+            Err(OpenError::LockFile { source, .. })
+                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
+                Ok(None)
+            }
+            taken => taken.map(Some),
+        }
+    }
+
+    fn lock(file: File, folder: &Path, path: PathBuf) -> Result<Self, OpenError> {
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { folder: folder.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(unusable(source)),
+            Err(TryLockError::Error(source)) => Err(OpenError::LockFile { file: path, source }),
         }
     }
 }
@@ -49,6 +73,23 @@ mod tests {
         let refused = FolderLock::take(folder.path()).unwrap_err();
         assert!(matches!(refused, OpenError::InUse { .. }));
         drop(first);
+        FolderLock::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_is_read_is_kept_from_others_too() {
+        let folder = tempfile::tempdir().unwrap();
+        // The first lock makes the file, the second one finds it.
+        for _ in 0..2 {
+            let reader = FolderLock::take_to_read(folder.path()).unwrap().unwrap();
+            for refused in [
+                FolderLock::take(folder.path()),
+                FolderLock::take_to_read(folder.path()).map(Option::unwrap),
+            ] {
+                assert!(matches!(refused, Err(OpenError::InUse { .. })));
+            }
+            drop(reader);
+        }
         FolderLock::take(folder.path()).unwrap();
     }
 }

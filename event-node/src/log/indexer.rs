@@ -2,31 +2,32 @@
 
 use std::{sync::Arc, thread::JoinHandle};
 
-use rusqlite::Connection;
-
 use crate::log::{
-    error::{LogError, OpenError},
-    index::{apply, checkpoint},
+    error::OpenError,
+    index::Index,
+    merger::{MergeRequests, Merger},
     pending::Pending,
 };
 
-/// The running thread.
+/// The running thread, and the one that merges what it writes.
 pub(super) struct Indexer {
     pending: Arc<Pending>,
     thread: JoinHandle<()>,
+    merger: Merger,
 }
 
 impl Indexer {
-    pub(super) fn start(index: Connection, pending: Arc<Pending>) -> Result<Self, OpenError> {
+    pub(super) fn start(index: Arc<Index>, pending: Arc<Pending>) -> Result<Self, OpenError> {
+        let (merger, requests) = Merger::start(Arc::clone(&index))?;
         let shared = Arc::clone(&pending);
         let thread = std::thread::Builder::new()
             .name("event-log-indexer".to_owned())
-            .spawn(move || run(index, &shared))
+            .spawn(move || run(&index, &shared, &requests))
             .map_err(OpenError::Thread)?;
-        Ok(Self { pending, thread })
+        Ok(Self { pending, thread, merger })
     }
 
-    /// Has all that is left written and ends the thread.
+    /// Has all that is left written and ends the threads.
     pub(super) fn finish(self) {
         if let Err(error) = self.pending.flush() {
             // The next start reads it from the log.
@@ -37,6 +38,7 @@ impl Indexer {
         if self.thread.join().is_err() {
             tracing::error!("the indexing thread had panicked");
         }
+        self.merger.finish();
     }
 }
 
@@ -49,15 +51,15 @@ impl Drop for Ended<'_> {
     }
 }
 
-fn run(mut index: Connection, pending: &Pending) {
+fn run(index: &Index, pending: &Pending, requests: &MergeRequests) {
     let _ended = Ended(pending);
     while let Some(table) = pending.next_frozen() {
-        let result = apply(&mut index, &table).map_err(LogError::from);
+        let result = index.apply(&table);
         if let Err(error) = &result {
             let error = error as &dyn std::error::Error;
             tracing::error!(error, "the index could not be written; it is tried again");
         }
         pending.indexed(result);
+        requests.request();
     }
-    checkpoint(&index);
 }

@@ -9,8 +9,8 @@ use crate::log::{
     write::GroupWrite,
 };
 
-/// Bytes of the log between two marks, about. A reader of `$all` begins at a mark, so this is what
-/// it may have to skip.
+/// The first entry with events in each stretch of the log of so many bytes has a mark. A reader of
+/// `$all` begins at a mark, so this is what it may have to skip, about.
 const MARK_STRIDE: u64 = 64 * 1_024;
 
 /// Events of one stream that follow one another in one entry.
@@ -39,6 +39,19 @@ pub(super) struct Mark {
     pub offset: u64,
 }
 
+/// Returns whether the entry at `offset` has a mark if `marked` has the newest one before it.
+pub(super) fn is_mark_due(marked: Option<u64>, offset: u64) -> bool {
+    marked.is_none_or(|marked| marked / MARK_STRIDE != offset / MARK_STRIDE)
+}
+
+/// A change of what is kept about groups, as it stands in the log.
+#[derive(Debug, Clone)]
+pub(super) struct GroupRecord {
+    /// Where its entry begins.
+    pub offset: u64,
+    pub write: GroupWrite,
+}
+
 /// How far something knows the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Progress {
@@ -57,7 +70,7 @@ pub(super) struct Unreadable;
 pub(super) struct Memtable {
     pub streams: HashMap<Arc<str>, StreamPart>,
     /// In their order.
-    pub groups: Vec<GroupWrite>,
+    pub groups: Vec<GroupRecord>,
     /// In their order.
     pub marks: Vec<Mark>,
     /// Runs and other rows that the index will have to write.
@@ -100,32 +113,32 @@ impl Memtable {
         self.n_rows += 1;
     }
 
-    pub(super) fn add_group(&mut self, write: GroupWrite) {
-        self.groups.push(write);
+    pub(super) fn add_group(&mut self, offset: u64, write: GroupWrite) {
+        self.groups.push(GroupRecord { offset, write });
         self.n_rows += 1;
     }
 
     fn mark(&mut self, mark: Mark) {
-        let is_due = self.marks.last().is_none_or(|last| last.offset + MARK_STRIDE <= mark.offset);
-        if is_due {
+        if is_mark_due(self.marks.last().map(|last| last.offset), mark.offset) {
             self.marks.push(mark);
         }
     }
 
-    /// Adds what an entry that was read back holds.
+    /// Adds what an entry that was read back holds. Positions may jump, where a gap in the log stands
+    /// for entries that were removed; only `verify` checks that there is one.
     pub(super) fn add_entry(&mut self, offset: u64, entry: &Entry<'_>) -> Result<(), Unreadable> {
         for record in entry.records() {
             match record.ok_or(Unreadable)? {
-                Record::Group(write) => self.add_group(write),
+                Record::Group(write) => self.add_group(offset, write),
                 Record::Events(events) => {
                     let (first, position) = (events.place.revision, events.place.position);
-                    if position != self.progress.position + 1 {
+                    if position <= self.progress.position {
                         return Err(Unreadable);
                     }
                     let count = u64::from(events.count);
                     let run = Run { first, count, position, offset };
                     self.add_run(events.stream.into(), run);
-                    self.progress.position += count;
+                    self.progress.position = position + count - 1;
                     let described = described_by(events.stream);
                     if let (Some(described), Some(newest)) = (described, events.events().last()) {
                         let limits = Limits::of(newest.is_json, newest.data);
@@ -181,15 +194,15 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_some_way_apart_and_found_by_position() {
+    fn first_entry_of_each_stretch_has_a_mark() {
         let mut table = Memtable::default();
         (1..=4).for_each(|position| table.add_run("s".into(), run(position - 1, 1, position)));
         let mut next = Memtable::default();
         (5..=6).for_each(|position| next.add_run("s".into(), run(position - 1, 1, position)));
         table.absorb(next);
         let marked: Vec<_> = table.marks.iter().map(|mark| mark.position).collect();
-        assert_eq!(marked, [1, 3, 5]);
-        assert_eq!(table.mark_before(4), Some(Mark { position: 3, offset: 120_000 }));
+        assert_eq!(marked, [1, 2, 4, 5]);
+        assert_eq!(table.mark_before(3), Some(Mark { position: 2, offset: 80_000 }));
         assert_eq!(table.mark_before(0), None);
         assert_eq!(table.streams["s"].runs.len(), 6);
     }

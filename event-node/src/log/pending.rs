@@ -22,10 +22,10 @@ pub(super) struct Bounds {
     pub freeze_at_bytes: u64,
 }
 
-/// At 200 bytes a row this is a few MiB of memory, and a few thousand rows make the index's
-/// transactions cheap.
+/// At 200 bytes a row this is 32 MiB of memory at most. So many rows are worth the four flushes that a
+/// table of the index costs.
 pub(super) const BOUNDS: Bounds =
-    Bounds { freeze_at_rows: 8_192, wait_at_rows: 32_768, freeze_at_bytes: 64 * 1_024 * 1_024 };
+    Bounds { freeze_at_rows: 32_768, wait_at_rows: 131_072, freeze_at_bytes: 64 * 1_024 * 1_024 };
 
 /// The two tables.
 #[derive(Debug)]

@@ -94,11 +94,9 @@ fn read_range(
     let (mut looked_at, mut bytes) = (0, 0);
     // One more than a page can take, to know where the next begins.
     for run in view.runs(&name, (low, high), query.direction, limit + 1)? {
-        let mut stored: Vec<_> = records
-            .read(&name, run)?
-            .events()
-            .filter(|event| (low..=high).contains(&event.place.revision))
-            .collect();
+        let Some(record) = records.read(&name, run)? else { continue };
+        let mut stored: Vec<_> =
+            record.events().filter(|event| (low..=high).contains(&event.place.revision)).collect();
         if query.direction == Direction::Backwards {
             stored.reverse();
         }
@@ -326,7 +324,7 @@ pub(super) fn read_revision(
     let runs = view.runs(stream, (revision, revision), Direction::Forwards, 1)?;
     let Some(run) = runs.front() else { return Ok(None) };
     let mut records = view.records();
-    let mut events = records.read(stream, *run)?.events();
-    let found = events.find(|event| event.place.revision == revision);
+    let Some(record) = records.read(stream, *run)? else { return Ok(None) };
+    let found = record.events().find(|event| event.place.revision == revision);
     Ok(found.map(|event| event.to_event(stream.into())))
 }

@@ -3,18 +3,20 @@
 #[cfg(test)]
 mod power_loss;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use rusqlite::Connection;
 use service_kit::clock::Clock;
 
 use crate::log::{
+    chunk::{FIRST_ENTRY, start_of},
+    disk::{DiskFolder, Folder},
     entry::{HEADER_BYTES, candidates},
     error::{LogError, OpenError},
-    file::{FIRST_ENTRY, LONG_READ, LogFile, SHORT_READ},
-    index,
+    file::{LONG_READ, LogFile, SHORT_READ, later_store_files},
+    index::{Index, is_of_used_log},
     memtable::{Memtable, Progress},
     pending::Bounds,
+    sorted_table::TableError,
 };
 
 /// Bytes at the end of the log that are looked at again when a store is opened, whether the index
@@ -29,7 +31,7 @@ const FIRST_FORMAT_FILE: &str = "events.sqlite";
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub log: LogFile,
-    pub index: Connection,
+    pub index: Index,
     /// What the log holds and the index does not know.
     pub behind: Memtable,
 }
@@ -37,54 +39,100 @@ pub(super) struct Recovered {
 /// Opens the store in `folder`, creating it if there is none.
 ///
 /// An append that was cut off, which nobody was told to be durable, is cut away. A broken entry
-/// that was durable is damage.
+/// that was durable is damage. Files of a store without its log are a lost log, and not a new
+/// store, unless `allow_empty`.
 pub(super) fn recover(
     folder: &Path,
     clock: &Clock,
     bounds: Bounds,
+    allow_empty: bool,
 ) -> Result<Recovered, OpenError> {
     let first_format = folder.join(FIRST_FORMAT_FILE);
     if first_format.exists() {
         return Err(OpenError::FirstFormat { file: first_format });
     }
-    let log = match LogFile::open(folder)? {
-        Some(log) => log,
-        None => create(folder, clock)?,
-    };
-    recover_log(folder, log, bounds)
+    let files: Arc<dyn Folder> = Arc::new(DiskFolder::writable(folder));
+    let log = open_or_create(Arc::clone(&files), clock, allow_empty)?;
+    recover_log(&files, log, bounds)
+}
+
+/// Opens the log in `folder`, creating it if there is none.
+pub(super) fn open_or_create(
+    folder: Arc<dyn Folder>,
+    clock: &Clock,
+    allow_empty: bool,
+) -> Result<LogFile, OpenError> {
+    match LogFile::open(Arc::clone(&folder))? {
+        Some(log) => Ok(log),
+        None => create(folder, clock, allow_empty),
+    }
 }
 
 /// Reads what the index does not know of a log, and makes durable what is not proven to be.
-fn recover_log(folder: &Path, log: LogFile, bounds: Bounds) -> Result<Recovered, OpenError> {
-    if !index::is_usable(folder, log.id()) && index::remove(folder)? {
-        tracing::warn!(
-            folder = %folder.display(),
-            "the index is damaged or belongs to another log: it is made anew"
-        );
-    }
-    let database = |source| OpenError::index(folder, source);
-    let mut index = index::open_writer(folder, log.id()).map_err(database)?;
-    let behind = match read_tail(&log, &mut index, bounds) {
+pub(super) fn recover_log(
+    folder: &Arc<dyn Folder>,
+    log: LogFile,
+    bounds: Bounds,
+) -> Result<Recovered, OpenError> {
+    let index = Index::open(folder, &log)?;
+    let behind = match read_tail(&log, &index, bounds) {
         Ok(behind) => behind,
         Err(TailError::Misplaced) => {
-            tracing::warn!("the index does not fit its log: it is made anew");
-            drop(index);
-            index::remove(folder)?;
-            index = index::open_writer(folder, log.id()).map_err(database)?;
-            read_tail(&log, &mut index, bounds).map_err(|error| error.describe(folder, &log))?
+            tracing::warn!("Index does not fit its log: it is made anew");
+            read_anew(folder, &log, &index, bounds)?
         }
-        Err(error) => return Err(error.describe(folder, &log)),
+        Err(TailError::CutOff { length, known }) => {
+            // Who put an earlier log here put one that ends with an entry. A log that was cut off
+            // somewhere else has lost what the index knows to be acknowledged.
+            let error = |error: TailError| error.describe(&folder.path(), &log);
+            if sound_end(&log).map_err(|source| error(source.into()))? < length {
+                return Err(error(TailError::CutOff { length, known }));
+            }
+            tracing::warn!(
+                file = %log.file_at(length).display(),
+                length,
+                known,
+                position = index.progress().position,
+                "Log is shorter than its index knows, as after a restored backup: events up to the \
+                 position are missing and the index is made anew. If no backup was restored here, \
+                 stop the node and look for the rest of the log"
+            );
+            read_anew(folder, &log, &index, bounds)?
+        }
+        Err(error) => return Err(error.describe(&folder.path(), &log)),
     };
     Ok(Recovered { log, index, behind })
 }
 
-/// An index without its log is not the beginning of a new store.
-fn create(folder: &Path, clock: &Clock) -> Result<LogFile, OpenError> {
-    let indexed = index::open_reader(folder).and_then(|index| index::progress(&index));
-    if let Ok(Some((_, progress))) = indexed
-        && progress.position > 0
-    {
-        return Err(OpenError::MissingLog { folder: folder.to_owned() });
+/// Reads the whole log for an index that knows none of it.
+fn read_anew(
+    folder: &Arc<dyn Folder>,
+    log: &LogFile,
+    index: &Index,
+    bounds: Bounds,
+) -> Result<Memtable, OpenError> {
+    let folder = folder.path();
+    index.clear().map_err(|source| OpenError::Index { folder: folder.clone(), source })?;
+    read_tail(log, index, bounds).map_err(|error| error.describe(&folder, log))
+}
+
+/// Makes a new store where there is none.
+fn create(folder: Arc<dyn Folder>, clock: &Clock, allow_empty: bool) -> Result<LogFile, OpenError> {
+    let unreadable = |source| OpenError::UnreadableLog { file: folder.path(), source };
+    let left_over = later_store_files(folder.as_ref()).map_err(unreadable)?;
+    let was_used = left_over.iter().any(|name| start_of(name).is_some())
+        || match is_of_used_log(folder.as_ref()) {
+            Ok(was_used) => was_used,
+            Err(TableError::Damaged) => true,
+            Err(TableError::Io(source)) => {
+                return Err(OpenError::index_file(folder.as_ref(), "", source));
+            }
+        };
+    if was_used && !allow_empty {
+        return Err(OpenError::MissingLog { folder: folder.path() });
+    }
+    for name in left_over {
+        folder.remove(&name).map_err(unreadable)?;
     }
     LogFile::create(folder, clock.new_id())
 }
@@ -105,11 +153,15 @@ enum TailError {
 
 impl TailError {
     fn describe(self, folder: &Path, log: &LogFile) -> OpenError {
-        let file = log.path().to_owned();
+        let file = |offset| log.file_at(offset);
         match self {
-            Self::Misplaced => OpenError::DamagedLog { file, offset: FIRST_ENTRY },
-            Self::Damaged { offset } => OpenError::DamagedLog { file, offset },
-            Self::CutOff { length, known } => OpenError::CutOffLog { file, length, known },
+            Self::Misplaced => {
+                OpenError::DamagedLog { file: file(FIRST_ENTRY), offset: FIRST_ENTRY }
+            }
+            Self::Damaged { offset } => OpenError::DamagedLog { file: file(offset), offset },
+            Self::CutOff { length, known } => {
+                OpenError::CutOffLog { file: file(length), length, known }
+            }
             Self::Log(source) => OpenError::Log { folder: folder.to_owned(), source },
         }
     }
@@ -119,7 +171,7 @@ impl From<LogError> for TailError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Damaged { offset } => Self::Damaged { offset },
-            other @ (LogError::Index(_)
+            other @ (LogError::DamagedIndex
             | LogError::Disk(_)
             | LogError::Full
             | LogError::Unsure(_)
@@ -128,20 +180,13 @@ impl From<LogError> for TailError {
     }
 }
 
-impl From<rusqlite::Error> for TailError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Log(error.into())
-    }
-}
-
 /// Reads the end of the log, and makes it durable. What grows too large is written to the index at
 /// once.
 ///
 /// An entry that was never answered may be whole all the same: the last run was killed before its
 /// flush, or the flush failed. Whoever reads it now relies on it, so it must not be lost later.
-fn read_tail(log: &LogFile, index: &mut Connection, bounds: Bounds) -> Result<Memtable, TailError> {
-    let known = index::progress(index)?.map(|(_, progress)| progress);
-    let known = known.ok_or(TailError::Misplaced)?;
+fn read_tail(log: &LogFile, index: &Index, bounds: Bounds) -> Result<Memtable, TailError> {
+    let known = index.progress();
     if known.offset > log.durable() {
         return Err(TailError::CutOff { length: log.durable(), known: known.offset });
     }
@@ -153,7 +198,7 @@ fn read_tail(log: &LogFile, index: &mut Connection, bounds: Bounds) -> Result<Me
         let offset = scanner.offset();
         match scanner.next() {
             Ok(None) => break,
-            Ok(Some((_, entry))) => {
+            Ok(Some((offset, entry))) => {
                 proven = proven.max(entry.durable);
                 behind.add_entry(offset, &entry).map_err(|_| TailError::Damaged { offset })?;
             }
@@ -165,25 +210,27 @@ fn read_tail(log: &LogFile, index: &mut Connection, bounds: Bounds) -> Result<Me
         }
         if behind.n_rows >= bounds.freeze_at_rows {
             // The index must not know what a power loss can take from the log.
-            make_durable(log, proven, scanner.offset())?;
-            proven = scanner.offset();
-            index::apply(index, &behind)?;
+            make_durable(log, proven)?;
+            proven = log.durable();
+            index.apply(&behind)?;
             behind = Memtable::behind(behind.progress);
         }
     }
-    make_durable(log, proven, log.durable())?;
+    make_durable(log, proven)?;
+    // The log may end in a gap, which is no entry.
+    behind.progress.offset = log.durable();
     Ok(behind)
 }
 
-fn make_durable(log: &LogFile, from: u64, to: u64) -> Result<(), TailError> {
-    log.make_durable(from, to).map_err(|error| TailError::Log(LogError::disk(error)))
+fn make_durable(log: &LogFile, proven: u64) -> Result<(), TailError> {
+    log.make_durable(proven).map_err(|error| TailError::Log(LogError::disk(error)))
 }
 
 /// Checks the end of what the index knows: whether it can be read, and ends where the index says.
 /// Returns up to where its entries say that the log was flushed.
-fn check_known(log: &LogFile, index: &Connection, known: Progress) -> Result<u64, TailError> {
+fn check_known(log: &LogFile, index: &Index, known: Progress) -> Result<u64, TailError> {
     let from = known.offset.saturating_sub(TAIL_BYTES);
-    let Some(mark) = index::mark_before_offset(index, from)? else {
+    let Some(mark) = index.mark_before_offset(from)? else {
         return check_known_from(log, Progress { offset: FIRST_ENTRY, position: 0 }, known);
     };
     let position = mark.position.checked_sub(1).ok_or(TailError::Misplaced)?;
@@ -195,22 +242,40 @@ fn check_known_from(log: &LogFile, from: Progress, known: Progress) -> Result<u6
     // Before the first entry there is no proof for the header either.
     let mut proven = 0;
     let mut read = Memtable::behind(from);
-    while read.progress.offset < known.offset {
-        let Some((offset, entry)) = scanner.next()? else { return Err(TailError::Misplaced) };
+    while scanner.offset() < known.offset {
+        // The log may end in a gap, which is no entry.
+        let Some((offset, entry)) = scanner.next()? else { break };
         read.add_entry(offset, &entry).map_err(|_| TailError::Misplaced)?;
         proven = proven.max(entry.durable);
     }
+    read.progress.offset = scanner.offset();
     if read.progress == known { Ok(proven) } else { Err(TailError::Misplaced) }
+}
+
+/// Offset behind the last whole entry of the log, which may be being written. An error if what
+/// follows was acknowledged.
+pub(super) fn sound_end(log: &LogFile) -> Result<u64, LogError> {
+    let mut entries = log.scan(log.last().start(), LONG_READ);
+    loop {
+        match entries.next() {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(log.durable()),
+            Err(LogError::Damaged { offset }) if !has_later(log, offset)? => return Ok(offset),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Cuts the log off at a broken entry that was never durable.
 fn cut_torn_end(log: &LogFile, broken: u64) -> Result<(), TailError> {
-    if has_later(log, broken)? {
+    let last = log.last();
+    // A chunk is begun only when all before it is durable, and compacted only then.
+    if broken < last.start() || last.is_compacted() || has_later(log, broken)? {
         return Err(TailError::Damaged { offset: broken });
     }
     let bytes = log.durable() - broken;
     tracing::warn!(
-        file = %log.path().display(),
+        file = %log.file_at(broken).display(),
         offset = broken,
         bytes,
         "the log ends in an append that was cut off before it was answered: it is removed"

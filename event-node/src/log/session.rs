@@ -70,8 +70,9 @@ impl Session<'_> {
             Write::SoftDelete(removal) => self.soft_delete(removal),
             Write::Tombstone(removal) => self.tombstone(removal),
             Write::Group(group) => {
+                let offset = self.batch.base + self.batch.entries.entry_at() as u64;
                 self.batch.entries.group(group);
-                self.batch.table.add_group(group.clone());
+                self.batch.table.add_group(offset, group.clone());
                 Ok(Outcome::Written { revision: None, position: None })
             }
         };
@@ -207,7 +208,9 @@ impl Session<'_> {
         let mut last = None;
         while let (Some((index, _)), Some(run)) = (ids.peek().copied(), runs.pop_front()) {
             let next = first + index as u64;
-            for stored in records.read(&stream.name, run)?.events() {
+            // What a scavenge has removed is known no longer.
+            let Some(record) = records.read(&stream.name, run)? else { return Ok(refused(stream)) };
+            for stored in record.events() {
                 if stored.place.revision < next {
                     continue;
                 }

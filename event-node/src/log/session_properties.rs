@@ -4,7 +4,7 @@
 //! knows nothing of files, indexes or caches. What the store holds is spread at random over what
 //! is being committed, what waits for the index, and the index.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use prost::bytes::Bytes;
@@ -12,9 +12,11 @@ use service_kit::clock::Clock;
 use uuid::Uuid;
 
 use crate::log::{
+    chunk::FIRST_ENTRY,
+    disk::{DiskFolder, Folder},
     event::{METADATA_TYPE, NewEvent, TOMBSTONE_REVISION, metastream_of},
-    file::{FIRST_ENTRY, LogFile},
-    index,
+    file::LogFile,
+    index::Index,
     memory::Memory,
     memtable::{Memtable, Progress},
     pending::{BOUNDS, Bounds, Pending},
@@ -314,7 +316,7 @@ fn write_of(step: &Step) -> Option<Write> {
 
 /// A store of which nothing runs by itself.
 struct Store {
-    index: rusqlite::Connection,
+    index: Index,
     log: LogFile,
     pending: Pending,
     memory: Memory,
@@ -325,8 +327,9 @@ struct Store {
 impl Store {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let log = LogFile::create(folder.path(), Uuid::nil()).unwrap();
-        let index = index::open_writer(folder.path(), log.id()).unwrap();
+        let files: Arc<dyn Folder> = Arc::new(DiskFolder::writable(folder.path()));
+        let log = LogFile::create(Arc::clone(&files), Uuid::nil()).unwrap();
+        let index = Index::open(&files, &log).unwrap();
         let start = Progress { offset: FIRST_ENTRY, position: 0 };
         let pending = Pending::new(Memtable::behind(start), Bounds { freeze_at_rows: 1, ..BOUNDS });
         // Then nobody waits for an indexer.
@@ -350,14 +353,15 @@ impl Store {
         };
         let outcomes = writes.iter().map(|write| session.apply(write).unwrap()).collect();
         let Batch { entries, table, .. } = session.batch;
-        self.log.appender().append(entries.bytes()).unwrap();
+        self.log.appender(u64::MAX).append(entries.bytes()).unwrap();
         self.pending.absorb(table);
         outcomes
     }
 
     fn index(&mut self) {
         if let Some(table) = self.pending.next_frozen() {
-            index::apply(&mut self.index, &table).unwrap();
+            self.index.apply(&table).unwrap();
+            while self.index.merge_due(&mut |_, _| {}).unwrap() {}
             self.pending.indexed(Ok(()));
         }
     }

@@ -2,18 +2,18 @@
 
 use std::collections::VecDeque;
 
-use rusqlite::Connection;
-
 use crate::log::{
+    chunk::FIRST_ENTRY,
     entry::{Entry, EventsRecord, Parsed, Record},
     error::LogError,
     event::{TOMBSTONE_REVISION, described_by},
-    file::{FIRST_ENTRY, LogFile, SHORT_READ, Scanner},
-    index,
+    file::{LogFile, SHORT_READ},
+    index::Index,
     memtable::{Mark, Memtable, Run},
     metadata::Limits,
     pending::Pending,
     read::Direction,
+    scanner::Scanner,
 };
 
 /// What is known of a stream.
@@ -34,10 +34,10 @@ pub(super) struct Staged<'a> {
 }
 
 /// Looks everywhere, in an order in which nothing can be missed: from where events come to where
-/// they go. The index connection must not be inside a transaction, whose view would be older.
+/// they go.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
-    pub index: &'a Connection,
+    pub index: &'a Index,
     pub pending: &'a Pending,
     pub log: &'a LogFile,
     pub staged: Option<Staged<'a>>,
@@ -54,7 +54,7 @@ impl<'a> View<'a> {
         limits = limits.or(pending_limits);
         let (indexed_last, indexed_limits) = match (last, limits) {
             (Some(_), Some(_)) => (None, Limits::default()),
-            _ => index::stream(self.index, name)?,
+            _ => self.index.stream(name)?,
         };
         let limits = match limits {
             _ if is_metastream => Limits::OF_METASTREAMS,
@@ -91,7 +91,7 @@ impl<'a> View<'a> {
         let is_enough = direction == Direction::Backwards && pending.len() >= limit;
         let indexed = match indexed_high {
             Some(high) if low <= high && !is_enough => {
-                index::runs(self.index, name, (low, high), direction, limit)?
+                self.index.runs(name, (low, high), direction, limit)?
             }
             _ => Vec::new(),
         };
@@ -111,7 +111,7 @@ impl<'a> View<'a> {
     pub(super) fn mark_before(&self, position: u64) -> Result<Mark, LogError> {
         let mark = match self.pending.mark_before(position) {
             Some(mark) => Some(mark),
-            None => index::mark_before(self.index, position)?,
+            None => self.index.mark_before(position)?,
         };
         Ok(mark.unwrap_or(Mark { position: 1, offset: FIRST_ENTRY }))
     }
@@ -124,18 +124,26 @@ impl<'a> View<'a> {
 /// Reads what runs point to.
 pub(super) struct RecordReader<'a> {
     staged: Option<Staged<'a>>,
-    scanner: Scanner<'a>,
+    scanner: Scanner,
 }
 
 impl RecordReader<'_> {
-    /// The events that `run` of `stream` stands for.
-    pub(super) fn read(&mut self, stream: &str, run: Run) -> Result<EventsRecord<'_>, LogError> {
+    /// The events that `run` of `stream` stands for; `None` if a scavenge has removed them.
+    pub(super) fn read(
+        &mut self,
+        stream: &str,
+        run: Run,
+    ) -> Result<Option<EventsRecord<'_>>, LogError> {
         let offset = run.offset;
         let entry = match self.staged {
             Some(staged) if offset >= staged.base => staged_entry(staged, offset),
             _ => {
                 self.scanner.seek(offset);
-                self.scanner.next()?.map(|(_, entry)| entry)
+                match self.scanner.next()? {
+                    // The index has the entry until it is made anew at the end of the scavenge.
+                    Some((found, _)) if found > offset => return Ok(None),
+                    found => found.map(|(_, entry)| entry),
+                }
             }
         };
         let mut records = entry.into_iter().flat_map(|entry| entry.records());
@@ -148,7 +156,7 @@ impl RecordReader<'_> {
             Some(Record::Events(_) | Record::Group(_)) | None => None,
         });
         // Each offset is that of an entry with these events: else one of the files is damaged.
-        found.ok_or(LogError::Damaged { offset })
+        found.map(Some).ok_or(LogError::Damaged { offset })
     }
 }
 

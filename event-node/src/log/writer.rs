@@ -3,14 +3,14 @@
 use std::{sync::Arc, thread::JoinHandle};
 
 use prost::bytes::Bytes;
-use rusqlite::Connection;
 use service_kit::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::log::{
+    appender::Appender,
     error::LogError,
     event::{METADATA_TYPE, NewEvent},
-    file::Appender,
+    index::Index,
     indexer::Indexer,
     memory::Memory,
     pending::Pending,
@@ -42,6 +42,8 @@ pub(super) struct Request {
 /// What reaches the writer.
 pub(super) enum Message {
     Write(Request),
+    /// End the chunk that is appended to. The answer is where the next one begins.
+    BeginChunk(oneshot::Sender<Result<u64, LogError>>),
     /// Finish what was asked before, and close the store.
     Close,
 }
@@ -57,7 +59,7 @@ pub(super) struct Announcements {
 pub(super) struct Writer {
     pub appender: Appender,
     /// For look-ups; the indexer writes.
-    pub index: Connection,
+    pub index: Arc<Index>,
     pub pending: Arc<Pending>,
     pub indexer: Indexer,
     pub memory: Memory,
@@ -103,12 +105,17 @@ impl Writer {
         while open && let Some(first) = inbox.blocking_recv() {
             let mut batch = Vec::new();
             let mut bytes = 0;
+            let mut chunk_wanted = None;
             let mut next = Some(first);
             while let Some(message) = next {
                 match message {
                     Message::Write(request) => {
                         bytes += request.write.weight();
                         batch.push(request);
+                    }
+                    Message::BeginChunk(reply) => {
+                        chunk_wanted = Some(reply);
+                        break;
                     }
                     Message::Close => {
                         open = false;
@@ -119,10 +126,13 @@ impl Writer {
                 next = if full { None } else { inbox.try_recv().ok() };
             }
             self.answer(batch);
+            if let Some(reply) = chunk_wanted {
+                let begun = self.appender.begin_chunk().map(|()| self.appender.end());
+                // An asker that no longer waits does not need the answer.
+                drop(reply.send(begun));
+            }
         }
         inbox.close();
-        // The indexer's connection is to be the last one: it leaves the index in one file.
-        drop(self.index);
         self.indexer.finish();
     }
 

@@ -308,7 +308,7 @@ fn success_of(written: &Result<Outcome, LogError>, expected: Expected) -> Result
         Ok(Outcome::StreamDeleted) => Err(Failure::StreamDeleted),
         Err(LogError::Full) => Err(Failure::Full),
         Err(
-            LogError::Index(_)
+            LogError::DamagedIndex
             | LogError::Disk(_)
             | LogError::Damaged { .. }
             | LogError::Unsure(_)

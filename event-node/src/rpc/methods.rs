@@ -29,12 +29,13 @@ pub(crate) enum Called {
 const STREAMS: &str = "event_store.client.streams.Streams";
 const GROUPS: &str = "event_store.client.persistent_subscriptions.PersistentSubscriptions";
 const GOSSIP: &str = "event_store.client.gossip.Gossip";
+const OPERATIONS: &str = "event_store.client.operations.Operations";
 const SERVER_FEATURES: &str = "event_store.client.server_features.ServerFeatures";
 
 /// What the methods about groups can be asked about.
 const SOURCES: &[&str] = &["stream", "all"];
 
-pub(crate) const METHODS: [Method; 15] = [
+pub(crate) const METHODS: [Method; 17] = [
     method(STREAMS, "Read", Requests::One, &["position", "events"]),
     method(STREAMS, "Append", Requests::Many, &[]),
     method(STREAMS, "BatchAppend", Requests::Many, &["deadline_duration"]),
@@ -49,6 +50,8 @@ pub(crate) const METHODS: [Method; 15] = [
     method(GROUPS, "List", Requests::One, SOURCES),
     method(GROUPS, "RestartSubsystem", Requests::One, SOURCES),
     method(GOSSIP, "Read", Requests::One, &[]),
+    method(OPERATIONS, "StartScavenge", Requests::One, &[]),
+    method(OPERATIONS, "StopScavenge", Requests::One, &[]),
     method(SERVER_FEATURES, "GetSupportedMethods", Requests::One, &[]),
 ];
 

@@ -8,11 +8,14 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     rpc::{
         Context, append, batch_append, delete, gossip, persistent, read, responses::Responses,
-        server_features, tombstone,
+        scavenge, server_features, tombstone,
     },
     wire::event_store::client::{
         Empty,
         gossip::{ClusterInfo, gossip_server::Gossip},
+        operations::{
+            ScavengeResp, StartScavengeReq, StopScavengeReq, operations_server::Operations,
+        },
         persistent_subscriptions as groups,
         persistent_subscriptions::persistent_subscriptions_server::PersistentSubscriptions,
         server_features::{SupportedMethods, server_features_server::ServerFeatures},
@@ -113,5 +116,16 @@ impl ServerFeatures for Services {
 impl Gossip for Services {
     async fn read(&self, request: Request<Empty>) -> Answer<ClusterInfo> {
         Ok(Response::new(gossip::cluster(&self.0, request.extensions())))
+    }
+}
+
+#[tonic::async_trait]
+impl Operations for Services {
+    async fn start_scavenge(&self, request: Request<StartScavengeReq>) -> Answer<ScavengeResp> {
+        scavenge::start_scavenge(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stop_scavenge(&self, request: Request<StopScavengeReq>) -> Answer<ScavengeResp> {
+        scavenge::stop_scavenge(&self.0, request.into_inner()).map(Response::new)
     }
 }

@@ -112,7 +112,7 @@ impl From<LogError> for Status {
             LogError::Full => return Self::resource_exhausted(sentence(&LogError::Full)),
             // Clients can tell it from what another try may mend.
             LogError::Damaged { .. } => Code::DataLoss,
-            LogError::Index(_) | LogError::Disk(_) | LogError::Unsure(_) => Code::Unknown,
+            LogError::DamagedIndex | LogError::Disk(_) | LogError::Unsure(_) => Code::Unknown,
         };
         tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
         Self::new(code, format!("The store failed: {error}."))

@@ -1,6 +1,9 @@
 //! What survives, and what keeps others out.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use event_node::{NodeError, VerifyError, verify};
 use eventstore::StreamState;
@@ -24,7 +27,27 @@ async fn a_restart_keeps_everything_and_repetitions_are_still_known() {
 
 /// File names in the data folder.
 const LOG: &str = "events.log";
-const INDEX: &str = "index.sqlite";
+const MANIFEST: &str = "index.manifest";
+
+/// The files of the index in a data folder.
+fn index_files(data: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(data).unwrap().map(|entry| entry.unwrap());
+    let is_of_index = |name: &str| name.starts_with("index");
+    files
+        .filter(|file| file.file_name().to_str().is_some_and(is_of_index))
+        .map(|file| file.path())
+        .collect()
+}
+
+/// Puts copies of these files in the place of the index in a data folder.
+fn replace_index(data: &Path, files: &[PathBuf]) {
+    for file in index_files(data) {
+        fs::remove_file(file).unwrap();
+    }
+    for file in files {
+        fs::copy(file, data.join(file.file_name().unwrap())).unwrap();
+    }
+}
 
 /// What is on disk right after an answer is what a kill at that moment would leave.
 #[tokio::test]
@@ -150,45 +173,93 @@ async fn a_log_that_lost_its_end_or_all_of_it_is_reported() {
     assert!(reason.contains("is damaged: it ends at byte"), "{reason}");
     fs::remove_file(folder.path().join(LOG)).unwrap();
     let reason = refusal(folder.path()).await;
-    assert!(reason.contains("is gone, and its index is there"), "{reason}");
+    assert!(
+        reason.contains("is missing or empty, and other files of a store are there"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
 async fn an_index_that_is_damaged_or_gone_is_made_anew_from_the_log() {
-    let folder = stopped().await;
-    change(&folder.path().join(INDEX), |bytes| bytes[..4_096].fill(0xa5));
-    let node = TestNode::start_over(folder).await;
-    assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_000);
-    let folder = node.stop().await;
-    fs::remove_file(folder.path().join(INDEX)).unwrap();
+    let mut folder = stopped().await;
+    for is_manifest in [true, false] {
+        let files = index_files(folder.path());
+        let harmed = files.iter().find(|file| file.ends_with(MANIFEST) == is_manifest).unwrap();
+        change(harmed, |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0xa5;
+        });
+        let found = verify(folder.path()).unwrap_err();
+        assert!(matches!(found, VerifyError::DamagedIndex { .. }), "{found}");
+        let node = TestNode::start_over(folder).await;
+        assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_000);
+        folder = node.stop().await;
+        verify(folder.path()).unwrap();
+    }
+    fs::remove_file(folder.path().join(MANIFEST)).unwrap();
     let node = TestNode::start_over(folder).await;
     append(&node.client(), "order-1", StreamState::StreamRevision(999), events(1)).await;
     assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_001);
     verify(node.stop().await.path()).unwrap();
 }
 
-/// Restoring one of the two files alone from a backup.
+#[tokio::test]
+async fn an_index_that_is_harmed_while_the_node_runs_is_made_anew() {
+    let node = TestNode::start_over(stopped().await).await;
+    for file in index_files(node.folder()).iter().filter(|file| !file.ends_with(MANIFEST)) {
+        let length = fs::metadata(file).unwrap().len();
+        let opened = fs::OpenOptions::new().write(true).open(file).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(
+            &opened,
+            &vec![0xa5; usize::try_from(length).unwrap()],
+            0,
+        )
+        .unwrap();
+    }
+    // A writer that took the damage for "no such stream" would begin it anew.
+    append(&node.client(), "order-1", StreamState::StreamRevision(999), events(1)).await;
+    assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_001);
+    verify(node.stop().await.path()).unwrap();
+}
+
+/// Restoring one part of a store alone from a backup.
 #[tokio::test]
 async fn an_index_that_is_older_than_its_log_or_of_another_store_is_no_harm() {
     let node = TestNode::start().await;
     append(&node.client(), "order-1", StreamState::NoStream, events(3)).await;
     let folder = node.stop().await;
-    let older = fs::read(folder.path().join(INDEX)).unwrap();
+    let older = tempfile::tempdir().unwrap();
+    replace_index(older.path(), &index_files(folder.path()));
     let node = TestNode::start_over(folder).await;
     append(&node.client(), "order-2", StreamState::NoStream, events(4)).await;
     let folder = node.stop().await;
-    for index in [older, fs::read(stopped().await.path().join(INDEX)).unwrap()] {
-        fs::write(folder.path().join(INDEX), index).unwrap();
+    let other = stopped().await;
+    for index in [&older, &other] {
+        replace_index(folder.path(), &index_files(index.path()));
         assert_eq!(verify(folder.path()).unwrap().events, 8);
         let image = tempfile::tempdir().unwrap();
-        for file in [LOG, INDEX] {
-            fs::copy(folder.path().join(file), image.path().join(file)).unwrap();
-        }
+        fs::copy(folder.path().join(LOG), image.path().join(LOG)).unwrap();
+        replace_index(image.path(), &index_files(folder.path()));
         let node = TestNode::start_over(image).await;
         assert_eq!(revisions(&node.client(), "order-1").await.len(), 3);
         assert_eq!(revisions(&node.client(), "order-2").await.len(), 4);
         verify(node.stop().await.path()).unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_index_in_sqlite_is_removed_and_made_anew() {
+    let folder = stopped().await;
+    replace_index(folder.path(), &[]);
+    for file in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
+        fs::write(folder.path().join(file), "of an earlier version").unwrap();
+    }
+    let node = TestNode::start_over(folder).await;
+    assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_000);
+    let folder = node.stop().await;
+    let names = index_files(folder.path());
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains("sqlite")), "{names:?}");
+    verify(folder.path()).unwrap();
 }
 
 #[tokio::test]

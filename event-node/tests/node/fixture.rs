@@ -63,12 +63,8 @@ impl TestNode {
 
 /// Starts a node over `data` on a free port.
 pub(crate) async fn start(data: &Path, stop: &CancellationToken) -> Result<Node, NodeError> {
-    let config = NodeConfig {
-        listen: "127.0.0.1:0".to_owned(),
-        data: data.to_owned(),
-        advertise: None,
-        user_name: "admin".to_owned(),
-    };
+    let config =
+        NodeConfig { user_name: "admin".to_owned(), ..NodeConfig::new("127.0.0.1:0", data) };
     Node::start(config, clock(), stop.clone()).await
 }
 

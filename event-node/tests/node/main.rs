@@ -9,6 +9,10 @@ mod bare;
 #[cfg(test)]
 mod batch;
 #[cfg(test)]
+mod copies;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod fixture;
@@ -36,6 +40,8 @@ mod many;
 mod raw;
 #[cfg(test)]
 mod read;
+#[cfg(test)]
+mod scavenge;
 #[cfg(test)]
 mod subscribe;
 #[cfg(test)]

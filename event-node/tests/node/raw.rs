@@ -65,7 +65,7 @@ async fn what_is_not_served_is_unimplemented() {
     let mut client = Grpc::new(node.channel().await);
     for path in [
         "/event_store.client.users.Users/Create",
-        "/event_store.client.operations.Operations/StartScavenge",
+        "/event_store.client.operations.Operations/MergeIndexes",
         "/event_store.client.projections.Projections/Create",
         "/event_store.client.monitoring.Monitoring/Stats",
         "/event_store.client.streams.Streams/NoSuchMethod",

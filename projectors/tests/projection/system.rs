@@ -42,10 +42,8 @@ impl EventStore {
     pub(crate) async fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
         let config = NodeConfig {
-            listen: "127.0.0.1:0".to_owned(),
-            data: data.path().to_owned(),
-            advertise: None,
             user_name: "admin".to_owned(),
+            ..NodeConfig::new("127.0.0.1:0", data.path())
         };
         // The node's identity: one id is as good as another.
         let clock = Clock::new(|| at(1_000), || Uuid::from_u128(1));

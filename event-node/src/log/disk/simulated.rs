@@ -1,7 +1,10 @@
-//! A disk in memory with a page cache that behaves as Linux's does.
+//! Disks in memory with a page cache that behaves as Linux's does.
 //!
 //! Writes go into the cache. A flush writes the changed pages to the medium. If it fails, the pages
 //! count as written all the same: a later flush does not try them again, and reads still see them.
+
+mod folder;
+mod power;
 
 use std::{
     collections::BTreeSet,
@@ -10,6 +13,7 @@ use std::{
 };
 
 use crate::log::disk::Disk;
+pub(in crate::log) use crate::log::disk::simulated::{folder::SimulatedFolder, power::Power};
 
 /// Bytes of a page.
 pub(in crate::log) const PAGE: usize = 4_096;
@@ -37,13 +41,19 @@ struct State {
 #[derive(Debug, Default)]
 pub(in crate::log) struct SimulatedDisk {
     state: Mutex<State>,
+    power: Power,
 }
 
 impl SimulatedDisk {
     /// Returns a disk whose medium and cache hold `bytes`.
     pub(in crate::log) fn holding(bytes: Vec<u8>) -> Self {
+        Self::powered(bytes, Power::default())
+    }
+
+    /// Returns a disk whose calls fail once the power is off.
+    fn powered(bytes: Vec<u8>, power: Power) -> Self {
         let state = State { cache: bytes.clone(), medium: bytes, ..State::default() };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), power }
     }
 
     /// Lets the next write fail.
@@ -67,8 +77,29 @@ impl SimulatedDisk {
         bytes
     }
 
+    /// Returns what reads see now.
+    fn cached(&self) -> Vec<u8> {
+        self.state().cache.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let dirty = std::mem::take(&mut state.dirty);
+        if let Some(fault) = state.next_sync.take() {
+            return Err(error(fault));
+        }
+        let mut medium = std::mem::take(&mut state.medium);
+        medium.truncate(state.cache.len());
+        for page in dirty {
+            state.write_page(page, &mut medium);
+        }
+        medium.resize(state.cache.len(), 0);
+        state.medium = medium;
+        Ok(())
     }
 }
 
@@ -108,6 +139,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.power.use_once()?;
         let mut state = self.state();
         let fault = state.next_write.take();
         let bytes = if fault.is_some() { &bytes[..bytes.len() / 2] } else { bytes };
@@ -120,28 +152,18 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.state();
-        let dirty = std::mem::take(&mut state.dirty);
-        if let Some(fault) = state.next_sync.take() {
-            return Err(error(fault));
-        }
-        let mut medium = std::mem::take(&mut state.medium);
-        medium.truncate(state.cache.len());
-        for page in dirty {
-            state.write_page(page, &mut medium);
-        }
-        medium.resize(state.cache.len(), 0);
-        state.medium = medium;
-        Ok(())
+        self.power.use_once()?;
+        self.flush()
     }
 
     fn cut(&self, length: u64) -> io::Result<()> {
+        self.power.use_once()?;
         let mut state = self.state();
         let length = usize::try_from(length).unwrap();
         state.cache.truncate(length);
         // The rest of the last page is cleared, which changes it.
         state.mark_dirty(length.saturating_sub(1), length);
         drop(state);
-        self.sync()
+        self.flush()
     }
 }

@@ -1,20 +1,22 @@
 //! Whatever fails and in whatever order: what was answered or shown is there after the next start.
 //! The disk is simulated, with the habits of a page cache.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use proptest::{collection::vec, prelude::*};
 use uuid::Uuid;
 
 use super::recover_log;
 use crate::log::{
+    appender::Appender,
+    chunk::FIRST_ENTRY,
     disk::{
-        Disk,
-        simulated::{Fault, SimulatedDisk},
+        Folder,
+        simulated::{Fault, Power, SimulatedDisk, SimulatedFolder},
     },
     entry::{Encoder, Record},
-    file::{Appender, FIRST_ENTRY, LOG_FILE, LONG_READ, LogFile},
-    index,
+    file::{LONG_READ, LogFile},
+    index::MANIFEST_FILE,
     pending::BOUNDS,
     write::{GroupKey, GroupWrite},
 };
@@ -53,12 +55,14 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A store on a simulated disk, and what it must hold.
+/// Chunks are so small that a case begins several.
+const CHUNK_BYTES: u64 = 10_000;
+
+/// A store in a simulated folder, and what it must hold.
 struct Store {
-    disk: Arc<SimulatedDisk>,
+    files: SimulatedFolder,
     log: LogFile,
     appender: Appender,
-    folder: tempfile::TempDir,
     /// Entries that were answered or shown, in their order.
     promised: Vec<u64>,
     next: u64,
@@ -66,13 +70,15 @@ struct Store {
 
 impl Store {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        LogFile::create(folder.path(), Uuid::from_u128(7)).unwrap();
-        let header = std::fs::read(folder.path().join(LOG_FILE)).unwrap();
-        let disk = Arc::new(SimulatedDisk::holding(header));
-        let log = LogFile::on(Arc::clone(&disk) as Arc<dyn Disk>, PathBuf::new()).unwrap().unwrap();
-        let appender = log.appender();
-        Self { disk, log, appender, folder, promised: Vec::new(), next: 1 }
+        let files = SimulatedFolder::powered(Power::default());
+        let log = LogFile::create(Arc::new(files.clone()), Uuid::from_u128(7)).unwrap();
+        let appender = log.appender(CHUNK_BYTES);
+        Self { files, log, appender, promised: Vec::new(), next: 1 }
+    }
+
+    /// The file that is appended to.
+    fn last_disk(&self) -> Arc<SimulatedDisk> {
+        self.files.disk(self.log.last().name()).unwrap()
     }
 
     /// Entries with numbers of their own, and these numbers.
@@ -94,14 +100,14 @@ impl Store {
             Step::Append { n_entries, size, write, sync, next_sync } => {
                 let (bytes, numbers) = self.entries(n_entries, size);
                 if let Some(fault) = write {
-                    self.disk.fail_next_write(fault);
+                    self.last_disk().fail_next_write(fault);
                 }
                 if let Some(fault) = sync {
-                    self.disk.fail_next_sync(fault);
+                    self.last_disk().fail_next_sync(fault);
                 }
                 let answered = self.appender.append(&bytes).is_ok();
                 if let Some(fault) = next_sync {
-                    self.disk.fail_next_sync(fault);
+                    self.last_disk().fail_next_sync(fault);
                 }
                 if answered {
                     self.promised.extend(numbers);
@@ -109,42 +115,41 @@ impl Store {
             }
             Step::Kill { n_entries, size } => {
                 let (bytes, _) = self.entries(n_entries, size);
-                let end = self.appender.end();
-                if self.disk.write_all_at(&bytes, end).is_ok() {
-                    self.restart(Arc::clone(&self.disk));
+                let last = self.log.last();
+                if last.disk().write_all_at(&bytes, last.place(self.appender.end())).is_ok() {
+                    self.restart(self.files.after_kill(Power::default()));
                 }
             }
             Step::PowerLoss { mut written } => {
-                let kept = self.disk.after_power_loss(|| {
+                let is_written = || {
                     written = written.rotate_right(1);
                     written & 1 == 1
-                });
-                self.restart(Arc::new(SimulatedDisk::holding(kept)));
+                };
+                self.restart(self.files.after_power_loss(is_written, Power::default()));
             }
             Step::LoseIndex => {
-                index::remove(self.folder.path()).unwrap();
+                self.files.remove(MANIFEST_FILE).unwrap();
             }
         }
     }
 
     /// Opens the store as the next run does, and compares what it shows with what was promised.
-    fn restart(&mut self, disk: Arc<SimulatedDisk>) {
-        let log = LogFile::on(Arc::clone(&disk) as Arc<dyn Disk>, PathBuf::new()).unwrap().unwrap();
-        let Ok(recovered) = recover_log(self.folder.path(), log.clone(), BOUNDS) else {
-            // A planned fault met the start: it is refused, and tried again.
-            let log = LogFile::on(Arc::clone(&disk) as Arc<dyn Disk>, PathBuf::new());
-            let again = recover_log(self.folder.path(), log.unwrap().unwrap(), BOUNDS);
-            drop(again.expect("a disk that works again opens"));
-            return self.restart(disk);
-        };
+    fn restart(&mut self, files: SimulatedFolder) {
+        let log = open(&files);
+        let folder: Arc<dyn Folder> = Arc::new(files.clone());
+        let recovered = recover_log(&folder, log.clone(), BOUNDS).unwrap();
         drop(recovered);
         let shown = numbers(&log);
         assert!(shown.starts_with(&self.promised), "{shown:?} of {:?}", self.promised);
         // Shown once, they may not go away.
         self.promised = shown;
-        self.appender = log.appender();
-        (self.disk, self.log) = (disk, log);
+        self.appender = log.appender(CHUNK_BYTES);
+        (self.files, self.log) = (files, log);
     }
+}
+
+fn open(files: &SimulatedFolder) -> LogFile {
+    LogFile::open(Arc::new(files.clone())).unwrap().unwrap()
 }
 
 /// The numbers of the entries that a log holds.

@@ -5,6 +5,9 @@ pub mod event_store {
         pub mod gossip {
             include!("event_store.client.gossip.rs");
         }
+        pub mod operations {
+            include!("event_store.client.operations.rs");
+        }
         pub mod persistent_subscriptions {
             include!("event_store.client.persistent_subscriptions.rs");
         }

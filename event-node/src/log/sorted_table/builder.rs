@@ -1,0 +1,118 @@
+//! Writes a table from rows that come in the order of their keys. What it holds in memory is the directory
+//! and the filter.
+
+use std::{io, sync::Arc};
+
+use crate::log::{
+    codec::put_bytes,
+    codec::put_varint,
+    disk::Disk,
+    sorted_table::{
+        Section, TableId,
+        block::BlockEncoder,
+        bloom::{BloomFilter, FilterHash},
+        footer::Footer,
+    },
+};
+
+/// Bytes that are written at once.
+const WRITE_BYTES: usize = 256 * 1_024;
+
+/// Bytes after which a large table is flushed before its end. The flush of one large file would hold up those of
+/// the log for long.
+const SYNC_BYTES: u64 = 4 * 1_024 * 1_024;
+
+/// A table that grows.
+#[derive(Debug)]
+pub(in crate::log) struct TableBuilder {
+    disk: Arc<dyn Disk>,
+    unwritten: Vec<u8>,
+    written: u64,
+    synced: u64,
+    block: BlockEncoder,
+    directory: Vec<u8>,
+    filter: BloomFilter,
+    n_rows: u64,
+    n_filter_keys: u64,
+}
+
+impl TableBuilder {
+    /// Begins a table in an empty file, whose filter has room for so many keys.
+    pub(in crate::log) fn new(disk: Arc<dyn Disk>, n_filter_keys: u64) -> Self {
+        Self {
+            disk,
+            unwritten: Vec::new(),
+            written: 0,
+            synced: 0,
+            block: BlockEncoder::default(),
+            directory: Vec::new(),
+            filter: BloomFilter::for_keys(n_filter_keys),
+            n_rows: 0,
+            n_filter_keys: 0,
+        }
+    }
+
+    /// Adds a row, whose key is greater than that of the row before it.
+    pub(in crate::log) fn add(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.block.add(key, value);
+        self.n_rows += 1;
+        if self.block.is_full() {
+            self.finish_block();
+        }
+        if self.unwritten.len() >= WRITE_BYTES {
+            self.write()?;
+        }
+        if self.written - self.synced >= SYNC_BYTES {
+            self.disk.sync()?;
+            self.synced = self.written;
+        }
+        Ok(())
+    }
+
+    /// Has the filter say that the key of this hash is in the table.
+    pub(in crate::log) fn add_filter_key(&mut self, hash: FilterHash) {
+        self.filter.insert(hash);
+        self.n_filter_keys += 1;
+    }
+
+    /// Ends the table and makes its bytes durable. Its name is not: that takes a flush of the folder.
+    pub(in crate::log) fn finish(mut self) -> io::Result<TableId> {
+        if !self.block.bytes().is_empty() {
+            self.finish_block();
+        }
+        let directory = std::mem::take(&mut self.directory);
+        let directory = self.append_section(&directory);
+        let filter = std::mem::replace(&mut self.filter, BloomFilter::for_keys(0));
+        let filter = self.append_section(filter.bytes());
+        let (n_rows, n_filter_keys) = (self.n_rows, self.n_filter_keys);
+        let footer = Footer { n_rows, n_filter_keys, directory, filter };
+        let (footer, footer_sum) = footer.to_bytes();
+        self.unwritten.extend(footer);
+        self.write()?;
+        self.disk.sync()?;
+        Ok(TableId { length: self.written, footer_sum })
+    }
+
+    fn finish_block(&mut self) {
+        let block = std::mem::take(&mut self.block);
+        let section = self.append_section(block.bytes());
+        put_bytes(&mut self.directory, block.first_key());
+        put_varint(&mut self.directory, section.length as u64);
+        self.directory.extend(section.sum.to_le_bytes());
+        self.block = block;
+        self.block.clear();
+    }
+
+    fn append_section(&mut self, bytes: &[u8]) -> Section {
+        let offset = self.written + self.unwritten.len() as u64;
+        self.unwritten.extend(bytes);
+        Section { offset, length: bytes.len(), sum: crc32fast::hash(bytes) }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.disk.write_all_at(&self.unwritten, self.written)?;
+        self.written += self.unwritten.len() as u64;
+        self.unwritten.clear();
+        Ok(())
+    }
+}

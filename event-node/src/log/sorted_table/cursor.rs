@@ -1,0 +1,71 @@
+//! A place in a table that moves from row to row.
+
+use crate::log::sorted_table::{SortedTable, TableError, block::Block};
+
+/// Is at a row, or at none.
+#[derive(Debug)]
+pub(in crate::log) struct Cursor<'a> {
+    table: &'a SortedTable,
+    block_number: usize,
+    block: Block,
+    row: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn at_first(table: &'a SortedTable) -> Result<Self, TableError> {
+        let mut cursor = Self::at_none(table);
+        if table.n_blocks() > 0 {
+            cursor.block = table.read_block(0)?;
+        }
+        Ok(cursor)
+    }
+
+    pub(super) fn at_or_before(table: &'a SortedTable, key: &[u8]) -> Result<Self, TableError> {
+        let mut cursor = Self::at_none(table);
+        if let Some(number) = table.block_of(key) {
+            cursor.block = table.read_block(number)?;
+            cursor.block_number = number;
+            cursor.row = cursor.block.at_or_before(key).ok_or(TableError::Damaged)?;
+        }
+        Ok(cursor)
+    }
+
+    fn at_none(table: &'a SortedTable) -> Self {
+        Self { table, block_number: 0, block: Block::default(), row: 0 }
+    }
+
+    /// Returns key and value of the row; `None` beyond the first and the last one.
+    pub(in crate::log) fn row(&self) -> Option<(&[u8], &[u8])> {
+        self.block.row(self.row)
+    }
+
+    /// Goes to the next row.
+    pub(in crate::log) fn step_forwards(&mut self) -> Result<(), TableError> {
+        self.row += 1;
+        if self.row >= self.block.n_rows() {
+            self.row = 0;
+            self.block = match self.block_number + 1 {
+                next if next < self.table.n_blocks() => self.table.read_block(next)?,
+                _ => Block::default(),
+            };
+            self.block_number += 1;
+        }
+        Ok(())
+    }
+
+    /// Goes to the row before.
+    pub(in crate::log) fn step_backwards(&mut self) -> Result<(), TableError> {
+        if let Some(before) = self.row.checked_sub(1) {
+            self.row = before;
+            return Ok(());
+        }
+        let Some(before) = self.block_number.checked_sub(1) else {
+            self.block = Block::default();
+            return Ok(());
+        };
+        self.block = self.table.read_block(before)?;
+        self.block_number = before;
+        self.row = self.block.n_rows().saturating_sub(1);
+        Ok(())
+    }
+}

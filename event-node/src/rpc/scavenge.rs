@@ -1,0 +1,34 @@
+//! `Operations.StartScavenge` and `Operations.StopScavenge`.
+
+use tonic::Status;
+
+use crate::{
+    rpc::Context,
+    scavenge::Started,
+    wire::event_store::client::operations::{
+        ScavengeResp, StartScavengeReq, StopScavengeReq, scavenge_resp::ScavengeResult,
+    },
+};
+
+/// Threads and the first chunk are the store's business: it has one thread and keeps its place.
+pub(crate) async fn start_scavenge(
+    context: &Context,
+    _: StartScavengeReq,
+) -> Result<ScavengeResp, Status> {
+    let (id, result) = match context.scavenges.start().await? {
+        Started::Now(id) => (id, ScavengeResult::Started),
+        Started::Before(id) => (id, ScavengeResult::InProgress),
+    };
+    Ok(ScavengeResp { scavenge_id: id.to_string(), scavenge_result: result.into() })
+}
+
+pub(crate) fn stop_scavenge(
+    context: &Context,
+    request: StopScavengeReq,
+) -> Result<ScavengeResp, Status> {
+    let id = request.options.unwrap_or_default().scavenge_id;
+    if !context.scavenges.stop(&id) {
+        return Err(Status::not_found(format!("Scavenge {id} is not running.")));
+    }
+    Ok(ScavengeResp { scavenge_id: id, scavenge_result: ScavengeResult::Stopped.into() })
+}
