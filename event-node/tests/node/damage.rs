@@ -221,6 +221,7 @@ async fn check_salvage(data: &Path, trial: &str) {
     node.stop().await;
 }
 
+#[expect(clippy::disallowed_methods, reason = "settings of this test alone")]
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }

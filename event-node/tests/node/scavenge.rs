@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use event_node::verify;
 use eventstore::{
-    Client, DeleteStreamOptions, EventData, ReadAllOptions, ReadStreamOptions,
+    Client, DeleteStreamOptions, EventData, ReadAllOptions, ReadStreamOptions, ResolvedEvent,
     StreamMetadataBuilder, StreamState, TombstoneStreamOptions,
     operations::{self, OperationalOptions, ScavengeStatus},
 };
@@ -65,7 +65,7 @@ async fn all_events(client: &Client) -> Vec<(u64, String, u64)> {
     collect(read)
         .await
         .iter()
-        .map(|event| event.get_original_event())
+        .map(ResolvedEvent::get_original_event)
         .filter(|event| !event.stream_id().starts_with('$'))
         .map(|event| (event.position.commit, event.stream_id().to_owned(), event.revision))
         .collect()
