@@ -1,5 +1,7 @@
 //! The description of the command routes.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -63,6 +65,9 @@ pub(crate) struct RedriveOfMany {
     redriven: u64,
     skipped: u64,
     failed: u64,
+    /// Why no order is redriven at present, e.g. because the read model is away.
+    #[schema(required)]
+    waiting_for: Option<String>,
     #[schema(required)]
     error: Option<String>,
 }
@@ -109,28 +114,52 @@ struct WouldBe {
     why: String,
 }
 
-/// Whether the workers take work, and how they stand.
+/// Whether the workers take work, and how they stand. Members are null if what they come from does not
+/// answer: `unavailable` says what, and why.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what `worker` answers")]
 pub(crate) struct Workers {
-    paused: bool,
+    #[schema(required)]
+    paused: Option<bool>,
     #[schema(required)]
     since: Option<Timestamp>,
     #[schema(required)]
     actor: Option<String>,
     #[schema(required)]
     reason: Option<String>,
-    /// Of the workers' breakers, the one that stands worst.
-    breaker: String,
-    watchdog_reconnects: u64,
-    workers: Vec<OneWorker>,
+    /// Worst circuit-breaker state of all workers.
+    #[schema(required)]
+    breaker: Option<String>,
+    #[schema(required)]
+    watchdog_reconnects: Option<u64>,
+    #[schema(required)]
+    workers: Option<Vec<OneWorker>>,
+    /// Ids of the workers that have not confirmed the pause that holds.
+    #[schema(required)]
+    unconfirmed: Option<Vec<String>>,
     queue: QueueOfWorkers,
+    /// Orders in `PROCESSING`, as the tables have them.
+    #[schema(required)]
+    orders_processing: Option<u64>,
+    /// For how long nothing has happened to the order in `PROCESSING` that waits longest; null if there
+    /// is none.
+    #[schema(required)]
+    oldest_waiting_seconds: Option<f64>,
+    /// What did not answer, `event_store` or `read_model`, and why.
+    unavailable: BTreeMap<String, String>,
 }
 
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what `worker` answers")]
 struct OneWorker {
+    /// The worker's id, as its log lines name it (`worker.id`).
     worker: String,
+    /// Whether the event store has a connection of it that takes work.
+    connected: bool,
+    /// Whether it has let go of all work because of a pause.
+    paused: bool,
+    /// When it showed last that it lives.
+    last_seen_at: Timestamp,
     breaker: String,
     #[schema(required)]
     since: Option<Timestamp>,
@@ -144,10 +173,14 @@ struct OneWorker {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what `worker` answers")]
 struct QueueOfWorkers {
-    waiting: u64,
-    in_flight: u64,
-    parked: u64,
-    retrying: u64,
+    #[schema(required)]
+    waiting: Option<u64>,
+    #[schema(required)]
+    in_flight: Option<u64>,
+    #[schema(required)]
+    parked: Option<u64>,
+    #[schema(required)]
+    retrying: Option<u64>,
 }
 
 #[derive(OpenApi)]

@@ -18,6 +18,7 @@ use service_kit::problem::{Code, Problem};
 
 pub use dead_letters::{Failure, Failures, Runner, run_redrives};
 use dead_letters::{discard, redrives};
+pub use ops::waiting::{Waiting, WaitingOrders};
 use ops::worker;
 
 /// What the command routes need.
@@ -33,6 +34,8 @@ pub struct CommandApi {
     pub group: String,
     /// Which orders have failed.
     pub failures: Arc<dyn Failures>,
+    /// Which orders wait.
+    pub waiting: Arc<dyn WaitingOrders>,
     /// Who runs redrives of many in this process: [`run_redrives`].
     pub runner: Arc<Runner>,
 }

@@ -31,11 +31,25 @@ pub(crate) fn placing_failed(error: &LogError, order_id: OrderId, is_keyed: bool
     };
     let text = format!("{UNAVAILABLE}: the order may have been recorded; {advice}");
     let problem = refuse(error, text);
-    if error.is_unavailable() { problem.with("order_id", order_id.to_string()) } else { problem }
+    if error.is_unavailable() && !is_unsent(error) {
+        problem.with("order_id", order_id.to_string())
+    } else {
+        problem
+    }
+}
+
+/// Whether nothing was sent, because the store is known to have failed.
+fn is_unsent(error: &LogError) -> bool {
+    matches!(error, LogError::Failed { .. })
 }
 
 fn refuse(error: &LogError, unavailable: String) -> Problem {
     let cause = error as &dyn std::error::Error;
+    if is_unsent(error) {
+        tracing::debug!(error = cause, "Command not recorded");
+        let text = format!("{UNAVAILABLE}: nothing was recorded; retry the request");
+        return Problem::unavailable(text).with_code(Code::EventStoreUnavailable);
+    }
     if error.is_unavailable() {
         tracing::warn!(error = cause, "Command not recorded, as far as is known");
         return Problem::unavailable(unavailable).with_code(Code::EventStoreUnavailable);
@@ -46,6 +60,10 @@ fn refuse(error: &LogError, unavailable: String) -> Problem {
         return Problem::application(StatusCode::CONFLICT, text);
     }
     tracing::error!(error = cause, "Command not recorded");
+    if error.is_refusal() {
+        let text = format!("{UNAVAILABLE}: it refused the command; retry the request");
+        return Problem::unavailable(text).with_code(Code::EventStoreUnavailable);
+    }
     Problem::internal()
 }
 

@@ -232,6 +232,7 @@ fn read_model_code_and_hint(error: &StoreError) -> (u8, Option<&'static str>) {
         StoreError::SchemaOlder { .. }
         | StoreError::SchemaNewer { .. }
         | StoreError::Migration { .. }
+        | StoreError::Encoding { .. }
         | StoreError::CheckpointMoved
         | StoreError::Row { .. } => (1, None),
     }

@@ -12,7 +12,6 @@ use service_kit::auth::{ApiKey, ApiKeys, Scope};
 use service_kit::clock::Clock;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 const STREAM: &str = "api-keys";
 const CREATED: &str = "ApiKeyCreated";
@@ -132,13 +131,12 @@ fn apply(entry: &Entry, known: &mut Vec<Known>) {
     );
 }
 
-/// Sends the keys that are good, and again whenever they change, until `stop`. While the event
-/// store cannot be reached, the last ones stay.
+/// Sends the keys that are good, and again whenever they change, for as long as it is polled. While the
+/// event store cannot be reached, the last ones stay.
 pub(crate) async fn follow(
     log: &EventLog,
     environment: &str,
     sender: &watch::Sender<Option<Arc<ApiKeys>>>,
-    stop: &CancellationToken,
 ) {
     let keys = Keys::of(log);
     let mut n_seen = None;
@@ -155,10 +153,7 @@ pub(crate) async fn follow(
                 tracing::warn!(error, "API keys cannot be read: those known so far stay");
             }
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(LOOK_INTERVAL) => {}
-        }
+        sleep(LOOK_INTERVAL).await;
     }
 }
 

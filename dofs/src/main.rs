@@ -10,6 +10,7 @@ mod output;
 mod pace;
 mod process;
 mod read_model;
+mod readiness;
 mod rights;
 mod settings;
 mod stress;
@@ -31,6 +32,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long the process, when it ends, waits for the reader of its last log lines.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the process, when it ends, waits for calls of the system that cannot be cut off. A look-up of
+/// a name may take half a minute, and nobody waits for it any more.
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Waits for the last log lines when the process ends, by a panic too. If nobody reads them, they are
 /// lost and the process ends all the same.
@@ -55,7 +60,9 @@ fn run(cli: Cli) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&error::CliError::Runtime(error)),
     };
-    match runtime.block_on(command::run(cli)) {
+    let ended = runtime.block_on(command::run(cli));
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
+    match ended {
         Ok(code) => code,
         Err(error) => output::fail(&error),
     }

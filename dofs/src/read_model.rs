@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use command_api::{Failure, Failures};
+use command_api::{Failure, Failures, Waiting, WaitingOrders};
 use domain::ids::OrderId;
 use domain::operations::RedriveFilter;
 use domain::order::Status;
@@ -40,6 +40,15 @@ impl Failures for Known {
     async fn count(&self, filter: &RedriveFilter) -> Result<u64, RoleError> {
         let groups = self.0.failure_groups(&failure_filter(filter)).await?;
         Ok(groups.iter().map(|it| it.n_orders).sum())
+    }
+}
+
+#[async_trait]
+impl WaitingOrders for Known {
+    async fn waiting(&self) -> Result<Waiting, RoleError> {
+        let n_processing = self.0.count_orders().await?.n_processing;
+        let oldest = self.0.oldest_processing().await?;
+        Ok(Waiting { n_processing, oldest })
     }
 }
 

@@ -15,24 +15,28 @@ use axum::middleware;
 use axum::response::Response;
 use command_api::{CommandApi, Runner};
 use event_log::{EventLog, LogError, Producer};
-use event_node::{Node, NodeError};
+use event_node::{AppendFailure, Node, NodeError};
 use fulfillment_worker::{FulfillmentConfig, GROUP, Gateway, GatewayKind, Http, Simulated};
-use projectors::{Lookups, Owners, Queries, ReadModel, StoreError};
+use projectors::{Lookups, Owners, Projector, Queries, ReadModel, StoreError};
 use service_kit::api_doc::without_keys;
 use service_kit::auth::{Access, KeyRing, Ownership};
 use service_kit::clock::Clock;
-use service_kit::health::{self, Check};
+use service_kit::health::{self, Check, Checks};
 use service_kit::http::{self, Listener, Routes};
 use service_kit::lifecycle::{LifecycleError, RoleError, Roles};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::cli::Role;
 use crate::description::openapi;
 use crate::error::CliError;
 use crate::read_model::Known;
+use crate::readiness::{
+    EVENT_STORE, event_store_check, node_check, projector_check, read_model_check, worker_check,
+};
 use crate::rights::Rights;
 use crate::settings::{AuthMode, Settings};
 use crate::{keys, process};
@@ -42,7 +46,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long open requests may take of that: less, so that a client that never finishes its request
 /// does not make a clean stop a failed one.
-const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long the event store is still read for those who wait after the last of them, so that a
 /// process in which somebody waits now and then does not begin anew each time.
@@ -75,6 +79,7 @@ pub(crate) struct System {
 /// The embedded event store. It stops last, so that the roles can finish their work on it.
 struct EmbeddedNode {
     address: SocketAddr,
+    failure: AppendFailure,
     stop: CancellationToken,
     task: JoinSet<Result<(), NodeError>>,
 }
@@ -112,7 +117,7 @@ impl System {
         let stop = CancellationToken::new();
         let node =
             Node::start(self.settings.node.clone(), self.clock.clone(), stop.clone()).await?;
-        let address = node.address();
+        let (address, failure) = (node.address(), node.append_failure());
         tracing::info!(%address, data = %self.settings.node.data.display(), "Event store listens");
         self.settings.event_store.url = format!("esdb://{address}?tls=false");
 
@@ -131,7 +136,7 @@ impl System {
                 () = ended.cancelled() => Err("it ended by itself"),
             }
         });
-        self.node = Some(EmbeddedNode { address, stop, task });
+        self.node = Some(EmbeddedNode { address, failure, stop, task });
         Ok(())
     }
 
@@ -157,18 +162,22 @@ impl System {
         let log = self.connect()?;
         self.watch_descriptors(log.as_ref());
         self.check_rights(log.as_ref(), roles).await?;
-        let owners = log.clone().map(Owners::new);
+        let owners = log.as_ref().map(|it| Owners::new(it.failing_fast()));
         let access = match listener {
             Some(_) => self.access(log.as_ref()),
             // Nobody can ask.
             None => Access::Open,
         };
         let mut routes = Router::new();
-        let mut checks: Vec<Check> = log.iter().cloned().map(event_store_check).collect();
+        let mut checks = Vec::new();
+        if roles.contains(&Role::Api) {
+            checks.push(event_store_check(log.clone()));
+            self.watch_appends(log.as_ref());
+        }
         if roles.contains(&Role::Api) || roles.contains(&Role::Projector) {
             let store = projectors::open(&self.settings.read_model.url)?;
             check_schema(&*store).await?;
-            checks.push(read_model_check(Arc::clone(&store)));
+            checks.push(read_model_check(log.clone(), Arc::clone(&store), self.clock.clone()));
             if roles.contains(&Role::Api) {
                 self.start_following(log.as_ref());
                 routes = routes.merge(documentation(self.settings.auth.mode));
@@ -176,21 +185,43 @@ impl System {
                 routes = routes.merge(self.api_routes(Arc::clone(&store), owned, access.clone()));
             }
             if roles.contains(&Role::Projector) {
-                self.start_projector(store, log.as_ref())?;
+                checks.push(self.start_projector(store, log.as_ref())?);
             }
         }
         if roles.contains(&Role::Worker) {
-            self.start_worker(log.as_ref())?;
+            checks.push(self.start_worker(log.as_ref())?);
         }
         if let Some(listener) = listener {
             let routes = Routes {
                 guarded: routes.fallback(http::not_found),
                 ownership: owners.map(|it| Arc::new(it) as Arc<dyn Ownership>),
-                health: health::routes(checks),
+                health: health::routes(self.checks(roles, checks)),
+                draining: self.roles.delay_stop(self.settings.api.drain_delay()),
             };
             self.start_http(listener, routes, access);
         }
         Ok(())
+    }
+
+    /// What the process is asked about. Beside the API, other roles are no reason to send no orders.
+    fn checks(&self, roles: &[Role], checks: Vec<Check>) -> Checks {
+        let is_api = roles.contains(&Role::Api);
+        let is_vital = |check: &Check| !is_api || check.name() == EVENT_STORE;
+        let lessened = |it: Check| if is_vital(&it) { it } else { it.optional() };
+        Checks {
+            liveness: self.node.iter().map(|it| node_check(it.failure.clone())).collect(),
+            readiness: checks.into_iter().map(lessened).collect(),
+        }
+    }
+
+    /// Finds out whether orders can be taken.
+    fn watch_appends(&mut self, log: Option<&EventLog>) {
+        let Some(log) = log.cloned() else { return };
+        let (clock, stop) = (self.clock.clone(), self.stop.clone());
+        self.roles.spawn("event store probes", async move {
+            log.watch_appends(|| clock.new_id(), stop).await;
+            Ok::<_, RoleError>(())
+        });
     }
 
     /// Waits until everything has ended; see [`Roles::finish`].
@@ -200,7 +231,9 @@ impl System {
             node.stop.cancel();
             match node.task.join_next().await {
                 Some(Ok(outcome)) => outcome?,
-                Some(Err(panic)) => return Err(LifecycleError::Panicked(panic).into()),
+                Some(Err(source)) => {
+                    return Err(LifecycleError::Panicked { role: "event store", source }.into());
+                }
                 None => {}
             }
         }
@@ -256,7 +289,7 @@ impl System {
             200 => StatusCode::OK,
             _ => StatusCode::ACCEPTED,
         };
-        let log = log.map(|(log, owners)| (log.on_behalf_of("dofs-api"), owners));
+        let log = log.map(|(log, owners)| (log.on_behalf_of("dofs-api").failing_fast(), owners));
         let commands = CommandApi {
             log: log.as_ref().map(|(log, _)| log.clone()),
             clock: self.clock.clone(),
@@ -264,6 +297,7 @@ impl System {
             accepted_status,
             group: GROUP.to_owned(),
             failures: Arc::new(Known(Arc::clone(&store))),
+            waiting: Arc::new(Known(Arc::clone(&store))),
             runner: Arc::new(Runner::new(&self.clock)),
         };
         let Some((log, owners)) = log else {
@@ -304,7 +338,7 @@ impl System {
         &mut self,
         store: Arc<dyn ReadModel>,
         log: Option<&EventLog>,
-    ) -> Result<(), CliError> {
+    ) -> Result<Check, CliError> {
         let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-projector");
         let config = self.settings.projector.clone();
         let stale_after = self.settings.fulfillment.stale_after();
@@ -316,16 +350,18 @@ impl System {
             self.stop.clone(),
         );
         self.roles.spawn("sweeper", sweep);
-        let run = projectors::run(log, store, config, self.clock.clone(), self.stop.clone());
-        self.roles.spawn("projector", run);
+        let projector = Projector::new(log.clone(), Arc::clone(&store), config, self.clock.clone());
+        let health = projector.health();
+        self.roles.spawn("projector", projector.run(self.stop.clone()));
         tracing::info!("Projector started");
-        Ok(())
+        Ok(projector_check(health, log, store, self.clock.clone()))
     }
 
-    fn start_worker(&mut self, log: Option<&EventLog>) -> Result<(), CliError> {
+    fn start_worker(&mut self, log: Option<&EventLog>) -> Result<Check, CliError> {
         let config = self.settings.fulfillment.clone();
         config.check()?;
         let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-worker");
+        let check = worker_check(log.clone());
         match config.gateway {
             GatewayKind::Simulated => self.spawn_worker(log, Simulated::new(&config), config),
             GatewayKind::Http => {
@@ -337,12 +373,15 @@ impl System {
                 self.spawn_worker(log, gateway, config);
             }
         }
-        Ok(())
+        Ok(check)
     }
 
     fn spawn_worker(&mut self, log: EventLog, gateway: impl Gateway, config: FulfillmentConfig) {
         let (clock, stop) = (self.clock.clone(), self.stop.clone());
-        self.roles.spawn("worker", fulfillment_worker::run(log, gateway, config, clock, stop));
+        // The id by which `dofs worker status` shows it, in each of its log lines.
+        let span = tracing::info_span!("worker", worker.id = log.connection_name());
+        let work = fulfillment_worker::run(log, gateway, config, clock, stop);
+        self.roles.spawn("worker", work.instrument(span));
         tracing::info!("Worker started");
     }
 
@@ -356,7 +395,9 @@ impl System {
             let environment = self.settings.environment.as_str();
             let stop = self.stop.clone();
             self.roles.spawn("API keys", async move {
-                keys::follow(&log, environment, &sender, &stop).await;
+                let following = keys::follow(&log, environment, &sender);
+                // It does not end by itself.
+                let _: Option<()> = stop.run_until_cancelled(following).await;
                 Ok::<_, LifecycleError>(())
             });
         }
@@ -420,18 +461,4 @@ fn documentation(mode: AuthMode) -> Router {
 /// This program, as it stands with what it writes.
 pub(crate) fn producer() -> Producer {
     Producer { service: "dofs".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
-}
-
-fn event_store_check(log: EventLog) -> Check {
-    Check::new("event_store", move || {
-        let log = log.clone();
-        async move { log.ping().await.map_err(|error| error.to_string()) }
-    })
-}
-
-fn read_model_check(store: Arc<dyn ReadModel>) -> Check {
-    Check::new("read_model", move || {
-        let store = Arc::clone(&store);
-        async move { store.ping().await.map_err(|error| error.to_string()) }
-    })
 }

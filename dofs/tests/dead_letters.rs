@@ -438,7 +438,20 @@ fn workers_are_paused_resumed_and_shown() {
         "retrying": 0}});
     let shown = stdout(&dofs(&Stub::start([(200, idle)]), "worker status"));
     assert!(shown.starts_with("not paused\nbreaker  closed\n"), "{shown}");
-    assert!(shown.contains("no worker reports"), "{shown}");
+    assert!(shown.contains("no worker is connected"), "{shown}");
+
+    let unconfirmed = json!({"paused": true, "workers": [{"worker": "w-1", "connected": true}],
+        "unconfirmed": ["w-1"], "queue": {}});
+    let paused = dofs(&Stub::start([(200, unconfirmed)]), "worker pause");
+    assert_fails(&paused, 1, "not confirmed in time by w-1");
+
+    let away = json!({"paused": null, "workers": null, "unconfirmed": null, "queue": {},
+        "orders_processing": 7, "oldest_waiting_seconds": 61.5,
+        "unavailable": {"event_store": "it does not answer"}});
+    let shown = stdout(&dofs(&Stub::start([(200, away)]), "worker status"));
+    assert!(shown.starts_with("unknown whether paused\n"), "{shown}");
+    assert!(shown.contains("7 processing, oldest waits 62 s"), "{shown}");
+    assert!(shown.contains("event store: it does not answer"), "{shown}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
+use std::time::{Duration, Instant};
+
 use domain::ids::OrderId;
 use serde_json::json;
 use testkit::api::{Api, order};
@@ -148,4 +150,60 @@ fn gateway_without_tls_elsewhere_is_warned_of() {
     });
     assert!(said.to_string().contains("http://warehouse.invalid/orders"), "{said}");
     assert!(!said.to_string().contains("s3cret"), "{said}");
+}
+
+#[test]
+fn time_that_the_warehouse_asks_for_is_kept_across_a_kill() {
+    const ASKED: Duration = Duration::from_secs(3);
+    let warehouse = Warehouse::start();
+    let busy = answer(429, &[("Retry-After", "3")], "busy");
+    warehouse.next(1, &Behaviour::Say(busy));
+    let data = tempfile::tempdir().unwrap();
+    let start = || {
+        Start::dev(BINARY, data.path())
+            .env("DOFS__FULFILLMENT__GATEWAY", "http")
+            .env("DOFS__FULFILLMENT__URL", warehouse.url())
+            .env("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "20")
+            .spawn()
+    };
+    let mut process = start();
+    let api = Api::new(process.http());
+    let began = Instant::now();
+    let id = api.accepted();
+    wait::until("its delivery is on record", || {
+        api.event_types(&id).last().filter(|it| *it == "FulfillmentDeliveryFailed").map(drop)
+    });
+    process.kill();
+
+    let mut process = start();
+    let api = Api::new(process.http());
+    // Others need not wait: the warehouse asked once.
+    assert_eq!(api.ended(&api.accepted())["status"], "FULFILLED");
+    assert_eq!(api.ended(&id)["status"], "FULFILLED");
+    assert!(began.elapsed() >= ASKED, "{:?}", began.elapsed());
+    let expected = ["FulfillmentDeliveryFailed", "OrderQueued", "OrderFulfilled"];
+    assert_eq!(api.event_types(&id)[4..], expected);
+    let history = api.get(&format!("/v1/orders/{id}/history")).json();
+    assert_eq!(history["events"][5]["metadata"]["actor"], "fulfillment-timer");
+    let n_calls = warehouse.calls().iter().filter(|call| call.order_id == order_id(&id)).count();
+    assert_eq!(n_calls, 2);
+}
+
+#[test]
+fn warehouse_that_asks_for_time_each_time_is_left_alone_as_long() {
+    // Less than asked, because the first of two is asked a moment before the second.
+    const NEARLY_ASKED: Duration = Duration::from_millis(2_500);
+    let warehouse = Warehouse::start();
+    warehouse.usually(Behaviour::Say(answer(503, &[("Retry-After", "3")], "closed")));
+    let system = system(&warehouse, &[("DOFS__FULFILLMENT__BREAKER_FAILURES", "2")]);
+    let mut ids: Vec<_> = (0..2).map(|_| system.api.accepted()).collect();
+    wait::until("it is asked twice", || (warehouse.calls().len() == 2).then(Instant::now));
+    let closed = Instant::now();
+    warehouse.usually(Behaviour::Fulfil);
+    ids.extend((0..4).map(|_| system.api.accepted()));
+    for id in &ids {
+        assert_eq!(system.api.ended(id)["status"], "FULFILLED");
+    }
+    assert!(closed.elapsed() >= NEARLY_ASKED, "{:?}", closed.elapsed());
+    assert_eq!(warehouse.calls().len(), 2 + ids.len());
 }

@@ -218,7 +218,8 @@ fn process_says_that_it_is_ready() {
     assert_eq!(system.api.get("/livez").status, 200);
     let ready = system.api.get("/readyz?verbose");
     assert_eq!(ready.status, 200, "{ready:?}");
-    let checks = json!({"event_store": "ok", "read_model": "ok"});
+    let checks =
+        json!({"event_store": "ok", "read_model": "ok", "projector": "ok", "worker": "ok"});
     assert_eq!(ready.json()["checks"], checks);
     assert!(system.process.terminate().success());
 }

@@ -4,11 +4,13 @@
 //! Like events of orders these are stored for ever: see `codec` in [`order`](crate::order) before
 //! touching a name.
 
+mod postponed;
 mod redrive;
 mod worker;
 
+pub use postponed::{DeliveryPostponed, POSTPONED};
 pub use redrive::{
     REDRIVES, RedriveBegun, RedriveCancelled, RedriveCounts, RedriveEntry, RedriveFilter,
-    RedriveMoved, RedriveState, RedriveTask,
+    RedriveMark, RedriveMoved, RedriveState, RedriveTask,
 };
 pub use worker::{BreakerPhase, CONTROL, Control, Pause, REPORTS, WorkerReport};

@@ -40,6 +40,7 @@ fn queued(attempt: u32) -> OrderEvent {
         customer_id: "cust-1".to_owned(),
         items: vec![],
         reason: None,
+        deliveries: 0,
     })
 }
 

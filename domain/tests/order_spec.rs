@@ -1,14 +1,16 @@
 //! The rules of an order: every row of the (state, command) table.
 
+use std::time::Duration;
+
 use domain::ids::OrderId;
 use domain::order::{
     DeadLetterDiscarded, Discard, FailureClass, FulfillmentDeliveryFailed,
     FulfillmentDeliveryStarted, Item, OrderCommand, OrderError, OrderEvent, OrderFailed,
     OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, PlaceOrder,
     RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed, RecordFulfilled, Redrive, Requeue,
-    Stage, Status,
+    Stage, Status, fold,
 };
-use testkit::spec::{at, given};
+use testkit::spec::{at, given, recorded};
 use uuid::Uuid;
 
 const ORDER: OrderId = OrderId(Uuid::from_u128(1));
@@ -42,6 +44,7 @@ fn queued(attempt: u32) -> OrderEvent {
         customer_id: "cust-1".to_owned(),
         items: items(2),
         reason: (attempt > 1).then(|| "gateway was down".to_owned()),
+        deliveries: 0,
     })
 }
 
@@ -321,6 +324,7 @@ fn redrive_may_correct_the_order() {
             customer_id: "cust-2".to_owned(),
             items,
             reason: Some("gateway was down".to_owned()),
+            deliveries: 0,
         }),
     ]);
     given(given_after).when(corrected(Some("ab"), None)).then_refused(
@@ -333,15 +337,46 @@ fn redrive_may_correct_the_order() {
 
 #[test]
 fn attempt_whose_message_was_lost_is_queued_again_as_the_same_attempt() {
-    let again = OrderEvent::Queued(OrderQueued {
+    let again = |deliveries| {
+        OrderEvent::Queued(OrderQueued {
+            order_id: ORDER,
+            attempt: 1,
+            customer_id: "cust-1".to_owned(),
+            items: items(2),
+            reason: Some("message was lost".to_owned()),
+            deliveries,
+        })
+    };
+    given(placed()).when(requeue(3)).then([again(0)]);
+    given(after(delivery_failed(1))).when(requeue(4)).then([again(1)]);
+}
+
+#[test]
+fn deliveries_go_on_where_they_were_when_the_attempt_is_queued_again() {
+    let requeued = OrderEvent::Queued(OrderQueued {
         order_id: ORDER,
         attempt: 1,
         customer_id: "cust-1".to_owned(),
         items: items(2),
-        reason: Some("message was lost".to_owned()),
+        reason: Some("the gateway asked for 60 s".to_owned()),
+        deliveries: 1,
     });
-    given(placed()).when(requeue(3)).then([again.clone()]);
-    given(after(delivery_failed(1))).when(requeue(4)).then([again]);
+    let history = || after(delivery_failed(1)).into_iter().chain([requeued.clone()]);
+    let order = fold(&recorded(history())).unwrap();
+    assert_eq!((order.deliveries, order.failed_delivery, order.retry_at), (1, 1, None));
+    given(history()).when(record_delivery_failed(1)).then_nothing();
+    given(history()).when(record_delivery_failed(2)).then([delivery_failed(2)]);
+}
+
+#[test]
+fn order_waits_until_the_time_that_its_failed_delivery_names() {
+    let retry_at = |history| fold(&recorded(history)).unwrap().retry_at;
+    assert_eq!(retry_at(placed()), None);
+    // Its fifth event, at the fourth second.
+    let waits_until = at(4).checked_add(Duration::from_millis(200)).unwrap();
+    assert_eq!(retry_at(after(delivery_failed(1))), Some(waits_until));
+    let started = after(delivery_failed(1)).into_iter().chain([delivery_started(2)]).collect();
+    assert_eq!(retry_at(started), None);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use eventstore::{Client, ClientSettings};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::appends::Appends;
 use crate::descriptors::Descriptors;
 use crate::error::{LogError, breaks_connection, ends_client, may_be_repeated};
 use crate::metadata::Producer;
@@ -24,6 +25,8 @@ use crate::tail::Tail;
 /// How long one call may take, its retries included: long enough for a store that restarts, short
 /// enough for somebody who waits for an answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for somebody who waits while the store is known to have failed.
+const FAILED_CALL_TIMEOUT: Duration = Duration::from_millis(800);
 /// Between two tries, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -68,6 +71,13 @@ pub struct EventLog {
     /// Subscriptions that resumed because the store was faster.
     pub(crate) resumes: Arc<AtomicU64>,
     pub(crate) producer: Producer,
+    /// What is known of the store's appends.
+    pub(crate) appends: Arc<Appends>,
+    /// Whether callers are refused soon while the store is known to take no appends.
+    pub(crate) fails_fast: bool,
+    /// Since when a membership in a group has no connection; `None` if it has one, or if there is no
+    /// membership.
+    pub(crate) away: Arc<Mutex<Option<Instant>>>,
 }
 
 struct Connection {
@@ -125,8 +135,15 @@ impl EventLog {
             others: Mutex::default(),
             descriptors: Descriptors::default(),
         };
-        let tail = Arc::new(Tail::new());
-        Ok(Self { connection: Arc::new(connection), tail, resumes: Arc::default(), producer })
+        Ok(Self {
+            connection: Arc::new(connection),
+            tail: Arc::new(Tail::new()),
+            resumes: Arc::default(),
+            producer,
+            appends: Arc::default(),
+            fails_fast: false,
+            away: Arc::default(),
+        })
     }
 
     /// Where the store is, without credentials.
@@ -143,6 +160,19 @@ impl EventLog {
     pub fn on_behalf_of(&self, service: &str) -> Self {
         let producer = Producer { service: service.to_owned(), ..self.producer.clone() };
         Self { producer, ..self.clone() }
+    }
+
+    /// The same log for a part of this process whose callers wait for an answer: while the store is
+    /// known to take no appends they are refused at once, and reads are given up soon. Needs
+    /// [`watch_appends`](Self::watch_appends) to run, which finds out when the store is back.
+    #[must_use]
+    pub fn failing_fast(&self) -> Self {
+        Self { fails_fast: true, ..self.clone() }
+    }
+
+    /// The same log for what has to reach a store that is known to have failed.
+    pub(crate) fn waiting_long(&self) -> Self {
+        Self { fails_fast: false, ..self.clone() }
     }
 
     /// The connection's name at the store; `None` if the address names it, and others may have the
@@ -204,7 +234,9 @@ impl EventLog {
     where
         F: Future<Output = eventstore::Result<T>>,
     {
-        let deadline = Instant::now() + CALL_TIMEOUT;
+        let is_failing_fast = self.is_failing_fast();
+        let patience = if is_failing_fast { FAILED_CALL_TIMEOUT } else { CALL_TIMEOUT };
+        let deadline = Instant::now() + patience;
         let mut delays = backoff();
         loop {
             let session = self.session()?;
@@ -221,7 +253,10 @@ impl EventLog {
                     error
                 }
                 Err(_) => {
-                    session.sockets.note_silence(began);
+                    // So short a wait says nothing of the connection.
+                    if !is_failing_fast {
+                        session.sockets.note_silence(began);
+                    }
                     eventstore::Error::DeadlineExceeded
                 }
             };

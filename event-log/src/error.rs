@@ -6,7 +6,10 @@ use eventstore::Error as ClientError;
 mod outcome;
 
 use outcome::{Outcome, damage};
-pub(crate) use outcome::{breaks_connection, ends_client, is_consumer_too_slow, may_be_repeated};
+pub(crate) use outcome::{
+    breaks_connection, ends_client, is_consumer_too_slow, is_store_failure, may_be_repeated,
+    public_cause,
+};
 
 /// Why the log could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +28,9 @@ pub enum LogError {
     /// happened; made again with the same command id it is recognised.
     #[error("event store is unavailable")]
     Unavailable(#[source] Box<ClientError>),
+    /// The store is known to take no appends, and nothing was sent. An append has not happened.
+    #[error("event store has failed, and nothing was sent: {cause}")]
+    Failed { cause: String },
     /// No file descriptor is left for a connection. An append has not happened.
     #[error(
         "event store cannot be reached: no file descriptor is left for a connection; raise the \
@@ -57,7 +63,12 @@ fn at(revision: Option<u64>) -> String {
 impl LogError {
     /// Whether the same call may succeed later. An append may have happened all the same.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::NoDescriptors)
+        matches!(self, Self::Unavailable(_) | Self::Failed { .. } | Self::NoDescriptors)
+    }
+
+    /// Whether the store answered that it does not do it, or that its log is damaged.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Damaged { .. })
     }
 
     /// Sorts a failed call to the client.

@@ -4,17 +4,20 @@ mod info;
 mod pump;
 mod watchdog;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::client::EventLog;
+use crate::error::LogError;
 use crate::stream::LoggedEvent;
+use crate::supervise::share_fate;
 pub use info::{GroupInfo, GroupStats, Member};
 
 /// Between two looks at the store while waiting for it to take the last answers: at first, and
@@ -48,8 +51,15 @@ pub struct Delivery {
     pub event: LoggedEvent,
     /// Whether it was parked, and somebody asked the store to deliver parked messages again.
     pub is_replayed: bool,
-    /// The store's count of earlier deliveries of it.
+    /// The store's count of earlier deliveries of it. A group that was deleted, updated, or loaded
+    /// after a crash of the store counts from 0 again.
     pub retry_count: u32,
+    /// Whether no worker can have been given the event before: it was appended after this worker had
+    /// joined the group as it is now, and the group counts no earlier delivery.
+    pub is_first: bool,
+    /// When this worker last lost its connection to the group, if it did. Other workers may have been
+    /// busy with the event then, and still be.
+    pub lost_connection: Option<Instant>,
     /// When it arrived: the store's patience runs from then on.
     pub received: Instant,
 }
@@ -77,17 +87,27 @@ enum Answer {
 
 impl Group {
     /// The next delivery; waits for it.
+    ///
+    /// # Panics
+    /// If the task that holds the connection has panicked.
     pub async fn next(&mut self) -> Delivery {
         match self.deliveries.recv().await {
             Some(delivery) => delivery,
-            // The pump never ends by itself. Should it panic, there is nothing more to come.
-            None => std::future::pending().await,
+            None => share_fate(&mut self.pump).await,
         }
     }
 
     /// The next delivery, if it is there.
     pub fn ready(&mut self) -> Option<Delivery> {
         self.deliveries.try_recv().ok()
+    }
+
+    /// What the group is doing.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if the store cannot be reached.
+    pub async fn stats(&self) -> Result<GroupStats, LogError> {
+        self.log.group_stats(&self.name).await
     }
 
     /// The delivery is done with.
@@ -113,18 +133,23 @@ impl Group {
     /// Leaves the group once the store has taken the answers given, or after `patience`: then
     /// some deliveries will be made again. What was delivered and not answered goes back.
     pub async fn leave(mut self, patience: Duration) {
-        let deadline = Instant::now() + patience;
         self.deliveries.close();
+        let taken = timeout(patience, self.answers_taken()).await;
+        tracing::debug!(in_time = taken.is_ok(), "Leaving the group");
+        self.pump.shutdown().await;
+    }
+
+    /// Waits until the store has taken the answers given.
+    async fn answers_taken(&self) {
         let (flushed, is_flushed) = oneshot::channel();
         self.answer(Answer::Flushed(flushed));
-        if let Ok(Ok(())) = timeout_at(deadline, is_flushed).await {
+        if is_flushed.await.is_ok() {
             let mut delay = DRAIN_POLL;
-            while Instant::now() < deadline && self.store_waits_for_answers().await {
-                sleep_until(deadline.min(Instant::now() + delay)).await;
+            while self.store_waits_for_answers().await {
+                sleep(delay).await;
                 delay *= 2;
             }
         }
-        self.pump.shutdown().await;
     }
 
     /// Whether the store counts more deliveries as unanswered than we do.
@@ -144,6 +169,13 @@ impl Group {
 }
 
 impl EventLog {
+    /// How long a membership in a group has had no connection; `None` if it has one, or if there is
+    /// no membership.
+    pub fn subscription_away(&self) -> Option<Duration> {
+        let since = *self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|it| it.elapsed())
+    }
+
     /// Joins a group, and makes it if it is not there: from the first event on, so that none is
     /// missed. Never fails: while the store cannot be reached it goes on trying.
     pub fn join_group(&self, settings: GroupSettings) -> Group {
@@ -153,7 +185,7 @@ impl EventLog {
         let held = Arc::new(AtomicUsize::new(0));
         let worker = pump::Worker::new(deliver, answers, Arc::clone(&held));
         let mut pump = JoinSet::new();
-        pump.spawn(pump::keep_pumping(self.clone(), settings, worker));
+        pump.spawn(pump::keep_pumping(self.clone(), settings, worker).in_current_span());
         Group { deliveries, answers: sender, held, pump, log, name }
     }
 }

@@ -3,6 +3,7 @@
 //! [`EventLog`] is a struct, not a trait: the embedded node speaks the same protocol as the real
 //! store, so there is one code path and two connection strings (docs/decisions/0001).
 
+mod appends;
 mod audit;
 mod chain;
 mod change;
@@ -22,6 +23,7 @@ mod session;
 mod sockets;
 mod stream;
 mod subscribe;
+mod supervise;
 mod tail;
 mod together;
 

@@ -1,7 +1,11 @@
 //! What operators tell the workers, and what the workers report of themselves.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use domain::operations::{BreakerPhase, CONTROL, Control, Pause, REPORTS, WorkerReport};
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, sleep};
 
 use crate::client::EventLog;
 use crate::error::LogError;
@@ -11,6 +15,8 @@ use crate::metadata::Cause;
 
 /// For how long a report holds: a worker says again in less what is worth knowing.
 const REPORT_HOLDS: SignedDuration = SignedDuration::from_mins(3);
+/// Between two looks whether the workers have confirmed a pause.
+const CONFIRMATION_POLL: Duration = Duration::from_millis(200);
 /// How many reports are looked through for each worker's last.
 const MAX_REPORTS: usize = 1_000;
 
@@ -22,6 +28,8 @@ pub struct Told {
     pub reason: Option<String>,
     pub actor: String,
     pub at: Timestamp,
+    /// Its revision in the stream of what operators told the workers.
+    pub revision: u64,
 }
 
 /// How fulfillment stands.
@@ -39,6 +47,9 @@ pub struct FulfillmentStatus {
 pub struct WorkerStatus {
     /// The name of its connection.
     pub worker: String,
+    /// Whether the store has a connection of it in the group. A worker that is paused, or whose
+    /// breaker is open, has none.
+    pub is_connected: bool,
     /// Its last report, and when it came; `None`: it has had nothing to report.
     pub report: Option<(WorkerReport, Timestamp)>,
 }
@@ -65,7 +76,29 @@ impl FulfillmentStatus {
     }
 }
 
+impl FulfillmentStatus {
+    /// The workers that have not confirmed the pause that holds; empty unless there is one.
+    pub fn unconfirmed(&self) -> BTreeSet<String> {
+        let Some(pause) = self.told.as_ref().filter(|_| self.is_paused()) else {
+            return BTreeSet::new();
+        };
+        let unconfirmed = self.workers.iter().filter(|it| !it.has_confirmed(pause.revision));
+        unconfirmed.map(|it| it.worker.clone()).collect()
+    }
+}
+
 impl WorkerStatus {
+    /// When the worker showed last that it lives; `None` only of one that the store does not know.
+    pub fn last_seen(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.is_connected { Some(now) } else { self.report.as_ref().map(|(_, at)| *at) }
+    }
+
+    /// Whether it has let go of all work because of the pause with this revision, or a later one.
+    pub fn has_confirmed(&self, pause: u64) -> bool {
+        let obeyed = self.report.as_ref().and_then(|(report, _)| report.obeyed_pause);
+        obeyed.is_some_and(|it| it >= pause)
+    }
+
     /// How its breaker stands.
     pub fn breaker(&self) -> BreakerPhase {
         self.report.as_ref().map_or(BreakerPhase::Closed, |(report, _)| report.breaker)
@@ -73,7 +106,8 @@ impl WorkerStatus {
 }
 
 impl EventLog {
-    /// Tells all workers, for good: whoever starts later obeys it too.
+    /// Tells all workers, for good, and returns the revision of what was told: whoever starts later
+    /// obeys it too.
     ///
     /// # Errors
     /// [`LogError::Unavailable`] if the store did not answer: they may have been told.
@@ -82,9 +116,8 @@ impl EventLog {
         control: Control,
         pause: &Pause,
         cause: &Cause,
-    ) -> Result<(), LogError> {
-        self.journal(CONTROL).append(Last::Any, control.entry_type(), pause, cause).await?;
-        Ok(())
+    ) -> Result<u64, LogError> {
+        self.journal(CONTROL).append(Last::Any, control.entry_type(), pause, cause).await
     }
 
     /// What operators told all workers last.
@@ -109,6 +142,36 @@ impl EventLog {
         Ok(())
     }
 
+    /// Waits until every worker that was known when the wait began has confirmed the pause that holds,
+    /// for at most `patience`. Returns how fulfillment then stands, and the workers that have not
+    /// confirmed.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if the store cannot be reached.
+    pub async fn confirmed_pause(
+        &self,
+        group: &str,
+        now: impl Fn() -> Timestamp,
+        patience: Duration,
+    ) -> Result<(FulfillmentStatus, BTreeSet<String>), LogError> {
+        let deadline = Instant::now() + patience;
+        let mut status = self.fulfillment_status(group, now()).await?;
+        let mut waiting = status.unconfirmed();
+        while !waiting.is_empty() && Instant::now() < deadline {
+            sleep(CONFIRMATION_POLL).await;
+            status = self.fulfillment_status(group, now()).await?;
+            // A worker has left the group before it confirms, and may be in no list in between.
+            let pause = status.told.as_ref().filter(|_| status.is_paused());
+            let Some(pause) = pause.map(|it| it.revision) else { break };
+            let has_confirmed = |worker: &String| {
+                let mut known = status.workers.iter();
+                known.any(|it| it.worker == *worker && it.has_confirmed(pause))
+            };
+            waiting.retain(|worker| !has_confirmed(worker));
+        }
+        Ok((status, waiting))
+    }
+
     /// How fulfillment by that group stands.
     ///
     /// # Errors
@@ -121,8 +184,11 @@ impl EventLog {
         let reports = self.journal(REPORTS);
         let (told, info, entries) =
             tokio::try_join!(self.told(), self.group_info(group), reports.newest(MAX_REPORTS))?;
-        let connected =
-            info.members.into_iter().map(|it| WorkerStatus { worker: it.name, report: None });
+        let connected = info.members.into_iter().map(|it| WorkerStatus {
+            worker: it.name,
+            is_connected: true,
+            report: None,
+        });
         let mut workers: Vec<WorkerStatus> = connected.collect();
         let read = |it: &Entry| Some((it.read::<WorkerReport>()?, it.recorded_at));
         for (report, at) in entries.iter().filter_map(read) {
@@ -131,7 +197,8 @@ impl EventLog {
                 Some(_) => {}
                 None if now.duration_since(at) < REPORT_HOLDS => {
                     let worker = report.worker.clone();
-                    workers.push(WorkerStatus { worker, report: Some((report, at)) });
+                    let report = Some((report, at));
+                    workers.push(WorkerStatus { worker, is_connected: false, report });
                 }
                 None => {}
             }
@@ -145,6 +212,7 @@ impl Told {
         let control = Control::from_entry_type(&entry.entry_type)?;
         let pause: Pause = entry.read()?;
         let actor = entry.actor.clone();
-        Some(Self { control, reason: pause.reason, actor, at: entry.recorded_at })
+        let (at, revision) = (entry.recorded_at, entry.revision);
+        Some(Self { control, reason: pause.reason, actor, at, revision })
     }
 }

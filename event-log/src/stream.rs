@@ -1,5 +1,7 @@
 //! One order's stream: load it, append to it.
 
+use std::sync::Arc;
+
 use domain::ids::OrderId;
 use domain::order::{OLDEST_SCHEMA, Order, OrderEvent, Recorded, decode, encode, evolve, fold};
 use eventstore::{
@@ -7,6 +9,7 @@ use eventstore::{
     StreamState,
 };
 use jiff::Timestamp;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::chain::{EventHash, Head};
@@ -52,6 +55,11 @@ impl Loaded {
     /// The last event.
     pub fn head(&self) -> Option<Head> {
         self.history.last().map(LoggedEvent::head)
+    }
+
+    /// The event that queued the order last.
+    pub fn newest_queued(&self) -> Option<&LoggedEvent> {
+        self.history.iter().rfind(|event| event.event_type == "OrderQueued")
     }
 
     /// The request that began the order, unless another tool wrote its first event.
@@ -139,7 +147,8 @@ impl EventLog {
     ///
     /// # Errors
     /// [`LogError::Conflict`] if the stream is not where it was expected;
-    /// [`LogError::Unavailable`] if the store did not answer: the append may have happened.
+    /// [`LogError::Unavailable`] if the store did not answer: the append may have happened;
+    /// [`LogError::Failed`] if the log [fails fast](Self::failing_fast) and the store has failed.
     pub async fn append(
         &self,
         order_id: OrderId,
@@ -147,6 +156,7 @@ impl EventLog {
         events: &[OrderEvent],
         cause: &Cause,
     ) -> Result<u64, LogError> {
+        self.check_appends()?;
         let (state, previous) = match expected {
             Expected::NoStream => (StreamState::NoStream, EventHash::NONE),
             Expected::After(head) => (StreamState::StreamRevision(head.revision), head.hash),
@@ -173,16 +183,29 @@ impl EventLog {
         expected: StreamState,
         proposed: Vec<EventData>,
     ) -> Result<u64, LogError> {
+        self.check_appends()?;
         let options = AppendToStreamOptions::default().stream_state(expected);
         let append = |client: Client| {
             let (stream, options, proposed) =
                 (stream.to_owned(), options.clone(), proposed.clone());
-            async move { client.append_to_stream(stream, &options, proposed).await }
+            let appends = Arc::clone(&self.appends);
+            async move {
+                let began = Instant::now();
+                let outcome = client.append_to_stream(stream, &options, proposed).await;
+                appends.note(began, &outcome);
+                outcome
+            }
         };
+        let began = Instant::now();
         let refused = match self.call_to_end(append).await {
             // The client's name for it is historic: it is the revision of the last event.
             Ok(written) => return Ok(written.next_expected_version),
             Err(LogError::Refused(refused)) => refused,
+            Err(LogError::Unavailable(error)) => {
+                // A call that hangs has noted nothing itself.
+                self.appends.note_failure(began, &error);
+                return Err(LogError::Unavailable(error));
+            }
             Err(error) => return Err(error),
         };
         if let eventstore::Error::WrongExpectedVersion { current, .. } = &*refused {

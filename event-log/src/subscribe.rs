@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::client::{EventLog, Position, backoff};
 use crate::error::{LogError, is_consumer_too_slow};
 use crate::stream::LoggedEvent;
+use crate::supervise::share_fate;
 
 /// How many events may wait for the reader. Beyond it the store is not read, so a slow reader
 /// costs no memory.
@@ -35,16 +36,18 @@ pub enum Feed {
 /// goes on behind the last position that it delivered. Dropping it ends it.
 pub struct Subscription {
     feed: mpsc::Receiver<Feed>,
-    _pump: JoinSet<()>,
+    pump: JoinSet<()>,
 }
 
 impl Subscription {
     /// The next of the feed; waits for it.
+    ///
+    /// # Panics
+    /// If the task that reads the store has panicked.
     pub async fn next(&mut self) -> Feed {
         match self.feed.recv().await {
             Some(next) => next,
-            // The pump never ends by itself. Should it panic, there is nothing more to come.
-            None => std::future::pending().await,
+            None => share_fate(&mut self.pump).await,
         }
     }
 
@@ -79,7 +82,7 @@ impl EventLog {
         let (sender, feed) = mpsc::channel(FEED_BUFFER_EVENTS);
         let mut pump = JoinSet::new();
         pump.spawn(keep_pumping(self.clone(), after, sender));
-        Subscription { feed, _pump: pump }
+        Subscription { feed, pump }
     }
 
     /// How often the store switched a subscription of this process back to catching up, and the

@@ -210,7 +210,10 @@ impl EventLog {
         loop {
             // Events that come from here on wake it again.
             waiting.changed.mark_unchanged();
-            if let Ok(Ok(Some(order))) = timeout_at(last_look, self.latest(order_id)).await
+            let look = timeout_at(last_look, self.latest(order_id));
+            // A process that stops does not wait for a store that does not answer.
+            let looked = self.tail.stopped.run_until_cancelled(look).await?;
+            if let Ok(Ok(Some(order))) = looked
                 && is_wanted(&order)
             {
                 return Some(order);

@@ -6,7 +6,7 @@
 //! no revision appends alone, which is the same append, because the store knows its events by
 //! their ids.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use eventstore::{BatchAppendClient, BatchAppendOptions, EventData, StreamState};
@@ -56,6 +56,21 @@ impl Together {
     }
 }
 
+/// A call that is late, until it is dropped: by a panic of the client too.
+struct Lateness {
+    session: Weak<Session>,
+    /// The call, once it has answered.
+    answered: Option<Arc<BatchAppendClient>>,
+}
+
+impl Drop for Lateness {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.upgrade() {
+            session.together.end_lateness(self.answered.take());
+        }
+    }
+}
+
 impl EventLog {
     /// Appends over the open call, and returns the revision of the last event. `None`: there is no
     /// open call, or it gave no answer. The append has to be made alone, and may have happened.
@@ -71,7 +86,10 @@ impl EventLog {
         let mut appending =
             Box::pin(async move { call.append_to_stream(name, expected, events).await });
         match timeout(PATIENCE, &mut appending).await {
-            Ok(Ok(appended)) => appended.current_revision(),
+            Ok(Ok(appended)) => {
+                self.appends.note_success();
+                appended.current_revision()
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%error, stream, "Append over the open call failed");
                 session.together.give_up(&open);
@@ -84,10 +102,8 @@ impl EventLog {
                     // The session owns the task: a strong reference would keep both for ever.
                     let late = Arc::downgrade(&session);
                     session.spawn(async move {
-                        let answered = appending.await.is_ok().then_some(open);
-                        if let Some(session) = late.upgrade() {
-                            session.together.end_lateness(answered);
-                        }
+                        let mut lateness = Lateness { session: late, answered: None };
+                        lateness.answered = appending.await.is_ok().then_some(open);
                     });
                 }
                 None

@@ -35,8 +35,8 @@ use crate::{
 /// Largest message that is accepted, in bytes: what the original accepts.
 pub(crate) const MAX_REQUEST_BYTES: usize = 16 * 1_024 * 1_024 - 10_000;
 
-/// The path at which the node says that it runs, to any HTTP client.
-pub(crate) const HEALTH_PATH: &str = "/health/live";
+/// The paths at which the node says that it works, to any HTTP client: the original's, and ours.
+pub(crate) const HEALTH_PATHS: [&str; 2] = ["/health/live", "/livez"];
 
 /// What all names of gRPC content begin with.
 const GRPC: &str = "application/grpc";
@@ -135,7 +135,7 @@ fn admit(hosts: &Hosts, request: Request<Body>) -> Result<Admitted, Refusal> {
         return Err(Refusal::Host);
     }
     let path = request.uri().path();
-    if path == HEALTH_PATH {
+    if HEALTH_PATHS.contains(&path) {
         return Ok(Admitted { request, deadline: None });
     }
     let called = Method::called_by(path).filter(|_| request.method() == HttpMethod::POST);

@@ -19,4 +19,4 @@ pub use crate::log::{
     BackedUp, CopiedBytes, CopyError, LostRange, LostRevisions, Restored, Salvaged, Verified,
     VerifyError, backup, backup_to_stream, restore, restore_from_stream, salvage, verify,
 };
-pub use crate::node::{Node, NodeConfig, NodeError};
+pub use crate::node::{AppendFailure, Node, NodeConfig, NodeError};

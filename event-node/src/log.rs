@@ -110,6 +110,7 @@ struct Shared {
     pending: Arc<Pending>,
     recent: Arc<Recent>,
     head: watch::Receiver<u64>,
+    failure: watch::Receiver<Option<LogError>>,
     clock: Clock,
     /// What [`Log::close`] has to wait for and to release.
     open: Mutex<Option<(JoinHandle<()>, FolderLock)>>,
@@ -142,6 +143,7 @@ impl Log {
         let readers = Readers::new(Arc::clone(&index), log.clone(), Arc::clone(&pending));
         let recent = Arc::new(Recent::default());
         let (announced, head) = watch::channel(0);
+        let (failed, failure) = watch::channel(None);
         let writer = Writer {
             appender: log.appender(CHUNK_BYTES),
             index: Arc::clone(&index),
@@ -149,14 +151,18 @@ impl Log {
             indexer: Indexer::start(index, Arc::clone(&pending))?,
             memory: Memory::default(),
             clock: clock.clone(),
-            announcements: Announcements { recent: Arc::clone(&recent), head: announced },
+            announcements: Announcements {
+                recent: Arc::clone(&recent),
+                head: announced,
+                failure: failed,
+            },
         };
         let (requests, inbox) = mpsc::channel(MAX_WAITING_WRITES);
         let thread = writer
             .start(inbox)
             .map_err(|source| OpenError::Log { folder: folder.to_owned(), source })?;
         let open = Mutex::new(Some((thread, lock)));
-        let shared = Shared { requests, readers, log, pending, recent, head, clock, open };
+        let shared = Shared { requests, readers, log, pending, recent, head, failure, clock, open };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -265,6 +271,12 @@ impl Log {
     /// Follows [`Log::head`].
     pub(crate) fn watch_head(&self) -> watch::Receiver<u64> {
         self.shared.head.clone()
+    }
+
+    /// Follows why nothing can be appended until the disk recovers or the store is opened again;
+    /// `None` while appends are taken.
+    pub(crate) fn watch_failure(&self) -> watch::Receiver<Option<LogError>> {
+        self.shared.failure.clone()
     }
 
     /// The time in 100 ns ticks since the Unix epoch.

@@ -2,11 +2,15 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::{http::StatusCode, routing::get};
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use serde::Deserialize;
 use service_kit::clock::Clock;
 use service_kit::http::Hosts;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -14,7 +18,7 @@ use tokio_util::{
 use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 
 use crate::{
-    gate::{Gate, HEALTH_PATH, MAX_REQUEST_BYTES},
+    gate::{Gate, HEALTH_PATHS, MAX_REQUEST_BYTES},
     log::{Log, LogError, OpenError},
     persistent::{Hub, HubError},
     rpc::{
@@ -121,8 +125,21 @@ pub enum NodeError {
 #[derive(Debug)]
 pub struct Node {
     address: SocketAddr,
+    failure: AppendFailure,
     serving: JoinSet<Result<(), NodeError>>,
     _stop: DropGuard,
+}
+
+/// Whether a node's store still takes appends. Outlives the node.
+#[derive(Debug, Clone)]
+pub struct AppendFailure(watch::Receiver<Option<LogError>>);
+
+impl AppendFailure {
+    /// Why nothing can be appended until the disk recovers or the node is started again; `None` while
+    /// appends are taken.
+    pub fn cause(&self) -> Option<String> {
+        self.0.borrow().as_ref().map(ToString::to_string)
+    }
 }
 
 impl Node {
@@ -175,15 +192,21 @@ impl Node {
         });
         let advertised = context.advertised.configured.iter().map(|(host, _)| host.clone());
         let gate = Gate::new(Hosts::of_address(address.ip(), advertised.collect()));
+        let failure = AppendFailure(context.log.watch_failure());
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, gate, context));
         tracing::debug!(%address, "event store ready");
-        Ok(Self { address, serving, _stop: stop.drop_guard() })
+        Ok(Self { address, failure, serving, _stop: stop.drop_guard() })
     }
 
     /// The address that is listened on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether the store still takes appends.
+    pub fn append_failure(&self) -> AppendFailure {
+        self.failure.clone()
     }
 
     /// Resolves when everything is stopped and the store is closed (after `stop`), or when it
@@ -267,7 +290,11 @@ fn routes(context: &Arc<Context>) -> Routes {
         };
     }
     let services = Services(Arc::clone(context));
-    let health = axum::Router::new().route(HEALTH_PATH, get(|| async { StatusCode::NO_CONTENT }));
+    let failure = AppendFailure(context.log.watch_failure());
+    let live = move || std::future::ready(liveness(&failure));
+    let health = HEALTH_PATHS
+        .into_iter()
+        .fold(axum::Router::new(), |router, path| router.route(path, get(live.clone())));
     let grpc = Routes::default()
         .add_service(served!(StreamsServer::new(services.clone())))
         .add_service(served!(PersistentSubscriptionsServer::new(services.clone())))
@@ -277,9 +304,31 @@ fn routes(context: &Arc<Context>) -> Routes {
     Routes::from(grpc.into_axum_router().merge(health))
 }
 
+/// The answer to a supervisor: a node whose store takes no appends has to be started again.
+fn liveness(failure: &AppendFailure) -> Response {
+    match failure.cause() {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(cause) => {
+            let text = format!("The store takes no appends: {cause}.\n");
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn node_whose_store_takes_no_appends_is_not_alive() {
+        let (failed, failure) = watch::channel(None);
+        let failure = AppendFailure(failure);
+        assert_eq!(liveness(&failure).status(), StatusCode::NO_CONTENT);
+        failed.send_replace(Some(LogError::Closed));
+        assert_eq!(liveness(&failure).status(), StatusCode::SERVICE_UNAVAILABLE);
+        failed.send_replace(None);
+        assert_eq!(liveness(&failure).status(), StatusCode::NO_CONTENT);
+    }
 
     #[test]
     fn connections_count_as_the_system_unless_a_user_is_set() {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::gateway::{GatewayError, Outcome};
-use machine::{Admit, Machine};
+use machine::{Admit, Machine, Noted};
 
 /// The breaker of one worker.
 #[derive(Debug)]
@@ -130,15 +130,15 @@ impl Admission {
     /// Notes what came of a call. Any answer, even that it failed for good, says that the gateway
     /// is there.
     pub(crate) fn note(&self, outcome: &Result<Outcome, GatewayError>) {
-        let error = match outcome {
-            Err(GatewayError { class: FailureClass::Transient, error, .. }) => Some(error),
-            Ok(_) | Err(_) => None,
-        };
         let mut inner = self.breaker.inner();
-        inner.machine.note(self.generation, error.is_some(), Instant::now());
-        if let Some(error) = error {
-            inner.error = Some(error.clone());
-        }
+        let noted = match outcome {
+            Err(GatewayError { class: FailureClass::Transient, error, retry_after, .. }) => {
+                inner.error = Some(error.clone());
+                Noted::Failure { retry_after: *retry_after }
+            }
+            Ok(_) | Err(_) => Noted::Answer,
+        };
+        inner.machine.note(self.generation, noted, Instant::now());
         drop(inner);
         self.is_noted.store(true, Ordering::Release);
         self.breaker.tell();

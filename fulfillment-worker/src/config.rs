@@ -40,7 +40,8 @@ pub struct FulfillmentConfig {
     pub max_retries: u32,
     /// The longest wait before the first retry, in milliseconds; it doubles with each.
     pub backoff_ms: u64,
-    /// The longest wait before any retry, in milliseconds.
+    /// The longest wait before any retry, in milliseconds, unless the gateway asks for more: then the order
+    /// waits outside the subscription.
     pub backoff_max_ms: u64,
     /// Deliveries handled at once by one process.
     pub concurrency: usize,

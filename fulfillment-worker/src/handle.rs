@@ -7,9 +7,10 @@ use domain::order::{
     FailureClass, Order, OrderCommand, RecordDeliveryStarted, Redrive, Stage, Status,
 };
 use event_log::{Delivery, EventLog, LogError};
+use jiff::Timestamp;
 use service_kit::clock::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use crate::backoff::Backoff;
 use crate::breaker::Admission;
 use crate::config::FulfillmentConfig;
 use crate::gateway::{Fulfillment, Gateway, GatewayError, Outcome, chance};
+use crate::postponed;
 use crate::queued::Queued;
 use crate::verdict::{Circumstances, Verdict, verdict};
 
@@ -29,6 +31,8 @@ const REPLAYER: &str = "replay-parked";
 /// How much longer than its limit a gateway may take to say by itself that there was no answer in
 /// time: it knows more of it.
 const GRACE: Duration = Duration::from_millis(100);
+/// How long the outcome of a call may take to be on record after the call has ended.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Handles deliveries.
 pub(crate) struct Handler<G> {
@@ -90,10 +94,11 @@ impl<G: Gateway> Handler<G> {
         admission: &Admission,
     ) -> Result<Verdict, LogError> {
         let mut permit = Some(permit);
-        let beginning = if !self.is_surely_first(delivery, &queued) {
+        let beginning = if !delivery.is_first {
             self.begin_on_record(delivery, &queued, &mut permit, admission).await?
         } else if self.may_begin(delivery, admission) {
-            Beginning::Call { order: queued.order.clone(), delivery: 1, _alone: None }
+            let number = queued.queued.deliveries + 1;
+            Beginning::Call { order: queued.order.clone(), delivery: number, _alone: None }
         } else {
             Beginning::Answered(Verdict::LetGo)
         };
@@ -140,7 +145,7 @@ impl<G: Gateway> Handler<G> {
             delivery,
             max_retries: self.config.max_retries,
             wait,
-            longest_wait: Duration::from_millis(self.config.backoff_max_ms),
+            longest_wait: self.longest_wait(),
             at: self.clock.now(),
         };
         let error = outcome.as_ref().err().map(|it| it.error.clone());
@@ -151,16 +156,37 @@ impl<G: Gateway> Handler<G> {
             return Ok(Verdict::Ack);
         }
         tell(&command, error.as_deref());
+        if let Verdict::Postpone { until } = verdict {
+            self.postpone(queued, until).await?;
+        }
         Ok(verdict)
     }
 
-    /// Whether this can only be the attempt's first delivery: the store says so, and the order was
-    /// queued lately. The store counts from 0 again for what it delivers after a restart, and for
-    /// everything after a group was made anew; the gateway may have forgotten by then what it did.
-    fn is_surely_first(&self, delivery: &Delivery, queued: &Queued) -> bool {
+    /// Sets the timer of an order that waits outside the subscription. Its message may be acknowledged
+    /// once this is durable, not before.
+    async fn postpone(&self, queued: &Queued, until: Timestamp) -> Result<(), LogError> {
+        let at = self.clock.now();
+        postponed::set_timer(&self.log, queued, until, at).await
+    }
+
+    /// Whether the order was queued so lately that the beginning of its first delivery need not be on
+    /// record: the store has not forgotten its count of deliveries meanwhile.
+    fn is_young(&self, queued: &Queued) -> bool {
         let age = self.clock.now().duration_since(queued.order.updated_at);
-        let is_fresh = Duration::try_from(age).unwrap_or_default() < self.config.message_timeout();
-        is_fresh && delivery.retry_count == 0 && !delivery.is_replayed
+        Duration::try_from(age).unwrap_or_default() < self.config.message_timeout()
+    }
+
+    /// Until when the order is to be left alone, if its last delivery was followed by a wait outside the
+    /// subscription that is not over.
+    fn waits_until(&self, order: &Order) -> Option<Timestamp> {
+        let until = order.retry_at?;
+        // The failed delivery is the last event.
+        let wait = Duration::try_from(until.duration_since(order.updated_at)).ok()?;
+        (wait > self.longest_wait() && until > self.clock.now()).then_some(until)
+    }
+
+    fn longest_wait(&self) -> Duration {
+        Duration::from_millis(self.config.backoff_max_ms)
     }
 
     /// Whether the gateway may still be called for it: the breaker has not moved since it was
@@ -180,16 +206,32 @@ impl<G: Gateway> Handler<G> {
         admission: &Admission,
     ) -> Result<Beginning<'_>, LogError> {
         let mut alone = None;
+        // A group that was made anew delivers what another worker is busy with: its call ends first.
+        if let Some(lost) = delivery.lost_connection.filter(|_| delivery.retry_count == 0) {
+            sleep_until(lost + self.config.timeout() + SETTLE).await;
+        }
         loop {
-            let Some(order) = self.log.load(queued.order_id).await?.order else {
+            let loaded = self.log.load(queued.order_id).await?;
+            let is_newest = loaded.newest_queued().is_some_and(|it| it.event_id == queued.event_id);
+            let Some(order) = loaded.order else {
                 let reason = "the order's stream is gone".to_owned();
                 return Ok(Beginning::Answered(Verdict::Park { reason }));
             };
             if order.attempt != queued.queued.attempt || order.status != Status::Processing {
                 return self.settle(delivery, queued, order).await.map(Beginning::Answered);
             }
+            if !is_newest {
+                // The attempt was queued again: that message is the one to be handled.
+                return Ok(Beginning::Answered(Verdict::Ack));
+            }
+            if let Some(until) = self.waits_until(&order) {
+                self.postpone(queued, until).await?;
+                return Ok(Beginning::Answered(Verdict::Postpone { until }));
+            }
             // A first delivery leaves no record of its beginning, unless it came late.
-            let n_begun = order.deliveries.max(u32::from(delivery.retry_count > 0));
+            let n_begun_before = queued.queued.deliveries;
+            let n_begun =
+                order.deliveries.max(n_begun_before + u32::from(delivery.retry_count > 0));
             if n_begun > self.config.max_retries {
                 return Ok(Beginning::Poison { order, delivery: n_begun });
             }
@@ -205,7 +247,7 @@ impl<G: Gateway> Handler<G> {
             }
             let number = n_begun + 1;
             // What a probe finds out is not held against the order.
-            if admission.is_probe() {
+            if admission.is_probe() || (n_begun == n_begun_before && self.is_young(queued)) {
                 return Ok(Beginning::Call { order, delivery: number, _alone: alone });
             }
             let started = RecordDeliveryStarted { attempt: order.attempt, delivery: number };

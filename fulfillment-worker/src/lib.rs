@@ -9,6 +9,7 @@ mod gateway;
 mod handle;
 mod membership;
 mod pause;
+mod postponed;
 mod queued;
 mod report;
 mod sweeper;
@@ -20,4 +21,4 @@ pub use gateway::{
     Fulfillment, Gateway, GatewayError, GatewayUrl, GatewayUrlError, Http, Outcome, Simulated,
 };
 pub use sweeper::{StaleOrders, sweep};
-pub use worker::{GROUP, run};
+pub use worker::{GROUP, WorkerError, run};

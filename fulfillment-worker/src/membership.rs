@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_log::{Delivery, EventLog, Group};
+use event_log::{Delivery, Group};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -17,18 +17,21 @@ use crate::breaker::Admission;
 use crate::gateway::Gateway;
 use crate::handle::Handler;
 use crate::verdict::Verdict;
-use crate::worker::GROUP;
 
 /// How long what was delivered may take to be handled once the membership is to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The same if the process is to stop: with the times below, less than 5 seconds. What is cut off is
+/// delivered again, and the gateway knows it by its key.
+const STOP_DRAIN: Duration = Duration::from_secs(3);
+/// How long the store may take to say whether work waits.
+const STATS_PATIENCE: Duration = Duration::from_millis(500);
 /// How long to wait for what the store delivers together with a first delivery.
 const GATHER: Duration = Duration::from_millis(50);
 /// How long the store may take for the last answers after that.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A membership, from joining to leaving.
 pub(crate) struct Membership<G> {
-    log: EventLog,
     group: Group,
     handler: Arc<Handler<G>>,
     admission: Arc<Admission>,
@@ -37,26 +40,28 @@ pub(crate) struct Membership<G> {
     in_progress: JoinSet<Verdict>,
     /// Which delivery a task handles.
     delivery_ids: HashMap<task::Id, Uuid>,
+    /// The process is to stop.
+    stop: CancellationToken,
     /// Nobody waits out a retry any more: the next worker may as well take it now.
     ending: CancellationToken,
 }
 
 impl<G: Gateway> Membership<G> {
     pub(crate) fn new(
-        log: EventLog,
         group: Group,
         handler: Arc<Handler<G>>,
         admission: Arc<Admission>,
         concurrency: usize,
+        stop: CancellationToken,
     ) -> Self {
         Self {
-            log,
             group,
             handler,
             admission,
             permits: Arc::new(Semaphore::new(concurrency)),
             in_progress: JoinSet::new(),
             delivery_ids: HashMap::new(),
+            stop,
             ending: CancellationToken::new(),
         }
     }
@@ -158,16 +163,11 @@ impl<G: Gateway> Membership<G> {
     /// whoever is given it next.
     async fn leave(mut self) {
         self.ending.cancel();
-        let deadline = Instant::now() + DRAIN;
         let mut answers = Vec::new();
-        let work_waits = loop {
-            self.finish(deadline, &mut answers).await;
-            let stats = self.log.group_stats(GROUP).await;
-            // What came while the store was asked is handled as well.
-            match self.group.ready() {
-                Some(delivery) if Instant::now() < deadline => self.begin_late(delivery).await,
-                Some(_) | None => break stats.is_ok_and(|it| it.waiting + it.retrying > 0),
-            }
+        let patience = drain_patience(self.stop.clone());
+        let work_waits = tokio::select! {
+            work_waits = self.drain(&mut answers) => work_waits,
+            () = patience => true,
         };
         let n_unfinished = self.in_progress.len();
         self.in_progress.shutdown().await;
@@ -183,19 +183,29 @@ impl<G: Gateway> Membership<G> {
         tracing::debug!(n_handled, n_unfinished, work_waits, "Left the group");
     }
 
-    /// Begins what was delivered and waits for all that is in progress, until the deadline.
-    async fn finish(&mut self, deadline: Instant, answers: &mut Vec<(Option<Uuid>, Verdict)>) {
+    /// Handles all that was delivered, and returns whether more work waits at the store.
+    async fn drain(&mut self, answers: &mut Vec<(Option<Uuid>, Verdict)>) -> bool {
+        loop {
+            self.finish(answers).await;
+            let stats = timeout(STATS_PATIENCE, self.group.stats()).await;
+            // What came while the store was asked is handled as well.
+            match self.group.ready() {
+                Some(delivery) => self.begin_late(delivery).await,
+                None => return matches!(stats, Ok(Ok(it)) if it.waiting + it.retrying > 0),
+            }
+        }
+    }
+
+    /// Begins what was delivered and waits for all that is in progress.
+    async fn finish(&mut self, answers: &mut Vec<(Option<Uuid>, Verdict)>) {
         loop {
             while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
                 let Some(delivery) = self.group.ready() else { break };
                 self.begin(delivery, permit);
             }
-            tokio::select! {
-                ended = self.in_progress.join_next_with_id() => match ended {
-                    Some(ended) => answers.push(self.ended(ended)),
-                    None => return,
-                },
-                () = sleep_until(deadline) => return,
+            match self.in_progress.join_next_with_id().await {
+                Some(ended) => answers.push(self.ended(ended)),
+                None => return,
             }
         }
     }
@@ -205,6 +215,19 @@ impl<G: Gateway> Membership<G> {
         if let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
             self.begin(delivery, permit);
         }
+    }
+}
+
+/// Waits until what is in progress has had its time: less once the process is to stop, which may come
+/// later.
+async fn drain_patience(stop: CancellationToken) {
+    let stopped = async {
+        stop.cancelled().await;
+        sleep(STOP_DRAIN).await;
+    };
+    tokio::select! {
+        () = sleep(DRAIN) => {}
+        () = stopped => {}
     }
 }
 
@@ -220,7 +243,7 @@ async fn next(group: &mut Group, permits: &Arc<Semaphore>) -> (Delivery, OwnedSe
 fn answer(group: &Group, delivery_id: Option<Uuid>, verdict: Verdict) {
     let Some(id) = delivery_id else { return };
     match verdict {
-        Verdict::Ack => group.ack(id),
+        Verdict::Ack | Verdict::Postpone { .. } => group.ack(id),
         Verdict::Retry { reason, .. } => group.retry(id, reason),
         Verdict::Park { reason } => group.park(id, reason),
         Verdict::LetGo => group.let_go(id),

@@ -40,6 +40,12 @@ impl Queued {
         })
     }
 
+    /// Why a timer of the order is recorded. Set again for the same time, it is the same.
+    pub(crate) fn cause_of_timer(&self, actor: &str, until: Timestamp, at: Timestamp) -> Cause {
+        let what = format!("postponed until {until}");
+        self.cause_of(CommandId::of_delivery(self.event_id, 0, &what), actor, at)
+    }
+
     /// Why a command on the order is recorded: by whom, because of which delivery.
     pub(crate) fn cause(
         &self,
@@ -48,8 +54,13 @@ impl Queued {
         delivery: u32,
         at: Timestamp,
     ) -> Cause {
+        let id = CommandId::of_delivery(self.event_id, delivery, happened(command));
+        self.cause_of(id, actor, at)
+    }
+
+    fn cause_of(&self, command_id: CommandId, actor: &str, at: Timestamp) -> Cause {
         Cause {
-            command_id: CommandId::of_delivery(self.event_id, delivery, happened(command)),
+            command_id,
             correlation_id: self.correlation_id,
             causation_id: self.event_id,
             actor: actor.to_owned(),

@@ -1,5 +1,5 @@
-//! What a worker reports of itself: how its breaker stands, and how often its subscription was
-//! silent.
+//! What a worker reports of itself: how its breaker stands, how often its subscription was silent,
+//! and which pause it obeys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,34 +16,44 @@ use crate::breaker::Breaker;
 
 /// Who reports, as the record names it.
 const ACTOR: &str = "fulfillment-worker";
-/// How often a worker repeats its report while its breaker is not closed: a report holds for 3
+/// How often a worker repeats its report while it takes no work: a report holds for 3
 /// minutes, and each is an event for ever.
 const REPEAT: Duration = Duration::from_mins(1);
 /// How long to wait when a report could not be kept.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Reports what changes. A worker that has nothing to complain of since it began says nothing.
-pub(crate) async fn keep_reporting(
-    log: EventLog,
-    breaker: Arc<Breaker>,
-    mut n_silences: watch::Receiver<u64>,
-    clock: Clock,
-) {
-    let unnamed = format!("dofs-{}", clock.new_id());
-    let worker = log.connection_name().map_or(unnamed, str::to_owned);
-    let mut reported = (true, 0);
+/// What a worker's reports are made from.
+pub(crate) struct Reporter {
+    pub(crate) log: EventLog,
+    /// The worker's name.
+    pub(crate) worker: String,
+    pub(crate) breaker: Arc<Breaker>,
+    pub(crate) n_silences: watch::Receiver<u64>,
+    /// The pause that the worker obeys.
+    pub(crate) obeyed_pause: watch::Receiver<Option<u64>>,
+    pub(crate) clock: Clock,
+}
+
+/// Reports what changes, and while the worker has no connection to the group, that it lives. A worker
+/// that has nothing to tell since it began says nothing.
+pub(crate) async fn keep_reporting(worker: Reporter) {
+    let Reporter { log, worker, breaker, mut n_silences, mut obeyed_pause, clock } = worker;
+    let mut reported = (true, 0, None);
     let mut due = Instant::now() + REPEAT;
     loop {
         let state = breaker.state();
         let is_closed = state.phase == BreakerPhase::Closed;
-        let stands = (is_closed, *n_silences.borrow_and_update());
-        if stands != reported || (!is_closed && Instant::now() >= due) {
+        let obeyed = *obeyed_pause.borrow_and_update();
+        let stands = (is_closed, *n_silences.borrow_and_update(), obeyed);
+        let is_away = !is_closed || obeyed.is_some();
+        if stands != reported || (is_away && Instant::now() >= due) {
             let report = WorkerReport {
                 worker: worker.clone(),
                 breaker: state.phase,
                 since: since(&clock, state.since),
                 error: state.error.clone().filter(|_| !is_closed),
                 watchdog_reconnects: stands.1,
+                obeyed_pause: obeyed,
             };
             due = Instant::now() + REPEAT;
             if let Err(error) = log.report_worker(&report, &cause(&clock)).await {
@@ -54,7 +64,7 @@ pub(crate) async fn keep_reporting(
                 sleep(RETRY).await;
                 continue;
             }
-            if stands != reported {
+            if (stands.0, stands.1) != (reported.0, reported.1) {
                 tell(&report);
             }
             reported = stands;
@@ -62,7 +72,8 @@ pub(crate) async fn keep_reporting(
         tokio::select! {
             () = breaker.changed(&state) => {}
             Ok(()) = n_silences.changed() => {}
-            () = sleep_until(due), if !is_closed => {}
+            Ok(()) = obeyed_pause.changed() => {}
+            () = sleep_until(due), if is_away => {}
         }
     }
 }

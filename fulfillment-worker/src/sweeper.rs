@@ -42,18 +42,9 @@ pub async fn sweep(
     stop: CancellationToken,
 ) -> Result<(), RoleError> {
     let sweeper = Sweeper { log, orders, stale_after, clock };
-    let mut looks = interval((stale_after / LOOKS_PER_LIMIT).min(LOOK));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            _ = looks.tick() => {}
-        }
-        if let Err(error) = sweeper.look().await {
-            let error = &*error as &dyn std::error::Error;
-            tracing::debug!(error, "Cannot look for lost orders");
-        }
-    }
+    // It does not end by itself.
+    let _: Option<()> = stop.run_until_cancelled(sweeper.keep_looking()).await;
+    Ok(())
 }
 
 struct Sweeper<S> {
@@ -64,6 +55,18 @@ struct Sweeper<S> {
 }
 
 impl<S: StaleOrders> Sweeper<S> {
+    async fn keep_looking(&self) {
+        let mut looks = interval((self.stale_after / LOOKS_PER_LIMIT).min(LOOK));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            if let Err(error) = self.look().await {
+                let error = &*error as &dyn std::error::Error;
+                tracing::debug!(error, "Cannot look for lost orders");
+            }
+        }
+    }
+
     async fn look(&self) -> Result<(), RoleError> {
         let before = self.clock.now().checked_sub(self.stale_after)?;
         let stale = self.orders.processing_since_before(before).await?;
@@ -95,6 +98,8 @@ impl<S: StaleOrders> Sweeper<S> {
         };
         let is_lost = order.status == Status::Processing
             && order.updated_at < before
+            // The worker's timer comes first.
+            && order.retry_at.is_none_or(|until| until < before)
             && position <= answered_to;
         if !is_lost {
             return Ok(());

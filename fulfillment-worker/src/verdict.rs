@@ -21,6 +21,9 @@ pub(crate) enum Verdict {
     Ack,
     /// Could work later: ask for it again after a wait. The store would not wait by itself.
     Retry { after: Duration, reason: String },
+    /// Could work later, but not before this time, which is longer than the store would wait for an
+    /// answer: acknowledge it. The order is queued again then.
+    Postpone { until: Timestamp },
     /// Set aside for a person; the reason says why.
     Park { reason: String },
     /// No answer: it was not begun, and goes back to the store.
@@ -37,7 +40,8 @@ pub(crate) struct Circumstances {
     pub(crate) max_retries: u32,
     /// How long to wait if it is retried, unless the gateway asks for longer.
     pub(crate) wait: Duration,
-    /// How long it may be at most, whatever the gateway asks for.
+    /// The longest wait within one delivery. If the gateway asks for more, the order waits outside the
+    /// subscription.
     pub(crate) longest_wait: Duration,
     pub(crate) at: Timestamp,
 }
@@ -60,11 +64,14 @@ pub(crate) fn verdict(
         }
         Err(failure) => match failure.class {
             class @ FailureClass::Transient if delivery <= max_retries => {
-                let wait = failure.retry_after.map_or(wait, |it| it.min(longest_wait).max(wait));
+                let wait = failure.retry_after.map_or(wait, |asked| asked.max(wait));
                 let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 let error = failure.recorded();
                 let failed = RecordDeliveryFailed { attempt, delivery, class, error, retry_in_ms };
-                let verdict = Verdict::Retry { after: wait, reason: failure.recorded() };
+                let verdict = match at.checked_add(wait) {
+                    Ok(until) if wait > longest_wait => Verdict::Postpone { until },
+                    Ok(_) | Err(_) => Verdict::Retry { after: wait, reason: failure.recorded() },
+                };
                 (OrderCommand::RecordDeliveryFailed(failed), verdict)
             }
             FailureClass::Transient => {
@@ -159,13 +166,24 @@ mod tests {
     }
 
     #[test]
-    fn gateway_may_ask_for_a_longer_wait_but_not_for_any() {
-        for (asked, granted) in [(1, WAIT), (500, WAIT * 2), (60_000, WAIT * 4)] {
+    fn gateway_may_ask_for_a_longer_wait_and_for_one_that_outlasts_the_delivery() {
+        let asking = |asked| {
             let retry_after = Some(Duration::from_millis(asked));
             let error = GatewayError::new(FailureClass::Transient, "busy".to_owned());
-            let (_, verdict) = verdict_of(Err(GatewayError { retry_after, ..error }), 1);
+            verdict_of(Err(GatewayError { retry_after, ..error }), 1)
+        };
+        for (asked, granted) in [(1, WAIT), (500, WAIT * 2), (1_000, WAIT * 4)] {
+            let (_, verdict) = asking(asked);
             assert_eq!(verdict, Verdict::Retry { after: granted, reason: "busy".to_owned() });
         }
+        let (command, verdict) = asking(60_000);
+        let is_recorded = matches!(
+            command,
+            OrderCommand::RecordDeliveryFailed(it) if it.retry_in_ms == 60_000
+        );
+        assert!(is_recorded);
+        let until = Timestamp::from_second(60).unwrap();
+        assert_eq!(verdict, Verdict::Postpone { until });
     }
 
     #[test]

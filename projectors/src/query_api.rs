@@ -113,6 +113,7 @@ fn read_model_failed(error: StoreError) -> Problem {
         | StoreError::SchemaOlder { .. }
         | StoreError::SchemaNewer { .. }
         | StoreError::Migration { .. }
+        | StoreError::Encoding { .. }
         | StoreError::CheckpointMoved
         | StoreError::Set(_)
         | StoreError::Unfinished { .. }
@@ -135,5 +136,9 @@ fn log_failed(error: LogError) -> Problem {
             .with_code(Code::EventStoreUnavailable);
     }
     tracing::error!(error = cause, "Event store cannot be read");
+    if error.is_refusal() {
+        return Problem::unavailable("Event store refused the read")
+            .with_code(Code::EventStoreUnavailable);
+    }
     Problem::internal()
 }

@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use service_kit::clock::Clock;
 use tokio::time::{Instant, sleep};
 
+use crate::pace::Pace;
 use crate::progress::{Observer, Phase, Progress};
 use crate::replay::{Replay, ReplayError, Replayed};
 use crate::runner::{first_event_id, turn};
@@ -190,6 +191,7 @@ impl Rebuild<'_> {
             expected: Side { store: next, position: next.checkpoint().await?.position },
             found: Side { store: &*live, position: live_position },
             mended: None,
+            pace: Pace::Full,
         };
         let mut compared = Verified::default();
         comparison.all(&mut compared, observer).await?;
@@ -296,7 +298,7 @@ impl Rebuild<'_> {
         observer: &mut Observer<'_>,
     ) -> Result<Checkpoint, RebuildError> {
         let (log, clock, batch_size) = (self.log, self.clock, self.batch_size);
-        let replay = Replay { log, store: next, clock, batch_size, phase };
+        let replay = Replay { log, store: next, clock, batch_size, phase, pace: Pace::Full };
         let mut replayed = Replayed::default();
         match to {
             Some(position) => replay.run_to(position, &mut replayed, observer.progress).await?,

@@ -6,6 +6,7 @@ use domain::ids::OrderId;
 use event_log::{EventLog, LogError, Position};
 use service_kit::clock::Clock;
 
+use crate::pace::Pace;
 use crate::progress::{Phase, Progress, Watcher, estimate};
 use crate::runner::batch::Poison;
 use crate::runner::{OtherEventStore, first_event_id, project};
@@ -60,6 +61,7 @@ pub(crate) struct Replay<'a> {
     pub(crate) batch_size: u64,
     /// What the replay is a part of, for progress.
     pub(crate) phase: Phase,
+    pub(crate) pace: Pace,
 }
 
 impl Replay<'_> {
@@ -105,12 +107,14 @@ impl Replay<'_> {
         checkpoint.first_event_id = first_event_id(self.log).await?;
         let mut reader = Reader::start(self.log, checkpoint.position, until, self.batch_size);
         while let Some(batch) = reader.next().await? {
-            replayed.n_events += batch.n_events();
+            let n_events = batch.n_events();
+            replayed.n_events += n_events;
             replayed.n_poison += batch.skipped.len() as u64;
             let room = MAX_NAMED - replayed.poison.len();
             replayed.poison.extend(batch.skipped.iter().take(room).cloned());
             checkpoint = project(self.store, checkpoint, batch, self.clock.now()).await?;
             progress(self.progress(&checkpoint, until));
+            self.pace.rest(n_events).await;
         }
         Ok(())
     }

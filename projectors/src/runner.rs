@@ -1,8 +1,10 @@
 //! The projector: follows the log, batch by batch, and keeps the tables.
 
 pub(crate) mod batch;
+mod health;
 mod origin;
 pub(crate) mod turn;
+mod verification;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,13 +20,14 @@ use service_kit::clock::Clock;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::ahead::order_ahead_of_log;
+use crate::ahead::{Ahead, find_ahead};
 use crate::orders::apply::apply;
 use crate::orders::row::Changes;
 use crate::rebuild::KEPT_FOR;
 use crate::store::{Checkpoint, ReadModel, StoreError};
 use batch::{Batch, Batches};
 
+pub use health::ProjectorHealth;
 pub use origin::OtherEventStore;
 pub(crate) use origin::{check_origin, first_event_id};
 
@@ -36,7 +39,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long giving the lease back may take at the end.
-const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(2);
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often the newest rows are compared with the event store.
+const AHEAD_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How often a look is taken at tables that a rebuild replaced.
 const RETIRE_INTERVAL: Duration = Duration::from_hours(1);
@@ -49,6 +55,9 @@ pub struct ProjectorConfig {
     pub batch_size: usize,
     /// The least time between two transactions, in milliseconds, unless a batch is full.
     pub batch_ms: u64,
+    /// The time between two verifications of all rows, in milliseconds. 0: rows are verified by
+    /// `dofs projections verify` only.
+    pub verify_interval_ms: u64,
 }
 
 /// Why the projector ended without being told to.
@@ -58,43 +67,6 @@ pub enum ProjectorError {
     Schema(#[source] StoreError),
     #[error("the read model cannot be projected into")]
     Origin(#[from] OtherEventStore),
-}
-
-/// Keeps the read model up to date until `stop`, or stands by while another projector does. A
-/// database or an event store that fails is waited for.
-///
-/// # Errors
-/// [`ProjectorError::Schema`] if the schema is not the one that this release knows;
-/// [`ProjectorError::Origin`] if the rows come from another event store.
-pub async fn run(
-    log: EventLog,
-    store: Arc<dyn ReadModel>,
-    config: ProjectorConfig,
-    clock: Clock,
-    stop: CancellationToken,
-) -> Result<(), ProjectorError> {
-    // The process's id is for people, the other one for certainty.
-    let holder = format!("{}-{}", std::process::id(), clock.new_id());
-    let projector = Projector { log, store, config, clock, holder };
-    let mut outage = Outage::default();
-    loop {
-        let interrupted = stop.run_until_cancelled(projector.take_turn(&mut outage)).await;
-        let delay = match interrupted {
-            None => break,
-            Some(Interruption::Store(
-                error @ (StoreError::SchemaOlder { .. } | StoreError::SchemaNewer { .. }),
-            )) => return Err(ProjectorError::Schema(error)),
-            Some(Interruption::Origin(error)) => return Err(error.into()),
-            Some(Interruption::TurnOver) => BACKOFF.0,
-            Some(Interruption::Store(error)) => outage.failed(&error),
-            Some(Interruption::Log(error)) => outage.failed(&error),
-        };
-        if stop.run_until_cancelled(sleep(delay)).await.is_none() {
-            break;
-        }
-    }
-    projector.give_back().await;
-    Ok(())
 }
 
 /// Why a turn ended.
@@ -111,16 +83,67 @@ enum Interruption {
     TurnOver,
 }
 
-struct Projector {
+/// Keeps a read model up to date.
+pub struct Projector {
     log: EventLog,
     store: Arc<dyn ReadModel>,
     config: ProjectorConfig,
     clock: Clock,
     /// Our name in the lease.
     holder: String,
+    health: ProjectorHealth,
 }
 
 impl Projector {
+    /// A projector that does nothing yet.
+    pub fn new(
+        log: EventLog,
+        store: Arc<dyn ReadModel>,
+        config: ProjectorConfig,
+        clock: Clock,
+    ) -> Self {
+        // The process's id is for people, the other one for certainty.
+        let holder = format!("{}-{}", std::process::id(), clock.new_id());
+        Self { log, store, config, clock, holder, health: ProjectorHealth::default() }
+    }
+
+    /// Whether it works or stands by.
+    pub fn health(&self) -> ProjectorHealth {
+        self.health.clone()
+    }
+
+    /// Keeps the read model up to date until `stop`, or stands by while another projector does. A
+    /// database or an event store that fails is waited for.
+    ///
+    /// # Errors
+    /// [`ProjectorError::Schema`] if the schema is not the one that this release knows;
+    /// [`ProjectorError::Origin`] if the rows come from another event store.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ProjectorError> {
+        let mut outage = Outage::of(self.health());
+        loop {
+            let interrupted = stop.run_until_cancelled(self.take_turn(&mut outage)).await;
+            let delay = match interrupted {
+                None => break,
+                Some(Interruption::Store(
+                    error @ (StoreError::SchemaOlder { .. } | StoreError::SchemaNewer { .. }),
+                )) => return Err(ProjectorError::Schema(error)),
+                Some(Interruption::Origin(error)) => return Err(error.into()),
+                Some(Interruption::TurnOver) => BACKOFF.0,
+                Some(Interruption::Store(error)) => {
+                    outage.failed(&error, "read model cannot be used")
+                }
+                Some(Interruption::Log(error)) => {
+                    outage.failed(&error, "event store does not answer")
+                }
+            };
+            if stop.run_until_cancelled(sleep(delay)).await.is_none() {
+                break;
+            }
+        }
+        self.give_back().await;
+        Ok(())
+    }
+
     /// Waits for our turn and projects until it is over.
     async fn take_turn(&self, outage: &mut Outage) -> Interruption {
         let epoch = match self.begin().await {
@@ -133,6 +156,8 @@ impl Projector {
                 Interruption::TurnOver
             }
             never = self.retire() => match never {},
+            never = self.watch_ahead() => match never {},
+            never = self.verify_now_and_then() => match never {},
             ended = self.follow(epoch, outage) => match ended {
                 Ok(never) => match never {},
                 Err(Interruption::Store(StoreError::CheckpointMoved)) => {
@@ -146,7 +171,7 @@ impl Projector {
 
     async fn begin(&self) -> Result<u64, StoreError> {
         within(self.store.check_schema()).await?;
-        turn::begin(&*self.store, &self.holder).await
+        turn::begin(&*self.store, &self.holder, &self.health).await
     }
 
     /// Drops the tables that a rebuild replaced, once they are old. A projector that may not drop
@@ -188,7 +213,6 @@ impl Projector {
             return Err(Interruption::TurnOver);
         }
         checkpoint.first_event_id = check_origin::<Interruption>(&self.log, &checkpoint).await?;
-        self.warn_if_ahead_of_log().await;
         let subscription = self.log.subscribe(checkpoint.position);
         let mut batches = Batches::new(subscription, &self.config);
         loop {
@@ -206,19 +230,26 @@ impl Projector {
         }
     }
 
-    /// Rows that know more than the log mean an older backup of it: what comes next may be passed
-    /// over, and is not in the tables then. A warning only, because a stream may have been deleted,
-    /// and a cluster's follower may be behind.
-    async fn warn_if_ahead_of_log(&self) {
-        // A store or a database that cannot be reached is told of by what follows.
-        let ahead = order_ahead_of_log::<Interruption>(&self.log, &*self.store);
-        if let Ok(Some(order_id)) = ahead.await {
-            tracing::warn!(
-                %order_id,
-                "Read model is ahead of the event store: the order's row reflects events that its \
-                 stream does not have. If the store was restored from an older backup, run `dofs \
-                 projections rebuild`"
-            );
+    /// Warns of rows that know more than the log, which mean an older backup of it: what comes next
+    /// may be passed over, and is not in the tables then. A warning only, because a stream may have
+    /// been deleted, and a cluster's follower may be behind. The store may be replaced at any time.
+    async fn watch_ahead(&self) -> Infallible {
+        let mut known = None;
+        loop {
+            // A store or a database that cannot be reached is told of by the projection itself.
+            if let Ok(ahead) = find_ahead::<Interruption>(&self.log, &*self.store).await {
+                if let Some(ahead) = ahead.filter(|_| known.is_none()) {
+                    let Ahead { order_id, n_events } = ahead;
+                    tracing::warn!(
+                        %order_id,
+                        n_events,
+                        "Read model is ahead of the event store: if the store was restored from an \
+                         older backup or replaced, run `dofs projections rebuild`"
+                    );
+                }
+                known = ahead;
+            }
+            sleep(AHEAD_INTERVAL).await;
         }
     }
 }
@@ -248,9 +279,9 @@ pub(crate) async fn project(
 }
 
 /// A time of failures: reported once when it begins and once when it is over.
-#[derive(Default)]
 struct Outage {
     current: Option<Retries>,
+    health: ProjectorHealth,
 }
 
 /// The retries of an outage.
@@ -260,8 +291,14 @@ struct Retries {
 }
 
 impl Outage {
+    /// None yet.
+    fn of(health: ProjectorHealth) -> Self {
+        Self { current: None, health }
+    }
+
     /// Notes a failure, and returns how long to wait before the next try.
-    fn failed(&mut self, error: &(dyn Error + 'static)) -> Duration {
+    fn failed(&mut self, error: &(dyn Error + 'static), cause: &'static str) -> Duration {
+        self.health.note_interruption(cause);
         let retries = self.current.get_or_insert_with(|| {
             tracing::warn!(error, "Projection interrupted, trying again until it works");
             let delays = ExponentialBuilder::default()
@@ -277,6 +314,7 @@ impl Outage {
 
     /// Notes a success.
     fn over(&mut self) {
+        self.health.note_work();
         if let Some(retries) = self.current.take() {
             let duration_ms = retries.begun.elapsed().as_millis();
             tracing::info!(duration_ms, "Projection resumed");

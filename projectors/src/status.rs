@@ -1,10 +1,9 @@
 //! How the projection is: how far, how fast, and who keeps it.
 
-use domain::ids::OrderId;
 use event_log::{EventLog, LogError};
 use jiff::Timestamp;
 
-use crate::ahead::order_ahead_of_log;
+use crate::ahead::{Ahead, find_ahead};
 use crate::lag::{Lag, MAX_LAG_EVENTS, lag};
 use crate::store::{Checkpoint, Lease, ReadModel, StoreError};
 
@@ -14,9 +13,8 @@ pub struct ProjectionStatus {
     pub checkpoint: Checkpoint,
     pub lease: Lease,
     pub lag: Lag,
-    /// An order whose row reflects events that the event store does not have: the store was
-    /// probably replaced by an older backup. `None` if none of the newest orders is one.
-    pub ahead_of_log: Option<OrderId>,
+    /// How far the newest rows are ahead of the event store; `None` if they are not.
+    pub ahead: Option<Ahead>,
 }
 
 /// Why nobody can say how the projection is.
@@ -36,6 +34,6 @@ pub async fn projection_status(
 ) -> Result<ProjectionStatus, StatusError> {
     let (lease, checkpoint) = (store.lease().await?, store.checkpoint().await?);
     let backlog = log.backlog(checkpoint.position, MAX_LAG_EVENTS).await?;
-    let ahead_of_log = order_ahead_of_log::<StatusError>(log, store).await?;
-    Ok(ProjectionStatus { lag: lag(&checkpoint, backlog, now), checkpoint, lease, ahead_of_log })
+    let ahead = find_ahead::<StatusError>(log, store).await?;
+    Ok(ProjectionStatus { lag: lag(&checkpoint, backlog, now), checkpoint, lease, ahead })
 }

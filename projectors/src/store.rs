@@ -31,7 +31,7 @@ use crate::orders::row::{Changes, FailedOrder, Rows};
 use crate::orders::statistics::Minute;
 use address::{Address, without_password};
 
-pub use examine::{Examined, IdRange, RowsPage};
+pub use examine::{Examined, IdRange, LastVerification, RowsPage};
 pub use failures::{FailureFilter, FailureGroup};
 pub use lease::{Lease, Leased};
 pub use migrations::Migrated;
@@ -118,6 +118,10 @@ pub trait ReadModel: Leased + Examined + Sets + Send + Sync {
     /// How many orders there are, by what became of them.
     async fn count_orders(&self) -> Result<OrderCounts, StoreError>;
 
+    /// When something last happened to the order in `PROCESSING` that has waited longest; `None` if
+    /// no order is in `PROCESSING`.
+    async fn oldest_processing(&self) -> Result<Option<Timestamp>, StoreError>;
+
     /// What happened in each minute from this one on, counted from 1970, as far back as is kept.
     async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError>;
 }
@@ -129,8 +133,8 @@ pub trait ReadModel: Leased + Examined + Sets + Send + Sync {
 /// [`StoreError::Address`] if the URL is of no kind that can be opened.
 pub fn open(url: &str) -> Result<Arc<dyn ReadModel>, StoreError> {
     Ok(match Address::parse(url)? {
-        Address::Postgres(options) => {
-            Arc::new(postgres::Postgres::open(*options, without_password(url)))
+        Address::Postgres(options, sessions) => {
+            Arc::new(postgres::Postgres::open(*options, sessions, without_password(url)))
         }
         Address::Sqlite(path) => Arc::new(sqlite::Sqlite::open(path, without_password(url))),
     })
@@ -149,7 +153,9 @@ pub(crate) async fn open_scratch(path: &Path) -> Result<Arc<dyn ReadModel>, Stor
 /// [`StoreError::SchemaNewer`] if a newer release migrated it; it is left as it is.
 pub async fn migrate(url: &str) -> Result<Vec<Migrated>, StoreError> {
     match Address::parse(url)? {
-        Address::Postgres(options) => postgres::migrate(*options, &without_password(url)).await,
+        Address::Postgres(options, sessions) => {
+            postgres::migrate(*options, sessions, &without_password(url)).await
+        }
         Address::Sqlite(path) => sqlite::migrate(&path, &without_password(url)).await,
     }
 }
@@ -295,6 +301,12 @@ pub enum StoreError {
         #[source]
         source: sqlx::migrate::MigrateError,
     },
+    /// No retry helps until the database is made anew.
+    #[error(
+        "database of the read model `{url}` has the encoding {encoding}, and names of customers may \
+         be in any script: make it with `create database NAME template template0 encoding 'UTF8'`"
+    )]
+    Encoding { url: String, encoding: String },
     /// Somebody else moves the same checkpoint, or a commit took effect without our hearing of it:
     /// read the checkpoint again and go on from there.
     #[error("checkpoint of the read model moved under us")]

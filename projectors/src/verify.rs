@@ -16,6 +16,7 @@ use serde_json::Value;
 use service_kit::clock::Clock;
 
 use crate::orders::statistics::{CountChange, Minute};
+use crate::pace::Pace;
 use crate::progress::{Observer, Phase, Progress};
 use crate::replay::{Replay, ReplayError, Replayed};
 use crate::runner::batch::Poison;
@@ -42,6 +43,7 @@ pub struct Verification<'a> {
     pub scratch: &'a Path,
     /// Whether to mend what is wrong.
     pub repair: Repair,
+    pub pace: Pace,
 }
 
 /// Whether what is wrong is mended.
@@ -119,8 +121,9 @@ impl Verification<'_> {
         let opened = open_scratch(&self.scratch.join("verify.sqlite")).await;
         let scratch = opened.map_err(|it| self.of_scratch(it.into()))?;
         let phase = Phase::Replay;
-        let (log, clock, batch_size) = (self.log, self.clock, BATCH_SIZE);
-        let replay = Replay { log, store: &*scratch, clock, batch_size, phase };
+        let (log, clock, pace) = (self.log, self.clock, self.pace);
+        let batch_size = pace.batch_size(BATCH_SIZE);
+        let replay = Replay { log, store: &*scratch, clock, batch_size, phase, pace };
         let mut replayed = Replayed::default();
         // Most of the log before the snapshot, which a database should not keep for long.
         if let Some(position) = live.position {
@@ -140,6 +143,7 @@ impl Verification<'_> {
             expected: Side { store: &*scratch, position },
             found: Side { store: &*live, position: at },
             mended: self.mended(),
+            pace,
         };
         comparison.all(&mut verified, observer).await?;
         let minutes =

@@ -5,6 +5,7 @@ mod body;
 mod browsers;
 mod config;
 mod connection;
+mod draining;
 mod framing;
 mod gate;
 mod guard;
@@ -149,6 +150,8 @@ impl Listener {
         server
             .http_builder()
             .http1()
+            // A client that has sent all it has to send may say so, and still be answered.
+            .half_close(true)
             // Reached by nothing that the connection has not ended before.
             .header_read_timeout(ReadLimits::of(config).between_requests())
             .max_buf_size(MAX_HEAD_BYTES);
@@ -175,17 +178,21 @@ pub struct Routes {
     /// For whoever decides what to do about a process that is too busy: no limit keeps them from
     /// answering.
     pub health: Router,
+    /// Cancelled when the process is about to stop: it is not ready any more.
+    pub draining: CancellationToken,
 }
 
 /// Puts the edge around the routes: the gate before those that have one, and our body for every
 /// error.
 pub fn with_edge(routes: Routes, config: &ApiConfig, access: Access, clock: Clock) -> Router {
-    let Routes { guarded, ownership, health } = routes;
+    let Routes { guarded, ownership, health, draining } = routes;
     let edge = Arc::new(around::Edge::new(clock.clone(), config));
     let gate = gate::Gate::new(Arc::clone(&edge), access, ownership, config, clock);
     let gate = Arc::new(gate);
     let around = middleware::from_fn_with_state(edge, around::around);
-    let health = health.layer(middleware::from_fn(body::unread));
+    let health = health
+        .layer(middleware::from_fn_with_state(draining, draining::unready))
+        .layer(middleware::from_fn(body::unread));
     match cors(config) {
         None => guarded
             .layer(middleware::from_fn_with_state(gate, gate::pass))

@@ -1,9 +1,10 @@
 //! Roles side by side: they start together, and the first to end, or a signal, ends them all.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +22,12 @@ pub enum LifecycleError {
     },
     #[error("{role} ended without being asked to")]
     EndedEarly { role: &'static str },
-    #[error("a role panicked")]
-    Panicked(#[source] tokio::task::JoinError),
+    #[error("{role} panicked")]
+    Panicked {
+        role: &'static str,
+        #[source]
+        source: tokio::task::JoinError,
+    },
     #[error("{} did not end within {} ms and was cut off", roles.join(", "), drain_timeout.as_millis())]
     DrainTimeout { roles: Vec<&'static str>, drain_timeout: Duration },
     #[error("cannot listen for signals")]
@@ -31,15 +36,31 @@ pub enum LifecycleError {
 
 /// Roles running side by side.
 pub struct Roles {
-    tasks: JoinSet<(&'static str, Result<(), RoleError>)>,
-    running: Vec<&'static str>,
+    tasks: JoinSet<Result<(), RoleError>>,
+    running: HashMap<Id, &'static str>,
     stop: CancellationToken,
+    /// Cancelled when a signal has come, before `stop`.
+    draining: CancellationToken,
+    drain_delay: Duration,
 }
 
 impl Roles {
     /// No roles yet. Each is given `stop` by its caller, and ends when it is cancelled.
     pub fn new(stop: CancellationToken) -> Self {
-        Self { tasks: JoinSet::new(), running: Vec::new(), stop }
+        Self {
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            draining: stop.child_token(),
+            drain_delay: Duration::ZERO,
+            stop,
+        }
+    }
+
+    /// Lets the roles go on for so long after a signal, so that balancers see that the process is
+    /// not ready any more before it stops. Returns what is cancelled when the signal has come.
+    pub fn delay_stop(&mut self, drain_delay: Duration) -> CancellationToken {
+        self.drain_delay = drain_delay;
+        self.draining.clone()
     }
 
     /// Starts a role.
@@ -50,21 +71,23 @@ impl Roles {
     ) where
         E: Into<RoleError> + 'static,
     {
-        self.running.push(role);
-        self.tasks.spawn(async move { (role, run.await.map_err(Into::into)) });
+        let task = self.tasks.spawn(async move { run.await.map_err(Into::into) });
+        self.running.insert(task.id(), role);
     }
 
-    /// Waits until all have ended. SIGTERM or SIGINT asks them to; after `drain_timeout`, or at a
-    /// second signal, what is left is cut off.
+    /// Waits until all have ended. SIGTERM or SIGINT asks them to, after the time of
+    /// [`delay_stop`](Self::delay_stop) or at once with a second signal. `drain_timeout` later, or at
+    /// the next signal, what is left is cut off.
     pub async fn finish(mut self, drain_timeout: Duration) -> Result<(), LifecycleError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(LifecycleError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(LifecycleError::Signals)?;
         let stop = self.stop.clone();
         let mut first_error = None;
+        let mut delayed_until = None;
         let mut deadline = None;
         loop {
             tokio::select! {
-                ended = self.tasks.join_next() => {
+                ended = self.tasks.join_next_with_id() => {
                     let Some(ended) = ended else { break };
                     let error = self.error_of(ended);
                     first_error = first_error.or(error);
@@ -77,6 +100,17 @@ impl Roles {
                     if stop.is_cancelled() {
                         return Err(self.cut_off(drain_timeout));
                     }
+                    if self.draining.is_cancelled() || self.drain_delay.is_zero() {
+                        tracing::info!("Stopping: finishing what is in progress");
+                        stop.cancel();
+                        continue;
+                    }
+                    let delay_ms = self.drain_delay.as_millis();
+                    tracing::info!(delay_ms, "Stopping soon: not ready any more, still serving");
+                    self.draining.cancel();
+                    delayed_until = Some(Instant::now() + self.drain_delay);
+                }
+                () = wait_until(delayed_until), if !stop.is_cancelled() => {
                     tracing::info!("Stopping: finishing what is in progress");
                     stop.cancel();
                 }
@@ -88,24 +122,24 @@ impl Roles {
 
     fn error_of(
         &mut self,
-        ended: Result<(&'static str, Result<(), RoleError>), tokio::task::JoinError>,
+        ended: Result<(Id, Result<(), RoleError>), tokio::task::JoinError>,
     ) -> Option<LifecycleError> {
+        let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
+        // Every task was spawned as a role.
+        let role = self.running.remove(&id).unwrap_or("role");
         match ended {
-            Ok((role, outcome)) => {
-                self.running.retain(|it| *it != role);
-                match outcome {
-                    Err(source) => Some(LifecycleError::Role { role, source }),
-                    Ok(()) if self.stop.is_cancelled() => None,
-                    Ok(()) => Some(LifecycleError::EndedEarly { role }),
-                }
-            }
-            Err(panic) => Some(LifecycleError::Panicked(panic)),
+            Ok((_, Err(source))) => Some(LifecycleError::Role { role, source }),
+            Ok((_, Ok(()))) if self.stop.is_cancelled() => None,
+            Ok((_, Ok(()))) => Some(LifecycleError::EndedEarly { role }),
+            Err(source) => Some(LifecycleError::Panicked { role, source }),
         }
     }
 
     fn cut_off(&mut self, drain_timeout: Duration) -> LifecycleError {
         self.tasks.abort_all();
-        LifecycleError::DrainTimeout { roles: std::mem::take(&mut self.running), drain_timeout }
+        let mut roles: Vec<_> = std::mem::take(&mut self.running).into_values().collect();
+        roles.sort_unstable();
+        LifecycleError::DrainTimeout { roles, drain_timeout }
     }
 }
 
@@ -120,5 +154,42 @@ async fn wait_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A role that runs until it is told to stop.
+    async fn idle(stop: CancellationToken) -> Result<(), RoleError> {
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn role_that_panics_ends_the_others_and_is_named() {
+        let stop = CancellationToken::new();
+        let mut roles = Roles::new(stop.clone());
+        roles.spawn("idle", idle(stop.clone()));
+        roles.spawn("broken", async {
+            std::future::ready(Err::<(), _>("injected")).await.unwrap();
+            Ok::<_, RoleError>(())
+        });
+        let error = roles.finish(LONG).await.unwrap_err();
+        assert_eq!(error.to_string(), "broken panicked");
+        assert!(stop.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn role_that_ends_by_itself_ends_the_others_with_an_error() {
+        let stop = CancellationToken::new();
+        let mut roles = Roles::new(stop.clone());
+        roles.spawn("idle", idle(stop.clone()));
+        roles.spawn("early", std::future::ready(Ok::<_, RoleError>(())));
+        let error = roles.finish(LONG).await.unwrap_err();
+        assert_eq!(error.to_string(), "early ended without being asked to");
     }
 }

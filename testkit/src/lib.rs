@@ -6,6 +6,7 @@
 pub mod api;
 pub mod grpc_proxy;
 pub mod node;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

@@ -1,11 +1,13 @@
 //! `/v1/ops/dead-letters/redrives`: queue many failed orders again, as a task.
 
 mod dry_run;
+mod execution;
 mod judge;
 mod record;
 pub(crate) mod request;
 pub(crate) mod runner;
 mod source;
+mod work;
 
 use std::sync::Arc;
 
@@ -229,6 +231,7 @@ fn shown(task: &RedriveTask) -> Value {
         "redriven": task.counts.n_redriven,
         "skipped": task.counts.n_skipped,
         "failed": task.counts.n_failed,
+        "waiting_for": task.waiting_for,
         "error": task.error,
     })
 }

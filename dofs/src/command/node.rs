@@ -52,7 +52,8 @@ async fn verify(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliErr
     let settings = settings::load(&[("--data", "node", "data", folder.setting().as_deref())])?;
     let data = settings.node.data;
     let verified = tokio::task::spawn_blocking(move || event_node::verify(&data)).await;
-    let verified = verified.map_err(LifecycleError::Panicked)??;
+    let verified =
+        verified.map_err(|source| LifecycleError::Panicked { role: "verification", source })??;
     if global.json {
         output::print(json!({
             "events": verified.events,

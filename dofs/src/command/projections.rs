@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use event_log::EventLog;
 use projectors::{
-    Begin, Finding, ProjectionStatus, ReadModel, Rebuild, Repair, SetInfo, SwapAtEnd, Unfinished,
-    Verification, Verified, projection_status,
+    Begin, Finding, Pace, ProjectionStatus, ReadModel, Rebuild, Repair, SetInfo, SwapAtEnd,
+    Unfinished, Verification, Verified, projection_status,
 };
 use serde_json::{Value, json};
 use service_kit::clock::Clock;
@@ -75,7 +75,7 @@ async fn status(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> {
 }
 
 fn status_json(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> Value {
-    let ProjectionStatus { checkpoint, lease, lag, ahead_of_log } = status;
+    let ProjectionStatus { checkpoint, lease, lag, ahead } = status;
     json!({
         "position": checkpoint.position.map(|it| it.commit),
         "events_applied": checkpoint.events_applied,
@@ -86,7 +86,9 @@ fn status_json(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> Value 
         "lag_events": lag.lag_events,
         "lag_seconds": lag.lag_seconds,
         "stuck": lag.stuck,
-        "ahead_of_event_store": ahead_of_log,
+        "ahead_of_event_store": ahead.map(|it| it.order_id),
+        "ahead_events": ahead.map_or(0, |it| it.n_events),
+        "advice": ahead.map(|it| it.to_string()),
         "holder": lease.holder,
         "epoch": lease.epoch,
         "sets": sets.iter().map(set_json).collect::<Vec<_>>(),
@@ -105,15 +107,9 @@ fn set_json(set: &SetInfo) -> Value {
 }
 
 fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String {
-    let ProjectionStatus { checkpoint, lease, lag, ahead_of_log } = status;
+    let ProjectionStatus { checkpoint, lease, lag, ahead } = status;
     let stuck = if lag.stuck { ", STUCK: events wait and nothing moves" } else { "" };
-    let ahead = ahead_of_log.map_or_else(String::new, |order_id| {
-        format!(
-            "AHEAD OF THE EVENT STORE: order {order_id} has events in the tables that its stream \
-             does not have; if the store was restored from an older backup, run `dofs projections \
-             rebuild`\n"
-        )
-    });
+    let ahead = ahead.map_or_else(String::new, |ahead| format!("WARNING: {ahead}\n"));
     let shown = |value: Value| cell(&value);
     let mut sets_table = table(&["set", "position", "events", "skipped", "schema", "retired at"]);
     for set in sets.iter().map(set_json) {
@@ -158,6 +154,7 @@ async fn verify(
         clock: &tools.clock,
         scratch: scratch.path(),
         repair,
+        pace: Pace::Full,
     };
     let mut display = Display::new(global);
     let bar = display.bar();

@@ -22,7 +22,7 @@ fn routes() -> Router {
     let log = system.connect().unwrap();
     let owners = log.clone().map(Owners::new);
     let routes = system.api_routes(store, log.zip(owners), Access::Open);
-    routes.merge(documentation(AuthMode::ApiKey)).merge(health::routes(Vec::new()))
+    routes.merge(documentation(AuthMode::ApiKey)).merge(health::routes(Checks::default()))
 }
 
 /// Their paths: the router shows them to nobody but who prints it.

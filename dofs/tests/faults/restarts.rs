@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::api::{Api, order};
+use testkit::api::{Answer, Api, order};
 use testkit::process::Start;
 use testkit::{postgres, wait};
 
@@ -138,6 +139,7 @@ fn event_store_that_is_down_refuses_new_orders_and_everything_resumes() {
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(api.get("/livez").status, 200);
     assert_eq!(api.get("/readyz").status, 503);
+    assert_store_is_known_to_be_away(&api);
     // What needs the read model only still answers.
     assert_eq!(api.get("/v1/orders").status, 200);
     assert_eq!(api.get(&format!("/order/{before}")).status, 200);
@@ -148,6 +150,45 @@ fn event_store_that_is_down_refuses_new_orders_and_everything_resumes() {
         (answer.status == 202).then(|| answer.json()["order_id"].as_str().unwrap().to_owned())
     });
     assert_all_ended_once(&api, &[before, after]);
+}
+
+/// Calls, and holds the answer to what is promised while something is known to be away.
+fn in_a_second(call: impl FnOnce() -> Answer) -> Answer {
+    let asked = Instant::now();
+    let answer = call();
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}: {answer:?}", asked.elapsed());
+    answer
+}
+
+/// Answers come within a second, and say what is known.
+fn assert_store_is_known_to_be_away(api: &Api) {
+    let ready = api.get("/readyz?verbose").json();
+    let reason = ready["reasons"]["event_store"].as_str().unwrap();
+    assert_eq!(reason, "event store takes no orders: it does not answer");
+    let refused = in_a_second(|| api.place(&order()));
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    let body = refused.json();
+    assert!(body["error"].as_str().unwrap().contains("nothing was recorded"), "{body}");
+    assert_eq!(body.get("order_id"), None, "there is no order to look up");
+
+    let stats = in_a_second(|| api.get("/v1/stats?minutes=5"));
+    assert_eq!(stats.status, 200, "{stats:?}");
+    let stats = stats.json();
+    assert_eq!(stats["orders"]["FULFILLED"].as_u64().map(|it| it <= 1), Some(true), "{stats}");
+    assert!(stats["per_minute"].is_array(), "{stats}");
+    for unknown in
+        [&stats["queue"]["waiting"], &stats["fulfillment"]["paused"], &stats["projection"]["stuck"]]
+    {
+        assert_eq!(unknown, &Value::Null, "{stats}");
+    }
+    assert!(stats["unavailable"]["event_store"].is_string(), "{stats}");
+
+    let workers = in_a_second(|| api.get("/v1/ops/worker"));
+    assert_eq!(workers.status, 200, "{workers:?}");
+    let workers = workers.json();
+    assert_eq!((&workers["paused"], &workers["workers"]), (&Value::Null, &Value::Null));
+    assert_eq!(workers["orders_processing"], 0, "{workers}");
+    assert!(workers["unavailable"]["event_store"].is_string(), "{workers}");
 }
 
 #[test]
@@ -182,7 +223,19 @@ fn read_model_that_is_down_stops_no_order() {
     let refused = api.get("/v1/orders");
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.header("retry-after").is_some());
-    assert_eq!(api.get("/readyz").status, 503);
+    // Orders can be taken, so the process is ready for all but those who want its lists.
+    let ready = wait::until("it is degraded", || {
+        let ready = api.get("/readyz");
+        (ready.json()["status"] == "degraded").then_some(ready)
+    });
+    assert_eq!((ready.status, ready.header("degraded")), (200, Some("read_model, projector")));
+    assert_eq!(ready.json()["reasons"]["read_model"], "read model does not answer");
+    assert_eq!(api.get("/readyz?require=read_model").status, 503);
+    assert_eq!(api.get("/readyz?require=event_store").status, 200);
+    assert_eq!(api.get("/readyz?require=nothing").status, 400);
+    let stats = in_a_second(|| api.get("/v1/stats")).json();
+    assert_eq!((&stats["orders"], &stats["queue"]["in_flight"]), (&Value::Null, &json!(0)));
+    assert!(stats["unavailable"]["read_model"].is_string(), "{stats}");
 
     server.start();
     for id in [&before, &during] {

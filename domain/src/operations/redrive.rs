@@ -1,5 +1,7 @@
 //! The redrive of many orders: begun, moved on, ended; at most one at a time.
 
+use std::ops::Add;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -54,19 +56,38 @@ pub struct RedriveBegun {
     pub runner: Uuid,
 }
 
-/// It came so far.
+/// Progress of a redrive. Each batch is on record before its first order is redriven, and counted
+/// only with the next entry. A process that goes on with the redrive begins with the batch of the last
+/// entry, so each order is counted once, whatever ended the process before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveMoved {
     pub task_id: Uuid,
     /// The process that runs it from here on.
     pub runner: Uuid,
+    /// Outcomes of all batches before `batch`.
     pub counts: RedriveCounts,
+    /// The orders in progress. `counts` does not include them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub batch: Vec<OrderId>,
+    /// The failed order that `batch` ends with: the next batch begins behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_end: Option<RedriveMark>,
+    /// Why no order is redriven at present, if something is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
     /// When it was over, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
     /// Why it gave up, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// The place of a failed order among those that a filter finds: they are sorted by these members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedriveMark {
+    pub failed_at: Timestamp,
+    pub order_id: OrderId,
 }
 
 /// Somebody asked it to end.
@@ -84,6 +105,24 @@ impl RedriveEntry {
             Self::Begun(_) => "RedriveBegun",
             Self::Moved(_) => "RedriveMoved",
             Self::Cancelled(_) => "RedriveCancelled",
+        }
+    }
+
+    /// The redrive that the entry is about.
+    fn task_id(&self) -> Uuid {
+        match self {
+            Self::Begun(it) => it.task_id,
+            Self::Moved(it) => it.task_id,
+            Self::Cancelled(it) => it.task_id,
+        }
+    }
+
+    /// The process that wrote the entry and runs the redrive; `None` for an operator's entry.
+    pub fn runner(&self) -> Option<Uuid> {
+        match self {
+            Self::Begun(it) => Some(it.runner),
+            Self::Moved(it) => Some(it.runner),
+            Self::Cancelled(_) => None,
         }
     }
 
@@ -108,6 +147,25 @@ pub struct RedriveCounts {
     pub n_failed: u64,
 }
 
+impl RedriveCounts {
+    /// How many orders are counted.
+    pub fn total(&self) -> u64 {
+        self.n_redriven + self.n_skipped + self.n_failed
+    }
+}
+
+impl Add for RedriveCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            n_redriven: self.n_redriven + other.n_redriven,
+            n_skipped: self.n_skipped + other.n_skipped,
+            n_failed: self.n_failed + other.n_failed,
+        }
+    }
+}
+
 /// How far a redrive has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -123,7 +181,14 @@ pub enum RedriveState {
 pub struct RedriveTask {
     pub begun: RedriveBegun,
     pub state: RedriveState,
+    /// Outcomes of all batches before `batch`.
     pub counts: RedriveCounts,
+    /// The orders in progress. `counts` does not include them.
+    pub batch: Vec<OrderId>,
+    /// The failed order that `batch` ends with.
+    pub batch_end: Option<RedriveMark>,
+    /// Why no order is redriven at present.
+    pub waiting_for: Option<String>,
     /// The process that runs it.
     pub runner: Uuid,
     pub ended_at: Option<Timestamp>,
@@ -132,38 +197,59 @@ pub struct RedriveTask {
 
 impl RedriveTask {
     fn new(begun: RedriveBegun) -> Self {
-        let runner = begun.runner;
-        let counts = RedriveCounts::default();
-        Self { begun, state: RedriveState::Running, counts, runner, ended_at: None, error: None }
+        Self {
+            state: RedriveState::Running,
+            counts: RedriveCounts::default(),
+            batch: Vec::new(),
+            batch_end: None,
+            waiting_for: None,
+            runner: begun.runner,
+            ended_at: None,
+            error: None,
+            begun,
+        }
+    }
+
+    /// Whether a process has to do something about it: run it, or count the batch that was in progress
+    /// when it was cancelled.
+    pub fn is_unfinished(&self) -> bool {
+        match self.state {
+            RedriveState::Running => true,
+            RedriveState::Cancelled => !self.batch.is_empty(),
+            RedriveState::Succeeded | RedriveState::Failed => false,
+        }
     }
 
     /// Takes an entry about it for what it says. What comes after its end changes nothing, but that
-    /// whoever ran it when it was cancelled may say how far it came.
-    fn evolve(&mut self, entry: &RedriveEntry) {
-        match entry {
-            RedriveEntry::Moved(it)
-                if self.state == RedriveState::Cancelled && it.task_id == self.begun.task_id =>
-            {
-                self.counts = it.counts;
-            }
-            _ if self.state != RedriveState::Running => {}
-            RedriveEntry::Moved(it) if it.task_id == self.begun.task_id => {
+    /// the batch in progress when it was cancelled may still be counted.
+    fn evolve(&mut self, entry: RedriveEntry) {
+        match (self.state, entry) {
+            (RedriveState::Running, RedriveEntry::Moved(it)) => {
+                self.state = match (it.ended_at, &it.error) {
+                    (None, _) => RedriveState::Running,
+                    (Some(_), None) => RedriveState::Succeeded,
+                    (Some(_), Some(_)) => RedriveState::Failed,
+                };
                 self.runner = it.runner;
                 self.counts = it.counts;
+                self.batch = it.batch;
+                self.batch_end = it.batch_end;
+                self.waiting_for = it.waiting_for;
                 self.ended_at = it.ended_at;
-                self.error.clone_from(&it.error);
-                if it.ended_at.is_some() {
-                    self.state = match it.error {
-                        None => RedriveState::Succeeded,
-                        Some(_) => RedriveState::Failed,
-                    };
-                }
+                self.error = it.error;
             }
-            RedriveEntry::Cancelled(it) if it.task_id == self.begun.task_id => {
+            (RedriveState::Running, RedriveEntry::Cancelled(it)) => {
                 self.state = RedriveState::Cancelled;
+                self.waiting_for = None;
                 self.ended_at = Some(it.cancelled_at);
             }
-            RedriveEntry::Begun(_) | RedriveEntry::Moved(_) | RedriveEntry::Cancelled(_) => {}
+            (RedriveState::Cancelled, RedriveEntry::Moved(it)) => {
+                self.counts = it.counts;
+                self.batch = it.batch;
+            }
+            (RedriveState::Running, RedriveEntry::Begun(_))
+            | (RedriveState::Cancelled, RedriveEntry::Begun(_) | RedriveEntry::Cancelled(_))
+            | (RedriveState::Succeeded | RedriveState::Failed, _) => {}
         }
     }
 
@@ -172,12 +258,15 @@ impl RedriveTask {
     pub fn fold(entries: impl IntoIterator<Item = RedriveEntry>) -> Vec<Self> {
         let mut tasks: Vec<Self> = Vec::new();
         for entry in entries {
-            match (entry, tasks.last_mut()) {
-                (RedriveEntry::Begun(begun), _) => tasks.push(Self::new(*begun)),
-                (entry @ (RedriveEntry::Moved(_) | RedriveEntry::Cancelled(_)), Some(task)) => {
-                    task.evolve(&entry);
+            let task_id = entry.task_id();
+            let mut newest_first = tasks.iter_mut().rev();
+            match newest_first.find(|task| task.begun.task_id == task_id) {
+                Some(task) => task.evolve(entry),
+                None => {
+                    if let RedriveEntry::Begun(begun) = entry {
+                        tasks.push(Self::new(*begun));
+                    }
                 }
-                (RedriveEntry::Moved(_) | RedriveEntry::Cancelled(_), None) => {}
             }
         }
         tasks
@@ -214,6 +303,9 @@ mod tests {
             task_id: id(task),
             runner: id(runner),
             counts: RedriveCounts { n_redriven, ..RedriveCounts::default() },
+            batch: if ended { Vec::new() } else { vec![OrderId(id(7))] },
+            batch_end: Some(RedriveMark { failed_at: at(1), order_id: OrderId(id(7)) }),
+            waiting_for: None,
             ended_at: ended.then(|| at(2)),
             error: None,
         })
@@ -244,6 +336,26 @@ mod tests {
         let entries = [begun(1), cancelled(1), moved(1, 100, 9, true)];
         assert_eq!(states(entries), [(RedriveState::Cancelled, 9)]);
         assert_eq!(states([moved(1, 100, 9, true), cancelled(1)]), []);
+    }
+
+    #[test]
+    fn batch_of_a_cancelled_redrive_is_counted_even_after_the_next_has_begun() {
+        let entries = [begun(1), moved(1, 100, 5, false), cancelled(1)];
+        assert!(RedriveTask::fold(entries.clone())[0].is_unfinished());
+        let next = [begun(2), moved(1, 100, 6, true), moved(2, 100, 1, false)];
+        let tasks = RedriveTask::fold(entries.into_iter().chain(next));
+        let counted: Vec<_> = tasks.iter().map(|it| it.counts.n_redriven).collect();
+        assert_eq!(counted, [6, 1]);
+        assert!(!tasks[0].is_unfinished() && tasks[1].is_unfinished());
+    }
+
+    #[test]
+    fn entry_of_a_release_without_batches_is_read() {
+        let data = br#"{"task_id": "00000000-0000-0000-0000-000000000001",
+            "runner": "00000000-0000-0000-0000-000000000064",
+            "counts": {"n_redriven": 5, "n_skipped": 0, "n_failed": 0}}"#;
+        let moved = RedriveEntry::read("RedriveMoved", data).unwrap();
+        assert_eq!(states([begun(1), moved]), [(RedriveState::Running, 5)]);
     }
 
     #[test]

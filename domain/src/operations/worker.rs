@@ -65,6 +65,10 @@ pub struct WorkerReport {
     pub error: Option<String>,
     /// How often its subscription was silent while work waited, and was made anew.
     pub watchdog_reconnects: u64,
+    /// The revision in [`CONTROL`] of the pause that the worker obeys: it has let go of all work.
+    /// `None` if it may take work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obeyed_pause: Option<u64>,
 }
 
 impl WorkerReport {

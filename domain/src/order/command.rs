@@ -75,8 +75,8 @@ pub struct Redrive {
     pub items: Option<Vec<Item>>,
 }
 
-/// Queue an attempt again whose message was lost. It stays the same attempt, so a gateway that has
-/// served it knows.
+/// Queue an attempt again whose message was lost, or whose gateway asked to be left alone until now. It
+/// stays the same attempt, so a gateway that has served it knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requeue {
     /// The revision at which the order was found; one that has moved since is left alone.

@@ -82,7 +82,14 @@ fn place(command: PlaceOrder) -> Vec<OrderEvent> {
             rules_version: RULES_VERSION,
         }),
         OrderEvent::Stored(OrderStored { order_id, stored_at: at }),
-        OrderEvent::Queued(OrderQueued { order_id, attempt: 1, customer_id, items, reason: None }),
+        OrderEvent::Queued(OrderQueued {
+            order_id,
+            attempt: 1,
+            customer_id,
+            items,
+            reason: None,
+            deliveries: 0,
+        }),
     ]
 }
 
@@ -202,6 +209,7 @@ fn redrive(order: &Order, command: Redrive) -> Result<Vec<OrderEvent>, OrderErro
                 customer_id,
                 items,
                 reason: Some(command.reason),
+                deliveries: 0,
             })])
         }
         (Status::Failed, Some(Stage::Validation)) => Err(OrderError::FailedValidation {
@@ -220,6 +228,7 @@ fn requeue(order: &Order, command: Requeue) -> Result<Vec<OrderEvent>, OrderErro
             customer_id: order.customer_id.clone(),
             items: order.items.clone(),
             reason: Some(command.reason),
+            deliveries: order.deliveries,
         })]),
         Status::Fulfilled | Status::Failed => Err(attempt_ended(order)),
     }

@@ -62,13 +62,22 @@ pub struct OrderStored {
 pub struct OrderQueued {
     #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
-    /// 1 for a new order; each redrive begins the next. The same again if its message was lost.
+    /// 1 for a new order; each redrive begins the next. The same again if its message was lost, or
+    /// after a long wait for the gateway.
     pub attempt: u32,
     pub customer_id: String,
     pub items: Vec<Item>,
     /// Why it was queued again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How many deliveries the attempt has had already, if it was queued before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deliveries: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The gateway did it.

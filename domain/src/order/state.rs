@@ -1,6 +1,7 @@
 //! The state of an order: what its history amounts to.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -71,6 +72,10 @@ pub struct Order {
     /// it: a started delivery beyond it has no answer yet.
     #[serde(skip)]
     pub failed_delivery: u32,
+    /// Until when the gateway asked to be left alone with it, or the worker waits by itself, if the
+    /// last delivery has failed.
+    #[serde(skip)]
+    pub retry_at: Option<Timestamp>,
     /// Whether its dead letter was given up. Only `decide` needs it.
     #[serde(skip)]
     pub is_discarded: bool,
@@ -100,6 +105,7 @@ impl Order {
             attempt: 0,
             deliveries: 0,
             failed_delivery: 0,
+            retry_at: None,
             is_discarded: false,
             failure_code: None,
             failure_reason: None,
@@ -136,8 +142,9 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
             order.status = Status::Processing;
             order.stage = None;
             order.attempt = it.attempt;
-            order.deliveries = 0;
-            order.failed_delivery = 0;
+            order.deliveries = it.deliveries;
+            order.failed_delivery = it.deliveries;
+            order.retry_at = None;
             order.is_discarded = false;
             order.failure_code = None;
             order.failure_reason = None;
@@ -163,8 +170,13 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
         OrderEvent::DeliveryFailed(it) => {
             order.deliveries = order.deliveries.max(it.delivery);
             order.failed_delivery = order.failed_delivery.max(it.delivery);
+            let wait = Duration::from_millis(it.retry_in_ms);
+            order.retry_at = recorded.recorded_at.checked_add(wait).ok();
         }
-        OrderEvent::DeliveryStarted(it) => order.deliveries = order.deliveries.max(it.delivery),
+        OrderEvent::DeliveryStarted(it) => {
+            order.deliveries = order.deliveries.max(it.delivery);
+            order.retry_at = None;
+        }
         OrderEvent::Discarded(_) => order.is_discarded = true,
     }
     order

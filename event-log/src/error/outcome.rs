@@ -34,6 +34,13 @@ mod code {
 const HANDLER_FAILED: [&str; 2] = ["Exception was thrown by handler", "Unexpected Read"];
 /// Texts of a server that works, but not now: its connection is sound.
 const NOT_NOW: [&str; 2] = ["Server Is Not Ready", "Server Is Too Busy"];
+/// Codes of statuses that clients make of a broken connection, too.
+const CONNECTION_CODES: [i32; 4] =
+    [code::CANCELLED, code::DEADLINE_EXCEEDED, code::INTERNAL, code::UNAVAILABLE];
+/// Names of statuses that stores answer with, and what clients put into them themselves.
+const SAID_BY_STORES: [&str; 4] = ["Unknown", "ResourceExhausted", "Aborted", "DataLoss"];
+const CONNECTION_TEXTS: [&str; 4] =
+    ["transport error", "client error", "tcp connect", "h2 protocol error"];
 /// Text of a server that switches a live subscription back to catching up.
 const TOO_SLOW: &str = "Consumer too slow to handle event while live";
 
@@ -92,6 +99,40 @@ pub(crate) fn may_be_repeated(error: &ClientError) -> bool {
     Outcome::of(error) == Outcome::Open
 }
 
+/// Whether a failed append says that the store takes none. What it answers about one append, such as
+/// a conflict or a missing right, says nothing of others.
+pub(crate) fn is_store_failure(error: &ClientError) -> bool {
+    match Outcome::of(error) {
+        Outcome::Open | Outcome::Damaged => true,
+        Outcome::Refused => matches!(error, ClientError::ServerError(_)),
+    }
+}
+
+/// Why the store took no append, without addresses, which errors of a connection may name.
+pub(crate) fn public_cause(error: &ClientError) -> String {
+    match said_by_store(error) {
+        Some(said) => format!("it refuses appends: {said}"),
+        None => "it does not answer".to_owned(),
+    }
+}
+
+/// The text of an answer; `None` if there was none.
+fn said_by_store(error: &ClientError) -> Option<&str> {
+    if let ClientError::Grpc { code, message } = error {
+        let is_said = !CONNECTION_CODES.contains(&i32::from(*code));
+        return is_said.then_some(message);
+    }
+    let ClientError::ServerError(status) = error else { return None };
+    let said = SAID_BY_STORES.into_iter().find_map(|code| said(status, code));
+    said.filter(|it| !contains_any(it, &CONNECTION_TEXTS))
+}
+
+/// The text of a status whose code has this name. Of a status the client keeps the text only.
+fn said<'a>(status: &'a str, code: &str) -> Option<&'a str> {
+    let said = status.strip_prefix("status: ")?.strip_prefix(code)?.strip_prefix(", message: ")?;
+    Some(said.split_once(", details: ").map_or(said, |(message, _)| message).trim_matches('"'))
+}
+
 /// Whether the error says that the connection broke, or that its node goes away.
 pub(crate) fn breaks_connection(error: &ClientError) -> bool {
     let ClientError::ServerError(status) = error else { return false };
@@ -112,14 +153,13 @@ pub(crate) fn is_consumer_too_slow(error: &ClientError) -> bool {
     said.contains(TOO_SLOW)
 }
 
-/// What the store says of damage to its log. Of its status the client keeps the text only.
+/// What the store says of damage to its log.
 pub(super) fn damage(error: &ClientError) -> Option<&str> {
     if let ClientError::Grpc { code, message } = error {
         return (i32::from(*code) == code::DATA_LOSS).then_some(message);
     }
     let ClientError::ServerError(status) = error else { return None };
-    let said = status.strip_prefix("status: DataLoss, message: ")?;
-    Some(said.split_once(", details: ").map_or(said, |(message, _)| message).trim_matches('"'))
+    said(status, "DataLoss")
 }
 
 fn contains_any(text: &str, parts: &[&str]) -> bool {
@@ -167,6 +207,40 @@ mod tests {
             ClientError::DeadlineExceeded,
         ] {
             assert!(!breaks_connection(&error) && !ends_client(&error), "{error}");
+        }
+    }
+
+    #[test]
+    fn cause_that_is_shown_is_what_the_store_said_and_no_address() {
+        let status = |text: &str| public_cause(&ClientError::ServerError(text.to_owned()));
+        let failed =
+            "status: Unknown, message: \"The store failed: the disk failed.\", details: []";
+        assert_eq!(status(failed), "it refuses appends: The store failed: the disk failed.");
+        for nothing_said in [
+            "status: Unknown, message: \"transport error\", details: []",
+            "status: Unavailable, message: \"tcp connect error: 10.0.0.7:2113\"",
+        ] {
+            assert_eq!(status(nothing_said), "it does not answer");
+        }
+        let full = in_batch(8, "The write was refused: the disk is full.");
+        assert!(public_cause(&full).ends_with("the disk is full."));
+        assert_eq!(public_cause(&ClientError::DeadlineExceeded), "it does not answer");
+    }
+
+    #[test]
+    fn answer_about_one_append_is_no_failure_of_the_store() {
+        let thrown = ClientError::ServerError(
+            "status: Unknown, message: \"Exception was thrown by handler.\"".to_owned(),
+        );
+        for failure in
+            [thrown, in_batch(8, "full"), in_batch(15, "damaged"), ClientError::DeadlineExceeded]
+        {
+            assert!(is_store_failure(&failure), "{failure}");
+        }
+        for answer in
+            [ClientError::AccessDenied, ClientError::ResourceDeleted, in_batch(3, "too big")]
+        {
+            assert!(!is_store_failure(&answer), "{answer}");
         }
     }
 

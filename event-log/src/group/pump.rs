@@ -2,8 +2,8 @@
 //! then whether it still lives.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use eventstore::{
@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 use super::{Answer, Delivery, GroupSettings, watchdog};
-use crate::client::{EventLog, backoff};
+use crate::client::{EventLog, Position, backoff};
 use crate::error::LogError;
 use crate::session::Session;
 use crate::stream::LoggedEvent;
@@ -37,6 +37,10 @@ pub(super) struct Worker {
     n_held: Arc<AtomicUsize>,
     /// Whether something was delivered over this connection.
     has_received: bool,
+    /// Events up to here may have been delivered before, by an earlier group of that name too.
+    horizon: Option<Position>,
+    /// When the last connection was lost.
+    lost: Option<Instant>,
 }
 
 /// Why a connection is given up.
@@ -56,7 +60,8 @@ impl Worker {
         answers: mpsc::UnboundedReceiver<Answer>,
         n_held: Arc<AtomicUsize>,
     ) -> Self {
-        Self { deliver, answers, held: HashSet::new(), n_held, has_received: false }
+        let held = HashSet::new();
+        Self { deliver, answers, held, n_held, has_received: false, horizon: None, lost: None }
     }
 
     /// `false` if it is held already.
@@ -65,6 +70,14 @@ impl Worker {
         let is_new = self.held.insert(id);
         self.n_held.store(self.held.len(), Ordering::Release);
         is_new
+    }
+
+    /// Whether the event at that position cannot have been delivered before. A group delivers events
+    /// for the first time in their order.
+    fn is_first(&mut self, position: Position, retry_count: u32) -> bool {
+        let is_behind = self.horizon.is_some_and(|horizon| position > horizon);
+        self.horizon = self.horizon.map(|horizon| horizon.max(position));
+        is_behind && retry_count == 0
     }
 
     fn release(&mut self, id: Uuid) {
@@ -79,6 +92,7 @@ impl Worker {
 pub(super) async fn keep_pumping(log: EventLog, settings: GroupSettings, worker: Worker) {
     let mut delays = backoff();
     let worker = Arc::new(Mutex::new(worker));
+    let _membership = Membership::begin(&log);
     loop {
         let joined = Instant::now();
         let mut connection = JoinSet::new();
@@ -95,8 +109,13 @@ pub(super) async fn keep_pumping(log: EventLog, settings: GroupSettings, worker:
                 tracing::warn!(error, "Persistent subscription ended without a reason");
             }
         }
-        if std::mem::take(&mut worker.lock().await.has_received) {
-            delays = backoff();
+        {
+            let mut worker = worker.lock().await;
+            worker.lost = Some(Instant::now());
+            worker.horizon = None;
+            if std::mem::take(&mut worker.has_received) {
+                delays = backoff();
+            }
         }
         let delay = delays.next().unwrap_or_default();
         if joined.elapsed() > delay {
@@ -104,6 +123,26 @@ pub(super) async fn keep_pumping(log: EventLog, settings: GroupSettings, worker:
         }
         sleep(delay).await;
     }
+}
+
+/// Notes for as long as it lives whether a membership has a connection.
+struct Membership(EventLog);
+
+impl Membership {
+    fn begin(log: &EventLog) -> Self {
+        note_away(log, Some(Instant::now()));
+        Self(log.clone())
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        note_away(&self.0, None);
+    }
+}
+
+fn note_away(log: &EventLog, since: Option<Instant>) {
+    *log.away.lock().unwrap_or_else(PoisonError::into_inner) = since;
 }
 
 /// Serves one connection. `Ok`: the worker has left.
@@ -135,7 +174,10 @@ async fn serve_session(
     let subscription = client
         .subscribe_to_persistent_subscription_to_all(settings.name.as_str(), &options)
         .await?;
-    serve(log, settings, session, subscription, worker).await
+    note_away(log, None);
+    let served = serve(log, settings, session, subscription, worker).await;
+    note_away(log, Some(Instant::now()));
+    served
 }
 
 async fn ensure(client: &Client, settings: &GroupSettings) -> eventstore::Result<()> {
@@ -179,7 +221,7 @@ async fn serve(
                 let next = next?;
                 (suspicion, was_busy) = (None, true);
                 session.sockets.note_life();
-                take(&mut subscription, worker, next).await?;
+                take(log, &mut subscription, worker, next).await?;
             }
             _ = looks.tick() => {
                 // The store is asked only when nothing came for a while and nothing is held.
@@ -205,11 +247,15 @@ async fn serve(
 }
 
 async fn take(
+    log: &EventLog,
     subscription: &mut PersistentSubscription,
     worker: &mut Worker,
     next: PersistentSubscriptionEvent,
-) -> eventstore::Result<()> {
+) -> Result<(), Lost> {
     let PersistentSubscriptionEvent::EventAppeared { retry_count, event } = next else {
+        // Read after the group has confirmed this worker: whatever was delivered by an earlier group
+        // of that name, or from an earlier checkpoint, lies before this end.
+        worker.horizon = log.head().await?;
         tracing::debug!("Joined the group");
         return Ok(());
     };
@@ -217,11 +263,11 @@ async fn take(
     let is_replayed = event.link.is_some();
     if is_replayed && event.event.is_none() {
         tracing::warn!(event.id = %id, "Parked message whose event is gone, let go for good");
-        return subscription.ack_ids([id]).await;
+        return Ok(subscription.ack_ids([id]).await?);
     }
     let Some(logged) = event.event.as_ref().and_then(LoggedEvent::new) else {
         let reason = "the event is not in an order's stream";
-        return subscription.nack_ids([id], NakAction::Park, reason).await;
+        return Ok(subscription.nack_ids([id], NakAction::Park, reason).await?);
     };
     if !worker.hold(id) {
         // The store lost patience, or the connection was lost: the answer to come is for this one.
@@ -229,8 +275,18 @@ async fn take(
         return Ok(());
     }
     let retry_count = u32::try_from(retry_count).unwrap_or(u32::MAX);
-    let received = Instant::now();
-    let delivery = Delivery { id, event: logged, is_replayed, retry_count, received };
+    // A parked message that is replayed is older than what was delivered since.
+    let is_first = !is_replayed && worker.is_first(logged.position, retry_count);
+    let (lost_connection, received) = (worker.lost, Instant::now());
+    let delivery = Delivery {
+        id,
+        event: logged,
+        is_replayed,
+        retry_count,
+        is_first,
+        lost_connection,
+        received,
+    };
     // A worker that has left takes nothing more: it goes back when the connection ends.
     drop(worker.deliver.send(delivery).await);
     Ok(())

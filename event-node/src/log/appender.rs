@@ -28,6 +28,11 @@ impl Appender {
         &self.log
     }
 
+    /// Whether nothing is taken until the file is cut back to the log's end, which failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_rest
+    }
+
     /// Appends entries. They are on disk on return, or none of them is in the log.
     ///
     /// After a failure, the file is cut back to the log's end and that is made durable, before it

@@ -53,6 +53,8 @@ pub(super) struct Announcements {
     pub recent: Arc<Recent>,
     /// Position of the last committed event.
     pub head: watch::Sender<u64>,
+    /// Why nothing is appended until the disk recovers or the store is opened again.
+    pub failure: watch::Sender<Option<LogError>>,
 }
 
 /// The writer's state, moved into its thread.
@@ -143,6 +145,7 @@ impl Writer {
         if let Err(error) = &result {
             tracing::error!(error = error as &dyn std::error::Error, "a commit failed");
         }
+        self.announce_failure(result.as_ref().err());
         for (index, request) in batch.into_iter().enumerate() {
             let answer = match &result {
                 Ok(outcomes) => outcomes.get(index).copied().ok_or(LogError::Closed),
@@ -150,6 +153,22 @@ impl Writer {
             };
             // An asker that no longer waits does not need the answer.
             drop(request.reply.send(answer));
+        }
+    }
+
+    /// Tells whether later appends will fail too. A full disk is no such failure: room helps, and no
+    /// other start does.
+    fn announce_failure(&self, error: Option<&LogError>) {
+        let lasts = match error {
+            Some(LogError::Full) => false,
+            Some(LogError::DamagedIndex) => true,
+            Some(_) | None => self.appender.has_failed(),
+        };
+        let failure = self.announcements.failure.borrow().clone();
+        match (lasts, failure) {
+            (true, None) => drop(self.announcements.failure.send_replace(error.cloned())),
+            (false, Some(_)) => drop(self.announcements.failure.send_replace(None)),
+            (true, Some(_)) | (false, None) => {}
         }
     }
 
@@ -185,5 +204,73 @@ impl Writer {
             self.announcements.head.send_replace(newest);
         }
         Ok(outcomes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::log::{
+        chunk::FIRST_CHUNK,
+        disk::{
+            Folder,
+            simulated::{Fault, Power, SimulatedDisk, SimulatedFolder},
+        },
+        pending::BOUNDS,
+        recover::{Recovered, open_or_create, recover_log},
+        write::{GroupKey, GroupWrite},
+    };
+
+    /// A writer over a disk that can fail, and what it announces.
+    fn writer() -> (Arc<SimulatedDisk>, Writer) {
+        let clock = Clock::new(|| Timestamp::UNIX_EPOCH, || Uuid::from_u128(7));
+        let files = SimulatedFolder::powered(Power::default());
+        let folder: Arc<dyn Folder> = Arc::new(files.clone());
+        let log = open_or_create(Arc::clone(&folder), &clock, false).unwrap();
+        let Recovered { log, index, behind } = recover_log(&folder, log, BOUNDS).unwrap();
+        let (index, pending) = (Arc::new(index), Arc::new(Pending::new(behind, BOUNDS)));
+        let writer = Writer {
+            appender: log.appender(u64::MAX),
+            index: Arc::clone(&index),
+            pending: Arc::clone(&pending),
+            indexer: Indexer::start(index, pending).unwrap(),
+            memory: Memory::default(),
+            clock,
+            announcements: Announcements {
+                recent: Arc::default(),
+                head: watch::Sender::new(0),
+                failure: watch::Sender::new(None),
+            },
+        };
+        (files.disk(FIRST_CHUNK).unwrap(), writer)
+    }
+
+    /// Whether later appends will fail too, after a write.
+    fn has_failed_after_write(writer: &mut Writer, checkpoint: u64) -> bool {
+        let key = GroupKey { stream: "$all".to_owned(), name: "group".to_owned() };
+        let write = Write::Group(GroupWrite::Checkpoint { key, checkpoint });
+        let (reply, _answer) = oneshot::channel();
+        writer.answer(vec![Request { write, reply }]);
+        writer.announcements.failure.borrow().is_some()
+    }
+
+    #[test]
+    fn failure_is_announced_until_the_log_is_cut_back() {
+        let (disk, mut writer) = writer();
+        assert!(!has_failed_after_write(&mut writer, 1));
+        disk.fail_next_write(Fault::Failed);
+        disk.fail_next_sync(Fault::Failed);
+        assert!(has_failed_after_write(&mut writer, 2), "the log is not cut back");
+        assert!(!has_failed_after_write(&mut writer, 3), "it is, with the next write");
+    }
+
+    #[test]
+    fn full_disk_is_no_failure_that_a_start_would_mend() {
+        let (disk, mut writer) = writer();
+        disk.fail_next_write(Fault::Full);
+        assert!(!has_failed_after_write(&mut writer, 1));
     }
 }

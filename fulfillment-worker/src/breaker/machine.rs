@@ -22,12 +22,25 @@ enum State {
     Closed {
         /// In a row.
         n_failures: u32,
+        /// The shortest time for which these failures ask to leave the gateway alone, each counted
+        /// from when it came.
+        alone_until: Option<Instant>,
     },
     Open {
         until: Instant,
     },
     HalfOpen {
         is_probing: bool,
+    },
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Noted {
+    Answer,
+    /// The gateway could not be reached, or asks to be left alone for a time.
+    Failure {
+        retry_after: Option<Duration>,
     },
 }
 
@@ -44,7 +57,7 @@ pub(super) enum Admit {
 
 impl Machine {
     pub(super) fn new(max_failures: Option<u32>, open_for: Duration, now: Instant) -> Self {
-        let state = State::Closed { n_failures: 0 };
+        let state = State::closed();
         Self { max_failures, open_for, state, since: now, generation: 0 }
     }
 
@@ -84,21 +97,32 @@ impl Machine {
     }
 
     /// Notes what came of a call. One that was admitted in another state says nothing about this.
-    pub(super) fn note(&mut self, generation: u64, has_failed: bool, now: Instant) {
+    ///
+    /// A failure that asks for a longer time than the breaker stays open is about one order, until as
+    /// many in a row as open the breaker do so, or the probe does: then it is about the gateway.
+    pub(super) fn note(&mut self, generation: u64, noted: Noted, now: Instant) {
         if generation != self.generation {
             return;
         }
-        let open = State::Open { until: now + self.open_for };
+        let Noted::Failure { retry_after } = noted else {
+            return match &mut self.state {
+                State::Closed { .. } => self.state = State::closed(),
+                State::HalfOpen { .. } => self.enter(State::closed(), now),
+                State::Open { .. } => {}
+            };
+        };
+        let usual = now + self.open_for;
+        let asked = retry_after.map_or(usual, |it| usual.max(now + it));
         match &mut self.state {
-            State::Closed { n_failures } if has_failed => {
+            State::Closed { n_failures, alone_until } => {
                 *n_failures = n_failures.saturating_add(1);
+                let until = alone_until.map_or(asked, |until| until.min(asked));
+                *alone_until = Some(until);
                 if self.max_failures.is_some_and(|max| *n_failures >= max) {
-                    self.enter(open, now);
+                    self.enter(State::Open { until: until.max(usual) }, now);
                 }
             }
-            State::Closed { n_failures } => *n_failures = 0,
-            State::HalfOpen { .. } if has_failed => self.enter(open, now),
-            State::HalfOpen { .. } => self.enter(State::Closed { n_failures: 0 }, now),
+            State::HalfOpen { .. } => self.enter(State::Open { until: asked }, now),
             State::Open { .. } => {}
         }
     }
@@ -119,6 +143,13 @@ impl Machine {
     }
 }
 
+impl State {
+    /// Closed, without a failure.
+    fn closed() -> Self {
+        Self::Closed { n_failures: 0, alone_until: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -132,9 +163,42 @@ mod tests {
         (Machine::new(Some(max_failures), OPEN_FOR, now), now)
     }
 
+    const FAILURE: Noted = Noted::Failure { retry_after: None };
+
     fn fail(machine: &mut Machine, now: Instant) {
+        fail_asking(machine, None, now);
+    }
+
+    fn fail_asking(machine: &mut Machine, seconds: Option<u64>, now: Instant) {
         let Admit::Yes { generation, .. } = machine.admit(now) else { panic!("not admitted") };
-        machine.note(generation, true, now);
+        let retry_after = seconds.map(Duration::from_secs);
+        machine.note(generation, Noted::Failure { retry_after }, now);
+    }
+
+    #[test]
+    fn gateway_that_asks_for_time_each_time_is_left_alone_for_the_shortest() {
+        let (mut machine, now) = machine(3);
+        fail_asking(&mut machine, Some(60), now);
+        fail_asking(&mut machine, Some(30), now);
+        fail_asking(&mut machine, Some(90), now);
+        let until = now + Duration::from_secs(30);
+        assert_eq!(machine.admit(now + OPEN_FOR), Admit::NotBefore(until));
+        fail_asking(&mut machine, Some(3_600), until);
+        let until = until + Duration::from_hours(1);
+        assert_eq!(machine.admit(now + OPEN_FOR), Admit::NotBefore(until), "the probe's word");
+    }
+
+    #[test]
+    fn time_that_not_every_failure_asks_for_is_no_reason_to_leave_the_gateway_alone() {
+        let (mut machine, now) = machine(2);
+        fail_asking(&mut machine, Some(60), now);
+        fail(&mut machine, now);
+        assert_eq!(machine.admit(now), Admit::NotBefore(now + OPEN_FOR));
+        let (mut machine, now) = self::machine(2);
+        fail_asking(&mut machine, Some(60), now);
+        machine.note(0, Noted::Answer, now);
+        fail(&mut machine, now);
+        assert_eq!(machine.phase(), BreakerPhase::Closed);
     }
 
     #[test]
@@ -142,7 +206,7 @@ mod tests {
         let (mut machine, now) = machine(3);
         fail(&mut machine, now);
         fail(&mut machine, now);
-        machine.note(0, false, now);
+        machine.note(0, Noted::Answer, now);
         fail(&mut machine, now);
         fail(&mut machine, now);
         assert_eq!(machine.phase(), BreakerPhase::Closed);
@@ -158,11 +222,11 @@ mod tests {
         let later = now + OPEN_FOR;
         assert_eq!(machine.admit(later), Admit::Yes { generation: 2, is_probe: true });
         assert_eq!(machine.admit(later), Admit::AfterProbe);
-        machine.note(2, true, later);
+        machine.note(2, FAILURE, later);
         assert_eq!(machine.phase(), BreakerPhase::Open);
         let latest = later + OPEN_FOR;
         assert_eq!(machine.admit(latest), Admit::Yes { generation: 4, is_probe: true });
-        machine.note(4, false, latest);
+        machine.note(4, Noted::Answer, latest);
         assert_eq!(machine.phase(), BreakerPhase::Closed);
     }
 
@@ -172,8 +236,8 @@ mod tests {
         fail(&mut machine, now);
         let later = now + OPEN_FOR;
         machine.admit(later);
-        machine.note(0, false, later);
-        machine.note(0, true, later);
+        machine.note(0, Noted::Answer, later);
+        machine.note(0, FAILURE, later);
         assert_eq!(machine.phase(), BreakerPhase::HalfOpen);
     }
 
@@ -214,7 +278,8 @@ mod tests {
                         admitted.push((generation, is_probe));
                     },
                     2 => if let Some((generation, _)) = admitted.pop() {
-                        machine.note(generation, has_failed, now);
+                        let noted = if has_failed { FAILURE } else { Noted::Answer };
+                        machine.note(generation, noted, now);
                     },
                     _ => if let Some((generation, _)) = admitted.pop() {
                         machine.give_back(generation);

@@ -8,9 +8,10 @@ use domain::ids::OrderId;
 use domain::order::{FailureClass, Order, Status};
 use event_log::{EventLog, GroupStats};
 use fulfillment_worker::{
-    ConfigError, Fulfillment, FulfillmentConfig, GROUP, Gateway, GatewayError, GatewayKind,
-    GatewayUrl, Outcome, run,
+    Fulfillment, FulfillmentConfig, GROUP, Gateway, GatewayError, GatewayKind, GatewayUrl, Outcome,
+    WorkerError, run,
 };
+use service_kit::clock::Clock;
 use testkit::store::{Store, clock_at};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -27,6 +28,10 @@ pub(crate) enum Behaviour {
     Fail(FailureClass),
     /// Fails so often, then fulfils.
     FailTimes(usize),
+    /// Asks for an hour so often, then fulfils.
+    AskTimes(usize),
+    /// Fulfils, but not before the test says so.
+    Hold,
     /// Does not answer.
     Hang,
 }
@@ -38,6 +43,7 @@ pub(crate) struct Scripted {
     special: Arc<BTreeMap<OrderId, Behaviour>>,
     pub(crate) calls: Arc<Mutex<Vec<Fulfillment>>>,
     called: Arc<Notify>,
+    released: CancellationToken,
 }
 
 impl Scripted {
@@ -50,7 +56,13 @@ impl Scripted {
         special: impl IntoIterator<Item = (OrderId, Behaviour)>,
     ) -> Self {
         let special = Arc::new(special.into_iter().collect());
-        Self { usual, special, calls: Arc::default(), called: Arc::default() }
+        let released = CancellationToken::new();
+        Self { usual, special, calls: Arc::default(), called: Arc::default(), released }
+    }
+
+    /// Lets orders go that are held.
+    pub(crate) fn release(&self) {
+        self.released.cancel();
     }
 
     pub(crate) fn n_calls(&self, order_id: OrderId) -> usize {
@@ -82,7 +94,15 @@ impl Gateway for Scripted {
             Behaviour::FailTimes(n_times) if self.n_calls(fulfillment.order_id) <= n_times => {
                 failed(FailureClass::Transient)
             }
-            Behaviour::Fulfil | Behaviour::FailTimes(_) => {
+            Behaviour::AskTimes(n_times) if self.n_calls(fulfillment.order_id) <= n_times => {
+                let busy = GatewayError::new(FailureClass::Transient, "busy".to_owned());
+                Err(GatewayError { retry_after: Some(Duration::from_hours(1)), ..busy })
+            }
+            Behaviour::Hold => {
+                self.released.cancelled().await;
+                Ok(Outcome::Fulfilled { reference: "scripted".to_owned() })
+            }
+            Behaviour::Fulfil | Behaviour::FailTimes(_) | Behaviour::AskTimes(_) => {
                 Ok(Outcome::Fulfilled { reference: "scripted".to_owned() })
             }
             Behaviour::Fail(class) => failed(class),
@@ -113,7 +133,7 @@ pub(crate) fn config() -> FulfillmentConfig {
 
 /// A worker in a task; dropping it is a crash.
 pub(crate) struct Worker {
-    task: JoinSet<Result<(), ConfigError>>,
+    task: JoinSet<Result<(), WorkerError>>,
     stop: CancellationToken,
 }
 
@@ -137,9 +157,19 @@ pub(crate) fn start_on(
     config: FulfillmentConfig,
     second: i64,
 ) -> Worker {
+    start_by(log, gateway, config, clock_at(second))
+}
+
+/// Starts one that tells the time by that clock.
+pub(crate) fn start_by(
+    log: &EventLog,
+    gateway: &Scripted,
+    config: FulfillmentConfig,
+    clock: Clock,
+) -> Worker {
     let stop = CancellationToken::new();
     let mut task = JoinSet::new();
-    task.spawn(run(log.clone(), gateway.clone(), config, clock_at(second), stop.clone()));
+    task.spawn(run(log.clone(), gateway.clone(), config, clock, stop.clone()));
     Worker { task, stop }
 }
 
@@ -147,6 +177,11 @@ impl Worker {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         timeout(PATIENCE, self.task.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+    }
+
+    /// What it ends with by itself.
+    pub(crate) async fn ended(mut self) -> Result<(), WorkerError> {
+        timeout(PATIENCE, self.task.join_next()).await.unwrap().unwrap().unwrap()
     }
 
     pub(crate) async fn crash(mut self) {

@@ -11,5 +11,8 @@ mod dead_letters;
 mod delivery;
 mod drain;
 mod fixture;
+mod group;
 mod pause;
+mod postponed;
+mod supervision;
 mod sweeper;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::OrderId;
-use domain::order::Status;
-use event_log::GroupSettings;
+use domain::order::{FailureClass, OrderCommand, RecordDeliveryFailed, Status, decide};
+use event_log::{Expected, GroupSettings};
 use fulfillment_worker::{GROUP, StaleOrders, sweep};
 use jiff::Timestamp;
 use service_kit::lifecycle::RoleError;
-use testkit::store::{Store, clock_at};
+use testkit::store::{Store, cause, clock_at};
 use testkit::wait;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -87,4 +87,24 @@ async fn order_whose_message_is_in_flight_is_left_alone() {
     wait::until_async("it looks twice", async || (*stale.n_asked.borrow() > 2).then_some(())).await;
     assert!(event_types(&store.log, id).await.is_empty());
     worker.crash().await;
+}
+
+#[tokio::test]
+async fn order_that_waits_for_its_gateway_is_not_lost() {
+    let store = Store::start().await;
+    let id = store.place(1).await;
+    lose_a_message(&store).await;
+    let order = store.log.load(id).await.unwrap().order.unwrap();
+    let failed = OrderCommand::RecordDeliveryFailed(RecordDeliveryFailed {
+        attempt: 1,
+        delivery: 1,
+        class: FailureClass::Transient,
+        error: "busy".to_owned(),
+        retry_in_ms: 3_600_000,
+    });
+    let events = decide(Some(&order), failed).unwrap();
+    store.log.append(id, Expected::Revision(3), &events, &cause(7)).await.unwrap();
+    let (stale, _sweeper) = start_sweeper(&store, id);
+    wait::until_async("it looks twice", async || (*stale.n_asked.borrow() > 2).then_some(())).await;
+    assert_eq!(event_types(&store.log, id).await, ["FulfillmentDeliveryFailed"]);
 }

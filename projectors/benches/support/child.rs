@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use event_log::EventLog;
 use projectors::{
-    Begin, ProjectorConfig, ReadModel, Rebuild, Repair, SwapAtEnd, Verification, open,
+    Begin, Pace, Projector, ProjectorConfig, ReadModel, Rebuild, Repair, SwapAtEnd, Verification,
+    open,
 };
 use testkit::store::{clock, connect};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 /// As the command has it by itself.
 const REBUILD_BATCH: u64 = 20_000;
 /// Larger than by itself: one who catches up writes more at a time.
-const PROJECTOR: ProjectorConfig = ProjectorConfig { batch_size: 2_000, batch_ms: 50 };
+const PROJECTOR: ProjectorConfig =
+    ProjectorConfig { batch_size: 2_000, batch_ms: 50, verify_interval_ms: 0 };
 /// Between two looks at how far the projector is.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -80,9 +82,8 @@ pub(crate) async fn run(work: Work, addresses: &[String]) {
         Work::Rebuild => rebuild(&log, &*store).await,
         Work::Verify => verify(&log, &*store).await,
         Work::Follow => {
-            projectors::run(log, store, PROJECTOR, clock(), CancellationToken::new())
-                .await
-                .unwrap();
+            let projector = Projector::new(log, store, PROJECTOR, clock());
+            projector.run(CancellationToken::new()).await.unwrap();
             return;
         }
     };
@@ -100,7 +101,7 @@ async fn catch_up(log: EventLog, store: &dyn ReadModel, read_model: &str) -> u64
     let stop = CancellationToken::new();
     let own = open(read_model).unwrap();
     let mut projector = tokio::task::JoinSet::new();
-    projector.spawn(projectors::run(log, own, PROJECTOR, clock(), stop.clone()));
+    projector.spawn(Projector::new(log, own, PROJECTOR, clock()).run(stop.clone()));
     loop {
         let checkpoint = store.checkpoint().await.unwrap();
         if checkpoint.position >= head {
@@ -124,7 +125,8 @@ async fn rebuild(log: &EventLog, store: &dyn ReadModel) -> u64 {
 async fn verify(log: &EventLog, store: &dyn ReadModel) -> u64 {
     let (clock, scratch) = (clock(), tempfile::tempdir().unwrap());
     let (scratch, repair) = (scratch.path(), Repair::Never);
-    let verification = Verification { log, store, clock: &clock, scratch, repair };
+    let verification =
+        Verification { log, store, clock: &clock, scratch, repair, pace: Pace::Full };
     let verified = verification.all(&mut |_| {}, &mut |it| panic!("{it:?}")).await.unwrap();
     assert!(verified.is_sound(), "{verified:?}");
     verified.n_events

@@ -1,36 +1,52 @@
 //! `GET /v1/stats`: how many orders there are, what is waiting, and how far the tables are behind.
+//!
+//! The statistics are asked for when something is down: what does not answer in time is null, with
+//! the reason, and all else is there.
 
+use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use domain::operations::BreakerPhase;
-use event_log::GroupStats;
+use event_log::{FulfillmentStatus, GroupStats, LogError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use service_kit::extract::QueryParameters;
-use service_kit::problem::Problem;
+use service_kit::problem::{Code, Problem};
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::{Queries, log_failed, read, read_model_failed};
-use crate::lag::{Lag, MAX_LAG_EVENTS, lag};
+use super::Queries;
 use crate::orders::statistics::Minute;
-use crate::store::OrderCounts;
+use crate::status::{ProjectionStatus, StatusError, projection_status};
+use crate::store::{LastVerification, OrderCounts, StoreError};
 
 /// For how many minutes the statistics are kept.
 const MAX_MINUTES: u32 = 24 * 60;
+/// How long either side may take to answer: the whole answer takes less than a second.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(800);
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Stats {
-    orders: OrdersByStatus,
-    failed_by_stage: FailedByStage,
+    /// Null if the read model does not answer.
+    #[schema(required)]
+    orders: Option<OrdersByStatus>,
+    /// Null if the read model does not answer.
+    #[schema(required)]
+    failed_by_stage: Option<FailedByStage>,
     queue: Queue,
     fulfillment: Fulfillment,
-    projection: Lag,
+    projection: Projection,
     success_rate: SuccessRate,
-    /// Only if it was asked for.
+    /// Only if it was asked for and the read model answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     per_minute: Option<Vec<OfMinute>>,
+    /// Why members are null that need not be: what did not answer, `read_model` or `event_store`, and
+    /// the reason. Empty if everything answered.
+    unavailable: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -48,31 +64,100 @@ struct FailedByStage {
     dead_letter: u64,
 }
 
-#[derive(Debug, PartialEq, Serialize, ToSchema)]
+/// What waits for the workers. Numbers are null if the event store does not answer, that of waiting
+/// orders also if the read model does not.
+#[derive(Debug, Default, PartialEq, Serialize, ToSchema)]
 struct Queue {
-    waiting: u64,
-    in_flight: u64,
-    parked: u64,
-    retrying: u64,
+    #[schema(required)]
+    waiting: Option<u64>,
+    #[schema(required)]
+    in_flight: Option<u64>,
+    #[schema(required)]
+    parked: Option<u64>,
+    #[schema(required)]
+    retrying: Option<u64>,
+    /// For how long nothing has happened to the order in `PROCESSING` that waits longest; null if
+    /// there is none, or if the read model does not answer.
+    #[schema(required)]
+    oldest_waiting_seconds: Option<f64>,
 }
 
-#[derive(Serialize, ToSchema)]
+/// What the workers do; null if the event store does not answer.
+#[derive(Default, Serialize, ToSchema)]
 struct Fulfillment {
     /// An operator told the workers to take no work.
-    paused: bool,
-    /// Of the workers' breakers, the one that stands worst.
-    #[schema(value_type = String, example = "closed")]
-    breaker: BreakerPhase,
+    #[schema(required)]
+    paused: Option<bool>,
+    /// Worst circuit-breaker state of all workers.
+    #[schema(required, value_type = Option<String>, example = "closed")]
+    breaker: Option<BreakerPhase>,
     /// How often a subscription was silent while work waited, and was made anew.
-    watchdog_reconnects: u64,
+    #[schema(required)]
+    watchdog_reconnects: Option<u64>,
+}
+
+/// How far the tables are behind the event store, or ahead of it; null if one of them does not
+/// answer.
+#[derive(Default, Serialize, ToSchema)]
+struct Projection {
+    /// Counted up to 10,000.
+    #[schema(required)]
+    lag_events: Option<u64>,
+    /// The age of the oldest event that is not applied; 0 if there is none.
+    #[schema(required)]
+    lag_seconds: Option<f64>,
+    /// Events wait, and nothing moves.
+    #[schema(required)]
+    stuck: Option<bool>,
+    /// Events that the newest rows reflect and the event store lacks, because it was restored from an
+    /// older backup or replaced; 0 if there are none.
+    #[schema(required)]
+    ahead_events: Option<u64>,
+    /// What the projector's last own verification came to; null before the first.
+    #[schema(required)]
+    verification: Option<LastVerified>,
+    /// What to do if the tables are ahead of the event store, else null.
+    #[schema(required)]
+    advice: Option<String>,
+}
+
+/// What a verification of all rows came to.
+#[derive(Serialize, ToSchema)]
+struct LastVerified {
+    verified_at: Timestamp,
+    orders: u64,
+    /// Orders whose rows are not as their events say, events that cannot be projected, and statistics
+    /// that are off.
+    findings: u64,
+}
+
+impl LastVerified {
+    fn of(last: LastVerification) -> Self {
+        let LastVerification { verified_at, n_orders, n_findings } = last;
+        Self { verified_at, orders: n_orders, findings: n_findings }
+    }
+}
+
+impl Projection {
+    fn of(status: &ProjectionStatus) -> Self {
+        Self {
+            lag_events: Some(status.lag.lag_events),
+            lag_seconds: Some(status.lag.lag_seconds),
+            stuck: Some(status.lag.stuck),
+            ahead_events: Some(status.ahead.map_or(0, |it| it.n_events)),
+            advice: status.ahead.map(|it| it.to_string()),
+            verification: None,
+        }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
 struct SuccessRate {
-    /// Of the orders that the gateway answered for; null before the first.
+    /// Of the orders that the gateway answered for; null before the first, or if the read model does
+    /// not answer.
     #[schema(required)]
     observed: Option<f64>,
-    /// Null if the gateway is none of ours.
+    /// Null unless the gateway is simulated.
     configured: Option<f64>,
 }
 
@@ -94,6 +179,8 @@ pub(super) struct StatsParameters {
 }
 
 /// Count orders, what waits, and how far the tables are behind
+///
+/// Answers within a second. What does not answer in time is null, with the reason.
 #[utoipa::path(
     get, path = "/v1/stats", tag = "operations",
     params(("minutes" = u32, Query, minimum = 1, maximum = 1440, description = "For so many minutes, also say what happened in each")),
@@ -106,45 +193,126 @@ pub(super) async fn get_stats(
     if parameters.minutes.is_some_and(|it| !(1..=MAX_MINUTES).contains(&it)) {
         return Err(Problem::invalid_parameters());
     }
-    let counts = read(queries.store.count_orders()).await.map_err(read_model_failed)?;
-    let checkpoint = read(queries.store.checkpoint()).await.map_err(read_model_failed)?;
     let now = queries.clock.now();
-    let status = queries.log.fulfillment_status(&queries.group, now).await.map_err(log_failed)?;
-    let backlog =
-        queries.log.backlog(checkpoint.position, MAX_LAG_EVENTS).await.map_err(log_failed)?;
+    let (tables, status, projection) = tokio::join!(
+        timeout(ANSWER_TIMEOUT, read_tables(&queries, parameters.minutes)),
+        timeout(ANSWER_TIMEOUT, queries.log.fulfillment_status(&queries.group, now)),
+        timeout(ANSWER_TIMEOUT, projection_status(&queries.log, &*queries.store, now)),
+    );
+    let mut unavailable = Unavailable::default();
+    let tables = unavailable.note_store(tables.unwrap_or(Err(StoreError::Timeout)));
+    let status = match status {
+        Ok(status) => unavailable.note_log(status),
+        Err(_) => unavailable.note_late(EVENT_STORE),
+    };
+    if tables.is_none() && status.is_none() {
+        return Err(Problem::unavailable("Neither read model nor event store answers")
+            .with_code(Code::ReadModelUnavailable));
+    }
+    let projection = match projection {
+        Ok(Ok(projection)) => Some(projection),
+        Ok(Err(StatusError::Store(error))) => unavailable.note_store(Err(error)),
+        Ok(Err(StatusError::Log(error))) => unavailable.note_log(Err(error)),
+        Err(_) => unavailable.note_late(if tables.is_none() { READ_MODEL } else { EVENT_STORE }),
+    };
+    let counts = tables.as_ref().map(|it| &it.counts);
+    let oldest = tables.as_ref().and_then(|it| it.oldest_processing);
     Ok(Json(Stats {
-        orders: OrdersByStatus {
-            processing: counts.n_processing,
-            fulfilled: counts.n_fulfilled,
-            failed: counts.n_failed,
+        orders: counts.map(|it| OrdersByStatus {
+            processing: it.n_processing,
+            fulfilled: it.n_fulfilled,
+            failed: it.n_failed,
+        }),
+        failed_by_stage: counts.map(|it| FailedByStage {
+            validation: it.n_failed_validation,
+            fulfillment: it.n_failed_fulfillment,
+            dead_letter: it.n_failed_dead_letter,
+        }),
+        queue: Queue {
+            oldest_waiting_seconds: oldest.map(|at| now.duration_since(at).as_secs_f64().max(0.0)),
+            ..status.as_ref().map_or_else(Queue::default, |it| queue(counts, it.stats))
         },
-        failed_by_stage: FailedByStage {
-            validation: counts.n_failed_validation,
-            fulfillment: counts.n_failed_fulfillment,
-            dead_letter: counts.n_failed_dead_letter,
+        fulfillment: status.as_ref().map_or_else(Fulfillment::default, fulfillment),
+        projection: Projection {
+            verification: tables.as_ref().and_then(|it| it.verification).map(LastVerified::of),
+            ..projection.as_ref().map_or_else(Projection::default, Projection::of)
         },
-        queue: queue(&counts, status.stats),
-        fulfillment: Fulfillment {
-            paused: status.is_paused(),
-            breaker: status.breaker(),
-            watchdog_reconnects: status.watchdog_reconnects(),
-        },
-        projection: lag(&checkpoint, backlog, now),
         success_rate: SuccessRate {
-            observed: observed_rate(&counts),
+            observed: counts.and_then(observed_rate),
             configured: queries.success_rate,
         },
-        per_minute: match parameters.minutes {
-            Some(n_minutes) => Some(per_minute(&queries, n_minutes).await?),
-            None => None,
-        },
+        per_minute: tables.and_then(|it| it.minutes),
+        unavailable: unavailable.0,
     }))
 }
 
-async fn per_minute(queries: &Queries, n_minutes: u32) -> Result<Vec<OfMinute>, Problem> {
+const READ_MODEL: &str = "read_model";
+const EVENT_STORE: &str = "event_store";
+
+/// What did not answer, and why, in words without addresses.
+#[derive(Default)]
+struct Unavailable(BTreeMap<&'static str, String>);
+
+impl Unavailable {
+    fn note_store<T>(&mut self, outcome: Result<T, StoreError>) -> Option<T> {
+        outcome
+            .inspect_err(|error| {
+                tracing::warn!(error = error as &dyn Error, "Read model unavailable");
+                let is_late = matches!(error, StoreError::Timeout);
+                let reason =
+                    if is_late { "it did not answer in time" } else { "it does not answer" };
+                self.0.insert(READ_MODEL, reason.to_owned());
+            })
+            .ok()
+    }
+
+    fn note_log<T>(&mut self, outcome: Result<T, LogError>) -> Option<T> {
+        outcome
+            .inspect_err(|error| {
+                tracing::warn!(error = error as &dyn Error, "Event store unavailable");
+                let reason =
+                    if error.is_refusal() { "it refused to answer" } else { "it does not answer" };
+                self.0.insert(EVENT_STORE, reason.to_owned());
+            })
+            .ok()
+    }
+
+    fn note_late<T>(&mut self, what: &'static str) -> Option<T> {
+        tracing::warn!(what, "No answer in time for statistics");
+        self.0.entry(what).or_insert_with(|| "it did not answer in time".to_owned());
+        None
+    }
+}
+
+/// What only the tables know.
+struct Tables {
+    counts: OrderCounts,
+    oldest_processing: Option<Timestamp>,
+    verification: Option<LastVerification>,
+    /// If they were asked for.
+    minutes: Option<Vec<OfMinute>>,
+}
+
+async fn read_tables(queries: &Queries, n_minutes: Option<u32>) -> Result<Tables, StoreError> {
+    let minutes = async {
+        match n_minutes {
+            Some(n_minutes) => per_minute(queries, n_minutes).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (counts, oldest_processing, verification, minutes) = tokio::try_join!(
+        queries.store.count_orders(),
+        queries.store.oldest_processing(),
+        queries.store.last_verification(),
+        minutes
+    )?;
+    Ok(Tables { counts, oldest_processing, verification, minutes })
+}
+
+async fn per_minute(queries: &Queries, n_minutes: u32) -> Result<Vec<OfMinute>, StoreError> {
     let newest = queries.clock.now().as_second().div_euclid(60);
     let from = newest - i64::from(n_minutes) + 1;
-    let minutes = read(queries.store.minutes(from)).await.map_err(read_model_failed)?;
+    let minutes = queries.store.minutes(from).await?;
     let of_minute = |(number, happened): (i64, Minute)| {
         Some(OfMinute {
             minute: Timestamp::from_second(number.checked_mul(60)?).ok()?,
@@ -158,13 +326,28 @@ async fn per_minute(queries: &Queries, n_minutes: u32) -> Result<Vec<OfMinute>, 
     Ok(minutes.into_iter().filter_map(of_minute).collect())
 }
 
+fn fulfillment(status: &FulfillmentStatus) -> Fulfillment {
+    Fulfillment {
+        paused: Some(status.is_paused()),
+        breaker: Some(status.breaker()),
+        watchdog_reconnects: Some(status.watchdog_reconnects()),
+    }
+}
+
 /// What the group does not have in hand yet waits. Tables and group are not read at one moment, so
 /// the difference may be off by what happens between.
-fn queue(counts: &OrderCounts, group: GroupStats) -> Queue {
+fn queue(counts: Option<&OrderCounts>, group: GroupStats) -> Queue {
     let [in_flight, retrying, parked] =
         [group.in_flight, group.retrying, group.parked].map(|it| it as u64);
-    let waiting = counts.n_processing.saturating_sub(in_flight).saturating_sub(retrying);
-    Queue { waiting, in_flight, parked, retrying }
+    let waiting =
+        |it: &OrderCounts| it.n_processing.saturating_sub(in_flight).saturating_sub(retrying);
+    Queue {
+        waiting: counts.map(waiting),
+        in_flight: Some(in_flight),
+        parked: Some(parked),
+        retrying: Some(retrying),
+        oldest_waiting_seconds: None,
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate of more than 2^53 orders may be imprecise")]
@@ -181,8 +364,9 @@ mod tests {
     fn nothing_waits_rather_than_less_than_nothing() {
         let counts = OrderCounts { n_processing: 5, ..OrderCounts::default() };
         let group = |in_flight| GroupStats { waiting: 0, in_flight, retrying: 1, parked: 7 };
-        assert_eq!(queue(&counts, group(2)).waiting, 2);
-        assert_eq!(queue(&counts, group(9)).waiting, 0);
+        assert_eq!(queue(Some(&counts), group(2)).waiting, Some(2));
+        assert_eq!(queue(Some(&counts), group(9)).waiting, Some(0));
+        assert_eq!(queue(None, group(2)).waiting, None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reads the log and decodes its events while the batches before are written.
 
+use std::panic::resume_unwind;
 use std::time::Duration;
 
 use event_log::{EventLog, Feed, LogError, Position, Subscription};
@@ -18,7 +19,7 @@ const IDLE: Duration = Duration::from_millis(100);
 /// The batches from one position to another. Dropping it ends it.
 pub(super) struct Reader {
     batches: mpsc::Receiver<Result<Batch, LogError>>,
-    _reading: JoinSet<()>,
+    reading: JoinSet<()>,
 }
 
 impl Reader {
@@ -35,12 +36,21 @@ impl Reader {
         let reading = Reading { source, read_to: after, until, batch_size };
         let mut task = JoinSet::new();
         task.spawn(reading.run(sender));
-        Self { batches, _reading: task }
+        Self { batches, reading: task }
     }
 
     /// The next batch; `None` at the end.
+    ///
+    /// # Panics
+    /// If the task that reads has panicked: the batches are not all that there are.
     pub(super) async fn next(&mut self) -> Result<Option<Batch>, LogError> {
-        self.batches.recv().await.transpose()
+        if let Some(batch) = self.batches.recv().await {
+            return batch.map(Some);
+        }
+        match self.reading.join_next().await {
+            Some(Err(ended)) => resume_unwind(ended.into_panic()),
+            Some(Ok(())) | None => Ok(None),
+        }
     }
 }
 
@@ -229,6 +239,21 @@ mod tests {
         assert_eq!(read(feed, None, 9_000).await, (3, end));
         let feed = vec![event(118), Feed::Checkpoint(position(4_004)), Feed::CaughtUp];
         assert_eq!(read(feed, None, 9_000).await, (1, end));
+    }
+
+    #[tokio::test]
+    async fn reader_whose_task_panics_is_not_taken_for_one_that_is_at_its_end() {
+        let (sender, batches) = mpsc::channel(WAITING_BATCHES);
+        let mut reading = JoinSet::new();
+        reading.spawn(async move {
+            let _held = sender;
+            panic!("injected");
+        });
+        let mut reader = Reader { batches, reading };
+        let mut replay = JoinSet::new();
+        replay.spawn(async move { reader.next().await.map(|batch| batch.is_some()) });
+        let ended = replay.join_next().await.unwrap();
+        assert!(ended.unwrap_err().is_panic());
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::within;
+use super::{ProjectorHealth, within};
 use crate::store::{Lease, ReadModel, StoreError};
 
 /// How often the holder looks whether it was challenged.
@@ -24,7 +24,11 @@ const CHALLENGE_AFTER: Duration = Duration::from_secs(1);
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
 
 /// Waits until nobody else keeps the read model, and returns the epoch of our turn.
-pub(super) async fn begin(store: &dyn ReadModel, holder: &str) -> Result<u64, StoreError> {
+pub(super) async fn begin(
+    store: &dyn ReadModel,
+    holder: &str,
+    health: &ProjectorHealth,
+) -> Result<u64, StoreError> {
     let mut watched: Option<(Lease, Instant)> = None;
     loop {
         let seen = within(store.lease()).await?;
@@ -46,7 +50,14 @@ pub(super) async fn begin(store: &dyn ReadModel, holder: &str) -> Result<u64, St
                 tracing::info!(epoch, "This projector keeps the read model");
                 return Ok(epoch);
             }
-        } else if !seen.is_challenged() && (is_first_look || since.elapsed() >= CHALLENGE_AFTER) {
+        } else {
+            // To stand by is to work.
+            health.note_work();
+        }
+        if !is_free
+            && !seen.is_challenged()
+            && (is_first_look || since.elapsed() >= CHALLENGE_AFTER)
+        {
             // It does not matter which of several that stand by has made the challenge.
             within(store.challenge(&seen)).await?;
         }

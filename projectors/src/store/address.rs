@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use sqlx::postgres::PgConnectOptions;
 
 use super::StoreError;
+use super::postgres::sessions::Sessions;
 
 /// A database that can be opened.
 pub(super) enum Address {
-    Postgres(Box<PgConnectOptions>),
+    Postgres(Box<PgConnectOptions>, Sessions),
     Sqlite(PathBuf),
 }
 
@@ -21,15 +22,43 @@ impl Address {
                 Err(unusable("a sqlite URL is a path and takes no parameters".to_owned()))
             }
             Some(("sqlite", path)) => Ok(Self::Sqlite(PathBuf::from(path))),
-            Some(("postgres" | "postgresql", _)) => url
-                .parse()
-                .map(|options| Self::Postgres(Box::new(options)))
-                .map_err(|error: sqlx::Error| unusable(error.to_string())),
+            Some(("postgres" | "postgresql", _)) => {
+                let (url, sessions) = without_pooler(url).map_err(unusable)?;
+                let options: PgConnectOptions =
+                    url.parse().map_err(|error: sqlx::Error| unusable(error.to_string()))?;
+                let options = match sessions {
+                    Sessions::Own => options,
+                    // `PgBouncer` refuses parameters of a session that it does not know.
+                    Sessions::Pooled => {
+                        options.statement_cache_capacity(0).extra_float_digits(None)
+                    }
+                };
+                Ok(Self::Postgres(Box::new(options), sessions))
+            }
             Some(_) | None => {
                 Err(unusable("it must begin with `sqlite://` or `postgres://`".to_owned()))
             }
         }
     }
+}
+
+/// The URL without our own parameter `pgbouncer`, and what that says.
+fn without_pooler(url: &str) -> Result<(String, Sessions), String> {
+    let Some((address, query)) = url.split_once('?') else {
+        return Ok((url.to_owned(), Sessions::Own));
+    };
+    let mut sessions = Sessions::Own;
+    let mut kept = Vec::new();
+    for parameter in query.split('&') {
+        match parameter.split_once('=') {
+            Some(("pgbouncer", "true")) => sessions = Sessions::Pooled,
+            Some(("pgbouncer", "false")) => {}
+            Some(("pgbouncer", _)) => return Err("pgbouncer is `true` or `false`".to_owned()),
+            Some(_) | None => kept.push(parameter),
+        }
+    }
+    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    Ok((format!("{address}{query}"), sessions))
 }
 
 /// The URL as it may be shown: without a password, and without parameters, which may hold one.
@@ -76,6 +105,17 @@ mod tests {
     }
 
     #[test]
+    fn pooler_is_named_by_a_parameter_of_our_own() {
+        let pooled = |url| without_pooler(url).unwrap();
+        let plain = "postgres://db/orders?sslmode=require";
+        assert_eq!(pooled(plain), (plain.to_owned(), Sessions::Own));
+        let both = "postgres://db/orders?pgbouncer=true&sslmode=require";
+        assert_eq!(pooled(both), (plain.to_owned(), Sessions::Pooled));
+        let alone = pooled("postgres://db/orders?pgbouncer=true");
+        assert_eq!(alone, ("postgres://db/orders".to_owned(), Sessions::Pooled));
+    }
+
+    #[test]
     fn unusable_addresses_say_why() {
         let urls = [
             ("mysql://db/orders", "must begin with `sqlite://` or `postgres://`"),
@@ -83,6 +123,7 @@ mod tests {
             ("sqlite://", "names no file"),
             ("sqlite://read.db?mode=ro", "takes no parameters"),
             ("postgres://db:port/orders", "not usable"),
+            ("postgres://db/orders?pgbouncer=yes", "pgbouncer is `true` or `false`"),
         ];
         for (url, reason) in urls {
             let error = Address::parse(url).err().expect("not usable").to_string();

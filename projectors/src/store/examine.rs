@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use domain::ids::OrderId;
 use domain::order::Order;
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::rows_text::RowsText;
@@ -87,12 +88,29 @@ pub trait Examined {
     async fn mend(&self, rows: &BTreeMap<OrderId, Rows>, at: &Checkpoint)
     -> Result<(), StoreError>;
 
+    /// What the projector's last own verification of these tables came to; `None` before the first.
+    async fn last_verification(&self) -> Result<Option<LastVerification>, StoreError>;
+
+    /// Remembers what a verification came to.
+    async fn note_verification(&self, last: &LastVerification) -> Result<(), StoreError>;
+
     /// Counts the rows, and returns what would have to be added to the statistics.
     async fn miscounted(&self) -> Result<Vec<CountChange>, StoreError>;
 
     /// Makes the counts agree with the rows, and adds to the minutes what they lack: numbers that
     /// wrap around, so that they may also be taken away.
     async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<(), StoreError>;
+}
+
+/// What a verification of all rows came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastVerification {
+    /// When it ended, by the projector's clock.
+    pub verified_at: Timestamp,
+    /// Orders that were looked at.
+    pub n_orders: u64,
+    /// Orders that differed, events that cannot be projected, and statistics that were off.
+    pub n_findings: u64,
 }
 
 /// Consecutive orders.

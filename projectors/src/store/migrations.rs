@@ -20,6 +20,7 @@ pub(super) const POSTGRES: &[Embedded] = &[
     ),
     (3, "failures_now", include_str!("../../../migrations/postgres/0003_failures_now.sql")),
     (4, "order_tenants", include_str!("../../../migrations/postgres/0004_order_tenants.sql")),
+    (5, "verifications", include_str!("../../../migrations/postgres/0005_verifications.sql")),
 ];
 
 /// The migrations of SQLite, oldest first.
@@ -32,6 +33,7 @@ pub(super) const SQLITE: &[Embedded] = &[
     ),
     (3, "failures_now", include_str!("../../../migrations/sqlite/0003_failures_now.sql")),
     (4, "order_tenants", include_str!("../../../migrations/sqlite/0004_order_tenants.sql")),
+    (5, "verifications", include_str!("../../../migrations/sqlite/0005_verifications.sql")),
 ];
 
 /// A migration that was run.
@@ -86,7 +88,10 @@ fn migrator(embedded: &[Embedded]) -> Migrator {
     let migration = |&(version, name, sql): &Embedded| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations(embedded.iter().map(migration).collect())
+    let mut migrator = Migrator::with_migrations(embedded.iter().map(migration).collect());
+    // The caller keeps others out: a lock of the migrator's would stay in a pooler's session.
+    migrator.set_locking(false);
+    migrator
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod failover;
 mod failures;
 mod lease;
 mod read;
+pub(super) mod sessions;
 mod sets;
 mod snapshot;
 mod statistics;
@@ -18,6 +19,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use domain::ids::OrderId;
 use domain::order::Order;
+use jiff::Timestamp;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::time::timeout;
@@ -31,15 +33,25 @@ use super::{
 use crate::orders::row::{Changes, FailedOrder, Rows};
 use crate::orders::statistics::Minute;
 use failover::Failover;
+use sessions::Sessions;
 
 /// Connections of one process.
 const MAX_CONNECTIONS: u32 = 10;
+/// How long a transaction that migrates may be idle.
+const MIGRATION_IDLE_TIMEOUT: &str = "1min";
+/// How long any other transaction may be idle.
+const IDLE_TIMEOUT: &str = "2s";
+/// The encoding that a database must have: texts of customers are in any script.
+const ENCODING: &str = "UTF8";
+/// Guards migrations of one database against each other.
+const MIGRATION_LOCK: i64 = 0x646f_6673;
 /// What PostgreSQL calls it if a lock was not to be had in time.
 const LOCKED: &str = "55P03";
 
 pub(super) struct Postgres {
     pool: PgPool,
     options: PgConnectOptions,
+    sessions: Sessions,
     /// For messages.
     url: String,
     /// The set of tables that it is about.
@@ -53,23 +65,25 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    pub(super) fn open(options: PgConnectOptions, url: String) -> Self {
+    pub(super) fn open(options: PgConnectOptions, sessions: Sessions, url: String) -> Self {
         let failover = Failover::default();
-        let pool = pool(options.clone(), "", failover.clone());
-        Self { pool, options, url, set: LIVE, schema: "", failover, _snapshot: None }
+        let pool = pool(options.clone(), sessions, "", failover.clone());
+        Self { pool, options, sessions, url, set: LIVE, schema: "", failover, _snapshot: None }
     }
 
     /// The same with tables of another schema before its own.
     fn beside(&self, schema: &'static str, set: &'static str) -> Self {
         let failover = Failover::default();
-        let pool = pool(self.options.clone(), schema, failover.clone());
+        let sessions = self.sessions;
+        let pool = pool(self.options.clone(), sessions, schema, failover.clone());
         let (options, url) = (self.options.clone(), self.url.clone());
-        Self { pool, options, url, set, schema, failover, _snapshot: None }
+        Self { pool, options, sessions, url, set, schema, failover, _snapshot: None }
     }
 
     /// Begins a transaction that writes.
     async fn begin(&self) -> Result<WriteTransaction<sqlx::Postgres>, StoreError> {
-        Ok(WriteTransaction::begin(&self.pool, "begin").await?)
+        Ok(WriteTransaction::begin(&self.pool, self.sessions.begin(), self.sessions.commit())
+            .await?)
     }
 
     /// Runs a call that writes, and ends the pool's sessions if it fails because of a failover.
@@ -111,43 +125,56 @@ impl Postgres {
 /// A transaction that nobody goes on with is ended by the server: a process that was frozen in one
 /// must not keep the others from its rows. Sessions that a failover has made useless are closed
 /// before they are used again.
-fn pool(options: PgConnectOptions, schema: &'static str, failover: Failover) -> PgPool {
+fn pool(
+    options: PgConnectOptions,
+    sessions: Sessions,
+    schema: &'static str,
+    failover: Failover,
+) -> PgPool {
     PgPoolOptions::new()
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(move |connection, _| Box::pin(prepare(connection, schema, "2s")))
-        .before_acquire(move |_, session| {
+        .after_connect(move |connection, _| {
+            Box::pin(sessions.prepare(connection, schema, IDLE_TIMEOUT))
+        })
+        .before_acquire(move |connection, session| {
             let is_useful = !failover.ends_session(session.age);
-            Box::pin(async move { Ok(is_useful) })
+            Box::pin(async move {
+                if is_useful && sessions == Sessions::Pooled {
+                    sessions.prepare(connection, schema, IDLE_TIMEOUT).await?;
+                }
+                Ok(is_useful)
+            })
+        })
+        .after_release(move |connection, _| {
+            Box::pin(async move { sessions.leave(connection).await.map(|()| true) })
         })
         .connect_lazy_with(options)
 }
 
-/// Tells a new connection where its tables are, and how long a transaction may be idle.
-async fn prepare(
-    connection: &mut PgConnection,
-    schema: &'static str,
-    idle_timeout: &'static str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "select set_config('idle_in_transaction_session_timeout', $2, false), \
-         set_config('search_path', \
-         concat_ws(', ', nullif($1, ''), current_setting('search_path')), false)",
-    )
-    .bind(schema)
-    .bind(idle_timeout)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
+/// Runs all migrations in one transaction.
 pub(super) async fn migrate(
     options: PgConnectOptions,
+    sessions: Sessions,
     url: &str,
 ) -> Result<Vec<Migrated>, StoreError> {
     let connecting = timeout(ACQUIRE_TIMEOUT, options.connect());
     let mut connection = connecting.await.map_err(|_| StoreError::Timeout)??;
-    let migrated = migrations::run(migrations::POSTGRES, &mut connection, url).await?;
+    let mut transaction = connection.begin().await?;
+    sessions.enter(&mut transaction, "", MIGRATION_IDLE_TIMEOUT).await?;
+    let encoding: String = sqlx::query_scalar("/* migrate.encoding */ show server_encoding")
+        .fetch_one(&mut *transaction)
+        .await?;
+    if encoding != ENCODING {
+        return Err(StoreError::Encoding { url: url.to_owned(), encoding });
+    }
+    // Until the transaction ends, in whatever session it is.
+    sqlx::query("/* migrate.lock */ select pg_advisory_xact_lock($1)")
+        .bind(MIGRATION_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    let migrated = migrations::run(migrations::POSTGRES, &mut *transaction, url).await?;
+    transaction.commit().await?;
     connection.close().await?;
     Ok(migrated)
 }
@@ -230,6 +257,10 @@ impl ReadModel for Postgres {
 
     async fn count_orders(&self) -> Result<OrderCounts, StoreError> {
         statistics::counts(&self.pool, self.set).await
+    }
+
+    async fn oldest_processing(&self) -> Result<Option<Timestamp>, StoreError> {
+        statistics::oldest_processing(&self.pool).await
     }
 
     async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError> {

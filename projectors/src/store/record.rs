@@ -79,6 +79,7 @@ impl<T: Time> OrderRecord<T> {
             deliveries,
             // No columns: only `decide` needs them, and that is given what the stream says.
             failed_delivery: deliveries,
+            retry_at: None,
             is_discarded: false,
             failure_code: self.failure_code,
             failure_reason: self.failure_reason,

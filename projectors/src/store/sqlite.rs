@@ -120,7 +120,7 @@ impl Sqlite {
     /// Begins a transaction that writes. It waits for other writers now, not at its first write,
     /// where SQLite would refuse to wait if they have written since its first read.
     async fn begin(&self) -> Result<WriteTransaction<sqlx::Sqlite>, StoreError> {
-        Ok(WriteTransaction::begin(&self.writer, "begin immediate").await?)
+        Ok(WriteTransaction::begin(&self.writer, "begin immediate", "commit").await?)
     }
 }
 
@@ -257,6 +257,10 @@ impl ReadModel for Sqlite {
 
     async fn count_orders(&self) -> Result<OrderCounts, StoreError> {
         statistics::counts(&self.readers, self.set).await
+    }
+
+    async fn oldest_processing(&self) -> Result<Option<Timestamp>, StoreError> {
+        statistics::oldest_processing(&self.readers).await
     }
 
     async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError> {

@@ -13,6 +13,7 @@ use sqlx::{Database, Executor, Pool};
 /// to the pool. Closing it makes the database roll back.
 pub(super) struct WriteTransaction<DB: Database> {
     connection: PoolConnection<DB>,
+    commit: &'static str,
     is_committed: bool,
 }
 
@@ -20,18 +21,20 @@ impl<DB: Database> WriteTransaction<DB>
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    /// Begins a transaction with `statement`, which is the dialect's.
+    /// Begins a transaction with one statement, to be committed with another: they are the dialect's.
     pub(super) async fn begin(
         pool: &Pool<DB>,
-        statement: &'static str,
+        begin: &'static str,
+        commit: &'static str,
     ) -> Result<Self, sqlx::Error> {
-        let mut transaction = Self { connection: pool.acquire().await?, is_committed: false };
-        transaction.connection.execute(statement).await?;
+        let connection = pool.acquire().await?;
+        let mut transaction = Self { connection, commit, is_committed: false };
+        transaction.connection.execute(begin).await?;
         Ok(transaction)
     }
 
     pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
-        self.connection.execute("commit").await?;
+        self.connection.execute(self.commit).await?;
         self.is_committed = true;
         Ok(())
     }

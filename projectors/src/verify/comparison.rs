@@ -9,6 +9,7 @@ use event_log::EventLog;
 use super::Verified;
 use super::judge::{Judge, Side};
 use crate::orders::row::Rows;
+use crate::pace::Pace;
 use crate::progress::{Observer, Phase, Progress};
 use crate::replay::ReplayError;
 use crate::store::{IdRange, ReadModel, RowsPage, StoreError};
@@ -27,6 +28,7 @@ pub(crate) struct Comparison<'a> {
     pub(crate) found: Side<'a>,
     /// The tables whose rows are mended where those of the snapshot are wrong.
     pub(crate) mended: Option<&'a dyn ReadModel>,
+    pub(crate) pace: Pace,
 }
 
 impl Comparison<'_> {
@@ -36,7 +38,7 @@ impl Comparison<'_> {
         verified: &mut Verified,
         observer: &mut Observer<'_>,
     ) -> Result<(), ReplayError> {
-        let Self { log, expected, found: ours, mended } = *self;
+        let Self { log, expected, found: ours, mended, pace } = *self;
         let judge = Judge { log, expected: Some(expected), found: ours, mended };
         let (expected, ours) = (expected.store, ours.store);
         let counts = tokio::try_join!(expected.count_orders(), ours.count_orders())?;
@@ -62,6 +64,7 @@ impl Comparison<'_> {
                 judge.all(&std::mem::take(&mut differing), verified, observer).await?;
             }
             next = behind;
+            pace.rest(u64::from(PAGE)).await;
         }
         judge.all(&differing, verified, observer).await
     }

@@ -67,8 +67,9 @@ impl Judge<'_> {
         observer: &mut Observer<'_>,
     ) -> Result<(), ReplayError> {
         let n_total = Some(order_ids.len() as u64);
-        let differences = order_ids.iter().map(|order_id| self.differences(*order_id));
-        let mut judged = stream::iter(differences).buffered(CONCURRENT_JUDGEMENTS);
+        let order_ids = stream::iter(order_ids.iter().copied());
+        let mut judged =
+            order_ids.map(|order_id| self.differences(order_id)).buffered(CONCURRENT_JUDGEMENTS);
         let mut n_done = 0;
         while let Some(differences) = judged.next().await {
             let differences = differences?;

@@ -84,6 +84,7 @@ impl History {
             customer_id: self.customer_id.clone(),
             items: self.items(),
             reason: None,
+            deliveries: 0,
         });
         self.and(event)
     }

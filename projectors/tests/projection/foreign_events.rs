@@ -6,7 +6,8 @@ use std::sync::Arc;
 use domain::ids::CommandId;
 use event_log::{Cause, Last, Position};
 use projectors::{
-    Begin, ReadModel, Repair, ReplayError, SwapAtEnd, Verification, projection_status,
+    Begin, Pace, ReadModel, ReadModelTrouble, Repair, ReplayError, SwapAtEnd, Verification,
+    find_trouble, projection_status,
 };
 use serde_json::json;
 use testkit::wait;
@@ -180,14 +181,17 @@ async fn older_backup_is_noticed_and_rebuilt_from(database: &Database) {
     projected_all(&store, 10).await;
     projector.stop().await.unwrap();
     let status = projection_status(&events.log, &*store, clock().now()).await.unwrap();
-    assert_eq!(status.ahead_of_log, None);
+    assert_eq!(status.ahead, None);
 
     append_orders(&restored, 1..=7).await;
     append_foreign(&restored, 0..2 * ENOUGH_FOR_CHECKPOINTS).await;
     let status = projection_status(&restored.log, &*store, clock().now()).await.unwrap();
     assert!(status.checkpoint.position < restored.log.head().await.unwrap());
-    let lost = status.ahead_of_log.unwrap();
-    assert!([8, 9, 10].map(id).contains(&lost), "{lost}");
+    let ahead = status.ahead.unwrap();
+    assert!([8, 9, 10].map(id).contains(&ahead.order_id), "{ahead}");
+    assert_eq!(ahead.n_events, 3 * 5, "of three orders");
+    let trouble = find_trouble(Some(&restored.log), &*store, clock().now()).await;
+    assert_eq!(trouble, Some(ReadModelTrouble::Ahead(ahead)));
 
     let (rebuilt, findings) = rebuild(&restored, &store, Begin::Anew, SwapAtEnd::Yes).await;
     let rebuilt = rebuilt.unwrap();
@@ -195,7 +199,7 @@ async fn older_backup_is_noticed_and_rebuilt_from(database: &Database) {
     assert_eq!(rebuilt.compared.unwrap().n_differing, 3, "{findings:?}");
     assert_sound(&restored, &store).await;
     let status = projection_status(&restored.log, &*store, clock().now()).await.unwrap();
-    assert_eq!(status.ahead_of_log, None);
+    assert_eq!(status.ahead, None);
     let projector = Projector::start(&restored.log, &store, 100);
     append_orders(&restored, 11..=12).await;
     projected_all(&store, 9).await;
@@ -225,8 +229,14 @@ async fn rows_of_another_event_store_are_neither_verified_nor_mended() {
     append_orders(&second, 4..=5).await;
     let (scratch, clock) = (tempfile::tempdir().unwrap(), clock());
     let (log, repair) = (&second.log, Repair::Always);
-    let verification =
-        Verification { log, store: &*store, clock: &clock, scratch: scratch.path(), repair };
+    let verification = Verification {
+        log,
+        store: &*store,
+        clock: &clock,
+        scratch: scratch.path(),
+        repair,
+        pace: Pace::Full,
+    };
     let mut found = |it| panic!("{it:?}");
     let all = verification.all(&mut |_| {}, &mut found).await.unwrap_err();
     assert!(matches!(all, ReplayError::Origin(_)), "{all:?}");

@@ -16,6 +16,7 @@ mod foreign_events;
 mod idle;
 mod journal;
 mod lookups;
+mod pooler;
 mod query_api;
 mod rebuild;
 mod roles;

@@ -228,7 +228,8 @@ async fn statistics_say_what_waits_and_how_far_the_tables_are_behind() {
 
     let behind = get(&api, "/v1/stats").await;
     assert_eq!(behind.status, StatusCode::OK, "{}", behind.body);
-    let projection = json!({"lag_events": 14, "lag_seconds": 9.0, "stuck": false});
+    let projection = json!({"lag_events": 14, "lag_seconds": 9.0, "stuck": false, "ahead_events": 0,
+            "verification": null, "advice": null});
     assert_eq!(behind.body["projection"], projection);
     assert_eq!(behind.body["success_rate"], json!({"observed": null, "configured": 0.7}));
 
@@ -241,9 +242,12 @@ async fn statistics_say_what_waits_and_how_far_the_tables_are_behind() {
         json!({
             "orders": {"PROCESSING": 1, "FULFILLED": 1, "FAILED": 1},
             "failed_by_stage": {"validation": 0, "fulfillment": 1, "dead_letter": 0},
-            "queue": {"waiting": 1, "in_flight": 0, "parked": 0, "retrying": 0},
+            "queue": {"waiting": 1, "in_flight": 0, "parked": 0, "retrying": 0,
+                "oldest_waiting_seconds": 9.0},
             "fulfillment": {"paused": false, "breaker": "closed", "watchdog_reconnects": 0},
-            "projection": {"lag_events": 0, "lag_seconds": 0.0, "stuck": false},
+            "projection": {"lag_events": 0, "lag_seconds": 0.0, "stuck": false, "ahead_events": 0,
+                "verification": null, "advice": null},
+            "unavailable": {},
             "success_rate": {"observed": 0.5, "configured": 0.7},
         })
     );

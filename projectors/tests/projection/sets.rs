@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use projectors::{
-    Begin, OrderFilter, Page, Phase, Progress, ReadModel, Rebuild, RebuildError, Repair,
+    Begin, OrderFilter, Pace, Page, Phase, Progress, ReadModel, Rebuild, RebuildError, Repair,
     ReplayError, StoreError, SwapAtEnd, Unfinished, Verification,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
@@ -197,8 +197,14 @@ async fn folder_without_room_for_temporary_tables_is_named() {
     append_orders(&events, 1..=2).await;
     let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
     let (missing, repair) = (folder.path().join("missing"), Repair::Never);
-    let verification =
-        Verification { log: &events.log, store: &*store, clock: &clock, scratch: &missing, repair };
+    let verification = Verification {
+        log: &events.log,
+        store: &*store,
+        clock: &clock,
+        scratch: &missing,
+        repair,
+        pace: Pace::Full,
+    };
     let failed = verification.all(&mut |_| {}, &mut |_| {}).await.unwrap_err();
     assert!(matches!(failed, ReplayError::Scratch { .. }), "{failed:?}");
     assert!(failed.to_string().contains("missing"), "{failed}");

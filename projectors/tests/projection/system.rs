@@ -12,9 +12,7 @@ use domain::order::{OrderEvent, Recorded};
 use event_log::{Cause, EventLog, EventStoreConfig, Expected, Producer};
 use event_node::{Node, NodeConfig};
 use http_body_util::BodyExt;
-use projectors::{
-    Lookups, Owners, ProjectorConfig, ProjectorError, Queries, ReadModel, routes, run,
-};
+use projectors::{Lookups, Owners, ProjectorConfig, ProjectorError, Queries, ReadModel, routes};
 use serde_json::Value;
 use service_kit::auth::{Access, Principal};
 use service_kit::clock::Clock;
@@ -100,10 +98,22 @@ pub(crate) struct Projector {
 
 impl Projector {
     pub(crate) fn start(log: &EventLog, store: &Arc<dyn ReadModel>, batch_size: usize) -> Self {
-        let config = ProjectorConfig { batch_size, batch_ms: 5 };
+        Self::start_verifying(log, store, batch_size, 0)
+    }
+
+    /// The same of one that verifies all rows so often.
+    pub(crate) fn start_verifying(
+        log: &EventLog,
+        store: &Arc<dyn ReadModel>,
+        batch_size: usize,
+        verify_interval_ms: u64,
+    ) -> Self {
+        let config = ProjectorConfig { batch_size, batch_ms: 5, verify_interval_ms };
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
-        running.spawn(run(log.clone(), Arc::clone(store), config, clock(), stop.clone()));
+        let (log, store) = (log.clone(), Arc::clone(store));
+        let projector = projectors::Projector::new(log, store, config, clock());
+        running.spawn(projector.run(stop.clone()));
         Self { running, stop }
     }
 

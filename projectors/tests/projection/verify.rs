@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use domain::order::{Stage, fields};
 use projectors::{
-    Difference, Finding, Minute, MinuteDifference, Poison, ReadModel, Repair, Verification,
+    Difference, Finding, Minute, MinuteDifference, Pace, Poison, ReadModel, Repair, Verification,
     Verified,
 };
 use serde_json::{Value, json};
+use testkit::wait;
 
 use crate::events::{History, id};
 use crate::stores::Database;
@@ -26,6 +27,7 @@ pub(crate) async fn verify(
         clock: &clock,
         scratch: scratch.path(),
         repair,
+        pace: Pace::Full,
     };
     let verified = verification.all(&mut |_| {}, &mut |it| findings.push(it)).await.unwrap();
     (verified, findings)
@@ -189,8 +191,14 @@ async fn sample_is_spread_over_all_orders() {
 
     let (scratch, clock) = (tempfile::tempdir().unwrap(), clock());
     let (log, repair) = (&events.log, Repair::Never);
-    let verification =
-        Verification { log, store: &*store, clock: &clock, scratch: scratch.path(), repair };
+    let verification = Verification {
+        log,
+        store: &*store,
+        clock: &clock,
+        scratch: scratch.path(),
+        repair,
+        pace: Pace::Full,
+    };
     let mut seen = Vec::new();
     let verified = verification
         .sample(5, &mut |_| {}, &mut |finding| match finding {
@@ -249,4 +257,41 @@ async fn minutes_that_are_wrong_are_found_and_mended_in_sqlite() {
 #[tokio::test]
 async fn minutes_that_are_wrong_are_found_and_mended_in_postgres() {
     minutes_that_are_wrong_are_found_and_mended(&Database::postgres().await).await;
+}
+
+/// A projector that verifies its rows by itself finds what somebody has changed in them.
+async fn projector_finds_changed_rows_by_itself(database: &Database, hex: impl Fn(u128) -> String) {
+    let (events, store) = (EventStore::start().await, database.read_model().await);
+    for number in 1..=10 {
+        events.append(&History::of(number).placed().events()).await;
+    }
+    assert_eq!(store.last_verification().await.unwrap(), None);
+    let found = async |n_findings: u64| {
+        wait::until_async("a verification comes to that", async || {
+            let last = store.last_verification().await.unwrap()?;
+            (last.n_orders == 10 && last.n_findings == n_findings).then_some(())
+        })
+        .await;
+    };
+    let projector = Projector::start_verifying(&events.log, &store, 1_000, 50);
+    found(0).await;
+    let change = format!("update orders set total_quantity = 9 where order_id = {}", hex(1));
+    database.execute(&change).await;
+    found(1).await;
+    let (mended, _) = verify(&events, &store, Repair::Always).await;
+    assert_eq!(mended.n_mended, 1);
+    found(0).await;
+    projector.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn projector_finds_changed_rows_by_itself_in_sqlite() {
+    let hex = |number: u128| format!("x'{number:032x}'");
+    projector_finds_changed_rows_by_itself(&Database::sqlite(), hex).await;
+}
+
+#[tokio::test]
+async fn projector_finds_changed_rows_by_itself_in_postgres() {
+    let hex = |number: u128| format!("'{number:032x}'::uuid");
+    projector_finds_changed_rows_by_itself(&Database::postgres().await, hex).await;
 }

@@ -1,6 +1,7 @@
 //! The settings of the HTTP listener.
 
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Duration;
 
 use axum::http::HeaderValue;
 use serde::Deserialize;
@@ -21,6 +22,9 @@ pub struct ApiConfig {
     pub header_timeout_ms: NonZeroU64,
     /// How long a connection is kept open between two requests, in milliseconds.
     pub keep_alive_ms: NonZeroU64,
+    /// How long a process that was told to stop still serves, while it says that it is not ready, in
+    /// milliseconds.
+    pub drain_delay_ms: u64,
     /// How long a client may take to send its request's body, in milliseconds.
     pub body_timeout_ms: NonZeroU64,
     /// How long a client may take nothing of its answer, in milliseconds.
@@ -79,6 +83,11 @@ impl ApiConfig {
             return Err(ApiConfigError::Burst);
         }
         Ok(())
+    }
+
+    /// How long a process that was told to stop still serves.
+    pub fn drain_delay(&self) -> Duration {
+        Duration::from_millis(self.drain_delay_ms)
     }
 
     /// Whether the listener speaks TLS.

@@ -106,6 +106,62 @@ async fn client_that_does_not_finish_a_later_head_is_let_go() {
     assert!(!received.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&received));
 }
 
+#[tokio::test]
+async fn client_that_says_that_it_has_sent_all_is_still_answered() {
+    let served = serve(config());
+    let requests = [
+        "GET /ok HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: 2\r\n\r\n{}",
+    ];
+    for request in requests {
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut said = String::new();
+        timeout(PATIENCE, client.read_to_string(&mut said)).await.unwrap().unwrap();
+        assert!(said.starts_with("HTTP/1.1 200 OK"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn client_that_closes_halfway_through_a_head_or_a_body_holds_nobody_up() {
+    let served = serve(config());
+    let halves = [
+        "GET /ok HTTP/1.1\r\nHo",
+        "POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: 20\r\n\r\n{",
+    ];
+    for half in halves {
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(half.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        timeout(PATIENCE, client.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn request_in_progress_when_the_listener_stops_is_answered_on_a_connection_that_closes() {
+    let served = serve(config());
+    let mut client = TcpStream::connect(served.address).await.unwrap();
+    let slow = b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+                 Content-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    client.write_all(slow).await.unwrap();
+    // Its handler waits for the body now.
+    let mut goes_on = [0; 25];
+    timeout(PATIENCE, client.read_exact(&mut goes_on)).await.unwrap().unwrap();
+    assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    served.stop.cancel();
+    // The stop has been seen once nobody listens any more.
+    while TcpStream::connect(served.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    client.write_all(b"{}").await.unwrap();
+    let mut said = String::new();
+    timeout(PATIENCE, client.read_to_string(&mut said)).await.unwrap().unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 OK") && said.contains("connection: close"), "{said}");
+}
+
 /// Asks until a connection is not turned away.
 async fn until_served(address: std::net::SocketAddr) {
     loop {

@@ -73,7 +73,12 @@ fn owned_router(
         .route("/docs", get(|| async { "docs" }))
         .fallback(not_found);
     let health = Router::new().route("/livez", get(|| async { "ok" }));
-    with_edge(Routes { guarded, ownership, health }, config, access, clock())
+    with_edge(
+        Routes { guarded, ownership, health, draining: CancellationToken::new() },
+        config,
+        access,
+        clock(),
+    )
 }
 
 async fn send(router: &Router, line: &str, headers: Headers<'_>) -> Response<Body> {

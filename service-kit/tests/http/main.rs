@@ -20,6 +20,7 @@ use service_kit::http::{ApiConfig, Routes, not_found, with_edge};
 use service_kit::wait::Wait;
 use testkit::store::clock;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// How long anything may take. Reached only when something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +40,7 @@ pub(crate) fn config() -> ApiConfig {
         request_timeout_ms: nonzero(60_000),
         header_timeout_ms: nonzero(60_000),
         keep_alive_ms: nonzero(60_000),
+        drain_delay_ms: 0,
         body_timeout_ms: nonzero(60_000),
         write_timeout_ms: nonzero(60_000),
         max_concurrency: NonZeroUsize::MIN,
@@ -96,7 +98,12 @@ pub(crate) fn guarded(config: &ApiConfig, access: Access) -> Router {
         .route("/json", post(|JsonBody(body): JsonBody<Value>| async move { body.to_string() }))
         .fallback(not_found);
     let health = Router::new().route("/livez", get(|| async { "ok" }));
-    with_edge(Routes { guarded, ownership: None, health }, config, access, clock())
+    with_edge(
+        Routes { guarded, ownership: None, health, draining: CancellationToken::new() },
+        config,
+        access,
+        clock(),
+    )
 }
 
 /// A byte more than a body may have.

@@ -11,12 +11,14 @@ use service_kit::problem::Problem;
 use tokio::task::JoinSet;
 
 use super::judge::why_not;
-use super::source::{Source, read_model_failed};
+use super::source::{next_batch, read_model_failed};
 use crate::dead_letters::failures::Failures;
 use crate::refusal::log_failed;
 
 /// How many orders are listed at most.
 const MAX_LISTED: usize = 10_000;
+/// How many failed orders are read from the read model at once.
+const PAGE: u32 = 500;
 /// How many streams are read at once.
 const CONCURRENCY: usize = 32;
 
@@ -26,24 +28,30 @@ pub(super) async fn list(
     failures: &dyn Failures,
     filter: &RedriveFilter,
 ) -> Result<Value, Problem> {
-    let mut source = Source::new(failures, filter);
     let shared = Arc::new(filter.clone());
     let mut looking = JoinSet::new();
     let mut items: Vec<(usize, Value)> = Vec::new();
-    let mut n_found = 0;
-    let mut is_truncated = false;
-    while let Some(order_id) = source.next().await.map_err(read_model_failed)? {
-        if n_found == MAX_LISTED {
-            is_truncated = true;
-            break;
+    let (mut n_found, mut after) = (0, None);
+    let is_truncated = 'pages: loop {
+        let n_done = u64::try_from(n_found).unwrap_or(u64::MAX);
+        let batch = next_batch(failures, filter, after, n_done, PAGE).await;
+        let batch = batch.map_err(read_model_failed)?;
+        if batch.order_ids.is_empty() {
+            break false;
         }
-        if looking.len() >= CONCURRENCY {
-            items.extend(next(&mut looking).await?);
+        for order_id in batch.order_ids {
+            if n_found == MAX_LISTED {
+                break 'pages true;
+            }
+            if looking.len() >= CONCURRENCY {
+                items.extend(next(&mut looking).await?);
+            }
+            let (log, filter, place) = (log.clone(), Arc::clone(&shared), n_found);
+            looking.spawn(async move { (place, look(&log, order_id, &filter).await) });
+            n_found += 1;
         }
-        let (log, filter, place) = (log.clone(), Arc::clone(&shared), n_found);
-        looking.spawn(async move { (place, look(&log, order_id, &filter).await) });
-        n_found += 1;
-    }
+        after = batch.end;
+    };
     while let Some(item) = next(&mut looking).await? {
         items.push(item);
     }

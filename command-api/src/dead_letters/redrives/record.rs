@@ -1,11 +1,11 @@
 //! The record of redrives of many: a stream that every API process reads and appends to.
 
-use domain::operations::{REDRIVES, RedriveEntry, RedriveState, RedriveTask};
+use domain::operations::{REDRIVES, RedriveEntry, RedriveTask};
 use event_log::{Cause, Entry, EventLog, Journal, Last, LogError};
 use uuid::Uuid;
 
-/// How many entries are read at once.
-const PAGE: usize = 500;
+/// How many entries are read at once: each may name a whole batch of orders.
+const PAGE: usize = 100;
 
 /// The record.
 pub(super) struct Redrives {
@@ -17,9 +17,20 @@ impl Redrives {
         Self { journal: log.journal(REDRIVES) }
     }
 
-    /// The revision of the last entry.
-    pub(super) async fn revision(&self) -> Result<Option<u64>, LogError> {
-        Ok(self.journal.newest(1).await?.first().map(|it| it.revision))
+    /// The last entry's revision, and the process that wrote it and runs a redrive, if one did; `None`
+    /// without entries.
+    pub(super) async fn last(&self) -> Result<Option<(u64, Option<Uuid>)>, LogError> {
+        let newest = self.journal.newest(1).await?;
+        Ok(newest.first().map(|entry| (entry.revision, read(entry).and_then(|it| it.runner()))))
+    }
+
+    /// The two newest redrives, the newest first, and the revision of the last entry. One that was
+    /// cancelled may still have to be counted after the next has begun.
+    pub(super) async fn newest_two(&self) -> Result<(Vec<RedriveTask>, Option<u64>), LogError> {
+        let (mut tasks, revision) = self.read_until(|tasks| tasks.len() >= 2).await?;
+        tasks.reverse();
+        tasks.truncate(2);
+        Ok((tasks, revision))
     }
 
     /// The newest redrive, and the revision of the last entry.
@@ -74,7 +85,6 @@ impl Redrives {
         let mut page = self.journal.newest(PAGE).await?;
         let revision = page.first().map(|it| it.revision);
         loop {
-            let read = |it: &Entry| RedriveEntry::read(&it.entry_type, it.data());
             newest_first.extend(page.iter().filter_map(read));
             let tasks = RedriveTask::fold(newest_first.iter().rev().cloned());
             match page.last() {
@@ -87,7 +97,7 @@ impl Redrives {
     }
 }
 
-/// Whether somebody has to run it.
-pub(super) fn is_running(task: &RedriveTask) -> bool {
-    task.state == RedriveState::Running
+/// What the entry says; `None` if this release does not know it.
+fn read(entry: &Entry) -> Option<RedriveEntry> {
+    RedriveEntry::read(&entry.entry_type, entry.data())
 }

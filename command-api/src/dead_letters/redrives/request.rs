@@ -1,5 +1,7 @@
 //! The body that asks for a redrive of many.
 
+use std::collections::HashSet;
+
 use domain::ids::OrderId;
 use domain::operations::RedriveFilter;
 use domain::order::Stage;
@@ -76,10 +78,15 @@ impl RedrivesRequest {
     /// that fails from now on, so that what a redrive does not mend is not redriven by it again.
     pub(super) fn filter(&self, now: Timestamp) -> Result<RedriveFilter, Problem> {
         let filter = self.filter.as_ref();
-        let order_ids = filter.and_then(|it| it.order_ids.clone());
+        let mut order_ids = filter.and_then(|it| it.order_ids.clone());
         if order_ids.as_ref().is_some_and(|it| it.is_empty() || it.len() > MAX_ORDER_IDS) {
             let rule = format!("must have 1 to {MAX_ORDER_IDS} entries");
             return Err(refused("filter/order_ids", &rule));
+        }
+        // Each order counts once, however often it is named.
+        let mut named = HashSet::new();
+        if let Some(ids) = &mut order_ids {
+            ids.retain(|id| named.insert(*id));
         }
         let stage = filter.and_then(|it| it.stage);
         if stage == Some(Stage::Validation) {
@@ -138,7 +145,9 @@ mod tests {
         assert_eq!(old.stage, Some(Stage::Fulfillment));
         assert_eq!(old.failed_before, Timestamp::from_second(100).ok());
         let id = "00000000-0000-0000-0000-000000000001";
-        assert_eq!(filter(json!({"filter": {"order_ids": [id]}})).unwrap().stage, None);
+        let named = filter(json!({"filter": {"order_ids": [id, id]}})).unwrap();
+        assert_eq!(named.stage, None);
+        assert_eq!(named.order_ids.map(|ids| ids.len()), Some(1), "named twice, redriven once");
     }
 
     #[test]

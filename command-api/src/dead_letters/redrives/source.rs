@@ -1,45 +1,41 @@
 //! Where a redrive of many finds its orders: named one by one, or by what the read model knows.
 
-use std::collections::VecDeque;
-
 use domain::ids::OrderId;
-use domain::operations::RedriveFilter;
+use domain::operations::{RedriveFilter, RedriveMark};
 use service_kit::lifecycle::RoleError;
 use service_kit::problem::{Code, Problem};
 
 use crate::dead_letters::failures::{Failure, Failures};
 
-/// How many are read at once.
-const PAGE: u32 = 500;
-
-/// The orders that a filter means, one after another.
-pub(super) struct Source<'a> {
-    failures: &'a dyn Failures,
-    filter: &'a RedriveFilter,
-    ready: VecDeque<OrderId>,
-    last: Option<Failure>,
-    is_exhausted: bool,
+/// Some of the orders that a filter means.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Empty behind the last order.
+    pub(super) order_ids: Vec<OrderId>,
+    /// Where the read model goes on behind the batch.
+    pub(super) end: Option<RedriveMark>,
 }
 
-impl<'a> Source<'a> {
-    pub(super) fn new(failures: &'a dyn Failures, filter: &'a RedriveFilter) -> Self {
-        let named = filter.order_ids.clone();
-        let is_exhausted = named.is_some();
-        let ready = named.unwrap_or_default().into();
-        Self { failures, filter, ready, last: None, is_exhausted }
+/// Returns the orders behind `after`, up to `limit`. Of orders that were named one by one, `n_done` come
+/// before them.
+pub(super) async fn next_batch(
+    failures: &dyn Failures,
+    filter: &RedriveFilter,
+    after: Option<RedriveMark>,
+    n_done: u64,
+    limit: u32,
+) -> Result<Batch, RoleError> {
+    if let Some(named) = &filter.order_ids {
+        let n_done = usize::try_from(n_done).unwrap_or(usize::MAX);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let order_ids = named.iter().skip(n_done).take(limit).copied().collect();
+        return Ok(Batch { order_ids, end: None });
     }
-
-    /// The next, or `None` after the last. What was not returned because nobody waited for it any
-    /// more is returned next.
-    pub(super) async fn next(&mut self) -> Result<Option<OrderId>, RoleError> {
-        if self.ready.is_empty() && !self.is_exhausted {
-            let page = self.failures.page(self.filter, self.last, PAGE).await?;
-            self.is_exhausted = page.is_empty();
-            self.last = page.last().copied().or(self.last);
-            self.ready.extend(page.into_iter().map(|it| it.order_id));
-        }
-        Ok(self.ready.pop_front())
-    }
+    let mark = after.map(|it| Failure { order_id: it.order_id, failed_at: it.failed_at });
+    let page = failures.page(filter, mark, limit).await?;
+    let end = page.last().map(|it| RedriveMark { failed_at: it.failed_at, order_id: it.order_id });
+    let order_ids = page.into_iter().map(|failure| failure.order_id).collect();
+    Ok(Batch { order_ids, end: end.or(after) })
 }
 
 /// How many orders a filter means.

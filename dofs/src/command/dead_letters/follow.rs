@@ -119,6 +119,10 @@ fn state_line(task: &Value, pace: Pace) -> String {
         cell(&task["skipped"]),
         cell(&task["failed"]),
     )];
+    if let Some(away) = task["waiting_for"].as_str() {
+        parts.push(format!("waiting: {away}"));
+        return parts.join(", ");
+    }
     parts.extend(pace.per_second());
     let left = of.and_then(|it| pace.time_for(it.saturating_sub(done)));
     parts.extend(left.map(|it| format!("about {} left", duration(it.as_secs()))));
@@ -146,6 +150,12 @@ mod tests {
             state_line(&task, pace(1, 8)),
             format!("{line}, 0.1 a second, about 1h 32m left")
         );
+        task["waiting_for"] = "the read model does not answer".into();
+        assert_eq!(
+            state_line(&task, pace(100, 2)),
+            format!("{line}, waiting: the read model does not answer")
+        );
+        task["waiting_for"] = Value::Null;
         // Nobody has counted them yet.
         task["total"] = Value::Null;
         let line = state_line(&task, pace(120, 2));

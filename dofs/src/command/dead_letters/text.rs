@@ -85,6 +85,7 @@ pub(super) fn task(task: &Value) -> String {
         ("reason", "reason"),
         ("started", "started_at"),
         ("ended", "ended_at"),
+        ("waiting", "waiting_for"),
         ("error", "error"),
     ];
     let told = told.iter().filter(|(_, member)| !task[member].is_null());

@@ -177,7 +177,7 @@ fn progress(global: &Global) -> impl FnMut(CopiedBytes) + Send + use<> {
 
 async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CliError> {
     let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(LifecycleError::Panicked)?)
+    Ok(done.map_err(|source| LifecycleError::Panicked { role: "maintenance", source })?)
 }
 
 fn range_json(range: &LostRange) -> Value {

@@ -8,13 +8,14 @@ use domain::ids::OrderId;
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
+use super::value::PgTime;
 use super::{Postgres, read, statistics, write};
 use crate::orders::row::Rows;
 use crate::orders::statistics::{CountChange, Minute, Statistics};
 use crate::store::examine::{Examined, IDS, LAST_ID, PAGE_END, first_behind, owner};
-use crate::store::record::{CountRecord, count_changes};
+use crate::store::record::{CountRecord, Time, count_changes};
 use crate::store::rows_text::{self, Holds, RowsText};
-use crate::store::{Checkpoint, IdRange, ReadModel, RowsPage, StoreError};
+use crate::store::{Checkpoint, IdRange, LastVerification, ReadModel, RowsPage, StoreError};
 
 /// What would have to be added to the statistics of the set in the first parameter.
 const MISCOUNTED: &str = "/* projection_counts.check */ select status, nullif(stage, '') as stage, \
@@ -113,6 +114,39 @@ impl Examined for Postgres {
         write::upsert_orders(&mut transaction, &orders).await?;
         write::upsert_failed_orders(&mut transaction, &failed_orders).await?;
         write::insert_tenants(&mut transaction, &tenants).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn last_verification(&self) -> Result<Option<LastVerification>, StoreError> {
+        let last: Option<(PgTime, i64, i64)> = sqlx::query_as(
+            "/* verification.get */ select verified_at, verified_orders, verify_findings \
+             from projection_checkpoints where name = $1 and verified_at is not null",
+        )
+        .bind(self.set)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(last.and_then(|(at, n_orders, n_findings)| {
+            Some(LastVerification {
+                verified_at: <PgTime as Time>::timestamp(at)?,
+                n_orders: n_orders.cast_unsigned(),
+                n_findings: n_findings.cast_unsigned(),
+            })
+        }))
+    }
+
+    async fn note_verification(&self, last: &LastVerification) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(
+            "/* verification.note */ update projection_checkpoints \
+             set verified_at = $2, verified_orders = $3, verify_findings = $4 where name = $1",
+        )
+        .bind(self.set)
+        .bind(PgTime::of(last.verified_at))
+        .bind(last.n_orders.cast_signed())
+        .bind(last.n_findings.cast_signed())
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -123,9 +123,8 @@ impl Sets for Postgres {
     async fn complete_next_set(&self, progress: &mut Steps<'_>) -> Result<(), StoreError> {
         // That this takes as long as the tables are large is no reason for a warning.
         let options = self.options.clone().disable_statement_logging();
+        let mut statements: Vec<String> = sqlx::query_scalar(INDEXES).fetch_all(&self.pool).await?;
         let mut connection = options.connect().await?;
-        let mut statements: Vec<String> =
-            sqlx::query_scalar(INDEXES).fetch_all(&mut connection).await?;
         statements.extend(ANALYZE.map(str::to_owned));
         let n_steps = statements.len() as u64;
         for (n_done, statement) in (0..).zip(statements) {
@@ -133,7 +132,8 @@ impl Sets for Postgres {
             let made = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await;
             if let Err(error) = made {
                 // Without the set, its tables are not there to have indexes.
-                return match read::maybe_checkpoint(&mut connection, NEXT).await? {
+                let mut pooled = self.pool.acquire().await?;
+                return match read::maybe_checkpoint(&mut pooled, NEXT).await? {
                     None => Err(StoreError::CheckpointMoved),
                     Some(_) => Err(error.into()),
                 };

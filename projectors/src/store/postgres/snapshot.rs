@@ -6,8 +6,9 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
 use tokio::time::timeout;
 
+use super::Postgres;
 use super::failover::Failover;
-use super::{Postgres, prepare};
+use super::sessions::Sessions;
 use crate::store::{ACQUIRE_TIMEOUT, StoreError};
 
 /// Connections that read one snapshot.
@@ -24,8 +25,11 @@ impl Postgres {
     pub(super) async fn at_one_moment(&self) -> Result<Self, StoreError> {
         let connecting = timeout(ACQUIRE_TIMEOUT, self.options.connect());
         let mut holder = connecting.await.map_err(|_| StoreError::Timeout)??;
-        prepare(&mut holder, self.schema, IDLE_TIMEOUT).await?;
-        sqlx::query(BEGIN).execute(&mut holder).await?;
+        if self.sessions == Sessions::Own {
+            self.sessions.prepare(&mut holder, self.schema, IDLE_TIMEOUT).await?;
+        }
+        sqlx::raw_sql(BEGIN).execute(&mut holder).await?;
+        self.sessions.enter(&mut holder, self.schema, IDLE_TIMEOUT).await?;
         let exported: String =
             sqlx::query_scalar("/* snapshot.export */ select pg_export_snapshot()")
                 .fetch_one(&mut holder)
@@ -33,6 +37,7 @@ impl Postgres {
         Ok(Self {
             pool: self.pool_on(&exported),
             options: self.options.clone(),
+            sessions: self.sessions,
             url: self.url.clone(),
             set: self.set,
             schema: self.schema,
@@ -45,7 +50,7 @@ impl Postgres {
     fn pool_on(&self, exported: &str) -> PgPool {
         // The name comes from the server, and a parameter cannot stand for it.
         let begin = format!("{BEGIN}; set transaction snapshot '{exported}'");
-        let schema = self.schema;
+        let (sessions, schema) = (self.sessions, self.schema);
         PgPoolOptions::new()
             .max_connections(MAX_READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -54,9 +59,12 @@ impl Postgres {
             .after_connect(move |connection, _| {
                 let begin = AssertSqlSafe(begin.clone());
                 Box::pin(async move {
-                    prepare(&mut *connection, schema, IDLE_TIMEOUT).await?;
-                    sqlx::raw_sql(begin).execute(connection).await?;
-                    Ok(())
+                    if sessions == Sessions::Own {
+                        sessions.prepare(&mut *connection, schema, IDLE_TIMEOUT).await?;
+                    }
+                    // One transaction for as long as the connection lives.
+                    sqlx::raw_sql(begin).execute(&mut *connection).await?;
+                    sessions.enter(connection, schema, IDLE_TIMEOUT).await
                 })
             })
             .connect_lazy_with(self.options.clone())

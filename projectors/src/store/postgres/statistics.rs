@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use sqlx::{PgConnection, PgPool};
 
+use super::value::PgTime;
 use crate::orders::statistics::{Minute, Statistics};
-use crate::store::record::{CountRecord, MinuteRecord, minute_of, order_counts};
+use crate::store::record::{CountRecord, MinuteRecord, Time, minute_of, order_counts};
 use crate::store::{KEPT_MINUTES, OrderCounts, StoreError};
 
 /// Adds a batch's part to the statistics of a set.
@@ -71,6 +73,17 @@ pub(super) async fn counts(pool: &PgPool, set: &str) -> Result<OrderCounts, Stor
     .fetch_all(pool)
     .await?;
     order_counts(counts)
+}
+
+/// See [`ReadModel::oldest_processing`](crate::store::ReadModel::oldest_processing).
+pub(super) async fn oldest_processing(pool: &PgPool) -> Result<Option<Timestamp>, StoreError> {
+    let oldest: Option<PgTime> = sqlx::query_scalar(
+        "/* orders.oldest_processing */ select updated_at from orders \
+         where status = 'PROCESSING' order by updated_at limit 1",
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(oldest.and_then(<PgTime as Time>::timestamp))
 }
 
 pub(super) async fn minutes(

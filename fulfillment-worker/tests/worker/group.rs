@@ -1,0 +1,113 @@
+//! A group that is deleted or updated while workers run: what was handled is not handled again.
+
+use domain::ids::OrderId;
+use domain::order::Status;
+use eventstore::{
+    Client, DeletePersistentSubscriptionOptions, PersistentSubscriptionToAllOptions,
+    StreamPosition, SubscriptionFilter,
+};
+use fulfillment_worker::{FulfillmentConfig, GROUP};
+use testkit::grpc_proxy::{GrpcProxy, Refusal, When};
+use testkit::store::{Store, connect};
+use testkit::wait;
+
+use crate::fixture::{
+    Behaviour, Scripted, config, ended, event_types, nothing_in_flight, start, start_on,
+};
+
+const N_ORDERS: usize = 20;
+/// `UNAVAILABLE`, as gRPC numbers it.
+const UNAVAILABLE: u32 = 14;
+
+fn operator(store: &Store) -> Client {
+    Client::new(store.url().parse().unwrap()).unwrap()
+}
+
+async fn delete_group(store: &Store) {
+    let options = DeletePersistentSubscriptionOptions::default();
+    operator(store).delete_persistent_subscription_to_all(GROUP, &options).await.unwrap();
+}
+
+/// As a tool does that changes a setting: the group begins again at its checkpoint.
+async fn update_group(store: &Store) {
+    let options = PersistentSubscriptionToAllOptions::default()
+        .filter(SubscriptionFilter::on_event_type().regex("^OrderQueued$"))
+        .start_from(StreamPosition::Start)
+        .max_retry_count(50);
+    operator(store).update_persistent_subscription_to_all(GROUP, &options).await.unwrap();
+}
+
+/// Waits until so many workers are members that were given so many deliveries since they joined.
+async fn members_were_given(store: &Store, n_members: usize, n_delivered: usize) {
+    wait::until_async("the workers have joined again", async || {
+        let members = store.log.group_info(GROUP).await.unwrap().members;
+        let given: usize = members.iter().map(|member| member.n_delivered).sum();
+        (members.len() == n_members && given >= n_delivered).then_some(())
+    })
+    .await;
+}
+
+async fn place_and_fulfil(store: &Store, first: u128) -> Vec<OrderId> {
+    let mut ids = Vec::new();
+    for number in first..first + N_ORDERS as u128 {
+        ids.push(store.place(number).await);
+    }
+    for id in &ids {
+        assert_eq!(ended(&store.log, *id).await.status, Status::Fulfilled);
+    }
+    nothing_in_flight(&store.log).await;
+    ids
+}
+
+#[tokio::test]
+async fn group_that_is_made_anew_sends_no_order_to_the_gateway_again() {
+    let store = Store::start().await;
+    let gateway = Scripted::new(Behaviour::Fulfil);
+    // All orders are seconds old, by the worker's clock and by any other.
+    let worker = start(&store, &gateway, config());
+    let mut ids = place_and_fulfil(&store, 1).await;
+    delete_group(&store).await;
+    members_were_given(&store, 1, N_ORDERS).await;
+    ids.extend(place_and_fulfil(&store, 100).await);
+    update_group(&store).await;
+    members_were_given(&store, 1, 0).await;
+    ids.extend(place_and_fulfil(&store, 200).await);
+    for id in ids {
+        assert_eq!(gateway.n_calls(id), 1);
+        assert_eq!(event_types(&store.log, id).await, ["OrderFulfilled"]);
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn order_in_progress_at_one_worker_is_not_sent_by_another_after_the_group_is_made_anew() {
+    let store = Store::start().await;
+    let proxy = GrpcProxy::start(store.address()).await;
+    let gateway = Scripted::new(Behaviour::Hold);
+    let config = || FulfillmentConfig { timeout_ms: 3_000, ..config() };
+    let one = start_on(&connect(&proxy.url()).unwrap(), &gateway, config(), 8);
+    let mut ids = Vec::new();
+    for number in 1..=4 {
+        ids.push(store.place(number).await);
+    }
+    for id in &ids {
+        gateway.called(*id, 1).await;
+    }
+    let other = start(&store, &gateway, config());
+    members_were_given(&store, 2, ids.len()).await;
+    // The one cannot join again, so that the new group delivers everything to the other.
+    let refusal = Refusal::new(UNAVAILABLE, "not now");
+    proxy.refuse("PersistentSubscriptions/Read", usize::MAX, When::Before, refusal);
+    delete_group(&store).await;
+    members_were_given(&store, 1, ids.len()).await;
+    gateway.release();
+    for id in &ids {
+        assert_eq!(ended(&store.log, *id).await.status, Status::Fulfilled);
+    }
+    nothing_in_flight(&store.log).await;
+    for id in ids {
+        assert_eq!(gateway.n_calls(id), 1);
+    }
+    one.stop().await;
+    other.stop().await;
+}

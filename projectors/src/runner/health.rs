@@ -1,0 +1,41 @@
+//! What the projector of a process knows of its own work.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long the projection may be interrupted before it counts.
+const INTERRUPTED_AFTER: Duration = Duration::from_secs(10);
+
+/// Whether the projector of this process works or stands by. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct ProjectorHealth(Arc<Mutex<Option<Interrupted>>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Interrupted {
+    since: Instant,
+    cause: &'static str,
+}
+
+impl ProjectorHealth {
+    /// Why the projector has not worked for more than 10 s, without addresses; `None` if it works or
+    /// stands by.
+    pub fn failure(&self) -> Option<String> {
+        let interrupted = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let elapsed = interrupted.since.elapsed();
+        (elapsed > INTERRUPTED_AFTER).then(|| {
+            format!("projection interrupted for {} s: {}", elapsed.as_secs(), interrupted.cause)
+        })
+    }
+
+    pub(super) fn note_interruption(&self, cause: &'static str) {
+        let mut interrupted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = interrupted.map_or_else(Instant::now, |it| it.since);
+        *interrupted = Some(Interrupted { since, cause });
+    }
+
+    pub(super) fn note_work(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}

@@ -1,0 +1,84 @@
+//! What is wrong with a read model, for readiness.
+
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use event_log::EventLog;
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+use crate::ahead::{Ahead, find_ahead};
+use crate::lag::lag;
+use crate::status::StatusError;
+use crate::store::ReadModel;
+
+/// How long either side may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(800);
+/// The read model lags if the oldest event that it does not reflect is older than so many seconds.
+const LAGGING_AFTER_SECS: f64 = 10.0;
+
+/// Why rows are not to be relied on. Its text is for whoever asks: it names no addresses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ReadModelTrouble {
+    /// The database does not answer.
+    Away,
+    /// The rows know more than the event store.
+    Ahead(Ahead),
+    /// Events have waited for so many seconds, and none is applied.
+    Stuck { seconds: f64 },
+    /// The oldest event that the rows do not reflect is so many seconds old.
+    Lagging { seconds: f64 },
+}
+
+impl Display for ReadModelTrouble {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Away => f.write_str("read model does not answer"),
+            Self::Ahead(ahead) => ahead.fmt(f),
+            Self::Stuck { seconds } => write!(
+                f,
+                "projection is stuck: events have waited for {seconds:.0} s, and none is applied"
+            ),
+            Self::Lagging { seconds } => write!(f, "read model is {seconds:.0} s behind"),
+        }
+    }
+}
+
+/// Finds out what is wrong with the read model; `None` if nothing is, or if the event store does not
+/// say how far the rows are.
+pub async fn find_trouble(
+    log: Option<&EventLog>,
+    store: &dyn ReadModel,
+    now: Timestamp,
+) -> Option<ReadModelTrouble> {
+    if !matches!(timeout(ANSWER_TIMEOUT, store.ping()).await, Ok(Ok(()))) {
+        return Some(ReadModelTrouble::Away);
+    }
+    match timeout(ANSWER_TIMEOUT, compare(log?, store, now)).await {
+        Ok(Ok(trouble)) => trouble,
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn Error, "Read model cannot be compared");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// What is wrong with the rows as the log knows it.
+async fn compare(
+    log: &EventLog,
+    store: &dyn ReadModel,
+    now: Timestamp,
+) -> Result<Option<ReadModelTrouble>, StatusError> {
+    if let Some(ahead) = find_ahead::<StatusError>(log, store).await? {
+        return Ok(Some(ReadModelTrouble::Ahead(ahead)));
+    }
+    let checkpoint = store.checkpoint().await?;
+    let lag = lag(&checkpoint, log.backlog(checkpoint.position, 1).await?, now);
+    let seconds = lag.lag_seconds;
+    if lag.stuck {
+        return Ok(Some(ReadModelTrouble::Stuck { seconds }));
+    }
+    Ok((seconds > LAGGING_AFTER_SECS).then_some(ReadModelTrouble::Lagging { seconds }))
+}

@@ -1,0 +1,89 @@
+//! A `PgBouncer` in transaction mode before a PostgreSQL server of the tests.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+
+use crate::postgres::PrivateServer;
+use crate::wait;
+
+/// Where Debian puts the program, which is not on everybody's path.
+const INSTALLED: &str = "/usr/sbin/pgbouncer";
+/// Sessions of the server for each database: fewer than clients have connections, so that sessions change
+/// hands.
+const N_SESSIONS: u32 = 8;
+
+/// A running pooler. Killed when dropped.
+pub struct PgBouncer {
+    child: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl PgBouncer {
+    /// Starts one before `server`. `None`, and a line on stderr that the test runner does not hold back,
+    /// if the program is not installed.
+    pub fn start(server: &PrivateServer) -> Option<Self> {
+        let Some(program) = program() else {
+            let text = "SKIPPED: PgBouncer is not installed; scripts/test installs it\n";
+            // Nobody may read it, as for every other line.
+            drop(std::io::stderr().write_all(text.as_bytes()));
+            return None;
+        };
+        let options: PgConnectOptions = server.url().parse().expect("a server has a URL");
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+        let port = port.expect("loopback has a free port").port();
+        let folder = tempfile::tempdir().expect("there is room for a temporary folder");
+        let readable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), readable).expect("the folder is ours");
+        let settings = folder.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+             pool_mode = transaction\ndefault_pool_size = {N_SESSIONS}\n",
+            options.get_port()
+        );
+        std::fs::write(&settings, text).expect("the folder can be written");
+        let child = command(&program, &settings).spawn().expect("sh starts");
+        let started = Self { child, port, _folder: folder };
+        wait::until("PgBouncer listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop)
+        });
+        Some(started)
+    }
+
+    /// Returns the URL of a database of the server, reached through the pooler.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}?pgbouncer=true", self.port)
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        // It may have ended, which is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| {
+        std::env::split_paths(&path).map(|it| it.join("pgbouncer")).collect::<Vec<_>>()
+    });
+    on_path.chain([PathBuf::from(INSTALLED)]).find(|it| it.is_file())
+}
+
+/// Ends with this process, however that ends. As root it runs as another user, like PostgreSQL.
+fn command(program: &Path, settings: &Path) -> Command {
+    let mut command = Command::new("sh");
+    let start = "as=; [ \"$(id -u)\" != 0 ] || as='--reuid=nobody --regid=nogroup --clear-groups'; \
+                 exec setpriv --pdeathsig KILL $as \"$1\" --quiet \"$2\"";
+    command.args(["-c", start, "pgbouncer"]).arg(program).arg(settings);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
