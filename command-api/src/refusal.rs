@@ -51,7 +51,8 @@ fn refuse(error: &LogError, unavailable: String) -> Problem {
         return Problem::unavailable(text).with_code(Code::EventStoreUnavailable);
     }
     if error.is_unavailable() {
-        tracing::warn!(error = cause, "Command not recorded, as far as is known");
+        // The log of an outage says it once, and not for each request.
+        tracing::debug!(error = cause, "Command not recorded, as far as is known");
         return Problem::unavailable(unavailable).with_code(Code::EventStoreUnavailable);
     }
     if let LogError::Conflict { stream, .. } = error {

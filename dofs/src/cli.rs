@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use event_log::EventStoreUrl;
 use jiff::Timestamp;
 use service_kit::auth::Scope;
 use service_kit::telemetry::Verbosity;
@@ -32,21 +33,32 @@ pub(crate) struct Cli {
 /// What every command accepts.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Print JSON instead of text
+    /// Print JSON instead of text, errors included
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Do not ask before something is destroyed
-    #[arg(long, global = true)]
-    pub(crate) yes: bool,
     /// Print results only
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+}
+
+/// What commands accept that are clients of the HTTP API. Others refuse it: they would seem to work on
+/// another installation than they do.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Api {
     /// HTTP API to talk to, e.g. `http://127.0.0.1:8080` [default: where `api.listen` says]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// API key to show; better given by the variable, which no process list shows
     #[arg(long, global = true, value_name = "KEY", env = "DOFS_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
+}
+
+/// What commands accept that are recorded with who gave them.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Actor {
+    /// Who does it, for the audit [default: the user of this machine]
+    #[arg(long = "actor", value_name = "NAME")]
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,12 +72,11 @@ pub(crate) enum Command {
     /// Run the embedded event store alone, for any EventStoreDB client
     Node(Node),
     /// Bring the configured read model's tables to what this release knows
-    Migrate,
+    Migrate(Migrate),
     /// Make, show and revoke the keys that the API asks for
     #[command(subcommand)]
     Keys(Keys),
     /// Place, show, watch and list orders
-    #[command(subcommand)]
     Order(Order),
     /// Show what happened to orders, and check the whole store
     #[command(subcommand)]
@@ -89,7 +100,7 @@ impl Command {
         match self {
             Self::Dev(_) | Self::Serve(_) | Self::Node(_) => Verbosity::Facts,
             Self::Demo(_)
-            | Self::Migrate
+            | Self::Migrate(_)
             | Self::Keys(_)
             | Self::Openapi(_)
             | Self::Order(_)
@@ -141,6 +152,17 @@ pub(crate) enum Role {
     Worker,
     /// Keeps the read model
     Projector,
+}
+
+impl Role {
+    /// The name, as on the command line.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Worker => "worker",
+            Self::Projector => "projector",
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -204,13 +226,13 @@ pub(crate) enum NodeCommand {
     Export {
         /// Address of the other store, e.g. `esdb://host:2113?tls=false`
         #[arg(long, value_name = "ADDRESS")]
-        to: String,
+        to: EventStoreUrl,
     },
     /// Copy every stream of another event store to the configured one; see `export`
     Import {
         /// Address of the other store, e.g. `esdb://host:2113?tls=false`
         #[arg(long, value_name = "ADDRESS")]
-        from: String,
+        from: EventStoreUrl,
     },
 }
 
@@ -226,6 +248,13 @@ impl NodeFolder {
     pub(crate) fn setting(&self) -> Option<Cow<'_, str>> {
         self.data.as_deref().map(Path::to_string_lossy)
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// Make the SQLite file if it is not there; outside of `dev` it is not made otherwise
+    #[arg(long)]
+    pub(crate) create: bool,
 }
 
 /// They work on the configured event store, without an API.
@@ -256,11 +285,22 @@ pub(crate) enum Keys {
     Revoke {
         /// Its id
         id: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Order {
+    #[command(subcommand)]
+    pub(crate) command: OrderCommand,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
 #[derive(Debug, Subcommand)]
-pub(crate) enum Order {
+pub(crate) enum OrderCommand {
     /// Place an order
     Place {
         /// Who orders
@@ -306,6 +346,8 @@ pub(crate) enum Audit {
         /// As it was behind the event of this number
         #[arg(long, value_name = "REVISION")]
         at_revision: Option<u64>,
+        #[command(flatten)]
+        api: Api,
     },
     /// Compare an order at two points of its history, field by field
     Compare {
@@ -315,6 +357,8 @@ pub(crate) enum Audit {
         from: String,
         /// A revision, or a time [default: the newest event]
         to: Option<String>,
+        #[command(flatten)]
+        api: Api,
     },
     /// Check every order of the configured event store: the chain of hashes, and the invariants
     ///
@@ -336,6 +380,9 @@ pub(crate) struct Export {
     /// File, pipe or device to write instead of standard output; if it is there, with --yes only
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long, requires = "output")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -373,6 +420,8 @@ pub(crate) struct Stress {
     /// What customers, products and quantities derive from, so that a run can be repeated
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) api: Api,
 }
 
 /// The old system's stress scripts.

@@ -1,20 +1,23 @@
 //! The HTTP API as the commands see it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
+use service_kit::address::{HostPort, is_loopback};
 use service_kit::http::ApiConfig;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::cli::Global;
+use crate::cli::Api;
 use crate::error::CliError;
-use crate::output::print;
 use crate::settings::Settings;
 
+/// Refusals as problem documents, everything else as JSON.
+const ACCEPTED: HeaderValue =
+    HeaderValue::from_static("application/problem+json, application/json");
 /// How long an answer may take. The API gives up before.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
@@ -32,11 +35,10 @@ pub(crate) struct ApiClient {
 
 impl ApiClient {
     /// A client of the API at `--url`, or where `api.listen` says, with `--api-key`.
-    pub(crate) fn new(global: &Global, settings: &Settings) -> Result<Self, CliError> {
-        let base =
-            global.url.clone().unwrap_or_else(|| reachable(&settings.api, &settings.api.listen));
-        check(&base).map_err(|reason| CliError::ApiUrl { url: base.clone(), reason })?;
-        Self::with(&base, global.api_key.as_deref())
+    pub(crate) fn new(api: &Api, settings: &Settings) -> Result<Self, CliError> {
+        let configured = || reachable(&settings.api, &settings.api.listen);
+        let base = api.url.clone().unwrap_or_else(configured);
+        Self::with(&base, api.api_key.as_deref())
     }
 
     /// A client of the API at an address of this machine.
@@ -45,15 +47,21 @@ impl ApiClient {
     }
 
     fn with(base: &str, api_key: Option<&str>) -> Result<Self, CliError> {
+        let parsed =
+            parse(base).map_err(|reason| CliError::ApiUrl { url: base.to_owned(), reason })?;
         let base = base.trim_end_matches('/').to_owned();
-        let mut headers = HeaderMap::new();
+        let mut headers = HeaderMap::from_iter([(ACCEPT, ACCEPTED)]);
         if let Some(key) = api_key {
             let bearer = HeaderValue::try_from(format!("Bearer {key}"));
             let mut bearer = bearer.map_err(|_| CliError::UnusableKey)?;
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
-        let http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).default_headers(headers);
+        let mut http = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).default_headers(headers);
+        // A proxy that HTTP_PROXY names reaches another loopback than ours.
+        if parsed.host_str().is_some_and(is_loopback) {
+            http = http.no_proxy();
+        }
         let http = http.build();
         let http = http.map_err(|source| CliError::Unreachable { url: base.clone(), source })?;
         Ok(Self { http, base })
@@ -119,7 +127,7 @@ impl ApiClient {
             return Ok(Feed { response, line: Vec::new() });
         }
         match response.json().await {
-            Ok(body) => Err(refused(url, status, &body)),
+            Ok(body) => Err(refused(url, status, body)),
             Err(source) => Err(CliError::UnexpectedAnswer { url, source }),
         }
     }
@@ -157,23 +165,15 @@ impl Answer {
     pub(crate) fn accepted(self) -> Result<Value, CliError> {
         accepted(self.url, self.status, self.body)
     }
-
-    /// The same where a script may read: with `--json`, the body of a refusal is printed as well.
-    pub(crate) fn accepted_for(self, global: &Global) -> Result<Value, CliError> {
-        if global.json && !self.status.is_success() {
-            print(&self.body);
-        }
-        self.accepted()
-    }
 }
 
-/// Whether requests can be sent to an address; the error says why not.
-fn check(url: &str) -> Result<(), String> {
+/// The address, if requests can be sent to it; the error says why not.
+fn parse(url: &str) -> Result<Url, String> {
     let parsed = Url::parse(url).map_err(|error| error.to_string())?;
     if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
         return Err(format!("it begins with `{}:`", parsed.scheme()));
     }
-    Ok(())
+    Ok(parsed)
 }
 
 /// Server-sent events, of which no more is read than that they came.
@@ -207,34 +207,20 @@ impl Feed {
 
 /// The body of a successful answer, or what the API said instead.
 pub(crate) fn accepted(url: String, status: StatusCode, body: Value) -> Result<Value, CliError> {
-    if status.is_success() { Ok(body) } else { Err(refused(url, status, &body)) }
+    if status.is_success() { Ok(body) } else { Err(refused(url, status, body)) }
 }
 
-fn refused(url: String, status: StatusCode, body: &Value) -> CliError {
+fn refused(url: String, status: StatusCode, body: Value) -> CliError {
     let said = body.get("error").or_else(|| body.get("message")).and_then(Value::as_str);
     let text = said.map_or_else(|| body.to_string(), str::to_owned);
-    CliError::Refused { url, status: status.as_u16(), text }
+    CliError::Refused { url, status, text, document: Box::new(body) }
 }
 
 /// Where to reach the API that listens there: one that listens everywhere is reached on this
 /// machine.
-pub(crate) fn reachable(api: &ApiConfig, listen: &str) -> String {
+pub(crate) fn reachable(api: &ApiConfig, listen: &HostPort) -> String {
     let scheme = if api.has_tls() { "https" } else { "http" };
-    format!("{scheme}://{}", reachable_address(listen))
-}
-
-fn reachable_address(listen: &str) -> String {
-    match listen.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_unspecified() => {
-            let ip: IpAddr = if address.is_ipv4() {
-                [127, 0, 0, 1].into()
-            } else {
-                [0, 0, 0, 0, 0, 0, 0, 1].into()
-            };
-            SocketAddr::new(ip, address.port()).to_string()
-        }
-        Ok(_) | Err(_) => listen.to_owned(),
-    }
+    format!("{scheme}://{}", listen.reached_locally())
 }
 
 #[cfg(test)]
@@ -246,11 +232,11 @@ mod tests {
     #[test]
     fn address_that_nothing_can_be_sent_to_is_refused_before_anything_is_sent() {
         for fine in ["http://127.0.0.1:8080", "https://dofs.example/api", "http://[::1]:1"] {
-            assert_eq!(check(fine), Ok(()), "{fine}");
+            assert!(parse(fine).is_ok(), "{fine}");
         }
         for wrong in ["", "127.0.0.1:8080", "localhost:8080", "http://", "ftp://host", "http://a b"]
         {
-            assert!(check(wrong).is_err(), "{wrong}");
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -264,17 +250,9 @@ mod tests {
                 Some(certificate),
             );
             let settings: Settings = layers.extract().unwrap();
-            reachable(&settings.api, "0.0.0.0:8443")
+            reachable(&settings.api, &"0.0.0.0:8443".parse().unwrap())
         };
         assert_eq!(reached(""), "http://127.0.0.1:8443");
         assert_eq!(reached("chain.pem"), "https://127.0.0.1:8443");
-    }
-
-    #[test]
-    fn listener_on_every_address_is_reached_on_this_machine() {
-        assert_eq!(reachable_address("0.0.0.0:8080"), "127.0.0.1:8080");
-        assert_eq!(reachable_address("[::]:8080"), "[::1]:8080");
-        assert_eq!(reachable_address("10.0.0.7:80"), "10.0.0.7:80");
-        assert_eq!(reachable_address("api.internal:80"), "api.internal:80");
     }
 }

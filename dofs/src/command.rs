@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Actor, Cli, Command};
 use crate::error::CliError;
 use crate::process;
 
@@ -26,11 +26,11 @@ use crate::process;
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let Cli { command, global } = cli;
     match command {
-        Command::Dev(arguments) => dev::run(&arguments).await,
+        Command::Dev(arguments) => dev::run(&arguments, &global).await,
         Command::Demo(arguments) => demo::run(&arguments, &global).await,
         Command::Serve(arguments) => serve::run(&arguments).await,
         Command::Node(arguments) => node::run(&arguments, &global).await,
-        Command::Migrate => migrate::run(&global).await,
+        Command::Migrate(arguments) => migrate::run(&arguments, &global).await,
         Command::Keys(arguments) => keys::run(arguments, &global).await,
         Command::Openapi(arguments) => openapi::run(&arguments),
         Command::Order(arguments) => order::run(arguments, &global).await,
@@ -43,8 +43,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
 }
 
 /// Who acts and why, as the body of a request says it; what is not known is not in it.
-fn acting(actor: Option<String>, reason: Option<String>) -> Map<String, Value> {
-    let actor = actor.or_else(process::user_name);
+fn acting(actor: Actor, reason: Option<String>) -> Map<String, Value> {
+    let actor = actor.name.or_else(process::user_name);
     given([("reason", reason.map(Value::from)), ("actor", actor.map(Value::from))])
 }
 

@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use event_log::{CopyError, LogError};
 use event_node::{CopyError as NodeCopyError, NodeError, VerifyError};
 use projectors::{RebuildError, ReplayError, StatusError, StoreError};
+use reqwest::StatusCode;
+use serde_json::Value;
 use service_kit::config::ConfigError;
 use service_kit::http::{ApiConfigError, HttpError, TlsError};
 use service_kit::lifecycle::LifecycleError;
@@ -31,7 +33,7 @@ pub(crate) enum CliError {
     Api(#[from] ApiConfigError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    #[error("not fit for this environment")]
+    #[error("configuration refused: not fit for this environment")]
     Unsafe(#[from] UnsafeSettings),
     #[error("`event_store.url` is empty: this role needs an event store")]
     NoEventStore,
@@ -72,6 +74,10 @@ pub(crate) enum CliError {
     },
     #[error("event store denies the right to {0}")]
     Denied(event_log::Right),
+    #[error("the key that was printed was not made: nobody can use it")]
+    KeyNotMade(#[source] LogError),
+    #[error("there is no file for the read model `{url}`, and this is not `dev`")]
+    NoDatabaseFile { url: String },
     #[error("API address `{url}` cannot be used: {reason}")]
     ApiUrl { url: String, reason: String },
     #[error("not confirmed: there is no terminal to ask on")]
@@ -92,8 +98,8 @@ pub(crate) enum CliError {
         #[source]
         source: reqwest::Error,
     },
-    #[error("{url} answered {status}: {text}")]
-    Refused { url: String, status: u16, text: String },
+    #[error("{url} answered {}: {text}", .status.as_u16())]
+    Refused { url: String, status: StatusCode, text: String, document: Box<Value> },
     #[error("description cannot be written as JSON")]
     Description(#[source] serde_json::Error),
     #[error("order {id} had not ended when the API went away, and it did not come back")]
@@ -119,12 +125,28 @@ impl CliError {
     /// Whether the same request may work in a moment: nobody is there, or what stands before the
     /// API answers for it.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. }
-                | Self::UnexpectedAnswer { .. }
-                | Self::Refused { status: 502..=504, .. }
-        )
+        matches!(self, Self::Unreachable { .. } | Self::UnexpectedAnswer { .. })
+            || matches!(self, Self::Refused { status, .. } if (502..=504).contains(&status.as_u16()))
+    }
+
+    /// The status by which HTTP would tell it.
+    pub(crate) fn status(&self) -> StatusCode {
+        match (self, self.exit_code()) {
+            (Self::Refused { status, .. }, _) => *status,
+            (Self::Denied(_), _) => StatusCode::FORBIDDEN,
+            (_, 2) => StatusCode::BAD_REQUEST,
+            (_, 3) => StatusCode::UNPROCESSABLE_ENTITY,
+            (_, 4) => StatusCode::NOT_FOUND,
+            (_, 5) => StatusCode::CONFLICT,
+            (_, 7) => StatusCode::SERVICE_UNAVAILABLE,
+            (_, _) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the API said when it refused, if it was the API, as a problem document.
+    pub(crate) fn refusal(&self) -> Option<&Value> {
+        let Self::Refused { document, .. } = self else { return None };
+        document.get("status").is_some().then_some(&**document)
     }
 
     /// The one thing to do about it, where there is one.
@@ -133,6 +155,9 @@ impl CliError {
     }
 
     fn code_and_hint(&self) -> (u8, Option<&'static str>) {
+        if let Self::Refused { status, .. } = self {
+            return refused_code_and_hint(*status);
+        }
         match self {
             Self::Config(_)
             | Self::Fulfillment(_)
@@ -151,33 +176,31 @@ impl CliError {
             Self::Unconfirmed => {
                 (2, Some("say `--yes` if that is what you mean; look first with `--dry-run`"))
             }
+            Self::NoDatabaseFile { .. } => (
+                2,
+                Some("is `read_model.url` right? `--create` makes the file; is DOFS_ENV right?"),
+            ),
             Self::NoEventStore => {
                 (2, Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"))
             }
             Self::Verify(VerifyError::Damaged { .. } | VerifyError::DamagedIndex { .. })
             | Self::Copy(CopyError::Differs { .. } | CopyError::Unexpected { .. }) => (3, None),
             Self::NodeCopy(error) => (node_copy_code(error), None),
-            Self::Refused { status: 401 | 403, .. } => {
-                (1, Some("give an API key that may do this with `--api-key` or DOFS_API_KEY"))
-            }
             Self::NoSuchKey(_) => (4, Some("`dofs keys list` shows the keys")),
-            Self::Refused { status: 404, .. }
-            | Self::OrderNotFound(_)
-            | Self::Verify(VerifyError::Missing { .. }) => (4, None),
+            Self::OrderNotFound(_) | Self::Verify(VerifyError::Missing { .. }) => (4, None),
             Self::Output { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
                 (1, Some("name another file, or replace it with --yes"))
             }
-            Self::Refused { status: 409, .. } => (5, None),
-            Self::Refused { status: 412, .. } => {
-                (5, Some("it has changed since you looked: look again, and name its revision"))
-            }
             Self::Rebuild(error) => rebuild_code_and_hint(error),
             Self::ReadModel(error) => read_model_code_and_hint(error),
+            Self::EventLog(LogError::Unreachable { cause, .. })
+            | Self::Copy(CopyError::Log(LogError::Unreachable { cause, .. })) => {
+                (7, Some(cause.hint()))
+            }
             Self::EventLog(LogError::Unavailable(_))
             | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => {
-                (7, Some("is it running where `event_store.url` says? start one with `dofs node`"))
+                (7, Some("look at the event store's own log"))
             }
-            Self::Refused { status: 503, .. } => (7, None),
             Self::WatchLost { .. } => {
                 (7, Some("watch it again once the API is back: what happened meanwhile is shown"))
             }
@@ -195,6 +218,7 @@ impl CliError {
             | Self::Lifecycle(_)
             | Self::Folder { .. }
             | Self::Declined
+            | Self::KeyNotMade(_)
             | Self::Output { .. }
             | Self::Refused { .. }
             | Self::Description(_)
@@ -218,6 +242,17 @@ fn node_copy_code(error: &NodeCopyError) -> u8 {
         | NodeCopyError::OtherStore { .. }
         | NodeCopyError::NotEmpty { .. }
         | NodeCopyError::Folder(_) => 1,
+    }
+}
+
+fn refused_code_and_hint(status: StatusCode) -> (u8, Option<&'static str>) {
+    match status.as_u16() {
+        401 | 403 => (1, Some("give an API key that may do this with `--api-key` or DOFS_API_KEY")),
+        404 => (4, None),
+        409 => (5, None),
+        412 => (5, Some("it has changed since you looked: look again, and name its revision")),
+        503 => (7, None),
+        _ => (1, None),
     }
 }
 

@@ -139,42 +139,75 @@ pub(crate) async fn follow(
     sender: &watch::Sender<Option<Arc<ApiKeys>>>,
 ) {
     let keys = Keys::of(log);
-    let mut n_seen = None;
+    let mut seen = None;
+    let mut is_failing = false;
     loop {
-        match look(&keys, n_seen).await {
-            Ok(None) => {}
-            Ok(Some((n_facts, known))) => {
-                tracing::info!(n_keys = known.len(), "API keys are known");
-                sender.send_replace(Some(Arc::new(ApiKeys::new(environment, known))));
-                n_seen = Some(n_facts);
+        match look(&keys, seen.as_ref()).await {
+            Ok(changed) => {
+                if std::mem::take(&mut is_failing) {
+                    tracing::info!("API keys can be read again");
+                }
+                if let Some(now) = changed {
+                    log_changes(seen.as_ref(), &now);
+                    let good = now.keys.iter().filter_map(good);
+                    sender.send_replace(Some(Arc::new(ApiKeys::new(environment, good))));
+                    seen = Some(now);
+                }
             }
-            Err(error) => {
+            Err(error) if !is_failing => {
+                is_failing = true;
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "API keys cannot be read: those known so far stay");
             }
+            Err(_) => {}
         }
         sleep(LOOK_INTERVAL).await;
     }
 }
 
-/// The good keys and the number of facts, unless that is the number seen before.
-async fn look(keys: &Keys, n_seen: Option<u64>) -> Result<Option<(u64, Vec<ApiKey>)>, LogError> {
+/// The keys as they were read.
+struct Seen {
+    n_facts: u64,
+    keys: Vec<Known>,
+}
+
+/// The keys, unless there are as many facts about them as were seen before.
+async fn look(keys: &Keys, seen: Option<&Seen>) -> Result<Option<Seen>, LogError> {
     let n_facts = keys.journal.newest(1).await?.first().map_or(0, |it| it.revision + 1);
-    if n_seen == Some(n_facts) {
+    if seen.is_some_and(|it| it.n_facts == n_facts) {
         return Ok(None);
     }
-    let known = keys.all().await?;
-    Ok(Some((n_facts, known.into_iter().filter_map(good).collect())))
+    Ok(Some(Seen { n_facts, keys: keys.all().await? }))
+}
+
+/// Logs which keys were made and revoked since they were last seen.
+fn log_changes(before: Option<&Seen>, now: &Seen) {
+    let n_keys = now.keys.iter().filter(|it| it.revoked_at.is_none()).count();
+    let Some(before) = before else {
+        tracing::info!(n_keys, "API keys are known");
+        return;
+    };
+    for Known { key, revoked_at, .. } in &now.keys {
+        let known = before.keys.iter().find(|it| it.key.key_id == key.key_id);
+        let (id, tenant) = (&key.key_id, key.tenant.as_deref());
+        if known.is_none() {
+            let scopes = key.scopes.join(" ");
+            tracing::info!(key.id = id, name = key.name, tenant, scopes, "API key created");
+        }
+        if revoked_at.is_some() && known.is_none_or(|it| it.revoked_at.is_none()) {
+            tracing::info!(key.id = id, name = key.name, tenant, "API key revoked");
+        }
+    }
 }
 
 /// The key as the API knows it, unless it is revoked. A scope that this release does not know
 /// opens nothing.
-fn good(known: Known) -> Option<ApiKey> {
+fn good(known: &Known) -> Option<ApiKey> {
     known.revoked_at.is_none().then(|| ApiKey {
-        id: known.key.key_id,
-        tenant: known.key.tenant,
+        id: known.key.key_id.clone(),
+        tenant: known.key.tenant.clone(),
         scopes: known.key.scopes.iter().filter_map(|it| Scope::from_name(it)).collect(),
-        secret_sha256: known.key.secret_sha256,
+        secret_sha256: known.key.secret_sha256.clone(),
         expires_at: known.key.expires_at,
     })
 }

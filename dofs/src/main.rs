@@ -13,6 +13,7 @@ mod read_model;
 mod readiness;
 mod rights;
 mod settings;
+mod stores;
 mod stress;
 mod system;
 
@@ -49,21 +50,25 @@ impl Drop for LogFlush {
 
 fn main() -> ExitCode {
     let _flush = LogFlush;
-    run(Cli::parse())
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => output::fail_to_parse(&error, process::wants_json()),
+    }
 }
 
 fn run(cli: Cli) -> ExitCode {
+    let as_json = cli.global.json;
     if let Err(error) = process::init_telemetry(cli.command.verbosity()) {
-        return output::fail(&error.into());
+        return output::fail(&error.into(), as_json);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return output::fail(&error::CliError::Runtime(error)),
+        Err(error) => return output::fail(&error::CliError::Runtime(error), as_json),
     };
     let ended = runtime.block_on(command::run(cli));
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     match ended {
         Ok(code) => code,
-        Err(error) => output::fail(&error),
+        Err(error) => output::fail(&error, as_json),
     }
 }

@@ -21,6 +21,11 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Whether the arguments ask for JSON, for when they cannot be parsed.
+pub(crate) fn wants_json() -> bool {
+    std::env::args_os().any(|argument| argument == "--json")
+}
+
 /// The user of this machine, as the environment names it.
 pub(crate) fn user_name() -> Option<String> {
     let mut environment = environment();

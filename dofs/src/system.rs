@@ -18,6 +18,7 @@ use event_log::{EventLog, LogError, Producer};
 use event_node::{AppendFailure, Node, NodeError};
 use fulfillment_worker::{FulfillmentConfig, GROUP, Gateway, GatewayKind, Http, Simulated};
 use projectors::{Lookups, Owners, Projector, Queries, ReadModel, StoreError};
+use service_kit::address::HostPort;
 use service_kit::api_doc::without_keys;
 use service_kit::auth::{Access, KeyRing, Ownership};
 use service_kit::clock::Clock;
@@ -26,6 +27,7 @@ use service_kit::http::{self, Listener, Routes};
 use service_kit::lifecycle::{LifecycleError, RoleError, Roles};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -38,7 +40,7 @@ use crate::readiness::{
     EVENT_STORE, event_store_check, node_check, projector_check, read_model_check, worker_check,
 };
 use crate::rights::Rights;
-use crate::settings::{AuthMode, Settings};
+use crate::settings::{AuthMode, Environment, Settings};
 use crate::{keys, process};
 
 /// How long roles may take to finish what is in progress when they are asked to stop.
@@ -51,6 +53,9 @@ const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long the event store is still read for those who wait after the last of them, so that a
 /// process in which somebody waits now and then does not begin anew each time.
 const FOLLOW_LINGER: Duration = Duration::from_secs(10);
+
+/// How long a start waits to be told which store and which schema it works on, each.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Files that a process has open beside its clients' connections, and some to spare.
 const OWN_FILES: usize = 124;
@@ -119,7 +124,7 @@ impl System {
             Node::start(self.settings.node.clone(), self.clock.clone(), stop.clone()).await?;
         let (address, failure) = (node.address(), node.append_failure());
         tracing::info!(%address, data = %self.settings.node.data.display(), "Event store listens");
-        self.settings.event_store.url = format!("esdb://{address}?tls=false");
+        self.settings.event_store.url = format!("esdb://{address}?tls=false").parse()?;
 
         let ended = CancellationToken::new();
         let mut task = JoinSet::new();
@@ -142,7 +147,7 @@ impl System {
 
     /// Brings the read model's tables to what this release knows.
     pub(crate) async fn migrate(&self) -> Result<(), CliError> {
-        let applied = projectors::migrate(&self.settings.read_model.url).await?;
+        let applied = self.settings.read_model.url.migrate().await?;
         tracing::info!(n_applied = applied.len(), "Read model is up to date");
         Ok(())
     }
@@ -152,7 +157,7 @@ impl System {
     pub(crate) async fn start_roles(
         &mut self,
         roles: &[Role],
-        listen: Option<&str>,
+        listen: Option<&HostPort>,
     ) -> Result<(), CliError> {
         self.settings.api.check()?;
         let listener = match listen {
@@ -162,6 +167,7 @@ impl System {
         let log = self.connect()?;
         self.watch_descriptors(log.as_ref());
         self.check_rights(log.as_ref(), roles).await?;
+        self.say_what_starts(log.as_ref(), roles, listener.as_ref().map(Listener::address)).await;
         let owners = log.as_ref().map(|it| Owners::new(it.failing_fast()));
         let access = match listener {
             Some(_) => self.access(log.as_ref()),
@@ -175,7 +181,7 @@ impl System {
             self.watch_appends(log.as_ref());
         }
         if roles.contains(&Role::Api) || roles.contains(&Role::Projector) {
-            let store = projectors::open(&self.settings.read_model.url)?;
+            let store = self.settings.read_model.url.open();
             check_schema(&*store).await?;
             checks.push(read_model_check(log.clone(), Arc::clone(&store), self.clock.clone()));
             if roles.contains(&Role::Api) {
@@ -240,6 +246,42 @@ impl System {
         ended?;
         tracing::info!("Stopped");
         Ok(())
+    }
+
+    /// Logs which installation this is: what an operator looks for first in the log of an incident.
+    async fn say_what_starts(
+        &self,
+        log: Option<&EventLog>,
+        roles: &[Role],
+        listens: Option<SocketAddr>,
+    ) {
+        let Settings { api, event_store, read_model, fulfillment, auth, environment, .. } =
+            &self.settings;
+        let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+        let store_id = match log {
+            Some(log) => timeout(IDENTIFY_TIMEOUT, log.store_id()).await.ok(),
+            None => None,
+        };
+        // A worker has no business with the read model, and perhaps no way to it.
+        let has_rows = roles.iter().any(|role| matches!(role, Role::Api | Role::Projector));
+        let schema_version = match has_rows.then(|| read_model.url.open()) {
+            Some(store) => timeout(IDENTIFY_TIMEOUT, store.schema_version()).await.ok(),
+            None => None,
+        };
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            environment = environment.as_str(),
+            roles = names.join(","),
+            listen = listens.map(tracing::field::display),
+            tls = api.has_tls(),
+            auth = auth.mode.as_str(),
+            event_store = %event_store.url,
+            store_id = store_id.and_then(Result::ok).flatten().map(tracing::field::display),
+            read_model = has_rows.then(|| tracing::field::display(&read_model.url)),
+            schema_version = schema_version.and_then(Result::ok).flatten(),
+            gateway = %fulfillment.gateway_name(),
+            "DOFS starts"
+        );
     }
 
     /// The order streams; `None` if no event store is configured. Making a client is expensive,
@@ -363,7 +405,16 @@ impl System {
         let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-worker");
         let check = worker_check(log.clone());
         match config.gateway {
-            GatewayKind::Simulated => self.spawn_worker(log, Simulated::new(&config), config),
+            GatewayKind::Simulated => {
+                if self.settings.environment != Environment::Dev {
+                    tracing::warn!(
+                        success_rate = config.success_rate,
+                        "SIMULATED GATEWAY: orders are fulfilled or refused by dice, and nothing is \
+                         shipped; set `fulfillment.gateway` to `http`"
+                    );
+                }
+                self.spawn_worker(log, Simulated::new(&config), config);
+            }
             GatewayKind::Http => {
                 let gateway = Http::new(&config, self.clock.clone())?;
                 tracing::info!(url = ?config.url, "Orders are sent to a gateway");

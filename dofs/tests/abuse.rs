@@ -436,7 +436,7 @@ fn customers_are_not_in_the_log() {
     let customer = "cust-very-secret-7";
     let ours = "info,kurrentdb=off,dofs=debug,command_api=debug,projectors=debug,event_log=debug,\
                 event_node=debug,fulfillment_worker=debug,service_kit=debug";
-    let (system, _) = start(&[("RUST_LOG", ours)]);
+    let (system, _) = start(&[("RUST_LOG", ours), ("DOFS__API__ACCESS_LOG", "true")]);
     let body = json!({"customer_id": customer, "items": [{"product_id": "p", "quantity": 1}]});
     let id = system.api.place(&body).json()["order_id"].as_str().unwrap().to_owned();
     system.api.projected(&id);
@@ -446,7 +446,7 @@ fn customers_are_not_in_the_log() {
     system.api.place(&json!({"customer_id": customer, "items": customer}));
     system.api.get(&format!("/v1/orders?customer_id={customer}"));
     let log = system.process.log();
-    assert!(log.iter().any(|it| it["message"] == "Answered"), "{log:?}");
+    assert!(log.iter().any(|it| it["message"] == "Request answered"), "{log:?}");
     assert!(log.len() < 200, "what is older is not kept");
     for line in log {
         assert!(!line.to_string().contains(customer), "{line}");

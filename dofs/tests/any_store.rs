@@ -189,7 +189,7 @@ fn tables_are_verified_rebuilt_and_rolled_back_on_a_quiet_store() {
     site.succeeds(&["projections", "verify"]);
     site.succeeds(&["projections", "rebuild", "--yes"]);
     assert_eq!(api.projected(&id)["status"], "FULFILLED");
-    site.succeeds(&["projections", "rollback"]);
+    site.succeeds(&["projections", "rollback", "--yes"]);
     assert_eq!(api.projected(&id)["status"], "FULFILLED");
     site.succeeds(&["projections", "verify"]);
 }

@@ -216,14 +216,16 @@ fn one_order_is_redriven_corrected_or_as_it_is() {
 }
 
 #[test]
-fn refusal_has_its_exit_code_names_the_order_and_with_json_is_printed() {
+fn refusal_has_its_exit_code_names_the_order_and_with_json_is_a_problem_document() {
     let codes = [(404, 4), (409, 5), (412, 5), (422, 1), (503, 7)];
     for (status, code) in codes {
-        let body = json!({"error": format!("no, because {status}")});
+        let detail = format!("no, because {status}");
+        let body = json!({"type": "urn:dofs:problem:conflict", "title": "No", "status": status,
+            "detail": detail, "code": "conflict", "errors": [], "request_id": "r-1", "error": detail});
         let stub = Stub::start([(status, body.clone())]);
         for arguments in [
             format!("dead-letters redrive {ID}"),
-            format!("dead-letters discard {ID} --reason old"),
+            format!("dead-letters discard {ID} --reason old --yes"),
             format!("dead-letters show {ID}"),
         ] {
             let refused = dofs(&stub, &arguments);
@@ -231,9 +233,16 @@ fn refusal_has_its_exit_code_names_the_order_and_with_json_is_printed() {
             assert!(stderr(&refused).contains(ID), "{refused:?}");
             assert_eq!(stdout(&refused), "", "results only on stdout");
             let refused = dofs(&stub, &format!("{arguments} --json"));
-            assert_fails(&refused, code, ID);
-            assert_eq!(json_of(&refused), body);
+            assert_eq!((refused.status.code(), stdout(&refused)), (Some(code), String::new()));
+            let mut document: Value = serde_json::from_str(&stderr(&refused)).expect("JSON");
+            let added = document.as_object_mut().expect("an object");
+            assert_eq!(added.remove("exit_code"), Some(json!(code)));
+            assert!(added.remove("hint").is_some(), "{refused:?}");
+            assert_eq!(document, body);
         }
+        let seen = stub.seen();
+        let accepted = seen[0].header("accept").unwrap_or_default();
+        assert!(accepted.contains("application/problem+json"), "{accepted}");
     }
 }
 
@@ -241,7 +250,7 @@ fn refusal_has_its_exit_code_names_the_order_and_with_json_is_printed() {
 fn discard_says_why() {
     let answer = json!({"order_id": ID, "status": "FAILED", "revision": 7});
     let stub = Stub::start([(200, answer)]);
-    let discarded = dofs(&stub, &format!("dead-letters discard {ID} --reason unwanted"));
+    let discarded = dofs(&stub, &format!("dead-letters discard {ID} --reason unwanted --yes"));
     assert_eq!(stdout(&discarded), format!("discarded: order {ID} stays FAILED\n"));
     let seen = &stub.seen()[0];
     assert_eq!(seen.line, format!("POST /v1/dead-letters/{ID}/discard"));
@@ -318,10 +327,11 @@ fn redrive_that_leaves_something_undone_is_a_failure() {
         assert!(stdout(&done).contains(words), "{done:?}");
     }
     let active = json!({"error": "a redrive is running"});
-    let stub = Stub::start([(409, active.clone())]);
+    let stub = Stub::start([(409, active)]);
     let refused = dofs(&stub, "dead-letters redrive --all --yes --json");
     assert_fails(&refused, 5, "a redrive is running");
-    assert_eq!(json_of(&refused), active);
+    let document: Value = serde_json::from_str(&stderr(&refused)).expect("a document");
+    assert_eq!((stdout(&refused), &document["code"]), (String::new(), &json!("conflict")));
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn feed_ends_with_its_key() {
     let request = guarded.system.api.request("GET", "/v1/events/stream");
     let feed = request.header("x-api-key", &token).timeout(PATIENCE).send().unwrap();
     assert_eq!(feed.status(), 200);
-    assert!(guarded.dofs(&["keys", "revoke", &id]).status.success());
+    assert!(guarded.dofs(&["keys", "revoke", &id, "--yes"]).status.success());
     // Its end, and no time-out.
     let said = feed.text().unwrap();
     assert!(said.contains(": events follow"), "{said}");
@@ -201,13 +201,13 @@ fn key_works_until_it_is_revoked() {
     let shown = String::from_utf8(shown).unwrap();
     assert!(shown.contains(&id) && shown.contains("active") && !shown.contains(secret), "{shown}");
 
-    assert!(guarded.dofs(&["keys", "revoke", &id]).status.success());
+    assert!(guarded.dofs(&["keys", "revoke", &id, "--yes"]).status.success());
     wait::until("the key is refused", || {
         (guarded.get("/v1/orders", &token).status == 401).then_some(())
     });
     let shown = String::from_utf8(guarded.dofs(&["keys", "list"]).stdout).unwrap();
     assert!(shown.contains("revoked"), "{shown}");
-    assert_eq!(guarded.dofs(&["keys", "revoke", "no-such-key"]).status.code(), Some(4));
+    assert_eq!(guarded.dofs(&["keys", "revoke", "no-such-key", "--yes"]).status.code(), Some(4));
     let log = format!("{:?}", guarded.system.process.log());
     assert!(!log.contains(secret), "{log}");
 }
@@ -243,7 +243,7 @@ fn record_names_the_key_and_what_the_client_calls_its_request() {
     let request = guarded.system.api.request("POST", "/v1/ops/worker/pause").bearer_auth(&token);
     let paused = Api::send(request.json(&json!({"actor": "root"}))).json();
     assert_eq!((&paused["paused"], &paused["actor"]), (&json!(true), &actor));
-    let resumed = dofs(&["worker", "--actor", "root", "resume"]);
+    let resumed = dofs(&["worker", "resume", "--actor", "root"]);
     assert_eq!((&resumed["paused"], &resumed["actor"]), (&json!(false), &actor));
     assert_eq!(dofs(&["worker", "status"])["actor"], actor);
     let empty = guarded.system.api.request("POST", "/v1/ops/worker/resume").bearer_auth(&token);

@@ -6,18 +6,23 @@
 //! is busy, or ends a subscription is no reason for another client.
 
 use std::future::Future;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use eventstore::{Client, ClientSettings};
 use serde::Deserialize;
+use service_kit::outage::Outage;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
 
+use crate::address::EventStoreUrl;
 use crate::appends::Appends;
 use crate::descriptors::Descriptors;
-use crate::error::{LogError, breaks_connection, ends_client, may_be_repeated};
+use crate::diagnosis::{UnreachableCause, find_cause};
+use crate::error::{LogError, breaks_connection, ends_client, is_connection_lost, may_be_repeated};
 use crate::metadata::Producer;
 use crate::session::{Place, Session};
 use crate::tail::Tail;
@@ -27,21 +32,21 @@ use crate::tail::Tail;
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for somebody who waits while the store is known to have failed.
 const FAILED_CALL_TIMEOUT: Duration = Duration::from_millis(800);
+/// How long the store may be out of reach before that is an outage: a connection that breaks is made
+/// anew in less.
+const OUTAGE_GRACE: Duration = Duration::from_millis(250);
 /// Between two tries, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// What an address begins with.
-const SCHEMES: [&str; 2] = ["esdb://", "esdb+discover://"];
-
-/// How long a client waits before each try to find a node, in milliseconds.
-const DISCOVERY_INTERVAL_MS: u32 = 10;
+/// How long a client waits before each try to find a node, in milliseconds. By itself it waits half a
+/// second before it tries at all.
+const DISCOVERY_INTERVAL_MS: &str = "10";
 
 /// Where the event store is (`[event_store]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventStoreConfig {
-    /// `esdb://host:2113?tls=false`, or `esdb+discover://` for a cluster. Empty: not configured.
-    pub url: String,
+    pub url: EventStoreUrl,
 }
 
 /// An event's place among all events of the store.
@@ -92,9 +97,62 @@ struct Connection {
     /// ended.
     others: Mutex<Vec<Arc<Session>>>,
     descriptors: Descriptors,
+    outage: Outage,
+    diagnosis: Mutex<Diagnosis>,
+    diagnoses: Mutex<JoinSet<()>>,
+    /// Calls that the store has answered, and subscriptions that it has taken.
+    n_answers: AtomicU64,
+}
+
+/// What is known about a connection that cannot be made.
+#[derive(Default)]
+struct Diagnosis {
+    /// Whether somebody is finding out.
+    is_running: bool,
+    /// Why the store cannot be reached; `None` while it can.
+    cause: Option<UnreachableCause>,
 }
 
 impl Connection {
+    /// Notes that the store has answered.
+    fn note_success(&self) {
+        self.n_answers.fetch_add(1, Ordering::Relaxed);
+        self.descriptors.note_success();
+        if self.outage.is_ongoing() {
+            let mut diagnosis = self.diagnosis();
+            diagnosis.cause = None;
+            self.outage.note_success();
+        }
+    }
+
+    /// Finds out why the store cannot be reached, and logs it; nothing while that is under way.
+    async fn diagnose(&self, failure: String) {
+        if std::mem::replace(&mut self.diagnosis().is_running, true) {
+            return;
+        }
+        let n_answers = self.n_answers.load(Ordering::Relaxed);
+        sleep(OUTAGE_GRACE).await;
+        let has_answered = || self.n_answers.load(Ordering::Relaxed) != n_answers;
+        let found = if has_answered() { None } else { find_cause(&self.settings).await };
+        if found.is_none() && !has_answered() {
+            // The network is well: the store may be coming back, and the next attempt succeed.
+            sleep(BACKOFF.1).await;
+        }
+        let mut diagnosis = self.diagnosis();
+        diagnosis.is_running = false;
+        // An outage that is over must not begin anew.
+        if !has_answered() {
+            let cause = found.unwrap_or(UnreachableCause::Call(failure));
+            self.outage.note_failure(&cause.to_string(), cause.hint());
+            diagnosis.cause = Some(cause);
+        }
+    }
+
+    fn diagnosis(&self) -> MutexGuard<'_, Diagnosis> {
+        // Poison says that a holder panicked; what it guards is whole at every step.
+        self.diagnosis.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn open_session(&self) -> Result<Arc<Session>, LogError> {
         let session = Session::open(&self.settings).map_err(|_| {
             self.descriptors.note_failure();
@@ -113,27 +171,25 @@ impl EventLog {
     /// connection by `name`, which no other connection has, unless the address names it.
     ///
     /// # Errors
-    /// [`LogError::Address`] if the address is malformed.
+    /// [`LogError::Address`] if no address is configured.
     pub fn connect(
         config: &EventStoreConfig,
         producer: Producer,
         name: &str,
     ) -> Result<Self, LogError> {
-        let address = without_credentials(&config.url);
-        let interval = DISCOVERY_INTERVAL_MS.to_string();
-        let url = with_parameter(&config.url, "discoveryInterval", &interval);
-        let named = with_parameter(&url, "connectionName", name);
-        let own_name = (named != url).then(|| name.to_owned());
-        let url = named;
-        let settings = url.parse::<ClientSettings>();
-        let settings = settings.map_err(|_| LogError::Address { url: address.clone() })?;
+        let parameters = [("discoveryInterval", DISCOVERY_INTERVAL_MS), ("connectionName", name)];
+        let (settings, is_named_by_us) = config.url.settings_with(&parameters)?;
         let connection = Connection {
-            address,
+            address: config.url.to_string(),
             settings,
-            own_name,
+            own_name: is_named_by_us.then(|| name.to_owned()),
             current: Mutex::default(),
             others: Mutex::default(),
             descriptors: Descriptors::default(),
+            outage: Outage::new("Event store", config.url.to_string()),
+            diagnosis: Mutex::default(),
+            diagnoses: Mutex::default(),
+            n_answers: AtomicU64::new(0),
         };
         Ok(Self {
             connection: Arc::new(connection),
@@ -184,6 +240,20 @@ impl EventLog {
     /// Whether the store answers.
     pub async fn ping(&self) -> Result<(), LogError> {
         self.head().await.map(drop)
+    }
+
+    /// The id of the store's first event, which tells one store from another; `None` if there is
+    /// none.
+    pub async fn store_id(&self) -> Result<Option<Uuid>, LogError> {
+        let options = eventstore::ReadAllOptions::default()
+            .forwards()
+            .position(eventstore::StreamPosition::Start)
+            .max_count(1);
+        self.call(async |client| {
+            let mut oldest = client.read_all(&options).await?;
+            Ok(oldest.next().await?.map(|it| it.get_original_event().id))
+        })
+        .await
     }
 
     /// The position of the newest event; `None` if there is none.
@@ -245,7 +315,7 @@ impl EventLog {
             let error = match outcome {
                 Ok(Ok(answer)) => {
                     session.sockets.note_answer(began);
-                    self.connection.descriptors.note_success();
+                    self.connection.note_success();
                     return Ok(answer);
                 }
                 Ok(Err(error)) => {
@@ -261,11 +331,41 @@ impl EventLog {
                 }
             };
             let delay = delays.next().unwrap_or(BACKOFF.1);
+            self.note_unreachable(&error);
             if !may_be_repeated(&error) || Instant::now() + delay >= deadline {
-                return Err(LogError::from_client(error));
+                return Err(self.as_unreachable(error));
             }
             tracing::debug!(%error, "Event store call failed: trying again");
             sleep(delay).await;
+        }
+    }
+
+    /// Notes that an attempt has found the store out of reach, if that is what the error says.
+    pub(crate) fn note_unreachable(&self, error: &eventstore::Error) {
+        if !is_connection_lost(error) {
+            return;
+        }
+        let (connection, failure) = (Arc::clone(&self.connection), error.to_string());
+        let mut diagnoses =
+            self.connection.diagnoses.lock().unwrap_or_else(PoisonError::into_inner);
+        while diagnoses.try_join_next().is_some() {}
+        // Not on the session: that may be given up for the same error, and what runs on it with it.
+        diagnoses.spawn(async move { connection.diagnose(failure).await });
+    }
+
+    /// Notes that the store answers.
+    pub(crate) fn note_reachable(&self) {
+        self.connection.note_success();
+    }
+
+    /// Sorts a failed call to the client: with why the store cannot be reached, if that is known.
+    fn as_unreachable(&self, error: eventstore::Error) -> LogError {
+        let cause = self.connection.diagnosis().cause.clone();
+        match cause.filter(|_| is_connection_lost(&error)) {
+            Some(cause) => {
+                LogError::Unreachable { address: self.connection.address.clone(), cause }
+            }
+            None => LogError::from_client(error),
         }
     }
 
@@ -330,24 +430,6 @@ impl EventLog {
     }
 }
 
-/// The address as it may be shown: without user and password, which a malformed one has as well.
-fn without_credentials(url: &str) -> String {
-    let Some((_, host)) = url.rsplit_once('@') else { return url.to_owned() };
-    let scheme = SCHEMES.into_iter().find(|it| url.starts_with(it)).unwrap_or_default();
-    format!("{scheme}{host}")
-}
-
-/// The address with a parameter of the client's, unless it has one of that name. Two of ours: a
-/// short wait before the first connection (by itself the client waits half a second before it tries
-/// at all), and a name by which the store tells connections apart.
-fn with_parameter(url: &str, name: &str, value: &str) -> String {
-    if url.to_lowercase().contains(&format!("{}=", name.to_lowercase())) {
-        return url.to_owned();
-    }
-    let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}{name}={value}")
-}
-
 /// The delays between tries to reach the store, without end.
 pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
@@ -355,39 +437,4 @@ pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
         .with_max_delay(BACKOFF.1)
         .without_max_times()
         .build()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_not_shown() {
-        let shown = without_credentials("esdb://admin:p@ss@host:2113?tls=false");
-        assert_eq!(shown, "esdb://host:2113?tls=false");
-        assert_eq!(without_credentials("esdb://host:2113"), "esdb://host:2113");
-        assert_eq!(without_credentials("admin:p@ss@host"), "host");
-        assert_eq!(without_credentials("admin:p@ss://@host"), "host");
-    }
-
-    #[test]
-    fn address_that_cannot_be_used_is_refused_without_its_password() {
-        for url in ["esdb://admin:s3cret@[bad", "admin:s3cret@h", "esdb://admin:s3:cret@x:y:z"] {
-            let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
-            let config = EventStoreConfig { url: url.to_owned() };
-            let refused = EventLog::connect(&config, producer, "test").err().unwrap();
-            let shown = format!("{refused} {refused:?}");
-            assert!(shown.contains("esdb://HOST:2113") && !shown.contains("s3"), "{shown}");
-        }
-    }
-
-    #[test]
-    fn parameter_is_added_unless_the_address_has_it() {
-        let with = |url| with_parameter(url, "discoveryInterval", "10");
-        assert_eq!(with("esdb://host"), "esdb://host?discoveryInterval=10");
-        let both = "esdb://host?tls=false&discoveryInterval=10";
-        assert_eq!(with("esdb://host?tls=false"), both);
-        let named = "esdb://host?discoveryinterval=700&tls=false";
-        assert_eq!(with(named), named);
-    }
 }

@@ -3,12 +3,14 @@
 use domain::order::DecodeError;
 use eventstore::Error as ClientError;
 
+use crate::diagnosis::UnreachableCause;
+
 mod outcome;
 
 use outcome::{Outcome, damage};
 pub(crate) use outcome::{
-    breaks_connection, ends_client, is_consumer_too_slow, is_store_failure, may_be_repeated,
-    public_cause,
+    breaks_connection, ends_client, is_connection_lost, is_consumer_too_slow, is_store_failure,
+    may_be_repeated, public_cause,
 };
 
 /// Why the log could not do what was asked.
@@ -31,6 +33,9 @@ pub enum LogError {
     /// The store is known to take no appends, and nothing was sent. An append has not happened.
     #[error("event store has failed, and nothing was sent: {cause}")]
     Failed { cause: String },
+    /// No connection to the store can be made. An append may have happened if it could be before.
+    #[error("event store {address} is unreachable: {cause}")]
+    Unreachable { address: String, cause: UnreachableCause },
     /// No file descriptor is left for a connection. An append has not happened.
     #[error(
         "event store cannot be reached: no file descriptor is left for a connection; raise the \
@@ -63,7 +68,13 @@ fn at(revision: Option<u64>) -> String {
 impl LogError {
     /// Whether the same call may succeed later. An append may have happened all the same.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Failed { .. } | Self::NoDescriptors)
+        matches!(
+            self,
+            Self::Unavailable(_)
+                | Self::Unreachable { .. }
+                | Self::Failed { .. }
+                | Self::NoDescriptors
+        )
     }
 
     /// Whether the store answered that it does not do it, or that its log is damaged.

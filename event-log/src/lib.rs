@@ -3,6 +3,7 @@
 //! [`EventLog`] is a struct, not a trait: the embedded node speaks the same protocol as the real
 //! store, so there is one code path and two connection strings (docs/decisions/0001).
 
+mod address;
 mod appends;
 mod audit;
 mod chain;
@@ -10,6 +11,7 @@ mod change;
 mod client;
 mod copy;
 mod descriptors;
+mod diagnosis;
 mod error;
 mod group;
 mod journal;
@@ -27,10 +29,12 @@ mod supervise;
 mod tail;
 mod together;
 
+pub use address::EventStoreUrl;
 pub use audit::{Audit, AuditSummary, Finding};
 pub use chain::{EventHash, Head};
 pub use client::{EventLog, EventStoreConfig, Position};
 pub use copy::{Copied, CopyError, CopyProgress};
+pub use diagnosis::UnreachableCause;
 pub use error::LogError;
 pub use group::{Delivery, Group, GroupInfo, GroupSettings, GroupStats, Member};
 pub use journal::{Entry, Journal, Last};

@@ -67,6 +67,21 @@ enum Lost {
     TooSlow(#[source] eventstore::Error),
 }
 
+impl Lost {
+    fn log(&self) {
+        let error = self as &dyn std::error::Error;
+        match self {
+            // An outage is told once, whoever notices it.
+            Self::Log(outage) if outage.is_unavailable() => {
+                tracing::debug!(error, "Catch-up subscription lost");
+            }
+            Self::Log(_) | Self::TooSlow(_) => {
+                tracing::warn!(error, "Catch-up subscription lost");
+            }
+        }
+    }
+}
+
 /// How far a reader is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
@@ -148,7 +163,7 @@ async fn keep_pumping(log: EventLog, mut after: Option<Position>, feed: mpsc::Se
             log.count_resume();
             continue;
         }
-        tracing::warn!(error = &lost as &dyn std::error::Error, "Catch-up subscription lost");
+        lost.log();
         tokio::select! {
             () = feed.closed() => return,
             () = sleep(delays.next().unwrap_or_default()) => {}
@@ -199,6 +214,7 @@ async fn pump(
             }
             Ok(SubscriptionEvent::Confirmed(_)) => {
                 session.sockets.note_answer(Instant::now());
+                log.note_reachable();
                 continue;
             }
             Ok(
@@ -209,6 +225,7 @@ async fn pump(
             Err(error) if is_consumer_too_slow(&error) => return Err(Lost::TooSlow(error)),
             Err(error) => {
                 log.note_failure(session, &error);
+                log.note_unreachable(&error);
                 return Err(LogError::from_client(error).into());
             }
         };

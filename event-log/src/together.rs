@@ -156,7 +156,7 @@ mod tests {
     /// A log of this very crate; the one of the tests' store is of another build of it.
     fn connect(store: &Store) -> EventLog {
         let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
-        let config = EventStoreConfig { url: store.url() };
+        let config = EventStoreConfig { url: store.url().parse().unwrap() };
         EventLog::connect(&config, producer, "test").unwrap()
     }
 

@@ -312,7 +312,7 @@ async fn membership_outlives_the_store_and_no_delivery_is_lost() {
 async fn store_that_is_away_is_unavailable_and_comes_back() {
     let mut store = Store::start().await;
     store.stop().await;
-    assert!(matches!(store.log.ping().await, Err(LogError::Unavailable(_))));
+    assert!(store.log.ping().await.is_err_and(|it| it.is_unavailable()));
     store.start_again().await;
     store.log.ping().await.unwrap();
 }

@@ -54,7 +54,7 @@ const STATUSES: &[(u32, &str, Known)] = &[
 
 fn known(appended: Result<u64, LogError>) -> Known {
     match appended {
-        Err(LogError::Unavailable(_)) => Known::Open,
+        Err(error) if error.is_unavailable() => Known::Open,
         Err(LogError::Refused(_)) => Known::Refused,
         Err(LogError::Damaged { .. }) => Known::Damaged,
         other => panic!("{other:?}"),

@@ -35,13 +35,8 @@ impl Served {
     pub(crate) fn start(data: &Path) -> Self {
         let runtime = runtime("node");
         let stop = CancellationToken::new();
-        let config = NodeConfig {
-            listen: "127.0.0.1:0".to_owned(),
-            data: data.to_owned(),
-            allow_empty: false,
-            advertise: None,
-            user_name: "admin".to_owned(),
-        };
+        let listen = "127.0.0.1:0".parse().expect("an address");
+        let config = NodeConfig { user_name: "admin".to_owned(), ..NodeConfig::new(listen, data) };
         let node = runtime.block_on(Node::start(config, clock(), stop.clone()));
         Self { runtime, node: node.expect("a node"), stop }
     }

@@ -8,6 +8,7 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
+use service_kit::address::HostPort;
 use service_kit::clock::Clock;
 use service_kit::http::Hosts;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -54,7 +55,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
     /// Address and port to listen on, as in `127.0.0.1:2113`; port 0 takes a free one.
-    pub listen: String,
+    pub listen: HostPort,
     /// Folder of the store; created if it is missing.
     pub data: PathBuf,
     /// Whether an empty store may be begun in a folder that holds files of a store and no
@@ -67,7 +68,7 @@ pub struct NodeConfig {
     /// `host:port` at which clients reach this node, for those that ask the cluster for it.
     /// Without it, they are told the address by which they asked.
     #[serde(default)]
-    pub advertise: Option<String>,
+    pub advertise: Option<HostPort>,
     /// The user that connections count as: the node knows no passwords. The default is what an
     /// EventStoreDB without security counts them as.
     #[serde(default = "default_user_name")]
@@ -76,9 +77,9 @@ pub struct NodeConfig {
 
 impl NodeConfig {
     /// The defaults, for a store in `data`.
-    pub fn new(listen: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+    pub fn new(listen: HostPort, data: impl Into<PathBuf>) -> Self {
         Self {
-            listen: listen.into(),
+            listen,
             data: data.into(),
             allow_empty: false,
             scavenge_mib_per_second: default_scavenge_mib_per_second(),
@@ -103,12 +104,10 @@ pub enum NodeError {
     Open(#[from] OpenError),
     #[error("the event store cannot listen on {listen}: free the address or choose another one")]
     Listen {
-        listen: String,
+        listen: HostPort,
         #[source]
         source: io::Error,
     },
-    #[error("`{advertise}` is no address to advertise: give host:port")]
-    Advertise { advertise: String },
     #[error("the stored persistent subscriptions cannot be started")]
     Groups(#[source] HubError),
     #[error("the scavenge that the last run did not finish cannot be read")]
@@ -150,9 +149,16 @@ impl Node {
         stop: CancellationToken,
     ) -> Result<Self, NodeError> {
         let unusable = |source| NodeError::Listen { listen: config.listen.clone(), source };
-        let listener = TcpListener::bind(&config.listen).await.map_err(unusable)?;
+        let listener = TcpListener::bind((config.listen.host(), config.listen.port()))
+            .await
+            .map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
-        let advertised = advertised(config.advertise.as_deref(), address, &clock)?;
+        let configured = config.advertise.map(|it| (it.host().to_owned(), it.port()));
+        let advertised = Advertised {
+            instance: clock.new_id(),
+            configured,
+            listened: (address.ip().to_string(), address.port()),
+        };
 
         let log = open(config.data, clock, config.allow_empty).await?;
         let stop = stop.child_token();
@@ -223,25 +229,6 @@ impl Node {
 async fn open(data: PathBuf, clock: Clock, allow_empty: bool) -> Result<Log, NodeError> {
     let opened = tokio::task::spawn_blocking(move || Log::open(&data, clock, allow_empty)).await;
     Ok(opened.map_err(NodeError::Panicked)??)
-}
-
-fn advertised(
-    advertise: Option<&str>,
-    address: SocketAddr,
-    clock: &Clock,
-) -> Result<Advertised, NodeError> {
-    let configured = advertise.map(|advertise| {
-        advertise
-            .rsplit_once(':')
-            .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
-            .filter(|(host, _)| !host.is_empty())
-            .ok_or_else(|| NodeError::Advertise { advertise: advertise.to_owned() })
-    });
-    Ok(Advertised {
-        instance: clock.new_id(),
-        configured: configured.transpose()?,
-        listened: (address.ip().to_string(), address.port()),
-    })
 }
 
 /// Serves until the stop, then closes the store.

@@ -148,7 +148,7 @@ mod tests {
 
     #[expect(clippy::disallowed_methods, reason = "tests are where a clock is made")]
     async fn start(data: &Path, stop: &CancellationToken) -> Node {
-        let config = NodeConfig::new("127.0.0.1:0", data);
+        let config = NodeConfig::new("127.0.0.1:0".parse().unwrap(), data);
         let clock = Clock::new(jiff::Timestamp::now, uuid::Uuid::new_v4);
         Node::start(config, clock, stop.clone()).await.unwrap()
     }

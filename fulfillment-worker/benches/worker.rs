@@ -42,6 +42,7 @@ impl Gateway for Instant {
 fn config() -> FulfillmentConfig {
     FulfillmentConfig {
         gateway: GatewayKind::Simulated,
+        allow_simulated: false,
         success_rate: 1.0,
         error_rate: 0.0,
         latency_ms: 0,

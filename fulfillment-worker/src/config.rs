@@ -18,6 +18,8 @@ const MAX_CONCURRENCY: usize = 4_096;
 pub struct FulfillmentConfig {
     /// Which gateway fulfils.
     pub gateway: GatewayKind,
+    /// Whether the simulated gateway may fulfil in production.
+    pub allow_simulated: bool,
     /// Of the simulated gateway: the share of orders that it fulfils, 0 to 1.
     pub success_rate: f64,
     /// Of the simulated gateway: the share of calls that fail and could work later, 0 to 1.
@@ -120,6 +122,14 @@ impl FulfillmentConfig {
         Ok(())
     }
 
+    /// Which gateway fulfils and, if it has an address, where that is.
+    pub fn gateway_name(&self) -> String {
+        match self.gateway {
+            GatewayKind::Simulated => "simulated".to_owned(),
+            GatewayKind::Http => self.url.to_string(),
+        }
+    }
+
     /// The share of orders that the gateway will fulfil, where that is a setting.
     pub fn configured_success_rate(&self) -> Option<f64> {
         match self.gateway {
@@ -164,7 +174,7 @@ mod tests {
 
     fn config(gateway: &str) -> FulfillmentConfig {
         let settings = json!({
-            "gateway": gateway, "success_rate": 0.7, "error_rate": 0.0, "latency_ms": 20, "seed": 0,
+            "gateway": gateway, "allow_simulated": false, "success_rate": 0.7, "error_rate": 0.0, "latency_ms": 20, "seed": 0,
             "url": "https://warehouse/orders", "breaker_failures": 3, "breaker_open_ms": 7,
             "timeout_ms": 5_000, "max_retries": 3, "backoff_ms": 200, "backoff_max_ms": 10_000,
             "concurrency": 32, "message_timeout_ms": 30_000, "stale_after_ms": 600_000,

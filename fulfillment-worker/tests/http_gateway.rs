@@ -22,6 +22,7 @@ use uuid::Uuid;
 fn config(url: &str) -> FulfillmentConfig {
     FulfillmentConfig {
         gateway: GatewayKind::Http,
+        allow_simulated: false,
         success_rate: 1.0,
         error_rate: 0.0,
         latency_ms: 0,

@@ -34,8 +34,8 @@ pub use status::{ProjectionStatus, StatusError, projection_status};
 pub use store::{
     Begin, Checkpoint, Examined, FailedOrderFilter, FailureFilter, FailureGroup, IdRange,
     LastVerification, Lease, Leased, Migrated, OrderCounts, OrderFilter, Page, Place, ReadModel,
-    ReadModelConfig, RowsPage, RowsText, SetInfo, Sets, Steps, StoreError, SwapWhen, Swapped,
-    Unfinished, migrate, open,
+    ReadModelConfig, ReadModelUrl, RowsPage, RowsText, SetInfo, Sets, Steps, StoreError, SwapWhen,
+    Swapped, Unfinished, migrate, open,
 };
 pub use trouble::{ReadModelTrouble, find_trouble};
 pub use verify::{Difference, Finding, MinuteDifference, Repair, Verification, Verified};

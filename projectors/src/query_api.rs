@@ -17,7 +17,7 @@ mod ownership;
 mod stats;
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +26,8 @@ use domain::ids::OrderId;
 use event_log::{EventLog, LogError};
 use service_kit::auth::Access;
 use service_kit::clock::Clock;
+use service_kit::error::Chain;
+use service_kit::outage::Outage;
 use service_kit::problem::{Code, Problem};
 use tokio::time::timeout;
 
@@ -36,6 +38,11 @@ pub use owners::Owners;
 
 /// How long a read may take before the read model counts as down.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+const READ_MODEL_HINT: &str = "is the database running, and is `read_model.url` right?";
+
+/// The read model that this process asks, since its routes were made: the log is the process's, too.
+static READ_MODEL: OnceLock<Outage> = OnceLock::new();
 
 /// What the answers come from.
 #[derive(Clone)]
@@ -55,6 +62,7 @@ pub struct Queries {
 
 /// The query routes.
 pub fn routes(queries: Queries) -> Router {
+    READ_MODEL.get_or_init(|| Outage::new("Read model", queries.store.address().to_owned()));
     let feed = feed::routes(feed::Source {
         log: queries.log.clone(),
         owners: queries.owners.clone(),
@@ -98,7 +106,28 @@ fn order_id(text: &str) -> Result<OrderId, Problem> {
 
 /// Reads the read model, for a limited time.
 async fn read<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    timeout(READ_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout))
+    let read = timeout(READ_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout));
+    if read.is_ok() {
+        note_read_model_answers();
+    }
+    read
+}
+
+/// Notes that the read model answers.
+fn note_read_model_answers() {
+    if let Some(outage) = READ_MODEL.get() {
+        outage.note_success();
+    }
+}
+
+/// Logs that the read model cannot say, once for an outage and not for each request.
+fn log_read_model_failure(error: &StoreError) {
+    let is_away = matches!(error, StoreError::Database(_) | StoreError::Timeout);
+    if let Some(outage) = READ_MODEL.get().filter(|_| is_away) {
+        outage.note_failure(&Chain(error).to_string(), READ_MODEL_HINT);
+    } else {
+        tracing::warn!(error = error as &dyn Error, "Read model unavailable");
+    }
 }
 
 /// The answer when the read model cannot say.
@@ -120,7 +149,7 @@ fn read_model_failed(error: StoreError) -> Problem {
         | StoreError::Locked { .. }
         | StoreError::Timeout
         | StoreError::Database(_) => {
-            tracing::warn!(error = &error as &dyn Error, "Read model unavailable");
+            log_read_model_failure(&error);
             Problem::unavailable("Read model unavailable").with_code(Code::ReadModelUnavailable)
         }
     }
@@ -131,7 +160,8 @@ fn read_model_failed(error: StoreError) -> Problem {
 fn log_failed(error: LogError) -> Problem {
     let cause = &error as &dyn Error;
     if error.is_unavailable() {
-        tracing::warn!(error = cause, "Event store unavailable");
+        // The log of an outage says it once, and not for each request.
+        tracing::debug!(error = cause, "Event store unavailable");
         return Problem::unavailable("Event store unavailable")
             .with_code(Code::EventStoreUnavailable);
     }

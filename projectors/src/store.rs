@@ -29,8 +29,9 @@ use uuid::Uuid;
 
 use crate::orders::row::{Changes, FailedOrder, Rows};
 use crate::orders::statistics::Minute;
-use address::{Address, without_password};
+use address::Address;
 
+pub use address::ReadModelUrl;
 pub use examine::{Examined, IdRange, LastVerification, RowsPage};
 pub use failures::{FailureFilter, FailureGroup};
 pub use lease::{Lease, Leased};
@@ -46,11 +47,11 @@ const KEPT_MINUTES: i64 = 24 * 60;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the read model is (`[read_model]` in the configuration).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadModelConfig {
     /// `sqlite://path` or `postgres://user@host:port/database`.
-    pub url: String,
+    pub url: ReadModelUrl,
 }
 
 /// The tables `orders`, `failed_orders` and `projection_checkpoints` of one database. Every read
@@ -60,11 +61,17 @@ pub trait ReadModel: Leased + Examined + Sets + Send + Sync {
     /// Whether the database answers, and has the orders.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// Where it is, without what is secret.
+    fn address(&self) -> &str;
+
     /// Whether the schema is the one that this release was written for.
     ///
     /// # Errors
     /// [`StoreError::SchemaOlder`] and [`StoreError::SchemaNewer`] say what to do about it.
     async fn check_schema(&self) -> Result<(), StoreError>;
+
+    /// The version of the newest migration that the database has had; `None` before the first.
+    async fn schema_version(&self) -> Result<Option<i64>, StoreError>;
 
     /// How far the projection has come.
     async fn checkpoint(&self) -> Result<Checkpoint, StoreError>;
@@ -126,18 +133,40 @@ pub trait ReadModel: Leased + Examined + Sets + Send + Sync {
     async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError>;
 }
 
-/// Opens a read model. Connects at the first call, not yet here, so a database that is down does
-/// not keep a process from starting. To be called within a Tokio runtime.
+impl ReadModelUrl {
+    /// Opens the read model. Connects at the first call, not yet here, so a database that is down
+    /// does not keep a process from starting. To be called within a Tokio runtime.
+    pub fn open(&self) -> Arc<dyn ReadModel> {
+        let shown = self.shown.clone();
+        match self.address.clone() {
+            Address::Postgres(options, sessions) => {
+                Arc::new(postgres::Postgres::open(*options, sessions, shown))
+            }
+            Address::Sqlite(path) => Arc::new(sqlite::Sqlite::open(path, shown)),
+        }
+    }
+
+    /// Brings the read model's schema to what this release needs, making the SQLite database if it
+    /// is not there, and returns what was done; nothing if it was up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::SchemaNewer`] if a newer release migrated it; it is left as it is.
+    pub async fn migrate(&self) -> Result<Vec<Migrated>, StoreError> {
+        match self.address.clone() {
+            Address::Postgres(options, sessions) => {
+                postgres::migrate(*options, sessions, &self.shown).await
+            }
+            Address::Sqlite(path) => sqlite::migrate(&path, &self.shown).await,
+        }
+    }
+}
+
+/// Opens the read model at `url`, as [`ReadModelUrl::open`] does.
 ///
 /// # Errors
 /// [`StoreError::Address`] if the URL is of no kind that can be opened.
 pub fn open(url: &str) -> Result<Arc<dyn ReadModel>, StoreError> {
-    Ok(match Address::parse(url)? {
-        Address::Postgres(options, sessions) => {
-            Arc::new(postgres::Postgres::open(*options, sessions, without_password(url)))
-        }
-        Address::Sqlite(path) => Arc::new(sqlite::Sqlite::open(path, without_password(url))),
-    })
+    Ok(url.parse::<ReadModelUrl>()?.open())
 }
 
 /// A read model in a new file, to be thrown away: quicker than one that must outlive a power cut, and
@@ -146,18 +175,12 @@ pub(crate) async fn open_scratch(path: &Path) -> Result<Arc<dyn ReadModel>, Stor
     Ok(Arc::new(sqlite::open_scratch(path).await?))
 }
 
-/// Brings a read model's schema to what this release needs, making the SQLite database if it is
-/// not there, and returns what was done; nothing if it was up to date.
+/// Migrates the read model at `url`, as [`ReadModelUrl::migrate`] does.
 ///
 /// # Errors
-/// [`StoreError::SchemaNewer`] if a newer release migrated it; it is left as it is.
+/// [`StoreError::Address`] if the URL is of no kind that can be opened.
 pub async fn migrate(url: &str) -> Result<Vec<Migrated>, StoreError> {
-    match Address::parse(url)? {
-        Address::Postgres(options, sessions) => {
-            postgres::migrate(*options, sessions, &without_password(url)).await
-        }
-        Address::Sqlite(path) => sqlite::migrate(&path, &without_password(url)).await,
-    }
+    url.parse::<ReadModelUrl>()?.migrate().await
 }
 
 /// How far the projection has come.

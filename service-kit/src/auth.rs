@@ -76,6 +76,11 @@ impl Principal {
         self.actor == ANONYMOUS
     }
 
+    /// The id of its API key; `None` if it has shown none.
+    pub(crate) fn key_id(&self) -> Option<&str> {
+        self.actor.strip_prefix(key::ACTOR_PREFIX)
+    }
+
     pub(crate) fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
     }
@@ -133,6 +138,13 @@ impl Access {
 
 fn unauthorized() -> Problem {
     Problem::of_status(StatusCode::UNAUTHORIZED)
+}
+
+/// The id of the key that a request shows, whether or not the key is good. An id that no key of ours
+/// can have is left out: it may be a secret in the wrong place.
+pub(crate) fn claimed_key_id(headers: &HeaderMap) -> Option<&str> {
+    let id = presented(headers).and_then(Token::parse)?.id();
+    (id.len() <= key::MAX_ID_CHARS && id.bytes().all(|it| it.is_ascii_hexdigit())).then_some(id)
 }
 
 /// The one credential of a request. Two of them, even if equal, say nothing.

@@ -1,5 +1,6 @@
 //! The HTTP listener: limits, time-outs, request ids, and error bodies for what no handler saw.
 
+mod access_log;
 mod around;
 mod body;
 mod browsers;
@@ -25,12 +26,13 @@ use axum_server::Handle;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 
+use crate::address::HostPort;
 use crate::auth::{Access, Ownership};
 use crate::clock::Clock;
 use crate::problem::Problem;
 
 pub use around::{RequestId, RequestName};
-pub use config::{ApiConfig, ApiConfigError};
+pub use config::{ApiConfig, ApiConfigError, Origin, OriginError};
 pub use hosts::Hosts;
 pub use tls::TlsError;
 
@@ -72,15 +74,15 @@ const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 /// Why the listener could not be opened or served.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    #[error("setting `api.listen` is `{listen}`: write address and port, e.g. `127.0.0.1:8080`")]
+    #[error("setting `api.listen` is `{listen}`: this machine has no such address")]
     Address {
-        listen: String,
+        listen: HostPort,
         #[source]
         source: std::io::Error,
     },
     #[error("cannot listen on `{listen}`: is the port taken?")]
     Bind {
-        listen: String,
+        listen: HostPort,
         #[source]
         source: std::io::Error,
     },
@@ -97,19 +99,19 @@ pub struct Listener {
 
 impl Listener {
     /// Opens the port, so that its number is known before anything is served.
-    pub fn bind(listen: &str) -> Result<Self, HttpError> {
-        let opened = TcpListener::bind(listen).and_then(|listener| {
+    pub fn bind(listen: &HostPort) -> Result<Self, HttpError> {
+        let opened = TcpListener::bind((listen.host(), listen.port())).and_then(|listener| {
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
             Ok(Self { listener, address, certificate: None })
         });
         opened.map_err(|source| {
-            let listen = listen.to_owned();
+            let listen = listen.clone();
             let is_address = !matches!(
                 source.kind(),
                 std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied
             );
-            // Text that is no address, a name that nobody knows, an address of another machine.
+            // A name that nobody knows, or an address of another machine.
             if is_address {
                 return HttpError::Address { listen, source };
             }

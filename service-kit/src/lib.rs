@@ -1,6 +1,7 @@
 //! What every role needs and no role is about: configuration, telemetry, lifecycle, health and
 //! problem bodies.
 
+pub mod address;
 pub mod age;
 pub mod api_doc;
 pub mod auth;
@@ -12,6 +13,7 @@ pub mod extract;
 pub mod health;
 pub mod http;
 pub mod lifecycle;
+pub mod outage;
 pub mod problem;
 mod slots;
 pub mod tasks;

@@ -112,6 +112,11 @@ impl Problem {
         self
     }
 
+    /// What went wrong, more exactly than the status says.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
     /// Says more exactly than the status what went wrong.
     #[must_use]
     pub fn with_code(self, code: Code) -> Self {
@@ -142,8 +147,8 @@ impl Problem {
         Some(u64::try_from(millis.div_ceil(1_000)).unwrap_or(u64::MAX))
     }
 
-    /// The same fact as RFC 9457 tells it. The body's own members come with it.
-    fn document(&self, request_id: &str) -> String {
+    /// Returns the same fact as RFC 9457 tells it. The body's own members come with it.
+    pub fn document(&self, request_id: Option<&str>) -> Value {
         let text = ["message", "error"].iter().find_map(|it| self.body.get(*it));
         let mut document = Map::from_iter([
             ("type".to_owned(), Value::String(self.code.urn())),
@@ -157,12 +162,12 @@ impl Problem {
         for (member, value) in &self.body {
             document.entry(member).or_insert_with(|| value.clone());
         }
-        Value::Object(document).to_string()
+        Value::Object(document)
     }
 
     /// Gives an answer this problem's body as a problem document, and leaves its other headers.
     pub(crate) fn as_document(&self, response: Response, request_id: &str) -> Response {
-        with_body(response, PROBLEM_JSON, self.document(request_id))
+        with_body(response, PROBLEM_JSON, self.document(Some(request_id)).to_string())
     }
 
     fn new(status: StatusCode, member: &str, text: String) -> Self {
@@ -246,7 +251,7 @@ mod tests {
         let problem = Problem::invalid_body()
             .with("order_id", "7")
             .with_faults(vec![Fault::new("/items/0/quantity", "must be an integer")]);
-        let document: Value = serde_json::from_str(&problem.document("r-1")).unwrap();
+        let document = problem.document(Some("r-1"));
         let expected = json!({
             "type": "urn:dofs:problem:invalid_body",
             "title": "Invalid body",

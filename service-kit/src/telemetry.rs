@@ -24,7 +24,8 @@ use self::sink::LogSink;
 static SINK: OnceLock<Arc<LogSink>> = OnceLock::new();
 
 const FACTS: &str = "info";
-const WARNINGS: &str = "warn";
+/// Of a command: it ends with the error of an outage, and says so itself.
+const WARNINGS: &str = "warn,service_kit::outage=off";
 /// The event store's client reports every lost connection, and each append whose call ended, as an
 /// error of its own; `event-log` says the same once, with what it does about it. A filter that
 /// names the client has its way.

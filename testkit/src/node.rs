@@ -18,7 +18,10 @@ impl TestNode {
     /// Starts a node over `data`. Port 0 in `listen` picks a free one.
     pub async fn start(data: &Path, listen: &str) -> Self {
         let stop = CancellationToken::new();
-        let config = NodeConfig { user_name: "admin".to_owned(), ..NodeConfig::new(listen, data) };
+        let config = NodeConfig {
+            user_name: "admin".to_owned(),
+            ..NodeConfig::new(listen.parse().expect("an address to listen on"), data)
+        };
         let node = Node::start(config, clock(), stop.clone()).await;
         Self { node: node.expect("the node starts"), stop }
     }

@@ -84,7 +84,7 @@ impl Store {
 pub fn connect(url: &str) -> Result<EventLog, event_log::LogError> {
     let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
     let name = format!("test-{}", clock().new_id());
-    EventLog::connect(&EventStoreConfig { url: url.to_owned() }, producer, &name)
+    EventLog::connect(&EventStoreConfig { url: url.parse()? }, producer, &name)
 }
 
 /// The system's clock, and random ids.

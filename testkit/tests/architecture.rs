@@ -12,7 +12,7 @@ use serde_json::Value;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("service-kit", &[]),
-    ("event-log", &["domain"]),
+    ("event-log", &["domain", "service-kit"]),
     ("event-node", &["service-kit"]),
     ("conformance", &[]),
     ("command-api", &["domain", "event-log", "service-kit"]),

@@ -5,7 +5,7 @@ use domain::order::Stage;
 use service_kit::age::Age;
 use uuid::Uuid;
 
-use super::item;
+use super::{Actor, Api, item};
 
 /// The arguments of [`Which`].
 const WHICH: [&str; 6] = ["all", "stage", "code", "customer", "older_than", "orders"];
@@ -14,9 +14,8 @@ const WHICH: [&str; 6] = ["all", "stage", "code", "customer", "older_than", "ord
 pub(crate) struct DeadLetters {
     #[command(subcommand)]
     pub(crate) command: DeadLettersCommand,
-    /// Who does it, for the audit [default: the user of this machine]
-    #[arg(long, global = true, value_name = "NAME")]
-    pub(crate) actor: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: Api,
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,6 +47,11 @@ pub(crate) enum DeadLettersCommand {
         /// Why, for the audit
         #[arg(long, value_name = "TEXT")]
         reason: String,
+        #[command(flatten)]
+        actor: Actor,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -69,6 +73,8 @@ pub(crate) enum RedrivesCommand {
     Cancel {
         /// The task's id
         task: Uuid,
+        #[command(flatten)]
+        actor: Actor,
     },
 }
 
@@ -100,6 +106,8 @@ pub(crate) struct Redrive {
     /// Why, for the audit
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) actor: Actor,
     #[command(flatten)]
     pub(crate) correction: Correction,
     #[command(flatten)]
@@ -149,6 +157,9 @@ pub(crate) struct Many {
     /// Begin, and do not wait for the end
     #[arg(long, conflicts_with = "id")]
     pub(crate) detach: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 fn stage(text: &str) -> Result<Stage, String> {

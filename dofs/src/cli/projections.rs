@@ -31,9 +31,8 @@ pub(crate) struct Rebuild {
     /// Go on where a rebuild stopped
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Drop what an unfinished rebuild has built, and build nothing
-    #[arg(long, conflicts_with_all = ["resume", "no_swap", "batch"])]
-    pub(crate) discard: bool,
+    #[command(flatten)]
+    pub(crate) discarding: Discarding,
     /// Build and compare, but leave the live tables in their place
     #[arg(long)]
     pub(crate) no_swap: bool,
@@ -43,9 +42,23 @@ pub(crate) struct Rebuild {
     pub(crate) batch: u64,
 }
 
+/// What to do instead of building.
+#[derive(Debug, Args)]
+pub(crate) struct Discarding {
+    /// Drop what an unfinished rebuild has built, and build nothing
+    #[arg(long, conflicts_with_all = ["resume", "no_swap", "batch"])]
+    pub(crate) discard: bool,
+    /// Do not ask before what is built is dropped
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
     /// Also drop what an unfinished rebuild has built; without it, a rollback beside one is refused
     #[arg(long)]
     pub(crate) discard: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
 }

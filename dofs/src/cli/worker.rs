@@ -2,13 +2,14 @@
 
 use clap::{Args, Subcommand};
 
+use super::{Actor, Api};
+
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
     #[command(subcommand)]
     pub(crate) command: WorkerCommand,
-    /// Who does it, for the audit [default: the user of this machine]
-    #[arg(long, global = true, value_name = "NAME")]
-    pub(crate) actor: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: Api,
 }
 
 #[derive(Debug, Subcommand)]
@@ -18,12 +19,16 @@ pub(crate) enum WorkerCommand {
         /// Why, for whoever looks next
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        #[command(flatten)]
+        actor: Actor,
     },
     /// Take deliveries again
     Resume {
         /// Why, for whoever looks next
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        #[command(flatten)]
+        actor: Actor,
     },
     /// Show whether the workers are paused, how the gateway answers them, and what waits
     Status,

@@ -5,36 +5,35 @@ mod verify;
 
 use std::process::ExitCode;
 
-use event_log::EventLog;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::cli::{Audit, Global};
+use crate::cli::{Api, Audit, Global};
 use crate::client::ApiClient;
 use crate::error::CliError;
 use crate::output::{cell, fields, print, table};
 use crate::settings;
-use crate::system::producer;
 
 pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, CliError> {
     match arguments {
-        Audit::Show { id, at, at_revision } => {
+        Audit::Show { id, at, at_revision, api } => {
+            let client = client(api)?;
             let mut as_of = Vec::new();
             as_of.extend(at.map(|it| ("at", it.to_string())));
             as_of.extend(at_revision.map(|it| ("at_revision", it.to_string())));
             if as_of.is_empty() {
-                let history = api(global)?.get(&format!("/v1/orders/{id}/history"), &[]).await?;
-                show(global, &history, timeline);
+                let history = client.get(&format!("/v1/orders/{id}/history"), &[]).await?;
+                show(global, &history, timeline)?;
             } else {
-                let order = api(global)?.get(&format!("/v1/orders/{id}"), &as_of).await?;
-                show(global, &order, fields);
+                let order = client.get(&format!("/v1/orders/{id}"), &as_of).await?;
+                show(global, &order, fields)?;
             }
         }
-        Audit::Compare { id, from, to } => {
+        Audit::Compare { id, from, to, api } => {
             let path = format!("/v1/orders/{id}/history/compare");
             let mut points = vec![("from", from.clone())];
             points.extend(to.clone().map(|it| ("to", it)));
-            show(global, &api(global)?.get(&path, &points).await?, comparison);
+            show(global, &client(api)?.get(&path, &points).await?, comparison)?;
         }
         Audit::Verify => return verify::run(global).await,
         Audit::Export(arguments) => export::run(arguments, global).await?,
@@ -42,22 +41,16 @@ pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, 
     Ok(ExitCode::SUCCESS)
 }
 
-fn api(global: &Global) -> Result<ApiClient, CliError> {
-    ApiClient::new(global, &settings::load(&[])?)
+fn client(api: &Api) -> Result<ApiClient, CliError> {
+    ApiClient::new(api, &settings::load(&[])?)
 }
 
-fn show(global: &Global, answer: &Value, as_text: impl Fn(&Value) -> String) {
+fn show(
+    global: &Global,
+    answer: &Value,
+    as_text: impl Fn(&Value) -> String,
+) -> Result<(), CliError> {
     if global.json { print(answer) } else { print(as_text(answer)) }
-}
-
-/// The configured event store, which is read without the API: it is the record that is audited, and
-/// not what somebody says of it.
-fn event_store() -> Result<EventLog, CliError> {
-    let settings = settings::load(&[])?;
-    if settings.event_store.url.is_empty() {
-        return Err(CliError::NoEventStore);
-    }
-    Ok(EventLog::connect(&settings.event_store, producer(), "dofs-audit")?)
 }
 
 /// A count of events and their rate on a terminal, nothing elsewhere.

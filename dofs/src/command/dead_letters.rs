@@ -16,47 +16,47 @@ use super::{acting, given};
 use crate::cli::{DeadLetters, DeadLettersCommand, Failures, Global, Redrive};
 use crate::client::ApiClient;
 use crate::error::CliError;
-use crate::output::{cell, print};
+use crate::output::{cell, confirm, print};
 use crate::settings;
 
 pub(crate) async fn run(arguments: DeadLetters, global: &Global) -> Result<ExitCode, CliError> {
-    let DeadLetters { command, actor } = arguments;
-    let client = ApiClient::new(global, &settings::load(&[])?)?;
+    let DeadLetters { command, api } = arguments;
+    let client = ApiClient::new(&api, &settings::load(&[])?)?;
     match command {
         DeadLettersCommand::List { failures, limit } => {
             list(&client, global, &failures, limit).await?;
         }
         DeadLettersCommand::Show { id } => {
             let path = format!("/v1/dead-letters/{id}");
-            let letter = client.ask(Method::GET, &path, &[]).await?.accepted_for(global)?;
-            show(global, &letter, letter::told);
+            let letter = client.ask(Method::GET, &path, &[]).await?.accepted()?;
+            show(global, &letter, letter::told)?;
         }
         DeadLettersCommand::Redrive(redrive) => match redrive.id {
-            Some(id) => redrive_one(&client, global, id, redrive, actor).await?,
-            None => return many::redrive(&client, global, redrive, actor).await,
+            Some(id) => redrive_one(&client, global, id, redrive).await?,
+            None => return many::redrive(&client, global, redrive).await,
         },
         DeadLettersCommand::Redrives { command } => {
-            return many::redrives(&client, global, command, actor).await;
+            return many::redrives(&client, global, command).await;
         }
-        DeadLettersCommand::Discard { id, reason } => {
+        DeadLettersCommand::Discard { id, reason, actor, yes } => {
+            confirm(
+                &format!("Give up on order {id}? It stays failed and is no longer listed."),
+                yes,
+            )?;
             let body = Value::Object(acting(actor, Some(reason)));
             let path = format!("/v1/dead-letters/{id}/discard");
-            let answer = client.command(&path, &body, None).await?.accepted_for(global)?;
+            let answer = client.command(&path, &body, None).await?.accepted()?;
             show(global, &answer, |answer| {
                 format!("discarded: order {id} stays {}", cell(&answer["status"]))
-            });
+            })?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints an answer as it is, or in words.
-fn show(global: &Global, answer: &Value, words: impl Fn(&Value) -> String) {
-    if global.json {
-        print(answer);
-    } else {
-        print(words(answer));
-    }
+fn show(global: &Global, answer: &Value, words: impl Fn(&Value) -> String) -> Result<(), CliError> {
+    if global.json { print(answer) } else { print(words(answer)) }
 }
 
 async fn list(
@@ -71,14 +71,13 @@ async fn list(
     query.extend(failures.customer.clone().map(|it| ("customer_id", it)));
     query.extend(failures.older_than.map(|it| ("older_than", it.to_string())));
     let counts = client.ask(Method::GET, "/v1/dead-letters", &query).await?;
-    let mut answer = counts.accepted_for(global)?;
+    let mut answer = counts.accepted()?;
     query.push(("limit", limit.to_string()));
-    let page = client.ask(Method::GET, "/v1/failed-orders", &query).await?.accepted_for(global)?;
+    let page = client.ask(Method::GET, "/v1/failed-orders", &query).await?.accepted()?;
     for member in ["items", "next_cursor"] {
         answer[member] = page[member].clone();
     }
-    show(global, &answer, text::list);
-    Ok(())
+    show(global, &answer, text::list)
 }
 
 async fn redrive_one(
@@ -86,9 +85,8 @@ async fn redrive_one(
     global: &Global,
     id: Uuid,
     redrive: Redrive,
-    actor: Option<String>,
 ) -> Result<(), CliError> {
-    let Redrive { correction, reason, .. } = redrive;
+    let Redrive { correction, reason, actor, .. } = redrive;
     let items = correction.items.iter();
     let items: Vec<_> = items.map(|(id, n)| json!({"product_id": id, "quantity": n})).collect();
     let mut body = acting(actor, reason);
@@ -98,9 +96,8 @@ async fn redrive_one(
     ]));
     let path = format!("/v1/orders/{id}/redrive");
     let answer = client.command(&path, &Value::Object(body), correction.if_match).await?;
-    show(global, &answer.accepted_for(global)?, |answer| {
+    show(global, &answer.accepted()?, |answer| {
         let (status, attempt) = (cell(&answer["status"]), cell(&answer["attempt"]));
         format!("redriven: order {id} is {status}, attempt {attempt}")
-    });
-    Ok(())
+    })
 }

@@ -32,10 +32,8 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
     ])?;
     let system = dev::start(settings).await?;
     let stop = system.stop();
-    let client = match system.http() {
-        Some(address) => ApiClient::at(address)?,
-        None => ApiClient::new(global, system.settings())?,
-    };
+    let address = system.http().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
+    let client = ApiClient::at(address)?;
     let serving = system.finish();
     let showing = show(client, folder.path(), arguments.keep, global, stop);
     // Whatever ends the system early ends the demonstration, and the other way round.
@@ -56,8 +54,8 @@ async fn show(
         shown = demonstrate(&client, global) => shown,
     };
     if keep && shown.is_ok() {
-        output::print(format!("\nServing on at {}; Ctrl-C stops it.", client.base()));
-        output::print(format!("Data: {} (removed at the end)", folder.display()));
+        output::print(format!("\nServing on at {}; Ctrl-C stops it.", client.base()))?;
+        output::print(format!("Data: {} (removed at the end)", folder.display()))?;
     } else {
         stop.cancel();
     }
@@ -70,24 +68,24 @@ async fn demonstrate(client: &ApiClient, global: &Global) -> Result<ExitCode, Cl
             "Placing 60 orders, 5 at a time, at {}: command API, event store, worker and \
              projector run in this process.\n",
             client.base()
-        ));
+        ))?;
     }
     let plan = Plan::of_preset(Preset::Dev, process::random_seed());
     let progress = stress::progress_bar(&plan, global.quiet);
     let report = stress::run(&plan, client, progress).await;
     if global.json {
-        output::print(report.to_json());
+        output::print(report.to_json())?;
         return Ok(ExitCode::from(report.exit_code()));
     }
-    output::print(report.to_text());
+    output::print(report.to_text())?;
     if let Some(id) = report.example() {
         let history = client.get(&format!("/v1/orders/{id}/history"), &[]).await?;
         output::print(format!(
             "\nEverything that happened to one of them:\n\n{}",
             audit::timeline(&history)
-        ));
+        ))?;
     }
-    output::print(NEXT);
+    output::print(NEXT)?;
     Ok(ExitCode::from(report.exit_code()))
 }
 

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use service_kit::telemetry::LogFormat;
 
-use crate::cli::Dev;
+use crate::cli::{Dev, Global};
 use crate::client::reachable;
 use crate::error::CliError;
 use crate::settings;
 use crate::system::{ALL_ROLES, System};
 use crate::{output, process};
 
-pub(crate) async fn run(arguments: &Dev) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(arguments: &Dev, global: &Global) -> Result<ExitCode, CliError> {
     let settings = settings::load_for_folder(
         &arguments.data,
         &[
@@ -20,8 +20,9 @@ pub(crate) async fn run(arguments: &Dev) -> Result<ExitCode, CliError> {
         ],
     )?;
     let system = start(settings).await?;
-    if process::log_format() == LogFormat::Text {
-        output::print(welcome(&system, &arguments.data.display().to_string()));
+    if process::log_format() == LogFormat::Text && !global.quiet {
+        // No result: what runs does not depend on who reads this.
+        drop(output::print(welcome(&system, &arguments.data.display().to_string())));
     }
     system.finish().await?;
     Ok(ExitCode::SUCCESS)
@@ -29,7 +30,7 @@ pub(crate) async fn run(arguments: &Dev) -> Result<ExitCode, CliError> {
 
 /// Starts the embedded event store and every role over it.
 pub(crate) async fn start(settings: settings::Settings) -> Result<System, CliError> {
-    settings.check_for_environment()?;
+    settings.check_for_environment(&ALL_ROLES)?;
     let listen = settings.api.listen.clone();
     let mut system = System::new(settings);
     system.start_node().await?;
@@ -40,7 +41,7 @@ pub(crate) async fn start(settings: settings::Settings) -> Result<System, CliErr
 
 fn welcome(system: &System, data: &str) -> String {
     let api = &system.settings().api;
-    let http = system.http().map_or_else(String::new, |it| reachable(api, &it.to_string()));
+    let http = system.http().map_or_else(String::new, |it| reachable(api, &it.into()));
     let node = system.node().map_or_else(String::new, |it| format!("esdb://{it}?tls=false"));
     format!(
         "\nDOFS is running.\n\n  \

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use event_log::EventLog;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use service_kit::auth::{Scope, Secret};
@@ -10,23 +9,23 @@ use service_kit::auth::{Scope, Secret};
 use crate::cli::{self, Global};
 use crate::error::CliError;
 use crate::keys::{Created, Keys, Known};
-use crate::output::{cell, print, say, table};
-use crate::system::producer;
+use crate::output::{cell, confirm, print, say, table};
+use crate::stores::Stores;
 use crate::{process, settings};
 
 pub(crate) async fn run(arguments: cli::Keys, global: &Global) -> Result<ExitCode, CliError> {
     let settings = settings::load(&[])?;
-    if settings.event_store.url.is_empty() {
-        return Err(CliError::NoEventStore);
-    }
-    let keys = Keys::of(&EventLog::connect(&settings.event_store, producer(), "dofs-keys")?);
+    let mut stores = Stores::default();
+    let log = stores.open_event_log(&settings, "dofs-keys", global).await?;
+    let keys = Keys::of(&log);
     match arguments {
         cli::Keys::Create { name, tenant, all_tenants: _, scopes, expires_in } => {
             let environment = settings.environment.as_str();
-            create(&keys, global, environment, key(name, tenant, &scopes, expires_in)?).await?;
+            let key = key(name, tenant, &scopes, expires_in)?;
+            create(&keys, stores, global, environment, key).await?;
         }
-        cli::Keys::List => list(global, &keys.all().await?),
-        cli::Keys::Revoke { id } => revoke(&keys, global, id).await?,
+        cli::Keys::List => list(global, stores, &keys.all().await?)?,
+        cli::Keys::Revoke { id, yes } => revoke(&keys, stores, global, id, yes).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -53,46 +52,58 @@ fn key(
     })
 }
 
+/// Prints the key before it is made: one whose only showing was lost would be of no use, and nobody
+/// would know to revoke it.
 async fn create(
     keys: &Keys,
+    stores: Stores,
     global: &Global,
     environment: &str,
     key: Created,
 ) -> Result<(), CliError> {
     let secret = Secret::of(process::random_bytes());
     let key = Created { secret_sha256: secret.sha256(), ..key };
-    keys.create(&key, &process::clock()).await?;
     let token = secret.token(environment, &key.key_id);
+    let known = Known { key, created_at: process::clock().now(), revoked_at: None };
     if global.json {
-        let mut shown = shown(&Known { key, created_at: process::clock().now(), revoked_at: None });
+        let mut shown = shown(&known);
         shown["token"] = token.into();
-        print(shown);
+        stores.print_json(shown)?;
     } else {
-        print(token);
+        print(token)?;
     }
+    keys.create(&known.key, &process::clock()).await.map_err(CliError::KeyNotMade)?;
     if !global.quiet {
         say("Processes that serve the API know the key within two seconds.");
     }
     Ok(())
 }
 
-async fn revoke(keys: &Keys, global: &Global, id: String) -> Result<(), CliError> {
+async fn revoke(
+    keys: &Keys,
+    stores: Stores,
+    global: &Global,
+    id: String,
+    is_confirmed: bool,
+) -> Result<(), CliError> {
     let known = keys.all().await?;
     let Some(known) = known.into_iter().find(|it| it.key.key_id == id) else {
         return Err(CliError::NoSuchKey(id));
     };
     let was_revoked = known.revoked_at.is_some();
     if !was_revoked {
+        let name = cell(&known.key.name.into());
+        let question = format!("Refuse key {id} ({name}) from now on? It cannot be allowed again.");
+        confirm(&question, is_confirmed)?;
         keys.revoke(&id, &process::clock()).await?;
     }
     if global.json {
-        print(json!({"id": id, "revoked": true}));
+        stores.print_json(json!({"id": id, "revoked": true}))
     } else if was_revoked {
-        print(format!("{id} was revoked before"));
+        print(format!("{id} was revoked before"))
     } else {
-        print(format!("revoked {id}"));
+        print(format!("revoked {id}"))
     }
-    Ok(())
 }
 
 /// A key as it is shown: never its secret, and not what is kept of it.
@@ -116,10 +127,10 @@ fn shown(known: &Known) -> Value {
     })
 }
 
-fn list(global: &Global, known: &[Known]) {
+fn list(global: &Global, stores: Stores, known: &[Known]) -> Result<(), CliError> {
     let keys: Vec<Value> = known.iter().map(shown).collect();
     if global.json {
-        return print(json!({"items": keys}));
+        return stores.print_json(json!({"items": keys}));
     }
     let mut rows = table(&["id", "name", "tenant", "scopes", "state", "expires"]);
     for key in keys {
@@ -135,5 +146,5 @@ fn list(global: &Global, known: &[Known]) {
             cell(&key["expires_at"]),
         ]);
     }
-    print(rows);
+    print(rows)
 }

@@ -11,8 +11,10 @@ use service_kit::lifecycle::LifecycleError;
 
 use crate::cli::{Global, Node, NodeCommand, NodeFolder};
 use crate::error::CliError;
+use crate::output::{print, say};
+use crate::settings;
+use crate::stores::Stores;
 use crate::system::{System, producer};
-use crate::{output, settings};
 
 pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, CliError> {
     match &arguments.command {
@@ -51,20 +53,25 @@ async fn serve(arguments: &Node) -> Result<ExitCode, CliError> {
 async fn verify(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliError> {
     let settings = settings::load(&[("--data", "node", "data", folder.setting().as_deref())])?;
     let data = settings.node.data;
+    let shown = data.display().to_string();
+    if !global.json && !global.quiet {
+        say(format!("event store: {shown}"));
+    }
     let verified = tokio::task::spawn_blocking(move || event_node::verify(&data)).await;
     let verified =
         verified.map_err(|source| LifecycleError::Panicked { role: "verification", source })??;
     if global.json {
-        output::print(json!({
+        print(json!({
+            "event_store": {"address": shown},
             "events": verified.events,
             "streams": verified.streams,
             "groups": verified.groups,
-        }));
+        }))?;
     } else {
-        output::print(format!(
+        print(format!(
             "sound: {} events in {} streams, {} groups",
             verified.events, verified.streams, verified.groups
-        ));
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -76,6 +83,9 @@ async fn copy(
 ) -> Result<ExitCode, CliError> {
     let source = EventLog::connect(from, producer(), "dofs-copy")?;
     let target = EventLog::connect(to, producer(), "dofs-copy")?;
+    let mut stores = Stores::default();
+    stores.say_event_store("from", &from.url, &source, global).await?;
+    stores.say_event_store("to", &to.url, &target, global).await?;
     let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
     let copied = source
         .copy_to(&target, |progress| {
@@ -86,10 +96,10 @@ async fn copy(
     bar.finish_and_clear();
     let copied = copied?;
     if global.json {
-        output::print(json!({"events": copied.n_events, "copied": copied.n_copied}));
+        stores.print_json(json!({"events": copied.n_events, "copied": copied.n_copied}))?;
     } else {
         let Copied { n_events, n_copied } = copied;
-        output::print(format!("equal: {n_events} events, of which {n_copied} were copied now"));
+        print(format!("equal: {n_events} events, of which {n_copied} were copied now"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

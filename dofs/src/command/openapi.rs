@@ -11,7 +11,7 @@ use crate::output::print;
 pub(crate) fn run(arguments: &OpenApi) -> Result<ExitCode, CliError> {
     match &arguments.events {
         Some(folder) => write_schemas(folder)?,
-        None => print(description::openapi().to_pretty_json().map_err(CliError::Description)?),
+        None => print(description::openapi().to_pretty_json().map_err(CliError::Description)?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

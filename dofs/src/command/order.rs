@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::audit;
-use crate::cli::{Global, Order};
+use crate::cli::{Global, Order, OrderCommand};
 use crate::client::{ApiClient, accepted};
 use crate::error::CliError;
 use crate::output::{cell, fields, print, table};
@@ -20,19 +20,21 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(arguments: Order, global: &Global) -> Result<ExitCode, CliError> {
-    let client = ApiClient::new(global, &settings::load(&[])?)?;
-    match arguments {
-        Order::Place { customer, items } => place(&client, global, &customer, &items).await?,
-        Order::Get { id } => {
-            let order = client.get(&format!("/v1/orders/{id}"), &[]).await?;
-            if global.json { print(order) } else { print(fields(&order)) }
+    let client = ApiClient::new(&arguments.api, &settings::load(&[])?)?;
+    match arguments.command {
+        OrderCommand::Place { customer, items } => {
+            place(&client, global, &customer, &items).await?;
         }
-        Order::Watch { id } => watch(&client, global, id).await?,
-        Order::List { status, customer, limit } => {
+        OrderCommand::Get { id } => {
+            let order = client.get(&format!("/v1/orders/{id}"), &[]).await?;
+            if global.json { print(order)? } else { print(fields(&order))? }
+        }
+        OrderCommand::Watch { id } => watch(&client, global, id).await?,
+        OrderCommand::List { status, customer, limit } => {
             let mut query = vec![("limit", limit.to_string())];
             query.extend(status.map(|it| ("status", it)));
             query.extend(customer.map(|it| ("customer_id", it)));
-            list(global, &client.get("/v1/orders", &query).await?);
+            list(global, &client.get("/v1/orders", &query).await?)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -50,12 +52,7 @@ async fn place(
         .collect();
     let (status, answer) = client.place(&json!({"customer_id": customer, "items": items})).await?;
     let answer = accepted("the API".to_owned(), status, answer)?;
-    if global.json {
-        print(answer);
-    } else {
-        print(cell(&answer["order_id"]));
-    }
-    Ok(())
+    if global.json { print(answer) } else { print(cell(&answer["order_id"])) }
 }
 
 /// Shows the events that are there, and then each as it comes, until the order has ended. Goes on
@@ -125,9 +122,9 @@ impl Watch<'_> {
         let events = history["events"].as_array().map_or(&[][..], Vec::as_slice);
         for event in events.iter().skip(self.n_shown) {
             if self.global.json {
-                print(event);
+                print(event)?;
             } else {
-                print(audit::entry(event));
+                print(audit::entry(event))?;
             }
         }
         self.n_shown = self.n_shown.max(events.len());
@@ -136,7 +133,7 @@ impl Watch<'_> {
     }
 }
 
-fn list(global: &Global, page: &Value) {
+fn list(global: &Global, page: &Value) -> Result<(), CliError> {
     if global.json {
         return print(page);
     }
@@ -146,5 +143,5 @@ fn list(global: &Global, page: &Value) {
             ["order_id", "status", "customer_id", "total_quantity", "received_at", "failure_code"];
         rows.add_row(fields.map(|field| cell(&order[field])));
     }
-    print(rows);
+    print(rows)
 }

@@ -18,8 +18,8 @@ use service_kit::clock::Clock;
 
 use crate::cli::{Global, projections as cli};
 use crate::error::CliError;
-use crate::output::{cell, print, table};
-use crate::system::producer;
+use crate::output::{cell, confirm, print, table};
+use crate::stores::Stores;
 use crate::{process, settings};
 use findings::print_finding;
 use progress::Display;
@@ -41,25 +41,24 @@ pub(crate) async fn run(
     global: &Global,
 ) -> Result<ExitCode, CliError> {
     let settings = settings::load(&[])?;
-    if settings.event_store.url.is_empty() {
-        return Err(CliError::NoEventStore);
-    }
-    let tools = Tools {
-        log: EventLog::connect(&settings.event_store, producer(), "dofs-projections")?,
-        store: projectors::open(&settings.read_model.url)?,
-        clock: process::clock(),
-    };
+    let mut stores = Stores::default();
+    let log = stores.open_event_log(&settings, "dofs-projections", global).await?;
+    let store = settings.read_model.url.open();
+    stores.say_read_model(&settings.read_model.url, &*store, global).await?;
+    let tools = Tools { log, store, clock: process::clock() };
     tools.store.check_schema().await?;
     match arguments {
-        cli::Projections::Status => status(&tools, global).await,
-        cli::Projections::Verify(arguments) => verify(&tools, arguments, global).await,
-        cli::Projections::Rebuild(arguments) if arguments.discard => discard(&tools, global).await,
-        cli::Projections::Rebuild(arguments) => rebuild(&tools, arguments, global).await,
-        cli::Projections::Rollback(arguments) => rollback(&tools, arguments, global).await,
+        cli::Projections::Status => status(&tools, stores, global).await,
+        cli::Projections::Verify(arguments) => verify(&tools, stores, arguments, global).await,
+        cli::Projections::Rebuild(arguments) if arguments.discarding.discard => {
+            discard(&tools, stores, arguments.discarding.yes, global).await
+        }
+        cli::Projections::Rebuild(arguments) => rebuild(&tools, stores, arguments, global).await,
+        cli::Projections::Rollback(arguments) => rollback(&tools, stores, arguments, global).await,
     }
 }
 
-async fn status(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> {
+async fn status(tools: &Tools, stores: Stores, global: &Global) -> Result<ExitCode, CliError> {
     let before = tools.store.checkpoint().await?;
     tokio::time::sleep(RATE_OVER).await;
     let status = projection_status(&tools.log, &*tools.store, tools.clock.now()).await?;
@@ -67,9 +66,9 @@ async fn status(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> {
     let n_projected = status.checkpoint.events_applied + status.checkpoint.events_skipped;
     let rate = n_projected.saturating_sub(before.events_applied + before.events_skipped);
     if global.json {
-        print(status_json(&status, rate, &sets));
+        stores.print_json(status_json(&status, rate, &sets))?;
     } else {
-        print(status_text(&status, rate, &sets));
+        print(status_text(&status, rate, &sets))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -140,6 +139,7 @@ fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String
 
 async fn verify(
     tools: &Tools,
+    stores: Stores,
     arguments: &cli::Verify,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
@@ -158,7 +158,12 @@ async fn verify(
     };
     let mut display = Display::new(global);
     let bar = display.bar();
-    let mut found = |finding: Finding| bar.suspend(|| print_finding(&finding, repair, global));
+    let mut printed = Ok(());
+    let mut found = |finding: Finding| {
+        if printed.is_ok() {
+            printed = bar.suspend(|| print_finding(&finding, repair, global));
+        }
+    };
     let mut progress = |it| display.show(it);
     let verified = match arguments.sample {
         Some(n_orders) => verification.sample(n_orders, &mut progress, &mut found).await,
@@ -166,7 +171,8 @@ async fn verify(
     };
     drop(display);
     let verified = verified?;
-    print_verified(&verified, global);
+    printed?;
+    print_verified(&verified, stores, global)?;
     let is_mended = repair == Repair::Always && verified.n_poison == 0;
     if verified.is_sound() || is_mended {
         Ok(ExitCode::SUCCESS)
@@ -175,29 +181,30 @@ async fn verify(
     }
 }
 
-fn print_verified(verified: &Verified, global: &Global) {
+fn print_verified(verified: &Verified, stores: Stores, global: &Global) -> Result<(), CliError> {
     let Verified { n_events, n_orders, n_differing, n_mended, n_poison, n_miscounted } = *verified;
     if global.json {
-        print(json!({
+        stores.print_json(json!({
             "events": n_events,
             "orders": n_orders,
             "differing": n_differing,
             "mended": n_mended,
             "poison": n_poison,
             "miscounted": n_miscounted,
-        }));
+        }))
     } else if verified.is_sound() {
-        print(format!("sound: {n_orders} orders, as their events say"));
+        print(format!("sound: {n_orders} orders, as their events say"))
     } else {
         print(format!(
             "{n_orders} orders: {n_differing} differ, {n_mended} of them mended; {n_poison} events \
              cannot be projected; {n_miscounted} statistics are off"
-        ));
+        ))
     }
 }
 
 async fn rebuild(
     tools: &Tools,
+    stores: Stores,
     arguments: &cli::Rebuild,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
@@ -211,18 +218,23 @@ async fn rebuild(
     };
     let mut display = Display::new(global);
     let bar = display.bar();
-    let mut found =
-        |finding: Finding| bar.suspend(|| print_finding(&finding, Repair::Never, global));
+    let mut printed = Ok(());
+    let mut found = |finding: Finding| {
+        if printed.is_ok() {
+            printed = bar.suspend(|| print_finding(&finding, Repair::Never, global));
+        }
+    };
     let rebuilt = work.run(&mut |it| display.show(it), &mut found).await;
     drop(display);
     let rebuilt = rebuilt?;
+    printed?;
     if global.json {
-        print(json!({
+        stores.print_json(json!({
             "events": rebuilt.n_events,
             "live": rebuilt.is_live,
             "orders_compared": rebuilt.compared.map(|it| it.n_orders),
             "orders_differing": rebuilt.compared.map(|it| it.n_differing),
-        }));
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let compared = rebuilt.compared.map_or_else(
@@ -235,38 +247,46 @@ async fn rebuild(
         "the live tables are as they were; `dofs projections rebuild --resume` puts the new ones \
          in their place"
     };
-    print(format!("built from {} events; {compared}; {live}", rebuilt.n_events));
+    print(format!("built from {} events; {compared}; {live}", rebuilt.n_events))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Drops what an unfinished rebuild has built.
-async fn discard(tools: &Tools, global: &Global) -> Result<ExitCode, CliError> {
+async fn discard(
+    tools: &Tools,
+    stores: Stores,
+    is_confirmed: bool,
+    global: &Global,
+) -> Result<ExitCode, CliError> {
+    confirm("Drop what the unfinished rebuild has built?", is_confirmed)?;
     let was_there = tools.store.discard_next_set().await?;
     if global.json {
-        print(json!({"discarded": was_there}));
+        stores.print_json(json!({"discarded": was_there}))?;
     } else if was_there {
-        print("the unfinished tables are dropped; the live tables are as they were");
+        print("the unfinished tables are dropped; the live tables are as they were")?;
     } else {
-        print("no unfinished rebuild is kept: nothing was done");
+        print("no unfinished rebuild is kept: nothing was done")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn rollback(
     tools: &Tools,
+    stores: Stores,
     arguments: &cli::Rollback,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
+    confirm("Make the tables live again that the last rebuild replaced?", arguments.yes)?;
     let unfinished = if arguments.discard { Unfinished::Discard } else { Unfinished::Refuse };
     tools.store.roll_back(unfinished, tools.clock.now()).await?;
     let sets = tools.store.sets().await?;
     if global.json {
-        print(json!({"sets": sets.iter().map(set_json).collect::<Vec<_>>()}));
+        stores.print_json(json!({"sets": sets.iter().map(set_json).collect::<Vec<_>>()}))?;
     } else {
         print(
             "the previous tables are live again, as of their position; the projector brings them \
              up to date",
-        );
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,14 +10,14 @@ use crate::system::{ALL_ROLES, System};
 pub(crate) async fn run(arguments: &Serve) -> Result<ExitCode, CliError> {
     let listen = arguments.listen.as_deref();
     let settings = settings::load(&[("--listen", "api", "listen", listen)])?;
-    settings.check_for_environment()?;
     let roles = if arguments.roles.is_empty() { &ALL_ROLES } else { arguments.roles.as_slice() };
+    settings.check_for_environment(roles)?;
     // A process without the API serves health only, and only where it is told to: several may run
     // on one machine.
-    let api_listen = roles.contains(&Role::Api).then(|| settings.api.listen.clone());
-    let listen = listen.map(str::to_owned).or(api_listen);
+    let is_served = roles.contains(&Role::Api) || listen.is_some();
+    let listen = is_served.then(|| settings.api.listen.clone());
     let mut system = System::new(settings);
-    system.start_roles(roles, listen.as_deref()).await?;
+    system.start_roles(roles, listen.as_ref()).await?;
     system.finish().await?;
     Ok(ExitCode::SUCCESS)
 }

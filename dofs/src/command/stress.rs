@@ -10,16 +10,16 @@ use crate::stress::{self, Plan};
 use crate::{output, process, settings};
 
 pub(crate) async fn run(arguments: &Stress, global: &Global) -> Result<ExitCode, CliError> {
-    let client = ApiClient::new(global, &settings::load(&[])?)?;
+    let client = ApiClient::new(&arguments.api, &settings::load(&[])?)?;
     // Before anything is measured: is anybody there?
     client.get("/livez", &[]).await?;
     let plan = plan(arguments);
     let progress = stress::progress_bar(&plan, global.quiet);
     let report = stress::run(&plan, &client, progress).await;
     if global.json {
-        output::print(report.to_json());
+        output::print(report.to_json())?;
     } else {
-        output::print(report.to_text());
+        output::print(report.to_text())?;
     }
     Ok(ExitCode::from(report.exit_code()))
 }

@@ -15,24 +15,24 @@ use crate::settings;
 const WORKER: &str = "/v1/ops/worker";
 
 pub(crate) async fn run(arguments: Worker, global: &Global) -> Result<ExitCode, CliError> {
-    let Worker { command, actor } = arguments;
+    let Worker { command, api } = arguments;
     let is_pause = matches!(command, WorkerCommand::Pause { .. });
-    let client = ApiClient::new(global, &settings::load(&[])?)?;
-    let change = async |what: &str, reason| {
+    let client = ApiClient::new(&api, &settings::load(&[])?)?;
+    let change = async |what: &str, actor, reason| {
         let body = Value::Object(acting(actor, reason));
         client.command(&format!("{WORKER}/{what}"), &body, None).await
     };
     let answer = match command {
-        WorkerCommand::Pause { reason } => change("pause", reason).await,
-        WorkerCommand::Resume { reason } => change("resume", reason).await,
+        WorkerCommand::Pause { reason, actor } => change("pause", actor, reason).await,
+        WorkerCommand::Resume { reason, actor } => change("resume", actor, reason).await,
         WorkerCommand::Status => client.ask(Method::GET, WORKER, &[]).await,
     };
-    let status = answer?.accepted_for(global)?;
+    let status = answer?.accepted()?;
     let is_unconfirmed = is_pause && !ids(&status["unconfirmed"]).is_empty();
     if global.json {
-        print(&status);
+        print(&status)?;
     } else {
-        print(told(&status));
+        print(told(&status))?;
     }
     if is_unconfirmed {
         say(format!(

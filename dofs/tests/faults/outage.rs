@@ -8,7 +8,7 @@ use testkit::process::{Dofs, Start};
 use testkit::wait;
 use testkit::warehouse::{Behaviour, Warehouse};
 
-use crate::fixture::{BINARY, Customers, Separate, sqlite};
+use crate::fixture::{BINARY, Customers, Separate, sqlite, start_node};
 
 /// Orders go to the warehouse.
 fn over(start: Start, warehouse: &Warehouse) -> Start {
@@ -53,6 +53,63 @@ fn outage_of_the_gateway_costs_no_order_and_shows() {
     wait::until("the breaker is closed", || {
         (api.get("/v1/stats").json()["fulfillment"]["breaker"] == "closed").then_some(())
     });
+}
+
+/// Lines that begin so.
+fn lines(process: &Dofs, begin: &str) -> Vec<Value> {
+    let mut log = process.log();
+    log.retain(|line| line["message"].as_str().is_some_and(|it| it.starts_with(begin)));
+    log
+}
+
+#[test]
+fn outage_of_the_event_store_is_told_once_with_its_cause_and_its_duration() {
+    let data = tempfile::tempdir().unwrap();
+    let mut separate = Separate::start(data.path(), sqlite(data.path()));
+    let listen = separate.store.replace("esdb://", "").replace("?tls=false", "");
+    let mut process = separate.serve(&["api", "worker", "projector"]);
+    let api = Api::new(process.http());
+    let id = api.accepted();
+    api.projected(&id);
+    let started = &lines(&process, "DOFS starts")[0];
+    for (field, value) in [
+        ("environment", json!("dev")),
+        ("roles", json!("api,worker,projector")),
+        ("event_store", json!(separate.store)),
+        ("gateway", json!("simulated")),
+        ("auth", json!("none")),
+        ("tls", json!(false)),
+        ("version", json!(env!("CARGO_PKG_VERSION"))),
+    ] {
+        assert_eq!(started[field], value, "{started}");
+    }
+    for field in ["store_id", "schema_version", "listen", "read_model"] {
+        assert!(!started[field].is_null(), "{started}");
+    }
+
+    separate.node.kill();
+    wait::until("the outage is told", || lines(&process, "Event store unreachable").pop());
+    for _ in 0..3 {
+        assert_eq!(api.place(&testkit::api::order()).status, 503);
+        api.get(&format!("/v1/orders/{id}/history"));
+    }
+    separate.node = start_node(data.path(), &listen);
+    separate.node.node();
+    wait::until("its end is told", || lines(&process, "Event store reachable again").pop());
+    api.ended(&api.accepted());
+
+    let told = lines(&process, "Event store");
+    assert_eq!(told.len(), 2, "{told:#?}");
+    let expected = [("WARN", "address"), ("INFO", "address")];
+    for (line, (level, field)) in told.iter().zip(expected) {
+        assert_eq!((&line["level"], &line[field]), (&json!(level), &json!(separate.store)));
+    }
+    assert_eq!(told[0]["cause"], "connection refused");
+    assert!(told[0]["hint"].as_str().unwrap().contains("dofs node"), "{told:#?}");
+    assert!(told[1]["duration_ms"].is_u64(), "{told:#?}");
+    let mut others = process.log();
+    others.retain(|line| line["level"] == "WARN" && line["message"] != told[0]["message"]);
+    assert!(others.len() <= 2, "{others:#?}");
 }
 
 /// Orders that fail because of themselves must not keep the others out.

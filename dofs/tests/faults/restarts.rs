@@ -236,6 +236,10 @@ fn read_model_that_is_down_stops_no_order() {
     let stats = in_a_second(|| api.get("/v1/stats")).json();
     assert_eq!((&stats["orders"], &stats["queue"]["in_flight"]), (&Value::Null, &json!(0)));
     assert!(stats["unavailable"]["read_model"].is_string(), "{stats}");
+    for _ in 0..5 {
+        api.get("/v1/orders");
+        api.get(&format!("/order/{before}"));
+    }
 
     server.start();
     for id in [&before, &during] {
@@ -244,5 +248,14 @@ fn read_model_that_is_down_stops_no_order() {
             (shown["source"] == "table" && shown["status"] != "PROCESSING").then_some(())
         });
     }
+    let mut told = roles.log();
+    told.retain(|line| line["message"].as_str().is_some_and(|it| it.starts_with("Read model")));
+    let messages: Vec<_> = told.iter().map(|line| &line["message"]).collect();
+    assert_eq!(messages.first(), Some(&&json!("Read model unreachable")), "{told:#?}");
+    assert_eq!(messages.last(), Some(&&json!("Read model reachable again")), "{told:#?}");
+    // A cause may change while a server stops, and each is told once.
+    assert!(messages.len() <= 5, "{told:#?}");
+    assert!(told.iter().all(|line| line["address"] == server.url()), "{told:#?}");
+    assert!(told[0]["cause"].is_string() && told[0]["hint"].is_string(), "{told:#?}");
     assert!(roles.terminate().success(), "{:#?}", roles.log());
 }

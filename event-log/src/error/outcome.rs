@@ -144,6 +144,12 @@ pub(crate) fn ends_client(error: &ClientError) -> bool {
     matches!(error, ClientError::ConnectionClosed | ClientError::GrpcConnectionError(_))
 }
 
+/// Whether the error says that there is no connection, or that nothing came over it in time.
+pub(crate) fn is_connection_lost(error: &ClientError) -> bool {
+    let is_silent = matches!(error, ClientError::DeadlineExceeded);
+    is_silent || breaks_connection(error) || ends_client(error)
+}
+
 /// Whether a server ended a live subscription because events came faster than they were read. It
 /// expects the client to subscribe again from where it is, on the same connection.
 pub(crate) fn is_consumer_too_slow(error: &ClientError) -> bool {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{Answer, Delivery, GroupSettings, watchdog};
 use crate::client::{EventLog, Position, backoff};
-use crate::error::LogError;
+use crate::error::{LogError, is_connection_lost};
 use crate::session::Session;
 use crate::stream::LoggedEvent;
 
@@ -52,6 +52,23 @@ enum Lost {
     Client(#[from] eventstore::Error),
     #[error("work waits for this worker, and the store delivers nothing")]
     Silent,
+}
+
+impl Lost {
+    fn log(&self) {
+        let error = self as &dyn std::error::Error;
+        let is_outage = match self {
+            Self::Log(error) => error.is_unavailable(),
+            Self::Client(error) => is_connection_lost(error),
+            Self::Silent => false,
+        };
+        // An outage is told once, whoever notices it.
+        if is_outage {
+            tracing::debug!(error, "Persistent subscription lost");
+        } else {
+            tracing::warn!(error, "Persistent subscription lost");
+        }
+    }
 }
 
 impl Worker {
@@ -100,10 +117,7 @@ pub(super) async fn keep_pumping(log: EventLog, settings: GroupSettings, worker:
         connection.spawn(async move { pump(&log, &settings, &mut *shared.lock().await).await });
         match connection.join_next().await {
             Some(Ok(Ok(()))) | None => return,
-            Some(Ok(Err(error))) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "Persistent subscription lost");
-            }
+            Some(Ok(Err(lost))) => lost.log(),
             Some(Err(panic)) => {
                 let error = &panic as &dyn std::error::Error;
                 tracing::warn!(error, "Persistent subscription ended without a reason");
@@ -152,7 +166,10 @@ async fn pump(log: &EventLog, settings: &GroupSettings, worker: &mut Worker) -> 
     let served = serve_session(log, settings, session, worker).await;
     match &served {
         Ok(()) => {}
-        Err(Lost::Client(error)) => log.note_failure(session, error),
+        Err(Lost::Client(error)) => {
+            log.note_failure(session, error);
+            log.note_unreachable(error);
+        }
         // The connection looks well and brings nothing: another one may.
         Err(Lost::Silent) => session.sockets.shut_down(),
         Err(Lost::Log(_)) => {}
@@ -169,6 +186,7 @@ async fn serve_session(
     let client = session.client();
     ensure(&client, settings).await?;
     session.sockets.note_answer(Instant::now());
+    log.note_reachable();
     let options =
         SubscribeToPersistentSubscriptionOptions::default().buffer_size(settings.buffer_size);
     let subscription = client

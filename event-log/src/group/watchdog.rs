@@ -145,8 +145,12 @@ mod tests {
     async fn order_waits_by_its_own_stream_until_its_attempt_has_ended() {
         let store = Store::start().await;
         let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
-        let log =
-            EventLog::connect(&EventStoreConfig { url: store.url() }, producer, "me").unwrap();
+        let log = EventLog::connect(
+            &EventStoreConfig { url: store.url().parse().unwrap() },
+            producer,
+            "me",
+        )
+        .unwrap();
         let first_waiting = async |after| log.first_waiting("OrderQueued", after).await.unwrap();
         assert_eq!(first_waiting(None).await, None, "no order");
         let order_id = store.place(1).await;

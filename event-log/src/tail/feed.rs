@@ -195,7 +195,7 @@ mod tests {
     async fn tail_that_is_behind_brings_nothing_again() {
         let store = Store::start().await;
         let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
-        let config = EventStoreConfig { url: store.url() };
+        let config = EventStoreConfig { url: store.url().parse().unwrap() };
         let log = EventLog::connect(&config, producer, "test").unwrap();
         store.place(1).await;
         let history = log.history(OrderId(Uuid::from_u128(1))).await.unwrap();

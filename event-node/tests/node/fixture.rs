@@ -63,8 +63,10 @@ impl TestNode {
 
 /// Starts a node over `data` on a free port.
 pub(crate) async fn start(data: &Path, stop: &CancellationToken) -> Result<Node, NodeError> {
-    let config =
-        NodeConfig { user_name: "admin".to_owned(), ..NodeConfig::new("127.0.0.1:0", data) };
+    let config = NodeConfig {
+        user_name: "admin".to_owned(),
+        ..NodeConfig::new("127.0.0.1:0".parse().unwrap(), data)
+    };
     Node::start(config, clock(), stop.clone()).await
 }
 

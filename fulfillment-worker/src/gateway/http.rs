@@ -11,6 +11,7 @@ use domain::order::{FailureClass, Item};
 use reqwest::header::{ACCEPT, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, Url, redirect};
 use serde::Serialize;
+use service_kit::address::is_loopback;
 use service_kit::clock::Clock;
 use service_kit::error::Chain;
 
@@ -57,7 +58,12 @@ impl Http {
         let url = config.url.get().ok_or(ConfigError::NoUrl)?.clone();
         let timeout = config.timeout();
         // A redirect could lead a request to a place that nobody chose, without its method or key.
-        let client = Client::builder()
+        let mut client = Client::builder();
+        // A proxy that HTTP_PROXY names reaches another loopback than ours.
+        if url.host_str().is_some_and(is_loopback) {
+            client = client.no_proxy();
+        }
+        let client = client
             .user_agent(USER_AGENT)
             .redirect(redirect::Policy::none())
             .timeout(timeout)

@@ -114,6 +114,7 @@ impl Gateway for Scripted {
 pub(crate) fn config() -> FulfillmentConfig {
     FulfillmentConfig {
         gateway: GatewayKind::Simulated,
+        allow_simulated: false,
         success_rate: 1.0,
         error_rate: 0.0,
         latency_ms: 0,

@@ -20,7 +20,9 @@ use service_kit::wait::Wait;
 use tokio::time::{Instant, timeout};
 
 use super::as_of::{AsOf, folded, history};
-use super::{Queries, READ_TIMEOUT, log_failed, order_id};
+use super::{
+    Queries, READ_TIMEOUT, log_failed, log_read_model_failure, note_read_model_answers, order_id,
+};
 use crate::store::StoreError;
 
 /// `true` in an answer that does not reflect yet what the client waited for.
@@ -188,11 +190,13 @@ async fn find(
     let found = timeout(READ_TIMEOUT, queries.lookups.order(order_id)).await;
     match found.unwrap_or_else(|_| Err(Arc::new(StoreError::Timeout))) {
         Ok(Some(order)) if Some(order.revision) >= newest_known => {
+            note_read_model_answers();
             return Ok((order, Source::Table));
         }
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(error = &*error as &dyn Error, "Order is read from its stream");
+            log_read_model_failure(&error);
+            tracing::debug!(error = &*error as &dyn Error, "Order is read from its stream");
         }
     }
     let order = queries.log.latest(order_id).await.map_err(log_failed)?;

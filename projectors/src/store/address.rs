@@ -1,20 +1,86 @@
 //! A read model's URL: which database it names, and how to show it.
 
-use std::path::PathBuf;
+use std::fmt::{self, Debug, Display, Formatter};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use serde::Deserialize;
+use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
 use super::StoreError;
 use super::postgres::sessions::Sessions;
 
+/// User and password that PostgreSQL is set up with in every tutorial.
+const DEFAULT_CREDENTIALS: (&str, &str) = ("postgres", "postgres");
+
+/// Where the read model is: `sqlite://path` or `postgres://user:password@host:port/database`. It may
+/// hold a password, so it is shown without one.
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ReadModelUrl {
+    pub(super) address: Address,
+    pub(super) shown: String,
+}
+
+impl ReadModelUrl {
+    /// Returns the file of a SQLite database.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.address {
+            Address::Sqlite(path) => Some(path),
+            Address::Postgres(..) => None,
+        }
+    }
+
+    /// Returns whether user and password are those that PostgreSQL is set up with in every tutorial.
+    pub fn has_default_password(&self) -> bool {
+        let Address::Postgres(options, _) = &self.address else { return false };
+        let url = options.to_url_lossy();
+        (url.username(), url.password()) == (DEFAULT_CREDENTIALS.0, Some(DEFAULT_CREDENTIALS.1))
+    }
+}
+
+impl FromStr for ReadModelUrl {
+    type Err = StoreError;
+
+    /// # Errors
+    /// [`StoreError::Address`] if the URL is of no kind that can be opened.
+    fn from_str(url: &str) -> Result<Self, StoreError> {
+        Ok(Self { address: Address::parse(url)?, shown: without_password(url) })
+    }
+}
+
+impl TryFrom<String> for ReadModelUrl {
+    type Error = StoreError;
+
+    fn try_from(url: String) -> Result<Self, StoreError> {
+        url.parse()
+    }
+}
+
+/// Without a password, and without parameters, which may hold one.
+impl Display for ReadModelUrl {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// As it is displayed.
+impl Debug for ReadModelUrl {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadModelUrl({self})")
+    }
+}
+
 /// A database that can be opened.
+#[derive(Clone)]
 pub(super) enum Address {
     Postgres(Box<PgConnectOptions>, Sessions),
     Sqlite(PathBuf),
 }
 
 impl Address {
-    pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
+    fn parse(url: &str) -> Result<Self, StoreError> {
         let unusable = |reason: String| StoreError::Address { url: without_password(url), reason };
         match url.split_once("://") {
             Some(("sqlite", "")) => Err(unusable("it names no file".to_owned())),
@@ -62,7 +128,7 @@ fn without_pooler(url: &str) -> Result<(String, Sessions), String> {
 }
 
 /// The URL as it may be shown: without a password, and without parameters, which may hold one.
-pub(super) fn without_password(url: &str) -> String {
+fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "(malformed)".to_owned() };
     if scheme == "sqlite" {
         return url.to_owned();
@@ -113,6 +179,26 @@ mod tests {
         assert_eq!(pooled(both), (plain.to_owned(), Sessions::Pooled));
         let alone = pooled("postgres://db/orders?pgbouncer=true");
         assert_eq!(alone, ("postgres://db/orders".to_owned(), Sessions::Pooled));
+    }
+
+    #[test]
+    fn default_password_is_known_wherever_it_stands() {
+        let has_default = |url: &str| url.parse::<ReadModelUrl>().unwrap().has_default_password();
+        for default in [
+            "postgres://postgres:postgres@db/orders",
+            "postgres://postgres:p%6Fstgres@db/orders",
+            "postgres://db/orders?user=postgres&password=postgres",
+        ] {
+            assert!(has_default(default), "{default}");
+        }
+        for other in [
+            "postgres://dofs:s3cret@db/orders",
+            "postgres://dofs:x@db/postgres:postgres@",
+            "postgres://postgres@db/orders",
+            "sqlite:///postgres:postgres@/rows",
+        ] {
+            assert!(!has_default(other), "{other}");
+        }
     }
 
     #[test]

@@ -179,14 +179,9 @@ pub(super) async fn migrate(
     Ok(migrated)
 }
 
-#[async_trait]
-impl ReadModel for Postgres {
-    async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("/* ping */ select 1 from orders limit 1").execute(&self.pool).await?;
-        Ok(())
-    }
-
-    async fn check_schema(&self) -> Result<(), StoreError> {
+impl Postgres {
+    /// The versions of the migrations that the database has had.
+    async fn applied_migrations(&self) -> Result<BTreeSet<i64>, StoreError> {
         let migrated: bool = sqlx::query_scalar(
             "/* schema.exists */ select to_regclass('_sqlx_migrations') is not null",
         )
@@ -197,7 +192,27 @@ impl ReadModel for Postgres {
             let versions = "/* schema.versions */ select version from _sqlx_migrations";
             had.extend(sqlx::query_scalar::<_, i64>(versions).fetch_all(&self.pool).await?);
         }
-        migrations::check(migrations::POSTGRES, &had, &self.url)
+        Ok(had)
+    }
+}
+
+#[async_trait]
+impl ReadModel for Postgres {
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("/* ping */ select 1 from orders limit 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    fn address(&self) -> &str {
+        &self.url
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        migrations::check(migrations::POSTGRES, &self.applied_migrations().await?, &self.url)
+    }
+
+    async fn schema_version(&self) -> Result<Option<i64>, StoreError> {
+        Ok(self.applied_migrations().await?.last().copied())
     }
 
     async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {

@@ -169,14 +169,9 @@ async fn migrate_with(
     Ok(migrated)
 }
 
-#[async_trait]
-impl ReadModel for Sqlite {
-    async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("/* ping */ select 1 from orders limit 1").execute(&self.readers).await?;
-        Ok(())
-    }
-
-    async fn check_schema(&self) -> Result<(), StoreError> {
+impl Sqlite {
+    /// The versions of the migrations that the database has had.
+    async fn applied_migrations(&self) -> Result<BTreeSet<i64>, StoreError> {
         let mut had = BTreeSet::new();
         // A file that is not there yet is a schema that is not there yet.
         if self.path.exists() {
@@ -191,7 +186,27 @@ impl ReadModel for Sqlite {
                 had.extend(sqlx::query_scalar::<_, i64>(versions).fetch_all(&self.readers).await?);
             }
         }
-        migrations::check(migrations::SQLITE, &had, &self.url)
+        Ok(had)
+    }
+}
+
+#[async_trait]
+impl ReadModel for Sqlite {
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("/* ping */ select 1 from orders limit 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    fn address(&self) -> &str {
+        &self.url
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        migrations::check(migrations::SQLITE, &self.applied_migrations().await?, &self.url)
+    }
+
+    async fn schema_version(&self) -> Result<Option<i64>, StoreError> {
+        Ok(self.applied_migrations().await?.last().copied())
     }
 
     async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {

@@ -41,7 +41,7 @@ impl EventStore {
         let data = tempfile::tempdir().unwrap();
         let config = NodeConfig {
             user_name: "admin".to_owned(),
-            ..NodeConfig::new("127.0.0.1:0", data.path())
+            ..NodeConfig::new("127.0.0.1:0".parse().unwrap(), data.path())
         };
         // The node's identity: one id is as good as another.
         let clock = Clock::new(|| at(1_000), || Uuid::from_u128(1));
@@ -152,7 +152,7 @@ pub(crate) fn clock() -> Clock {
 
 pub(crate) fn log(url: &str) -> EventLog {
     let producer = Producer { service: "test".to_owned(), version: "0".to_owned() };
-    EventLog::connect(&EventStoreConfig { url: url.to_owned() }, producer, "test").unwrap()
+    EventLog::connect(&EventStoreConfig { url: url.parse().unwrap() }, producer, "test").unwrap()
 }
 
 pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {

@@ -17,7 +17,9 @@ use crate::clock::Clock;
 
 const PREFIX: &str = "dofs";
 /// What the audit calls a key, before its id.
-const ACTOR_PREFIX: &str = "api-key:";
+pub(super) const ACTOR_PREFIX: &str = "api-key:";
+/// The longest id of a key.
+pub(super) const MAX_ID_CHARS: usize = 32;
 /// The length of a secret, in bytes.
 const SECRET_BYTES: usize = 32;
 
@@ -62,6 +64,11 @@ impl<'a> Token<'a> {
         let (id, secret) = (parts.next()?, parts.next()?);
         let is_ours = prefix == PREFIX && parts.next().is_none();
         is_ours.then_some(Self { environment, id, secret })
+    }
+
+    /// The id of the key.
+    pub fn id(&self) -> &'a str {
+        self.id
     }
 }
 

@@ -5,17 +5,17 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ApiConfig;
+use super::access_log::Entry;
 use super::body::end_connection;
 use super::browsers::Browsers;
 use super::keep_alive::InProgress;
@@ -56,12 +56,18 @@ static ONLY_TLS: (HeaderName, HeaderValue) =
 pub(super) struct Edge {
     clock: Clock,
     has_tls: bool,
+    has_access_log: bool,
     browsers: Browsers,
 }
 
 impl Edge {
     pub(super) fn new(clock: Clock, config: &ApiConfig) -> Self {
-        Self { clock, has_tls: config.has_tls(), browsers: Browsers::of(config) }
+        Self {
+            clock,
+            has_tls: config.has_tls(),
+            has_access_log: config.access_log,
+            browsers: Browsers::of(config),
+        }
     }
 
     /// What is around a request that `answered` answers.
@@ -70,12 +76,10 @@ impl Edge {
         mut request: Request,
         answered: impl FnOnce(Request) -> A,
     ) -> Response {
-        let started = Instant::now();
         let in_progress = InProgress::begin(&mut request);
         let id = RequestId(self.clock.new_id());
         let name = name_of(request.headers(), id);
-        let method = request.method().clone();
-        let route = request.extensions().get::<MatchedPath>().cloned();
+        let mut entry = Entry::begin(&request, name.clone());
         let wants_document = wants_document(request.headers());
         request.extensions_mut().insert(id);
         request.extensions_mut().insert(name.clone());
@@ -93,6 +97,7 @@ impl Edge {
                 refusal
             }
         };
+        entry.note_answer(&mut response);
         let status = response.status();
         if status.is_client_error() || status.is_server_error() {
             response = with_our_body(response, wants_document, &name);
@@ -103,17 +108,18 @@ impl Edge {
         for (header, value) in SECURITY_HEADERS.iter().chain(self.has_tls.then_some(&ONLY_TLS)) {
             headers.entry(header).or_insert_with(|| value.clone());
         }
-        let route = route.as_ref().map_or("-", MatchedPath::as_str);
-        let duration_ms = started.elapsed().as_millis();
-        tracing::debug!(%method, route, status = status.as_u16(), duration_ms, request.id = %name.0, "Answered");
+        if self.has_access_log {
+            response = entry.log_when_answered(response);
+        }
         match in_progress {
             Some(request) => request.until_answered(response),
             None => response,
         }
     }
+
     /// Refuses what can be read in two ways, and what a browser should not have sent.
     fn check(&self, request: &Request) -> Result<(), Problem> {
-        if !names_one_host(request) || !has_plain_body(request.headers()) {
+        if !names_one_host(request) {
             return Err(Problem::of_status(StatusCode::BAD_REQUEST));
         }
         self.browsers.check(request)
@@ -146,13 +152,6 @@ fn names_one_host(request: &Request) -> bool {
         (None, _) => request.version() < Version::HTTP_11,
         (Some(_), Some(_)) => false,
     }
-}
-
-/// Whether the body comes as it is, but for chunks. hyper undoes no other coding, and takes the
-/// packed body for the plain one.
-fn has_plain_body(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    codings.all(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// The client's name for the request, if it has one that can stand in a log.

@@ -5,14 +5,12 @@
 //! its owner lets resolve to 127.0.0.1 (DNS rebinding) is no foreign one to the browser, but the
 //! browser names that host. Programs send neither header, and the host that they were given.
 
-use std::net::SocketAddr;
-
 use axum::extract::Request;
 use axum::http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use axum::http::{HeaderMap, Method, StatusCode};
 
 use super::ApiConfig;
-use super::hosts::{Hosts, is_localhost};
+use super::hosts::Hosts;
 use crate::problem::{Code, Problem};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -25,7 +23,7 @@ pub(super) struct Browsers {
 
 impl Browsers {
     pub(super) fn of(config: &ApiConfig) -> Self {
-        let hosts = if is_loopback(&config.listen) {
+        let hosts = if config.listen.is_loopback() {
             Hosts::Local { allowed: config.allowed_hosts.clone() }
         } else {
             Hosts::Any
@@ -37,7 +35,7 @@ impl Browsers {
     pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
         if !self.hosts.include_all_of(request) {
             let host = request.headers().get(HOST);
-            tracing::info!(?host, "Request for another host refused");
+            tracing::debug!(?host, "Request for another host refused");
             return Err(Problem::of_status(StatusCode::MISDIRECTED_REQUEST));
         }
         let is_reading = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
@@ -45,7 +43,7 @@ impl Browsers {
             return Ok(());
         }
         let origin = request.headers().get(ORIGIN);
-        tracing::info!(?origin, "Request of a foreign web page refused");
+        tracing::debug!(?origin, "Request of a foreign web page refused");
         Err(Problem::edge(StatusCode::FORBIDDEN, "Origin is not allowed")
             .with_code(Code::ForeignOrigin))
     }
@@ -82,26 +80,9 @@ fn is_of_host(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
     origin.zip(host).is_some_and(|((_, origin), host)| origin.eq_ignore_ascii_case(host))
 }
 
-fn is_loopback(listen: &str) -> bool {
-    let is_loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
-    let name = || listen.rsplit_once(':').is_some_and(|(name, _)| is_localhost(name));
-    listen.parse().map_or_else(|_| name(), is_loopback)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn loopback_is_known_by_number_and_by_name() {
-        for listen in ["127.0.0.1:8080", "127.1.2.3:0", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
-            assert!(is_loopback(listen), "{listen}");
-        }
-        assert!(is_loopback("localhost:8080"));
-        for listen in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:80", "api.example:80", "x"] {
-            assert!(!is_loopback(listen), "{listen}");
-        }
-    }
 
     #[test]
     fn origin_of_the_host_that_is_asked_is_no_foreign_one() {

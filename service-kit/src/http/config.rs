@@ -3,15 +3,19 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
-use axum::http::HeaderValue;
+use std::str::FromStr;
+
+use axum::http::{HeaderValue, Uri};
 use serde::Deserialize;
+
+use crate::address::HostPort;
 
 /// The HTTP listener (`[api]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiConfig {
     /// Address and port; port 0 picks a free one.
-    pub listen: String,
+    pub listen: HostPort,
     /// The status of an accepted order: 202, or 200 for clients of the system before this one.
     pub accepted_status: u16,
     /// The largest request body, in bytes.
@@ -38,13 +42,18 @@ pub struct ApiConfig {
     /// Requests that may come at once before the rate counts.
     pub rate_burst: u32,
     /// Origins whose pages may use the API; none by default.
-    pub cors_origins: Vec<String>,
+    pub cors_origins: Vec<Origin>,
     /// Host names under which the API is called on loopback, beside those of this machine itself.
     pub allowed_hosts: Vec<String>,
     /// The file with the certificate chain (PEM); empty: no TLS.
     pub tls_certificate: String,
     /// The file with the certificate's private key (PEM).
     pub tls_key: String,
+    /// Whether a proxy in front ends TLS, so that keys do not travel in the clear without a
+    /// certificate here.
+    pub behind_tls_proxy: bool,
+    /// Whether every answer has a log line.
+    pub access_log: bool,
 }
 
 /// What the settings cannot mean.
@@ -52,8 +61,6 @@ pub struct ApiConfig {
 pub enum ApiConfigError {
     #[error("setting `api.accepted_status` is {0}: use 202, or 200")]
     AcceptedStatus(u16),
-    #[error("setting `api.cors_origins` has `{0}`: write an origin, e.g. `https://shop.example`")]
-    Origin(String),
     #[error(
         "setting `api.allowed_hosts` has `{0}`: write a name without a port, e.g. `api.example`"
     )]
@@ -69,9 +76,6 @@ impl ApiConfig {
     pub fn check(&self) -> Result<(), ApiConfigError> {
         if ![200, 202].contains(&self.accepted_status) {
             return Err(ApiConfigError::AcceptedStatus(self.accepted_status));
-        }
-        if let Some(origin) = self.cors_origins.iter().find(|it| !is_origin(it)) {
-            return Err(ApiConfigError::Origin(origin.clone()));
         }
         if let Some(host) = self.allowed_hosts.iter().find(|it| !is_host_name(it)) {
             return Err(ApiConfigError::Host(host.clone()));
@@ -96,17 +100,47 @@ impl ApiConfig {
     }
 
     pub(super) fn origins(&self) -> Vec<HeaderValue> {
-        self.cors_origins.iter().filter_map(|it| HeaderValue::from_str(it).ok()).collect()
+        self.cors_origins.iter().map(|it| it.0.clone()).collect()
     }
 }
 
-/// Scheme and host, with nothing behind them: as browsers send it, or it would never match.
-fn is_origin(text: &str) -> bool {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    host.is_some_and(|it| {
-        !it.is_empty()
-            && it.bytes().all(|byte| byte.is_ascii_graphic() && !b"/*?#@".contains(&byte))
-    })
+/// The origin of web pages, as browsers send it, e.g. `https://shop.example`: scheme, host and port,
+/// and nothing behind them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Origin(HeaderValue);
+
+/// A text that no browser sends as an origin, so that it would never match.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}`: write an origin, e.g. `https://shop.example`")]
+pub struct OriginError(String);
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let uri: Option<Uri> = text.parse().ok();
+        let authority = uri.as_ref().and_then(Uri::authority);
+        let scheme = uri.as_ref().and_then(Uri::scheme_str);
+        let origin = authority.zip(scheme).map(|(host, scheme)| format!("{scheme}://{host}"));
+        // Neither a path nor capital letters, which browsers leave out.
+        let is_origin = origin.is_some_and(|it| it == text && it == it.to_ascii_lowercase())
+            && matches!(scheme, Some("http" | "https"))
+            && authority.is_some_and(|it| {
+                let has_port = it.as_str().len() > it.host().len();
+                !it.as_str().contains(['@', '*']) && (!has_port || it.port_u16().is_some())
+            });
+        let value = HeaderValue::from_str(text).ok().filter(|_| is_origin);
+        value.map(Self).ok_or_else(|| OriginError(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Origin {
+    type Error = OriginError;
+
+    fn try_from(text: String) -> Result<Self, OriginError> {
+        text.parse()
+    }
 }
 
 /// A name as clients send it, but for the port: with more it would never match.
@@ -122,12 +156,22 @@ mod tests {
     #[test]
     fn origin_is_scheme_and_host() {
         for origin in ["https://shop.example", "http://localhost:3000"] {
-            assert!(is_origin(origin), "{origin}");
+            assert!(origin.parse::<Origin>().is_ok(), "{origin}");
         }
-        for wrong in
-            ["*", "shop.example", "https://", "https://a/", "https://*.a", "null", "https://a b"]
-        {
-            assert!(!is_origin(wrong), "{wrong}");
+        for wrong in [
+            "*",
+            "shop.example",
+            "https://",
+            "https://a/",
+            "https://*.a",
+            "null",
+            "https://a b",
+            "https://me@a",
+            "https://A.example",
+            "https://a:99999",
+            "ftp://a",
+        ] {
+            assert!(wrong.parse::<Origin>().is_err(), "{wrong}");
         }
     }
 

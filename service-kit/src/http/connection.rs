@@ -20,7 +20,7 @@ use tower::Layer;
 
 use super::ApiConfig;
 use super::around::SECURITY_HEADERS;
-use super::framing::Heads;
+use super::framing::Framing;
 use super::keep_alive::{Awaited, ReadLimits, ReadTimeouts, Requests};
 use crate::problem::Problem;
 
@@ -78,7 +78,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
             let requests = Requests::default();
             let connection = Connection {
                 io,
-                heads: Heads::default(),
+                framing: Framing::default(),
                 read_timeouts: ReadTimeouts::new(read_limits, requests.clone()),
                 said: None,
                 write_timeout,
@@ -97,7 +97,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// One connection.
 pub(super) struct Connection {
     io: Box<dyn Io>,
-    heads: Heads,
+    framing: Framing,
     read_timeouts: ReadTimeouts,
     /// What we say in place of hyper, and how much of it is written.
     said: Option<(Vec<u8>, usize)>,
@@ -178,7 +178,7 @@ impl AsyncRead for Connection {
         if buffer.filled().len() > n_before {
             self.read_timeouts.note_received();
         }
-        self.heads.look(buffer.filled_mut().get_mut(n_before..).unwrap_or_default());
+        self.framing.check(buffer.filled_mut().get_mut(n_before..).unwrap_or_default());
         read
     }
 }
@@ -190,7 +190,6 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = self.write(cx, bytes);
-        self.heads.answered();
         self.in_time(cx, written)
     }
 

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::ApiConfig;
+use super::access_log::AnsweredTo;
 use super::around::Edge;
 use super::body::{Limits, end_connection};
 use super::guard::{Guard, refused};
@@ -56,6 +57,7 @@ impl Gate {
 
     async fn passed(&self, mut request: Request, next: Next) -> Response {
         let (admitted, standing) = self.guard.admit(&mut request);
+        let principal = request.extensions().get::<Principal>().cloned();
         let (mut response, is_read) = match admitted {
             Ok(()) => self.answered(request, next).await,
             Err(problem) => {
@@ -65,6 +67,9 @@ impl Gate {
         };
         if !is_read {
             end_connection(&mut response);
+        }
+        if let Some(principal) = principal {
+            response.extensions_mut().insert(AnsweredTo(principal));
         }
         if let Some(standing) = standing {
             standing.tell(response.headers_mut());

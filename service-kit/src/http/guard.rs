@@ -65,7 +65,7 @@ fn allowed(
     if principal.may(scope) {
         return Ok(Some(principal));
     }
-    tracing::info!(actor = principal.actor, scope = scope.as_str(), "Scope is missing");
+    tracing::debug!(actor = principal.actor, scope = scope.as_str(), "Scope is missing");
     Err(Problem::of_status(StatusCode::FORBIDDEN))
 }
 

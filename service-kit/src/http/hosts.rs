@@ -6,8 +6,7 @@ use axum::http::Request;
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
 
-/// The name of this machine to itself.
-const LOCALHOST: &str = "localhost";
+use crate::address::is_localhost;
 
 /// The hosts that a request may be meant for.
 ///
@@ -50,11 +49,6 @@ fn is_local(host: &str) -> bool {
     }
     let name = host.strip_suffix('.').unwrap_or(host);
     !name.contains('.') || is_localhost(name) || host.parse::<IpAddr>().is_ok()
-}
-
-/// Returns whether this is `localhost`, or a name under it.
-pub(super) fn is_localhost(name: &str) -> bool {
-    name.rsplit('.').next().is_some_and(|part| part.eq_ignore_ascii_case(LOCALHOST))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! TLS: the certificate, and its successors while the process runs.
 
+mod pem;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,9 +10,10 @@ use std::time::Duration;
 use axum_server::tls_rustls::RustlsConfig;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use tokio::time::sleep;
+use x509_parser::parse_x509_certificate;
+use x509_parser::prelude::{Validity, X509Error};
 
 use super::ApiConfig;
 use crate::error::Chain;
@@ -27,12 +30,16 @@ pub enum TlsError {
         #[source]
         source: std::io::Error,
     },
-    #[error("file `{path}` is not what it should be (PEM)")]
-    Pem {
+    #[error("file `{path}` is not {expected}: {found}")]
+    NotPem { path: PathBuf, expected: &'static str, found: String },
+    #[error("certificate in `{path}` cannot be read")]
+    Damaged {
         path: PathBuf,
         #[source]
-        source: rustls::pki_types::pem::Error,
+        source: x509_parser::nom::Err<X509Error>,
     },
+    #[error("certificate in `{path}` is valid from {from} to {to} only")]
+    NotValidNow { path: PathBuf, from: String, to: String },
     #[error("certificate and key cannot be used")]
     Pair(#[source] rustls::Error),
 }
@@ -50,7 +57,7 @@ struct Files {
 }
 
 /// The two files as they were read.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Pems {
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -68,6 +75,10 @@ impl Certificate {
         };
         let loaded = files.read()?;
         let served = RustlsConfig::from_config(Arc::new(files.usable(&loaded)?));
+        // It is served all the same: without it, nothing would be.
+        if let Err(error) = files.check_valid_now(&loaded) {
+            tracing::warn!(error = %Chain(&error), "Certificate is not valid: clients will refuse it");
+        }
         Ok(Some(Self { files, served, loaded }))
     }
 
@@ -77,31 +88,36 @@ impl Certificate {
 }
 
 /// Serves the successors of a certificate as they replace it; never ends. One that cannot be used
-/// is reported, and the one before it stays.
+/// is reported, and the one before it stays; so is one that is not valid now, as long as the one
+/// before it is.
 pub(super) async fn keep_current(certificate: Option<&Certificate>) {
     let Some(Certificate { files, served, loaded }) = certificate else {
         return std::future::pending().await;
     };
-    let mut seen = None;
+    let mut in_use = loaded.clone();
+    let mut reported = None;
     loop {
         sleep(LOOK_INTERVAL).await;
-        let Ok(found) = files.read().inspect_err(report) else { continue };
-        if seen.as_ref().unwrap_or(loaded) == &found {
-            continue;
-        }
-        match files.usable(&found) {
-            Ok(config) => {
+        match files.find_successor(&in_use) {
+            Ok(None) => reported = None,
+            Ok(Some((found, config))) => {
                 served.reload_from_config(Arc::new(config));
                 tracing::info!("Certificate replaced");
+                in_use = found;
+                reported = None;
             }
-            Err(error) => report(&error),
+            Err(error) => {
+                let error = Chain(&error).to_string();
+                if reported.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        error,
+                        "Certificate cannot be replaced: the one before it stays"
+                    );
+                    reported = Some(error);
+                }
+            }
         }
-        seen = Some(found);
     }
-}
-
-fn report(error: &TlsError) {
-    tracing::warn!(error = %Chain(error), "Certificate cannot be replaced: the one before it stays");
 }
 
 impl Files {
@@ -112,15 +128,40 @@ impl Files {
         Ok(Pems { certificate: read(&self.certificate)?, key: read(&self.key)? })
     }
 
+    /// Returns what has replaced the certificate in use, and how it is served.
+    fn find_successor(&self, in_use: &Pems) -> Result<Option<(Pems, ServerConfig)>, TlsError> {
+        let found = self.read()?;
+        if &found == in_use {
+            return Ok(None);
+        }
+        let config = self.usable(&found)?;
+        match self.check_valid_now(&found) {
+            // A renewal that went wrong must not become an outage.
+            Err(error) if self.check_valid_now(in_use).is_ok() => Err(error),
+            Ok(()) | Err(_) => Ok(Some((found, config))),
+        }
+    }
+
+    /// Refuses a certificate that clients refuse by their clocks.
+    fn check_valid_now(&self, pems: &Pems) -> Result<(), TlsError> {
+        let chain = pem::certificates(&self.certificate, &pems.certificate)?;
+        let path = || self.certificate.clone();
+        for certificate in chain {
+            let damaged = |source| TlsError::Damaged { path: path(), source };
+            let (_, parsed) = parse_x509_certificate(&certificate).map_err(damaged)?;
+            let Validity { not_before, not_after } = parsed.validity();
+            if !parsed.validity().is_valid() {
+                let (from, to) = (not_before.to_string(), not_after.to_string());
+                return Err(TlsError::NotValidNow { path: path(), from, to });
+            }
+        }
+        Ok(())
+    }
+
     fn usable(&self, pems: &Pems) -> Result<ServerConfig, TlsError> {
-        let pem = |path: &Path| {
-            let path = path.to_owned();
-            move |source| TlsError::Pem { path, source }
-        };
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&pems.certificate)
-            .collect::<Result<_, _>>()
-            .map_err(pem(&self.certificate))?;
-        let key = PrivateKeyDer::from_pem_slice(&pems.key).map_err(pem(&self.key))?;
+        let chain: Vec<CertificateDer<'_>> =
+            pem::certificates(&self.certificate, &pems.certificate)?;
+        let key = pem::private_key(&self.key, &pems.key)?;
         let mut config =
             ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()
@@ -128,5 +169,44 @@ impl Files {
                 .map_err(TlsError::Pair)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// Writes a new certificate that is valid in these years.
+    fn write_certificate(files: &Files, from: i32, to: i32) -> Pems {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        parameters.not_before = date_time_ymd(from, 1, 1);
+        parameters.not_after = date_time_ymd(to, 1, 1);
+        let certificate = parameters.self_signed(&key).unwrap();
+        fs::write(&files.certificate, certificate.pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        files.read().unwrap()
+    }
+
+    #[test]
+    fn certificate_that_is_not_valid_now_never_replaces_a_valid_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let in_folder = |name: &str| folder.path().join(name);
+        let files = Files { certificate: in_folder("chain.pem"), key: in_folder("key.pem") };
+        let valid = write_certificate(&files, 2000, 4000);
+        assert!(files.find_successor(&valid).unwrap().is_none(), "it is in use");
+        for (from, to) in [(2000, 2001), (3999, 4000)] {
+            let invalid = write_certificate(&files, from, to);
+            let refused = files.find_successor(&valid).err().unwrap().to_string();
+            assert!(refused.contains(&from.to_string()), "{refused}");
+            let other = write_certificate(&files, from, to);
+            let replaced = files.find_successor(&invalid).unwrap();
+            assert!(replaced.is_some_and(|(found, _)| found == other), "neither is valid");
+        }
+        let renewed = write_certificate(&files, 2000, 4000);
+        let replaced = files.find_successor(&valid).unwrap();
+        assert!(replaced.is_some_and(|(found, _)| found == renewed));
     }
 }

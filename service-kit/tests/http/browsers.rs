@@ -60,7 +60,7 @@ async fn foreign_page_changes_nothing() {
 #[tokio::test]
 async fn programs_our_own_pages_and_allowed_ones_are_let_in() {
     let shop = ("origin", "https://shop.example");
-    let allowed = vec![shop.1.to_owned()];
+    let allowed = vec![shop.1.parse().unwrap()];
     let router = router(&ApiConfig { cors_origins: allowed, ..config() });
     let at_home: [Headers<'_>; 6] = [
         &[HOST],
@@ -91,6 +91,6 @@ async fn request_for_a_host_of_others_is_refused_on_loopback() {
         assert_eq!(send(&local, "GET /ok", &[("host", name)]).await.status(), 200, "{name}");
     }
     // Reached from elsewhere, it cannot know under which names.
-    let open = router(&ApiConfig { listen: "0.0.0.0:8080".to_owned(), ..config() });
+    let open = router(&ApiConfig { listen: "0.0.0.0:8080".parse().unwrap(), ..config() });
     assert_eq!(send(&open, "GET /ok", &[evil]).await.status(), 200);
 }

@@ -273,6 +273,31 @@ async fn answer_that_ends_the_connection_says_so() {
 }
 
 #[tokio::test]
+async fn pipelined_request_with_two_framings_is_refused() {
+    let served = serve(config());
+    let both = "Content-Length: 5\r\nTransfer-Encoding: chunked";
+    let swapped = "Transfer-Encoding: chunked\r\nContent-Length: 5";
+    let firsts = [
+        ("GET /ok", "", ""),
+        ("POST /json", "Content-Length: 2\r\n", "{}"),
+        ("POST /json", "Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+    ];
+    for (line, framing, body) in firsts {
+        for framings in [both, swapped] {
+            let first = format!("{line} HTTP/1.1\r\nHost: x\r\n{framing}\r\n{body}");
+            let unclear = format!("POST /json HTTP/1.1\r\nHost: x\r\n{framings}\r\n\r\n");
+            let smuggled = "0\r\n\r\nGET /ok HTTP/1.1\r\nHost: x\r\n\r\n";
+            // In one segment, so that they come with one read.
+            let said = said_to(&served, format!("{first}{unclear}{smuggled}").as_bytes()).await;
+            let (_, refused) = said.rsplit_once("HTTP/1.1 ").unwrap();
+            assert!(said.starts_with("HTTP/1.1 200"), "{line}: {said}");
+            assert!(refused.starts_with("400 Bad Request"), "{line}: {said}");
+            assert_eq!(said.matches("HTTP/1.1 ").count(), 2, "{line}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn client_that_does_not_read_its_answer_is_let_go() {
     let one = NonZeroUsize::MIN;
     let limits = ApiConfig { max_connections: one, write_timeout_ms: nonzero(100), ..config() };
@@ -327,13 +352,15 @@ async fn listener_stops_when_told_to_and_its_port_is_free_again() {
     drop(TcpStream::connect(served.address).await.unwrap());
     served.stop.cancel();
     timeout(PATIENCE, served.task.join_next()).await.unwrap().unwrap().unwrap();
-    assert!(Listener::bind(&served.address.to_string()).is_ok());
+    assert!(Listener::bind(&served.address.into()).is_ok());
 }
 
 #[tokio::test]
 async fn port_that_is_taken_is_named() {
-    let first = Listener::bind("127.0.0.1:0").unwrap();
+    let first = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
     let listen = first.address().to_string();
-    let Err(error) = Listener::bind(&listen) else { panic!("two listeners on one port") };
+    let Err(error) = Listener::bind(&first.address().into()) else {
+        panic!("two listeners on one port")
+    };
     assert!(error.to_string().contains(&listen), "{error}");
 }

@@ -34,7 +34,7 @@ pub(crate) fn nonzero(number: u64) -> NonZeroU64 {
 
 pub(crate) fn config() -> ApiConfig {
     ApiConfig {
-        listen: "127.0.0.1:0".to_owned(),
+        listen: "127.0.0.1:0".parse().unwrap(),
         accepted_status: 202,
         max_body_bytes: 64,
         request_timeout_ms: nonzero(60_000),
@@ -51,6 +51,8 @@ pub(crate) fn config() -> ApiConfig {
         allowed_hosts: Vec::new(),
         tls_certificate: String::new(),
         tls_key: String::new(),
+        behind_tls_proxy: false,
+        access_log: false,
     }
 }
 

@@ -7,28 +7,24 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use domain::ids::OrderId;
-use event_log::LoggedEvent;
+use event_log::{EventLog, LoggedEvent};
 use tempfile::NamedTempFile;
 
 use line::{CloudEvent, StoredEvent};
 
-use super::{event_store, progress};
+use super::progress;
 use crate::cli::{Export, ExportFormat, Global};
 use crate::error::CliError;
+use crate::settings;
+use crate::stores::Stores;
 
 pub(super) async fn run(arguments: &Export, global: &Global) -> Result<(), CliError> {
     let Some(path) = &arguments.output else {
-        return match write(arguments, global, &mut BufWriter::new(io::stdout())).await {
-            // Whoever reads may have read enough.
-            Err(CliError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
-                Ok(())
-            }
-            written => written,
-        };
+        return write(arguments, global, &mut BufWriter::new(io::stdout())).await;
     };
     let failed = |source| failed(arguments, source);
     let there = there(path).map_err(failed)?;
-    if there.is_some() && !global.yes {
+    if there.is_some() && !arguments.yes {
         return Err(failed(io::ErrorKind::AlreadyExists.into()));
     }
     match there {
@@ -62,7 +58,7 @@ async fn replace(arguments: &Export, global: &Global, path: &Path) -> Result<(),
     write(arguments, global, &mut writer).await?;
     let file = writer.into_inner().map_err(|it| failed(it.into_error()))?;
     file.as_file().sync_all().map_err(failed)?;
-    let persisted = if global.yes { file.persist(path) } else { file.persist_noclobber(path) };
+    let persisted = if arguments.yes { file.persist(path) } else { file.persist_noclobber(path) };
     persisted.map(drop).map_err(|it| failed(it.error))
 }
 
@@ -72,7 +68,7 @@ async fn write(
     global: &Global,
     writer: &mut impl Write,
 ) -> Result<(), CliError> {
-    let log = event_store()?;
+    let log = open_event_log(global).await?;
     let bar = progress(global);
     if let Some(id) = arguments.order {
         let history = log.history(OrderId(id)).await?;
@@ -91,6 +87,12 @@ async fn write(
     }
     bar.finish_and_clear();
     writer.flush().map_err(|source| failed(arguments, source))
+}
+
+/// The configured event store, without the API: the record is exported, and not what somebody says of
+/// it.
+async fn open_event_log(global: &Global) -> Result<EventLog, CliError> {
+    Stores::default().open_event_log(&settings::load(&[])?, "dofs-audit", global).await
 }
 
 fn write_line(

@@ -6,10 +6,12 @@ use event_log::{Audit, AuditSummary, EventLog, Finding, LogError};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::{event_store, progress};
+use super::progress;
 use crate::cli::Global;
 use crate::error::CliError;
 use crate::output::print;
+use crate::settings;
+use crate::stores::Stores;
 
 /// The exit code of a check that found problems.
 const FOUND_PROBLEMS: u8 = 3;
@@ -44,7 +46,9 @@ impl Extend<Finding> for Findings {
 }
 
 pub(super) async fn run(global: &Global) -> Result<ExitCode, CliError> {
-    let log = event_store()?;
+    // Without the API: the record is audited, and not what somebody says of it.
+    let mut stores = Stores::default();
+    let log = stores.open_event_log(&settings::load(&[])?, "dofs-audit", global).await?;
     let bar = progress(global);
     let mut audit = Audit::default();
     let mut findings = Findings::default();
@@ -60,9 +64,9 @@ pub(super) async fn run(global: &Global) -> Result<ExitCode, CliError> {
         Err(error) => return Err(error.into()),
     }
     if global.json {
-        print(as_json(&summary, &findings));
+        stores.print_json(as_json(&summary, &findings))?;
     } else {
-        print(as_text(&summary, &findings));
+        print(as_text(&summary, &findings))?;
     }
     Ok(if findings.n_all == 0 { ExitCode::SUCCESS } else { ExitCode::from(FOUND_PROBLEMS) })
 }

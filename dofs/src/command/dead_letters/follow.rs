@@ -59,7 +59,7 @@ pub(super) async fn follow(
             progress.say("no answer, asking again".to_owned());
         } else {
             n_missed = 0;
-            task = looked?.accepted_for(global)?;
+            task = looked?.accepted()?;
             progress.say(state_line(&task, progress.pace(&task)));
         }
     }

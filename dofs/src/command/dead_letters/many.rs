@@ -1,6 +1,5 @@
 //! Redrives of many orders: planned, confirmed, begun, followed, cancelled.
 
-use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use domain::order::Stage;
@@ -12,7 +11,7 @@ use super::{acting, given, show, text};
 use crate::cli::{Global, Redrive, RedrivesCommand, Which};
 use crate::client::ApiClient;
 use crate::error::CliError;
-use crate::output::{print, say};
+use crate::output::{check_can_ask, confirm, print, say};
 use crate::process;
 
 /// Where redrives are begun, listed and cancelled.
@@ -25,31 +24,27 @@ pub(super) async fn redrive(
     client: &ApiClient,
     global: &Global,
     redrive: Redrive,
-    actor: Option<String>,
 ) -> Result<ExitCode, CliError> {
-    let Redrive { which, many, reason, .. } = redrive;
+    let Redrive { which, many, reason, actor, .. } = redrive;
     let mut body = acting(actor, reason);
     body.insert("filter".to_owned(), Value::Object(filter(&which)));
     body.extend(given([("rate_per_second", many.rate.map(Value::from))]));
 
-    let may_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if !many.dry_run && !global.yes && !may_ask {
-        return Err(CliError::Unconfirmed);
+    if !many.dry_run && !many.yes {
+        check_can_ask()?;
     }
-    if many.dry_run || !global.yes {
-        let plan = plan(client, global, &body).await?;
+    if many.dry_run || !many.yes {
+        let plan = plan(client, &body).await?;
         if many.dry_run || plan["redrive"] == 0 {
-            show(global, &plan, text::plan);
+            show(global, &plan, text::plan)?;
             return Ok(ExitCode::SUCCESS);
         }
-        if !is_confirmed(&text::question(&plan, many.rate)) {
-            return Err(CliError::Declined);
-        }
+        confirm(&text::question(&plan, many.rate), many.yes)?;
     }
     let begun = client.command(REDRIVES, &Value::Object(body), None).await?;
-    let task = begun.accepted_for(global)?;
+    let task = begun.accepted()?;
     if many.detach {
-        show(global, &task, text::begun);
+        show(global, &task, text::begun)?;
         return Ok(ExitCode::SUCCESS);
     }
     follow_to_its_end(client, global, task).await
@@ -70,27 +65,10 @@ fn filter(which: &Which) -> Map<String, Value> {
     ])
 }
 
-async fn plan(
-    client: &ApiClient,
-    global: &Global,
-    body: &Map<String, Value>,
-) -> Result<Value, CliError> {
+async fn plan(client: &ApiClient, body: &Map<String, Value>) -> Result<Value, CliError> {
     let mut body = body.clone();
     body.insert("dry_run".to_owned(), true.into());
-    client.command(REDRIVES, &Value::Object(body), None).await?.accepted_for(global)
-}
-
-/// Asks on the terminal. Whatever is not a yes is a no.
-fn is_confirmed(question: &str) -> bool {
-    let mut stderr = std::io::stderr();
-    drop(write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()));
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.is_ok() && is_yes(&answer)
-}
-
-fn is_yes(answer: &str) -> bool {
-    ["y", "yes"].iter().any(|yes| answer.trim().eq_ignore_ascii_case(yes))
+    client.command(REDRIVES, &Value::Object(body), None).await?.accepted()
 }
 
 /// What `dofs dead-letters redrives` does.
@@ -98,28 +76,26 @@ pub(super) async fn redrives(
     client: &ApiClient,
     global: &Global,
     command: Option<RedrivesCommand>,
-    actor: Option<String>,
 ) -> Result<ExitCode, CliError> {
-    let ask = async |method, path: &str, query: &[_]| {
-        client.ask(method, path, query).await?.accepted_for(global)
-    };
+    let ask =
+        async |method, path: &str, query: &[_]| client.ask(method, path, query).await?.accepted();
     match command.unwrap_or(RedrivesCommand::List) {
         RedrivesCommand::List => {
-            show(global, &ask(Method::GET, REDRIVES, &[]).await?, text::tasks);
+            show(global, &ask(Method::GET, REDRIVES, &[]).await?, text::tasks)?;
         }
         RedrivesCommand::Show { task } => {
             let task = ask(Method::GET, &format!("{REDRIVES}/{task}"), &[]).await?;
-            show(global, &task, text::task);
+            show(global, &task, text::task)?;
         }
         RedrivesCommand::Watch { task } => {
             let task = ask(Method::GET, &format!("{REDRIVES}/{task}"), &[]).await?;
             return follow_to_its_end(client, global, task).await;
         }
-        RedrivesCommand::Cancel { task } => {
-            let actor = actor.or_else(process::user_name).map(|it| ("actor", it));
+        RedrivesCommand::Cancel { task, actor } => {
+            let actor = actor.name.or_else(process::user_name).map(|it| ("actor", it));
             let path = format!("{REDRIVES}/{task}");
             let query: Vec<_> = actor.into_iter().collect();
-            show(global, &ask(Method::DELETE, &path, &query).await?, text::task);
+            show(global, &ask(Method::DELETE, &path, &query).await?, text::task)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -133,31 +109,16 @@ async fn follow_to_its_end(
 ) -> Result<ExitCode, CliError> {
     match follow(client, global, REDRIVES, task).await? {
         Followed::Ended(task) => {
-            show(global, &task, text::task);
+            show(global, &task, text::task)?;
             let is_well = task["state"] == "succeeded" && task["failed"] == 0;
             Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Followed::Left(task) => {
             if global.json {
-                print(&task);
+                print(&task)?;
             }
             say(text::left(&task));
             Ok(ExitCode::from(INTERRUPTED))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_yes_is_a_yes() {
-        for yes in ["y\n", "Y\r\n", " yes \n", "YES"] {
-            assert!(is_yes(yes), "{yes:?}");
-        }
-        for no in ["", "\n", "n\n", "yep\n", "no\n", "y y\n"] {
-            assert!(!is_yes(no), "{no:?}");
         }
     }
 }

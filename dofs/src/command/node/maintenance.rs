@@ -52,9 +52,9 @@ pub(super) async fn back_up(
             "position": backed_up.position,
             "copied_bytes": backed_up.copied_bytes,
             "total_bytes": backed_up.total_bytes,
-        }));
+        }))?;
     } else {
-        output::print(text);
+        output::print(text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -77,13 +77,13 @@ pub(super) async fn restore(
             "store": restored.store,
             "position": restored.position,
             "bytes": restored.bytes,
-        }));
+        }))?;
     } else {
         output::print(format!(
             "restored: {}, up to position {}",
             HumanBytes(restored.bytes),
             restored.position
-        ));
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,17 +102,19 @@ pub(super) async fn salvage(
             "lost_ranges": salvaged.lost_ranges.iter().map(range_json).collect::<Vec<_>>(),
             "lost_revisions": salvaged.lost_revisions.iter().map(revisions_json).collect::<Vec<_>>(),
             "is_complete": salvaged.is_complete,
-        }));
+        }))?;
     } else {
-        output::print(format!("saved: {} events", salvaged.n_events));
-        salvaged.lost_ranges.iter().for_each(|range| output::print(describe_range(range)));
+        output::print(format!("saved: {} events", salvaged.n_events))?;
+        for range in &salvaged.lost_ranges {
+            output::print(describe_range(range))?;
+        }
         for LostRevisions { stream, first, last } in &salvaged.lost_revisions {
-            output::print(format!("lost: stream {stream}, revisions {first} to {last}"));
+            output::print(format!("lost: stream {stream}, revisions {first} to {last}"))?;
         }
         if !salvaged.is_complete {
             output::print(
                 "The index was damaged too: streams of which nothing was saved are not in this list",
-            );
+            )?;
         }
     }
     let is_all = salvaged.lost_ranges.is_empty();
@@ -139,12 +141,12 @@ pub(super) async fn scavenge(global: &Global) -> Result<ExitCode, CliError> {
                 }
                 ScavengeReport::Ended { result, bytes_saved } => {
                     bar.finish_and_clear();
-                    return Ok(tell_scavenge_end(
+                    return tell_scavenge_end(
                         &scavenge.id,
                         &result,
                         bytes_saved.max(saved),
                         global,
-                    ));
+                    );
                 }
             }
         }
@@ -152,13 +154,18 @@ pub(super) async fn scavenge(global: &Global) -> Result<ExitCode, CliError> {
     }
 }
 
-fn tell_scavenge_end(id: &str, result: &str, bytes_saved: u64, global: &Global) -> ExitCode {
+fn tell_scavenge_end(
+    id: &str,
+    result: &str,
+    bytes_saved: u64,
+    global: &Global,
+) -> Result<ExitCode, CliError> {
     if global.json {
-        output::print(json!({"scavenge": id, "result": result, "bytes_saved": bytes_saved}));
+        output::print(json!({"scavenge": id, "result": result, "bytes_saved": bytes_saved}))?;
     } else {
-        output::print(format!("{result}: {} freed", HumanBytes(bytes_saved)));
+        output::print(format!("{result}: {} freed", HumanBytes(bytes_saved)))?;
     }
-    if result == "Success" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if result == "Success" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn data_folder(folder: &NodeFolder) -> Result<PathBuf, CliError> {

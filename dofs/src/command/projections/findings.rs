@@ -5,10 +5,15 @@ use projectors::{CountChange, Difference, Finding, Minute, MinuteDifference, Poi
 use serde_json::{Value, json};
 
 use crate::cli::Global;
+use crate::error::CliError;
 use crate::output::{cell, print};
 
 /// Prints a finding: with `--json` as a line of its own, so that any number of them can be read.
-pub(super) fn print_finding(finding: &Finding, repair: Repair, global: &Global) {
+pub(super) fn print_finding(
+    finding: &Finding,
+    repair: Repair,
+    global: &Global,
+) -> Result<(), CliError> {
     let mended = repair == Repair::Always;
     match finding {
         Finding::Difference(Difference { order_id, table, field, expected, found }) => {
@@ -20,13 +25,13 @@ pub(super) fn print_finding(finding: &Finding, repair: Repair, global: &Global) 
                     "expected": expected,
                     "found": found,
                     "mended": mended,
-                }));
+                }))
             } else {
                 let (expected, found) = (cell(expected), cell(found));
                 let mended = if mended { " (mended)" } else { "" };
                 print(format!(
                     "order {order_id}: {table}.{field}: expected {expected}, found {found}{mended}"
-                ));
+                ))
             }
         }
         Finding::Poison(Poison { stream, revision, event_type, reason }) => {
@@ -36,13 +41,13 @@ pub(super) fn print_finding(finding: &Finding, repair: Repair, global: &Global) 
                     "revision": revision,
                     "type": event_type,
                     "reason": reason,
-                }));
+                }))
             } else {
                 print(format!(
                     "event {revision} of stream {stream} ({}) cannot be projected: {}",
                     cell(&event_type.as_str().into()),
                     cell(&reason.as_str().into()),
-                ));
+                ))
             }
         }
         Finding::Miscounted(CountChange { status, stage, n_orders }) => {
@@ -53,10 +58,10 @@ pub(super) fn print_finding(finding: &Finding, repair: Repair, global: &Global) 
                     "stage": stage,
                     "off_by": -n_orders,
                     "mended": mended,
-                }));
+                }))
             } else {
                 let stage = stage.map_or_else(String::new, |it| format!(" ({it})"));
-                print(format!("statistics of {status}{stage} are off by {}", -n_orders));
+                print(format!("statistics of {status}{stage} are off by {}", -n_orders))
             }
         }
         Finding::Minute(MinuteDifference { minute, expected, found }) => {
@@ -68,9 +73,9 @@ pub(super) fn print_finding(finding: &Finding, repair: Repair, global: &Global) 
                     "expected": expected,
                     "found": found,
                     "mended": mended,
-                }));
+                }))
             } else {
-                print(format!("statistics of minute {minute}: expected {expected}, found {found}"));
+                print(format!("statistics of minute {minute}: expected {expected}, found {found}"))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use reqwest::Url;
 use serde::Deserialize;
+use service_kit::address::is_loopback;
 
 /// The address that orders are posted to, or none. It may hold a password or a key, so it is shown
 /// without user, password and query.
@@ -59,6 +60,13 @@ impl fmt::Debug for GatewayUrl {
     }
 }
 
+/// Without user, password and query.
+impl fmt::Display for GatewayUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.as_ref().map(shown).unwrap_or_default())
+    }
+}
+
 /// The address without what may be secret in it.
 fn shown(url: &Url) -> String {
     let authority = url.host_str().unwrap_or_default();
@@ -69,13 +77,6 @@ fn shown(url: &Url) -> String {
 /// Whether what is sent there can be read on the way: no TLS, and not to this machine.
 pub(super) fn is_in_the_clear(url: &Url) -> bool {
     url.scheme() == "http" && !is_loopback(url.host_str().unwrap_or_default())
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host.ends_with(".localhost")
-        || address.parse().is_ok_and(|it: std::net::IpAddr| it.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

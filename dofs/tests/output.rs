@@ -1,0 +1,142 @@
+//! What a command does when nobody can see what it has to say, or when it is asked to say it as JSON.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+use std::fs::File;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use testkit::process::Start;
+use testkit::system::System;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
+const ID: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
+
+fn command(arguments: &[&str], store: &str) -> Command {
+    let start = Start::new(BINARY, arguments).env("DOFS_LOG", "text").env("NO_COLOR", "1");
+    start.env("DOFS__EVENT_STORE__URL", store).into_command()
+}
+
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+fn closed() -> Stdio {
+    std::io::pipe().unwrap().1.into()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let system = System::start(BINARY, &[]);
+    let url = system.api.url();
+    let id = system.api.accepted();
+    system.api.projected(&id);
+    let commands: [&[&str]; 10] = [
+        &["order", "get", &id, "--url", &url],
+        &["order", "list", "--url", &url],
+        &["audit", "show", &id, "--url", &url, "--json"],
+        &["dead-letters", "list", "--url", &url],
+        &["worker", "status", "--url", &url],
+        &["audit", "verify"],
+        &["audit", "export"],
+        &["keys", "list"],
+        &["openapi"],
+        &["--help"],
+    ];
+    for arguments in commands {
+        for stdout in [full(), closed()] {
+            let mut command = command(arguments, system.event_store());
+            let failed = command.stdout(stdout).output().unwrap();
+            assert_eq!(failed.status.code(), Some(1), "{arguments:?}: {failed:?}");
+        }
+    }
+}
+
+#[test]
+fn key_whose_only_showing_is_lost_is_not_made() {
+    let system = System::start(BINARY, &[]);
+    let create = ["keys", "create", "--name", "lost", "--tenant", "a", "--scope", "orders:read"];
+    for (arguments, stdout) in
+        [(&create[..], full()), (&create, closed()), (&[&create[..], &["--json"]].concat(), full())]
+    {
+        let failed = command(arguments, system.event_store()).stdout(stdout).output().unwrap();
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        assert!(stderr(&failed).contains("standard output"), "{failed:?}");
+        assert!(!stderr(&failed).contains("know the key"), "{failed:?}");
+    }
+    let listed = command(&["keys", "list", "--json"], system.event_store()).output().unwrap();
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed["items"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn destructive_command_without_a_terminal_needs_its_confirmation() {
+    let system = System::start(BINARY, &[]);
+    let url = system.api.url();
+    let mut create = command(
+        &["keys", "create", "--name", "x", "--tenant", "a", "--scope", "orders:read", "--json"],
+        system.event_store(),
+    );
+    let created: Value = serde_json::from_slice(&create.output().unwrap().stdout).unwrap();
+    let key_id = created["id"].as_str().unwrap();
+    let commands: [&[&str]; 4] = [
+        &["keys", "revoke", key_id],
+        &["projections", "rollback"],
+        &["projections", "rebuild", "--discard"],
+        &["dead-letters", "discard", ID, "--reason", "old", "--url", &url],
+    ];
+    let data = tempfile::tempdir().unwrap();
+    let read_model = format!("sqlite://{}", data.path().join("rows.sqlite").display());
+    let mut migrate = command(&["migrate"], "");
+    assert!(migrate.env("DOFS__READ_MODEL__URL", &read_model).output().unwrap().status.success());
+    for arguments in commands {
+        let mut command = command(arguments, system.event_store());
+        let command = command.env("DOFS__READ_MODEL__URL", &read_model).stdin(Stdio::null());
+        let refused = command.output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {refused:?}");
+        assert!(stderr(&refused).contains("say `--yes`"), "{arguments:?}: {refused:?}");
+    }
+    let listed = command(&["keys", "list"], system.event_store()).output().unwrap();
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("active"), "{listed:?}");
+}
+
+#[test]
+fn error_under_json_is_one_problem_document_on_stderr() {
+    let system = System::start(BINARY, &[]);
+    let url = system.api.url();
+    let nobody = "http://127.0.0.1:1";
+    let cases: [(&[&str], i32, u16, &str); 8] = [
+        (&["order", "get", ID, "--url", &url], 4, 404, "order_not_found"),
+        (&["order", "list", "--url", nobody], 7, 503, "service_unavailable"),
+        (&["order", "list", "--url", "nowhere"], 2, 400, "bad_request"),
+        (&["order", "get", "no-uuid"], 2, 400, "bad_request"),
+        (&["migrate", "--url", nobody], 2, 400, "bad_request"),
+        (&["keys", "revoke", "no-such-key", "--yes"], 4, 404, "not_found"),
+        (&["projections", "rollback"], 2, 400, "bad_request"),
+        (&["node", "verify", "--data", "/nonexistent"], 4, 404, "not_found"),
+    ];
+    let data = tempfile::tempdir().unwrap();
+    let read_model = format!("sqlite://{}", data.path().join("rows.sqlite").display());
+    let mut migrate = command(&["migrate"], "");
+    assert!(migrate.env("DOFS__READ_MODEL__URL", &read_model).output().unwrap().status.success());
+    for (arguments, code, status, name) in cases {
+        let arguments = [arguments, &["--json"]].concat();
+        let mut command = command(&arguments, system.event_store());
+        let failed = command.env("DOFS__READ_MODEL__URL", &read_model).output().unwrap();
+        assert_eq!(failed.status.code(), Some(code), "{arguments:?}: {failed:?}");
+        assert!(failed.stdout.is_empty(), "{arguments:?}: {failed:?}");
+        let document: Value = serde_json::from_slice(&failed.stderr)
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", stderr(&failed)));
+        assert_eq!((&document["status"], &document["code"]), (&status.into(), &name.into()));
+        assert_eq!(document["type"], format!("urn:dofs:problem:{name}"));
+        for member in ["title", "detail"] {
+            assert!(document[member].is_string(), "{arguments:?}: {document}");
+        }
+        assert!(document["errors"].is_array(), "{arguments:?}: {document}");
+        assert_eq!(document["exit_code"], code);
+    }
+}
