@@ -21,9 +21,25 @@ pub(crate) fn command_failed(error: LogError) -> Problem {
     refuse(&error, format!("{UNAVAILABLE}: the command may have been recorded; retry it"))
 }
 
+/// The answer when the log could not be read for a request with an `Idempotency-Key`, or the key's
+/// order was deleted: it must not begin anew.
+pub(crate) fn key_refused(error: LogError) -> Problem {
+    if matches!(error, LogError::Deleted) {
+        let text = "Idempotency-Key belongs to an order that was deleted: use another key";
+        return Problem::application(StatusCode::GONE, text).with_code(Code::OrderDeleted);
+    }
+    log_failed(error)
+}
+
 /// The answer when the log did not take a new order, or did not say whether it did. An order without
 /// a key would be placed twice by a retry: the answer names it, so that the client can look it up.
 pub(crate) fn placing_failed(error: &LogError, order_id: OrderId, is_keyed: bool) -> Problem {
+    if matches!(error, LogError::Deleted) && is_keyed {
+        return key_refused(LogError::Deleted);
+    }
+    if error.is_too_large() {
+        return Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE);
+    }
     let advice = if is_keyed {
         "retry with the same Idempotency-Key".to_owned()
     } else {
@@ -54,6 +70,9 @@ fn refuse(error: &LogError, unavailable: String) -> Problem {
         // The log of an outage says it once, and not for each request.
         tracing::debug!(error = cause, "Command not recorded, as far as is known");
         return Problem::unavailable(unavailable).with_code(Code::EventStoreUnavailable);
+    }
+    if matches!(error, LogError::Deleted) {
+        return Problem::order_deleted();
     }
     if let LogError::Conflict { stream, .. } = error {
         tracing::warn!(error = cause, "Command not recorded");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, StatusCode, Url};
-use serde_json::Value;
+use serde_json::{Value, json};
 use service_kit::address::{HostPort, is_loopback};
 use service_kit::http::ApiConfig;
 use tokio::time::timeout;
@@ -79,6 +79,23 @@ impl ApiClient {
         query: &[(&str, String)],
     ) -> Result<Value, CliError> {
         self.ask(Method::GET, path, query).await?.accepted()
+    }
+
+    /// Reads an order's history, page by page.
+    pub(crate) async fn history(&self, order_id: Uuid) -> Result<Value, CliError> {
+        let path = format!("/v1/orders/{order_id}/history");
+        let mut events = Vec::new();
+        let mut query = Vec::new();
+        loop {
+            let mut page = self.get(&path, &query).await?;
+            if let Some(Value::Array(more)) = page.get_mut("events").map(Value::take) {
+                events.extend(more);
+            }
+            match page["next_cursor"].as_str() {
+                Some(cursor) => query = vec![("cursor", cursor.to_owned())],
+                None => return Ok(json!({"order_id": order_id, "events": events})),
+            }
+        }
     }
 
     /// Asks without a body, and returns the answer whatever it is.

@@ -187,7 +187,9 @@ impl CliError {
             | Self::Copy(CopyError::Differs { .. } | CopyError::Unexpected { .. }) => (3, None),
             Self::NodeCopy(error) => (node_copy_code(error), None),
             Self::NoSuchKey(_) => (4, Some("`dofs keys list` shows the keys")),
-            Self::OrderNotFound(_) | Self::Verify(VerifyError::Missing { .. }) => (4, None),
+            Self::OrderNotFound(_)
+            | Self::EventLog(LogError::Deleted)
+            | Self::Verify(VerifyError::Missing { .. }) => (4, None),
             Self::Output { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
                 (1, Some("name another file, or replace it with --yes"))
             }
@@ -248,7 +250,7 @@ fn node_copy_code(error: &NodeCopyError) -> u8 {
 fn refused_code_and_hint(status: StatusCode) -> (u8, Option<&'static str>) {
     match status.as_u16() {
         401 | 403 => (1, Some("give an API key that may do this with `--api-key` or DOFS_API_KEY")),
-        404 => (4, None),
+        404 | 410 => (4, None),
         409 => (5, None),
         412 => (5, Some("it has changed since you looked: look again, and name its revision")),
         503 => (7, None),

@@ -199,7 +199,8 @@ impl System {
         }
         if let Some(listener) = listener {
             let routes = Routes {
-                guarded: routes.fallback(http::not_found),
+                guarded: http::refuse_unknown_parameters(routes, &mut openapi())
+                    .fallback(http::not_found),
                 ownership: owners.map(|it| Arc::new(it) as Arc<dyn Ownership>),
                 health: health::routes(self.checks(roles, checks)),
                 draining: self.roles.delay_stop(self.settings.api.drain_delay()),

@@ -84,7 +84,7 @@ fn append_whose_answer_and_process_are_lost_is_the_order_of_a_thousand_repetitio
 
     // The append gets through and its answer does not; then the process dies.
     let (mut process, address, _) = api(proxy.address(), &tables);
-    proxy.lose_answers();
+    proxy.lose_answers_to("OrderReceived");
     let mut unanswered = asking(address);
     let id = received(&mut feed);
     process.kill();

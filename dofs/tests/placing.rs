@@ -5,6 +5,9 @@ use testkit::api::{Answer, Api, order};
 use testkit::process::Start;
 use testkit::system::System;
 
+/// The default of `api.max_body_bytes`.
+const MAX_BODY_BYTES: usize = 491_520;
+
 fn system(environment: &[(&str, &str)]) -> System {
     System::start(env!("CARGO_BIN_EXE_dofs"), environment)
 }
@@ -110,7 +113,7 @@ fn nonsense_is_refused_and_leaves_no_trace() {
             400,
             json!({"error": "customer_id must be at most 256 characters"}),
         ),
-        (vec![b' '; 262_145], 413, json!({"message": "Request Too Long"})),
+        (vec![b' '; MAX_BODY_BYTES + 1], 413, json!({"message": "Request Too Long"})),
     ];
     for (body, status, expected) in cases {
         assert_answer(&post(&system.api, body), status, &expected);
@@ -230,4 +233,100 @@ fn without_an_event_store_commands_say_so() {
     }
     assert!(answer.header("retry-after").is_some());
     assert_eq!(api.get("/livez").status, 200);
+}
+
+#[test]
+fn repeated_refusal_is_told_as_it_was_recorded() {
+    let system = system(&[]);
+    let send = || {
+        let request = system.api.request("POST", "/order").header("idempotency-key", "k-2");
+        Api::send(request.header("accept", "application/problem+json").json(&order_of("ab", 101)))
+    };
+    let (first, again) = (send(), send());
+    assert_eq!((first.status, again.status), (422, 422));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let without_request = |answer: &Answer| {
+        let mut document = answer.json();
+        document["request_id"].take();
+        document
+    };
+    assert_eq!(without_request(&first), without_request(&again));
+    let faults = first.json()["errors"].clone();
+    let pointers: Vec<_> =
+        faults.as_array().unwrap().iter().map(|it| it["pointer"].clone()).collect();
+    assert_eq!(pointers, [json!("/customer_id"), json!("/items")]);
+    // The record says it too.
+    let id = first.json()["order_id"].as_str().unwrap().to_owned();
+    let history = system.api.get(&format!("/v1/orders/{id}/history")).json();
+    let rules = history["events"][1]["data"]["broken_rules"].as_array().unwrap();
+    assert_eq!(rules.len(), 2);
+}
+
+#[test]
+fn each_request_under_a_key_waits_for_itself() {
+    let system = system(&[("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0")]);
+    let send = |wait: Option<&str>| {
+        let request = system.api.request("POST", "/order").header("idempotency-key", "k-3");
+        let request = wait.into_iter().fold(request, |request, it| request.header("prefer", it));
+        Api::send(request.json(&order()))
+    };
+    let waited = send(Some("wait=20"));
+    assert_eq!((waited.status, &waited.json()["status"]), (200, &json!("FULFILLED")));
+    // Without the preference: what the first request would have been told without it.
+    let plain = send(None);
+    assert_eq!((plain.status, &plain.json()["status"]), (202, &json!("processing")));
+    assert_eq!(plain.header("etag"), Some("\"3\""));
+    let again = send(Some("wait=20"));
+    assert_eq!((again.status, &again.text), (200, &waited.text));
+}
+
+#[test]
+fn order_within_all_limits_is_recorded_whatever_its_quantities() {
+    let system = system(&[]);
+    for quantity in [(1 << 32), (1 << 53) - 1, 1 << 53, i64::MAX] {
+        let answer = system.api.place(&order_of("cust-1", quantity));
+        assert_eq!(
+            (answer.status, &answer.json()["status"]),
+            (422, &json!("FAILED")),
+            "{quantity}"
+        );
+        let id = answer.json()["order_id"].as_str().unwrap().to_owned();
+        let shown = system.api.projected(&id);
+        assert_eq!(shown["items"][0]["quantity"], json!(quantity));
+        assert_eq!(shown["total_quantity"], json!(quantity));
+    }
+    let answer = post(
+        &system.api,
+        r#"{"customer_id":"cust-1","items":[{"product_id":"p","quantity":9223372036854775808}]}"#,
+    );
+    assert_eq!(answer.status, 400);
+
+    let item = json!({"product_id": "p".repeat(256), "quantity": i64::MAX});
+    let largest = json!({"customer_id": "c".repeat(256), "items": vec![item; 1_000]});
+    let answer = system.api.place(&largest);
+    assert_eq!((answer.status, &answer.json()["status"]), (422, &json!("FAILED")));
+    let id = answer.json()["order_id"].as_str().unwrap().to_owned();
+    assert_eq!(system.api.projected(&id)["items"].as_array().unwrap().len(), 1_000);
+}
+
+#[test]
+fn largest_body_is_taken_by_the_event_store() {
+    let system = system(&[]);
+    // One order of 1,000 lines that is accepted would break the rule of 100.
+    let items: Vec<_> =
+        (0..100).map(|_| json!({"product_id": "p".repeat(256), "quantity": 1})).collect();
+    let mut largest = json!({"customer_id": "cust-1", "items": items, "note": ""});
+    let padding = MAX_BODY_BYTES - largest.to_string().len();
+    largest["note"] = "n".repeat(padding).into();
+    assert_eq!(post(&system.api, largest.to_string()).status, 202);
+    largest["note"] = "n".repeat(padding + 1).into();
+    assert_eq!(post(&system.api, largest.to_string()).status, 413);
+    // Characters of four bytes each, of which a body holds no 1,000 times 256.
+    let items = |n_items: usize| {
+        vec![json!({"product_id": "\u{1f4e6}".repeat(256), "quantity": 1}); n_items]
+    };
+    let order = |n_items| json!({"customer_id": "cust-1", "items": items(n_items)});
+    let most = (MAX_BODY_BYTES - 40) / (items(1)[0].to_string().len() + 1);
+    assert_eq!(post(&system.api, order(most).to_string()).status, 422);
+    assert_eq!(post(&system.api, order(most + 2).to_string()).status, 413);
 }

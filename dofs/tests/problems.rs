@@ -74,8 +74,16 @@ fn asking() -> Vec<Case> {
     let parameters = json!({"message": "Invalid request parameters"});
     let not_found = json!({"error": format!("Order {UNKNOWN} not found")});
     vec![
-        ("GET /v1/orders/x", Value::Null, "a", 400, "invalid_parameters", parameters.clone(), &[]),
-        ("GET /v1/orders?limit=0", Value::Null, "a", 400, "invalid_parameters", parameters, &[]),
+        (
+            "GET /v1/orders/x",
+            Value::Null,
+            "a",
+            400,
+            "invalid_parameters",
+            parameters.clone(),
+            &[""],
+        ),
+        ("GET /v1/orders?limit=0", Value::Null, "a", 400, "invalid_parameters", parameters, &[""]),
         (
             "GET /v1/orders/018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
             Value::Null,
@@ -150,6 +158,56 @@ fn what_the_application_refuses_is_told_in_both_ways() {
     let document = assert_document(&answer, &plain, "order_rejected");
     assert_eq!((answer.status, &document["status"]), (422, &json!(422)));
     assert!(document["order_id"].is_string(), "{document}");
+}
+
+#[test]
+fn parameter_that_is_refused_is_named_with_the_reason() {
+    let system = System::start(BINARY, &[]);
+    let order = format!("/v1/orders/{UNKNOWN}");
+    for (path, parameter, reason) in [
+        ("/v1/orders?limit=201", "limit", "must be from 1 to 200"),
+        ("/v1/orders?limit=many", "limit", "must be an integer"),
+        ("/v1/orders?limit=1&limit=2", "limit", "must be given once"),
+        ("/v1/orders?status=lost", "status", "PROCESSING, FULFILLED, FAILED"),
+        ("/v1/orders?from=yesterday", "from", "RFC 3339"),
+        ("/v1/orders?cursor=x", "cursor", "next_cursor"),
+        ("/v1/orders?customer_id=%ff", "customer_id", "UTF-8"),
+        ("/v1/orders?custmer_id=c", "custmer_id", "not known: must be one of cursor"),
+        ("/v1/failed-orders?stage=lost", "stage", "one of"),
+        ("/v1/stats?minutes=0", "minutes", "from 1 to 1440"),
+        ("/v1/events/stream?types=Lost", "types", "OrderReceived"),
+        ("/v1/dead-letters?limit=1", "limit", "not known"),
+        ("/v1/orders/x", "id", "UUID"),
+        (&format!("{order}?at=soon"), "at", "RFC 3339"),
+        (&format!("{order}?at_revision=1&at=2026-01-01T00:00:00Z"), "at", "at_revision"),
+        (&format!("{order}/history?sort=up"), "sort", "must be `oldest` or `newest`"),
+        (&format!("{order}/history?limit=1001"), "limit", "from 1 to 1000"),
+        (&format!("{order}/history/compare?from=x"), "from", "a revision or a time"),
+        (&format!("/order/{UNKNOWN}?status=FAILED"), "status", "at, at_revision"),
+    ] {
+        let answer = send(
+            &system.api,
+            &format!("GET {path}"),
+            &Value::Null,
+            "a",
+            "application/problem+json",
+        );
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+        let fault = &answer.json()["errors"][0];
+        assert_eq!(fault["parameter"], parameter, "{path}: {fault}");
+        assert!(fault["detail"].as_str().unwrap().contains(reason), "{path}: {fault}");
+    }
+    let answer = send(
+        &system.api,
+        "POST /v1/orders?dry_run=true",
+        &testkit::api::order(),
+        "a",
+        "application/problem+json",
+    );
+    assert_eq!(answer.json()["errors"][0]["parameter"], "dry_run");
+    for status in ["failed", "FAILED"] {
+        assert_eq!(system.api.get(&format!("/v1/orders?status={status}")).status, 200);
+    }
 }
 
 #[test]

@@ -19,15 +19,13 @@ pub use command::{
     Discard, OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
     RecordFulfilled, Redrive, Requeue,
 };
-pub use decide::{
-    BrokenRule, MAX_TOTAL_QUANTITY, MIN_CUSTOMER_ID_CHARS, RULES_VERSION, broken_rules, decide,
-};
+pub use decide::{MAX_TOTAL_QUANTITY, MIN_CUSTOMER_ID_CHARS, RULES_VERSION, decide};
 pub use diff::{Change, changes, fields};
 pub use error::OrderError;
 pub use event::{
-    DeadLetterDiscarded, FailureClass, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item,
-    OrderEvent, OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored,
-    OrderValidated, Stage,
+    BrokenRule, DeadLetterDiscarded, FailureClass, FulfillmentDeliveryFailed,
+    FulfillmentDeliveryStarted, Item, OrderEvent, OrderFailed, OrderFulfilled, OrderQueued,
+    OrderReceived, OrderStored, OrderValidated, Stage,
 };
 pub use invariants::{HistoryCheck, Invariant, Violation};
 pub use state::{Order, Recorded, Status, evolve, fold};

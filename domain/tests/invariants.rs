@@ -63,6 +63,7 @@ fn failed(stage: Stage, attempt: u32) -> OrderEvent {
         attempt,
         deliveries: 1,
         failed_at: at(1),
+        broken_rules: Vec::new(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::ids::OrderId;
 use domain::order::{
-    DeadLetterDiscarded, Discard, FailureClass, FulfillmentDeliveryFailed,
+    BrokenRule, DeadLetterDiscarded, Discard, FailureClass, FulfillmentDeliveryFailed,
     FulfillmentDeliveryStarted, Item, OrderCommand, OrderError, OrderEvent, OrderFailed,
     OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, PlaceOrder,
     RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed, RecordFulfilled, Redrive, Requeue,
@@ -80,6 +80,7 @@ fn failed(stage: Stage, attempt: u32) -> OrderEvent {
         attempt,
         deliveries: 1,
         failed_at: at(9),
+        broken_rules: Vec::new(),
     })
 }
 
@@ -186,6 +187,11 @@ fn new_order_of_a_customer_with_a_short_id_goes_on_record_as_failed() {
         attempt: 0,
         deliveries: 0,
         failed_at: at(0),
+        broken_rules: vec![BrokenRule {
+            code: "invalid_customer_id".to_owned(),
+            member: "customer_id".to_owned(),
+            reason: "Invalid customer_id format".to_owned(),
+        }],
     });
     given([]).when(place("ab", 2)).then([received("ab", 2), failed]);
 }
@@ -200,15 +206,22 @@ fn new_order_of_more_than_a_hundred_goes_on_record_as_failed() {
         attempt: 0,
         deliveries: 0,
         failed_at: at(0),
+        broken_rules: vec![BrokenRule {
+            code: "total_quantity_exceeded".to_owned(),
+            member: "items".to_owned(),
+            reason: "Order total quantity cannot exceed 100 items".to_owned(),
+        }],
     });
     given([]).when(place("cust-1", 101)).then([received("cust-1", 101), failed]);
 }
 
 #[test]
-fn customer_id_is_looked_at_before_the_quantity() {
+fn customer_id_is_looked_at_before_the_quantity_and_both_are_recorded() {
     let outcome = domain::order::decide(None, place("ab", 101)).unwrap();
     let Some(OrderEvent::Failed(failed)) = outcome.last() else { panic!("{outcome:?}") };
     assert_eq!(failed.code, "invalid_customer_id");
+    let members: Vec<_> = failed.broken_rules.iter().map(|it| it.member.as_str()).collect();
+    assert_eq!(members, ["customer_id", "items"]);
 }
 
 #[test]
@@ -329,7 +342,7 @@ fn redrive_may_correct_the_order() {
     ]);
     given(given_after).when(corrected(Some("ab"), None)).then_refused(
         OrderError::CorrectionRefused {
-            code: "invalid_customer_id",
+            code: "invalid_customer_id".to_owned(),
             reason: "Invalid customer_id format".to_owned(),
         },
     );

@@ -24,6 +24,7 @@ use crate::descriptors::Descriptors;
 use crate::diagnosis::{UnreachableCause, find_cause};
 use crate::error::{LogError, breaks_connection, ends_client, is_connection_lost, may_be_repeated};
 use crate::metadata::Producer;
+use crate::newest::NewestStates;
 use crate::session::{Place, Session};
 use crate::tail::Tail;
 
@@ -83,6 +84,7 @@ pub struct EventLog {
     /// Since when a membership in a group has no connection; `None` if it has one, or if there is no
     /// membership.
     pub(crate) away: Arc<Mutex<Option<Instant>>>,
+    pub(crate) newest: Arc<NewestStates>,
 }
 
 struct Connection {
@@ -195,6 +197,7 @@ impl EventLog {
             connection: Arc::new(connection),
             tail: Arc::new(Tail::new()),
             resumes: Arc::default(),
+            newest: Arc::default(),
             producer,
             appends: Arc::default(),
             fails_fast: false,

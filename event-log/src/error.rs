@@ -13,6 +13,9 @@ pub(crate) use outcome::{
     may_be_repeated, public_cause,
 };
 
+/// Text of a store that takes no append of such a size.
+const TOO_LARGE: &str = "Maximum Append Size";
+
 /// Why the log could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -42,6 +45,10 @@ pub enum LogError {
          limit of open files (`ulimit -n`)"
     )]
     NoDescriptors,
+    /// The store has none of the stream's events any more: it was deleted or truncated. No retry
+    /// helps.
+    #[error("stream was deleted from the event store")]
+    Deleted,
     /// The store answered that it will not do it. No retry helps.
     #[error("event store refused the call")]
     Refused(#[source] Box<ClientError>),
@@ -82,10 +89,16 @@ impl LogError {
         matches!(self, Self::Refused(_) | Self::Damaged { .. })
     }
 
+    /// Whether the store refused an append because its events are larger than it takes.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Refused(refused) if refused.to_string().contains(TOO_LARGE))
+    }
+
     /// Sorts a failed call to the client.
     pub(crate) fn from_client(error: ClientError) -> Self {
         match Outcome::of(&error) {
             Outcome::Open => Self::Unavailable(Box::new(error)),
+            Outcome::Refused if matches!(error, ClientError::ResourceDeleted) => Self::Deleted,
             Outcome::Refused => Self::Refused(Box::new(error)),
             Outcome::Damaged => {
                 Self::Damaged { said: damage(&error).unwrap_or_default().to_owned() }

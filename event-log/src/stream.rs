@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use domain::ids::OrderId;
-use domain::order::{OLDEST_SCHEMA, Order, OrderEvent, Recorded, decode, encode, evolve, fold};
+use domain::order::{OLDEST_SCHEMA, Order, OrderEvent, Recorded, decode, encode, fold};
 use eventstore::{
-    AppendToStreamOptions, Client, CurrentRevision, EventData, ReadStreamOptions, StreamPosition,
-    StreamState,
+    AppendToStreamOptions, Client, CurrentRevision, EventData, ReadStreamOptions, ResolvedEvent,
+    StreamPosition, StreamState,
 };
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -69,76 +69,15 @@ impl Loaded {
 }
 
 impl EventLog {
-    /// Reads an order's stream from its beginning. No events: there is no such order.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
-    pub async fn history(&self, order_id: OrderId) -> Result<Vec<LoggedEvent>, LogError> {
-        let options = ReadStreamOptions::default().forwards().position(StreamPosition::Start);
-        self.call(async |client| {
-            let mut events = client.read_stream(order_id.stream(), &options).await?;
-            let mut history = Vec::new();
-            loop {
-                match events.next().await {
-                    Ok(Some(event)) => history.extend(LoggedEvent::new(event.get_original_event())),
-                    // A stream that does not exist is reported by the first read.
-                    Ok(None) | Err(eventstore::Error::ResourceNotFound) => return Ok(history),
-                    Err(error) => return Err(error),
-                }
-            }
-        })
-        .await
-    }
-
-    /// Whose order it is; `None` if it is nobody's in particular, or there is no such order.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
-    pub async fn tenant(&self, order_id: OrderId) -> Result<Option<String>, LogError> {
-        let options =
-            ReadStreamOptions::default().forwards().position(StreamPosition::Start).max_count(1);
-        let first = self
-            .call(async |client| {
-                let mut events = client.read_stream(order_id.stream(), &options).await?;
-                match events.next().await {
-                    Ok(event) => Ok(event.and_then(|it| LoggedEvent::new(it.get_original_event()))),
-                    Err(eventstore::Error::ResourceNotFound) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            })
-            .await?;
-        Ok(first.and_then(|it| it.tenant()))
-    }
-
     /// Reads and folds an order's stream.
     ///
     /// # Errors
-    /// [`LogError::Undecodable`] if an event of it cannot be read; [`LogError::Unavailable`].
+    /// [`LogError::Undecodable`] if an event of it cannot be read; [`LogError::Deleted`];
+    /// [`LogError::Unavailable`].
     pub async fn load(&self, order_id: OrderId) -> Result<Loaded, LogError> {
         let history = self.history(order_id).await?;
         let recorded = history.iter().map(LoggedEvent::decode).collect::<Result<Vec<_>, _>>()?;
         Ok(Loaded { order: fold(&recorded), history })
-    }
-
-    /// The order as far as this release can read its stream: events that it cannot read are passed
-    /// over, as the projection does. `None`: there is no such order.
-    ///
-    /// # Errors
-    /// [`LogError::Undecodable`] if no event of it can be read; [`LogError::Unavailable`].
-    pub async fn latest(&self, order_id: OrderId) -> Result<Option<Order>, LogError> {
-        let history = self.history(order_id).await?;
-        let mut order = None;
-        let mut unreadable = None;
-        for event in &history {
-            match event.decode() {
-                Ok(recorded) => order = Some(evolve(order, &recorded)),
-                Err(error) => unreadable = Some(error),
-            }
-        }
-        match (order, unreadable) {
-            (None, Some(error)) => Err(error),
-            (order, _) => Ok(order),
-        }
     }
 
     /// Appends events to an order's stream, all or none, and returns the revision of the last.
@@ -146,9 +85,10 @@ impl EventLog {
     /// recognises the events by their ids.
     ///
     /// # Errors
-    /// [`LogError::Conflict`] if the stream is not where it was expected;
-    /// [`LogError::Unavailable`] if the store did not answer: the append may have happened;
-    /// [`LogError::Failed`] if the log [fails fast](Self::failing_fast) and the store has failed.
+    /// [`LogError::Conflict`] if the stream is not where it was expected; [`LogError::Deleted`] if it
+    /// was tombstoned; [`LogError::Unavailable`] if the store did not answer: the append may have
+    /// happened; [`LogError::Failed`] if the log [fails fast](Self::failing_fast) and the store has
+    /// failed.
     pub async fn append(
         &self,
         order_id: OrderId,
@@ -225,17 +165,8 @@ impl EventLog {
             .backwards()
             .position(StreamPosition::Position(revision))
             .max_count(1);
-        let last = self
-            .call(async |client| {
-                let mut events = client.read_stream(order_id.stream(), &options).await?;
-                match events.next().await {
-                    Ok(event) => Ok(event.and_then(|it| LoggedEvent::new(it.get_original_event()))),
-                    Err(eventstore::Error::ResourceNotFound) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            })
-            .await?;
-        match last.map(|it| it.head()) {
+        let last = self.read_one(&order_id.stream(), &options).await?;
+        match last.as_ref().and_then(LoggedEvent::of).map(|it| it.head()) {
             Some(head) if head.revision == revision => Ok(head.hash),
             other => {
                 let current = other.map(|it| it.revision);
@@ -272,8 +203,13 @@ impl EventLog {
 }
 
 impl LoggedEvent {
-    /// The event, or `None` if its stream is not an order's.
+    /// The event, or `None` if its stream is not an order's, or if it is the store's own.
     pub(crate) fn new(event: &eventstore::RecordedEvent) -> Option<Self> {
+        // The store ends a tombstoned stream with an event of its own, which says nothing of the
+        // order.
+        if event.event_type.starts_with('$') {
+            return None;
+        }
         Some(Self {
             order_id: OrderId::from_stream(event.stream_id())?,
             event_id: event.id,
@@ -285,6 +221,11 @@ impl LoggedEvent {
             created: Timestamp::from_microsecond(event.created.timestamp_micros())
                 .unwrap_or_default(),
         })
+    }
+
+    /// The event that was read, as [`new`](Self::new).
+    pub(crate) fn of(event: &ResolvedEvent) -> Option<Self> {
+        Self::new(event.get_original_event())
     }
 
     /// The event as the domain knows it.

@@ -2,17 +2,20 @@
 
 use std::sync::atomic::Ordering;
 
-use domain::ids::STREAM_PREFIX;
+use domain::ids::{OrderId, STREAM_PREFIX};
 use eventstore::{
-    ReadAllOptions, StreamPosition, SubscribeToAllOptions, SubscriptionEvent, SubscriptionFilter,
+    ReadAllOptions, RecordedEvent, StreamPosition, SubscribeToAllOptions, SubscriptionEvent,
+    SubscriptionFilter,
 };
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use crate::client::{EventLog, Position, backoff};
 use crate::error::{LogError, is_consumer_too_slow};
+use crate::history::{METASTREAM_PREFIX, deleted_order};
 use crate::stream::LoggedEvent;
 use crate::supervise::share_fate;
 
@@ -26,10 +29,32 @@ const MAX_QUIET_RESUMES: u32 = 3;
 #[derive(Debug)]
 pub enum Feed {
     Event(LoggedEvent),
+    /// The order's stream was deleted, tombstoned or not.
+    Deleted {
+        order_id: OrderId,
+        position: Position,
+    },
     /// Nothing that concerns orders up to here.
     Checkpoint(Position),
     /// What comes next is new.
     CaughtUp,
+}
+
+impl Feed {
+    /// What an event of the store tells about an order, if it tells something.
+    fn of(event: &RecordedEvent) -> Option<Self> {
+        let deleted = deleted_order(event)
+            .map(|order_id| Self::Deleted { order_id, position: event.position.into() });
+        deleted.or_else(|| LoggedEvent::new(event).map(Self::Event))
+    }
+
+    /// When the event was recorded, if it is one.
+    fn recorded_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Event(event) => Some(event.recorded_at()),
+            Self::Deleted { .. } | Self::Checkpoint(_) | Self::CaughtUp => None,
+        }
+    }
 }
 
 /// A catch-up subscription to all orders' events. It outlives the connection: after a failure it
@@ -85,7 +110,7 @@ impl Lost {
 /// How far a reader is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
-    /// Events of orders behind the reader's position, counted up to a limit.
+    /// Events and deletions of orders behind the reader's position, counted up to a limit.
     pub n_events: u64,
     /// When the first of them was recorded.
     pub oldest: Option<Timestamp>,
@@ -110,27 +135,54 @@ impl EventLog {
         self.resumes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts the orders' events behind a position, up to `limit`.
+    /// Reads the id of the first event of any order; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if the store cannot be reached.
+    pub async fn first_event_id(&self) -> Result<Option<Uuid>, LogError> {
+        let options = ReadAllOptions::default()
+            .forwards()
+            .position(StreamPosition::Start)
+            .filter(orders_only())
+            .max_count(usize::MAX);
+        self.call(async |client| {
+            let mut events = client.read_all(&options).await?;
+            while let Some(event) = events.next().await? {
+                if let Some(event) = LoggedEvent::of(&event) {
+                    return Ok(Some(event.event_id));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Counts the orders' events and deletions behind a position, up to `limit`.
     pub async fn backlog(
         &self,
         after: Option<Position>,
         limit: usize,
     ) -> Result<Backlog, LogError> {
         let start = after.map_or(StreamPosition::Start, |it| StreamPosition::Position(it.into()));
-        // A read includes the event at its position, hence one more.
+        // Not limited by the store: it also counts what tells nothing about an order, such as the
+        // event at the position, and metadata that does not delete its stream.
         let options = ReadAllOptions::default()
             .forwards()
             .position(start)
             .filter(orders_only())
-            .max_count(limit.saturating_add(1));
+            .max_count(usize::MAX);
         self.call(async |client| {
             let mut backlog = Backlog { n_events: 0, oldest: None };
             let mut events = client.read_all(&options).await?;
-            while let Some(event) = events.next().await? {
-                let Some(event) = LoggedEvent::new(event.get_original_event()) else { continue };
-                if after.is_none_or(|it| event.position > it) {
+            while backlog.n_events < limit as u64
+                && let Some(event) = events.next().await?
+            {
+                let event = event.get_original_event();
+                if after.is_none_or(|it| Position::from(event.position) > it)
+                    && let Some(feed) = Feed::of(event)
+                {
                     backlog.n_events += 1;
-                    backlog.oldest.get_or_insert_with(|| event.recorded_at());
+                    backlog.oldest = backlog.oldest.or_else(|| feed.recorded_at());
                 }
             }
             Ok(backlog)
@@ -140,7 +192,10 @@ impl EventLog {
 }
 
 fn orders_only() -> SubscriptionFilter {
-    SubscriptionFilter::on_stream_name().add_prefix(STREAM_PREFIX)
+    // The metadata of a stream says that it was deleted.
+    SubscriptionFilter::on_stream_name()
+        .add_prefix(STREAM_PREFIX)
+        .add_prefix(format!("{METASTREAM_PREFIX}{STREAM_PREFIX}"))
 }
 
 /// Reads the store into the channel until the reader is gone, through any number of connections.
@@ -196,7 +251,7 @@ async fn pump(
                 let event = event.get_original_event();
                 *after = Some(event.position.into());
                 // Another tool's stream may begin like an order's; it is none.
-                LoggedEvent::new(event).map_or(Feed::Checkpoint(event.position.into()), Feed::Event)
+                Feed::of(event).unwrap_or_else(|| Feed::Checkpoint(event.position.into()))
             }
             Ok(SubscriptionEvent::Checkpoint(position)) => {
                 // The end of the log, for a store that has nothing to report.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{EventLog, Position, backoff};
+use crate::error::LogError;
 use crate::stream::LoggedEvent;
 use crate::subscribe::Feed;
 
@@ -25,6 +26,16 @@ const MAX_WAITING: usize = 10_000;
 const LAST_LOOK: Duration = Duration::from_millis(500);
 /// The newest events, kept for feeds that are behind.
 const RECENT_EVENTS: usize = 2_048;
+
+/// How a wait for an order ended.
+#[derive(Debug, Clone)]
+pub enum Waited {
+    /// The order is as it was wanted.
+    Met(Arc<Order>),
+    /// It is not. The order as its stream said when the wait ended; `None` if the stream could not
+    /// be read then.
+    InVain(Option<Arc<Order>>),
+}
 
 /// The end of the log, as far as it was read, and who wants to know. Shared by the clones of a log.
 pub(crate) struct Tail {
@@ -49,6 +60,13 @@ impl State {
     /// Whether somebody wants to know.
     fn is_wanted(&self) -> bool {
         self.n_waiting > 0 || self.n_feeds > 0
+    }
+
+    /// Wakes those who wait for an order.
+    fn wake(&self, order_id: OrderId) {
+        if let Some(waiting) = self.waiting.get(&order_id) {
+            waiting.send_replace(());
+        }
     }
 }
 
@@ -94,13 +112,15 @@ impl Tail {
         match feed {
             Feed::Event(event) => {
                 state.position = Some(event.position);
-                if let Some(waiting) = state.waiting.get(&event.order_id) {
-                    waiting.send_replace(());
-                }
+                state.wake(event.order_id);
                 if self.events.receiver_count() > 0 {
                     // Nobody listens any more: nothing to tell.
                     drop(self.events.send(Arc::new(event)));
                 }
+            }
+            Feed::Deleted { order_id, position } => {
+                state.position = Some(position);
+                state.wake(order_id);
             }
             Feed::Checkpoint(position) => state.position = Some(position),
             Feed::CaughtUp => {}
@@ -197,35 +217,42 @@ impl EventLog {
         }
     }
 
-    /// Waits until an order is as it is wanted, and returns it then. `None`: it was not so by
-    /// `deadline`, this process stops, too many wait, or the store does not answer.
+    /// Waits until an order is as it is wanted, or until `deadline`. It also ends if this process
+    /// stops, too many wait, or the order was deleted.
     pub async fn wait_for(
         &self,
         order_id: OrderId,
         deadline: Instant,
         is_wanted: impl Fn(&Order) -> bool,
-    ) -> Option<Order> {
-        let mut waiting = Waiting::new(&self.tail, order_id)?;
+    ) -> Waited {
+        let Some(mut waiting) = Waiting::new(&self.tail, order_id) else {
+            return Waited::InVain(None);
+        };
         let last_look = deadline + LAST_LOOK;
         loop {
             // Events that come from here on wake it again.
             waiting.changed.mark_unchanged();
             let look = timeout_at(last_look, self.latest(order_id));
             // A process that stops does not wait for a store that does not answer.
-            let looked = self.tail.stopped.run_until_cancelled(look).await?;
-            if let Ok(Ok(Some(order))) = looked
-                && is_wanted(&order)
-            {
-                return Some(order);
+            let Some(looked) = self.tail.stopped.run_until_cancelled(look).await else {
+                return Waited::InVain(None);
+            };
+            let seen = match looked {
+                Ok(Ok(order)) => order.map(Arc::new),
+                Ok(Err(LogError::Deleted)) => return Waited::InVain(None),
+                Ok(Err(_)) | Err(_) => None,
+            };
+            if let Some(order) = seen.as_ref().filter(|it| is_wanted(it)) {
+                return Waited::Met(Arc::clone(order));
             }
             if Instant::now() >= deadline {
-                return None;
+                return Waited::InVain(seen);
             }
             tokio::select! {
                 // The sender is removed with its last receiver only.
                 _ = waiting.changed.changed() => {}
                 () = sleep_until(deadline) => {}
-                () = self.tail.stopped.cancelled() => return None,
+                () = self.tail.stopped.cancelled() => return Waited::InVain(seen),
             }
         }
     }

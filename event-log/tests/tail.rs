@@ -6,11 +6,12 @@
     reason = "what a test cannot go on without ends it"
 )]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::OrderId;
 use domain::order::{Order, OrderCommand, RecordFulfilled, Status, decide};
-use event_log::{EventLog, Expected, Fed, OrderFeed, Position, ResetReason};
+use event_log::{EventLog, Expected, Fed, OrderFeed, Position, ResetReason, Waited};
 use testkit::spec::at;
 use testkit::store::{Store, cause};
 use testkit::wait::until_async;
@@ -61,7 +62,10 @@ fn is_fulfilled(order: &Order) -> bool {
 
 async fn wait_for(log: &EventLog, order_id: OrderId, patience: Duration) -> Option<Order> {
     let waited = log.wait_for(order_id, Instant::now() + patience, is_fulfilled);
-    timeout(PATIENCE, waited).await.expect("a wait ends within its bound")
+    match timeout(PATIENCE, waited).await.expect("a wait ends within its bound") {
+        Waited::Met(order) => Some(Arc::unwrap_or_clone(order)),
+        Waited::InVain(_) => None,
+    }
 }
 
 async fn next(feed: &mut OrderFeed) -> (OrderId, u64, Position) {

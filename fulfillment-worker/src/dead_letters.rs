@@ -69,7 +69,11 @@ impl Attendant {
 
     /// Our record of a dead letter comes before its parked message, unless the store parked it.
     async fn put_on_record(&self, message: Parked) -> Result<(), LogError> {
-        let Some((queued, order)) = self.order_of(&message).await? else { return Ok(()) };
+        let (queued, order) = match self.order_of(&message).await {
+            Ok(Some(found)) => found,
+            Ok(None) | Err(LogError::Deleted) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         if order.attempt != queued.queued.attempt || order.status != Status::Processing {
             return Ok(());
         }
@@ -122,8 +126,11 @@ impl Attendant {
 
     /// The message's number, and whether its order is resolved.
     async fn is_resolved(&self, message: Parked) -> Result<(u64, bool), LogError> {
-        let Some((queued, order)) = self.order_of(&message).await? else {
-            return Ok((message.number, message.is_gone));
+        let (queued, order) = match self.order_of(&message).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok((message.number, message.is_gone)),
+            Err(LogError::Deleted) => return Ok((message.number, true)),
+            Err(error) => return Err(error),
         };
         let is_resolved = order.attempt != queued.queued.attempt
             || match (order.status, order.stage) {

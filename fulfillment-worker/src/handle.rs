@@ -80,6 +80,11 @@ impl<G: Gateway> Handler<G> {
         };
         self.fulfill(delivery, queued, permit, admission).await.unwrap_or_else(|error| {
             let cause = &error as &dyn std::error::Error;
+            // There is nothing to record it in, and nobody to tell.
+            if matches!(error, LogError::Deleted) {
+                warn!(error = cause, "Delivery of a deleted order dropped");
+                return Verdict::Ack;
+            }
             warn!(error = cause, "Outcome could not be recorded, asking for redelivery");
             let after = self.wait(delivery.event.event_id, delivery.retry_count.saturating_add(1));
             Verdict::Retry { after, reason: "outcome could not be recorded".to_owned() }

@@ -88,7 +88,11 @@ impl<S: StaleOrders> Sweeper<S> {
         before: Timestamp,
         answered_to: Position,
     ) -> Result<(), LogError> {
-        let loaded = self.log.load(order_id).await?;
+        let loaded = match self.log.load(order_id).await {
+            // The tables have not come to the deletion yet, or are of an older release.
+            Err(LogError::Deleted) => return Ok(()),
+            loaded => loaded?,
+        };
         let Some(order) = loaded.order else { return Ok(()) };
         let mut newest_first = loaded.history.iter().rev();
         let Some((queued, position)) =

@@ -48,13 +48,8 @@ pub(crate) async fn find_ahead<E: From<StoreError> + From<LogError>>(
     let mut found: Option<Ahead> = None;
     let (mut after, mut n_orders) = (None, 0);
     while n_orders < MAX_ORDERS {
-        let page = Page { after, limit: PAGE_ORDERS };
         // The rows first: what they reflect was in the log by then.
-        let orders = match store.orders(&OrderFilter::default(), &page).await {
-            // Rows that cannot be read say nothing; a verification names them.
-            Err(StoreError::Row { .. }) => break,
-            orders => orders?,
-        };
+        let orders = newest_orders(store, after).await?;
         let missing = try_join_all(orders.iter().map(|order| n_missing(log, order))).await?;
         let n_missing = missing.iter().sum::<u64>();
         let Some(newest) = orders.iter().zip(&missing).find(|(_, n_events)| **n_events > 0) else {
@@ -71,14 +66,26 @@ pub(crate) async fn find_ahead<E: From<StoreError> + From<LogError>>(
 
 /// How many of the events that an order's row reflects its stream lacks.
 async fn n_missing(log: &EventLog, order: &Order) -> Result<u64, LogError> {
-    let n_reflected = order.revision.saturating_add(1);
-    match log.history(order.order_id).await {
-        Ok(history) => {
-            let last = history.last().map_or(0, |event| event.revision.saturating_add(1));
-            Ok(n_reflected.saturating_sub(last))
-        }
-        // A store that denies one stream, because it was deleted, says nothing of the others.
+    match log.newest_revision(order.order_id).await {
+        Ok(Some(newest)) => Ok(order.revision.saturating_sub(newest)),
+        Ok(None) => Ok(order.revision.saturating_add(1)),
+        // The projection has not come to the deletion yet.
+        Err(LogError::Deleted) => Ok(0),
+        // A store that denies one stream says nothing of the others.
         Err(error) if error.is_refusal() => Ok(0),
         Err(error) => Err(error),
+    }
+}
+
+/// The newest orders of the tables, behind `after`. Rows that cannot be read say nothing; a
+/// verification names them.
+pub(crate) async fn newest_orders(
+    store: &dyn ReadModel,
+    after: Option<Place>,
+) -> Result<Vec<Order>, StoreError> {
+    let newest = Page { after, limit: PAGE_ORDERS };
+    match store.orders(&OrderFilter::default(), &newest).await {
+        Err(StoreError::Row { .. }) => Ok(Vec::new()),
+        orders => orders,
     }
 }

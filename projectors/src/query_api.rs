@@ -8,6 +8,7 @@ mod dead_letter;
 mod dead_letters;
 mod failed_orders;
 mod feed;
+mod histories;
 mod history;
 mod lookups;
 mod order;
@@ -21,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::FromRef;
 use axum::routing::get;
 use domain::ids::OrderId;
 use event_log::{EventLog, LogError};
@@ -32,6 +34,7 @@ use service_kit::problem::{Code, Problem};
 use tokio::time::timeout;
 
 use crate::store::{ReadModel, StoreError};
+use histories::Histories;
 
 pub use lookups::Lookups;
 pub use owners::Owners;
@@ -60,6 +63,25 @@ pub struct Queries {
     pub clock: Clock,
 }
 
+/// What handlers take their parts from.
+#[derive(Clone)]
+struct QueryState {
+    queries: Arc<Queries>,
+    histories: Histories,
+}
+
+impl FromRef<QueryState> for Arc<Queries> {
+    fn from_ref(state: &QueryState) -> Self {
+        Self::clone(&state.queries)
+    }
+}
+
+impl FromRef<QueryState> for Histories {
+    fn from_ref(state: &QueryState) -> Self {
+        state.histories.clone()
+    }
+}
+
 /// The query routes.
 pub fn routes(queries: Queries) -> Router {
     READ_MODEL.get_or_init(|| Outage::new("Read model", queries.store.address().to_owned()));
@@ -70,7 +92,8 @@ pub fn routes(queries: Queries) -> Router {
         clock: queries.clock.clone(),
         places: feed::Places::default(),
     });
-    Router::new()
+    let histories = Histories::new(queries.log.clone());
+    Router::<QueryState>::new()
         .route("/order/{id}", get(order::get_order))
         .route("/v1/orders/{id}", get(order::get_order))
         .route("/v1/orders/{id}/history", get(history::get_history))
@@ -80,7 +103,7 @@ pub fn routes(queries: Queries) -> Router {
         .route("/v1/dead-letters", get(dead_letters::count_dead_letters))
         .route("/v1/dead-letters/{id}", get(dead_letter::get_dead_letter))
         .route("/v1/stats", get(stats::get_stats))
-        .with_state(Arc::new(queries))
+        .with_state(QueryState { histories, queries: Arc::new(queries) })
         .merge(feed)
 }
 
@@ -101,7 +124,7 @@ pub fn api_doc() -> utoipa::openapi::OpenApi {
 
 /// The id in a path. Taken as text first, so that a malformed one is refused in our words.
 fn order_id(text: &str) -> Result<OrderId, Problem> {
-    text.parse().map_err(|_| Problem::invalid_parameters())
+    text.parse().map_err(|_| Problem::invalid_parameter("id", "must be a hyphenated UUID"))
 }
 
 /// Reads the read model, for a limited time.
@@ -159,6 +182,9 @@ fn read_model_failed(error: StoreError) -> Problem {
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn log_failed(error: LogError) -> Problem {
     let cause = &error as &dyn Error;
+    if matches!(error, LogError::Deleted) {
+        return Problem::order_deleted();
+    }
     if error.is_unavailable() {
         // The log of an outage says it once, and not for each request.
         tracing::debug!(error = cause, "Event store unavailable");

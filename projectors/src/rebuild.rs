@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::pace::Pace;
 use crate::progress::{Observer, Phase, Progress};
 use crate::replay::{Replay, ReplayError, Replayed};
-use crate::runner::{first_event_id, turn};
+use crate::runner::{check_origin, turn};
 use crate::store::{Begin, Checkpoint, ReadModel, StoreError, SwapWhen, Swapped};
 use crate::verify::{Comparison, Finding, Side, Verified};
 
@@ -129,8 +129,11 @@ impl Rebuild<'_> {
         }
         let next = self.store.next_set(self.begin).await?;
         let live = self.store.checkpoint().await?;
-        let is_of_this_log = live.first_event_id.is_none()
-            || live.first_event_id == first_event_id(self.log).await?;
+        let is_of_this_log = match check_origin::<ReplayError>(self.log, self.store, &live).await {
+            Ok(_) => true,
+            Err(ReplayError::Origin(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
         let mut compared = None;
         if is_of_this_log {
             let reached = self.approach(&*next, observer).await?;

@@ -9,7 +9,7 @@ use service_kit::clock::Clock;
 use crate::pace::Pace;
 use crate::progress::{Phase, Progress, Watcher, estimate};
 use crate::runner::batch::Poison;
-use crate::runner::{OtherEventStore, first_event_id, project};
+use crate::runner::{OtherEventStore, project};
 use crate::store::{Checkpoint, ReadModel, StoreError};
 use reader::Reader;
 
@@ -46,6 +46,8 @@ pub enum ReplayError {
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) n_events: u64,
+    /// Orders whose streams were deleted.
+    pub(crate) n_deletions: u64,
     pub(crate) n_poison: u64,
     /// The first of the events that cannot be projected.
     pub(crate) poison: Vec<Poison>,
@@ -104,11 +106,12 @@ impl Replay<'_> {
         if checkpoint.position >= Some(until) {
             return Ok(());
         }
-        checkpoint.first_event_id = first_event_id(self.log).await?;
+        checkpoint.first_event_id = self.log.first_event_id().await?;
         let mut reader = Reader::start(self.log, checkpoint.position, until, self.batch_size);
         while let Some(batch) = reader.next().await? {
             let n_events = batch.n_events();
             replayed.n_events += n_events;
+            replayed.n_deletions += batch.deletions.len() as u64;
             replayed.n_poison += batch.skipped.len() as u64;
             let room = MAX_NAMED - replayed.poison.len();
             replayed.poison.extend(batch.skipped.iter().take(room).cloned());

@@ -29,7 +29,7 @@ use batch::{Batch, Batches};
 
 pub use health::ProjectorHealth;
 pub use origin::OtherEventStore;
-pub(crate) use origin::{check_origin, first_event_id};
+pub(crate) use origin::check_origin;
 
 /// Between two tries to reach the database, at first and at most. At first also between two turns,
 /// so that one which ends at once is not begun again thousands of times a second.
@@ -212,13 +212,14 @@ impl Projector {
         if checkpoint.epoch != epoch {
             return Err(Interruption::TurnOver);
         }
-        checkpoint.first_event_id = check_origin::<Interruption>(&self.log, &checkpoint).await?;
+        checkpoint.first_event_id =
+            check_origin::<Interruption>(&self.log, &*self.store, &checkpoint).await?;
         let subscription = self.log.subscribe(checkpoint.position);
         let mut batches = Batches::new(subscription, &self.config);
         loop {
             let batch = batches.next().await;
             // Nothing has happened: a write would only keep the disk busy.
-            if batch.n_events() == 0 && batch.position <= checkpoint.position {
+            if batch.is_empty() && batch.position <= checkpoint.position {
                 outage.over();
                 continue;
             }
@@ -264,7 +265,7 @@ pub(crate) async fn project(
     let order_ids = batch.orders_with_rows();
     let rows =
         if order_ids.is_empty() { BTreeMap::new() } else { within(store.rows(&order_ids)).await? };
-    let folded = apply(rows, &batch.events);
+    let folded = apply(rows, &batch.events, &batch.deletions);
     let changes = Changes { tenants: batch.tenants, begun: batch.begun, ..folded };
     let to = Checkpoint {
         position: batch.position.or(from.position),

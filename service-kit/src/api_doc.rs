@@ -2,7 +2,10 @@
 
 mod complete;
 
-use utoipa::openapi::{OpenApi, PathItem};
+use std::collections::{BTreeMap, BTreeSet};
+
+use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::{OpenApi, PathItem, RefOr};
 use utoipa::{OpenApi as _, ToSchema};
 
 /// What the edge refuses.
@@ -33,12 +36,15 @@ pub enum Refused {
     Error(String),
 }
 
-/// One thing that is wrong with a body.
+/// One thing that is wrong with a request.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes `problem::Fault`")]
 struct Fault {
-    /// Where: a JSON pointer (RFC 6901).
+    /// Where in the body: a JSON pointer (RFC 6901). Empty for a parameter.
     pointer: String,
+    /// The parameter of the path, the query or the header that is at fault.
+    #[schema(nullable = false)]
+    parameter: Option<String>,
     detail: String,
 }
 
@@ -55,7 +61,7 @@ struct Problem {
     detail: String,
     /// What went wrong, for programs: `docs/problems` has a page for each.
     code: String,
-    /// Every fault of the body.
+    /// Every fault of the body, or the parameter that is at fault.
     errors: Vec<Fault>,
     request_id: String,
     /// If the edge refused.
@@ -72,6 +78,22 @@ struct Problem {
     components(schemas(Message, Refusal, Refused, Problem, Fault))
 )]
 struct Shared;
+
+/// Returns the names of the query parameters of every method of every path.
+pub(crate) fn query_parameters(api: &mut OpenApi) -> BTreeMap<(String, String), BTreeSet<String>> {
+    let mut names = BTreeMap::new();
+    for (path, item) in &mut api.paths.paths {
+        for (method, operation) in complete::operations(item) {
+            let parameters = operation.parameters.iter().flatten();
+            let of_query = parameters.filter_map(|it| match it {
+                RefOr::T(it) if it.parameter_in == ParameterIn::Query => Some(it.name.clone()),
+                RefOr::T(_) | RefOr::Ref(_) => None,
+            });
+            names.insert((path.clone(), method.as_str().to_owned()), of_query.collect());
+        }
+    }
+    names
+}
 
 /// Takes out of a description that routes need keys, for an API that asks for none.
 pub fn without_keys(api: &mut OpenApi) {

@@ -27,11 +27,13 @@ impl Tags {
         let mut is_given = false;
         for value in headers.get_all(name) {
             is_given = true;
-            let text = value.to_str().map_err(|_| Problem::invalid_parameters())?;
+            let refused =
+                || Problem::invalid_parameter(name.as_str(), "must be a list of entity tags or *");
+            let text = value.to_str().map_err(|_| refused())?;
             if text.trim() == "*" {
                 return Ok(Some(Self::Any));
             }
-            let tags = listed(text).ok_or_else(Problem::invalid_parameters)?;
+            let tags = listed(text).ok_or_else(refused)?;
             let counting = tags.iter().filter(|it| !it.is_weak || name != IF_MATCH);
             revisions.extend(counting.filter_map(Tag::revision));
         }

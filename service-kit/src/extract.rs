@@ -2,7 +2,11 @@
 
 mod json;
 
+use std::error::Error;
+
 use axum::body::to_bytes;
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
@@ -10,6 +14,9 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::problem::{Fault, Problem};
+
+/// The longest reason that a client is told, in characters. It may repeat what the client sent.
+const MAX_REASON_CHARS: usize = 200;
 
 /// A JSON body. A missing content type, or the one that `curl -d` sends, is read as JSON too, and
 /// no body at all as `null`. An object that has a member twice is refused: nobody can say which one
@@ -64,7 +71,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathPar
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Path(parameters) = Path::from_request_parts(parts, state)
             .await
-            .map_err(|_| Problem::invalid_parameters())?;
+            .map_err(|rejection| invalid_path(&rejection))?;
         Ok(Self(parameters))
     }
 }
@@ -76,18 +83,71 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParameter
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        if !is_text(parts.uri.query().unwrap_or_default()) {
-            return Err(Problem::invalid_parameters());
+        let query = parts.uri.query().unwrap_or_default();
+        if let Some(name) = parameter_that_is_no_text(query) {
+            return Err(Problem::invalid_parameter(name, "must be percent-encoded UTF-8"));
         }
         let Query(parameters) = Query::from_request_parts(parts, state)
             .await
-            .map_err(|_| Problem::invalid_parameters())?;
+            .map_err(|rejection| invalid_query(&rejection))?;
         Ok(Self(parameters))
     }
 }
 
-/// Whether what is packed into a query is UTF-8. Else it would be read with other characters in
-/// place of what is not.
-fn is_text(query: &str) -> bool {
-    percent_encoding::percent_decode_str(query).decode_utf8().is_ok()
+/// Names the parameter and what is wrong with it. The rejection's source says `<name>: <reason>`, or
+/// the name between backquotes.
+fn invalid_query(rejection: &QueryRejection) -> Problem {
+    let said = rejection.source().map_or_else(|| rejection.to_string(), ToString::to_string);
+    let (name, reason) = said
+        .split_once(": ")
+        .unwrap_or_else(|| (said.split('`').nth(1).unwrap_or_default(), &said));
+    Problem::invalid_parameter(name, readable(reason))
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kinds may grow with the router")]
+fn invalid_path(rejection: &PathRejection) -> Problem {
+    let PathRejection::FailedToDeserializePathParams(failed) = rejection else {
+        return Problem::invalid_parameters();
+    };
+    let kind = failed.kind();
+    // The other kinds do not know the name.
+    let name = match kind {
+        ErrorKind::ParseErrorAtKey { key, .. }
+        | ErrorKind::InvalidUtf8InPathParam { key }
+        | ErrorKind::DeserializeError { key, .. } => key,
+        _ => "",
+    };
+    let reason = match kind {
+        ErrorKind::ParseErrorAtKey { expected_type, .. }
+        | ErrorKind::ParseError { expected_type, .. } => format!("must be of type {expected_type}"),
+        ErrorKind::InvalidUtf8InPathParam { .. } => "must be percent-encoded UTF-8".to_owned(),
+        other => readable(&other.to_string()),
+    };
+    Problem::invalid_parameter(name, reason)
+}
+
+/// A reason of serde's, in words for clients, and short.
+fn readable(reason: &str) -> String {
+    if let Some((_, expected)) = reason.split_once(", expected ") {
+        return format!("must be {expected}");
+    }
+    let reason = match reason {
+        "cannot parse integer from empty string" => "must be an integer",
+        "provided string was not `true` or `false`" => "must be `true` or `false`",
+        _ if reason.starts_with("duplicate field") => "must be given once",
+        _ if reason.starts_with("invalid digit") || reason.starts_with("number too") => {
+            "must be an integer that is not negative, and not too large"
+        }
+        other => other,
+    };
+    reason.chars().take(MAX_REASON_CHARS).collect()
+}
+
+/// The first parameter of a query that is not UTF-8. It would be read with other characters in place
+/// of what is not.
+fn parameter_that_is_no_text(query: &str) -> Option<String> {
+    let is_text = |it: &str| percent_encoding::percent_decode_str(it).decode_utf8().is_ok();
+    let pair = query.split('&').find(|it| !is_text(it))?;
+    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+    Some(percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned())
 }

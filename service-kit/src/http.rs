@@ -12,6 +12,7 @@ mod gate;
 mod guard;
 mod hosts;
 mod keep_alive;
+mod parameters;
 mod rate;
 mod tls;
 
@@ -34,6 +35,7 @@ use crate::problem::Problem;
 pub use around::{RequestId, RequestName};
 pub use config::{ApiConfig, ApiConfigError, Origin, OriginError};
 pub use hosts::Hosts;
+pub use parameters::refuse_unknown_parameters;
 pub use tls::TlsError;
 
 use keep_alive::ReadLimits;

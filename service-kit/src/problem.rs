@@ -32,11 +32,14 @@ pub struct Problem {
     retry_after: Option<Duration>,
 }
 
-/// One thing that is wrong with a body.
+/// One thing that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// Where: a JSON pointer (RFC 6901).
+    /// Where in the body: a JSON pointer (RFC 6901). Empty for a parameter.
     pub pointer: String,
+    /// The parameter of the path, the query or the header that is at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
     /// What, for people.
     pub detail: String,
 }
@@ -44,7 +47,12 @@ pub struct Fault {
 impl Fault {
     /// A fault at a place.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), detail: detail.into() }
+        Self { pointer: pointer.into(), parameter: None, detail: detail.into() }
+    }
+
+    /// A fault of a parameter.
+    pub fn of_parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { parameter: Some(name.into()), ..Self::new("", detail) }
     }
 }
 
@@ -82,6 +90,11 @@ impl Problem {
             .with_code(Code::InvalidParameters)
     }
 
+    /// A parameter of a path, a query or a header that cannot be taken, and why.
+    pub fn invalid_parameter(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::invalid_parameters().with_faults(vec![Fault::of_parameter(name, reason)])
+    }
+
     /// A body of the wrong shape.
     pub fn invalid_body() -> Self {
         Self::edge(StatusCode::BAD_REQUEST, "Invalid request body").with_code(Code::InvalidBody)
@@ -91,6 +104,12 @@ impl Problem {
     pub fn order_not_found(order_id: impl std::fmt::Display) -> Self {
         Self::application(StatusCode::NOT_FOUND, format!("Order {order_id} not found"))
             .with_code(Code::OrderNotFound)
+    }
+
+    /// An order of which the event store has no events any more.
+    pub fn order_deleted() -> Self {
+        let error = "Order was deleted from the event store";
+        Self::application(StatusCode::GONE, error).with_code(Code::OrderDeleted)
     }
 
     /// What the edge says for a status: for answers made by the router and the limits, which know

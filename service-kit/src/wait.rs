@@ -90,7 +90,9 @@ fn revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let text = value.to_str().ok().filter(|_| values.next().is_none()).map(str::trim);
     let digits = text.filter(|it| it.bytes().all(|digit| digit.is_ascii_digit()));
     let revision = digits.and_then(|it| it.parse().ok());
-    revision.map(Some).ok_or_else(Problem::invalid_parameters)
+    revision.map(Some).ok_or_else(|| {
+        Problem::invalid_parameter(WAIT_FOR_REVISION.as_str(), "must be one revision")
+    })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod process;
 pub mod proxy;
 pub mod spec;
 pub mod store;
+pub mod stream_tool;
 pub mod strict_store;
 pub mod stub;
 pub mod system;

@@ -20,6 +20,8 @@ pub struct Proxy {
 struct Faults {
     n_silences: u64,
     n_losses: u64,
+    /// What a client says that makes answers be lost from then on.
+    trigger: Option<&'static str>,
 }
 
 impl Proxy {
@@ -44,17 +46,17 @@ impl Proxy {
         self.faults.send_modify(|it| it.n_silences += 1);
     }
 
-    /// Lets all connections that there are lose what the target says from now on: what it is told
-    /// still reaches it. Later ones work.
-    pub fn lose_answers(&self) {
-        self.faults.send_modify(|it| it.n_losses += 1);
+    /// Lets all connections that there are lose what the target says once a client has said
+    /// `trigger`: what the target is told still reaches it. Later ones work.
+    pub fn lose_answers_to(&self, trigger: &'static str) {
+        self.faults.send_modify(|it| it.trigger = Some(trigger));
     }
 }
 
 async fn accept(listener: TcpListener, target: SocketAddr, faults: watch::Sender<Faults>) {
     let mut connections = JoinSet::new();
     while let Ok((inbound, _)) = listener.accept().await {
-        let faults = faults.subscribe();
+        let faults = faults.clone();
         connections.spawn(async move {
             if let Ok(outbound) = TcpStream::connect(target).await {
                 join(inbound, outbound, faults).await;
@@ -64,24 +66,33 @@ async fn accept(listener: TcpListener, target: SocketAddr, faults: watch::Sender
 }
 
 /// Passes on both ways until either side closes, or for ever nothing.
-async fn join(inbound: TcpStream, outbound: TcpStream, mut faults: watch::Receiver<Faults>) {
-    let before = *faults.borrow_and_update();
-    let mut later = faults.clone();
+async fn join(inbound: TcpStream, outbound: TcpStream, faults: watch::Sender<Faults>) {
+    let before = *faults.borrow();
+    let (mut later, mut losses) = (faults.subscribe(), faults.subscribe());
     let silenced =
         async move { drop(later.wait_for(|it| it.n_silences > before.n_silences).await) };
-    let lost = async move { drop(faults.wait_for(|it| it.n_losses > before.n_losses).await) };
+    let lost = async move { drop(losses.wait_for(|it| it.n_losses > before.n_losses).await) };
+    // It may be cut in two, but not where a program sends it in one go over loopback.
+    let heard = |said: &[u8]| {
+        let is_said = |it: &str| said.windows(it.len()).any(|part| part == it.as_bytes());
+        faults.send_if_modified(|it| {
+            let is_triggered = it.trigger.take_if(|it| is_said(it)).is_some();
+            it.n_losses += u64::from(is_triggered);
+            is_triggered
+        });
+    };
     let (from_client, to_client) = tokio::io::split(inbound);
     let (mut from_target, to_target) = tokio::io::split(outbound);
     // Lives on while silent: its sockets stay open.
     let mut passing = pin!(async {
         let answers = async {
             tokio::select! {
-                () = pass(&mut from_target, to_client) => {}
-                () = lost => pass(&mut from_target, tokio::io::sink()).await,
+                () = pass(&mut from_target, to_client, |_| {}) => {}
+                () = lost => pass(&mut from_target, tokio::io::sink(), |_| {}).await,
             }
         };
         tokio::select! {
-            () = pass(from_client, to_target) => {}
+            () = pass(from_client, to_target, heard) => {}
             () = answers => {}
         }
     });
@@ -91,9 +102,14 @@ async fn join(inbound: TcpStream, outbound: TcpStream, mut faults: watch::Receiv
     }
 }
 
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    heard: impl Fn(&[u8]),
+) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        heard(&buffer[..length]);
         if to.write_all(&buffer[..length]).await.is_err() {
             return;
         }

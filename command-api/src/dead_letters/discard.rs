@@ -35,6 +35,7 @@ pub(crate) struct Discarded {
         (status = 200, description = "It is given up on", body = Discarded),
         (status = 400, description = "The body, its rules or a parameter are broken", body = service_kit::api_doc::Refused),
         (status = 404, description = "There is no such order", body = service_kit::api_doc::Refusal),
+        (status = 410, description = "The order was deleted from the event store", body = service_kit::api_doc::Refusal),
         (status = 409, description = "The order is no dead letter", body = service_kit::api_doc::Refusal),
     ),
 )]
@@ -44,7 +45,8 @@ pub(crate) async fn discard(
     caller: Caller,
     JsonBody(body): JsonBody<Option<Said>>,
 ) -> Result<axum::Json<Discarded>, Problem> {
-    let order_id = id.parse().map_err(|_| Problem::invalid_parameters())?;
+    let order_id =
+        id.parse().map_err(|_| Problem::invalid_parameter("id", "must be a hyphenated UUID"))?;
     let said = body.unwrap_or_default();
     let at = api.clock.now();
     let command = OrderCommand::Discard(Discard { reason: said.required_reason()?.to_owned(), at });
@@ -58,6 +60,7 @@ pub(crate) async fn discard(
         .await
         .map_err(command_failed)?
         .map_err(|error| rule_refused(order_id, &error))?;
+    log.remember(&Arc::new(order.clone()));
     tracing::info!(order.id = %order_id, actor = cause.actor, "Dead letter discarded");
     let status = order.status.as_str();
     Ok(axum::Json(Discarded { order_id, status, revision: order.revision }))

@@ -194,7 +194,7 @@ pub(crate) async fn cancel(
 }
 
 fn task_id(text: &str) -> Result<Uuid, Problem> {
-    Uuid::try_parse(text).map_err(|_| Problem::invalid_parameters())
+    Uuid::try_parse(text).map_err(|_| Problem::invalid_parameter("id", "must be a UUID"))
 }
 
 fn not_found(task_id: Uuid) -> Problem {

@@ -11,11 +11,12 @@ use service_kit::problem::{Code, Problem};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::request::MAX_QUANTITY;
-
 const HEADER: &str = "idempotency-key";
 /// The longest key, in characters.
 const MAX_KEY_CHARS: usize = 255;
+/// Up to here, a float that is whole is taken for the integer (RFC 8259, section 6). Fixed for ever:
+/// the fingerprint of a body must not change.
+const MAX_EXACT: u64 = (1 << 53) - 1;
 /// What ids of orders with a key derive from, together with principal and key. Fixed for ever:
 /// another number would make every repetition a new order.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d1c_97a2_3b0e_5c44_9f5b_8f0e_2a71_d0c5);
@@ -77,7 +78,7 @@ fn canonical(value: Value) -> Value {
                 clippy::cast_precision_loss,
                 reason = "every integer of the range is exact"
             )]
-            Some(whole) if whole.fract() == 0.0 && whole.abs() <= MAX_QUANTITY as f64 => {
+            Some(whole) if whole.fract() == 0.0 && whole.abs() <= MAX_EXACT as f64 => {
                 Value::from(whole as i64)
             }
             Some(_) | None => Value::Number(number),

@@ -9,9 +9,9 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
 use domain::order::{
-    Order, OrderCommand, OrderEvent, OrderFailed, PlaceOrder, Status, broken_rules, decide, fields,
+    Order, OrderCommand, OrderEvent, OrderFailed, PlaceOrder, Status, decide, fields,
 };
-use event_log::{Cause, EventLog, Expected, LogError};
+use event_log::{Cause, EventLog, Expected, LogError, LoggedEvent, Waited};
 use serde::Serialize;
 use serde_json::Value;
 use service_kit::etag;
@@ -25,7 +25,7 @@ use super::idempotency;
 use super::request::OrderRequest;
 use crate::CommandApi;
 use crate::caller::Caller;
-use crate::refusal::{log_failed, placing_failed};
+use crate::refusal::{key_refused, log_failed, placing_failed};
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -64,6 +64,7 @@ pub(crate) struct Accepted {
             ("Idempotent-Replayed" = String, description = "`true` if the answer is an earlier one's again"),
         )),
         (status = 400, description = "The body, its rules or a header are broken; nothing is recorded", body = service_kit::api_doc::Refused),
+        (status = 410, description = "The key belongs to an order that was deleted from the event store", body = service_kit::api_doc::Refusal),
         (status = 413, description = "The body is too long", body = service_kit::api_doc::Message),
         (status = 415, description = "The body is of another type", body = service_kit::api_doc::Message),
         (status = 422, description = "A business rule is broken: the order is on record as failed. Or the key was used with another body",
@@ -88,6 +89,9 @@ pub(crate) async fn place(
         ..caller.placing(api.clock.now())
     };
     let keyed = idempotency::order_id(&headers, caller.principal())?;
+    if let Some(order_id) = keyed {
+        log.refuse_soft_deleted(order_id).await.map_err(key_refused)?;
+    }
     let order_id = keyed.unwrap_or_else(|| OrderId(api.clock.new_id()));
 
     let command = PlaceOrder {
@@ -136,9 +140,9 @@ async fn ended(
     let Some(preferred) = wait.preferred else { return answer };
     wait.begin();
     let is_ended = |it: &Order| it.status != Status::Processing;
-    let Some(order) = log.wait_for(order_id, received + preferred, is_ended).await else {
-        return answer;
-    };
+    let waited = log.wait_for(order_id, received + preferred, is_ended).await;
+    let Waited::Met(order) = waited else { return answer };
+    log.remember(&order);
     let headers = answer.headers_mut();
     headers.insert(ETAG, etag::of_revision(order.revision));
     headers.extend(wait.applied());
@@ -157,7 +161,7 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
             .with_code(Code::OrderRejected)
             .with("order_id", order_id.to_string())
             .with("status", "FAILED")
-            .with_faults(broken(events))
+            .with_faults(broken(failed))
             .into_response();
     }
     let accepted = Accepted {
@@ -193,11 +197,14 @@ fn failure(events: &[OrderEvent]) -> Option<&OrderFailed> {
     })
 }
 
-/// Every business rule that the order breaks, where it does.
-fn broken(events: &[OrderEvent]) -> Vec<Fault> {
-    let Some(OrderEvent::Received(received)) = events.first() else { return Vec::new() };
-    let rules = broken_rules(&received.customer_id, &received.items);
-    rules.into_iter().map(|it| Fault::new(format!("/{}", it.member), it.reason)).collect()
+/// The business rules that the order broke by its record, which is what a repeated request is told
+/// too, whatever the rules are by then.
+fn broken(failed: &OrderFailed) -> Vec<Fault> {
+    if failed.broken_rules.is_empty() {
+        return vec![Fault::new("", failed.reason.clone())];
+    }
+    let rules = failed.broken_rules.iter();
+    rules.map(|it| Fault::new(format!("/{}", it.member), it.reason.clone())).collect()
 }
 
 /// The answer to a request whose key is taken: the first one's again, if it asked for the same.
@@ -207,8 +214,11 @@ async fn replay(
     order_id: OrderId,
     fingerprint: Option<&str>,
 ) -> Result<Response, Problem> {
-    let history = log.history(order_id).await.map_err(log_failed)?;
-    let first = history.first().and_then(event_log::LoggedEvent::metadata);
+    let history = log.history_from(order_id, 0).next().await.map_err(key_refused)?;
+    // The beginning of the stream may be deleted, and with it what the first answer was.
+    let history = history.filter(|it| it.first().is_some_and(|it| it.revision == 0));
+    let history = history.ok_or_else(|| key_refused(LogError::Deleted))?;
+    let first = history.first().and_then(LoggedEvent::metadata);
     let first_fingerprint = first.and_then(|it| it.request_fingerprint);
     if first_fingerprint.as_deref() != fingerprint {
         return Err(Problem::application(
@@ -229,4 +239,38 @@ async fn replay(
     let mut response = answer(api, order_id, &placed, revision);
     response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::order::{BrokenRule, Stage};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn failed(broken_rules: Vec<BrokenRule>) -> OrderFailed {
+        OrderFailed {
+            order_id: OrderId(uuid::Uuid::nil()),
+            stage: Stage::Validation,
+            code: "no_longer_a_rule".to_owned(),
+            reason: "It was a Sunday".to_owned(),
+            attempt: 0,
+            deliveries: 0,
+            failed_at: Timestamp::UNIX_EPOCH,
+            broken_rules,
+        }
+    }
+
+    #[test]
+    fn refusal_is_told_from_the_record_and_not_from_the_rules_of_today() {
+        let rule = BrokenRule {
+            code: "no_longer_a_rule".to_owned(),
+            member: "received_at".to_owned(),
+            reason: "It was a Sunday".to_owned(),
+        };
+        let told = broken(&failed(vec![rule]));
+        assert_eq!(told, [Fault::new("/received_at", "It was a Sunday")]);
+        // Releases before this one recorded the reason only.
+        assert_eq!(broken(&failed(Vec::new())), [Fault::new("", "It was a Sunday")]);
+    }
 }

@@ -67,6 +67,7 @@ pub(crate) struct Redriven {
         )),
         (status = 400, description = "The body, its rules, a parameter or a header are broken", body = service_kit::api_doc::Refused),
         (status = 404, description = "There is no such order", body = service_kit::api_doc::Refusal),
+        (status = 410, description = "The order was deleted from the event store", body = service_kit::api_doc::Refusal),
         (status = 409, description = "The order has not failed, or cannot be redriven", body = service_kit::api_doc::Refusal),
         (status = 412, description = "The order has changed", body = service_kit::api_doc::Refusal),
         (status = 422, description = "The correction breaks a business rule", body = service_kit::api_doc::Refusal),
@@ -79,7 +80,8 @@ pub(crate) async fn redrive(
     headers: HeaderMap,
     JsonBody(body): JsonBody<Option<RedriveRequest>>,
 ) -> Result<Response, Problem> {
-    let order_id = id.parse().map_err(|_| Problem::invalid_parameters())?;
+    let order_id =
+        id.parse().map_err(|_| Problem::invalid_parameter("id", "must be a hyphenated UUID"))?;
     let request = body.unwrap_or_default();
     // `*` is met by any order that there is.
     let expected = Tags::of(&headers, &IF_MATCH)?.filter(|it| *it != Tags::Any);
@@ -110,6 +112,7 @@ pub(crate) async fn redrive(
         }
         changed => changed.map_err(command_failed)?.map_err(|it| rule_refused(order_id, &it))?,
     };
+    log.remember(&Arc::new(order.clone()));
     tracing::info!(order.id = %order_id, actor = cause.actor, attempt = order.attempt, "Order redriven");
     let redriven = Redriven {
         order_id,

@@ -9,9 +9,9 @@ use service_kit::problem::{Code, Fault, Problem};
 const MAX_ITEMS: usize = 1_000;
 /// The longest string, in characters.
 const MAX_STRING_CHARS: usize = 256;
-/// The largest quantity of a line: the largest integer that every JSON reader reads exactly
-/// (RFC 8259, section 6). The sum over [`MAX_ITEMS`] lines fits a 64-bit column.
-pub(super) const MAX_QUANTITY: u64 = (1 << 53) - 1;
+/// The largest quantity of a line: it fits a signed 64-bit integer, which every store and most
+/// programs have. More than the business rules allow is recorded, as a failed order.
+const MAX_QUANTITY: u64 = i64::MAX.cast_unsigned();
 /// The most faults that one answer names.
 const MAX_FAULTS: usize = 1_000;
 
@@ -142,12 +142,12 @@ fn string(given: Option<Value>, pointer: &str, faults: &mut Vec<Fault>) -> Strin
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
-    reason = "the range is one in which every integer is exact"
+    reason = "a float in the range that is whole is an integer of 64 bits"
 )]
 fn quantity(value: &Value) -> Option<u64> {
-    let whole = |it: f64| {
-        (it.fract() == 0.0 && it >= 1.0 && it <= MAX_QUANTITY as f64).then_some(it as u64)
-    };
+    // As a float, the largest quantity is rounded up, out of the range.
+    let whole =
+        |it: f64| (it.fract() == 0.0 && it >= 1.0 && it < MAX_QUANTITY as f64).then_some(it as u64);
     let quantity = value.as_u64().or_else(|| value.as_f64().and_then(whole))?;
     (1..=MAX_QUANTITY).contains(&quantity).then_some(quantity)
 }
@@ -203,6 +203,7 @@ mod tests {
             order_of(json!([item_of(json!("2"))])),
             order_of(json!([item_of(json!(null))])),
             order_of(json!([item_of(json!(u64::MAX))])),
+            order_of(json!([item_of(json!(9_223_372_036_854_775_808.0))])),
             order_of(json!([item_of(json!(1e300))])),
             order_of(json!([item_of(json!(-0.0))])),
         ];
@@ -219,7 +220,7 @@ mod tests {
         let faults = OrderRequest::of_shape(body).unwrap_err();
         let named: Vec<_> =
             faults.iter().map(|it| (it.pointer.as_str(), it.detail.as_str())).collect();
-        let quantity = "must be an integer from 1 to 9007199254740991";
+        let quantity = "must be an integer from 1 to 9223372036854775807";
         assert_eq!(
             named,
             [
@@ -239,7 +240,9 @@ mod tests {
             assert_eq!(quantity(&value), Some(2), "{text}");
         }
         assert_eq!(quantity(&json!(MAX_QUANTITY)), Some(MAX_QUANTITY));
-        assert_eq!(quantity(&json!(9_007_199_254_740_992.0)), None);
+        assert_eq!(quantity(&json!(9_007_199_254_740_992.0)), Some(1 << 53));
+        assert_eq!(quantity(&json!(MAX_QUANTITY + 1)), None);
+        assert_eq!(quantity(&json!(9_223_372_036_854_775_808.0)), None);
     }
 
     #[test]

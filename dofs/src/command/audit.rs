@@ -19,10 +19,10 @@ pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, 
         Audit::Show { id, at, at_revision, api } => {
             let client = client(api)?;
             let mut as_of = Vec::new();
-            as_of.extend(at.map(|it| ("at", it.to_string())));
+            as_of.extend(at.map(|it| ("at", it.0.to_string())));
             as_of.extend(at_revision.map(|it| ("at_revision", it.to_string())));
             if as_of.is_empty() {
-                let history = client.get(&format!("/v1/orders/{id}/history"), &[]).await?;
+                let history = client.history(*id).await?;
                 show(global, &history, timeline)?;
             } else {
                 let order = client.get(&format!("/v1/orders/{id}"), &as_of).await?;

@@ -116,8 +116,7 @@ impl Watch<'_> {
 
     /// Shows what is new, and says whether the order has ended.
     async fn look(&mut self) -> Result<bool, CliError> {
-        let path = format!("/v1/orders/{}/history", self.id);
-        let history = self.client.get(&path, &[]).await?;
+        let history = self.client.history(self.id).await?;
         self.last_contact = Some(Instant::now());
         let events = history["events"].as_array().map_or(&[][..], Vec::as_slice);
         for event in events.iter().skip(self.n_shown) {

@@ -182,7 +182,8 @@ async fn verify(
 }
 
 fn print_verified(verified: &Verified, stores: Stores, global: &Global) -> Result<(), CliError> {
-    let Verified { n_events, n_orders, n_differing, n_mended, n_poison, n_miscounted } = *verified;
+    let Verified { n_events, n_orders, n_differing, n_mended, n_poison, n_miscounted, n_undecided } =
+        *verified;
     if global.json {
         stores.print_json(json!({
             "events": n_events,
@@ -191,9 +192,14 @@ fn print_verified(verified: &Verified, stores: Stores, global: &Global) -> Resul
             "mended": n_mended,
             "poison": n_poison,
             "miscounted": n_miscounted,
+            "undecided": n_undecided,
         }))
     } else if verified.is_sound() {
-        print(format!("sound: {n_orders} orders, as their events say"))
+        let undecided = match n_undecided {
+            0 => String::new(),
+            n => format!("; {n} of them cannot be verified, because their events were deleted"),
+        };
+        print(format!("sound: {n_orders} orders, as their events say{undecided}"))
     } else {
         print(format!(
             "{n_orders} orders: {n_differing} differ, {n_mended} of them mended; {n_poison} events \

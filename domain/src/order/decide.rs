@@ -6,8 +6,9 @@ use super::command::{
 };
 use super::error::OrderError;
 use super::event::{
-    DeadLetterDiscarded, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item, OrderEvent,
-    OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, Stage,
+    BrokenRule, DeadLetterDiscarded, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, Item,
+    OrderEvent, OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored,
+    OrderValidated, Stage,
 };
 use super::state::{Order, Status, total_quantity};
 
@@ -55,22 +56,23 @@ pub fn decide(state: Option<&Order>, command: OrderCommand) -> Result<Vec<OrderE
 fn place(command: PlaceOrder) -> Vec<OrderEvent> {
     let PlaceOrder { order_id, customer_id, items, at } = command;
     let total_quantity = total_quantity(&items);
-    let broken_rule = broken_rules(&customer_id, &items).into_iter().next();
+    let broken_rules = broken_rules(&customer_id, &items);
     let received = OrderEvent::Received(OrderReceived {
         order_id,
         customer_id: customer_id.clone(),
         items: items.clone(),
         received_at: at,
     });
-    if let Some(BrokenRule { code, reason, .. }) = broken_rule {
+    if let Some(BrokenRule { code, reason, .. }) = broken_rules.first().cloned() {
         let failed = OrderEvent::Failed(OrderFailed {
             order_id,
             stage: Stage::Validation,
-            code: code.to_owned(),
+            code,
             reason,
             attempt: 0,
             deliveries: 0,
             failed_at: at,
+            broken_rules,
         });
         return vec![received, failed];
     }
@@ -93,26 +95,16 @@ fn place(command: PlaceOrder) -> Vec<OrderEvent> {
     ]
 }
 
-/// A business rule that a new order breaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokenRule {
-    pub code: &'static str,
-    /// The member of the order that breaks it.
-    pub member: &'static str,
-    /// The words for people.
-    pub reason: String,
-}
-
 /// The business rules that a new order breaks. The first is what it fails for.
-pub fn broken_rules(customer_id: &str, items: &[Item]) -> Vec<BrokenRule> {
+fn broken_rules(customer_id: &str, items: &[Item]) -> Vec<BrokenRule> {
     let customer = (customer_id.chars().count() < MIN_CUSTOMER_ID_CHARS).then(|| BrokenRule {
-        code: "invalid_customer_id",
-        member: "customer_id",
+        code: "invalid_customer_id".to_owned(),
+        member: "customer_id".to_owned(),
         reason: "Invalid customer_id format".to_owned(),
     });
     let quantity = (total_quantity(items) > MAX_TOTAL_QUANTITY).then(|| BrokenRule {
-        code: "total_quantity_exceeded",
-        member: "items",
+        code: "total_quantity_exceeded".to_owned(),
+        member: "items".to_owned(),
         reason: format!("Order total quantity cannot exceed {MAX_TOTAL_QUANTITY} items"),
     });
     customer.into_iter().chain(quantity).collect()
@@ -148,6 +140,7 @@ fn record_failed(order: &Order, command: RecordFailed) -> Result<Vec<OrderEvent>
             attempt: command.attempt,
             deliveries: command.deliveries,
             failed_at: command.at,
+            broken_rules: Vec::new(),
         })]),
         Status::Failed => Ok(vec![]),
         Status::Fulfilled => Err(attempt_ended(order)),

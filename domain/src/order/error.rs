@@ -26,7 +26,7 @@ pub enum OrderError {
     FailedValidation { code: String },
     /// The order as corrected breaks a business rule.
     #[error("the corrected order breaks a business rule ({code}): {reason}")]
-    CorrectionRefused { code: &'static str, reason: String },
+    CorrectionRefused { code: String, reason: String },
     /// Only a dead letter can be discarded.
     #[error("the order is no dead letter: it is {status}{}", at(*.stage))]
     NotDeadLetter { status: Status, stage: Option<Stage> },

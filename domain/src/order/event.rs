@@ -107,6 +107,20 @@ pub struct OrderFailed {
     pub attempt: u32,
     pub deliveries: u32,
     pub failed_at: Timestamp,
+    /// Every business rule that a new order broke, the one that it failed for first. Empty in events
+    /// of releases that recorded only that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken_rules: Vec<BrokenRule>,
+}
+
+/// A business rule that a new order breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BrokenRule {
+    pub code: String,
+    /// The member of the order that breaks it.
+    pub member: String,
+    /// The words for people.
+    pub reason: String,
 }
 
 /// Where an order failed.

@@ -41,9 +41,9 @@ impl Status {
         }
     }
 
-    /// The status of that name.
+    /// The status of that name, in capitals or not.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.as_str() == name)
+        Self::ALL.into_iter().find(|it| it.as_str().eq_ignore_ascii_case(name))
     }
 }
 
@@ -187,7 +187,8 @@ pub fn fold<'a>(history: impl IntoIterator<Item = &'a Recorded>) -> Option<Order
     history.into_iter().fold(None, |state, recorded| Some(evolve(state, recorded)))
 }
 
-/// The sum of the quantities, held at the largest number if it would be larger.
+/// The sum of the quantities, held at the largest number of a 64-bit column if it would be larger.
 pub(super) fn total_quantity(items: &[Item]) -> u64 {
-    items.iter().fold(0, |sum, item| sum.saturating_add(item.quantity))
+    let sum = items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.quantity));
+    sum.min(i64::MAX.cast_unsigned())
 }

@@ -8,11 +8,7 @@ use uuid::Uuid;
 use super::CopyError;
 use crate::client::{EventLog, Position};
 use crate::error::LogError;
-
-/// The type of the event that ends a tombstoned stream, and of one that describes a stream.
-const TOMBSTONE_TYPE: &str = "$streamDeleted";
-/// What the name of a stream's metadata begins with.
-const METASTREAM_PREFIX: &str = "$$";
+use crate::history::{METASTREAM_PREFIX, TOMBSTONE_TYPE};
 
 /// An event with more bytes is near the limits that stores set.
 const MAX_PLAIN_BYTES: usize = 512 * 1_024;

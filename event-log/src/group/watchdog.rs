@@ -94,8 +94,10 @@ impl EventLog {
     async fn waits(&self, event: &LoggedEvent) -> Result<bool, LogError> {
         let (queued, order) = match (event.decode(), self.latest(event.order_id).await) {
             (Ok(recorded), Ok(Some(order))) => (recorded.event, order),
-            // What cannot be read is no evidence.
-            (Err(_), _) | (_, Ok(None) | Err(LogError::Undecodable { .. })) => return Ok(false),
+            // What cannot be read, or was deleted, is no evidence.
+            (Err(_), _) | (_, Ok(None) | Err(LogError::Undecodable { .. } | LogError::Deleted)) => {
+                return Ok(false);
+            }
             (_, Err(error)) => return Err(error),
         };
         let OrderEvent::Queued(queued) = queued else { return Ok(false) };

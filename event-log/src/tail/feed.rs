@@ -110,7 +110,7 @@ impl OrderFeed {
             let event = match &mut self.source {
                 Source::Past(past) => match past.next().await {
                     Feed::Event(event) => Arc::new(event),
-                    Feed::Checkpoint(_) => continue,
+                    Feed::Checkpoint(_) | Feed::Deleted { .. } => continue,
                     Feed::CaughtUp => {
                         self.meet();
                         continue;
@@ -119,7 +119,9 @@ impl OrderFeed {
                 Source::Meeting { past, until, .. } => {
                     let (event, position) = match past.next().await {
                         Feed::Event(event) => (Some(event.clone()), event.position),
-                        Feed::Checkpoint(position) => (None, position),
+                        Feed::Checkpoint(position) | Feed::Deleted { position, .. } => {
+                            (None, position)
+                        }
                         Feed::CaughtUp => continue,
                     };
                     if position >= *until {

@@ -9,16 +9,39 @@ use jiff::Timestamp;
 use super::row::{Changes, FailedOrder, Rows};
 use super::statistics::{Statistics, kind};
 
-/// The rows to write so that `rows`, the rows of the batch's orders, reflect the batch too.
+/// That the stream of an order was deleted, in a batch of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deletion {
+    pub order_id: OrderId,
+    /// How many events of the batch come before it.
+    pub n_events_before: usize,
+}
+
+/// The rows to write so that `rows`, the rows of the batch's orders, reflect the batch too. A deleted
+/// order leaves the tables: privacy is the usual reason to delete a stream.
 ///
 /// An event that a row reflects already changes nothing, so any part of the log may be applied
 /// again, and however a history is cut into batches, the rows come out the same.
-pub fn apply(mut rows: BTreeMap<OrderId, Rows>, batch: &[Recorded]) -> Changes {
+pub fn apply(
+    mut rows: BTreeMap<OrderId, Rows>,
+    batch: &[Recorded],
+    deletions: &[Deletion],
+) -> Changes {
     // What each changed order was before the batch.
     let mut orders = BTreeMap::new();
     let mut failed_orders = BTreeSet::new();
+    let mut deleted = BTreeSet::new();
     let mut statistics = Statistics::default();
-    for recorded in batch {
+    let mut deletions = deletions.iter().peekable();
+    for index in 0..=batch.len() {
+        while let Some(deletion) = deletions.next_if(|it| it.n_events_before <= index) {
+            let order_id = deletion.order_id;
+            let before = std::mem::take(rows.entry(order_id).or_default());
+            orders.entry(order_id).or_insert_with(|| before.order.as_ref().map(kind));
+            failed_orders.remove(&order_id);
+            deleted.insert(order_id);
+        }
+        let Some(recorded) = batch.get(index) else { break };
         let order_id = recorded.event.order_id();
         let Rows { order, failed, tenant: _ } = rows.entry(order_id).or_default();
         if order.as_ref().is_some_and(|it| recorded.revision <= it.revision) {
@@ -36,12 +59,13 @@ pub fn apply(mut rows: BTreeMap<OrderId, Rows>, batch: &[Recorded]) -> Changes {
 
     let mut changes = Changes::default();
     for (order_id, Rows { order, failed, tenant: _ }) in rows {
-        if let (Some(before), Some(after)) = (orders.get(&order_id), order) {
-            statistics.order_changed(*before, &after);
-            changes.orders.push(after);
+        if let Some(before) = orders.get(&order_id) {
+            statistics.order_changed(*before, order.as_ref().map(kind));
+            changes.orders.extend(order);
         }
         changes.failed_orders.extend(failed.filter(|_| failed_orders.contains(&order_id)));
     }
+    changes.deleted = deleted;
     changes.statistics = statistics;
     changes
 }

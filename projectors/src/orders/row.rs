@@ -1,6 +1,6 @@
 //! What the projection keeps of an order. The row of `orders` is the domain's `Order` itself.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use domain::ids::OrderId;
 use domain::order::{Order, Stage};
@@ -65,6 +65,8 @@ impl Rows {
 /// The rows that a batch of events changes, each once, in the order of their ids.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
+    /// Orders whose rows go, before the others are written.
+    pub deleted: BTreeSet<OrderId>,
     pub orders: Vec<Order>,
     pub failed_orders: Vec<FailedOrder>,
     /// Whose orders are, of those that the batch begins and that are somebody's.

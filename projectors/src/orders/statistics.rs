@@ -24,6 +24,15 @@ pub struct Minute {
 }
 
 impl Minute {
+    /// Whether anything happened more often than in the other.
+    pub fn exceeds(self, other: Self) -> bool {
+        self.n_events > other.n_events
+            || self.n_received > other.n_received
+            || self.n_fulfilled > other.n_fulfilled
+            || self.n_failed > other.n_failed
+            || self.n_refused > other.n_refused
+    }
+
     /// Of the orders that the gateway answered for, those that it fulfilled.
     #[expect(clippy::cast_precision_loss, reason = "a rate of more than 2^53 may be imprecise")]
     pub fn success_rate(&self) -> Option<f64> {
@@ -53,13 +62,19 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Notes that an order was what it was `before` and is what it is `after`.
-    pub(super) fn order_changed(&mut self, before: Option<(Status, Option<Stage>)>, after: &Order) {
-        let after = kind(after);
-        if before == Some(after) {
+    /// Notes that an order was what it was `before` and is what it is `after`; `None`: there is no
+    /// such order.
+    pub(super) fn order_changed(
+        &mut self,
+        before: Option<(Status, Option<Stage>)>,
+        after: Option<(Status, Option<Stage>)>,
+    ) {
+        if before == after {
             return;
         }
-        self.count(after, 1);
+        if let Some(after) = after {
+            self.count(after, 1);
+        }
         if let Some(before) = before {
             self.count(before, -1);
         }

@@ -2,28 +2,33 @@
 
 use axum::http::StatusCode;
 use domain::ids::OrderId;
-use domain::order::{Order, evolve};
+use domain::order::Order;
 use event_log::LoggedEvent;
 use jiff::Timestamp;
 use serde::Deserialize;
-use service_kit::problem::Problem;
+use service_kit::moment::Moment;
+use service_kit::problem::{Code, Problem};
 
-use super::{Queries, log_failed};
+use super::histories::Histories;
 
 /// A point of an order's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Point {
+    /// Behind the first event that the store has.
+    First,
     /// Behind the event of this number.
     Revision(u64),
     /// Behind the last event before the first one that was recorded later than this.
     Time(Timestamp),
+    /// Behind the newest event.
+    Newest,
 }
 
 /// The point in a query, if it names one.
 #[derive(Debug, Deserialize)]
 pub(super) struct AsOf {
     at_revision: Option<u64>,
-    at: Option<Timestamp>,
+    at: Option<Moment>,
 }
 
 impl AsOf {
@@ -31,71 +36,77 @@ impl AsOf {
         match (self.at_revision, self.at) {
             (None, None) => Ok(None),
             (Some(revision), None) => Ok(Some(Point::Revision(revision))),
-            (None, Some(time)) => Ok(Some(Point::Time(time))),
-            (Some(_), Some(_)) => Err(Problem::invalid_parameters()),
+            (None, Some(Moment(time))) => Ok(Some(Point::Time(time))),
+            (Some(_), Some(_)) => {
+                Err(Problem::invalid_parameter("at", "must not be given together with at_revision"))
+            }
         }
     }
 }
 
 impl Point {
     /// A revision, or a time.
-    pub(super) fn from_text(text: &str) -> Result<Self, Problem> {
-        text.parse()
-            .map(Self::Revision)
-            .or_else(|_| text.parse().map(Self::Time))
-            .map_err(|_| Problem::invalid_parameters())
+    pub(super) fn from_text(name: &str, text: &str) -> Result<Self, Problem> {
+        let time = || text.parse().map(|Moment(time)| Self::Time(time));
+        text.parse().map(Self::Revision).or_else(|_| time()).map_err(|_| {
+            Problem::invalid_parameter(name, "must be a revision or a time (RFC 3339)")
+        })
     }
 
-    /// The part of a history up to the point.
-    pub(super) fn beginning(
-        self,
-        order_id: OrderId,
-        history: &[LoggedEvent],
-    ) -> Result<&[LoggedEvent], Problem> {
-        let (n_events, is_there) = match self {
-            Self::Revision(revision) => (
-                history.partition_point(|it| it.revision <= revision),
-                history.last().is_some_and(|it| revision <= it.revision),
-            ),
-            Self::Time(time) => {
-                let later = history.iter().position(|it| it.recorded_at() > time);
-                (later.unwrap_or(history.len()), later != Some(0))
-            }
-        };
-        history.get(..n_events).filter(|_| is_there).ok_or_else(|| self.not_reached(order_id))
+    fn includes(self, event: &LoggedEvent, is_first: bool) -> bool {
+        match self {
+            Self::First => is_first,
+            Self::Revision(revision) => event.revision <= revision,
+            Self::Time(time) => event.recorded_at() <= time,
+            Self::Newest => true,
+        }
     }
 
-    fn not_reached(self, order_id: OrderId) -> Problem {
+    /// What a client is told of a point that the history does not reach, or that lies before the
+    /// first event that the store still has.
+    fn refuse(self, order_id: OrderId, is_truncated: bool) -> Problem {
+        if is_truncated {
+            let text = format!("Order {order_id} is no longer known as of then");
+            return Problem::application(StatusCode::GONE, text).with_code(Code::OrderDeleted);
+        }
         let text = match self {
             Self::Revision(revision) => format!("Order {order_id} has no revision {revision}"),
             Self::Time(time) => format!("Order {order_id} was not placed by {time}"),
+            Self::First | Self::Newest => return Problem::order_not_found(order_id),
         };
         Problem::application(StatusCode::NOT_FOUND, text)
     }
 }
 
-/// An order's events, as long as there is such an order.
-pub(super) async fn history(
-    queries: &Queries,
+/// The order as it was: like a row, without the events that cannot be read.
+pub(super) async fn order_at(
+    histories: &Histories,
     order_id: OrderId,
-) -> Result<Vec<LoggedEvent>, Problem> {
-    let history = queries.log.history(order_id).await.map_err(log_failed)?;
-    if history.is_empty() { Err(Problem::order_not_found(order_id)) } else { Ok(history) }
-}
-
-/// What the beginning of a history amounts to: like a row, without the events that cannot be read.
-pub(super) fn folded(order_id: OrderId, history: &[LoggedEvent]) -> Result<Order, Problem> {
-    let mut order = None;
-    let mut unreadable = None;
-    for event in history {
-        match event.decode() {
-            Ok(recorded) => order = Some(evolve(order, &recorded)),
-            Err(error) => unreadable = Some(error),
+    point: Point,
+) -> Result<Order, Problem> {
+    let _admitted = histories.admit().await?;
+    let mut fold = match point {
+        Point::Revision(revision) => histories.begin(order_id, revision).await?,
+        Point::Newest => {
+            let newest = histories.newest_revision(order_id).await?;
+            histories.begin(order_id, newest).await?
         }
+        Point::First | Point::Time(_) => histories.begin_first(order_id),
+    };
+    loop {
+        let is_first = fold.last().is_none();
+        let Some(event) = fold.peek().await? else { break };
+        if !point.includes(event, is_first) {
+            if is_first {
+                return Err(point.refuse(order_id, event.revision > 0));
+            }
+            break;
+        }
+        fold.apply().await?;
     }
-    match (order, unreadable) {
-        (Some(order), _) => Ok(order),
-        (None, Some(error)) => Err(log_failed(error)),
-        (None, None) => Err(Problem::order_not_found(order_id)),
+    let Some(last) = fold.last() else { return Err(fold.refuse().await) };
+    if matches!(point, Point::Revision(revision) if last < revision) {
+        return Err(point.refuse(order_id, false));
     }
+    fold.into_state().await
 }

@@ -1,7 +1,5 @@
 //! `GET /v1/orders/{id}/history/compare`: two points of an order's history, field by field.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use domain::ids::OrderId;
@@ -12,9 +10,10 @@ use service_kit::extract::{PathParameters, QueryParameters};
 use service_kit::problem::Problem;
 use utoipa::ToSchema;
 
-use super::as_of::{Point, folded, history};
+use super::as_of::{Point, order_at};
+use super::histories::Histories;
 use super::history::ChangedField;
-use super::{Queries, order_id};
+use super::order_id;
 
 #[derive(Deserialize)]
 pub(super) struct Points {
@@ -47,23 +46,23 @@ pub(super) struct Comparison {
     responses(
         (status = 200, description = "Both, and how they differ", body = Comparison),
         (status = 404, description = "There is no such order, or it was not so far", body = service_kit::api_doc::Refusal),
+        (status = 410, description = "The event store no longer has the events", body = service_kit::api_doc::Refusal),
     ),
 )]
 pub(super) async fn get_comparison(
-    State(queries): State<Arc<Queries>>,
+    State(histories): State<Histories>,
     PathParameters(id): PathParameters<String>,
     QueryParameters(points): QueryParameters<Points>,
 ) -> Result<Json<Comparison>, Problem> {
     let order_id = order_id(&id)?;
-    let from = points.from.as_deref().map_or(Ok(Point::Revision(0)), Point::from_text)?;
-    let to = points.to.as_deref().map(Point::from_text).transpose()?;
-
-    let history = history(&queries, order_id).await?;
-    let from = folded(order_id, from.beginning(order_id, &history)?)?;
-    let to = match to {
-        Some(to) => folded(order_id, to.beginning(order_id, &history)?)?,
-        None => folded(order_id, &history)?,
+    let point = |name, text: Option<&str>, otherwise| {
+        text.map_or(Ok(otherwise), |text| Point::from_text(name, text))
     };
+    let from = point("from", points.from.as_deref(), Point::First)?;
+    let to = point("to", points.to.as_deref(), Point::Newest)?;
+
+    let from = order_at(&histories, order_id, from).await?;
+    let to = order_at(&histories, order_id, to).await?;
     let changes = changes(Some(&from), &to).into_iter().map(Into::into).collect();
     Ok(Json(Comparison { order_id, from: fields(&from), to: fields(&to), changes }))
 }

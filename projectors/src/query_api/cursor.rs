@@ -7,7 +7,7 @@ use domain::ids::OrderId;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use service_kit::problem::Problem;
 use sha2::{Digest, Sha256};
 
@@ -68,15 +68,16 @@ where
     ) -> Result<Self, Problem> {
         let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Problem::invalid_parameters());
+            let reason = format!("must be from 1 to {MAX_LIMIT}");
+            return Err(Problem::invalid_parameter("limit", reason));
         }
         let Some(cursor) = &page.cursor else {
             return Ok(Self { path, filter, after: None, limit });
         };
-        let cursor: Cursor<F> = decoded(cursor).ok_or_else(Problem::invalid_parameters)?;
+        let cursor: Cursor<F> = opened(cursor).ok_or_else(refused)?;
         let fits = cursor.list == path && (filter == F::default() || filter == cursor.filter);
         if !fits {
-            return Err(Problem::invalid_parameters());
+            return Err(refused());
         }
         let after = Some(Place { at: cursor.at, order_id: cursor.order_id });
         Ok(Self { path, filter: cursor.filter, after, limit })
@@ -109,21 +110,31 @@ where
     }
 
     fn cursor_behind(&self, place: Place) -> String {
-        let cursor = json!({
+        sealed(&json!({
             "list": self.path,
             "filter": self.filter,
             "at": place.at,
             "order_id": place.order_id,
-        });
-        let json = cursor.to_string();
-        URL_SAFE_NO_PAD.encode([json.as_bytes(), &seal(json.as_bytes())].concat())
+        }))
     }
+}
+
+/// The cursor that holds a value.
+pub(super) fn sealed(held: &Value) -> String {
+    let json = held.to_string();
+    URL_SAFE_NO_PAD.encode([json.as_bytes(), &seal(json.as_bytes())].concat())
+}
+
+/// The answer to a cursor that leads nowhere in what is asked for.
+pub(super) fn refused() -> Problem {
+    let reason = "must be the next_cursor of a page of the same list, with the same parameters";
+    Problem::invalid_parameter("cursor", reason)
 }
 
 /// What a cursor holds, if it is one of ours. The seal is no secret: it tells a client that makes
 /// its own that this is not how lists are read. Rows of others are never behind a cursor, because
 /// the tenant is not in it.
-fn decoded<F: DeserializeOwned>(cursor: &str) -> Option<Cursor<F>> {
+pub(super) fn opened<T: DeserializeOwned>(cursor: &str) -> Option<T> {
     let sealed = URL_SAFE_NO_PAD.decode(cursor).ok()?;
     let (json, found) = sealed.split_last_chunk::<SEAL_BYTES>()?;
     (seal(json) == *found).then(|| serde_json::from_slice(json).ok())?
@@ -143,7 +154,7 @@ mod tests {
         let listing = Listing { path: "/v1/orders", filter: 7_u64, after: None, limit: 1 };
         let at = Timestamp::UNIX_EPOCH;
         let cursor = listing.cursor_behind(Place { at, order_id: OrderId(uuid::Uuid::nil()) });
-        assert_eq!(decoded::<u64>(&cursor).map(|it| it.filter), Some(7));
+        assert_eq!(opened::<Cursor<u64>>(&cursor).map(|it| it.filter), Some(7));
 
         let sealed = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
         let json = String::from_utf8(sealed[..sealed.len() - SEAL_BYTES].to_vec()).unwrap();
@@ -151,7 +162,7 @@ mod tests {
         let changed = [json.replace('7', "8"), format!("{json} "), format!(" {json}")];
         let changed = changed.map(|it| [it.as_bytes(), rest].concat());
         for forged in changed.iter().map(Vec::as_slice).chain([json.as_bytes(), rest, &[]]) {
-            assert!(decoded::<u64>(&URL_SAFE_NO_PAD.encode(forged)).is_none(), "{forged:?}");
+            assert!(opened::<Cursor<u64>>(&URL_SAFE_NO_PAD.encode(forged)).is_none(), "{forged:?}");
         }
     }
 }

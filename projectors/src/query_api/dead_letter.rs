@@ -2,14 +2,12 @@
 
 mod attempts;
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::ETAG;
 use axum::response::IntoResponse;
 use domain::ids::OrderId;
-use domain::order::{Order, OrderEvent, OrderFailed, Recorded, Stage, evolve, fields};
+use domain::order::{Order, OrderEvent, OrderFailed, Recorded, Stage, fields};
 use event_log::LoggedEvent;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -18,7 +16,8 @@ use service_kit::extract::PathParameters;
 use service_kit::problem::Problem;
 use utoipa::ToSchema;
 
-use super::{Queries, log_failed, order_id};
+use super::histories::Histories;
+use super::order_id;
 use attempts::{Attempt, Attempts};
 
 /// A failed order: how it failed last, what became of that, and all that was tried.
@@ -56,25 +55,23 @@ struct DeadLetter {
             ("ETag" = String, description = "The order's revision now"),
         )),
         (status = 404, description = "There is no such order, or it has not failed", body = service_kit::api_doc::Refusal),
+        (status = 410, description = "The order was deleted from the event store", body = service_kit::api_doc::Refusal),
     ),
 )]
 pub(super) async fn get_dead_letter(
-    State(queries): State<Arc<Queries>>,
+    State(histories): State<Histories>,
     PathParameters(id): PathParameters<String>,
 ) -> Result<impl IntoResponse, Problem> {
     let order_id = order_id(&id)?;
-    let history = queries.log.history(order_id).await.map_err(log_failed)?;
+    let _admitted = histories.admit().await?;
+    let mut fold = histories.begin_first(order_id);
     let mut story = Story::default();
-    let mut unreadable = None;
-    for event in &history {
-        match event.decode() {
-            Ok(recorded) => story.goes_on(event, &recorded),
-            Err(error) => unreadable = Some(error),
+    while let Some(event) = fold.apply().await? {
+        if let (Ok(recorded), Some(order)) = (event.decode(), fold.state()) {
+            story.goes_on(&event, &recorded, order);
         }
     }
-    let Some(order) = story.order else {
-        return Err(unreadable.map_or_else(|| Problem::order_not_found(order_id), log_failed));
-    };
+    let order = fold.into_state().await?;
     let Some(failure) = story.failure else {
         let error = format!("Order {order_id} has not failed: it is {}", order.status);
         return Err(Problem::application(axum::http::StatusCode::NOT_FOUND, error));
@@ -105,7 +102,6 @@ fn dead_letter(order: &Order, failure: Failure, attempts: Attempts) -> DeadLette
 /// What the events so far amount to.
 #[derive(Default)]
 struct Story {
-    order: Option<Order>,
     failure: Option<Failure>,
     attempts: Attempts,
 }
@@ -118,12 +114,12 @@ struct Failure {
 }
 
 impl Story {
-    fn goes_on(&mut self, event: &LoggedEvent, recorded: &Recorded) {
+    /// Adds an event, behind which the order is as given.
+    fn goes_on(&mut self, event: &LoggedEvent, recorded: &Recorded, order: &Order) {
         self.attempts.add(event, recorded);
-        let order = evolve(self.order.take(), recorded);
         match &recorded.event {
             OrderEvent::Failed(it) => {
-                let order = fields(&order);
+                let order = fields(order);
                 self.failure = Some(Failure { event: it.clone(), order, resolved_at: None });
             }
             OrderEvent::Fulfilled(it) => self.resolved(it.fulfilled_at),
@@ -135,7 +131,6 @@ impl Story {
             | OrderEvent::DeliveryFailed(_)
             | OrderEvent::DeliveryStarted(_) => {}
         }
-        self.order = Some(order);
     }
 
     fn resolved(&mut self, at: Timestamp) {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use service_kit::age::Age;
 use service_kit::extract::QueryParameters;
+use service_kit::moment::Moment;
 use service_kit::problem::Problem;
 
 use super::cursor::{Listing, PageParameters};
@@ -22,8 +23,8 @@ pub(super) struct FailuresFilter {
     stage: Option<Stage>,
     code: Option<String>,
     customer_id: Option<String>,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
+    from: Option<Moment>,
+    to: Option<Moment>,
     older_than: Option<Age>,
     include_resolved: Option<bool>,
 }
@@ -36,8 +37,8 @@ impl FailuresFilter {
             stage: self.stage,
             code: self.code.clone(),
             customer_id: self.customer_id.clone(),
-            from: self.from,
-            to: self.to.into_iter().chain(before).min(),
+            from: self.from.map(|it| it.0),
+            to: self.to.map(|it| it.0).into_iter().chain(before).min(),
             include_resolved: self.include_resolved.unwrap_or(false),
         }
     }

@@ -72,7 +72,8 @@ impl Wanted {
             self.types.map(|it| it.split(',').map(str::to_owned).collect());
         let mut names = types.iter().flatten();
         if names.any(|it| !EVENT_TYPES.contains(&it.as_str())) {
-            return Err(Problem::invalid_parameters());
+            let reason = format!("must be of: {}", EVENT_TYPES.join(", "));
+            return Err(Problem::invalid_parameter("types", reason));
         }
         Ok(Filter { tenant, order_id, types })
     }

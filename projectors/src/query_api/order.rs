@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
@@ -12,6 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
 use domain::order::{Order, Status};
+use event_log::Waited;
 use serde::Serialize;
 use service_kit::etag::{self, Tags};
 use service_kit::extract::{PathParameters, QueryParameters};
@@ -19,11 +21,15 @@ use service_kit::problem::Problem;
 use service_kit::wait::Wait;
 use tokio::time::{Instant, timeout};
 
-use super::as_of::{AsOf, folded, history};
+use super::as_of::{AsOf, order_at};
 use super::{
-    Queries, READ_TIMEOUT, log_failed, log_read_model_failure, note_read_model_answers, order_id,
+    Queries, QueryState, READ_TIMEOUT, log_failed, log_read_model_failure, note_read_model_answers,
+    order_id,
 };
 use crate::store::StoreError;
+
+/// How long the look at the table that a wait ends with may take.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// `true` in an answer that does not reflect yet what the client waited for.
 const STALE: HeaderName = HeaderName::from_static("stale");
@@ -125,11 +131,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Conditions {
         )),
         (status = 400, description = "A parameter or a header is malformed", body = service_kit::api_doc::Message),
         (status = 404, description = "There is no such order", body = service_kit::api_doc::Refusal),
+        (status = 410, description = "The order was deleted from the event store", body = service_kit::api_doc::Refusal),
         (status = 412, description = "The order is at another revision", body = service_kit::api_doc::Refusal),
     ),
 )]
 pub(super) async fn get_order(
-    State(queries): State<Arc<Queries>>,
+    State(QueryState { queries, histories }): State<QueryState>,
     PathParameters(id): PathParameters<String>,
     QueryParameters(as_of): QueryParameters<AsOf>,
     Conditions { expected, known }: Conditions,
@@ -137,8 +144,7 @@ pub(super) async fn get_order(
 ) -> Result<Response, Problem> {
     let order_id = order_id(&id)?;
     if let Some(point) = as_of.point()? {
-        let history = history(&queries, order_id).await?;
-        let order = folded(order_id, point.beginning(order_id, &history)?)?;
+        let order = order_at(&histories, order_id, point).await?;
         let etag = [(ETAG, etag::of_revision(order.revision))];
         return Ok((etag, Json(Shown::new(&order, Source::Stream))).into_response());
     }
@@ -147,15 +153,21 @@ pub(super) async fn get_order(
 
     // A client that knows of a newer revision than the row has shall not be told otherwise.
     let newest_known = expected.iter().chain(&known).filter_map(Tags::newest).max();
-    let (mut order, mut source) = find(&queries, order_id, newest_known).await?;
-    let mut is_met = awaited.is_none_or(|it| it.is_met(&order));
+    let mut found = find(&queries, order_id, newest_known).await?;
+    let mut is_met = awaited.is_none_or(|it| it.is_met(&found.order));
     if let Some(awaited) = awaited.filter(|_| !is_met) {
         // The log knows it first: nobody has to wait for the projection.
         wait.begin();
-        let found = queries.log.wait_for(order_id, deadline, |it| awaited.is_met(it)).await;
-        if let Some(found) = found {
-            (order, source, is_met) = (Arc::new(found), Source::Stream, true);
-        }
+        found = match queries.log.wait_for(order_id, deadline, |it| awaited.is_met(it)).await {
+            Waited::Met(order) => Found::in_stream(order),
+            Waited::InVain(Some(order)) => found.or_newer(Found::in_stream(order)),
+            Waited::InVain(None) => newest_in_reach(&queries, order_id, found).await,
+        };
+        is_met = awaited.is_met(&found.order);
+    }
+    let Found { order, source } = found;
+    if let Source::Stream = source {
+        queries.log.remember(&order);
     }
 
     let mut answer = HeaderMap::new();
@@ -180,18 +192,36 @@ pub(super) async fn get_order(
     Ok((answer, Json(Shown { order: &*order, source, stale })).into_response())
 }
 
-/// The order's row, if it has the revision that the client knows of. Without it, be it late or out of
-/// reach, an accepted order is still in the log.
+/// An order, and where it was found.
+struct Found {
+    order: Arc<Order>,
+    source: Source,
+}
+
+impl Found {
+    fn in_stream(order: Arc<Order>) -> Self {
+        Self { order, source: Source::Stream }
+    }
+
+    fn or_newer(self, other: Self) -> Self {
+        if other.order.revision > self.order.revision { other } else { self }
+    }
+}
+
+/// The order's row, if it has the revision that the client knows of, or was told by this process.
+/// Without it, be it late or out of reach, an accepted order is still in the log.
 async fn find(
     queries: &Queries,
     order_id: OrderId,
     newest_known: Option<u64>,
-) -> Result<(Arc<Order>, Source), Problem> {
-    let found = timeout(READ_TIMEOUT, queries.lookups.order(order_id)).await;
-    match found.unwrap_or_else(|_| Err(Arc::new(StoreError::Timeout))) {
-        Ok(Some(order)) if Some(order.revision) >= newest_known => {
+) -> Result<Found, Problem> {
+    let told = queries.log.recall(order_id);
+    let least = newest_known.max(told.as_ref().map(|it| it.revision));
+    match find_row(queries, order_id, READ_TIMEOUT).await {
+        Ok(Some(order)) if Some(order.revision) >= least => {
             note_read_model_answers();
-            return Ok((order, Source::Table));
+            queries.log.forget(order_id, order.revision);
+            return Ok(Found { order, source: Source::Table });
         }
         Ok(_) => {}
         Err(error) => {
@@ -199,7 +229,30 @@ async fn find(
             tracing::debug!(error = &*error as &dyn Error, "Order is read from its stream");
         }
     }
-    let order = queries.log.latest(order_id).await.map_err(log_failed)?;
-    let order = order.ok_or_else(|| Problem::order_not_found(order_id))?;
-    Ok((Arc::new(order), Source::Stream))
+    match queries.log.latest(order_id).await {
+        Ok(Some(order)) => Ok(Found::in_stream(Arc::new(order))),
+        Ok(None) => Err(Problem::order_not_found(order_id)),
+        Err(error) if error.is_unavailable() => {
+            let told = told.filter(|it| Some(it.revision) >= newest_known);
+            told.map(Found::in_stream).ok_or_else(|| log_failed(error))
+        }
+        Err(error) => Err(log_failed(error)),
+    }
+}
+
+/// The newest state of an order whose stream cannot be read.
+async fn newest_in_reach(queries: &Queries, order_id: OrderId, found: Found) -> Found {
+    let told = queries.log.recall(order_id).map(Found::in_stream);
+    let row = find_row(queries, order_id, LAST_LOOK).await.ok().flatten();
+    let row = row.map(|order| Found { order, source: Source::Table });
+    told.into_iter().chain(row).fold(found, Found::or_newer)
+}
+
+async fn find_row(
+    queries: &Queries,
+    order_id: OrderId,
+    limit: Duration,
+) -> Result<Option<Arc<Order>>, Arc<StoreError>> {
+    let found = timeout(limit, queries.lookups.order(order_id)).await;
+    found.unwrap_or_else(|_| Err(Arc::new(StoreError::Timeout)))
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use domain::order::Status;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use service_kit::extract::QueryParameters;
+use service_kit::moment::Moment;
 use service_kit::problem::Problem;
 
 use super::cursor::{Listing, PageParameters};
@@ -21,18 +21,22 @@ use crate::store::{OrderFilter, Place};
 pub(super) struct OrdersFilter {
     status: Option<String>,
     customer_id: Option<String>,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
+    from: Option<Moment>,
+    to: Option<Moment>,
 }
 
 impl OrdersFilter {
     fn parsed(&self, tenant: Option<String>) -> Result<OrderFilter, Problem> {
         let status = match &self.status {
-            Some(name) => Some(Status::from_name(name).ok_or_else(Problem::invalid_parameters)?),
+            Some(name) => Some(Status::from_name(name).ok_or_else(|| {
+                let names = Status::ALL.map(Status::as_str).join(", ");
+                Problem::invalid_parameter("status", format!("must be one of: {names}"))
+            })?),
             None => None,
         };
         let customer_id = self.customer_id.clone();
-        Ok(OrderFilter { tenant, status, customer_id, from: self.from, to: self.to })
+        let [from, to] = [self.from, self.to].map(|it| it.map(|it| it.0));
+        Ok(OrderFilter { tenant, status, customer_id, from, to })
     }
 }
 

@@ -191,7 +191,8 @@ pub(super) async fn get_stats(
     QueryParameters(parameters): QueryParameters<StatsParameters>,
 ) -> Result<Json<Stats>, Problem> {
     if parameters.minutes.is_some_and(|it| !(1..=MAX_MINUTES).contains(&it)) {
-        return Err(Problem::invalid_parameters());
+        let reason = format!("must be from 1 to {MAX_MINUTES}");
+        return Err(Problem::invalid_parameter("minutes", reason));
     }
     let now = queries.clock.now();
     let (tables, status, projection) = tokio::join!(

@@ -3,7 +3,7 @@
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use event_log::{EventLog, Feed, LogError, Position, Subscription};
+use event_log::{EventLog, Feed, LogError, LoggedEvent, Position, Subscription};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -115,7 +115,7 @@ impl<S: Source> Reading<S> {
                 Some(next) => next,
                 None => match timeout(IDLE, self.source.next()).await {
                     Ok(next) => next,
-                    Err(_) if batch.n_events() > 0 => break,
+                    Err(_) if !batch.is_empty() => break,
                     // The events up to `until` may be those of other programs, and a store need
                     // not say that it has passed them. `until` was in the log before the question,
                     // so an order's event up to there would have been found by it.
@@ -134,13 +134,16 @@ impl<S: Source> Reading<S> {
 
     fn take(&mut self, next: Feed, batch: &mut Batch) {
         match &next {
-            // All before it has come.
-            Feed::Event(event) if event.position > self.until => self.pass(self.until, batch),
-            // What came already was taken.
-            Feed::Event(event) if Some(event.position) <= self.read_to => {}
-            Feed::Event(event) => {
-                self.read_to = Some(event.position);
-                batch.add(next);
+            Feed::Event(LoggedEvent { position, .. }) | Feed::Deleted { position, .. } => {
+                let position = *position;
+                if position > self.until {
+                    // All before it has come.
+                    self.pass(self.until, batch);
+                } else if Some(position) > self.read_to {
+                    self.read_to = Some(position);
+                    batch.add(next);
+                }
+                // What came already was taken.
             }
             // It may name the log's end, where an event comes yet: what is not in the log when the
             // reading begins is not passed.
@@ -212,6 +215,7 @@ mod tests {
     async fn read(feed: Vec<Feed>, after: Option<u64>, until: u64) -> (u64, Option<Position>) {
         let events = feed.iter().filter_map(|it| match it {
             Feed::Event(event) => Some(event.position),
+            Feed::Deleted { position, .. } => Some(*position),
             Feed::Checkpoint(_) | Feed::CaughtUp => None,
         });
         let source = Script { last_of_orders: events.max(), feed: feed.into() };

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::ProjectorConfig;
+use crate::orders::apply::Deletion;
 
 /// How long a batch waits for the events that come with its first: those of one append.
 const GATHER: Duration = Duration::from_millis(2);
@@ -29,6 +30,8 @@ pub(crate) struct Batch {
     pub(crate) tenants: Vec<(OrderId, String)>,
     /// Orders that have no rows yet, as far as this is known.
     pub(crate) begun: HashSet<OrderId>,
+    /// Orders whose streams were deleted.
+    pub(crate) deletions: Vec<Deletion>,
     /// Events that cannot be projected.
     pub(crate) skipped: Vec<Poison>,
     pub(crate) position: Option<Position>,
@@ -53,14 +56,21 @@ impl Batch {
         (self.events.len() + self.skipped.len()) as u64
     }
 
+    /// Whether it changes no rows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.n_events() == 0 && self.deletions.is_empty()
+    }
+
     /// Whether no more is to be added, if `size` events are enough.
     pub(crate) fn is_full(&self, size: u64) -> bool {
-        self.n_events() >= size || self.n_bytes >= FULL_BYTES
+        self.n_events() + self.deletions.len() as u64 >= size || self.n_bytes >= FULL_BYTES
     }
 
     /// The orders that it is about and that may have rows.
     pub(crate) fn orders_with_rows(&self) -> Vec<OrderId> {
-        let order_ids: BTreeSet<_> = self.events.iter().map(|it| it.event.order_id()).collect();
+        let changed = self.events.iter().map(|it| it.event.order_id());
+        let deleted = self.deletions.iter().map(|it| it.order_id);
+        let order_ids: BTreeSet<_> = changed.chain(deleted).collect();
         order_ids.into_iter().filter(|it| !self.begun.contains(it)).collect()
     }
 
@@ -78,6 +88,13 @@ impl Batch {
                 self.first_event_id.get_or_insert(event.event_id);
                 self.n_bytes += event.data.len();
                 self.add_event(&event);
+            }
+            Feed::Deleted { order_id, position } => {
+                tracing::info!(order.id = %order_id, "Order deleted from the event store");
+                self.position = Some(position);
+                let n_events_before = self.events.len();
+                self.deletions.push(Deletion { order_id, n_events_before });
+                self.tenants.retain(|(of, _)| *of != order_id);
             }
             Feed::Checkpoint(position) => self.position = Some(position),
             Feed::CaughtUp => self.is_caught_up = true,
@@ -146,7 +163,7 @@ impl Batches {
                 }
             };
             batch.add(next);
-            if batch.n_events() > 0 {
+            if !batch.is_empty() {
                 first_event.get_or_insert_with(Instant::now);
             }
         }

@@ -1,9 +1,10 @@
 //! Whether the rows come from this event store: a checkpoint says nothing about another one.
 
-use event_log::{EventLog, Feed, LogError};
+use event_log::{EventLog, LogError};
 use uuid::Uuid;
 
-use crate::store::Checkpoint;
+use crate::ahead::newest_orders;
+use crate::store::{Checkpoint, ReadModel, StoreError};
 
 /// The event store is not the one that the rows come from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,31 +19,38 @@ pub struct OtherEventStore {
     pub found: Option<Uuid>,
 }
 
-/// The log's first event, if the checkpoint is of this log.
-pub(crate) async fn check_origin<E: From<LogError> + From<OtherEventStore>>(
+/// The log's first event, if the rows at the checkpoint are of this log.
+pub(crate) async fn check_origin<E>(
     log: &EventLog,
+    store: &dyn ReadModel,
     checkpoint: &Checkpoint,
-) -> Result<Option<Uuid>, E> {
-    let found = first_event_id(log).await?;
+) -> Result<Option<Uuid>, E>
+where
+    E: From<LogError> + From<StoreError> + From<OtherEventStore>,
+{
+    let found = log.first_event_id().await?;
     match checkpoint.first_event_id {
-        Some(expected) if found != Some(expected) => {
+        // A scavenge may have removed the event that was the first.
+        Some(expected) if found != Some(expected) && !has_orders_of::<E>(log, store).await? => {
             Err(OtherEventStore { expected, found }.into())
         }
         Some(_) | None => Ok(found),
     }
 }
 
-/// The id of the first event of any order; `None` if there is no order.
-pub(crate) async fn first_event_id(log: &EventLog) -> Result<Option<Uuid>, LogError> {
-    // A read says that there is none; a subscription would wait for one.
-    if log.backlog(None, 0).await?.n_events == 0 {
-        return Ok(None);
-    }
-    let mut subscription = log.subscribe(None);
-    loop {
-        match subscription.next().await {
-            Feed::Event(event) => return Ok(Some(event.event_id)),
-            Feed::Checkpoint(_) | Feed::CaughtUp => {}
+/// Whether the log has, or had, one of the newest orders of the tables. Ids of orders are unique, so
+/// it is no other store's.
+async fn has_orders_of<E>(log: &EventLog, store: &dyn ReadModel) -> Result<bool, E>
+where
+    E: From<LogError> + From<StoreError>,
+{
+    let orders = newest_orders(store, None).await?;
+    for order in orders {
+        match log.newest_revision(order.order_id).await {
+            Ok(Some(_)) | Err(LogError::Deleted) => return Ok(true),
+            Ok(None) => {}
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(false)
 }

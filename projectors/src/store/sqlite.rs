@@ -226,10 +226,11 @@ impl ReadModel for Sqlite {
         let mut transaction = self.begin().await?;
         // First, so that a second projector is stopped before it has written a row.
         write::move_checkpoint(&mut transaction, self.set, from, to).await?;
-        let Changes { orders, failed_orders, tenants, begun: _, statistics } = changes;
+        let Changes { deleted, orders, failed_orders, tenants, begun: _, statistics } = changes;
         let orders: Vec<_> = orders.iter().collect();
         let failed_orders: Vec<_> = failed_orders.iter().collect();
         let tenants: Vec<_> = tenants.iter().map(|(id, it)| (*id, it.as_str())).collect();
+        write::delete(&mut transaction, deleted).await?;
         write::upsert_orders(&mut transaction, &orders).await?;
         write::upsert_failed_orders(&mut transaction, &failed_orders).await?;
         write::insert_tenants(&mut transaction, &tenants).await?;

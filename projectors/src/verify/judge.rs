@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::ids::OrderId;
 use domain::order::fields;
-use event_log::{EventLog, LoggedEvent, Position};
+use event_log::{EventLog, LogError, LoggedEvent, Position};
 use futures::StreamExt;
 use futures::stream;
 use serde_json::{Map, Value, json};
@@ -36,12 +36,19 @@ impl Side<'_> {
         order_id: OrderId,
         history: &[LoggedEvent],
     ) -> Result<Vec<Difference>, StoreError> {
+        let expected = expected_rows(order_id, history, self.position);
+        self.differences_from(order_id, &expected).await
+    }
+
+    /// Where an order's rows are not the expected ones.
+    async fn differences_from(
+        &self,
+        order_id: OrderId,
+        expected: &Rows,
+    ) -> Result<Vec<Difference>, StoreError> {
         let between = Between { order_id };
         match self.store.rows(&[order_id]).await {
-            Ok(mut rows) => {
-                let expected = expected_rows(order_id, history, self.position);
-                Ok(between.all(&expected, &rows.remove(&order_id).unwrap_or_default()))
-            }
+            Ok(mut rows) => Ok(between.all(expected, &rows.remove(&order_id).unwrap_or_default())),
             Err(StoreError::Row { reason, .. }) => Ok(vec![between.unreadable(reason)]),
             Err(error) => Err(error),
         }
@@ -75,6 +82,10 @@ impl Judge<'_> {
             let differences = differences?;
             n_done += 1;
             (observer.progress)(Progress { phase: Phase::Judge, n_done, n_total });
+            let Some(differences) = differences else {
+                verified.n_undecided += 1;
+                continue;
+            };
             let Some(order_id) = differences.first().map(|it| it.order_id) else { continue };
             verified.n_differing += 1;
             if let Some(store) = self.mended {
@@ -88,19 +99,40 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// What is wrong with an order's rows.
-    async fn differences(&self, order_id: OrderId) -> Result<Vec<Difference>, ReplayError> {
+    /// What is wrong with an order's rows; `None` if its stream does not say, because the store no
+    /// longer has all of its events.
+    async fn differences(&self, order_id: OrderId) -> Result<Option<Vec<Difference>>, ReplayError> {
         // Before the first event there are no rows, whatever the stream says.
         if self.found.position.is_none() {
-            return Ok(self.found.differences(order_id, &[]).await?);
+            return Ok(Some(self.found.differences(order_id, &[]).await?));
         }
-        let history = self.log.history(order_id).await?;
+        let history = match self.log.history(order_id).await {
+            Err(LogError::Deleted) => return self.differences_of_deleted(order_id).await,
+            history => history?,
+        };
+        if history.first().is_some_and(|it| it.revision > 0) {
+            return Ok(None);
+        }
         if let Some(expected) = &self.expected
             && !expected.differences(order_id, &history).await?.is_empty()
         {
             return Err(ReplayError::Misfolded(order_id));
         }
-        Ok(self.found.differences(order_id, &history).await?)
+        Ok(Some(self.found.differences(order_id, &history).await?))
+    }
+
+    /// Where the rows of a deleted order differ from those on the other side, if both are at one
+    /// position: else the deletion may be between them.
+    async fn differences_of_deleted(
+        &self,
+        order_id: OrderId,
+    ) -> Result<Option<Vec<Difference>>, ReplayError> {
+        let Some(expected) = self.expected.filter(|it| it.position == self.found.position) else {
+            return Ok(None);
+        };
+        let mut expected = expected.store.rows(&[order_id]).await?;
+        let expected = expected.remove(&order_id).unwrap_or_default();
+        Ok(Some(self.found.differences_from(order_id, &expected).await?))
     }
 }
 
@@ -108,7 +140,10 @@ impl Judge<'_> {
 async fn mend(log: &EventLog, store: &dyn ReadModel, order_id: OrderId) -> Result<(), ReplayError> {
     loop {
         let checkpoint = store.checkpoint().await?;
-        let history = log.history(order_id).await?;
+        let history = match log.history(order_id).await {
+            Err(LogError::Deleted) => Vec::new(),
+            history => history?,
+        };
         let expected = expected_rows(order_id, &history, checkpoint.position);
         match store.mend(&BTreeMap::from([(order_id, expected)]), &checkpoint).await {
             Err(StoreError::CheckpointMoved) => {}
@@ -121,7 +156,7 @@ async fn mend(log: &EventLog, store: &dyn ReadModel, order_id: OrderId) -> Resul
 fn expected_rows(order_id: OrderId, history: &[LoggedEvent], position: Option<Position>) -> Rows {
     let applied = history.iter().filter(|it| Some(it.position) <= position);
     let events: Vec<_> = applied.filter_map(|it| readable(it).ok()).collect();
-    let changes = apply(BTreeMap::new(), &events);
+    let changes = apply(BTreeMap::new(), &events, &[]);
     let first = history.first().filter(|it| Some(it.position) <= position);
     Rows {
         order: changes.orders.into_iter().find(|it| it.order_id == order_id),

@@ -15,7 +15,7 @@ type Tables = BTreeMap<OrderId, Rows>;
 fn apply_to(tables: &mut Tables, batch: &[Recorded]) {
     let touched = batch.iter().map(|it| it.event.order_id());
     let rows = touched.filter_map(|it| Some((it, tables.get(&it)?.clone()))).collect();
-    let changes = apply(rows, batch);
+    let changes = apply(rows, batch, &[]);
     for order in changes.orders {
         let rows = tables.entry(order.order_id).or_default();
         rows.order = Some(order);
@@ -35,7 +35,7 @@ fn applied(batch: &[Recorded]) -> Tables {
 #[test]
 fn order_is_written_once_however_many_of_its_events_are_in_the_batch() {
     let history = History::of(1).placed().fulfilled().events();
-    let changes = apply(BTreeMap::new(), &history);
+    let changes = apply(BTreeMap::new(), &history, &[]);
     assert_eq!(changes.orders, [fold(&history).unwrap()]);
     assert_eq!(changes.failed_orders, []);
 }
@@ -129,7 +129,7 @@ proptest! {
 
         apply_to(&mut cut, &log[again_from.min(log.len())..]);
         prop_assert_eq!(&cut, &whole);
-        prop_assert_eq!(apply(whole.clone(), &log), Changes::default());
+        prop_assert_eq!(apply(whole.clone(), &log, &[]), Changes::default());
 
         for (order_id, rows) in whole {
             let history = log.iter().filter(|it| it.event.order_id() == order_id);

@@ -29,7 +29,7 @@ pub(crate) async fn project(store: &dyn ReadModel, batch: &[Recorded]) {
     let from = store.checkpoint().await.unwrap();
     let orders: BTreeSet<_> = batch.iter().map(|it| it.event.order_id()).collect();
     let orders: Vec<_> = orders.into_iter().collect();
-    let changes = apply(store.rows(&orders).await.unwrap(), batch);
+    let changes = apply(store.rows(&orders).await.unwrap(), batch, &[]);
     store.write(&changes, &from, &behind(&from)).await.unwrap();
 }
 
@@ -67,7 +67,7 @@ pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
         History::of(4).placed().events().split_off(1),
     ];
     for history in histories {
-        let expected = apply(BTreeMap::new(), &history);
+        let expected = apply(BTreeMap::new(), &history, &[]);
         project(&*store, &history).await;
 
         let order_id = history[0].event.order_id();
@@ -149,7 +149,7 @@ pub(crate) async fn batch_applied_again_changes_nothing(database: &Database) {
 pub(crate) async fn older_revision_never_overwrites_a_newer_one(database: &Database) {
     let store = database.read_model().await;
     let failed = History::of(1).placed().failed(Stage::Fulfillment, "refused");
-    let older = apply(BTreeMap::new(), &failed.events());
+    let older = apply(BTreeMap::new(), &failed.events(), &[]);
     let newer = History::of(1).placed().failed(Stage::Fulfillment, "refused").queued().fulfilled();
     project(&*store, &newer.events()).await;
     let before = tables(&*store).await;
@@ -168,7 +168,7 @@ pub(crate) async fn rows_and_checkpoint_move_together_or_not_at_all(database: &D
 
     // The last table of the transaction is missing, so it fails when the others are written.
     database.execute("alter table failed_orders rename to elsewhere").await;
-    let changes = apply(BTreeMap::new(), &failed);
+    let changes = apply(BTreeMap::new(), &failed, &[]);
     let error = store.write(&changes, &checkpoint, &behind(&checkpoint)).await.unwrap_err();
     assert!(matches!(error, StoreError::Database(_)), "{error:?}");
 
@@ -189,7 +189,7 @@ pub(crate) async fn checkpoint_that_moved_stops_the_writer(database: &Database) 
     project(&*store, &History::of(1).placed().events()).await;
     let current = store.checkpoint().await.unwrap();
 
-    let changes = apply(BTreeMap::new(), &History::of(2).placed().events());
+    let changes = apply(BTreeMap::new(), &History::of(2).placed().events(), &[]);
     let at = |commit, prepare| Some(Position { commit, prepare });
     let others = [
         stale,
@@ -365,7 +365,7 @@ pub(crate) async fn lists_of_a_tenant_have_its_orders_only(database: &Database) 
         .collect();
     let changes = Changes {
         tenants: vec![(id(1), "a".to_owned()), (id(2), "b\0".to_owned()), (id(3), "a".to_owned())],
-        ..apply(BTreeMap::new(), &log)
+        ..apply(BTreeMap::new(), &log, &[])
     };
     let from = store.checkpoint().await.unwrap();
     store.write(&changes, &from, &behind(&from)).await.unwrap();
@@ -424,7 +424,7 @@ pub(crate) async fn lease_is_taken_by_one_and_whoever_lost_it_cannot_write(datab
     assert_eq!(store.take_lease(&seen, "second").await.unwrap(), Some(2));
 
     assert!(!store.beat(1).await.unwrap());
-    let changes = apply(BTreeMap::new(), &History::of(1).placed().events());
+    let changes = apply(BTreeMap::new(), &History::of(1).placed().events(), &[]);
     let error = store.write(&changes, &of_first, &behind(&of_first)).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
     assert_eq!(store.order(id(1)).await.unwrap(), None);

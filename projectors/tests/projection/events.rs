@@ -130,6 +130,7 @@ impl History {
             attempt: self.attempt,
             deliveries: 1,
             failed_at: at(self.second + 30),
+            broken_rules: Vec::new(),
         });
         self.and(event)
     }

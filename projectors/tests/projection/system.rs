@@ -17,6 +17,7 @@ use serde_json::Value;
 use service_kit::auth::{Access, Principal};
 use service_kit::clock::Clock;
 use tempfile::TempDir;
+use testkit::stream_tool::StreamTool;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,8 @@ pub(crate) const POLL: Duration = Duration::from_millis(5);
 /// An embedded event store of the test's own.
 pub(crate) struct EventStore {
     pub(crate) log: EventLog,
-    _node: Node,
+    node: Node,
+    stop: CancellationToken,
     _data: TempDir,
 }
 
@@ -45,9 +47,21 @@ impl EventStore {
         };
         // The node's identity: one id is as good as another.
         let clock = Clock::new(|| at(1_000), || Uuid::from_u128(1));
-        let node = Node::start(config, clock, CancellationToken::new()).await.unwrap();
+        let stop = CancellationToken::new();
+        let node = Node::start(config, clock, stop.clone()).await.unwrap();
         let log = log(&format!("esdb://{}?tls=false", node.address()));
-        Self { log, _node: node, _data: data }
+        Self { log, node, stop, _data: data }
+    }
+
+    /// Does what operators and other programs do to streams.
+    pub(crate) fn tool(&self) -> StreamTool {
+        StreamTool::of(&format!("esdb://{}?tls=false", self.node.address()))
+    }
+
+    /// Stops it.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.node.finished().await.unwrap();
     }
 
     /// Appends an order's events behind those of it that are there.
@@ -183,12 +197,20 @@ impl Answer {
 }
 
 pub(crate) async fn get(api: &Router, uri: &str) -> Answer {
+    get_with(api, uri, &[]).await
+}
+
+/// Reads a resource with these headers.
+pub(crate) async fn get_with(api: &Router, uri: &str, headers: &[(&str, &str)]) -> Answer {
     use tower::ServiceExt;
 
-    let request = Request::get(uri).body(Body::empty()).unwrap();
+    let request = Request::get(uri);
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let request = request.body(Body::empty()).unwrap();
     let response = api.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    let body = serde_json::from_slice(&body).unwrap();
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
     Answer { status: parts.status, headers: parts.headers, body }
 }

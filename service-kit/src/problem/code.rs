@@ -16,6 +16,7 @@ pub enum Code {
     ForeignOrigin,
     NotFound,
     OrderNotFound,
+    OrderDeleted,
     MethodNotAllowed,
     RequestTimeout,
     Conflict,
@@ -39,7 +40,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::BadRequest,
         Self::InvalidBody,
         Self::InvalidParameters,
@@ -50,6 +51,7 @@ impl Code {
         Self::ForeignOrigin,
         Self::NotFound,
         Self::OrderNotFound,
+        Self::OrderDeleted,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::Conflict,
@@ -84,6 +86,7 @@ impl Code {
             Self::ForeignOrigin => "foreign_origin",
             Self::NotFound => "not_found",
             Self::OrderNotFound => "order_not_found",
+            Self::OrderDeleted => "order_deleted",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::Conflict => "conflict",
@@ -115,6 +118,7 @@ impl Code {
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
             StatusCode::REQUEST_TIMEOUT => Self::RequestTimeout,
             StatusCode::CONFLICT => Self::Conflict,
+            StatusCode::GONE => Self::OrderDeleted,
             StatusCode::PRECONDITION_FAILED => Self::PreconditionFailed,
             StatusCode::PAYLOAD_TOO_LARGE => Self::RequestTooLong,
             StatusCode::URI_TOO_LONG => Self::UriTooLong,

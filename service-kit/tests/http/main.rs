@@ -6,6 +6,7 @@ mod browsers;
 mod connection;
 mod edge;
 mod guard;
+mod parameters;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;

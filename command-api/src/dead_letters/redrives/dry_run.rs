@@ -85,7 +85,10 @@ async fn look(
     order_id: OrderId,
     filter: &RedriveFilter,
 ) -> Result<Value, LogError> {
-    let order = log.load(order_id).await?.order;
+    let order = match log.load(order_id).await {
+        Err(LogError::Deleted) => None,
+        loaded => loaded?.order,
+    };
     let why = why_not(order.as_ref(), filter);
     let known = |field: fn(&Order) -> Value| order.as_ref().map_or(Value::Null, field);
     Ok(json!({

@@ -50,7 +50,10 @@ impl Work {
     }
 
     async fn try_redrive(&self, order_id: OrderId) -> Result<Redriven, LogError> {
-        let loaded = self.log.load(order_id).await?;
+        let loaded = match self.log.load(order_id).await {
+            Err(LogError::Deleted) => return Ok(Redriven::Skipped),
+            loaded => loaded?,
+        };
         // Whoever ran it before may not have had the time to count it.
         if is_caused_by(&loaded, self.begun.task_id) {
             return Ok(Redriven::Yes);
@@ -74,7 +77,7 @@ impl Work {
     pub(super) async fn has_redriven(&self, order_id: OrderId) -> Result<bool, LogError> {
         match self.log.load(order_id).await {
             Ok(loaded) => Ok(is_caused_by(&loaded, self.begun.task_id)),
-            Err(LogError::Undecodable { .. }) => Ok(false),
+            Err(LogError::Undecodable { .. } | LogError::Deleted) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -71,12 +71,17 @@ async fn write(
     let log = open_event_log(global).await?;
     let bar = progress(global);
     if let Some(id) = arguments.order {
-        let history = log.history(OrderId(id)).await?;
-        if history.is_empty() {
-            return Err(CliError::OrderNotFound(id));
+        let mut history = log.history_from(OrderId(id), 0);
+        let mut is_found = false;
+        while let Some(events) = history.next().await? {
+            is_found = true;
+            for event in &events {
+                write_line(arguments, event, writer)?;
+            }
         }
-        for event in &history {
-            write_line(arguments, event, writer)?;
+        if !is_found {
+            log.refuse_deleted(OrderId(id)).await?;
+            return Err(CliError::OrderNotFound(id));
         }
     } else {
         let mut scan = log.scan().await?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::value::PgTime;
@@ -105,9 +105,7 @@ impl Examined for Postgres {
         if interrupted.rows_affected() == 0 {
             return Err(StoreError::CheckpointMoved);
         }
-        for order_id in rows.keys() {
-            delete(&mut transaction, *order_id).await?;
-        }
+        write::delete(&mut transaction, rows.keys()).await?;
         let orders: Vec<_> = rows.values().filter_map(|it| it.order.as_ref()).collect();
         let failed_orders: Vec<_> = rows.values().filter_map(|it| it.failed.as_ref()).collect();
         let tenants: Vec<_> = rows.iter().filter_map(owner).collect();
@@ -174,16 +172,4 @@ impl Examined for Postgres {
         transaction.commit().await?;
         Ok(())
     }
-}
-
-async fn delete(connection: &mut PgConnection, order_id: OrderId) -> Result<(), StoreError> {
-    let tables = [
-        "/* orders.delete */ delete from orders where order_id = $1",
-        "/* failed_orders.delete */ delete from failed_orders where order_id = $1",
-        "/* order_tenants.delete */ delete from order_tenants where order_id = $1",
-    ];
-    for table in tables {
-        sqlx::query(table).bind(order_id.0).execute(&mut *connection).await?;
-    }
-    Ok(())
 }

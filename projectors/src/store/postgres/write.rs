@@ -150,11 +150,30 @@ pub(super) async fn upsert_failed_orders(
     Ok(())
 }
 
+/// Deletes all rows of these orders.
+pub(super) async fn delete(
+    connection: &mut PgConnection,
+    order_ids: impl IntoIterator<Item = &OrderId>,
+) -> Result<(), StoreError> {
+    let tables = [
+        "/* orders.delete */ delete from orders where order_id = $1",
+        "/* failed_orders.delete */ delete from failed_orders where order_id = $1",
+        "/* order_tenants.delete */ delete from order_tenants where order_id = $1",
+    ];
+    for order_id in order_ids {
+        for table in tables {
+            sqlx::query(table).bind(order_id.0).execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the rows of a batch.
 pub(super) async fn rows(
     connection: &mut PgConnection,
     changes: &Changes,
 ) -> Result<(), StoreError> {
+    delete(connection, &changes.deleted).await?;
     let is_begun = |id: OrderId| changes.begun.contains(&id);
     let (begun, others): (Vec<_>, Vec<_>) =
         changes.orders.iter().partition(|it| is_begun(it.order_id));

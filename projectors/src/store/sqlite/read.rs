@@ -36,8 +36,8 @@ macro_rules! failed_order_columns {
     };
 }
 
-/// Orders that are read as one text. At 256 KiB each, the most that a request holds unless it is set
-/// otherwise, and twice that in a text of texts, a fifteenth of what SQLite takes for one
+/// Orders that are read as one text. At 480 KiB each, the most that a request holds unless it is set
+/// otherwise, and twice that in a text of texts, an eighth of what SQLite takes for one
 /// (`SQLITE_MAX_LENGTH`, a billion bytes).
 const MAX_ORDERS_IN_TEXT: usize = 128;
 

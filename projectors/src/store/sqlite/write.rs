@@ -138,3 +138,21 @@ pub(super) async fn upsert_failed_orders(
     }
     Ok(())
 }
+
+/// Deletes all rows of these orders.
+pub(super) async fn delete(
+    connection: &mut SqliteConnection,
+    order_ids: impl IntoIterator<Item = &OrderId>,
+) -> Result<(), StoreError> {
+    let tables = [
+        "/* orders.delete */ delete from orders where order_id = ?1",
+        "/* failed_orders.delete */ delete from failed_orders where order_id = ?1",
+        "/* order_tenants.delete */ delete from order_tenants where order_id = ?1",
+    ];
+    for order_id in order_ids {
+        for table in tables {
+            sqlx::query(table).bind(order_id.0).execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
+}

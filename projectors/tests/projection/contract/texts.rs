@@ -38,7 +38,7 @@ pub(crate) async fn every_column_is_in_the_text_of_the_rows(database: &Database)
         for (column, holds) in database.columns(table).await {
             let other = match holds.as_str() {
                 "text" => format!("coalesce(\"{column}\", '') || 'x'"),
-                "integer" | "bigint" => format!("coalesce(\"{column}\", 0) + 1"),
+                "integer" | "bigint" => format!("coalesce(\"{column}\", 0) - 1"),
                 "json" => "'[]'".to_owned(),
                 "timestamp with time zone" => {
                     format!("coalesce(\"{column}\", now()) + interval '1 microsecond'")

@@ -1,0 +1,262 @@
+//! Orders' histories, read for clients: portion by portion, so many at a time, and no further back
+//! than is needed.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::vec::IntoIter;
+
+use domain::ids::OrderId;
+use domain::order::{Order, evolve};
+use event_log::{EventLog, HistoryReader, LogError, LoggedEvent};
+use service_kit::problem::Problem;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::log_failed;
+
+/// Portions of histories that are read and folded at a time: it is work for the processor and the event
+/// store, which also take new orders.
+const MAX_READS: usize = 2;
+/// Requests for histories at a time, those whose answers are being sent among them. Each holds a
+/// portion or a page in memory.
+const MAX_REQUESTS: usize = 16;
+/// How long a request waits for its turn.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Events between two states that are kept.
+const CHECKPOINT_EVENTS: u64 = 1_000;
+/// Maximum size of all states that are kept, in bytes, roughly; beyond it, all are forgotten.
+const CHECKPOINTS_BYTES: usize = 16 * 1024 * 1024;
+/// What a state takes beside the texts of its lines, in bytes, roughly.
+const STATE_BYTES: usize = 1_024;
+/// Events that are folded without a break: other requests of the thread wait meanwhile.
+const EVENTS_WITHOUT_BREAK: u64 = 32;
+
+/// The histories of one event store. Clones share limits and states.
+#[derive(Clone)]
+pub(super) struct Histories {
+    log: EventLog,
+    requests: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    checkpoints: Arc<Mutex<Checkpoints>>,
+}
+
+/// States of orders by revision, so that a page of a long history does not begin with its first event.
+#[derive(Default)]
+struct Checkpoints {
+    states: BTreeMap<(OrderId, u64), Checkpoint>,
+    n_bytes: usize,
+}
+
+/// A state of an order. The event tells whether the stream is still the one that it was folded from.
+#[derive(Clone)]
+struct Checkpoint {
+    event_id: Uuid,
+    state: Arc<Order>,
+}
+
+impl Histories {
+    pub(super) fn new(log: EventLog) -> Self {
+        Self {
+            log,
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
+            checkpoints: Arc::default(),
+        }
+    }
+
+    /// The right to read a history, to be held until the answer is sent.
+    pub(super) async fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        admitted(&self.requests).await
+    }
+
+    /// Reads the revision of an order's newest event.
+    pub(super) async fn newest_revision(&self, order_id: OrderId) -> Result<u64, Problem> {
+        let newest = self.log.newest_revision(order_id).await.map_err(log_failed)?;
+        newest.ok_or_else(|| Problem::order_not_found(order_id))
+    }
+
+    /// Begins to read an order's events from `revision` on, with the state before it.
+    pub(super) async fn begin(&self, order_id: OrderId, revision: u64) -> Result<Fold, Problem> {
+        let mut fold = self.begin_first(order_id);
+        fold.skip_to(revision).await?;
+        Ok(fold)
+    }
+
+    /// Begins with the first event that the store has.
+    pub(super) fn begin_first(&self, order_id: OrderId) -> Fold {
+        Fold {
+            histories: self.clone(),
+            order_id,
+            reader: self.log.history_from(order_id, 0),
+            portion: Vec::new().into_iter().peekable(),
+            reading: None,
+            state: None,
+            last: None,
+            unreadable: None,
+            n_taken: 0,
+        }
+    }
+
+    /// The newest state that is kept up to a revision.
+    fn nearest(&self, order_id: OrderId, revision: u64) -> Option<(u64, Checkpoint)> {
+        let kept = self.lock();
+        let mut states = kept.states.range((order_id, 0)..=(order_id, revision));
+        states.next_back().map(|((_, revision), checkpoint)| (*revision, checkpoint.clone()))
+    }
+
+    fn keep(&self, order_id: OrderId, event: &LoggedEvent, state: &Order) {
+        let mut kept = self.lock();
+        let key = (order_id, event.revision);
+        if kept.states.contains_key(&key) {
+            return;
+        }
+        let n_bytes =
+            STATE_BYTES + state.items.iter().map(|it| 32 + it.product_id.len()).sum::<usize>();
+        if kept.n_bytes + n_bytes > CHECKPOINTS_BYTES {
+            *kept = Checkpoints::default();
+        }
+        kept.n_bytes += n_bytes;
+        let checkpoint = Checkpoint { event_id: event.event_id, state: Arc::new(state.clone()) };
+        kept.states.insert(key, checkpoint);
+    }
+
+    fn forget(&self, order_id: OrderId, revision: u64) {
+        self.lock().states.remove(&(order_id, revision));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Checkpoints> {
+        // Poison says that a holder panicked; what it guards is whole at every step.
+        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for a turn.
+async fn admitted(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+    match timeout(MAX_WAIT, Arc::clone(semaphore).acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        // The semaphore is never closed.
+        Ok(Err(_)) | Err(_) => Err(Problem::overloaded("Too many histories are read: try again")),
+    }
+}
+
+/// An order's events one by one, and the state that they lead to.
+pub(super) struct Fold {
+    histories: Histories,
+    order_id: OrderId,
+    reader: HistoryReader,
+    portion: Peekable<IntoIter<LoggedEvent>>,
+    /// The turn in which the portion was read and is folded.
+    reading: Option<OwnedSemaphorePermit>,
+    state: Option<Order>,
+    /// The revision of the last event that was applied.
+    last: Option<u64>,
+    /// The last event that could not be read.
+    unreadable: Option<LogError>,
+    n_taken: u64,
+}
+
+impl Fold {
+    /// The state after the last event that was applied and could be read.
+    pub(super) fn state(&self) -> Option<&Order> {
+        self.state.as_ref()
+    }
+
+    /// The revision of the last event that was applied.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.last
+    }
+
+    /// The next event, which is not applied yet; `None` at the end.
+    pub(super) async fn peek(&mut self) -> Result<Option<&LoggedEvent>, Problem> {
+        while self.portion.peek().is_none() {
+            // Others have their turn between two portions: a long history keeps no short one waiting.
+            self.reading = None;
+            self.reading = Some(admitted(&self.histories.reads).await?);
+            let Some(events) = self.reader.next().await.map_err(log_failed)? else {
+                self.reading = None;
+                return Ok(None);
+            };
+            self.portion = events.into_iter().peekable();
+        }
+        Ok(self.portion.peek())
+    }
+
+    /// Applies the next event, and returns it. One that cannot be read changes nothing.
+    pub(super) async fn apply(&mut self) -> Result<Option<LoggedEvent>, Problem> {
+        let Some(event) = self.take().await? else { return Ok(None) };
+        match event.decode() {
+            Ok(recorded) => self.state = Some(evolve(self.state.take(), &recorded)),
+            Err(error) => self.unreadable = Some(error),
+        }
+        self.last = Some(event.revision);
+        if event.revision % CHECKPOINT_EVENTS == CHECKPOINT_EVENTS - 1
+            && let Some(state) = &self.state
+        {
+            self.histories.keep(self.order_id, &event, state);
+        }
+        Ok(Some(event))
+    }
+
+    /// The state at the end of what was applied.
+    pub(super) async fn into_state(mut self) -> Result<Order, Problem> {
+        match (self.state.take(), self.unreadable.take()) {
+            (Some(order), _) => Ok(order),
+            (None, Some(error)) => Err(log_failed(error)),
+            (None, None) => Err(self.refuse().await),
+        }
+    }
+
+    /// Refuses an order that has no events: it never was, or was deleted.
+    pub(super) async fn refuse(&self) -> Problem {
+        match self.histories.log.refuse_deleted(self.order_id).await {
+            Ok(()) => Problem::order_not_found(self.order_id),
+            Err(error) => log_failed(error),
+        }
+    }
+
+    async fn take(&mut self) -> Result<Option<LoggedEvent>, Problem> {
+        self.n_taken += 1;
+        if self.n_taken.is_multiple_of(EVENTS_WITHOUT_BREAK) {
+            tokio::task::yield_now().await;
+        }
+        self.peek().await?;
+        Ok(self.portion.next())
+    }
+
+    /// Applies all events before `revision`, beginning behind the newest state that is kept: by another
+    /// request, perhaps, that folds the same history.
+    async fn skip_to(&mut self, revision: u64) -> Result<(), Problem> {
+        loop {
+            if self.portion.peek().is_none()
+                && let Some(before) = revision.checked_sub(1)
+                && let Some((at, checkpoint)) = self.histories.nearest(self.order_id, before)
+                && self.last < Some(at)
+            {
+                self.jump(at, checkpoint).await?;
+            }
+            if self.peek().await?.is_none_or(|it| it.revision >= revision) {
+                return Ok(());
+            }
+            self.apply().await?;
+        }
+    }
+
+    /// Goes on behind a state that is kept, if its event is still in the stream.
+    async fn jump(&mut self, revision: u64, checkpoint: Checkpoint) -> Result<(), Problem> {
+        self.reader = self.histories.log.history_from(self.order_id, revision);
+        let event = self.take().await?;
+        if event.is_some_and(|it| it.revision == revision && it.event_id == checkpoint.event_id) {
+            self.state = Some(Arc::unwrap_or_clone(checkpoint.state));
+            self.last = Some(revision);
+        } else {
+            self.histories.forget(self.order_id, revision);
+            let next = self.last.map_or(0, |it| it + 1);
+            self.reader = self.histories.log.history_from(self.order_id, next);
+            self.portion = Vec::new().into_iter().peekable();
+        }
+        Ok(())
+    }
+}
