@@ -14,6 +14,9 @@ use service_kit::telemetry::TelemetryError;
 
 use crate::settings::UnsafeSettings;
 
+const DAMAGED_HINT: &str = "stop the event store; `dofs node verify` names what is damaged, `dofs node \
+    restore` and `dofs node salvage` mend an embedded one";
+
 const READ_MODEL_HINT: &str = "is the database running, and is `read_model.url` right? A damaged \
     SQLite file may be deleted: its tables are built anew from the events";
 
@@ -186,6 +189,7 @@ impl CliError {
             Self::Verify(VerifyError::Damaged { .. } | VerifyError::DamagedIndex { .. })
             | Self::Copy(CopyError::Differs { .. } | CopyError::Unexpected { .. }) => (3, None),
             Self::NodeCopy(error) => (node_copy_code(error), None),
+            Self::EventLog(LogError::Damaged { .. }) => (3, Some(DAMAGED_HINT)),
             Self::NoSuchKey(_) => (4, Some("`dofs keys list` shows the keys")),
             Self::OrderNotFound(_)
             | Self::EventLog(LogError::Deleted)
@@ -203,9 +207,7 @@ impl CliError {
             | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => {
                 (7, Some("look at the event store's own log"))
             }
-            Self::WatchLost { .. } => {
-                (7, Some("watch it again once the API is back: what happened meanwhile is shown"))
-            }
+            Self::WatchLost { .. } => (7, Some("watch it again once the API is back")),
             Self::Unreachable { .. } => (
                 7,
                 Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),
