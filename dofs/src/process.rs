@@ -11,7 +11,14 @@ use uuid::Uuid;
 /// The system's clock; ids are `UUIDv7`, so that they sort by time.
 #[expect(clippy::disallowed_methods, reason = "here time and randomness enter")]
 pub(crate) fn clock() -> Clock {
-    Clock::new(Timestamp::now, Uuid::now_v7)
+    Clock::new(Timestamp::now, new_id)
+}
+
+/// An id of version 7, or of version 4 while the clock is before 1970: version 7 cannot say that, and
+/// its maker panics.
+#[expect(clippy::disallowed_methods, reason = "here time and randomness enter")]
+fn new_id() -> Uuid {
+    if Timestamp::now() < Timestamp::UNIX_EPOCH { Uuid::new_v4() } else { Uuid::now_v7() }
 }
 
 /// The variables of the environment that can be read as text.

@@ -1,5 +1,6 @@
 //! Building a running system from settings: the only place that does.
 
+mod start_line;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,6 @@ use service_kit::http::{self, Listener, Routes};
 use service_kit::lifecycle::{LifecycleError, RoleError, Roles};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -53,9 +53,6 @@ const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long the event store is still read for those who wait after the last of them, so that a
 /// process in which somebody waits now and then does not begin anew each time.
 const FOLLOW_LINGER: Duration = Duration::from_secs(10);
-
-/// How long a start waits to be told which store and which schema it works on, each.
-const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Files that a process has open beside its clients' connections, and some to spare.
 const OWN_FILES: usize = 124;
@@ -247,42 +244,6 @@ impl System {
         ended?;
         tracing::info!("Stopped");
         Ok(())
-    }
-
-    /// Logs which installation this is: what an operator looks for first in the log of an incident.
-    async fn say_what_starts(
-        &self,
-        log: Option<&EventLog>,
-        roles: &[Role],
-        listens: Option<SocketAddr>,
-    ) {
-        let Settings { api, event_store, read_model, fulfillment, auth, environment, .. } =
-            &self.settings;
-        let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
-        let store_id = match log {
-            Some(log) => timeout(IDENTIFY_TIMEOUT, log.store_id()).await.ok(),
-            None => None,
-        };
-        // A worker has no business with the read model, and perhaps no way to it.
-        let has_rows = roles.iter().any(|role| matches!(role, Role::Api | Role::Projector));
-        let schema_version = match has_rows.then(|| read_model.url.open()) {
-            Some(store) => timeout(IDENTIFY_TIMEOUT, store.schema_version()).await.ok(),
-            None => None,
-        };
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            environment = environment.as_str(),
-            roles = names.join(","),
-            listen = listens.map(tracing::field::display),
-            tls = api.has_tls(),
-            auth = auth.mode.as_str(),
-            event_store = %event_store.url,
-            store_id = store_id.and_then(Result::ok).flatten().map(tracing::field::display),
-            read_model = has_rows.then(|| tracing::field::display(&read_model.url)),
-            schema_version = schema_version.and_then(Result::ok).flatten(),
-            gateway = %fulfillment.gateway_name(),
-            "DOFS starts"
-        );
     }
 
     /// The order streams; `None` if no event store is configured. Making a client is expensive,

@@ -186,7 +186,7 @@ fn damaged_log_is_a_finding_and_no_outage() {
     assert!(told.iter().all(|it| text.contains(it)), "{text}");
 
     let exported = audit(&node(&mut process), &["export"]);
-    assert_eq!(exported.status.code(), Some(1), "{exported:?}");
+    assert_eq!(exported.status.code(), Some(3), "{exported:?}");
     let said = stderr(&exported);
     let told = said.contains("reports that its log is damaged") && said.contains("from a backup");
     assert!(told && !said.contains("is it running"), "{said}");

@@ -475,18 +475,15 @@ fn address_that_is_none_is_wrong_use() {
 
 #[test]
 fn real_dead_letter_is_counted_listed_and_told() {
-    let system = System::start(
-        BINARY,
-        &[
-            ("DOFS__FULFILLMENT__ERROR_RATE", "1.0"),
-            ("DOFS__FULFILLMENT__BACKOFF_MS", "1"),
-            ("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "1"),
-        ],
-    );
+    let failing = [
+        ("DOFS__FULFILLMENT__ERROR_RATE", "1.0"),
+        ("DOFS__FULFILLMENT__BACKOFF_MS", "1"),
+        ("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "1"),
+    ];
+    let system = System::start(BINARY, &failing);
     let id = system.api.accepted();
     system.api.projected(&id);
-    let run = |arguments: &str| command(&system.api.url(), arguments).output();
-    let run = |arguments: &str| run(arguments).expect("the binary starts");
+    let run = |arguments: &str| command(&system.api.url(), arguments).output().expect("it starts");
 
     let listed = json_of(&run("dead-letters list --json"));
     assert_eq!(listed["groups"][0]["code"], "retries_exhausted");
@@ -495,10 +492,8 @@ fn real_dead_letter_is_counted_listed_and_told() {
     assert_eq!(stdout(&run("dead-letters list --older-than 1h")), "none\n");
 
     let told = stdout(&run(&format!("dead-letters show {id}")));
-    assert!(
-        told.contains("delivery 3 began") && told.contains("failed after 4 deliveries"),
-        "{told}"
-    );
+    let wanted = ["delivery 3 began", "failed after 4 deliveries"];
+    assert!(wanted.iter().all(|it| told.contains(it)), "{told}");
     let unknown = run(&format!("dead-letters show {ID}"));
     assert_fails(&unknown, 4, &format!("Order {ID} not found"));
 }

@@ -17,6 +17,7 @@ pub(crate) async fn run(arguments: &Dev, global: &Global) -> Result<ExitCode, Cl
         &[
             ("--listen", "api", "listen", arguments.listen.as_deref()),
             ("--node-listen", "node", "listen", arguments.node_listen.as_deref()),
+            ("--allow-empty", "node", "allow_empty", arguments.allow_empty.then_some("true")),
         ],
     )?;
     let system = start(settings).await?;

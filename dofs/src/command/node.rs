@@ -43,6 +43,7 @@ async fn serve(arguments: &Node) -> Result<ExitCode, CliError> {
     let settings = settings::load(&[
         ("--data", "node", "data", arguments.folder.setting().as_deref()),
         ("--listen", "node", "listen", arguments.listen.as_deref()),
+        ("--allow-empty", "node", "allow_empty", arguments.allow_empty.then_some("true")),
     ])?;
     let mut system = System::new(settings);
     system.start_node().await?;

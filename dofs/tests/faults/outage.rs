@@ -96,7 +96,11 @@ fn outage_of_the_event_store_is_told_once_with_its_cause_and_its_duration() {
     separate.node = start_node(data.path(), &listen);
     separate.node.node();
     wait::until("its end is told", || lines(&process, "Event store reachable again").pop());
-    api.ended(&api.accepted());
+    // The store that had failed is known to take orders once a probe was taken.
+    let placed = wait::until("orders are taken", || {
+        Some(api.place(&testkit::api::order())).filter(|answer| answer.status == 202)
+    });
+    api.ended(placed.json()["order_id"].as_str().unwrap());
 
     let told = lines(&process, "Event store");
     assert_eq!(told.len(), 2, "{told:#?}");

@@ -38,13 +38,13 @@ pub enum OpenError {
     },
     #[error(
         "the log {} is damaged at byte {offset}, and with it events that were acknowledged: \
-         restore the data folder from a backup",
+         restore the data folder from a backup, or save what is whole with `dofs node salvage`",
         .file.display()
     )]
     DamagedLog { file: PathBuf, offset: u64 },
     #[error(
         "the log {} is damaged: it ends at byte {length} and had {known}: restore the data folder \
-         from a backup",
+         from a backup, or save what is whole with `dofs node salvage`",
         .file.display()
     )]
     CutOffLog { file: PathBuf, length: u64, known: u64 },
@@ -112,7 +112,7 @@ pub enum LogError {
     Disk(#[source] Arc<io::Error>),
     #[error(
         "the log is damaged at byte {offset}: stop the node, let `dofs node verify` look at all of \
-         it, and restore the data folder from a backup"
+         it, and restore the data folder from a backup or save what is whole with `dofs node salvage`"
     )]
     Damaged { offset: u64 },
     #[error("the disk or the quota of the data folder is full: make room, then try again")]

@@ -67,7 +67,7 @@ pub enum VerifyError {
     )]
     Scratch(#[source] LogError),
     /// Each finding is a sentence without a full stop.
-    #[error("the store is damaged: {}; restore it from a backup", .findings.join("; "))]
+    #[error("the store is damaged: {}; restore it from a backup, or save what is whole with `dofs node salvage`", .findings.join("; "))]
     Damaged { findings: Vec<String> },
     /// The log is sound. Each finding is a sentence without a full stop.
     #[error(

@@ -3,7 +3,7 @@
 use tonic::Status;
 
 use crate::{
-    rpc::Context,
+    rpc::{Context, status::handler_threw},
     scavenge::Started,
     wire::event_store::client::operations::{
         ScavengeResp, StartScavengeReq, StopScavengeReq, scavenge_resp::ScavengeResult,
@@ -26,7 +26,7 @@ pub(crate) fn stop_scavenge(
     context: &Context,
     request: StopScavengeReq,
 ) -> Result<ScavengeResp, Status> {
-    let id = request.options.unwrap_or_default().scavenge_id;
+    let id = request.options.ok_or_else(handler_threw)?.scavenge_id;
     if !context.scavenges.stop(&id) {
         return Err(Status::not_found(format!("Scavenge {id} is not running.")));
     }

@@ -258,7 +258,7 @@ impl Unavailable {
     fn note_store<T>(&mut self, outcome: Result<T, StoreError>) -> Option<T> {
         outcome
             .inspect_err(|error| {
-                tracing::warn!(error = error as &dyn Error, "Read model unavailable");
+                super::log_read_model_failure(error);
                 let is_late = matches!(error, StoreError::Timeout);
                 let reason =
                     if is_late { "it did not answer in time" } else { "it does not answer" };

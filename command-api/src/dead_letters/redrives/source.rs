@@ -50,6 +50,7 @@ pub(super) async fn count(failures: &dyn Failures, filter: &RedriveFilter) -> Re
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(super) fn read_model_failed(error: RoleError) -> Problem {
     let error = &*error as &dyn std::error::Error;
-    tracing::warn!(error, "Read model unavailable");
+    // An outage has its own line.
+    tracing::debug!(error, "Read model unavailable");
     Problem::unavailable("Read model unavailable").with_code(Code::ReadModelUnavailable)
 }

@@ -1,3 +1,5 @@
+//! Sound stores pass; whatever is harmed in a file or a row is found.
+
 use std::fs;
 
 use prost::bytes::Bytes;
