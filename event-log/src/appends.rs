@@ -1,10 +1,11 @@
 //! Whether the store takes appends: judged by the outcomes of appends, and by probes where there are
 //! none.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use eventstore::{Error as ClientError, EventData, StreamState};
+use service_kit::outage::Outage;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -32,8 +33,11 @@ const PROBE_TYPE: &str = "AppendProbed";
 const PROBE_BYTES: usize = 16 * 1024;
 
 /// What is known of a store's appends. Shared by the parts of a process.
-#[derive(Default)]
-pub(crate) struct Appends(Mutex<State>);
+pub(crate) struct Appends {
+    state: Mutex<State>,
+    /// Whether the store is out of reach, which is logged by itself.
+    outage: Arc<Outage>,
+}
 
 #[derive(Default)]
 struct State {
@@ -51,16 +55,22 @@ struct State {
 struct Failed {
     since: Instant,
     cause: String,
+    is_logged: bool,
 }
 
 impl Appends {
+    /// Makes the record of a store of which nothing is known yet.
+    pub(crate) fn new(outage: Arc<Outage>) -> Self {
+        Self { state: Mutex::default(), outage }
+    }
+
     /// An append succeeded.
     pub(crate) fn note_success(&self) {
         let mut state = self.state();
         state.succeeded = Some(Instant::now());
         state.failing = None;
-        if let Some(failed) = state.failed.take() {
-            let duration_ms = failed.since.elapsed().as_millis();
+        if let Some(failed) = state.failed.take().filter(|failed| failed.is_logged) {
+            let duration_ms = u64::try_from(failed.since.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(duration_ms, "Event store takes appends again");
         }
     }
@@ -92,11 +102,14 @@ impl Appends {
         if state.failed.is_none() && since.elapsed() < FAILED_AFTER {
             return;
         }
-        if state.failed.is_none() {
+        let was_logged = state.failed.as_ref().is_some_and(|failed| failed.is_logged);
+        // A store that cannot be reached takes no appends either: one line is enough.
+        let is_logged = was_logged || !self.outage.is_ongoing();
+        if is_logged && !was_logged {
             let error = error as &dyn std::error::Error;
             tracing::warn!(error, "Event store takes no appends: new orders are refused");
         }
-        state.failed = Some(Failed { since, cause: public_cause(error) });
+        state.failed = Some(Failed { since, cause: public_cause(error), is_logged });
     }
 
     /// Why the store takes no appends.
@@ -122,7 +135,7 @@ impl Appends {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Poison says that a holder panicked; what it guards is whole at every step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,7 +211,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn store_has_failed_once_appends_have_failed_for_a_while_and_none_succeeded() {
-        let appends = Appends::default();
+        let appends = Appends::new(Arc::new(Outage::new("Event store", String::new())));
         assert!(appends.failure().is_some(), "it has not answered yet");
         appends.note_answer();
         assert_eq!(appends.failure(), None);
@@ -222,7 +235,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_far_apart_are_no_outage_and_a_call_that_hangs_is_one() {
-        let appends = Appends::default();
+        let appends = Appends::new(Arc::new(Outage::new("Event store", String::new())));
         appends.note_success();
         fail(&appends);
         pass(FORGOTTEN_AFTER).await;

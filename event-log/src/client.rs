@@ -99,7 +99,7 @@ struct Connection {
     /// ended.
     others: Mutex<Vec<Arc<Session>>>,
     descriptors: Descriptors,
-    outage: Outage,
+    outage: Arc<Outage>,
     diagnosis: Mutex<Diagnosis>,
     diagnoses: Mutex<JoinSet<()>>,
     /// Calls that the store has answered, and subscriptions that it has taken.
@@ -181,6 +181,7 @@ impl EventLog {
     ) -> Result<Self, LogError> {
         let parameters = [("discoveryInterval", DISCOVERY_INTERVAL_MS), ("connectionName", name)];
         let (settings, is_named_by_us) = config.url.settings_with(&parameters)?;
+        let outage = Arc::new(Outage::new("Event store", config.url.to_string()));
         let connection = Connection {
             address: config.url.to_string(),
             settings,
@@ -188,7 +189,7 @@ impl EventLog {
             current: Mutex::default(),
             others: Mutex::default(),
             descriptors: Descriptors::default(),
-            outage: Outage::new("Event store", config.url.to_string()),
+            outage: Arc::clone(&outage),
             diagnosis: Mutex::default(),
             diagnoses: Mutex::default(),
             n_answers: AtomicU64::new(0),
@@ -199,7 +200,7 @@ impl EventLog {
             resumes: Arc::default(),
             newest: Arc::default(),
             producer,
-            appends: Arc::default(),
+            appends: Arc::new(Appends::new(outage)),
             fails_fast: false,
             away: Arc::default(),
         })
