@@ -323,6 +323,7 @@ impl System {
             log,
             group: GROUP.to_owned(),
             success_rate: self.settings.fulfillment.configured_success_rate(),
+            store_folder: self.node.is_some().then(|| self.settings.node.data.clone()),
             clock: self.clock.clone(),
         };
         command_api::routes(commands).merge(projectors::routes(queries))

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use eventstore::{Client, ClientSettings};
+use jiff::Timestamp;
 use serde::Deserialize;
 use service_kit::outage::Outage;
 use tokio::task::JoinSet;
@@ -249,13 +250,25 @@ impl EventLog {
     /// The id of the store's first event, which tells one store from another; `None` if there is
     /// none.
     pub async fn store_id(&self) -> Result<Option<Uuid>, LogError> {
+        Ok(self.oldest_event().await?.map(|(id, _)| id))
+    }
+
+    /// When the oldest event was written that the store still has; `None` if there is none.
+    pub async fn oldest_event_at(&self) -> Result<Option<Timestamp>, LogError> {
+        Ok(self.oldest_event().await?.and_then(|(_, written_at)| written_at))
+    }
+
+    async fn oldest_event(&self) -> Result<Option<(Uuid, Option<Timestamp>)>, LogError> {
         let options = eventstore::ReadAllOptions::default()
             .forwards()
             .position(eventstore::StreamPosition::Start)
             .max_count(1);
         self.call(async |client| {
             let mut oldest = client.read_all(&options).await?;
-            Ok(oldest.next().await?.map(|it| it.get_original_event().id))
+            Ok(oldest.next().await?.map(|event| {
+                let event = event.get_original_event();
+                (event.id, Timestamp::from_microsecond(event.created.timestamp_micros()).ok())
+            }))
         })
         .await
     }

@@ -1,11 +1,11 @@
-//! The durable log: one writer, many readers, positions without gaps.
+//! The durable log: one writer, many readers, positions in the order of commits.
 //!
-//! All that is stored is in one file that only grows (`file`, `entry`). An index says where what
+//! All that is stored is in the chunks of the log (`file`, `chunk`, `entry`). An index says where what
 //! stands in it (`index`, and in memory what that does not know yet: `pending`); `view` looks at
 //! all of them as one.
 //!
-//! **Invariant:** positions in `$all` start at 1 and have no gaps, in the order of commits, so the
-//! number of events between two positions is their difference.
+//! **Invariant:** positions in `$all` start at 1 and follow one another in the order of commits. Only a
+//! scavenge or a salvage leaves gaps, and never at the end: no position is used twice.
 //!
 //! **Invariant:** the index derives from the log. Nothing is answered because of the index alone,
 //! and nothing is lost with it.

@@ -18,6 +18,7 @@ mod ownership;
 mod stats;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct Queries {
     pub group: String,
     /// The success rate that the gateway is configured with, if it is.
     pub success_rate: Option<f64>,
+    /// The folder of the event store that this process hosts, if it hosts one.
+    pub store_folder: Option<PathBuf>,
     pub clock: Clock,
 }
 

@@ -26,7 +26,7 @@ pub(super) const METASTREAM_PREFIX: &str = "$$";
 /// An event as it was recorded. Shared, never copied: readers hand out the same allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Place in `$all`: from 1, without gaps.
+    /// Place in `$all`: from 1; a scavenge leaves gaps.
     pub position: u64,
     pub stream: Arc<str>,
     /// Place in its stream: from 0, without gaps.

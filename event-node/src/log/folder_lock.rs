@@ -1,7 +1,7 @@
 //! Keeps a second process out of a data folder.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
 };
@@ -21,7 +21,7 @@ pub(super) struct FolderLock {
 impl FolderLock {
     /// Creates the folder if need be and locks it.
     pub(super) fn take(folder: &Path) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(folder)
+        create_durably(folder)
             .map_err(|source| OpenError::CreateFolder { folder: folder.to_owned(), source })?;
         let path = folder.join(LOCK_FILE);
         let unusable = |source| OpenError::LockFile { file: path.clone(), source };
@@ -62,9 +62,39 @@ impl FolderLock {
     }
 }
 
+/// Creates the folder and those above it that are missing, and makes their names durable: a log whose
+/// folder is gone after a power loss is lost with it.
+fn create_durably(folder: &Path) -> io::Result<()> {
+    let has_name = |path: &Path| !path.as_os_str().is_empty();
+    let missing: Vec<_> =
+        folder.ancestors().take_while(|path| has_name(path) && !path.exists()).collect();
+    fs::create_dir_all(folder)?;
+    // The last run may have been killed between the two, so the folder's own name is always flushed.
+    for created in std::iter::once(folder).chain(missing) {
+        let parent = created.parent().filter(|parent| has_name(parent)).unwrap_or(Path::new("."));
+        match File::open(parent) {
+            Ok(parent) => parent.sync_all()?,
+            // Who may not read the folder above did not create this one.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_made_with_those_above_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("a/b/c");
+        for _ in 0..2 {
+            FolderLock::take(&data).unwrap();
+            assert!(data.is_dir());
+        }
+    }
 
     #[test]
     fn a_folder_has_one_holder_at_a_time() {

@@ -90,7 +90,7 @@ impl From<Change> for ChangedField {
     get, path = "/v1/orders/{id}/history", tag = "orders",
     params(
         ("id" = uuid::Uuid, Path, description = "The order"),
-        ("sort" = Sort, Query, description = "The first events first, unless given"),
+        ("sort" = inline(Sort), Query, description = "The first events first, unless given"),
         ("limit" = u32, Query, minimum = 1, maximum = 1000, description = "Maximum number of events of a page; 1000 unless given. Large events make a page shorter"),
         ("cursor" = String, Query, description = "The `next_cursor` of the page before; it brings its `sort`"),
     ),

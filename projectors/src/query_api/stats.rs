@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use service_kit::extract::QueryParameters;
 use service_kit::problem::{Code, Problem};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -40,6 +42,7 @@ pub(super) struct Stats {
     queue: Queue,
     fulfillment: Fulfillment,
     projection: Projection,
+    event_store: StoreUse,
     success_rate: SuccessRate,
     /// Only if it was asked for and the read model answers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,6 +154,17 @@ impl Projection {
     }
 }
 
+/// What the event store keeps.
+#[derive(Serialize, ToSchema)]
+struct StoreUse {
+    /// When the oldest event was written that it still has; null if it does not answer or is empty.
+    #[schema(required)]
+    oldest_event_at: Option<Timestamp>,
+    /// Bytes of its files; null unless this process hosts it.
+    #[schema(required)]
+    disk_bytes: Option<u64>,
+}
+
 #[derive(Serialize, ToSchema)]
 struct SuccessRate {
     /// Of the orders that the gateway answered for; null before the first, or if the read model does
@@ -195,11 +209,16 @@ pub(super) async fn get_stats(
         return Err(Problem::invalid_parameter("minutes", reason));
     }
     let now = queries.clock.now();
-    let (tables, status, projection) = tokio::join!(
+    let (tables, status, projection, oldest_event_at) = tokio::join!(
         timeout(ANSWER_TIMEOUT, read_tables(&queries, parameters.minutes)),
         timeout(ANSWER_TIMEOUT, queries.log.fulfillment_status(&queries.group, now)),
         timeout(ANSWER_TIMEOUT, projection_status(&queries.log, &*queries.store, now)),
+        timeout(ANSWER_TIMEOUT, queries.log.oldest_event_at()),
     );
+    let disk_bytes = match queries.store_folder.clone() {
+        Some(folder) => spawn_blocking(move || disk_use(&folder)).await.ok().flatten(),
+        None => None,
+    };
     let mut unavailable = Unavailable::default();
     let tables = unavailable.note_store(tables.unwrap_or(Err(StoreError::Timeout)));
     let status = match status {
@@ -238,6 +257,10 @@ pub(super) async fn get_stats(
             verification: tables.as_ref().and_then(|it| it.verification).map(LastVerified::of),
             ..projection.as_ref().map_or_else(Projection::default, Projection::of)
         },
+        event_store: StoreUse {
+            oldest_event_at: oldest_event_at.ok().and_then(Result::ok).flatten(),
+            disk_bytes,
+        },
         success_rate: SuccessRate {
             observed: counts.and_then(observed_rate),
             configured: queries.success_rate,
@@ -245,6 +268,13 @@ pub(super) async fn get_stats(
         per_minute: tables.and_then(|it| it.minutes),
         unavailable: unavailable.0,
     }))
+}
+
+/// Bytes of the files in a folder; `None` if it cannot be read.
+fn disk_use(folder: &Path) -> Option<u64> {
+    let files = std::fs::read_dir(folder).ok()?;
+    // A file that is replaced meanwhile counts for nothing.
+    Some(files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum())
 }
 
 const READ_MODEL: &str = "read_model";

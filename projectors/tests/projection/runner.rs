@@ -247,6 +247,7 @@ async fn statistics_say_what_waits_and_how_far_the_tables_are_behind() {
             "fulfillment": {"paused": false, "breaker": "closed", "watchdog_reconnects": 0},
             "projection": {"lag_events": 0, "lag_seconds": 0.0, "stuck": false, "ahead_events": 0,
                 "verification": null, "advice": null},
+            "event_store": {"oldest_event_at": "1970-01-01T00:16:40Z", "disk_bytes": null},
             "unavailable": {},
             "success_rate": {"observed": 0.5, "configured": 0.7},
         })

@@ -174,8 +174,9 @@ pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
     let (lookups, owners) = (Lookups::new(Arc::clone(&store)), Owners::new(log.clone()));
     let success_rate = Some(0.7);
     let access = Access::Open;
+    let (store_folder, clock) = (None, clock());
     let queries =
-        Queries { store, lookups, log, owners, access, group, success_rate, clock: clock() };
+        Queries { store, lookups, log, owners, access, group, success_rate, store_folder, clock };
     routes(queries).layer(Extension(Principal::anonymous()))
 }
 
