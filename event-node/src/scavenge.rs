@@ -188,8 +188,14 @@ impl Scavenges {
     async fn give_up(&self, id: Uuid, error: String) {
         let result = if self.was_stopped() { "Stopped" } else { "Errored" };
         let ended = json!({"scavengeId": id, "result": result, "error": error});
-        let recorded = self.record(id, COMPLETED, ended).await;
-        if let Err(error) = recorded.and(self.log.keep_scavenge_place(None).await) {
+        // Chunks before this one may have been compacted: the index must not name what is gone.
+        let renewed = self.log.renew_index().await;
+        let recorded = renewed.and(self.record(id, COMPLETED, ended).await);
+        let forgotten = match recorded {
+            Ok(()) => self.log.keep_scavenge_place(None).await,
+            failed => failed,
+        };
+        if let Err(error) = forgotten {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(%id, error, "End of the scavenge cannot be recorded: the next start goes on with it");
         }

@@ -74,7 +74,7 @@ fn create_durably(folder: &Path) -> io::Result<()> {
         let parent = created.parent().filter(|parent| has_name(parent)).unwrap_or(Path::new("."));
         match File::open(parent) {
             Ok(parent) => parent.sync_all()?,
-            // Who may not read the folder above did not create this one.
+            // A user that may not read the parent folder did not create this one.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }

@@ -82,8 +82,8 @@ pub(super) fn recover_log(
             read_anew(folder, &log, &index, bounds)?
         }
         Err(TailError::CutOff { length, known }) => {
-            // Who put an earlier log here put one that ends with an entry. A log that was cut off
-            // somewhere else has lost what the index knows to be acknowledged.
+            // A restored backup ends with a whole entry. A log that ends inside of an entry was cut
+            // off, and the index proves that more had been acknowledged.
             let error = |error: TailError| error.describe(&folder.path(), &log);
             if sound_end(&log).map_err(|source| error(source.into()))? < length {
                 return Err(error(TailError::CutOff { length, known }));

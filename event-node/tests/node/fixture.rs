@@ -33,6 +33,16 @@ impl TestNode {
         Self { node, stop, folder }
     }
 
+    /// Starts a node whose scavenges read one MiB in a second.
+    pub(crate) async fn start_with_slow_scavenges() -> Self {
+        let (folder, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let config =
+            NodeConfig { scavenge_mib_per_second: 1, ..NodeConfig::new(listen, folder.path()) };
+        let node = Node::start(config, clock(), stop.clone()).await.unwrap();
+        Self { node, stop, folder }
+    }
+
     pub(crate) fn client(&self) -> Client {
         let port = self.port();
         let settings = format!("esdb://127.0.0.1:{port}?tls=false&defaultDeadline=60000");

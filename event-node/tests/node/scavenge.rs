@@ -180,3 +180,50 @@ async fn scavenge_tells_what_it_did() {
     assert_eq!(collect(read).await.len(), 1);
     node.stop().await;
 }
+
+/// Starts a scavenge that takes some seconds, of a stream of which one event is left.
+async fn start_slow_scavenge() -> (TestNode, String) {
+    let node = TestNode::start_with_slow_scavenges().await;
+    let client = node.client();
+    for _ in 0..6 {
+        append(&client, "counted", StreamState::Any, large(50)).await;
+    }
+    append(&client, "counted", StreamState::Any, large(1)).await;
+    let count = StreamMetadataBuilder::new().max_count(1).build();
+    let options = eventstore::AppendToStreamOptions::default().stream_state(StreamState::Any);
+    client.set_stream_metadata("counted", &options, &count).await.unwrap();
+    let id = start_scavenge(&node).await;
+    (node, id)
+}
+
+#[tokio::test]
+async fn interrupted_scavenge_goes_on_at_the_next_start() {
+    let (node, id) = start_slow_scavenge().await;
+    let folder = node.stop().await;
+    assert!(folder.path().join("scavenge.json").exists(), "its place is kept");
+    verify(folder.path()).unwrap();
+    let bytes = log_bytes(folder.path());
+    let node = TestNode::start_over(folder).await;
+    let told = scavenged(&node.client(), &id).await;
+    assert_eq!(told.last().unwrap().1["result"], "Success");
+    assert_eq!(revisions(&node.client(), "counted").await, [300]);
+    let folder = node.stop().await;
+    assert!(log_bytes(folder.path()) < bytes / 10);
+    assert!(!folder.path().join("scavenge.json").exists());
+    verify(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn stopped_scavenge_ends_and_leaves_a_sound_store() {
+    let (node, id) = start_slow_scavenge().await;
+    let settings = format!("esdb://127.0.0.1:{}?tls=false", node.port());
+    let client = operations::Client::new(settings.parse().unwrap()).unwrap();
+    let options = OperationalOptions::default();
+    let second = client.start_scavenge(1, 0, &options).await.unwrap();
+    assert_eq!((second.status(), second.id()), (ScavengeStatus::InProgress, id.as_str()));
+    client.stop_scavenge(&id, &options).await.unwrap();
+    let told = scavenged(&node.client(), &id).await;
+    assert_eq!(told.last().unwrap().1["result"], "Stopped");
+    assert_eq!(revisions(&node.client(), "counted").await, [300]);
+    verify(node.stop().await.path()).unwrap();
+}
