@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use service_kit::auth::Scope;
-use service_kit::moment::Moment;
 use service_kit::telemetry::Verbosity;
+use service_kit::time::ClampedTimestamp;
 use uuid::Uuid;
 
 pub(crate) use dead_letters::{
@@ -260,7 +260,7 @@ pub(crate) enum Audit {
         id: Uuid,
         /// As it was at this time, e.g. `2026-03-01T12:00:00Z`
         #[arg(long, value_name = "TIME", conflicts_with = "at_revision")]
-        at: Option<Moment>,
+        at: Option<ClampedTimestamp>,
         /// As it was behind the event of this number
         #[arg(long, value_name = "REVISION")]
         at_revision: Option<u64>,

@@ -237,7 +237,7 @@ fn refused(url: String, status: StatusCode, body: Value) -> CliError {
 /// machine.
 pub(crate) fn reachable(api: &ApiConfig, listen: &HostPort) -> String {
     let scheme = if api.has_tls() { "https" } else { "http" };
-    format!("{scheme}://{}", listen.reached_locally())
+    format!("{scheme}://{}", listen.to_local_address())
 }
 
 #[cfg(test)]
@@ -260,12 +260,9 @@ mod tests {
     #[test]
     fn api_with_a_certificate_is_reached_over_tls() {
         let reached = |certificate| {
-            let layers = Layers::new().file(include_str!("../../config/default.toml")).flag(
-                "--test",
-                "api",
-                "tls_certificate",
-                Some(certificate),
-            );
+            let layers = Layers::new()
+                .with_toml(include_str!("../../config/default.toml"))
+                .with_flag("--test", "api", "tls_certificate", Some(certificate));
             let settings: Settings = layers.extract().unwrap();
             reachable(&settings.api, &"0.0.0.0:8443".parse().unwrap())
         };

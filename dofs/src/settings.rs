@@ -107,7 +107,7 @@ pub(crate) fn load_for_folder(data: &Path, flags: &[Flag<'_>]) -> Result<Setting
     let events = data.join("events");
     let read_model = format!("sqlite://{}", data.join("read-model.sqlite").display());
     with_base(flags, |layers| {
-        layers.flag("--data", "node", "data", Some(&events.to_string_lossy())).flag(
+        layers.with_flag("--data", "node", "data", Some(&events.to_string_lossy())).with_flag(
             "--data",
             "read_model",
             "url",
@@ -122,11 +122,12 @@ fn with_base(
 ) -> Result<Settings, ConfigError> {
     let variables = process::environment();
     let environment = Environment::from_name(variables.get("DOFS_ENV").map_or("", String::as_str))?;
-    let files =
-        Layers::new().file(include_str!("../../config/default.toml")).file(environment.file());
-    let mut layers = base(files).environment(variables)?;
+    let files = Layers::new()
+        .with_toml(include_str!("../../config/default.toml"))
+        .with_toml(environment.file());
+    let mut layers = base(files).with_environment(variables)?;
     for (flag, section, key, value) in flags {
-        layers = layers.flag(flag, section, key, *value);
+        layers = layers.with_flag(flag, section, key, *value);
     }
     Ok(Settings { environment, ..layers.extract()? })
 }
@@ -199,10 +200,11 @@ mod tests {
 
     /// The settings of an environment's files, with these on top: section, key, value.
     fn settings(environment: Environment, given: &[(&str, &str, &str)]) -> Settings {
-        let layers =
-            Layers::new().file(include_str!("../../config/default.toml")).file(environment.file());
+        let layers = Layers::new()
+            .with_toml(include_str!("../../config/default.toml"))
+            .with_toml(environment.file());
         let layers = given.iter().fold(layers, |layers, (section, key, value)| {
-            layers.flag("--test", section, key, Some(value))
+            layers.with_flag("--test", section, key, Some(value))
         });
         Settings { environment, ..layers.extract().unwrap() }
     }

@@ -196,7 +196,7 @@ impl System {
         }
         if let Some(listener) = listener {
             let routes = Routes {
-                guarded: http::refuse_unknown_parameters(routes, &mut openapi())
+                protected: http::refuse_unknown_parameters(routes, &mut openapi())
                     .fallback(http::not_found),
                 ownership: owners.map(|it| Arc::new(it) as Arc<dyn Ownership>),
                 health: health::routes(self.checks(roles, checks)),
@@ -230,7 +230,7 @@ impl System {
 
     /// Waits until everything has ended; see [`Roles::finish`].
     pub(crate) async fn finish(self) -> Result<(), CliError> {
-        let ended = self.roles.finish(DRAIN_TIMEOUT).await;
+        let ended = self.roles.run_to_end(DRAIN_TIMEOUT).await;
         if let Some(mut node) = self.node {
             node.stop.cancel();
             match node.task.join_next().await {

@@ -127,7 +127,7 @@ fn what_is_wrong_is_said_with_an_exit_code() {
         assert_fails(&dofs(&["serve"], &open), 2, "auth.mode");
     }
     let listen = [("DOFS__API__LISTEN", "8080")];
-    assert_fails(&dofs(&["serve", "api"], &listen), 2, "`8080`: write address and port");
+    assert_fails(&dofs(&["serve", "api"], &listen), 2, "`8080`: expected host and port");
     let burst = [("DOFS__API__RATE_PER_SECOND", "5"), ("DOFS__API__RATE_BURST", "0")];
     assert_fails(&dofs(&["serve", "api"], &burst), 2, "api.rate_burst");
     let half = [("DOFS__API__TLS_KEY", "key.pem")];

@@ -19,7 +19,7 @@ use axum::http::{
     header::{CONTENT_TYPE, ORIGIN, UPGRADE},
     uri::PathAndQuery,
 };
-use service_kit::http::Hosts;
+use service_kit::http::AllowedHosts;
 use tokio::time::Instant;
 use tonic::{Status, body::Body, codegen::Service};
 use tower::Layer;
@@ -53,11 +53,11 @@ const ENCODINGS: [&str; 3] = ["identity", "gzip", "deflate"];
 /// Puts a [`Gated`] in front of a service.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
-    hosts: Arc<Hosts>,
+    hosts: Arc<AllowedHosts>,
 }
 
 impl Gate {
-    pub(crate) fn new(hosts: Hosts) -> Self {
+    pub(crate) fn new(hosts: AllowedHosts) -> Self {
         Self { hosts: Arc::new(hosts) }
     }
 }
@@ -74,7 +74,7 @@ impl<S> Layer<S> for Gate {
 /// body that ends where its caller ended it, and the time that its caller gives it.
 #[derive(Debug, Clone)]
 pub(crate) struct Gated<S> {
-    hosts: Arc<Hosts>,
+    hosts: Arc<AllowedHosts>,
     inner: S,
 }
 
@@ -127,11 +127,11 @@ enum Refusal {
     Encoding(String),
 }
 
-fn admit(hosts: &Hosts, request: Request<Body>) -> Result<Admitted, Refusal> {
+fn admit(hosts: &AllowedHosts, request: Request<Body>) -> Result<Admitted, Refusal> {
     if request.headers().contains_key(ORIGIN) {
         return Err(Refusal::Origin);
     }
-    if !hosts.include_all_of(&request) {
+    if !hosts.allow_request(&request) {
         return Err(Refusal::Host);
     }
     let path = request.uri().path();

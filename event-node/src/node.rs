@@ -10,7 +10,7 @@ use axum::{
 use serde::Deserialize;
 use service_kit::address::HostPort;
 use service_kit::clock::Clock;
-use service_kit::http::Hosts;
+use service_kit::http::AllowedHosts;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -197,7 +197,7 @@ impl Node {
             user_name: config.user_name,
         });
         let advertised = context.advertised.configured.iter().map(|(host, _)| host.clone());
-        let gate = Gate::new(Hosts::of_address(address.ip(), advertised.collect()));
+        let gate = Gate::new(AllowedHosts::for_address(address.ip(), advertised.collect()));
         let failure = AppendFailure(context.log.watch_failure());
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, gate, context));

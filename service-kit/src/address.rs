@@ -1,4 +1,4 @@
-//! Addresses as settings name them.
+//! Host-and-port addresses of settings, and which hosts are loopback.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
@@ -6,21 +6,21 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// The name of this machine to itself.
+/// The host name of this machine's loopback address.
 const LOCALHOST: &str = "localhost";
 
 /// A host and a port, e.g. `127.0.0.1:8080`, `[::]:0` or `api.internal:80`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct HostPort {
-    /// An IP address, without brackets, or a name.
+    /// IP address without brackets, or a name.
     host: String,
     port: u16,
 }
 
-/// A text that is not a host and a port.
+/// A text that is not a valid host and port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}`: write address and port, e.g. `127.0.0.1:8080`")]
+#[error("invalid address `{0}`: expected host and port, e.g. `127.0.0.1:8080`")]
 pub struct HostPortError(String);
 
 impl HostPort {
@@ -29,20 +29,20 @@ impl HostPort {
         self.port
     }
 
-    /// Returns the host: an IP address, without brackets, or a name.
+    /// Returns the host: an IP address without brackets, or a name.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Returns whether only this machine reaches the host.
+    /// Returns whether only this machine can reach the host.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
 
-    /// Returns where a client on this machine reaches what listens here: a listener on every address
-    /// is reached on loopback.
+    /// Returns the address at which clients on this machine reach a listener on this address:
+    /// loopback for a listener on every address.
     #[must_use]
-    pub fn reached_locally(&self) -> Self {
+    pub fn to_local_address(&self) -> Self {
         let host = match self.host.parse() {
             Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1",
             Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "::1",
@@ -65,15 +65,16 @@ impl FromStr for HostPort {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(address.into());
         }
-        let name_and_port = || {
+        let parse_name_and_port = || {
             let (name, port) = text.rsplit_once(':')?;
             let is_name = !name.is_empty()
-                && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(&it));
-            let is_number = port.bytes().all(|it| it.is_ascii_digit());
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+            // `u16::from_str` accepts a sign.
+            let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
             let port = port.parse().ok().filter(|_| is_name && is_number)?;
             Some(Self { host: name.to_owned(), port })
         };
-        name_and_port().ok_or_else(|| HostPortError(text.to_owned()))
+        parse_name_and_port().ok_or_else(|| HostPortError(text.to_owned()))
     }
 }
 
@@ -92,17 +93,17 @@ impl Display for HostPort {
     }
 }
 
-/// Returns whether a host of a URL or of an address, e.g. `[::1]`, `127.0.0.1` or `localhost`, is this
-/// machine to itself.
+/// Returns whether a host of a URL or of an address is loopback, e.g. `[::1]`, `127.0.0.1` or
+/// `localhost`.
 pub fn is_loopback(host: &str) -> bool {
-    let number = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
-    match number.parse::<IpAddr>() {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match address.parse::<IpAddr>() {
         Ok(ip) => ip.to_canonical().is_loopback(),
         Err(_) => is_localhost(host),
     }
 }
 
-/// Returns whether this is `localhost`, or a name under it.
+/// Returns whether this is `localhost` or a name under it.
 pub(crate) fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.rsplit('.').next().is_some_and(|part| part.eq_ignore_ascii_case(LOCALHOST))
@@ -112,24 +113,24 @@ pub(crate) fn is_localhost(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> HostPort {
+    fn parse_address(text: &str) -> HostPort {
         text.parse().unwrap()
     }
 
     #[test]
-    fn address_is_host_and_port_and_nothing_else() {
-        for fine in ["127.0.0.1:8080", "[::]:0", "[::1]:65535", "api.internal:80", "localhost:1"] {
-            assert_eq!(parsed(fine).to_string(), fine);
+    fn address_must_be_host_and_port() {
+        for valid in ["127.0.0.1:8080", "[::]:0", "[::1]:65535", "api.internal:80", "localhost:1"] {
+            assert_eq!(parse_address(valid).to_string(), valid);
         }
-        for wrong in
+        for invalid in
             ["", "8080", ":80", "a:", "a:65536", "a:+1", "a b:1", "::1:80", "http://a:1", "a:1/"]
         {
-            assert!(wrong.parse::<HostPort>().is_err(), "{wrong}");
+            assert!(invalid.parse::<HostPort>().is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn loopback_is_known_by_number_and_by_name() {
+    fn loopback_is_recognized_by_address_and_name() {
         for host in ["127.0.0.1", "127.1.2.3", "[::1]", "::1", "[::ffff:127.0.0.1]"] {
             assert!(is_loopback(host), "{host}");
         }
@@ -142,11 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn listener_on_every_address_is_reached_on_this_machine() {
-        let reached = |text| parsed(text).reached_locally().to_string();
-        assert_eq!(reached("0.0.0.0:8080"), "127.0.0.1:8080");
-        assert_eq!(reached("[::]:8080"), "[::1]:8080");
-        assert_eq!(reached("10.0.0.7:80"), "10.0.0.7:80");
-        assert_eq!(reached("api.internal:80"), "api.internal:80");
+    fn listener_on_every_address_is_reached_on_loopback() {
+        let local = |text| parse_address(text).to_local_address().to_string();
+        assert_eq!(local("0.0.0.0:8080"), "127.0.0.1:8080");
+        assert_eq!(local("[::]:8080"), "[::1]:8080");
+        assert_eq!(local("10.0.0.7:80"), "10.0.0.7:80");
+        assert_eq!(local("api.internal:80"), "api.internal:80");
     }
 }

@@ -1,14 +1,13 @@
-//! Time and fresh ids as values that the composition root makes and hands down.
+//! Time and new ids, as a value that the composition root creates and passes on.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// Where the time and fresh ids come from. Cheap to clone.
+/// Source of the current time and of new ids. Cheap to clone.
 ///
-/// Only `dofs` and the tests make one, so nothing else in the workspace can read the system's
-/// clock or its randomness unseen.
+/// Only `dofs` and the tests create one, so no other crate reads the system clock or randomness.
 #[derive(Clone)]
 pub struct Clock {
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -16,7 +15,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that asks `now` for the time and `id` for a fresh id.
+    /// Creates a clock that calls `now` for the time and `id` for a new id.
     pub fn new(
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
         id: impl Fn() -> Uuid + Send + Sync + 'static,
@@ -24,14 +23,14 @@ impl Clock {
         Self { now: Arc::new(now), id: Arc::new(id) }
     }
 
-    /// The time, cut to whole microseconds: what every store of ours keeps, so that a time reads
-    /// back equal to what was written.
+    /// Returns the time in whole microseconds. The stores keep no more, so a stored time reads back
+    /// unchanged.
     pub fn now(&self) -> Timestamp {
         let now = (self.now)();
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 
-    /// A fresh id.
+    /// Returns a new id.
     pub fn new_id(&self) -> Uuid {
         (self.id)()
     }

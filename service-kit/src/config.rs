@@ -1,4 +1,4 @@
-//! Settings in layers: compiled-in files, then the environment, then flags.
+//! Layered settings: compiled-in files, then environment variables, then flags.
 
 use std::fs;
 
@@ -8,59 +8,59 @@ use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider};
 use serde::de::DeserializeOwned;
 
-/// What every environment variable of ours begins with: `DOFS__SECTION__KEY`.
+/// Prefix of the environment variables that are settings: `DOFS__SECTION__KEY`.
 const PREFIX: &str = "DOFS__";
-/// An environment variable whose name ends so names a file that holds the value.
+/// Suffix of an environment variable that names a file with the value.
 const FILE_SUFFIX: &str = "_FILE";
-/// A known key is suggested for an unknown one if they are at least this alike (0 to 1).
-const SUGGESTION_LIKENESS: f64 = 0.6;
+/// Minimum Jaro-Winkler similarity (0 to 1) of a known key that is suggested for an unknown one.
+const MIN_SUGGESTION_SIMILARITY: f64 = 0.6;
 
-/// Why the settings cannot be used.
+/// Invalid settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("unknown setting `{key}` in {origin}{}", suggestion(.nearest.as_ref()))]
+    #[error("unknown setting `{key}` in {origin}{}", format_suggestion(.nearest.as_ref()))]
     UnknownKey { key: String, origin: String, nearest: Option<String> },
-    #[error("environment variable `{name}` has no section and key: write `DOFS__SECTION__KEY`")]
+    #[error("invalid environment variable `{name}`: expected a name like `DOFS__SECTION__KEY`")]
     VariableName { name: String },
-    #[error("file `{path}` that `{name}` names cannot be read")]
+    #[error("cannot read file `{path}`, the value of `{name}`")]
     SecretFile {
         name: String,
         path: String,
         #[source]
         source: std::io::Error,
     },
-    #[error("setting `{key}` in {origin}: {reason}")]
+    #[error("invalid setting `{key}` in {origin}: {reason}")]
     Value { key: String, origin: String, reason: String },
-    #[error("unknown environment `{0}`: use dev, staging or production")]
+    #[error("unknown environment `{0}`: expected dev, staging or production")]
     UnknownEnvironment(String),
 }
 
-fn suggestion(nearest: Option<&String>) -> String {
-    nearest.map_or_else(String::new, |it| format!(": did you mean `{it}`?"))
+fn format_suggestion(nearest: Option<&String>) -> String {
+    nearest.map_or_else(String::new, |key| format!(": did you mean `{key}`?"))
 }
 
-/// Settings under construction; what is added later wins.
+/// Settings being collected. A later layer overrides earlier ones.
 pub struct Layers {
     figment: Figment,
-    /// What variables and flags said, as it was written.
-    written: Vec<Setting>,
+    /// Settings of variables and flags, with their values as text.
+    texts: Vec<Setting>,
 }
 
 impl Layers {
-    /// No settings yet.
+    /// Creates an empty collection.
     pub fn new() -> Self {
-        Self { figment: Figment::new(), written: Vec::new() }
+        Self { figment: Figment::new(), texts: Vec::new() }
     }
 
-    /// Adds a TOML file whose text is at hand.
+    /// Adds the contents of a TOML file.
     #[must_use]
-    pub fn file(self, toml: &str) -> Self {
+    pub fn with_toml(self, toml: &str) -> Self {
         Self { figment: self.figment.merge(Toml::string(toml)), ..self }
     }
 
     /// Adds the `DOFS__SECTION__KEY` variables of an environment. `DOFS__SECTION__KEY_FILE` names
     /// a file that holds the value.
-    pub fn environment(
+    pub fn with_environment(
         mut self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
@@ -75,30 +75,30 @@ impl Layers {
             };
             let (section, key) = (section.to_lowercase(), key.to_lowercase());
             let origin = format!("environment variable `{name}`");
-            self = self.set(origin, &section, &key, &value);
+            self = self.with_setting(origin, &section, &key, &value);
         }
         Ok(self)
     }
 
-    /// Adds a flag, if it was given.
+    /// Adds a flag if it has a value.
     #[must_use]
-    pub fn flag(self, flag: &str, section: &str, key: &str, value: Option<&str>) -> Self {
+    pub fn with_flag(self, flag: &str, section: &str, key: &str, value: Option<&str>) -> Self {
         match value {
-            Some(value) => self.set(format!("flag `{flag}`"), section, key, value),
+            Some(value) => self.with_setting(format!("flag `{flag}`"), section, key, value),
             None => self,
         }
     }
 
-    fn set(self, origin: String, section: &str, key: &str, value: &str) -> Self {
-        // Numbers and booleans are told from text as in TOML; parsing never fails.
+    fn with_setting(self, origin: String, section: &str, key: &str, value: &str) -> Self {
+        // figment parses numbers and booleans as TOML does; any other text stays text.
         let parsed = value.parse().unwrap_or_else(|_| Value::from(value));
         let (section, key) = (section.to_owned(), key.to_owned());
-        let written = Setting { origin, section, key, value: Value::from(value) };
-        let figment = self.figment.merge(Setting { value: parsed, ..written.clone() });
-        Self { figment, written: [self.written, vec![written]].concat() }
+        let text = Setting { origin, section, key, value: Value::from(value) };
+        let figment = self.figment.merge(Setting { value: parsed, ..text.clone() });
+        Self { figment, texts: [self.texts, vec![text]].concat() }
     }
 
-    /// The settings as a value. Every key must be known.
+    /// Returns the settings as a value. Unknown keys are errors.
     pub fn extract<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let mut figment = self.figment.clone();
         loop {
@@ -106,20 +106,23 @@ impl Layers {
                 Ok(settings) => return Ok(settings),
                 Err(error) => error,
             };
-            // Each is text from then on, so this ends.
-            let Some(written) = self.written_for(&error) else { return Err(describe(&error)) };
-            figment = figment.merge(written.clone());
+            // Each turn makes another setting text, so the loop ends.
+            let Some(text) = self.find_text_for(&error) else {
+                return Err(to_config_error(&error));
+            };
+            figment = figment.merge(text.clone());
         }
     }
 
-    /// The setting as it was written, if text was expected and it only looks like something else.
-    fn written_for(&self, error: &Error) -> Option<&Setting> {
+    /// Returns the setting as text if the error is that text was expected, e.g. for the password
+    /// `1234`.
+    fn find_text_for(&self, error: &Error) -> Option<&Setting> {
         let Kind::InvalidType(_, expected) = &error.kind else { return None };
         if expected != "a string" {
             return None;
         }
-        let is_it = |it: &&Setting| error.path == [it.section.as_str(), it.key.as_str()];
-        self.written.iter().rev().find(is_it)
+        let is_wanted = |text: &&Setting| error.path == [text.section.as_str(), text.key.as_str()];
+        self.texts.iter().rev().find(is_wanted)
     }
 }
 
@@ -136,32 +139,32 @@ fn read_secret(name: &str, path: String) -> Result<String, ConfigError> {
     }
 }
 
-fn describe(error: &Error) -> ConfigError {
+fn to_config_error(error: &Error) -> ConfigError {
     let origin = match &error.metadata {
         Some(metadata) if metadata.name.contains('`') => metadata.name.to_string(),
         Some(_) | None => "the configuration files".to_owned(),
     };
     let path = error.path.join(".");
     if let Kind::UnknownField(field, known) = &error.kind {
-        let sections: Vec<_> = error.path.iter().filter(|it| *it != field).cloned().collect();
-        let full = |key: &str| [sections.as_slice(), &[key.to_owned()]].concat().join(".");
-        let nearest = nearest(field, known).map(full);
-        return ConfigError::UnknownKey { key: full(field), origin, nearest };
+        let sections: Vec<_> = error.path.iter().filter(|part| *part != field).cloned().collect();
+        let full_key = |key: &str| [sections.as_slice(), &[key.to_owned()]].concat().join(".");
+        let nearest = find_nearest(field, known).map(full_key);
+        return ConfigError::UnknownKey { key: full_key(field), origin, nearest };
     }
     ConfigError::Value { key: path, origin, reason: error.kind.to_string() }
 }
 
-/// The known name that is most like the unknown one, if any is.
-fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    let likeness = |name: &str| strsim::jaro_winkler(unknown, name);
+/// Returns the known name that is most similar to the unknown one, if one is similar enough.
+fn find_nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    let similarity = |name: &str| strsim::jaro_winkler(unknown, name);
     known
         .iter()
         .copied()
-        .filter(|name| likeness(name) >= SUGGESTION_LIKENESS)
-        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        .filter(|name| similarity(name) >= MIN_SUGGESTION_SIMILARITY)
+        .max_by(|one, other| similarity(one).total_cmp(&similarity(other)))
 }
 
-/// One key of one section, and where it came from.
+/// One key of one section, and its origin for error messages.
 #[derive(Clone)]
 struct Setting {
     origin: String,
@@ -208,25 +211,25 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_environment_and_that_over_files() {
+    fn flags_override_environment_which_overrides_files() {
         let layers = Layers::new()
-            .file(FILE)
-            .environment(variables(&[
+            .with_toml(FILE)
+            .with_environment(variables(&[
                 ("DOFS__API__LISTEN", "0.0.0.0:1"),
                 ("DOFS__API__MAX_CONCURRENCY", "9"),
                 ("DOFS_ENV", "dev"),
             ]))
             .unwrap()
-            .flag("--listen", "api", "listen", Some("[::1]:2"));
+            .with_flag("--listen", "api", "listen", Some("[::1]:2"));
         let expected = Settings { api: Api { listen: "[::1]:2".to_owned(), max_concurrency: 9 } };
         assert_eq!(layers.extract::<Settings>().unwrap(), expected);
     }
 
     #[test]
-    fn unknown_key_is_an_error_that_names_the_nearest_known_one() {
+    fn error_of_an_unknown_key_suggests_the_nearest() {
         let layers = Layers::new()
-            .file(FILE)
-            .environment(variables(&[("DOFS__API__LISTN", "0.0.0.0:1")]))
+            .with_toml(FILE)
+            .with_environment(variables(&[("DOFS__API__LISTN", "0.0.0.0:1")]))
             .unwrap();
         assert_eq!(
             layers.extract::<Settings>().unwrap_err().to_string(),
@@ -236,15 +239,15 @@ mod tests {
     }
 
     #[test]
-    fn value_of_the_wrong_type_is_an_error_that_names_key_and_origin() {
+    fn error_of_a_wrong_type_names_key_and_origin() {
         let layers = Layers::new()
-            .file(FILE)
-            .environment(variables(&[("DOFS__API__MAX_CONCURRENCY", "many")]))
+            .with_toml(FILE)
+            .with_environment(variables(&[("DOFS__API__MAX_CONCURRENCY", "many")]))
             .unwrap();
         let error = layers.extract::<Settings>().unwrap_err().to_string();
         assert!(
             error.starts_with(
-                "setting `api.max_concurrency` in environment variable \
+                "invalid setting `api.max_concurrency` in environment variable \
                  `DOFS__API__MAX_CONCURRENCY`"
             ),
             "{error}"
@@ -252,31 +255,31 @@ mod tests {
     }
 
     #[test]
-    fn text_that_looks_like_a_number_is_text_where_text_is_meant() {
+    fn text_that_looks_like_a_number_stays_text() {
         let numbers = [("DOFS__API__LISTEN", "8080"), ("DOFS__API__MAX_CONCURRENCY", "9")];
-        let layers = Layers::new().file(FILE).environment(variables(&numbers)).unwrap();
+        let layers = Layers::new().with_toml(FILE).with_environment(variables(&numbers)).unwrap();
         let expected = Settings { api: Api { listen: "8080".to_owned(), max_concurrency: 9 } };
         assert_eq!(layers.extract::<Settings>().unwrap(), expected);
-        let later = layers.flag("--listen", "api", "listen", Some("true"));
+        let later = layers.with_flag("--listen", "api", "listen", Some("true"));
         assert_eq!(later.extract::<Settings>().unwrap().api.listen, "true");
     }
 
     #[test]
-    fn secret_is_read_from_the_file_that_the_variable_names() {
+    fn variable_with_file_suffix_reads_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "10.0.0.1:7\n").unwrap();
         let path = file.path().to_str().unwrap();
         let layers = Layers::new()
-            .file(FILE)
-            .environment(variables(&[("DOFS__API__LISTEN_FILE", path)]))
+            .with_toml(FILE)
+            .with_environment(variables(&[("DOFS__API__LISTEN_FILE", path)]))
             .unwrap();
         assert_eq!(layers.extract::<Settings>().unwrap().api.listen, "10.0.0.1:7");
     }
 
     #[test]
-    fn secret_file_that_is_missing_is_named() {
+    fn error_of_a_missing_secret_file_names_its_variable() {
         let missing = Layers::new()
-            .environment(variables(&[("DOFS__API__LISTEN_FILE", "/nonexistent/secret")]));
+            .with_environment(variables(&[("DOFS__API__LISTEN_FILE", "/nonexistent/secret")]));
         let Err(error) = missing else { panic!("a missing file was accepted") };
         assert!(error.to_string().contains("DOFS__API__LISTEN_FILE"), "{error}");
     }

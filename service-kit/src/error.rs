@@ -1,22 +1,22 @@
-//! Errors with their causes.
+//! Errors with their causes in one line.
 
 use std::error::Error;
 use std::fmt;
 
-/// Shows an error and all its causes on one line: `outer: inner: root`. A cause whose words the
-/// error before it has taken over is left out.
+/// Displays an error and its causes on one line: `outer: inner: root`. A cause is left out if the
+/// error before it already ends with the same text.
 pub struct Chain<'a>(pub &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.0.to_string();
-        f.write_str(&said)?;
+        let mut previous = self.0.to_string();
+        f.write_str(&previous)?;
         let mut source = self.0.source();
         while let Some(error) = source {
             let cause = error.to_string();
-            if !said.ends_with(&cause) {
+            if !previous.ends_with(&cause) {
                 write!(f, ": {cause}")?;
-                said = cause;
+                previous = cause;
             }
             source = error.source();
         }
@@ -29,22 +29,22 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("{said}")]
-    struct Said {
-        said: &'static str,
-        source: Option<Box<Said>>,
+    #[error("{text}")]
+    struct TestError {
+        text: &'static str,
+        source: Option<Box<TestError>>,
     }
 
-    fn said(said: &'static str, source: Option<Said>) -> Said {
-        Said { said, source: source.map(Box::new) }
+    fn test_error(text: &'static str, source: Option<TestError>) -> TestError {
+        TestError { text, source: source.map(Box::new) }
     }
 
     #[test]
-    fn causes_follow_and_none_is_said_twice() {
-        let root = said("connection refused", None);
-        let middle = said("cannot connect: connection refused", Some(root));
-        let outer = said("database failed", Some(middle));
-        let shown = Chain(&outer).to_string();
-        assert_eq!(shown, "database failed: cannot connect: connection refused");
+    fn causes_are_joined_without_repetition() {
+        let root = test_error("connection refused", None);
+        let middle = test_error("cannot connect: connection refused", Some(root));
+        let outer = test_error("database failed", Some(middle));
+        let line = Chain(&outer).to_string();
+        assert_eq!(line, "database failed: cannot connect: connection refused");
     }
 }

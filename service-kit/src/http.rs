@@ -1,29 +1,33 @@
-//! The HTTP listener: limits, time-outs, request ids, and error bodies for what no handler saw.
+//! The HTTP server: listener, connections, and the middleware in front of all handlers.
 
+mod access_control;
 mod access_log;
-mod around;
+mod allowed_hosts;
 mod body;
-mod browsers;
 mod config;
 mod connection;
-mod draining;
+mod cross_origin;
+mod edge;
 mod framing;
-mod gate;
-mod guard;
-mod hosts;
 mod keep_alive;
-mod parameters;
-mod rate;
+mod query_parameters;
+mod rate_limit;
+mod request_id;
+mod request_pipeline;
+mod response_body;
 mod tls;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, Method, StatusCode};
-use axum::middleware;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
 use axum_server::Handle;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 
@@ -32,18 +36,18 @@ use crate::auth::{Access, Ownership};
 use crate::clock::Clock;
 use crate::problem::Problem;
 
-pub use around::{RequestId, RequestName};
+pub use allowed_hosts::AllowedHosts;
 pub use config::{ApiConfig, ApiConfigError, Origin, OriginError};
-pub use hosts::Hosts;
-pub use parameters::refuse_unknown_parameters;
+pub use query_parameters::refuse_unknown_parameters;
+pub use request_id::{RequestId, RequestName};
 pub use tls::TlsError;
 
 use keep_alive::ReadLimits;
 
-/// The longest head of a request, in bytes: beyond what any client of ours sends.
+/// Maximum size of a request's head, in bytes: far more than clients send.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// What pages of configured origins may send, and read of answers, beyond what any page may.
+/// Request headers that pages of configured origins may send.
 const CORS_REQUEST_HEADERS: [&str; 11] = [
     "authorization",
     "content-type",
@@ -57,7 +61,8 @@ const CORS_REQUEST_HEADERS: [&str; 11] = [
     "x-api-key",
     "x-request-id",
 ];
-const CORS_ANSWER_HEADERS: [&str; 11] = [
+/// Response headers that pages of configured origins may read.
+const CORS_RESPONSE_HEADERS: [&str; 11] = [
     "etag",
     "idempotent-replayed",
     "link",
@@ -70,29 +75,31 @@ const CORS_ANSWER_HEADERS: [&str; 11] = [
     "www-authenticate",
     "x-request-id",
 ];
-/// How long a page's browser may keep what it was told of the above.
+/// Readiness route.
+const READYZ: &str = "/readyz";
+/// How long browsers may cache the response to a preflight request.
 const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 
-/// Why the listener could not be opened or served.
+/// Why the server could not start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    #[error("setting `api.listen` is `{listen}`: this machine has no such address")]
+    #[error("setting `api.listen` is `{listen}`, which is not an address of this machine")]
     Address {
         listen: HostPort,
         #[source]
         source: std::io::Error,
     },
-    #[error("cannot listen on `{listen}`: is the port taken?")]
+    #[error("cannot listen on `{listen}`, the address in setting `api.listen`")]
     Bind {
         listen: HostPort,
         #[source]
         source: std::io::Error,
     },
-    #[error("HTTP listener failed")]
+    #[error("HTTP server failed")]
     Serve(#[source] std::io::Error),
 }
 
-/// An open listener.
+/// A bound TCP listener.
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
@@ -100,38 +107,38 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens the port, so that its number is known before anything is served.
+    /// Binds the address. A port of 0 is replaced by a free one before any request is served.
     pub fn bind(listen: &HostPort) -> Result<Self, HttpError> {
-        let opened = TcpListener::bind((listen.host(), listen.port())).and_then(|listener| {
+        let bound = TcpListener::bind((listen.host(), listen.port())).and_then(|listener| {
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
             Ok(Self { listener, address, certificate: None })
         });
-        opened.map_err(|source| {
+        bound.map_err(|source| {
             let listen = listen.clone();
-            let is_address = !matches!(
+            let is_wrong_address = !matches!(
                 source.kind(),
                 std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied
             );
-            // A name that nobody knows, or an address of another machine.
-            if is_address {
+            // A name without an address, or an address of another machine.
+            if is_wrong_address {
                 return HttpError::Address { listen, source };
             }
             HttpError::Bind { listen, source }
         })
     }
 
-    /// Speaks TLS, if the settings name a certificate.
+    /// Enables TLS if the settings name a certificate.
     pub fn with_tls(self, config: &ApiConfig) -> Result<Self, TlsError> {
-        Ok(Self { certificate: tls::Certificate::of(config)?, ..self })
+        Ok(Self { certificate: tls::Certificate::load(config)?, ..self })
     }
 
-    /// The address that was bound.
+    /// Returns the bound address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop`; then takes no more connections and gives the open requests
+    /// Serves until `stop`. Then accepts no more connections, and requests in flight have
     /// `drain_timeout` to end.
     pub async fn serve(
         self,
@@ -142,24 +149,24 @@ impl Listener {
     ) -> Result<(), HttpError> {
         let handle = Handle::new();
         let header_timeout = Duration::from_millis(config.header_timeout_ms.get());
-        let tls = self.certificate.as_ref().map(tls::Certificate::served);
+        let tls = self.certificate.as_ref().map(tls::Certificate::rustls_config);
         let acceptor = connection::Acceptor::new(config, tls);
         let mut server = axum_server::from_tcp(self.listener)
             .map_err(HttpError::Serve)?
             .http1_only()
             .acceptor(acceptor)
-            // After the first request the connection counts by itself.
+            // Covers a connection without a request; later time-outs are those of `Connection`.
             .first_request_timeout(header_timeout)
             .handle(handle.clone());
         server
             .http_builder()
             .http1()
-            // A client that has sent all it has to send may say so, and still be answered.
+            // A client may close its sending side and still get its response.
             .half_close(true)
-            // Reached by nothing that the connection has not ended before.
-            .header_read_timeout(ReadLimits::of(config).between_requests())
+            // Longer than the read time-outs of `Connection`, which therefore always apply first.
+            .header_read_timeout(ReadLimits::from_config(config).max_between_requests())
             .max_buf_size(MAX_HEAD_BYTES);
-        let draining = async {
+        let shutdown = async {
             stop.cancelled().await;
             handle.graceful_shutdown(Some(drain_timeout));
             std::future::pending::<()>().await;
@@ -167,64 +174,80 @@ impl Listener {
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         tokio::select! {
             ended = server.serve(service) => ended.map_err(HttpError::Serve),
-            () = draining => Ok(()),
-            () = tls::keep_current(self.certificate.as_ref()) => Ok(()),
+            () = shutdown => Ok(()),
+            () = tls::reload_on_change(self.certificate.as_ref()) => Ok(()),
         }
     }
 }
 
-/// What a process serves.
+/// The routes of a process.
 pub struct Routes {
-    /// Behind the gate: who may use them, how often, and the limits.
-    pub guarded: Router,
-    /// Whose it is what they are about; `None` if nothing is anybody's.
+    /// Routes behind the request pipeline: access control and all limits apply.
+    pub protected: Router,
+    /// Decides which tenant owns the order of a request; `None` if the routes have no owned data.
     pub ownership: Option<Arc<dyn Ownership>>,
-    /// For whoever decides what to do about a process that is too busy: no limit keeps them from
-    /// answering.
+    /// Routes of load balancers and orchestrators: no limit applies, so that an overloaded process
+    /// still answers.
     pub health: Router,
-    /// Cancelled when the process is about to stop: it is not ready any more.
+    /// Cancelled when the process is about to stop. `/readyz` then reports that it is not ready.
     pub draining: CancellationToken,
 }
 
-/// Puts the edge around the routes: the gate before those that have one, and our body for every
-/// error.
+/// Adds the middleware to the routes: the edge to all, the request pipeline to the protected ones.
 pub fn with_edge(routes: Routes, config: &ApiConfig, access: Access, clock: Clock) -> Router {
-    let Routes { guarded, ownership, health, draining } = routes;
-    let edge = Arc::new(around::Edge::new(clock.clone(), config));
-    let gate = gate::Gate::new(Arc::clone(&edge), access, ownership, config, clock);
-    let gate = Arc::new(gate);
-    let around = middleware::from_fn_with_state(edge, around::around);
+    let Routes { protected, ownership, health, draining } = routes;
+    let edge = Arc::new(edge::Edge::new(clock.clone(), config));
+    let pipeline =
+        request_pipeline::RequestPipeline::new(Arc::clone(&edge), access, ownership, config, clock);
+    let pipeline = Arc::new(pipeline);
+    let edge = middleware::from_fn_with_state(edge, edge::edge_middleware);
     let health = health
-        .layer(middleware::from_fn_with_state(draining, draining::unready))
-        .layer(middleware::from_fn(body::unread));
-    match cors(config) {
-        None => guarded
-            .layer(middleware::from_fn_with_state(gate, gate::pass))
-            .merge(health.layer(around)),
-        // A page's preflight asks with no key, so that the gate would refuse it.
-        Some(cors) => guarded
-            .layer(middleware::from_fn_with_state(gate, gate::pass_within))
+        .layer(middleware::from_fn_with_state(draining, fail_readiness_while_draining))
+        .layer(middleware::from_fn(body::close_after_unread_body));
+    match cors_layer(config) {
+        None => protected
+            .layer(middleware::from_fn_with_state(
+                pipeline,
+                request_pipeline::edge_and_pipeline_middleware,
+            ))
+            .merge(health.layer(edge)),
+        // CORS comes before access control: browsers send preflight requests without a key.
+        Some(cors) => protected
+            .layer(middleware::from_fn_with_state(pipeline, request_pipeline::pipeline_middleware))
             .merge(health)
             .layer(cors)
-            .layer(around),
+            .layer(edge),
     }
 }
 
-/// What pages of other origins may do: nothing, unless their origin is configured.
-fn cors(config: &ApiConfig) -> Option<CorsLayer> {
+/// Returns the CORS layer; `None` if no origin is configured.
+fn cors_layer(config: &ApiConfig) -> Option<CorsLayer> {
     let origins = config.origins();
-    let named = |names: &[&'static str]| -> Vec<HeaderName> {
+    let header_names = |names: &[&'static str]| -> Vec<HeaderName> {
         names.iter().copied().map(HeaderName::from_static).collect()
     };
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers(named(&CORS_REQUEST_HEADERS))
-        .expose_headers(named(&CORS_ANSWER_HEADERS))
+        .allow_headers(header_names(&CORS_REQUEST_HEADERS))
+        .expose_headers(header_names(&CORS_RESPONSE_HEADERS))
         .max_age(CORS_MAX_AGE);
     (!origins.is_empty()).then(|| layer.allow_origin(origins))
 }
 
-/// For a router's fallback: no such route.
+/// Responds to `/readyz` with 503 while the process drains, independent of its checks.
+async fn fail_readiness_while_draining(
+    State(draining): State<CancellationToken>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if draining.is_cancelled() && request.uri().path() == READYZ {
+        let body = Json(json!({"status": "draining"}));
+        return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
+    }
+    next.run(request).await
+}
+
+/// The fallback handler of a router: 404.
 pub fn not_found() -> std::future::Ready<Problem> {
     std::future::ready(Problem::of_status(StatusCode::NOT_FOUND))
 }

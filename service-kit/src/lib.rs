@@ -1,11 +1,11 @@
-//! What every role needs and no role is about: configuration, telemetry, lifecycle, health and
-//! problem bodies.
+//! Building blocks of every role that are about no role: configuration, telemetry, lifecycle, HTTP
+//! server, authentication, health and problem bodies.
 
 pub mod address;
-pub mod age;
 pub mod api_doc;
 pub mod auth;
 pub mod clock;
+mod concurrency_limit;
 pub mod config;
 pub mod error;
 pub mod etag;
@@ -13,10 +13,8 @@ pub mod extract;
 pub mod health;
 pub mod http;
 pub mod lifecycle;
-pub mod moment;
 pub mod outage;
 pub mod problem;
-mod slots;
-pub mod tasks;
 pub mod telemetry;
+pub mod time;
 pub mod wait;

@@ -1,4 +1,5 @@
-//! Roles side by side: they start together, and the first to end, or a signal, ends them all.
+//! The lifecycle of a process: runs its roles concurrently, and shuts all down gracefully when one of
+//! them ends or a signal arrives.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,10 +9,10 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Any error that ends a role.
+/// An error that ends a role.
 pub type RoleError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why the roles ended, other than being asked to.
+/// Why the roles ended other than by a requested stop.
 #[derive(Debug, thiserror::Error)]
 pub enum LifecycleError {
     #[error("{role} stopped")]
@@ -20,7 +21,7 @@ pub enum LifecycleError {
         #[source]
         source: RoleError,
     },
-    #[error("{role} ended without being asked to")]
+    #[error("{role} ended unexpectedly")]
     EndedEarly { role: &'static str },
     #[error("{role} panicked")]
     Panicked {
@@ -28,24 +29,25 @@ pub enum LifecycleError {
         #[source]
         source: tokio::task::JoinError,
     },
-    #[error("{} did not end within {} ms and was cut off", roles.join(", "), drain_timeout.as_millis())]
+    #[error("{} did not stop within {} ms and was aborted", roles.join(", "), drain_timeout.as_millis())]
     DrainTimeout { roles: Vec<&'static str>, drain_timeout: Duration },
-    #[error("cannot listen for signals")]
+    #[error("cannot register signal handlers")]
     Signals(#[source] std::io::Error),
 }
 
-/// Roles running side by side.
+/// Roles that run concurrently.
 pub struct Roles {
     tasks: JoinSet<Result<(), RoleError>>,
     running: HashMap<Id, &'static str>,
     stop: CancellationToken,
-    /// Cancelled when a signal has come, before `stop`.
+    /// Cancelled by the first signal; `stop` follows after `drain_delay`.
     draining: CancellationToken,
     drain_delay: Duration,
 }
 
 impl Roles {
-    /// No roles yet. Each is given `stop` by its caller, and ends when it is cancelled.
+    /// Creates an empty set of roles. The caller passes `stop` to each role, which ends when it is
+    /// cancelled.
     pub fn new(stop: CancellationToken) -> Self {
         Self {
             tasks: JoinSet::new(),
@@ -56,8 +58,8 @@ impl Roles {
         }
     }
 
-    /// Lets the roles go on for so long after a signal, so that balancers see that the process is
-    /// not ready any more before it stops. Returns what is cancelled when the signal has come.
+    /// Delays the stop after a signal, so that load balancers see that the process is not ready before
+    /// it stops. Returns a token that is cancelled by the signal.
     pub fn delay_stop(&mut self, drain_delay: Duration) -> CancellationToken {
         self.drain_delay = drain_delay;
         self.draining.clone()
@@ -75,10 +77,10 @@ impl Roles {
         self.running.insert(task.id(), role);
     }
 
-    /// Waits until all have ended. SIGTERM or SIGINT asks them to, after the time of
-    /// [`delay_stop`](Self::delay_stop) or at once with a second signal. `drain_timeout` later, or at
-    /// the next signal, what is left is cut off.
-    pub async fn finish(mut self, drain_timeout: Duration) -> Result<(), LifecycleError> {
+    /// Runs the roles until all have ended. SIGTERM or SIGINT stops them, after the time of
+    /// [`delay_stop`](Self::delay_stop) or at once with a second signal. After `drain_timeout`, or at
+    /// the next signal, the remaining roles are aborted.
+    pub async fn run_to_end(mut self, drain_timeout: Duration) -> Result<(), LifecycleError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(LifecycleError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(LifecycleError::Signals)?;
         let stop = self.stop.clone();
@@ -89,7 +91,7 @@ impl Roles {
             tokio::select! {
                 ended = self.tasks.join_next_with_id() => {
                     let Some(ended) = ended else { break };
-                    let error = self.error_of(ended);
+                    let error = self.remove_ended(ended);
                     first_error = first_error.or(error);
                     self.stop.cancel();
                 }
@@ -98,34 +100,35 @@ impl Roles {
                 }
                 () = next_signal(&mut terminate, &mut interrupt) => {
                     if stop.is_cancelled() {
-                        return Err(self.cut_off(drain_timeout));
+                        return Err(self.abort_remaining(drain_timeout));
                     }
                     if self.draining.is_cancelled() || self.drain_delay.is_zero() {
-                        tracing::info!("Stopping: finishing what is in progress");
+                        tracing::info!("Stopping: draining work in progress");
                         stop.cancel();
                         continue;
                     }
                     let delay_ms = self.drain_delay.as_millis();
-                    tracing::info!(delay_ms, "Stopping soon: not ready any more, still serving");
+                    tracing::info!(delay_ms, "Stop delayed: not ready, still serving");
                     self.draining.cancel();
                     delayed_until = Some(Instant::now() + self.drain_delay);
                 }
                 () = wait_until(delayed_until), if !stop.is_cancelled() => {
-                    tracing::info!("Stopping: finishing what is in progress");
+                    tracing::info!("Stopping: draining work in progress");
                     stop.cancel();
                 }
-                () = wait_until(deadline) => return Err(self.cut_off(drain_timeout)),
+                () = wait_until(deadline) => return Err(self.abort_remaining(drain_timeout)),
             }
         }
         first_error.map_or(Ok(()), Err)
     }
 
-    fn error_of(
+    /// Removes a role that has ended. Returns the error if it should not have ended.
+    fn remove_ended(
         &mut self,
         ended: Result<(Id, Result<(), RoleError>), tokio::task::JoinError>,
     ) -> Option<LifecycleError> {
         let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
-        // Every task was spawned as a role.
+        // `spawn` adds a name for every task.
         let role = self.running.remove(&id).unwrap_or("role");
         match ended {
             Ok((_, Err(source))) => Some(LifecycleError::Role { role, source }),
@@ -135,7 +138,7 @@ impl Roles {
         }
     }
 
-    fn cut_off(&mut self, drain_timeout: Duration) -> LifecycleError {
+    fn abort_remaining(&mut self, drain_timeout: Duration) -> LifecycleError {
         self.tasks.abort_all();
         let mut roles: Vec<_> = std::mem::take(&mut self.running).into_values().collect();
         roles.sort_unstable();
@@ -163,33 +166,32 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A role that runs until it is told to stop.
-    async fn idle(stop: CancellationToken) -> Result<(), RoleError> {
+    async fn run_until_stopped(stop: CancellationToken) -> Result<(), RoleError> {
         stop.cancelled().await;
         Ok(())
     }
 
     #[tokio::test]
-    async fn role_that_panics_ends_the_others_and_is_named() {
+    async fn panic_of_a_role_stops_the_others() {
         let stop = CancellationToken::new();
         let mut roles = Roles::new(stop.clone());
-        roles.spawn("idle", idle(stop.clone()));
+        roles.spawn("idle", run_until_stopped(stop.clone()));
         roles.spawn("broken", async {
             std::future::ready(Err::<(), _>("injected")).await.unwrap();
             Ok::<_, RoleError>(())
         });
-        let error = roles.finish(LONG).await.unwrap_err();
+        let error = roles.run_to_end(LONG).await.unwrap_err();
         assert_eq!(error.to_string(), "broken panicked");
         assert!(stop.is_cancelled());
     }
 
     #[tokio::test]
-    async fn role_that_ends_by_itself_ends_the_others_with_an_error() {
+    async fn early_end_of_a_role_stops_the_others() {
         let stop = CancellationToken::new();
         let mut roles = Roles::new(stop.clone());
-        roles.spawn("idle", idle(stop.clone()));
+        roles.spawn("idle", run_until_stopped(stop.clone()));
         roles.spawn("early", std::future::ready(Ok::<_, RoleError>(())));
-        let error = roles.finish(LONG).await.unwrap_err();
-        assert_eq!(error.to_string(), "early ended without being asked to");
+        let error = roles.run_to_end(LONG).await.unwrap_err();
+        assert_eq!(error.to_string(), "early ended unexpectedly");
     }
 }

@@ -1,5 +1,5 @@
-//! Outages of a neighbour of this process, as its log tells them: one line when an outage begins, one
-//! when it ends, and few in between.
+//! Log lines about outages of a dependency: one when an outage begins, one when it ends, and at most
+//! one per cause and minute in between.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Least time between two lines about the same cause.
+/// Minimum time between two lines with the same cause.
 const REPEAT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// A neighbour that this process depends on, and whether it is away.
+/// A dependency of this process (event store, read model), and whether it is unreachable.
 #[derive(Debug)]
 pub struct Outage {
-    /// What the lines begin with, e.g. `Event store`.
-    neighbour: &'static str,
-    /// Of the neighbour, without what is secret.
+    /// Start of each log line, e.g. `Event store`.
+    dependency: &'static str,
+    /// Address of the dependency, without its password.
     address: String,
     is_ongoing: AtomicBool,
     state: Mutex<State>,
@@ -25,76 +25,76 @@ pub struct Outage {
 #[derive(Debug, Default)]
 struct State {
     current: Option<Current>,
-    /// When a cause was logged last, also in an outage before.
-    logged: HashMap<String, Instant>,
+    /// Time of the last line per cause, earlier outages included.
+    last_logged: HashMap<String, Instant>,
 }
 
 #[derive(Debug)]
 struct Current {
     begun: Instant,
-    /// Whether a line says that it has begun; the end of one that none tells of is not told either.
+    /// Whether the begin was logged. The end is logged only if the begin was.
     is_logged: bool,
 }
 
 impl Outage {
-    /// Makes a record of a neighbour that is there.
-    pub fn new(neighbour: &'static str, address: String) -> Self {
-        Self { neighbour, address, is_ongoing: AtomicBool::new(false), state: Mutex::default() }
+    /// Creates the record of a dependency that is reachable.
+    pub fn new(dependency: &'static str, address: String) -> Self {
+        Self { dependency, address, is_ongoing: AtomicBool::new(false), state: Mutex::default() }
     }
 
-    /// Returns whether the neighbour is away.
+    /// Returns whether the dependency is unreachable.
     pub fn is_ongoing(&self) -> bool {
         self.is_ongoing.load(Ordering::Acquire)
     }
 
-    /// Notes that the neighbour cannot be reached, and why.
+    /// Notes a failed attempt to reach the dependency. Logs it unless `cause` was logged recently.
     pub fn note_failure(&self, cause: &str, hint: &str) {
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = self.lock_state();
         self.is_ongoing.store(true, Ordering::Release);
-        let State { current, logged } = &mut *state;
+        let State { current, last_logged } = &mut *state;
         let current = current.get_or_insert(Current { begun: now, is_logged: false });
-        logged.retain(|_, at| now - *at < REPEAT_INTERVAL);
-        if logged.contains_key(cause) {
+        last_logged.retain(|_, time| now - *time < REPEAT_INTERVAL);
+        if last_logged.contains_key(cause) {
             return;
         }
-        logged.insert(cause.to_owned(), now);
-        let (neighbour, address) = (self.neighbour, &self.address);
+        last_logged.insert(cause.to_owned(), now);
+        let (dependency, address) = (self.dependency, &self.address);
         if current.is_logged {
-            let duration_ms = millis(now - current.begun);
-            tracing::warn!(address, cause, hint, duration_ms, "{neighbour} still unreachable");
+            let duration_ms = to_millis(now - current.begun);
+            tracing::warn!(address, cause, hint, duration_ms, "{dependency} still unreachable");
         } else {
             current.is_logged = true;
-            tracing::warn!(address, cause, hint, "{neighbour} unreachable");
+            tracing::warn!(address, cause, hint, "{dependency} unreachable");
         }
     }
 
-    /// Notes that the neighbour has answered.
+    /// Notes a response of the dependency, which ends the outage.
     pub fn note_success(&self) {
-        // Almost always there is nothing to end, and then nothing to wait for.
+        // Called for every response, so the usual case must not take the lock.
         if !self.is_ongoing() {
             return;
         }
-        let mut state = self.state();
+        let mut state = self.lock_state();
         self.is_ongoing.store(false, Ordering::Release);
-        if let Some(current) = state.current.take().filter(|it| it.is_logged) {
-            let duration_ms = millis(current.begun.elapsed());
+        if let Some(current) = state.current.take().filter(|outage| outage.is_logged) {
+            let duration_ms = to_millis(current.begun.elapsed());
             tracing::info!(
                 address = self.address,
                 duration_ms,
                 "{} reachable again",
-                self.neighbour
+                self.dependency
             );
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Poison says that a holder panicked; what it guards is whole at every step.
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        // A holder that panicked leaves a consistent state: every step is a single assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+fn to_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -120,31 +120,31 @@ mod tests {
         }
     }
 
-    /// What is logged meanwhile: level and message.
-    fn logged(run: impl FnOnce()) -> Vec<(String, String)> {
+    /// Returns level and message of each line that `run` logs.
+    fn capture_lines(run: impl FnOnce()) -> Vec<(String, String)> {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().json().flatten_event(true);
         let subscriber = subscriber.with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(subscriber, run);
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let line = |line: &str| {
+        let parse_line = |line: &str| {
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!(line["address"], "esdb://store:2113");
             let text = |field: &str| line[field].as_str().unwrap().to_owned();
             (text("level"), text("message"))
         };
-        text.lines().map(line).collect()
+        text.lines().map(parse_line).collect()
     }
 
-    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-        expected.iter().map(|(level, it)| ((*level).to_owned(), (*it).to_owned())).collect()
+    fn owned_pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|(level, text)| ((*level).to_owned(), (*text).to_owned())).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn outage_is_told_once_at_its_begin_and_once_at_its_end() {
+    async fn outage_is_logged_when_it_begins_and_ends() {
         let outage = Outage::new("Event store", "esdb://store:2113".to_owned());
-        let lines = logged(|| {
+        let lines = capture_lines(|| {
             outage.note_success();
             for _ in 0..100 {
                 outage.note_failure("connection refused", "start it");
@@ -155,23 +155,23 @@ mod tests {
         });
         let expected =
             [("WARN", "Event store unreachable"), ("INFO", "Event store reachable again")];
-        assert_eq!(lines, pairs(&expected));
+        assert_eq!(lines, owned_pairs(&expected));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_cause_is_told_at_most_once_a_minute_however_often_it_begins() {
+    async fn each_cause_is_logged_at_most_once_per_minute() {
         let outage = Outage::new("Event store", "esdb://store:2113".to_owned());
-        let fail = |cause| logged(|| outage.note_failure(cause, "start it"));
-        assert_eq!(fail("a"), pairs(&[("WARN", "Event store unreachable")]));
+        let fail = |cause| capture_lines(|| outage.note_failure(cause, "start it"));
+        assert_eq!(fail("a"), owned_pairs(&[("WARN", "Event store unreachable")]));
         assert_eq!(fail("a"), []);
-        assert_eq!(fail("b"), pairs(&[("WARN", "Event store still unreachable")]));
-        assert_eq!(logged(|| outage.note_success()).len(), 1);
-        // It flaps.
+        assert_eq!(fail("b"), owned_pairs(&[("WARN", "Event store still unreachable")]));
+        assert_eq!(capture_lines(|| outage.note_success()).len(), 1);
+        // A short outage after another is not logged.
         assert_eq!(fail("a"), []);
-        assert_eq!(logged(|| outage.note_success()), []);
+        assert_eq!(capture_lines(|| outage.note_success()), []);
         tokio::time::advance(REPEAT_INTERVAL).await;
-        assert_eq!(fail("a"), pairs(&[("WARN", "Event store unreachable")]));
+        assert_eq!(fail("a"), owned_pairs(&[("WARN", "Event store unreachable")]));
         tokio::time::advance(REPEAT_INTERVAL).await;
-        assert_eq!(fail("a"), pairs(&[("WARN", "Event store still unreachable")]));
+        assert_eq!(fail("a"), owned_pairs(&[("WARN", "Event store still unreachable")]));
     }
 }

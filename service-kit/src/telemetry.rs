@@ -1,8 +1,8 @@
-//! Logs: readable lines for a person, one JSON object per line for a machine. Always on stderr,
-//! so that what a command answers stays alone on stdout.
+//! Logging: text lines or one JSON object per line, on stderr. Stdout has nothing but the output of a
+//! command.
 //!
-//! A reader of stderr never affects the process: if it stalls or dies, log lines are dropped and
-//! counted.
+//! A reader of stderr never affects the process: if the reader stalls or dies, log lines are dropped
+//! and counted.
 
 mod sink;
 
@@ -20,32 +20,31 @@ use tracing_subscriber::filter::ParseError;
 
 use self::sink::LogSink;
 
-/// Where the lines go; empty until [`init`]. One for the process, as the subscriber is.
+/// The sink of all log lines; empty until [`init`]. Global like the subscriber.
 static SINK: OnceLock<Arc<LogSink>> = OnceLock::new();
 
 const FACTS: &str = "info";
-/// Of a command: it ends with the error of an outage, and says so itself.
+/// Without lines about outages: a command prints the outage as its own error.
 const WARNINGS: &str = "warn,service_kit::outage=off";
-/// The event store's client reports every lost connection, and each append whose call ended, as an
-/// error of its own; `event-log` says the same once, with what it does about it. A filter that
-/// names the client has its way.
-const WITHOUT_CLIENT: &str = "kurrentdb=off";
+/// The event store's client logs every lost connection and each append of an ended call as an error.
+/// `event-log` logs the same once, with its reaction. A filter that names the client overrides this.
+const CLIENT_MUTED: &str = "kurrentdb=off";
 
-/// How much is logged.
+/// Which log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity<'a> {
-    /// One line per fact.
+    /// Level INFO and above.
     Facts,
-    /// Only what went wrong.
+    /// Level WARN and above.
     Warnings,
-    /// What a filter in the form of `RUST_LOG` says.
+    /// A filter in the syntax of `RUST_LOG`.
     Filter(&'a str),
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For a person at a terminal.
+    /// Lines for a terminal.
     #[default]
     Text,
     /// One JSON object per line.
@@ -53,7 +52,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// The format that `DOFS_LOG` names; text if it names none.
+    /// Returns the format of a `DOFS_LOG` value; text unless the value is `json`.
     pub fn from_name(name: Option<&str>) -> Self {
         match name {
             Some(name) if name.eq_ignore_ascii_case("json") => Self::Json,
@@ -62,30 +61,31 @@ impl LogFormat {
     }
 }
 
-/// Whether log lines have colors.
+/// Whether log lines are colored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Color {
-    /// On a terminal.
+    /// If stderr is a terminal.
     Auto,
     Never,
 }
 
-/// Why the logs are not as they were asked for.
+/// Why logging could not start as requested.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    #[error("RUST_LOG is `{filter}`, which is no filter: write e.g. `info` or `warn,dofs=debug`")]
+    #[error("invalid RUST_LOG `{filter}`: expected a filter, e.g. `info` or `warn,dofs=debug`")]
     Filter {
         filter: String,
         #[source]
         source: ParseError,
     },
-    #[error("cannot start the log's thread")]
+    #[error("cannot start the log thread")]
     Start(#[source] io::Error),
 }
 
-/// Starts logging; with the facts, if the filter cannot be read. A second call changes nothing.
+/// Starts logging. If the filter is invalid, logs with [`Verbosity::Facts`] and returns the error. A
+/// second call has no effect.
 ///
-/// Panics are logged from here on: the standard library writes them to stderr, and waits for its
+/// Panics are logged from now on: the standard library would write them to stderr and wait for its
 /// reader.
 pub fn init(
     format: LogFormat,
@@ -97,12 +97,12 @@ pub fn init(
         Verbosity::Warnings => WARNINGS,
         Verbosity::Filter(filter) => filter,
     };
-    let (filter, outcome) = match filter(directives) {
+    let (filter, outcome) = match parse_filter(directives) {
         Ok(filter) => (filter, Ok(())),
         Err(source) => {
             let filter = directives.to_owned();
             let error = TelemetryError::Filter { filter, source };
-            (EnvFilter::new(without_client(FACTS)), Err(error))
+            (EnvFilter::new(mute_client(FACTS)), Err(error))
         }
     };
     if SINK.get().is_some() {
@@ -113,7 +113,7 @@ pub fn init(
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(sink)
-        // It would write to stderr itself, and panic if it could not.
+        // The subscriber would write them to stderr directly, and panic if that fails.
         .log_internal_errors(false);
     let started = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
@@ -122,36 +122,30 @@ pub fn init(
             builder.with_ansi(ansi).with_target(false).compact().try_init()
         }
     };
-    // A subscriber that is in place already is what was wanted.
+    // An error means that another subscriber is installed, e.g. by a test.
     drop(started);
     panic::set_hook(Box::new(log_panic));
     outcome
 }
 
-/// Writes a line to stderr as it is, after the log lines before it.
+/// Writes a line to stderr unchanged, after the log lines queued before it.
 pub fn write_line(line: &str) {
     let line = format!("{line}\n");
     match SINK.get() {
         Some(sink) => sink.push(line.as_bytes()),
-        // Before the start there is nobody else to affect.
+        // Before `init` no other thread can be blocked by the reader.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }
 
-/// Waits until all log lines are written, for at most `timeout`. Returns whether they are.
+/// Waits at most `timeout` until all log lines are written. Returns whether they are.
 pub fn flush(timeout: Duration) -> bool {
     SINK.get().is_none_or(|sink| sink.flush(timeout))
 }
 
-/// Returns the number of log lines dropped since the process started, because stderr did not take
-/// them.
-pub fn dropped_log_lines() -> u64 {
-    SINK.get().map_or(0, |sink| sink.n_dropped())
-}
-
 fn start_sink() -> io::Result<Arc<LogSink>> {
-    // A descriptor of its own: a stalled write through `io::stderr()` would hold its lock, and
-    // whoever writes there would wait too.
+    // A duplicate descriptor: a stalled write through `io::stderr()` would hold the lock of stderr,
+    // and every other thread that writes there would block.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     LogSink::start(stderr, |n_lines| {
         tracing::warn!(n_lines, "Log lines dropped: stderr was not read");
@@ -173,13 +167,14 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Option<&str> {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
-fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(without_client(directives))
+fn parse_filter(directives: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(mute_client(directives))
 }
 
-fn without_client(directives: &str) -> String {
-    // Of two directives for one target the last is in force.
-    format!("{WITHOUT_CLIENT},{directives}")
+/// Adds the directive that mutes the event store's client.
+fn mute_client(directives: &str) -> String {
+    // The last of two directives for one target wins, so the caller's come last.
+    format!("{CLIENT_MUTED},{directives}")
 }
 
 #[cfg(test)]
@@ -187,10 +182,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn client_is_heard_only_where_a_filter_names_it() {
-        let shown = |directives| filter(directives).unwrap().to_string();
-        assert_eq!(shown("warn"), "kurrentdb=off,warn");
-        assert_eq!(shown("warn,kurrentdb=debug"), "kurrentdb=debug,warn");
-        assert!(filter("dofs=loud").is_err());
+    fn client_is_muted_unless_a_filter_names_it() {
+        let filter = |directives| parse_filter(directives).unwrap().to_string();
+        assert_eq!(filter("warn"), "kurrentdb=off,warn");
+        assert_eq!(filter("warn,kurrentdb=debug"), "kurrentdb=debug,warn");
+        assert!(parse_filter("dofs=loud").is_err());
     }
 }

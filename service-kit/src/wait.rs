@@ -7,8 +7,8 @@ use axum::extract::FromRequestParts;
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 
+use crate::concurrency_limit::ConcurrencyPermit;
 use crate::problem::Problem;
-use crate::slots::Slot;
 
 /// The longest wait, whatever is asked for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ pub struct Wait {
     pub revision: Option<u64>,
     /// How long it waits for the revision if it prefers no wait.
     otherwise: Duration,
-    slot: Option<Slot>,
+    permit: Option<ConcurrencyPermit>,
 }
 
 impl Wait {
@@ -41,8 +41,8 @@ impl Wait {
     /// To be called when the waiting begins: a request that waits is not one of those that are
     /// handled at once.
     pub fn begin(&self) {
-        if let Some(slot) = &self.slot {
-            slot.leave();
+        if let Some(permit) = &self.permit {
+            permit.release();
         }
     }
 
@@ -52,12 +52,12 @@ impl Wait {
         Some((PREFERENCE_APPLIED, HeaderValue::from_str(&format!("wait={seconds}")).ok()?))
     }
 
-    fn of(headers: &HeaderMap, slot: Option<Slot>) -> Result<Self, Problem> {
-        let longest = slot.as_ref().map_or(LONGEST_WAIT, |it| it.longest_wait);
+    fn of(headers: &HeaderMap, permit: Option<ConcurrencyPermit>) -> Result<Self, Problem> {
+        let longest = permit.as_ref().map_or(LONGEST_WAIT, |it| it.longest_wait);
         let asked = preferred_seconds(headers).map(Duration::from_secs);
         let preferred = asked.map(|it| it.min(longest)).filter(|it| !it.is_zero());
         let otherwise = if asked.is_some() { Duration::ZERO } else { DEFAULT_WAIT.min(longest) };
-        Ok(Self { preferred, revision: revision(headers)?, otherwise, slot })
+        Ok(Self { preferred, revision: revision(headers)?, otherwise, permit })
     }
 }
 
@@ -65,7 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Wait {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Self::of(&parts.headers, parts.extensions.get::<Slot>().cloned())
+        Self::of(&parts.headers, parts.extensions.get::<ConcurrencyPermit>().cloned())
     }
 }
 
@@ -143,9 +143,9 @@ mod tests {
 
     #[test]
     fn wait_is_no_longer_than_the_request_may_take() {
-        let slot = |longest_wait| Slot { permit: Arc::default(), longest_wait };
+        let permit = |longest_wait| ConcurrencyPermit { permit: Arc::default(), longest_wait };
         let of =
-            |longest_wait| Wait::of(&headers(&[("prefer", "wait=9")]), Some(slot(longest_wait)));
+            |longest_wait| Wait::of(&headers(&[("prefer", "wait=9")]), Some(permit(longest_wait)));
         let seconds = |it: u64| of(Duration::from_secs(it)).ok().and_then(|it| it.preferred);
         assert_eq!(seconds(4), Some(Duration::from_secs(4)));
         assert_eq!(seconds(0), None);

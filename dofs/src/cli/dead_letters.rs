@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use domain::order::Stage;
-use service_kit::age::Age;
+use service_kit::time::Age;
 use uuid::Uuid;
 
 use super::{Actor, Api, item};

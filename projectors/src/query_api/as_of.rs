@@ -6,8 +6,8 @@ use domain::order::Order;
 use event_log::LoggedEvent;
 use jiff::Timestamp;
 use serde::Deserialize;
-use service_kit::moment::Moment;
 use service_kit::problem::{Code, Problem};
+use service_kit::time::ClampedTimestamp;
 
 use super::histories::Histories;
 
@@ -28,7 +28,7 @@ pub(super) enum Point {
 #[derive(Debug, Deserialize)]
 pub(super) struct AsOf {
     at_revision: Option<u64>,
-    at: Option<Moment>,
+    at: Option<ClampedTimestamp>,
 }
 
 impl AsOf {
@@ -36,7 +36,7 @@ impl AsOf {
         match (self.at_revision, self.at) {
             (None, None) => Ok(None),
             (Some(revision), None) => Ok(Some(Point::Revision(revision))),
-            (None, Some(Moment(time))) => Ok(Some(Point::Time(time))),
+            (None, Some(ClampedTimestamp(time))) => Ok(Some(Point::Time(time))),
             (Some(_), Some(_)) => {
                 Err(Problem::invalid_parameter("at", "must not be given together with at_revision"))
             }
@@ -47,7 +47,7 @@ impl AsOf {
 impl Point {
     /// A revision, or a time.
     pub(super) fn from_text(name: &str, text: &str) -> Result<Self, Problem> {
-        let time = || text.parse().map(|Moment(time)| Self::Time(time));
+        let time = || text.parse().map(|ClampedTimestamp(time)| Self::Time(time));
         text.parse().map(Self::Revision).or_else(|_| time()).map_err(|_| {
             Problem::invalid_parameter(name, "must be a revision or a time (RFC 3339)")
         })

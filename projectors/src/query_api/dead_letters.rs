@@ -7,9 +7,9 @@ use axum::extract::State;
 use domain::order::Stage;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use service_kit::age::Age;
 use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
+use service_kit::time::Age;
 use utoipa::ToSchema;
 
 use super::{Queries, read, read_model_failed};

@@ -7,10 +7,9 @@ use axum::response::IntoResponse;
 use domain::order::Stage;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use service_kit::age::Age;
 use service_kit::extract::QueryParameters;
-use service_kit::moment::Moment;
 use service_kit::problem::Problem;
+use service_kit::time::{Age, ClampedTimestamp};
 
 use super::cursor::{Listing, PageParameters};
 use super::ownership::Tenant;
@@ -23,8 +22,8 @@ pub(super) struct FailuresFilter {
     stage: Option<Stage>,
     code: Option<String>,
     customer_id: Option<String>,
-    from: Option<Moment>,
-    to: Option<Moment>,
+    from: Option<ClampedTimestamp>,
+    to: Option<ClampedTimestamp>,
     older_than: Option<Age>,
     include_resolved: Option<bool>,
 }

@@ -7,8 +7,8 @@ use axum::response::IntoResponse;
 use domain::order::Status;
 use serde::{Deserialize, Serialize};
 use service_kit::extract::QueryParameters;
-use service_kit::moment::Moment;
 use service_kit::problem::Problem;
+use service_kit::time::ClampedTimestamp;
 
 use super::cursor::{Listing, PageParameters};
 use super::order::{Shown, Source};
@@ -21,8 +21,8 @@ use crate::store::{OrderFilter, Place};
 pub(super) struct OrdersFilter {
     status: Option<String>,
     customer_id: Option<String>,
-    from: Option<Moment>,
-    to: Option<Moment>,
+    from: Option<ClampedTimestamp>,
+    to: Option<ClampedTimestamp>,
 }
 
 impl OrdersFilter {

@@ -1,83 +1,82 @@
 //! The settings of the HTTP listener.
 
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::time::Duration;
-
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::http::{HeaderValue, Uri};
 use serde::Deserialize;
 
 use crate::address::HostPort;
 
-/// The HTTP listener (`[api]` in the configuration).
+/// Settings of the HTTP listener (`[api]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiConfig {
     /// Address and port; port 0 picks a free one.
     pub listen: HostPort,
-    /// The status of an accepted order: 202, or 200 for clients of the system before this one.
+    /// Status of the response to an accepted order: 202, or 200 for clients of the previous system.
     pub accepted_status: u16,
-    /// The largest request body, in bytes.
+    /// Maximum size of a request body, in bytes.
     pub max_body_bytes: usize,
-    /// How long a request may take once its body is here, in milliseconds.
+    /// Time-out of a handler once the request's body is read, in milliseconds.
     pub request_timeout_ms: NonZeroU64,
-    /// How long a client may take to send its request's head, in milliseconds.
+    /// Time-out of receiving a request's head, in milliseconds.
     pub header_timeout_ms: NonZeroU64,
-    /// How long a connection is kept open between two requests, in milliseconds.
+    /// Maximum idle time of a connection between two requests, in milliseconds.
     pub keep_alive_ms: NonZeroU64,
-    /// How long a process that was told to stop still serves, while it says that it is not ready, in
-    /// milliseconds.
+    /// Time between a stop signal and the stop, in milliseconds. Meanwhile the process serves
+    /// requests and reports that it is not ready.
     pub drain_delay_ms: u64,
-    /// How long a client may take to send its request's body, in milliseconds.
+    /// Time-out of receiving a request's body, in milliseconds.
     pub body_timeout_ms: NonZeroU64,
-    /// How long a client may take nothing of its answer, in milliseconds.
+    /// Close the connection if the client reads nothing for this long, in milliseconds.
     pub write_timeout_ms: NonZeroU64,
-    /// Requests handled at once; more are refused with 503.
+    /// Maximum number of requests handled at once; more are refused with 503.
     pub max_concurrency: NonZeroUsize,
-    /// Open connections; more are turned away.
+    /// Maximum number of open connections; more are refused.
     pub max_connections: NonZeroUsize,
     /// Requests per second of one principal, or of one address without a principal; 0: no limit.
     pub rate_per_second: u32,
-    /// Requests that may come at once before the rate counts.
+    /// Number of requests allowed at once before the rate applies.
     pub rate_burst: u32,
-    /// Origins whose pages may use the API; none by default.
+    /// Origins of web pages that may use the API; none by default.
     pub cors_origins: Vec<Origin>,
-    /// Host names under which the API is called on loopback, beside those of this machine itself.
+    /// Host names that requests on loopback may name, in addition to those of this machine.
     pub allowed_hosts: Vec<String>,
-    /// The file with the certificate chain (PEM); empty: no TLS.
+    /// File with the certificate chain (PEM); empty: no TLS.
     pub tls_certificate: String,
-    /// The file with the certificate's private key (PEM).
+    /// File with the certificate's private key (PEM).
     pub tls_key: String,
-    /// Whether a proxy in front ends TLS, so that keys do not travel in the clear without a
-    /// certificate here.
+    /// Whether a proxy in front terminates TLS. Keys are then allowed without a certificate here.
     pub behind_tls_proxy: bool,
-    /// Whether every answer has a log line.
+    /// Whether to log one line per response.
     pub access_log: bool,
 }
 
-/// What the settings cannot mean.
+/// Invalid settings of the HTTP listener.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiConfigError {
-    #[error("setting `api.accepted_status` is {0}: use 202, or 200")]
+    #[error("invalid setting `api.accepted_status` {0}: expected 202 or 200")]
     AcceptedStatus(u16),
     #[error(
-        "setting `api.allowed_hosts` has `{0}`: write a name without a port, e.g. `api.example`"
+        "invalid name `{0}` in setting `api.allowed_hosts`: expected a name without a port, e.g. \
+         `api.example`"
     )]
     Host(String),
-    #[error("settings `api.tls_certificate` and `api.tls_key` go together: one of them is empty")]
+    #[error("only one of the settings `api.tls_certificate` and `api.tls_key` is set: set both")]
     HalfTls,
-    #[error("setting `api.rate_burst` is 0 beside a rate: nothing would ever be served")]
+    #[error("setting `api.rate_burst` is 0, so every request would be refused: set at least 1")]
     Burst,
 }
 
 impl ApiConfig {
-    /// Refuses what cannot be meant.
+    /// Refuses settings that are invalid together or by themselves.
     pub fn check(&self) -> Result<(), ApiConfigError> {
         if ![200, 202].contains(&self.accepted_status) {
             return Err(ApiConfigError::AcceptedStatus(self.accepted_status));
         }
-        if let Some(host) = self.allowed_hosts.iter().find(|it| !is_host_name(it)) {
+        if let Some(host) = self.allowed_hosts.iter().find(|host| !is_host_name(host)) {
             return Err(ApiConfigError::Host(host.clone()));
         }
         if self.tls_certificate.is_empty() != self.tls_key.is_empty() {
@@ -89,30 +88,29 @@ impl ApiConfig {
         Ok(())
     }
 
-    /// How long a process that was told to stop still serves.
+    /// Returns the time between a stop signal and the stop.
     pub fn drain_delay(&self) -> Duration {
         Duration::from_millis(self.drain_delay_ms)
     }
 
-    /// Whether the listener speaks TLS.
+    /// Returns whether the listener uses TLS.
     pub fn has_tls(&self) -> bool {
         !self.tls_certificate.is_empty()
     }
 
     pub(super) fn origins(&self) -> Vec<HeaderValue> {
-        self.cors_origins.iter().map(|it| it.0.clone()).collect()
+        self.cors_origins.iter().map(|origin| origin.0.clone()).collect()
     }
 }
 
-/// The origin of web pages, as browsers send it, e.g. `https://shop.example`: scheme, host and port,
-/// and nothing behind them.
+/// Origin of web pages as browsers send it, e.g. `https://shop.example`: scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Origin(HeaderValue);
 
-/// A text that no browser sends as an origin, so that it would never match.
+/// A text that browsers never send as an origin, so that it would never match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}`: write an origin, e.g. `https://shop.example`")]
+#[error("invalid origin `{0}`: expected scheme and host, e.g. `https://shop.example`")]
 pub struct OriginError(String);
 
 impl FromStr for Origin {
@@ -123,12 +121,13 @@ impl FromStr for Origin {
         let authority = uri.as_ref().and_then(Uri::authority);
         let scheme = uri.as_ref().and_then(Uri::scheme_str);
         let origin = authority.zip(scheme).map(|(host, scheme)| format!("{scheme}://{host}"));
-        // Neither a path nor capital letters, which browsers leave out.
+        // Origins are compared byte by byte: browsers send no path and no capital letters.
         let is_origin = origin.is_some_and(|it| it == text && it == it.to_ascii_lowercase())
             && matches!(scheme, Some("http" | "https"))
-            && authority.is_some_and(|it| {
-                let has_port = it.as_str().len() > it.host().len();
-                !it.as_str().contains(['@', '*']) && (!has_port || it.port_u16().is_some())
+            && authority.is_some_and(|authority| {
+                let has_port = authority.as_str().len() > authority.host().len();
+                !authority.as_str().contains(['@', '*'])
+                    && (!has_port || authority.port_u16().is_some())
             });
         let value = HeaderValue::from_str(text).ok().filter(|_| is_origin);
         value.map(Self).ok_or_else(|| OriginError(text.to_owned()))
@@ -143,7 +142,7 @@ impl TryFrom<String> for Origin {
     }
 }
 
-/// A name as clients send it, but for the port: with more it would never match.
+/// Returns whether this is a host name without a port: other texts would never match.
 fn is_host_name(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origin_is_scheme_and_host() {
+    fn origin_must_be_scheme_and_host() {
         for origin in ["https://shop.example", "http://localhost:3000"] {
             assert!(origin.parse::<Origin>().is_ok(), "{origin}");
         }
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn host_name_has_neither_port_nor_scheme() {
+    fn host_name_must_not_have_port_or_scheme() {
         assert!(is_host_name("api.example"));
         for wrong in ["", "*", "*.example", "api.example:80", "https://api.example", "a b"] {
             assert!(!is_host_name(wrong), "{wrong}");

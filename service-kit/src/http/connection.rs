@@ -1,5 +1,5 @@
-//! A client's connection: how many there may be, what hyper says before a request is one, and how
-//! a connection ends.
+//! A client's connection: connection limit, TLS, read and write time-outs, request framing, error
+//! bodies for malformed requests, and a close that does not lose the last response.
 
 use std::io;
 use std::pin::Pin;
@@ -18,22 +18,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tower::Layer;
 
-use super::ApiConfig;
-use super::around::SECURITY_HEADERS;
+use super::config::ApiConfig;
+use super::edge::SECURITY_HEADERS;
 use super::framing::Framing;
-use super::keep_alive::{Awaited, ReadLimits, ReadTimeouts, Requests};
+use super::keep_alive::{Awaited, ReadLimits, ReadTimeouts, RequestCounter};
 use crate::problem::Problem;
 
-/// How long a connection that we end is still read, so that what the client was sending does not
-/// reset it before our last answer is read.
-const LINGER: Duration = Duration::from_secs(2);
-/// What is read meanwhile, at most.
+/// How long a closed connection is still read. Without it, bytes that the client is still sending
+/// would reset the connection before the client has read the last response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of bytes read while lingering.
 const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// Takes connections, up to a number, and speaks TLS on them if there is a certificate.
+/// Accepts connections up to a limit, with TLS if there is a certificate.
 #[derive(Clone)]
 pub(super) struct Acceptor {
-    slots: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     tls: Option<RustlsAcceptor>,
     read_limits: ReadLimits,
     write_timeout: Duration,
@@ -42,49 +42,49 @@ pub(super) struct Acceptor {
 impl Acceptor {
     pub(super) fn new(config: &ApiConfig, tls: Option<RustlsConfig>) -> Self {
         let handshake_timeout = Duration::from_millis(config.header_timeout_ms.get());
-        let tls = tls.map(|it| RustlsAcceptor::new(it).handshake_timeout(handshake_timeout));
+        let tls = tls.map(|tls| RustlsAcceptor::new(tls).handshake_timeout(handshake_timeout));
         let max_connections = config.max_connections.get().min(Semaphore::MAX_PERMITS);
-        let slots = Arc::new(Semaphore::new(max_connections));
+        let permits = Arc::new(Semaphore::new(max_connections));
         let write_timeout = Duration::from_millis(config.write_timeout_ms.get());
-        Self { slots, tls, read_limits: ReadLimits::of(config), write_timeout }
+        Self { permits, tls, read_limits: ReadLimits::from_config(config), write_timeout }
     }
 }
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
     type Stream = Connection;
-    type Service = AddExtension<S, Requests>;
+    type Service = AddExtension<S, RequestCounter>;
     type Future = Pin<Box<dyn Future<Output = io::Result<(Connection, Self::Service)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
         let tls = self.tls.clone();
         let (read_limits, write_timeout) = (self.read_limits, self.write_timeout);
         Box::pin(async move {
             stream.set_nodelay(true)?;
-            let Ok(slot) = slot else {
+            let Ok(permit) = permit else {
                 if tls.is_none() {
-                    // If it does not fit at once, the client sees a closed connection.
-                    drop(stream.try_write(&raw_answer(StatusCode::SERVICE_UNAVAILABLE)));
-                    // What has come already is read: unread, it would take the answer with it.
+                    // Not awaited: the socket's buffer is empty, so the response fits or is lost.
+                    drop(stream.try_write(&raw_response(StatusCode::SERVICE_UNAVAILABLE)));
+                    // Closing a socket with unread bytes resets it, and the response would be lost.
                     drop(stream.try_read(&mut [0; 4096]));
                 }
-                tracing::debug!("Connection turned away: as many as are allowed are open");
+                tracing::debug!("Connection refused: connection limit reached");
                 return Err(io::Error::other("too many connections"));
             };
             let io: Box<dyn Io> = match tls {
                 None => Box::new(stream),
                 Some(tls) => Box::new(tls.accept(stream, ()).await?.0),
             };
-            let requests = Requests::default();
+            let requests = RequestCounter::default();
             let connection = Connection {
                 io,
                 framing: Framing::default(),
                 read_timeouts: ReadTimeouts::new(read_limits, requests.clone()),
-                said: None,
+                own_response: None,
                 write_timeout,
-                stalled: None,
+                write_timer: None,
                 linger: None,
-                _slot: slot,
+                _permit: permit,
             };
             Ok((connection, Extension(requests).layer(service)))
         })
@@ -94,18 +94,17 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// One connection.
 pub(super) struct Connection {
     io: Box<dyn Io>,
     framing: Framing,
     read_timeouts: ReadTimeouts,
-    /// What we say in place of hyper, and how much of it is written.
-    said: Option<(Vec<u8>, usize)>,
+    /// The response that replaces hyper's, and the number of its bytes that are written.
+    own_response: Option<(Vec<u8>, usize)>,
     write_timeout: Duration,
-    /// Runs while the client takes nothing of what is written to it.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// Runs while the client does not read.
+    write_timer: Option<Pin<Box<Sleep>>>,
     linger: Option<Linger>,
-    _slot: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 struct Linger {
@@ -114,18 +113,24 @@ struct Linger {
 }
 
 impl Connection {
-    /// Writes, or what we say in place of hyper.
-    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.said.is_none() {
-            let Some(status) = status_of_bare_answer(bytes) else {
+    /// Writes the bytes, or our own response if the bytes are a response that hyper made.
+    fn poll_write_or_replace(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.own_response.is_none() {
+            let Some(status) = parse_hyper_error(bytes) else {
                 return Pin::new(&mut self.io).poll_write(cx, bytes);
             };
-            self.said = Some((raw_answer(status), 0));
+            self.own_response = Some((raw_response(status), 0));
         }
-        while let Some((answer, written)) = &mut self.said {
-            let rest = answer.get(*written..).unwrap_or_default();
+        // Reports `bytes` as written only when the whole replacement is: until then hyper repeats
+        // the call with the same bytes.
+        while let Some((response, written)) = &mut self.own_response {
+            let rest = response.get(*written..).unwrap_or_default();
             if rest.is_empty() {
-                self.said = None;
+                self.own_response = None;
                 break;
             }
             match ready!(Pin::new(&mut self.io).poll_write(cx, rest))? {
@@ -136,30 +141,30 @@ impl Connection {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Ends a connection whose client has sent nothing for too long: as if the client had closed it
-    /// between two requests, and with an error in a head.
-    fn read_in_time(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Completes when the read time-out has passed: with the end of the stream between two requests,
+    /// with an error within a head.
+    fn poll_read_timeout(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match ready!(self.read_timeouts.poll_expired(cx)) {
             Awaited::Request => Poll::Ready(Ok(())),
             Awaited::RestOfHead => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         }
     }
 
-    /// Breaks the connection if its client has taken nothing for too long: what it keeps waiting
-    /// for it is let go with it.
-    fn in_time<T>(
+    /// Fails the connection if the client reads nothing for the write time-out. This frees the
+    /// handler and the body that wait for the client.
+    fn poll_write_timeout<T>(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
+            self.write_timer = None;
             return written;
         }
         let timeout = self.write_timeout;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        ready!(stalled.as_mut().poll(cx));
-        tracing::debug!("Connection broken: its client does not read");
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(timer.as_mut().poll(cx));
+        tracing::debug!("Connection closed: client does not read");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -173,12 +178,12 @@ impl AsyncRead for Connection {
         let n_before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buffer);
         if read.is_pending() {
-            return self.read_in_time(cx);
+            return self.poll_read_timeout(cx);
         }
         if buffer.filled().len() > n_before {
             self.read_timeouts.note_received();
         }
-        self.framing.check(buffer.filled_mut().get_mut(n_before..).unwrap_or_default());
+        self.framing.check_bytes(buffer.filled_mut().get_mut(n_before..).unwrap_or_default());
         read
     }
 }
@@ -189,29 +194,29 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = self.write(cx, bytes);
-        self.in_time(cx, written)
+        let written = self.poll_write_or_replace(cx, bytes);
+        self.poll_write_timeout(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.in_time(cx, flushed)
+        self.poll_write_timeout(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.linger.is_none() {
             let shut = Pin::new(&mut this.io).poll_shutdown(cx);
-            ready!(this.in_time(cx, shut))?;
+            ready!(this.poll_write_timeout(cx, shut))?;
         }
         let linger = this.linger.get_or_insert_with(|| Linger {
-            deadline: Box::pin(sleep(LINGER)),
+            deadline: Box::pin(sleep(LINGER_TIMEOUT)),
             bytes_left: MAX_LINGER_BYTES,
         });
         let mut scratch = [0; 4096];
         while linger.bytes_left > 0 && linger.deadline.as_mut().poll(cx).is_pending() {
             let mut buffer = ReadBuf::new(&mut scratch);
-            // A connection that breaks now has ended, which is what is wanted.
+            // An error ends the connection too, so there is nothing to report.
             if ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer)).is_err()
                 || buffer.filled().is_empty()
             {
@@ -223,21 +228,21 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// The status, if this is what hyper by itself says to something that is not a request: a head
-/// without a body, and without the request id that each of our own answers has.
-fn status_of_bare_answer(bytes: &[u8]) -> Option<StatusCode> {
-    let head = bytes.strip_prefix(b"HTTP/1.1 ").filter(|it| it.first() == Some(&b'4'))?;
+/// Returns the status if these bytes are hyper's own response to a malformed request: a head without
+/// a body and without the request id of each response of ours.
+fn parse_hyper_error(bytes: &[u8]) -> Option<StatusCode> {
+    let head = bytes.strip_prefix(b"HTTP/1.1 ").filter(|head| head.first() == Some(&b'4'))?;
     let head = std::str::from_utf8(head.strip_suffix(b"\r\n\r\n")?).ok()?;
     let is_bare = head.contains("\r\ncontent-length: 0") && !head.contains("\r\nx-request-id:");
     StatusCode::from_bytes(head.as_bytes().get(..3).filter(|_| is_bare)?).ok()
 }
 
-/// A whole answer to something that is not a request; the connection ends with it.
-fn raw_answer(status: StatusCode) -> Vec<u8> {
+/// Returns the bytes of a whole response that closes its connection.
+fn raw_response(status: StatusCode) -> Vec<u8> {
     let problem = Problem::of_status(status);
     let body = problem.plain();
     let mut headers = SECURITY_HEADERS.iter().fold(String::new(), |headers, (name, value)| {
-        // They are all text.
+        // Every value is ASCII.
         format!("{headers}{name}: {}\r\n", value.to_str().unwrap_or_default())
     });
     if let Some(seconds) = problem.retry_after_seconds() {
@@ -256,10 +261,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_hyper_says_by_itself_is_replaced() {
-        let hypers = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
+    fn only_error_responses_of_hyper_are_replaced() {
+        let by_hyper = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
             content-length: 0\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
-        assert_eq!(status_of_bare_answer(hypers), StatusCode::from_u16(431).ok());
+        assert_eq!(parse_hyper_error(by_hyper), StatusCode::from_u16(431).ok());
         let ours: [&[u8]; 5] = [
             b"HTTP/1.1 404 Not Found\r\nx-request-id: 7\r\ncontent-length: 0\r\n\r\n",
             b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}",
@@ -268,7 +273,7 @@ mod tests {
             b"",
         ];
         for ours in ours {
-            assert_eq!(status_of_bare_answer(ours), None, "{}", String::from_utf8_lossy(ours));
+            assert_eq!(parse_hyper_error(ours), None, "{}", String::from_utf8_lossy(ours));
         }
     }
 }

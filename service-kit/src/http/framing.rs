@@ -1,44 +1,43 @@
-//! The framing of requests: where each body ends, so that the head of every request of a connection
-//! is checked, also of one that is pipelined.
+//! Protection against request smuggling: checks the message framing of every request of a
+//! connection, pipelined requests included.
 //!
-//! A head that says twice how long its body is can be read in two ways. hyper takes one of them, as
-//! RFC 9112 allows, and keeps the connection. A proxy before this process may have taken the other,
-//! and then the rest of the body is a request that the proxy never saw (request smuggling). So the
-//! bytes are followed by stricter rules than hyper's before hyper has them: a head or a chunk that
-//! is not clear is refused, and with it all that comes behind it on the connection.
+//! A head with two body lengths is ambiguous. hyper takes one of the lengths, as RFC 9112 allows, and
+//! keeps the connection. A proxy in front may have taken the other length; then the rest of the body
+//! is a request that the proxy has never seen. This module parses the bytes by stricter rules before
+//! hyper gets them. It invalidates an ambiguous head or chunk and all later bytes of the connection.
 
-/// Maximum length of the lines that decide about a body's length, in bytes: far beyond what any
-/// client sends. Other lines may be longer.
+/// Maximum length of a line that states a body's length, in bytes: far longer than clients send.
+/// Other lines may be longer.
 const MAX_LINE_BYTES: usize = 256;
-/// In place of a byte that hyper needs, it makes what was sent something that no parser takes.
+/// Overwrites refused bytes: no HTTP parser accepts a NUL in a head or in a chunk's size.
 const REFUSED: u8 = 0;
 
-/// Follows the requests of one connection as their bytes are read.
+/// Framing parser of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     place: Place,
-    /// The current line without its line feed, up to [`MAX_LINE_BYTES`] of it.
+    /// The current line without its line feed, cut to [`MAX_LINE_BYTES`].
     line: Vec<u8>,
-    /// What the current head has said about its body.
+    /// Body length that the current head has stated so far.
     body: Option<BodyLength>,
 }
 
-/// What the next byte belongs to.
+/// The part of a message that the next byte belongs to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// A request's first line, or empty lines before it.
+    /// The request line, or empty lines before it.
     #[default]
     RequestLine,
     Header,
-    /// A body, of which so many bytes are still to come; at least one.
+    /// A body with this many bytes left, at least one.
     Body(u64),
     ChunkSize,
-    /// A chunk, of which so many bytes are still to come; at least one.
+    /// A chunk with this many bytes left, at least one.
     Chunk(u64),
-    /// The end of line behind a chunk.
+    /// The line end after a chunk.
     ChunkEnd,
     Trailer,
-    /// Nothing that hyper will read.
+    /// Every later byte of the connection.
     Refused,
 }
 
@@ -49,26 +48,26 @@ enum BodyLength {
 }
 
 impl Framing {
-    /// Follows bytes that were read, and spoils those that are not clear: hyper answers them as it
-    /// answers whatever is malformed, and ends the connection.
-    pub(super) fn check(&mut self, mut read: &mut [u8]) {
+    /// Parses bytes that were read and overwrites them from the first ambiguity on. hyper then
+    /// answers as to any malformed request and closes the connection.
+    pub(super) fn check_bytes(&mut self, mut read: &mut [u8]) {
         while !read.is_empty() {
-            let n_followed = match self.place {
-                Place::Body(n_left) => self.follow_data(n_left, read.len()),
-                Place::Chunk(n_left) => self.follow_data(n_left, read.len()),
+            let n_parsed = match self.place {
+                Place::Body(n_left) => self.skip_data(n_left, read.len()),
+                Place::Chunk(n_left) => self.skip_data(n_left, read.len()),
                 Place::Refused => return read.fill(REFUSED),
                 Place::RequestLine
                 | Place::Header
                 | Place::ChunkSize
                 | Place::ChunkEnd
-                | Place::Trailer => self.follow_line(read),
+                | Place::Trailer => self.parse_line(read),
             };
-            read = read.get_mut(n_followed..).unwrap_or_default();
+            read = read.get_mut(n_parsed..).unwrap_or_default();
         }
     }
 
-    /// Follows data, of which `n_left` bytes are still to come. Returns how many are here.
-    fn follow_data(&mut self, n_left: u64, n_read: usize) -> usize {
+    /// Skips data with `n_left` bytes left. Returns the number of skipped bytes.
+    fn skip_data(&mut self, n_left: u64, n_read: usize) -> usize {
         let n_here = usize::try_from(n_left).unwrap_or(usize::MAX).min(n_read);
         let n_left = n_left - n_here as u64;
         self.place = match (self.place, n_left) {
@@ -80,23 +79,24 @@ impl Framing {
         n_here
     }
 
-    /// Follows a line, as far as it is here. Returns how many bytes of it are.
-    fn follow_line(&mut self, read: &mut [u8]) -> usize {
+    /// Parses a line as far as it was read. Returns the number of its bytes.
+    fn parse_line(&mut self, read: &mut [u8]) -> usize {
         let line_feed = read.iter().position(|byte| *byte == b'\n');
         let n_room = MAX_LINE_BYTES.saturating_sub(self.line.len());
         let part = read.iter().take(line_feed.unwrap_or(read.len()).min(n_room));
         self.line.extend(part);
         let Some(line_feed) = line_feed else { return read.len() };
-        self.place = self.place_behind_line().unwrap_or(Place::Refused);
+        self.place = self.place_after_line().unwrap_or(Place::Refused);
         if self.place == Place::Refused {
+            // The line feed is enough: hyper acts on a line only once it is complete.
             read[line_feed] = REFUSED;
         }
         self.line.clear();
         line_feed + 1
     }
 
-    /// Returns what comes behind the current line; `None` if the line is not clear.
-    fn place_behind_line(&mut self) -> Option<Place> {
+    /// Returns the place after the current line; `None` if the line is ambiguous.
+    fn place_after_line(&mut self) -> Option<Place> {
         let line = self.line.as_slice();
         let is_empty = line.is_empty() || line == b"\r";
         let is_whole = line.len() < MAX_LINE_BYTES && line.ends_with(b"\r");
@@ -109,7 +109,7 @@ impl Framing {
                 Some(BodyLength::Chunked) => Place::ChunkSize,
             }),
             Place::Header => self.note_header().map(|()| Place::Header),
-            Place::ChunkSize if is_whole => Some(match chunk_size(line)? {
+            Place::ChunkSize if is_whole => Some(match parse_chunk_size(line)? {
                 0 => Place::Trailer,
                 n_bytes => Place::Chunk(n_bytes),
             }),
@@ -125,16 +125,16 @@ impl Framing {
         }
     }
 
-    /// Notes what a header says about the body; `None` if it says it again, or not clearly.
+    /// Notes the body length that a header states; `None` if it is ambiguous or the second one.
     fn note_header(&mut self) -> Option<()> {
-        // A line without a name is not for hyper either.
+        // hyper refuses a line without a name.
         let Some(colon) = self.line.iter().position(|byte| *byte == b':') else { return Some(()) };
         let (name, value) = self.line.split_at(colon);
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         let length = if name.eq_ignore_ascii_case(b"content-length") {
             BodyLength::Bytes(parse_digits(value, 10)?)
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            // hyper undoes no other coding, and would take the packed body for the plain one.
+            // hyper decodes no other coding: it would pass the compressed body on as plain.
             value.eq_ignore_ascii_case(b"chunked").then_some(BodyLength::Chunked)?
         } else {
             return Some(());
@@ -144,15 +144,15 @@ impl Framing {
     }
 }
 
-/// Returns the size that a chunk's first line names, without regard to extensions.
-fn chunk_size(line: &[u8]) -> Option<u64> {
+/// Returns the size in a chunk's first line. Extensions are ignored.
+fn parse_chunk_size(line: &[u8]) -> Option<u64> {
     let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
     parse_digits(size.trim_ascii_end(), 16)
 }
 
 fn parse_digits(digits: &[u8], radix: u32) -> Option<u64> {
     let digits = std::str::from_utf8(digits).ok()?;
-    // The parser takes a sign, too.
+    // `from_str_radix` accepts a sign.
     let are_digits = digits.chars().all(|digit| digit.is_digit(radix));
     u64::from_str_radix(digits, radix).ok().filter(|_| are_digits)
 }
@@ -161,17 +161,17 @@ fn parse_digits(digits: &[u8], radix: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// The bytes as hyper gets them, if they come in pieces of this length.
-    fn passed_on(sent: &str, length: usize) -> String {
+    /// Returns the bytes that hyper gets if they are read in pieces of this length.
+    fn check_in_pieces(sent: &str, length: usize) -> String {
         let mut bytes = sent.as_bytes().to_vec();
         let mut framing = Framing::default();
         for piece in bytes.chunks_mut(length) {
-            framing.check(piece);
+            framing.check_bytes(piece);
         }
         String::from_utf8(bytes).unwrap()
     }
 
-    /// Requests that are clear, each with a body that looks like a head.
+    /// Unambiguous requests, each with a body that looks like a head.
     const CLEAR: [&str; 6] = [
         "\r\n\nGET /: HTTP/1.1\r\nHost: x\r\n\r\n",
         "POST / HTTP/1.1\r\nX: Content-Length: 3\r\nContent-Length:  00035 \r\n\
@@ -185,19 +185,19 @@ mod tests {
     ];
 
     #[test]
-    fn clear_requests_are_passed_on_one_behind_the_other() {
+    fn unambiguous_pipelined_requests_pass_unchanged() {
         for first in CLEAR {
             for second in CLEAR {
                 let sent = format!("{first}{second}");
                 for length in 1..sent.len() {
-                    assert_eq!(passed_on(&sent, length), sent, "in pieces of {length}");
+                    assert_eq!(check_in_pieces(&sent, length), sent, "in pieces of {length}");
                 }
             }
         }
     }
 
     #[test]
-    fn second_framing_is_refused_in_every_head_however_it_arrives() {
+    fn second_body_length_is_refused_in_every_head() {
         for (first, second) in [
             ("Content-Length: 3", "Transfer-Encoding: chunked"),
             ("transfer-encoding: chunked", "CONTENT-LENGTH: 3"),
@@ -210,18 +210,18 @@ mod tests {
                 let sent = format!("{clear}{rest}");
                 let expected = format!("{clear}{}", "\0".repeat(rest.len()));
                 for length in 1..sent.len() {
-                    assert_eq!(passed_on(&sent, length), expected, "in pieces of {length}");
+                    assert_eq!(check_in_pieces(&sent, length), expected, "in pieces of {length}");
                 }
             }
         }
     }
 
     #[test]
-    fn framing_that_is_not_clear_is_refused() {
+    fn ambiguous_body_length_is_refused() {
         let padded = format!("Content-Length: {}3", " ".repeat(MAX_LINE_BYTES));
         let extended =
             format!("Transfer-Encoding: chunked\r\n\r\n1;{}", "x".repeat(MAX_LINE_BYTES));
-        for unclear in [
+        for ambiguous in [
             "Content-Length: +3",
             "Content-Length: 3, 3",
             "Content-Length:",
@@ -240,10 +240,13 @@ mod tests {
             padded.as_str(),
             extended.as_str(),
         ] {
-            let sent = format!("POST / HTTP/1.1\r\n{unclear}\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+            let sent = format!("POST / HTTP/1.1\r\n{ambiguous}\r\n\r\nGET / HTTP/1.1\r\n\r\n");
             for length in 1..sent.len() {
-                let passed = passed_on(&sent, length);
-                assert!(passed.ends_with("\0\0\0\0"), "{unclear} in pieces of {length}: {passed}");
+                let passed = check_in_pieces(&sent, length);
+                assert!(
+                    passed.ends_with("\0\0\0\0"),
+                    "{ambiguous} in pieces of {length}: {passed}"
+                );
             }
         }
     }

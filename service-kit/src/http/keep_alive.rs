@@ -1,5 +1,5 @@
-//! How long a connection waits for its client: for the next request, and for the rest of a head
-//! that has begun. hyper has one time-out for both.
+//! Read time-outs of a connection: one for the next request, one for the rest of a head that has
+//! begun. hyper has a single time-out for both.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,18 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::response::Response;
-use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::ApiConfig;
+use super::config::ApiConfig;
 
-/// The requests of one connection, counted by what handles them, for the connection that reads
-/// their bytes. An extension of each request.
+/// Counts the requests of one connection. The handlers count, the connection reads the counts. An
+/// extension of each request.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Requests(Arc<Counts>);
+pub(super) struct RequestCounter(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -26,75 +23,46 @@ struct Counts {
     n_ended: AtomicU64,
 }
 
-/// A request whose answer is not yet given in full; it ends when this is dropped.
+/// A request whose response is not yet sent in full. Dropping it counts the request as ended.
 #[derive(Debug)]
-pub(super) struct InProgress(Requests);
+pub(super) struct InFlightRequest(RequestCounter);
 
-impl Requests {
-    fn begin(self) -> InProgress {
+impl RequestCounter {
+    fn begin_request(self) -> InFlightRequest {
         self.0.n_begun.fetch_add(1, Ordering::Relaxed);
-        InProgress(self)
+        InFlightRequest(self)
     }
 
     fn n_begun(&self) -> u64 {
         self.0.n_begun.load(Ordering::Relaxed)
     }
 
-    fn is_in_progress(&self) -> bool {
+    fn is_request_in_flight(&self) -> bool {
         self.n_begun() != self.0.n_ended.load(Ordering::Relaxed)
     }
 }
 
-impl InProgress {
-    /// Counts a request as begun; `None` if it came by no connection of ours.
-    pub(super) fn begin(request: &mut Request) -> Option<Self> {
-        request.extensions_mut().remove::<Requests>().map(Requests::begin)
-    }
-
-    /// Has the request in progress until the answer's body is given in full or dropped.
-    pub(super) fn until_answered(self, response: Response) -> Response {
-        response.map(|body| Body::new(Answer { body, _request: self }))
+impl InFlightRequest {
+    /// Counts a request as begun. Returns `None` if the request did not come by a
+    /// [`Connection`](super::connection::Connection), as in tests of a router.
+    pub(super) fn take_from(request: &mut Request) -> Option<Self> {
+        request.extensions_mut().remove::<RequestCounter>().map(RequestCounter::begin_request)
     }
 }
 
-impl Drop for InProgress {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
         self.0.0.n_ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-struct Answer {
-    body: Body,
-    _request: InProgress,
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The time-outs of one connection's reads.
+/// The read time-outs of one connection.
 #[derive(Debug)]
 pub(super) struct ReadTimeouts {
     limits: ReadLimits,
-    requests: Requests,
-    /// Of the request that is waited for: how many have begun before it, and when its first byte
-    /// came.
+    requests: RequestCounter,
+    /// The head that is being received: number of requests begun before it, and the time of its
+    /// first byte.
     head_begun: Option<(u64, Instant)>,
     timer: Option<Timer>,
 }
@@ -105,7 +73,7 @@ pub(super) struct ReadLimits {
     header_timeout: Duration,
 }
 
-/// What a connection waits for while no request is in progress.
+/// What an idle connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaited {
     Request,
@@ -120,46 +88,46 @@ struct Timer {
 }
 
 impl ReadLimits {
-    pub(super) fn of(config: &ApiConfig) -> Self {
+    pub(super) fn from_config(config: &ApiConfig) -> Self {
         Self {
             keep_alive: Duration::from_millis(config.keep_alive_ms.get()),
             header_timeout: Duration::from_millis(config.header_timeout_ms.get()),
         }
     }
 
-    /// Returns the longest time between two requests on one connection.
-    pub(super) fn between_requests(self) -> Duration {
+    /// Returns the longest time from the end of one request to the end of the next one's head.
+    pub(super) fn max_between_requests(self) -> Duration {
         self.keep_alive + self.header_timeout
     }
 }
 
 impl ReadTimeouts {
-    pub(super) fn new(limits: ReadLimits, requests: Requests) -> Self {
+    pub(super) fn new(limits: ReadLimits, requests: RequestCounter) -> Self {
         Self { limits, requests, head_begun: None, timer: None }
     }
 
-    /// Notes that bytes came. The first of a head start its time-out; more do not extend it.
+    /// Notes received bytes. The first byte of a head starts its time-out; later bytes do not extend
+    /// the time-out, so that a client cannot send a head byte by byte for ever.
     pub(super) fn note_received(&mut self) {
-        if self.requests.is_in_progress() {
+        if self.requests.is_request_in_flight() {
             return;
         }
         let n_begun = self.requests.n_begun();
-        if self.head_begun.is_none_or(|(of, _)| of != n_begun) {
+        if self.head_begun.is_none_or(|(n_before, _)| n_before != n_begun) {
             self.head_begun = Some((n_begun, Instant::now()));
         }
     }
 
-    /// Is ready when what the connection waits for has not come in time. To be polled by each read
-    /// that finds nothing.
+    /// Completes when the time-out has passed. Must be polled by each read that finds no bytes.
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Awaited> {
-        if self.requests.is_in_progress() {
+        if self.requests.is_request_in_flight() {
             self.timer = None;
             return Poll::Pending;
         }
         let n_begun = self.requests.n_begun();
-        let head_begun = self.head_begun.filter(|(of, _)| *of == n_begun);
+        let head_begun = self.head_begun.filter(|(n_before, _)| *n_before == n_begun);
         let awaited = if head_begun.is_some() { Awaited::RestOfHead } else { Awaited::Request };
-        // A timer of the request before, or of the wait for this one's first byte, counts no more.
+        // A timer of the previous request, or of the wait for this request's first byte, is stale.
         let current = self.timer.take();
         let current = current.filter(|it| it.awaited == awaited && it.n_begun == n_begun);
         let timer = self.timer.insert(current.unwrap_or_else(|| {

@@ -1,6 +1,4 @@
-//! TLS: the certificate, and its successors while the process runs.
-
-mod pem;
+//! TLS: the certificate, and its replacement while the process runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,21 +8,26 @@ use std::time::Duration;
 use axum_server::tls_rustls::RustlsConfig;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::sleep;
 use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::{Validity, X509Error};
 
-use super::ApiConfig;
+use super::config::ApiConfig;
 use crate::error::Chain;
 
-/// Between two looks at the files: a certificate that is replaced is served this soon.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval between two reads of the files, and so the delay until a new certificate is served.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+/// Start of a PEM section, before its label.
+const PEM_BEGIN: &str = "-----BEGIN ";
+/// End of a PEM label.
+const PEM_DASHES: &str = "-----";
 
 /// Why a certificate cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("file `{path}` cannot be read")]
+    #[error("cannot read file `{path}`")]
     File {
         path: PathBuf,
         #[source]
@@ -32,23 +35,23 @@ pub enum TlsError {
     },
     #[error("file `{path}` is not {expected}: {found}")]
     NotPem { path: PathBuf, expected: &'static str, found: String },
-    #[error("certificate in `{path}` cannot be read")]
+    #[error("cannot parse certificate in `{path}`")]
     Damaged {
         path: PathBuf,
         #[source]
         source: x509_parser::nom::Err<X509Error>,
     },
-    #[error("certificate in `{path}` is valid from {from} to {to} only")]
+    #[error("certificate in `{path}` is only valid from {from} to {to}")]
     NotValidNow { path: PathBuf, from: String, to: String },
-    #[error("certificate and key cannot be used")]
+    #[error("cannot use certificate with private key")]
     Pair(#[source] rustls::Error),
 }
 
 /// The certificate in use.
 pub(super) struct Certificate {
     files: Files,
-    served: RustlsConfig,
-    loaded: Pems,
+    rustls: RustlsConfig,
+    loaded: PemPair,
 }
 
 struct Files {
@@ -56,16 +59,16 @@ struct Files {
     key: PathBuf,
 }
 
-/// The two files as they were read.
+/// Contents of the two files.
 #[derive(Clone, PartialEq, Eq)]
-struct Pems {
+struct PemPair {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl Certificate {
-    /// The certificate that the settings name, if they name one.
-    pub(super) fn of(config: &ApiConfig) -> Result<Option<Self>, TlsError> {
+    /// Loads the configured certificate; `None` if none is configured.
+    pub(super) fn load(config: &ApiConfig) -> Result<Option<Self>, TlsError> {
         if !config.has_tls() {
             return Ok(None);
         }
@@ -73,47 +76,49 @@ impl Certificate {
             certificate: PathBuf::from(&config.tls_certificate),
             key: PathBuf::from(&config.tls_key),
         };
-        let loaded = files.read()?;
-        let served = RustlsConfig::from_config(Arc::new(files.usable(&loaded)?));
-        // It is served all the same: without it, nothing would be.
+        let loaded = files.read_pair()?;
+        let rustls = RustlsConfig::from_config(Arc::new(files.to_server_config(&loaded)?));
+        // Not fatal: without a certificate the API would not be served at all.
         if let Err(error) = files.check_valid_now(&loaded) {
             tracing::warn!(error = %Chain(&error), "Certificate is not valid: clients will refuse it");
         }
-        Ok(Some(Self { files, served, loaded }))
+        Ok(Some(Self { files, rustls, loaded }))
     }
 
-    pub(super) fn served(&self) -> RustlsConfig {
-        self.served.clone()
+    /// Returns the configuration of the acceptor. It follows replacements of the certificate.
+    pub(super) fn rustls_config(&self) -> RustlsConfig {
+        self.rustls.clone()
     }
 }
 
-/// Serves the successors of a certificate as they replace it; never ends. One that cannot be used
-/// is reported, and the one before it stays; so is one that is not valid now, as long as the one
-/// before it is.
-pub(super) async fn keep_current(certificate: Option<&Certificate>) {
-    let Some(Certificate { files, served, loaded }) = certificate else {
+/// Watches the files and serves each new certificate; never returns.
+///
+/// A new certificate that cannot be used is logged and ignored. So is one that is not valid now while
+/// the current one is valid.
+pub(super) async fn reload_on_change(certificate: Option<&Certificate>) {
+    let Some(Certificate { files, rustls, loaded }) = certificate else {
         return std::future::pending().await;
     };
     let mut in_use = loaded.clone();
-    let mut reported = None;
+    let mut last_error = None;
     loop {
-        sleep(LOOK_INTERVAL).await;
-        match files.find_successor(&in_use) {
-            Ok(None) => reported = None,
+        sleep(RELOAD_INTERVAL).await;
+        match files.find_replacement(&in_use) {
+            Ok(None) => last_error = None,
             Ok(Some((found, config))) => {
-                served.reload_from_config(Arc::new(config));
+                rustls.reload_from_config(Arc::new(config));
                 tracing::info!("Certificate replaced");
                 in_use = found;
-                reported = None;
+                last_error = None;
             }
             Err(error) => {
                 let error = Chain(&error).to_string();
-                if reported.as_ref() != Some(&error) {
+                if last_error.as_ref() != Some(&error) {
                     tracing::warn!(
                         error,
-                        "Certificate cannot be replaced: the one before it stays"
+                        "Certificate cannot be replaced: the current one stays in use"
                     );
-                    reported = Some(error);
+                    last_error = Some(error);
                 }
             }
         }
@@ -121,30 +126,34 @@ pub(super) async fn keep_current(certificate: Option<&Certificate>) {
 }
 
 impl Files {
-    fn read(&self) -> Result<Pems, TlsError> {
+    fn read_pair(&self) -> Result<PemPair, TlsError> {
         let read = |path: &Path| {
             fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
         };
-        Ok(Pems { certificate: read(&self.certificate)?, key: read(&self.key)? })
+        Ok(PemPair { certificate: read(&self.certificate)?, key: read(&self.key)? })
     }
 
-    /// Returns what has replaced the certificate in use, and how it is served.
-    fn find_successor(&self, in_use: &Pems) -> Result<Option<(Pems, ServerConfig)>, TlsError> {
-        let found = self.read()?;
+    /// Returns the new contents of the files and their server configuration; `None` if the files are
+    /// unchanged.
+    fn find_replacement(
+        &self,
+        in_use: &PemPair,
+    ) -> Result<Option<(PemPair, ServerConfig)>, TlsError> {
+        let found = self.read_pair()?;
         if &found == in_use {
             return Ok(None);
         }
-        let config = self.usable(&found)?;
+        let config = self.to_server_config(&found)?;
         match self.check_valid_now(&found) {
-            // A renewal that went wrong must not become an outage.
+            // A failed renewal must not cause an outage.
             Err(error) if self.check_valid_now(in_use).is_ok() => Err(error),
             Ok(()) | Err(_) => Ok(Some((found, config))),
         }
     }
 
-    /// Refuses a certificate that clients refuse by their clocks.
-    fn check_valid_now(&self, pems: &Pems) -> Result<(), TlsError> {
-        let chain = pem::certificates(&self.certificate, &pems.certificate)?;
+    /// Refuses a chain with a certificate that has expired or is not valid yet.
+    fn check_valid_now(&self, pair: &PemPair) -> Result<(), TlsError> {
+        let chain = parse_certificates(&self.certificate, &pair.certificate)?;
         let path = || self.certificate.clone();
         for certificate in chain {
             let damaged = |source| TlsError::Damaged { path: path(), source };
@@ -158,17 +167,69 @@ impl Files {
         Ok(())
     }
 
-    fn usable(&self, pems: &Pems) -> Result<ServerConfig, TlsError> {
-        let chain: Vec<CertificateDer<'_>> =
-            pem::certificates(&self.certificate, &pems.certificate)?;
-        let key = pem::private_key(&self.key, &pems.key)?;
+    fn to_server_config(&self, pair: &PemPair) -> Result<ServerConfig, TlsError> {
+        let chain = parse_certificates(&self.certificate, &pair.certificate)?;
+        let key = parse_private_key(&self.key, &pair.key)?;
         let mut config =
             ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()
-                .and_then(|it| it.with_no_client_auth().with_single_cert(chain, key))
+                .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
                 .map_err(TlsError::Pair)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
+    }
+}
+
+/// Returns the certificate chain in `text`, the contents of the file at `path`.
+fn parse_certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let expected = "a certificate chain in PEM";
+    let chain: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(text).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(not_pem(path, expected, describe_contents(text))),
+        chain => chain.map_err(|error| not_pem(path, expected, describe_pem_error(&error))),
+    }
+}
+
+/// Returns the private key in `text`, the contents of the file at `path`.
+fn parse_private_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| {
+        let is_absent = matches!(error, PemError::NoItemsFound);
+        let found = if is_absent { describe_contents(text) } else { describe_pem_error(&error) };
+        not_pem(path, "a private key in PEM", found)
+    })
+}
+
+fn not_pem(path: &Path, expected: &'static str, found: String) -> TlsError {
+    TlsError::NotPem { path: path.to_owned(), expected, found }
+}
+
+fn describe_pem_error(error: &PemError) -> String {
+    format!("its PEM is invalid: {error}")
+}
+
+/// Describes the contents of a file without the expected section, for the operator who configured
+/// it.
+fn describe_contents(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let label = text.split_once(PEM_BEGIN).and_then(|(_, rest)| rest.split_once(PEM_DASHES));
+    match label.map(|(label, _)| label) {
+        Some("ENCRYPTED PRIVATE KEY") => {
+            "it holds an encrypted private key: decrypt it with `openssl pkey`".to_owned()
+        }
+        Some("CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") => {
+            "it holds a certificate request: name the certificate that was issued for it".to_owned()
+        }
+        Some(label) if label.ends_with("PRIVATE KEY") => "it holds a private key".to_owned(),
+        Some("CERTIFICATE" | "TRUSTED CERTIFICATE") => "it holds a certificate".to_owned(),
+        Some(label) => format!("it holds a section `{}`", label.escape_debug()),
+        None if bytes.trim_ascii().is_empty() => "it is empty".to_owned(),
+        // The ASN.1 tag SEQUENCE: first byte of each certificate, key and PKCS #12 archive in DER.
+        None if bytes.first() == Some(&0x30) => {
+            "it is binary (DER or PKCS #12): convert it with `openssl x509 -inform der` or \
+             `openssl pkcs12`"
+                .to_owned()
+        }
+        None => "it has no line `-----BEGIN ...-----`".to_owned(),
     }
 }
 
@@ -178,8 +239,8 @@ mod tests {
 
     use super::*;
 
-    /// Writes a new certificate that is valid in these years.
-    fn write_certificate(files: &Files, from: i32, to: i32) -> Pems {
+    /// Writes a new certificate that is valid from 1 January of `from` to 1 January of `to`.
+    fn write_certificate(files: &Files, from: i32, to: i32) -> PemPair {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         parameters.not_before = date_time_ymd(from, 1, 1);
@@ -187,26 +248,59 @@ mod tests {
         let certificate = parameters.self_signed(&key).unwrap();
         fs::write(&files.certificate, certificate.pem()).unwrap();
         fs::write(&files.key, key.serialize_pem()).unwrap();
-        files.read().unwrap()
+        files.read_pair().unwrap()
     }
 
     #[test]
-    fn certificate_that_is_not_valid_now_never_replaces_a_valid_one() {
+    fn invalid_certificate_never_replaces_a_valid_one() {
         let folder = tempfile::tempdir().unwrap();
         let in_folder = |name: &str| folder.path().join(name);
         let files = Files { certificate: in_folder("chain.pem"), key: in_folder("key.pem") };
         let valid = write_certificate(&files, 2000, 4000);
-        assert!(files.find_successor(&valid).unwrap().is_none(), "it is in use");
+        assert!(files.find_replacement(&valid).unwrap().is_none(), "unchanged");
         for (from, to) in [(2000, 2001), (3999, 4000)] {
             let invalid = write_certificate(&files, from, to);
-            let refused = files.find_successor(&valid).err().unwrap().to_string();
+            let refused = files.find_replacement(&valid).err().unwrap().to_string();
             assert!(refused.contains(&from.to_string()), "{refused}");
             let other = write_certificate(&files, from, to);
-            let replaced = files.find_successor(&invalid).unwrap();
-            assert!(replaced.is_some_and(|(found, _)| found == other), "neither is valid");
+            let replaced = files.find_replacement(&invalid).unwrap();
+            assert!(replaced.is_some_and(|(found, _)| found == other), "both are invalid");
         }
         let renewed = write_certificate(&files, 2000, 4000);
-        let replaced = files.find_successor(&valid).unwrap();
+        let replaced = files.find_replacement(&valid).unwrap();
         assert!(replaced.is_some_and(|(found, _)| found == renewed));
+    }
+
+    #[test]
+    fn error_describes_contents_of_a_wrong_certificate_file() {
+        let found = |bytes: &[u8]| {
+            let refused =
+                parse_certificates(Path::new("chain.pem"), bytes).unwrap_err().to_string();
+            let found =
+                refused.strip_prefix("file `chain.pem` is not a certificate chain in PEM: ");
+            found.unwrap_or_else(|| panic!("{refused}")).to_owned()
+        };
+        let section =
+            |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        assert_eq!(found(b"\n"), "it is empty");
+        assert_eq!(found(b"hello"), "it has no line `-----BEGIN ...-----`");
+        assert!(found(&[0x30, 0x82, 1, 1]).starts_with("it is binary (DER or PKCS #12)"));
+        assert_eq!(found(section("PRIVATE KEY").as_bytes()), "it holds a private key");
+        assert_eq!(found(section("RSA PRIVATE KEY").as_bytes()), "it holds a private key");
+        let request = found(section("CERTIFICATE REQUEST").as_bytes());
+        assert!(request.starts_with("it holds a certificate request"), "{request}");
+        assert_eq!(found(section("PUBLIC KEY").as_bytes()), "it holds a section `PUBLIC KEY`");
+        let cut_off = section("CERTIFICATE").replace("-----END CERTIFICATE-----", "");
+        assert!(found(cut_off.as_bytes()).starts_with("its PEM is invalid"));
+    }
+
+    #[test]
+    fn error_describes_contents_of_a_wrong_key_file() {
+        let found = |label: &str| {
+            let text = format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+            parse_private_key(Path::new("key.pem"), text.as_bytes()).unwrap_err().to_string()
+        };
+        assert!(found("CERTIFICATE").ends_with("not a private key in PEM: it holds a certificate"));
+        assert!(found("ENCRYPTED PRIVATE KEY").ends_with("decrypt it with `openssl pkey`"));
     }
 }

@@ -1,5 +1,5 @@
-//! The log sink: lines are queued in memory and written by a thread of their own, so that a reader
-//! of stderr that stalls or dies costs log lines and nothing else.
+//! The log sink: lines are queued in memory and written by a dedicated thread. A reader of stderr that
+//! stalls or dies costs log lines and nothing else.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -7,9 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Maximum size of the queued lines, in bytes: some 3,000 lines, a moment of a busy process.
+/// Maximum size of the queued lines, in bytes: about 3,000 lines.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
-/// Delay before another attempt to write to a file that is non-blocking and full.
+/// Delay before the next attempt to write to a non-blocking file that is full.
 const FULL_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// Queues log lines for the writer thread. Never blocks on the reader and never fails.
@@ -26,10 +26,10 @@ pub(super) struct LogSink {
 struct Queue {
     lines: VecDeque<Vec<u8>>,
     n_bytes: usize,
-    /// Whether the writer waits for a line, with none in hand.
+    /// Whether the writer has written its last line and waits for another.
     is_writer_waiting: bool,
     n_dropped: u64,
-    /// How many of the dropped lines a log line has told of.
+    /// Number of dropped lines that were reported in a log line.
     n_reported: u64,
 }
 
@@ -42,16 +42,16 @@ impl LogSink {
     ) -> io::Result<Arc<Self>> {
         let sink = Arc::new(Self::default());
         let writer = Arc::clone(&sink);
-        // Detached: a write to a pipe that nobody reads never returns, and ends with the process.
+        // Detached: a write to a pipe without a reader may never return, so nothing can join it.
         thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || writer.write_lines(output, report_dropped))?;
         Ok(sink)
     }
 
-    /// Queues a line. A line that finds the queue full is dropped and counted.
+    /// Queues a line. Drops and counts it if the queue is full.
     pub(super) fn push(&self, line: &[u8]) {
-        let mut queue = self.lock();
+        let mut queue = self.lock_queue();
         if queue.n_bytes.saturating_add(line.len()) > MAX_QUEUED_BYTES {
             queue.n_dropped += 1;
             return;
@@ -59,40 +59,40 @@ impl LogSink {
         queue.n_bytes += line.len();
         queue.lines.push_back(line.to_vec());
         if queue.is_writer_waiting {
-            // Here and not by the writer: until it runs, a flush must not take the queue for drained.
+            // Reset here and not by the writer: a flush before the writer runs must not return yet.
             queue.is_writer_waiting = false;
             self.line_queued.notify_one();
         }
     }
 
-    /// Waits until all queued lines are written, for at most `timeout`. Returns whether they are.
+    /// Waits at most `timeout` until all queued lines are written. Returns whether they are.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
         let is_busy = |queue: &mut Queue| !queue.is_writer_waiting;
-        let waited = self.drained.wait_timeout_while(self.lock(), timeout, is_busy);
+        let waited = self.drained.wait_timeout_while(self.lock_queue(), timeout, is_busy);
         let (_queue, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
         !outcome.timed_out()
     }
 
-    /// Returns the number of lines dropped since the process started.
-    pub(super) fn n_dropped(&self) -> u64 {
-        self.lock().n_dropped
+    #[cfg(test)]
+    fn n_dropped(&self) -> u64 {
+        self.lock_queue().n_dropped
     }
 
     fn write_lines(&self, mut output: impl Write, report_dropped: impl Fn(u64)) {
         loop {
-            let line = self.next_line();
-            // The queue is not locked here: this may take for ever.
+            let line = self.take_next_line();
+            // Without the lock: this write may block for ever.
             let written = write_whole(&mut output, &line);
-            let n_unreported = self.settle(written.is_ok());
+            let n_unreported = self.note_written(written.is_ok());
             if n_unreported > 0 {
-                // Queues a line of its own.
+                // Logs, and so queues another line.
                 report_dropped(n_unreported);
             }
         }
     }
 
-    fn next_line(&self) -> Vec<u8> {
-        let mut queue = self.lock();
+    fn take_next_line(&self) -> Vec<u8> {
+        let mut queue = self.lock_queue();
         loop {
             if let Some(line) = queue.lines.pop_front() {
                 queue.n_bytes -= line.len();
@@ -100,15 +100,15 @@ impl LogSink {
             }
             queue.is_writer_waiting = true;
             self.drained.notify_all();
-            let woken = self.line_queued.wait_while(queue, |it| it.is_writer_waiting);
+            let woken = self.line_queued.wait_while(queue, |queue| queue.is_writer_waiting);
             queue = woken.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Counts a line that could not be written. After one that could, returns how many dropped
-    /// lines are to be reported; none while the queue has no room for the report.
-    fn settle(&self, is_written: bool) -> u64 {
-        let mut queue = self.lock();
+    /// Counts a line that could not be written as dropped. After a written line, returns the number
+    /// of dropped lines to report; 0 while the queue may have no room for the report.
+    fn note_written(&self, is_written: bool) -> u64 {
+        let mut queue = self.lock_queue();
         if !is_written {
             queue.n_dropped += 1;
             return 0;
@@ -121,13 +121,13 @@ impl LogSink {
         n_unreported
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A formatted event is one write, which is one line. Errors are counted and not returned: the
-/// subscriber would report them on stderr, with a panic if that fails.
+/// Each write is one formatted event, which is one line. Errors are counted and not returned: the
+/// subscriber would write them to stderr, and panic if that fails.
 impl Write for &LogSink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -139,8 +139,8 @@ impl Write for &LogSink {
     }
 }
 
-/// Writes a line. Another process may have made the file that both share a non-blocking one: a full
-/// one is then waited for like any other.
+/// Writes a line. Waits for a file that is full, even if another process has made the shared file
+/// non-blocking.
 fn write_whole(output: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
     while !line.is_empty() {
         match output.write(line) {
@@ -163,15 +163,15 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(30);
     const LINE: &[u8; 1024] = &{
         let mut line = [b'.'; 1024];
         line[1023] = b'\n';
         line
     };
 
-    /// A sink that writes to a pipe, and that queues `dropped N` for a report.
-    fn piped() -> (Arc<LogSink>, PipeReader) {
+    /// Starts a sink that writes to a pipe. Its reports are lines `dropped N`.
+    fn start_piped_sink() -> (Arc<LogSink>, PipeReader) {
         let (reader, writer) = pipe().unwrap();
         let (sender, receiver) = mpsc::channel::<Arc<LogSink>>();
         let sink = LogSink::start(writer, move |n_dropped| {
@@ -184,45 +184,45 @@ mod tests {
     }
 
     #[test]
-    fn flush_returns_when_every_line_is_written() {
-        let (sink, reader) = piped();
+    fn flush_waits_until_all_lines_are_written() {
+        let (sink, reader) = start_piped_sink();
         for number in 0..100 {
             sink.push(format!("{number}\n").as_bytes());
         }
-        assert!(sink.flush(PATIENCE));
+        assert!(sink.flush(TEST_TIMEOUT));
         let lines: Vec<String> = BufReader::new(reader).lines().take(100).flatten().collect();
-        assert_eq!(lines, (0..100).map(|it| it.to_string()).collect::<Vec<_>>());
+        assert_eq!(lines, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
         assert_eq!(sink.n_dropped(), 0);
     }
 
     #[test]
-    fn stalled_reader_costs_lines_that_are_counted_and_reported() {
-        let (sink, reader) = piped();
-        // More than the queue and the pipe hold together.
+    fn stalled_reader_drops_lines_that_are_reported() {
+        let (sink, reader) = start_piped_sink();
+        // More than the queue and the pipe can hold.
         let n_pushed = 3 * MAX_QUEUED_BYTES / LINE.len();
         for _ in 0..n_pushed {
             sink.push(LINE);
         }
         let n_dropped = sink.n_dropped();
         assert!(n_dropped > 0);
-        assert!(!sink.flush(Duration::from_millis(1)), "nobody reads");
+        assert!(!sink.flush(Duration::from_millis(1)), "the pipe is full");
 
         let lines = BufReader::new(reader).lines().map_while(Result::ok);
         let mut n_read = 0;
-        let report = lines.inspect(|_| n_read += 1).find(|it| it.starts_with("dropped"));
+        let report = lines.inspect(|_| n_read += 1).find(|line| line.starts_with("dropped"));
         assert_eq!(report, Some(format!("dropped {n_dropped}")));
-        // The report follows the first line that leaves room for it, and all lines before it count.
+        // Every line before the report is one that was not dropped.
         assert!(n_read <= n_pushed - usize::try_from(n_dropped).unwrap() + 1);
     }
 
     #[test]
-    fn dead_reader_costs_lines_that_are_counted() {
-        let (sink, reader) = piped();
+    fn dead_reader_drops_lines_that_are_counted() {
+        let (sink, reader) = start_piped_sink();
         drop(reader);
         for _ in 0..10 {
             sink.push(LINE);
         }
-        assert!(sink.flush(PATIENCE), "there is nothing left to wait for");
+        assert!(sink.flush(TEST_TIMEOUT), "failed writes end the wait too");
         assert_eq!(sink.n_dropped(), 10);
     }
 }

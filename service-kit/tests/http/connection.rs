@@ -1,4 +1,4 @@
-//! What a client's connection carries, how long it is kept, and how it ends.
+//! A client's connection: time-outs, limits, malformed requests, and how it is closed.
 
 use std::num::NonZeroUsize;
 
@@ -12,182 +12,185 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ENDLESS, LONG, PATIENCE, config, guarded, nonzero};
+use crate::{ENDLESS, TEST_TIMEOUT, TOO_LONG_BODY, non_zero, router_with_access, test_config};
 
-/// A running listener; dropping it ends it.
-struct Served {
+/// A running server; dropping it stops it.
+struct Server {
     address: std::net::SocketAddr,
     stop: CancellationToken,
     task: JoinSet<()>,
 }
 
-fn serve(config: ApiConfig) -> Served {
-    serve_to(config, Access::Open)
+fn start_server(config: ApiConfig) -> Server {
+    start_server_with(config, Access::Open)
 }
 
-fn serve_to(config: ApiConfig, access: Access) -> Served {
+fn start_server_with(config: ApiConfig, access: Access) -> Server {
     let listener = Listener::bind(&config.listen).unwrap();
     let (address, stop) = (listener.address(), CancellationToken::new());
     let mut task = JoinSet::new();
     let stopped = stop.clone();
     task.spawn(async move {
-        let router = guarded(&config, access);
-        listener.serve(router, &config, stopped, PATIENCE).await.unwrap();
+        let router = router_with_access(&config, access);
+        listener.serve(router, &config, stopped, TEST_TIMEOUT).await.unwrap();
     });
-    Served { address, stop, task }
+    Server { address, stop, task }
 }
 
 #[tokio::test]
-async fn client_that_does_not_finish_its_request_head_is_let_go() {
-    let served = serve(ApiConfig { header_timeout_ms: nonzero(50), ..config() });
-    let mut slow = TcpStream::connect(served.address).await.unwrap();
+async fn unfinished_request_head_closes_the_connection() {
+    let server = start_server(ApiConfig { header_timeout_ms: non_zero(50), ..test_config() });
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
     slow.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n").await.unwrap();
     let mut received = Vec::new();
-    timeout(PATIENCE, slow.read_to_end(&mut received)).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, slow.read_to_end(&mut received)).await.unwrap().unwrap();
     assert!(!received.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&received));
 }
 
 #[tokio::test]
-async fn client_that_sends_nothing_is_let_go() {
-    let served = serve(ApiConfig { header_timeout_ms: nonzero(50), ..config() });
-    let mut idle = TcpStream::connect(served.address).await.unwrap();
+async fn connection_without_a_request_is_closed() {
+    let server = start_server(ApiConfig { header_timeout_ms: non_zero(50), ..test_config() });
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
     let mut received = Vec::new();
-    timeout(PATIENCE, idle.read_to_end(&mut received)).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, idle.read_to_end(&mut received)).await.unwrap().unwrap();
     assert!(received.is_empty());
 }
 
-/// A connection whose first request has been answered.
-async fn connection_after_one_request(served: &Served) -> TcpStream {
-    let mut client = TcpStream::connect(served.address).await.unwrap();
-    assert!(is_served_again(&mut client).await);
+/// Returns a connection whose first request has been answered.
+async fn connect_and_request(server: &Server) -> TcpStream {
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    assert!(is_request_answered(&mut client).await);
     client
 }
 
-/// Whether a request is answered on this connection, and not met by its end.
-async fn is_served_again(client: &mut TcpStream) -> bool {
-    // The answer's body is the last that comes.
-    let (mut said, mut byte) = (Vec::new(), [0]);
-    let asked = client.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok();
-    while asked && !said.ends_with(b"\r\n\r\nok") {
-        match timeout(PATIENCE, client.read(&mut byte)).await.unwrap() {
-            Ok(1) => said.extend(byte),
+/// Returns whether a request is answered on this connection; `false` if the connection is closed.
+async fn is_request_answered(client: &mut TcpStream) -> bool {
+    // `ok` is the whole body, so the response ends with it.
+    let (mut response, mut byte) = (Vec::new(), [0]);
+    let is_sent = client.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok();
+    while is_sent && !response.ends_with(b"\r\n\r\nok") {
+        match timeout(TEST_TIMEOUT, client.read(&mut byte)).await.unwrap() {
+            Ok(1) => response.extend(byte),
             Ok(_) | Err(_) => return false,
         }
     }
-    asked
+    is_sent
 }
 
 #[tokio::test]
-async fn idle_connection_is_kept_longer_than_a_head_may_take() {
-    let served = serve(ApiConfig { header_timeout_ms: nonzero(50), ..config() });
-    let mut kept = connection_after_one_request(&served).await;
-    // This one is younger, and gone after the time that a head may take.
-    let mut silent = TcpStream::connect(served.address).await.unwrap();
-    timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
-    assert!(is_served_again(&mut kept).await);
+async fn keep_alive_may_be_longer_than_the_header_timeout() {
+    let server = start_server(ApiConfig { header_timeout_ms: non_zero(50), ..test_config() });
+    let mut kept = connect_and_request(&server).await;
+    // Opened later, and closed after the header time-out.
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    timeout(TEST_TIMEOUT, silent.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    assert!(is_request_answered(&mut kept).await);
 }
 
 #[tokio::test]
-async fn idle_connection_is_closed_after_its_keep_alive() {
-    let served = serve(ApiConfig { keep_alive_ms: nonzero(50), ..config() });
-    let mut idle = connection_after_one_request(&served).await;
+async fn idle_connection_is_closed_after_keep_alive() {
+    let server = start_server(ApiConfig { keep_alive_ms: non_zero(50), ..test_config() });
+    let mut idle = connect_and_request(&server).await;
     let mut received = Vec::new();
-    timeout(PATIENCE, idle.read_to_end(&mut received)).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, idle.read_to_end(&mut received)).await.unwrap().unwrap();
     assert!(received.is_empty(), "{}", String::from_utf8_lossy(&received));
 }
 
 #[tokio::test]
-async fn client_that_does_not_finish_a_later_head_is_let_go() {
-    let served = serve(ApiConfig { header_timeout_ms: nonzero(50), ..config() });
-    let mut slow = connection_after_one_request(&served).await;
+async fn unfinished_second_head_closes_the_connection() {
+    let server = start_server(ApiConfig { header_timeout_ms: non_zero(50), ..test_config() });
+    let mut slow = connect_and_request(&server).await;
     slow.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n").await.unwrap();
     let mut received = Vec::new();
-    timeout(PATIENCE, slow.read_to_end(&mut received)).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, slow.read_to_end(&mut received)).await.unwrap().unwrap();
     assert!(!received.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&received));
 }
 
 #[tokio::test]
-async fn client_that_says_that_it_has_sent_all_is_still_answered() {
-    let served = serve(config());
+async fn client_that_closes_its_sending_side_is_answered() {
+    let server = start_server(test_config());
     let requests = [
         "GET /ok HTTP/1.1\r\nHost: x\r\n\r\n",
         "POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
          Content-Length: 2\r\n\r\n{}",
     ];
     for request in requests {
-        let mut client = TcpStream::connect(served.address).await.unwrap();
+        let mut client = TcpStream::connect(server.address).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
-        let mut said = String::new();
-        timeout(PATIENCE, client.read_to_string(&mut said)).await.unwrap().unwrap();
-        assert!(said.starts_with("HTTP/1.1 200 OK"), "{said}");
+        let mut response = String::new();
+        timeout(TEST_TIMEOUT, client.read_to_string(&mut response)).await.unwrap().unwrap();
+        assert!(response.starts_with("HTTP/1.1 200 OK"), "{response}");
     }
 }
 
 #[tokio::test]
-async fn client_that_closes_halfway_through_a_head_or_a_body_holds_nobody_up() {
-    let served = serve(config());
+async fn connection_closed_within_a_request_ends() {
+    let server = start_server(test_config());
     let halves = [
         "GET /ok HTTP/1.1\r\nHo",
         "POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
          Content-Length: 20\r\n\r\n{",
     ];
     for half in halves {
-        let mut client = TcpStream::connect(served.address).await.unwrap();
+        let mut client = TcpStream::connect(server.address).await.unwrap();
         client.write_all(half.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
-        timeout(PATIENCE, client.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+        timeout(TEST_TIMEOUT, client.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     }
 }
 
 #[tokio::test]
-async fn request_in_progress_when_the_listener_stops_is_answered_on_a_connection_that_closes() {
-    let served = serve(config());
-    let mut client = TcpStream::connect(served.address).await.unwrap();
+async fn request_in_flight_at_stop_is_answered() {
+    let server = start_server(test_config());
+    let mut client = TcpStream::connect(server.address).await.unwrap();
     let slow = b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
                  Content-Length: 2\r\nExpect: 100-continue\r\n\r\n";
     client.write_all(slow).await.unwrap();
-    // Its handler waits for the body now.
-    let mut goes_on = [0; 25];
-    timeout(PATIENCE, client.read_exact(&mut goes_on)).await.unwrap().unwrap();
-    assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
-    served.stop.cancel();
-    // The stop has been seen once nobody listens any more.
-    while TcpStream::connect(served.address).await.is_ok() {
+    // The server asks for the body, so the request is in flight.
+    let mut go_ahead = [0; 25];
+    timeout(TEST_TIMEOUT, client.read_exact(&mut go_ahead)).await.unwrap().unwrap();
+    assert_eq!(&go_ahead, b"HTTP/1.1 100 Continue\r\n\r\n");
+    server.stop.cancel();
+    // The server has handled the stop once its port is closed.
+    while TcpStream::connect(server.address).await.is_ok() {
         tokio::task::yield_now().await;
     }
     client.write_all(b"{}").await.unwrap();
-    let mut said = String::new();
-    timeout(PATIENCE, client.read_to_string(&mut said)).await.unwrap().unwrap();
-    assert!(said.starts_with("HTTP/1.1 200 OK") && said.contains("connection: close"), "{said}");
+    let mut response = String::new();
+    timeout(TEST_TIMEOUT, client.read_to_string(&mut response)).await.unwrap().unwrap();
+    assert!(
+        response.starts_with("HTTP/1.1 200 OK") && response.contains("connection: close"),
+        "{response}"
+    );
 }
 
-/// Asks until a connection is not turned away.
-async fn until_served(address: std::net::SocketAddr) {
+/// Repeats a request until the connection is not refused.
+async fn wait_until_accepted(address: std::net::SocketAddr) {
     loop {
         let mut client = TcpStream::connect(address).await.unwrap();
-        // Where it is turned away, it may be so while it still asks.
-        let mut said = [0; 12];
-        let asked = client.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok();
-        if asked && client.read_exact(&mut said).await.is_ok() && said.ends_with(b"200") {
+        // A refused connection may be reset while the request is sent.
+        let mut response = [0; 12];
+        let is_sent = client.write_all(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok();
+        if is_sent && client.read_exact(&mut response).await.is_ok() && response.ends_with(b"200") {
             return;
         }
         tokio::task::yield_now().await;
     }
 }
 
-/// What a listener says to these bytes, until it closes the connection.
-async fn said_to(served: &Served, bytes: &[u8]) -> String {
-    let mut client = TcpStream::connect(served.address).await.unwrap();
+/// Sends bytes, and returns what the server sends until it closes the connection.
+async fn exchange(server: &Server, bytes: &[u8]) -> String {
+    let mut client = TcpStream::connect(server.address).await.unwrap();
     client.write_all(bytes).await.unwrap();
-    let mut said = Vec::new();
-    timeout(PATIENCE, client.read_to_end(&mut said)).await.unwrap().unwrap();
-    String::from_utf8(said).unwrap()
+    let mut response = Vec::new();
+    timeout(TEST_TIMEOUT, client.read_to_end(&mut response)).await.unwrap().unwrap();
+    String::from_utf8(response).unwrap()
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_told_so_in_our_body() {
-    let served = serve(config());
+async fn malformed_request_gets_our_error_body() {
+    let server = start_server(test_config());
     let many = "a: b\r\n".repeat(10_000);
     let cases = [
         ("\u{1}\u{2}\r\n\r\n".to_owned(), 400, "Bad Request"),
@@ -196,64 +199,63 @@ async fn what_is_no_request_is_told_so_in_our_body() {
         (format!("GET /{} HTTP/1.1\r\n\r\n", "u".repeat(70_000)), 414, "URI Too Long"),
     ];
     for (sent, status, text) in cases {
-        let said = said_to(&served, sent.as_bytes()).await;
-        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
-        let (head, body) = said.split_once("\r\n\r\n").unwrap();
-        assert_eq!(body, json!({"message": text}).to_string(), "{said}");
+        let response = exchange(&server, sent.as_bytes()).await;
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, json!({"message": text}).to_string(), "{response}");
         assert!(head.contains("content-type: application/json") && head.contains("nosniff"));
     }
 }
 
 #[tokio::test]
-async fn half_sent_body_is_the_clients_failure_and_holds_nobody_up() {
-    let served = serve(ApiConfig { body_timeout_ms: nonzero(300), ..config() });
+async fn slow_bodies_time_out_and_take_no_permit() {
+    let server = start_server(ApiConfig { body_timeout_ms: non_zero(300), ..test_config() });
     let half = b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{";
     let mut slow = JoinSet::new();
-    // More than are handled at once.
+    // More than `max_concurrency`.
     for _ in 0..4 {
-        let address = served.address;
+        let address = server.address;
         slow.spawn(async move {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(half).await.unwrap();
-            let mut said = Vec::new();
-            timeout(PATIENCE, client.read_to_end(&mut said)).await.unwrap().unwrap();
-            String::from_utf8(said).unwrap()
+            let mut response = Vec::new();
+            timeout(TEST_TIMEOUT, client.read_to_end(&mut response)).await.unwrap().unwrap();
+            String::from_utf8(response).unwrap()
         });
     }
-    let quick = said_to(&served, b"GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    let quick =
+        exchange(&server, b"GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert!(quick.starts_with("HTTP/1.1 200"), "{quick}");
-    while let Some(said) = slow.join_next().await {
-        let said = said.unwrap();
-        assert!(said.starts_with("HTTP/1.1 408"), "{said}");
-        assert!(said.ends_with(r#"{"message":"Request Timeout"}"#), "{said}");
+    while let Some(response) = slow.join_next().await {
+        let response = response.unwrap();
+        assert!(response.starts_with("HTTP/1.1 408"), "{response}");
+        assert!(response.ends_with(r#"{"message":"Request Timeout"}"#), "{response}");
     }
 }
 
 #[tokio::test]
-async fn connection_goes_on_after_a_body_that_nobody_wanted() {
-    let nobody_knows_the_keys = Access::Keys(KeyRing::new(watch::channel(None).1));
-    for (access, path, status) in
-        [(Access::Open, "/nothing", 404), (nobody_knows_the_keys, "/json", 503)]
-    {
-        let served = serve_to(config(), access);
-        let mut client = TcpStream::connect(served.address).await.unwrap();
+async fn connection_stays_usable_after_an_unneeded_body() {
+    let without_keys = Access::Keys(KeyRing::new(watch::channel(None).1));
+    for (access, path, status) in [(Access::Open, "/nothing", 404), (without_keys, "/json", 503)] {
+        let server = start_server_with(test_config(), access);
+        let mut client = TcpStream::connect(server.address).await.unwrap();
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n");
         client.write_all(head.as_bytes()).await.unwrap();
-        // By the time that this is answered, so could the head have been, without its body.
-        said_to(&served, b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        // Meanwhile the server could answer the first head before its body arrives.
+        exchange(&server, b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
         let next = b"{} GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         client.write_all(next).await.unwrap();
-        let mut said = String::new();
-        timeout(PATIENCE, client.read_to_string(&mut said)).await.unwrap().unwrap();
-        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{said}");
-        assert!(said.contains("HTTP/1.1 200"), "{said}");
+        let mut response = String::new();
+        timeout(TEST_TIMEOUT, client.read_to_string(&mut response)).await.unwrap().unwrap();
+        assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{response}");
+        assert!(response.contains("HTTP/1.1 200"), "{response}");
     }
 }
 
 #[tokio::test]
-async fn answer_that_ends_the_connection_says_so() {
-    let served = serve(config());
-    let long = format!("41\r\n{LONG}\r\n0\r\n\r\n");
+async fn response_announces_that_the_connection_closes() {
+    let server = start_server(test_config());
+    let long = format!("41\r\n{TOO_LONG_BODY}\r\n0\r\n\r\n");
     let cases = [
         ("POST /json", "Host: x\r\nContent-Length: 1000000", "", 413),
         ("POST /json", "Host: x\r\nTransfer-Encoding: chunked", long.as_str(), 413),
@@ -266,15 +268,15 @@ async fn answer_that_ends_the_connection_says_so() {
     ];
     for (line, headers, body, status) in cases {
         let request = format!("{line} HTTP/1.1\r\n{headers}\r\n\r\n{body}");
-        let said = said_to(&served, request.as_bytes()).await;
-        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {said}");
-        assert!(said.contains("\r\nconnection: close\r\n"), "{request}: {said}");
+        let response = exchange(&server, request.as_bytes()).await;
+        assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {response}");
+        assert!(response.contains("\r\nconnection: close\r\n"), "{request}: {response}");
     }
 }
 
 #[tokio::test]
-async fn pipelined_request_with_two_framings_is_refused() {
-    let served = serve(config());
+async fn pipelined_request_with_two_body_lengths_is_refused() {
+    let server = start_server(test_config());
     let both = "Content-Length: 5\r\nTransfer-Encoding: chunked";
     let swapped = "Transfer-Encoding: chunked\r\nContent-Length: 5";
     let firsts = [
@@ -287,76 +289,81 @@ async fn pipelined_request_with_two_framings_is_refused() {
             let first = format!("{line} HTTP/1.1\r\nHost: x\r\n{framing}\r\n{body}");
             let unclear = format!("POST /json HTTP/1.1\r\nHost: x\r\n{framings}\r\n\r\n");
             let smuggled = "0\r\n\r\nGET /ok HTTP/1.1\r\nHost: x\r\n\r\n";
-            // In one segment, so that they come with one read.
-            let said = said_to(&served, format!("{first}{unclear}{smuggled}").as_bytes()).await;
-            let (_, refused) = said.rsplit_once("HTTP/1.1 ").unwrap();
-            assert!(said.starts_with("HTTP/1.1 200"), "{line}: {said}");
-            assert!(refused.starts_with("400 Bad Request"), "{line}: {said}");
-            assert_eq!(said.matches("HTTP/1.1 ").count(), 2, "{line}: {said}");
+            // In one write, so that the server reads both requests at once.
+            let response =
+                exchange(&server, format!("{first}{unclear}{smuggled}").as_bytes()).await;
+            let (_, refused) = response.rsplit_once("HTTP/1.1 ").unwrap();
+            assert!(response.starts_with("HTTP/1.1 200"), "{line}: {response}");
+            assert!(refused.starts_with("400 Bad Request"), "{line}: {response}");
+            assert_eq!(response.matches("HTTP/1.1 ").count(), 2, "{line}: {response}");
         }
     }
 }
 
 #[tokio::test]
-async fn client_that_does_not_read_its_answer_is_let_go() {
+async fn connection_of_a_client_that_does_not_read_is_closed() {
     let one = NonZeroUsize::MIN;
-    let limits = ApiConfig { max_connections: one, write_timeout_ms: nonzero(100), ..config() };
-    let served = serve(limits);
-    let mut silent = TcpStream::connect(served.address).await.unwrap();
+    let limits =
+        ApiConfig { max_connections: one, write_timeout_ms: non_zero(100), ..test_config() };
+    let server = start_server(limits);
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
     silent.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut begun = [0; 12];
-    timeout(PATIENCE, silent.read_exact(&mut begun)).await.unwrap().unwrap();
-    // The answer's own place is free again, and the connection's.
-    drop(timeout(PATIENCE, ENDLESS.acquire()).await.unwrap().unwrap());
-    timeout(PATIENCE, until_served(served.address)).await.unwrap();
+    timeout(TEST_TIMEOUT, silent.read_exact(&mut begun)).await.unwrap().unwrap();
+    // The handler's permit is free again, and so is the connection's.
+    drop(timeout(TEST_TIMEOUT, ENDLESS.acquire()).await.unwrap().unwrap());
+    timeout(TEST_TIMEOUT, wait_until_accepted(server.address)).await.unwrap();
 }
 
 #[tokio::test]
-async fn more_connections_than_the_limit_are_turned_away() {
+async fn connections_above_the_limit_are_refused() {
     let limit = NonZeroUsize::new(2).unwrap();
-    let served = serve(ApiConfig { max_connections: limit, ..config() });
+    let server = start_server(ApiConfig { max_connections: limit, ..test_config() });
     let request = b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut open = Vec::new();
     for _ in 0..2 {
-        let mut client = TcpStream::connect(served.address).await.unwrap();
+        let mut client = TcpStream::connect(server.address).await.unwrap();
         client.write_all(request).await.unwrap();
-        let mut said = [0; 12];
-        timeout(PATIENCE, client.read_exact(&mut said)).await.unwrap().unwrap();
+        let mut response = [0; 12];
+        timeout(TEST_TIMEOUT, client.read_exact(&mut response)).await.unwrap().unwrap();
         open.push(client);
     }
-    let mut said = String::new();
-    let mut third = TcpStream::connect(served.address).await.unwrap();
-    timeout(PATIENCE, third.read_to_string(&mut said)).await.unwrap().unwrap();
-    assert!(said.starts_with("HTTP/1.1 503") && said.contains("Service unavailable"), "{said}");
+    let mut response = String::new();
+    let mut third = TcpStream::connect(server.address).await.unwrap();
+    timeout(TEST_TIMEOUT, third.read_to_string(&mut response)).await.unwrap().unwrap();
+    assert!(
+        response.starts_with("HTTP/1.1 503") && response.contains("Service unavailable"),
+        "{response}"
+    );
 
     drop(open);
-    timeout(PATIENCE, until_served(served.address)).await.unwrap();
+    timeout(TEST_TIMEOUT, wait_until_accepted(server.address)).await.unwrap();
 }
 
 #[tokio::test]
-async fn answer_may_take_longer_than_the_request_head() {
-    let short = nonzero(20);
-    let limits = ApiConfig { header_timeout_ms: short, keep_alive_ms: short, ..config() };
-    let served = serve(ApiConfig { request_timeout_ms: nonzero(200), ..limits });
-    let mut client = TcpStream::connect(served.address).await.unwrap();
+async fn header_timeout_does_not_limit_the_handler() {
+    let short = non_zero(20);
+    let limits = ApiConfig { header_timeout_ms: short, keep_alive_ms: short, ..test_config() };
+    let server = start_server(ApiConfig { request_timeout_ms: non_zero(200), ..limits });
+    let mut client = TcpStream::connect(server.address).await.unwrap();
     let request = b"GET /never HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     client.write_all(request).await.unwrap();
     let mut received = Vec::new();
-    timeout(PATIENCE, client.read_to_end(&mut received)).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, client.read_to_end(&mut received)).await.unwrap().unwrap();
     assert!(received.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&received));
 }
 
 #[tokio::test]
-async fn listener_stops_when_told_to_and_its_port_is_free_again() {
-    let mut served = serve(config());
-    drop(TcpStream::connect(served.address).await.unwrap());
-    served.stop.cancel();
-    timeout(PATIENCE, served.task.join_next()).await.unwrap().unwrap().unwrap();
-    assert!(Listener::bind(&served.address.into()).is_ok());
+async fn stopped_server_frees_its_port() {
+    let mut server = start_server(test_config());
+    drop(TcpStream::connect(server.address).await.unwrap());
+    server.stop.cancel();
+    timeout(TEST_TIMEOUT, server.task.join_next()).await.unwrap().unwrap().unwrap();
+    assert!(Listener::bind(&server.address.into()).is_ok());
 }
 
 #[tokio::test]
-async fn port_that_is_taken_is_named() {
+async fn error_of_a_port_in_use_names_the_address() {
     let first = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
     let listen = first.address().to_string();
     let Err(error) = Listener::bind(&first.address().into()) else {

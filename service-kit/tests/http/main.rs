@@ -1,12 +1,12 @@
-//! The HTTP edge with its guard, and the listener that it is served by.
+//! The HTTP middleware, and the server in front of it.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
-mod browsers;
+mod access_control;
 mod connection;
+mod cross_origin;
 mod edge;
-mod guard;
-mod parameters;
+mod query_parameters;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
@@ -23,27 +23,27 @@ use testkit::store::clock;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// How long anything may take. Reached only when something is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Time-out of every wait in these tests. Reached only by a failing test.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Handlers of the route `/held` wait here until the test lets them go.
+/// Handlers of the route `/held` wait for a permit, which the test adds.
 pub(crate) static HELD: Semaphore = Semaphore::const_new(0);
 
-pub(crate) fn nonzero(number: u64) -> NonZeroU64 {
+pub(crate) fn non_zero(number: u64) -> NonZeroU64 {
     number.try_into().unwrap()
 }
 
-pub(crate) fn config() -> ApiConfig {
+pub(crate) fn test_config() -> ApiConfig {
     ApiConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         accepted_status: 202,
         max_body_bytes: 64,
-        request_timeout_ms: nonzero(60_000),
-        header_timeout_ms: nonzero(60_000),
-        keep_alive_ms: nonzero(60_000),
+        request_timeout_ms: non_zero(60_000),
+        header_timeout_ms: non_zero(60_000),
+        keep_alive_ms: non_zero(60_000),
         drain_delay_ms: 0,
-        body_timeout_ms: nonzero(60_000),
-        write_timeout_ms: nonzero(60_000),
+        body_timeout_ms: non_zero(60_000),
+        write_timeout_ms: non_zero(60_000),
         max_concurrency: NonZeroUsize::MIN,
         max_connections: NonZeroUsize::new(64).unwrap(),
         rate_per_second: 0,
@@ -58,56 +58,57 @@ pub(crate) fn config() -> ApiConfig {
 }
 
 #[derive(serde::Deserialize)]
-#[expect(dead_code, reason = "only its shape matters")]
+#[expect(dead_code, reason = "only its fields are parsed")]
 struct Numbered {
     number: u32,
 }
 
-async fn waits(wait: Wait) {
+async fn begin_endless_wait(wait: Wait) {
     wait.begin();
     std::future::pending::<()>().await;
 }
 
-/// Gone when its last answer is.
+/// One permit, held by the handler of `/endless` until its response is dropped.
 pub(crate) static ENDLESS: Semaphore = Semaphore::const_new(1);
 
-/// An answer without end, for one client at a time.
-async fn endless() -> Body {
-    let place = ENDLESS.acquire().await.unwrap();
+/// Sends a body without an end, to one client at a time.
+async fn send_endless_body() -> Body {
+    let permit = ENDLESS.acquire().await.unwrap();
     Body::from_stream(futures::stream::repeat_with(move || {
-        assert_eq!(place.num_permits(), 1, "it is held as long as this is read");
+        assert_eq!(permit.num_permits(), 1, "the permit is held while the body is read");
         Ok::<_, std::convert::Infallible>(vec![b'.'; 64 * 1024])
     }))
 }
 
-async fn panics() -> &'static str {
+async fn always_panic() -> &'static str {
     panic!("on purpose");
 }
 
-pub(crate) fn router(config: &ApiConfig) -> Router {
-    guarded(config, Access::Open)
+pub(crate) fn open_router(config: &ApiConfig) -> Router {
+    router_with_access(config, Access::Open)
 }
 
-pub(crate) fn guarded(config: &ApiConfig, access: Access) -> Router {
-    let guarded = Router::new()
+pub(crate) fn router_with_access(config: &ApiConfig, access: Access) -> Router {
+    let protected = Router::new()
         .route("/ok", get(|| async { "ok" }))
         .route("/held", get(|| async { HELD.acquire().await.unwrap().forget() }))
-        .route("/waiting", get(waits))
+        .route("/waiting", get(begin_endless_wait))
         .route("/never", get(|| async { std::future::pending::<()>().await }))
-        .route("/panics", get(panics))
+        .route("/panics", get(always_panic))
         .route("/number/{it}", get(|_: PathParameters<u32>| async {}))
-        .route("/endless", get(endless))
+        .route("/endless", get(send_endless_body))
         .route("/query", get(|_: QueryParameters<Numbered>| async {}))
         .route("/json", post(|JsonBody(body): JsonBody<Value>| async move { body.to_string() }))
         .fallback(not_found);
     let health = Router::new().route("/livez", get(|| async { "ok" }));
     with_edge(
-        Routes { guarded, ownership: None, health, draining: CancellationToken::new() },
+        Routes { protected, ownership: None, health, draining: CancellationToken::new() },
         config,
         access,
         clock(),
     )
 }
 
-/// A byte more than a body may have.
-pub(crate) const LONG: &str = "                                                                 ";
+/// A body of one byte more than `max_body_bytes`.
+pub(crate) const TOO_LONG_BODY: &str =
+    "                                                                 ";

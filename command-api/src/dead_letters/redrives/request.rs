@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
-use service_kit::age::{Age, MAX_SECONDS};
 use service_kit::problem::Problem;
+use service_kit::time::{Age, MAX_AGE_SECONDS};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
@@ -61,7 +61,7 @@ fn older_than() -> Object {
         .description(Some("E.g. `15m`, `36h` or `2d`, or a number of seconds"))
         .pattern(Some("^([0-9]{1,4}[smhd]?|[0-9]{1,3}w)$"))
         .minimum(Some(0))
-        .maximum(Some(MAX_SECONDS))
+        .maximum(Some(MAX_AGE_SECONDS))
         .build()
 }
 

@@ -1,5 +1,4 @@
-//! What a web page can make its reader's browser do: nothing that changes anything, unless its
-//! origin is allowed.
+//! Requests of web pages: a foreign page changes nothing unless its origin is allowed.
 
 use axum::Router;
 use axum::body::Body;
@@ -9,19 +8,20 @@ use serde_json::{Value, json};
 use service_kit::http::ApiConfig;
 use tower::ServiceExt;
 
-use crate::{config, router};
+use crate::{open_router, test_config};
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
 async fn send(router: &Router, line: &str, headers: Headers<'_>) -> Response<Body> {
     let (method, path) = line.split_once(' ').unwrap();
     let request = Request::builder().method(method).uri(path);
-    let request = headers.iter().fold(request, |it, (name, value)| it.header(*name, *value));
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     let body = if method == "POST" { Body::from("{}") } else { Body::empty() };
     router.clone().oneshot(request.body(body).unwrap()).await.unwrap()
 }
 
-async fn post(router: &Router, headers: Headers<'_>) -> u16 {
+async fn post_json(router: &Router, headers: Headers<'_>) -> u16 {
     let json = ("content-type", "application/json");
     send(router, "POST /json", &[headers, &[json]].concat()).await.status().as_u16()
 }
@@ -31,8 +31,8 @@ const FOREIGN: (&str, &str) = ("origin", "https://evil.example");
 const OURS: (&str, &str) = ("origin", "http://127.0.0.1:8080");
 
 #[tokio::test]
-async fn foreign_page_changes_nothing() {
-    let router = router(&config());
+async fn foreign_page_cannot_change_anything() {
+    let router = open_router(&test_config());
     let foreign: [Headers<'_>; 8] = [
         &[HOST, FOREIGN],
         &[HOST, ("origin", "null")],
@@ -44,7 +44,7 @@ async fn foreign_page_changes_nothing() {
         &[HOST, FOREIGN, ("sec-fetch-site", "cross-site")],
     ];
     for headers in foreign {
-        assert_eq!(post(&router, headers).await, 403, "{headers:?}");
+        assert_eq!(post_json(&router, headers).await, 403, "{headers:?}");
         for line in ["PUT /json", "DELETE /ok", "POST /livez", "POST /nothing"] {
             assert_eq!(send(&router, line, headers).await.status(), 403, "{line} {headers:?}");
         }
@@ -58,31 +58,31 @@ async fn foreign_page_changes_nothing() {
 }
 
 #[tokio::test]
-async fn programs_our_own_pages_and_allowed_ones_are_let_in() {
+async fn programs_own_pages_and_allowed_origins_are_admitted() {
     let shop = ("origin", "https://shop.example");
     let allowed = vec![shop.1.parse().unwrap()];
-    let router = router(&ApiConfig { cors_origins: allowed, ..config() });
-    let at_home: [Headers<'_>; 6] = [
+    let router = open_router(&ApiConfig { cors_origins: allowed, ..test_config() });
+    let admitted: [Headers<'_>; 6] = [
         &[HOST],
         &[HOST, OURS, ("sec-fetch-site", "same-origin")],
         &[HOST, OURS],
-        // A proxy that asks under another name.
+        // Behind a proxy that calls this server by another name.
         &[HOST, ("origin", "https://api.example"), ("sec-fetch-site", "same-origin")],
         &[HOST, shop, ("sec-fetch-site", "cross-site")],
         &[HOST, shop],
     ];
-    for headers in at_home {
-        assert_eq!(post(&router, headers).await, 200, "{headers:?}");
+    for headers in admitted {
+        assert_eq!(post_json(&router, headers).await, 200, "{headers:?}");
     }
-    assert_eq!(post(&router, &[HOST, FOREIGN]).await, 403, "others stay foreign");
+    assert_eq!(post_json(&router, &[HOST, FOREIGN]).await, 403, "other origins stay foreign");
 }
 
 #[tokio::test]
-async fn request_for_a_host_of_others_is_refused_on_loopback() {
+async fn loopback_server_refuses_foreign_hosts() {
     let evil = ("host", "evil.example:8080");
     let names = ["api.example", "localhost:8080", "api.localhost", "[::1]:8080", "192.0.2.1"];
     let allowed_hosts = vec!["api.example".to_owned()];
-    let local = router(&ApiConfig { allowed_hosts, ..config() });
+    let local = open_router(&ApiConfig { allowed_hosts, ..test_config() });
     for line in ["GET /ok", "GET /livez", "GET http://evil.example/ok"] {
         let host = if line.contains("evil") { HOST } else { evil };
         assert_eq!(send(&local, line, &[host]).await.status(), 421, "{line}");
@@ -90,7 +90,7 @@ async fn request_for_a_host_of_others_is_refused_on_loopback() {
     for name in names {
         assert_eq!(send(&local, "GET /ok", &[("host", name)]).await.status(), 200, "{name}");
     }
-    // Reached from elsewhere, it cannot know under which names.
-    let open = router(&ApiConfig { listen: "0.0.0.0:8080".parse().unwrap(), ..config() });
+    // A server on every address cannot know its names.
+    let open = open_router(&ApiConfig { listen: "0.0.0.0:8080".parse().unwrap(), ..test_config() });
     assert_eq!(send(&open, "GET /ok", &[evil]).await.status(), 200);
 }

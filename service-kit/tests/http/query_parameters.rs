@@ -1,4 +1,4 @@
-//! Parameters that are refused are named, and those that no route has are refused.
+//! Refused parameters are named, and unknown parameters are refused.
 
 use axum::Router;
 use axum::body::Body;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use utoipa::OpenApi;
 
-use crate::{Numbered, clock, config, router};
+use crate::{Numbered, clock, open_router, test_config};
 
 #[utoipa::path(get, path = "/described/{id}", params(("number" = u32, Query)), responses())]
 #[expect(dead_code, reason = "describes the route")]
@@ -26,8 +26,8 @@ fn plain() {}
 #[openapi(paths(described, plain))]
 struct Described;
 
-/// The status, and the first fault.
-async fn refusal(router: &Router, uri: &str) -> (u16, Value) {
+/// Returns the status and the first fault of the response.
+async fn get_fault(router: &Router, uri: &str) -> (u16, Value) {
     let request =
         Request::get(uri).header("host", "test").header("accept", "application/problem+json");
     let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
@@ -37,13 +37,13 @@ async fn refusal(router: &Router, uri: &str) -> (u16, Value) {
     (status, document["errors"][0].clone())
 }
 
-fn fault(parameter: &str, detail: &str) -> Value {
+fn expected_fault(parameter: &str, detail: &str) -> Value {
     json!({"pointer": "", "parameter": parameter, "detail": detail})
 }
 
 #[tokio::test]
-async fn refused_parameter_is_named_with_the_reason() {
-    let router = router(&config());
+async fn invalid_parameter_is_named_with_the_reason() {
+    let router = open_router(&test_config());
     let integer = "must be an integer that is not negative, and not too large";
     for (uri, name, reason) in [
         ("/query?number=x", "number", integer),
@@ -54,27 +54,27 @@ async fn refused_parameter_is_named_with_the_reason() {
         ("/query?number=%ff", "number", "must be percent-encoded UTF-8"),
         ("/number/%ff", "it", "must be percent-encoded UTF-8"),
     ] {
-        assert_eq!(refusal(&router, uri).await, (400, fault(name, reason)), "{uri}");
+        assert_eq!(get_fault(&router, uri).await, (400, expected_fault(name, reason)), "{uri}");
     }
-    let missing = fault("number", "missing field `number`");
-    assert_eq!(refusal(&router, "/query").await, (400, missing));
-    assert_eq!(refusal(&router, "/number/x").await.1["detail"], "must be of type u32");
+    let missing = expected_fault("number", "missing field `number`");
+    assert_eq!(get_fault(&router, "/query").await, (400, missing));
+    assert_eq!(get_fault(&router, "/number/x").await.1["detail"], "must be of type u32");
 }
 
 #[tokio::test]
-async fn parameter_that_a_route_does_not_have_is_refused() {
+async fn unknown_parameter_is_refused() {
     let routes = Router::new()
         .route("/described/{id}", get(|_: QueryParameters<Numbered>| async {}))
         .route("/plain", get(|| async {}))
         .route("/undescribed", get(|| async {}));
-    let guarded = refuse_unknown_parameters(routes, &mut Described::openapi());
+    let protected = refuse_unknown_parameters(routes, &mut Described::openapi());
     let routes = Routes {
-        guarded,
+        protected,
         ownership: None,
         health: Router::new(),
         draining: CancellationToken::new(),
     };
-    let edge = with_edge(routes, &config(), service_kit::auth::Access::Open, clock());
+    let edge = with_edge(routes, &test_config(), service_kit::auth::Access::Open, clock());
     let names = "is not known: must be one of number";
     for (uri, name, reason) in [
         ("/described/1?number=1&nummer=2", "nummer", names),
@@ -82,7 +82,7 @@ async fn parameter_that_a_route_does_not_have_is_refused() {
         ("/described/1?Number=1", "Number", names),
         ("/plain?verbose", "verbose", "is not known: this route has no query parameters"),
     ] {
-        assert_eq!(refusal(&edge, uri).await, (400, fault(name, reason)), "{uri}");
+        assert_eq!(get_fault(&edge, uri).await, (400, expected_fault(name, reason)), "{uri}");
     }
     for uri in [
         "/described/1?number=1",
@@ -92,6 +92,6 @@ async fn parameter_that_a_route_does_not_have_is_refused() {
         "/plain?&",
         "/undescribed?any=1",
     ] {
-        assert_eq!(refusal(&edge, uri).await.0, 200, "{uri}");
+        assert_eq!(get_fault(&edge, uri).await.0, 200, "{uri}");
     }
 }
