@@ -234,7 +234,7 @@ impl CliError {
 fn node_copy_code(error: &NodeCopyError) -> u8 {
     match error {
         NodeCopyError::DamagedStream { .. }
-        | NodeCopyError::CutOffStream { .. }
+        | NodeCopyError::TruncatedStream { .. }
         | NodeCopyError::Incomplete { .. }
         | NodeCopyError::Unsound { .. } => 3,
         NodeCopyError::Missing { .. } => 4,

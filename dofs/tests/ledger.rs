@@ -149,5 +149,5 @@ async fn killed_node_keeps_every_acknowledged_append_in_order_and_once() {
         assert_eq!(place, Some(&(*last_revision, *last_position)), "{append:?}");
     }
     assert!(node.terminate().success());
-    assert!(event_node::verify(data.path()).is_ok());
+    assert!(event_node::verify_store(data.path()).is_ok());
 }

@@ -16,7 +16,8 @@ mod transport;
 mod wire;
 
 pub use crate::log::{
-    BackedUp, CopiedBytes, CopyError, LostRange, LostRevisions, Restored, Salvaged, Verified,
-    VerifyError, backup, backup_to_stream, restore, restore_from_stream, salvage, verify,
+    BackupSummary, CopiedBytes, CopyError, LostRange, LostRevisions, RestoreSummary,
+    SalvageSummary, VerifyError, VerifySummary, backup_store, backup_to_stream,
+    restore_from_stream, restore_store, salvage_store, verify_store,
 };
 pub use crate::node::{AppendFailure, Node, NodeConfig, NodeError};

@@ -1,53 +1,53 @@
-//! The durable log: one writer, many readers, positions in the order of commits.
+//! The durable log: one writer thread, many readers, positions in commit order.
 //!
-//! All that is stored is in the chunks of the log (`file`, `chunk`, `entry`). An index says where what
-//! stands in it (`index`, and in memory what that does not know yet: `pending`); `view` looks at
-//! all of them as one.
+//! All events are stored in the chunk files of the log (`chunked_log`, `chunk`, `entry`). The index
+//! (`index`) maps streams and positions to log offsets. Memtables (`index_buffer`) hold what is
+//! committed but not indexed yet. `read_view` combines all of them for readers.
 //!
-//! **Invariant:** positions in `$all` start at 1 and follow one another in the order of commits. Only a
-//! scavenge or a salvage leaves gaps, and never at the end: no position is used twice.
+//! **Invariant:** positions in `$all` start at 1 and increase by 1 in commit order. Only a scavenge
+//! or a salvage leaves gaps, and never at the end: no position is used twice.
 //!
-//! **Invariant:** the index derives from the log. Nothing is answered because of the index alone,
-//! and nothing is lost with it.
+//! **Invariant:** the index is derived from the log. Every answer is checked against the log, so a
+//! lost index loses no data.
 
 mod appender;
-mod cache;
+mod catch_up_reader;
 mod chunk;
 mod chunk_writer;
+mod chunked_log;
 mod codec;
-mod compact;
-mod copies;
+mod commit_session;
+mod compaction;
 #[cfg(test)]
 mod crash_states;
 mod disk;
 mod entry;
+mod entry_scanner;
 mod error;
 mod event;
-mod file;
 mod filter;
 mod folder_lock;
-mod follow;
+mod generational_cache;
 mod index;
+mod index_buffer;
 mod indexer;
 mod json_file;
-mod memory;
 mod memtable;
 mod merger;
-mod metadata;
-mod pending;
-mod read;
-mod readers;
-mod recent;
-mod recover;
-mod scanner;
-mod session;
-#[cfg(test)]
-mod session_properties;
+mod pages;
+mod read_pool;
+mod read_view;
+mod recovery;
+mod requests;
 mod sorted_table;
+mod store_copy;
+mod stream_metadata;
+mod tail_cache;
+#[cfg(test)]
+mod test_store;
 mod verify;
-mod view;
-mod write;
 mod writer;
+mod writer_cache;
 
 use std::{
     ops::Range,
@@ -59,43 +59,46 @@ use std::{
 use service_kit::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use crate::log::{
+    catch_up_reader::{CatchUpPage, CatchUpRead, CatchUpReader, CatchUpSource},
+    compaction::CompactionSummary,
+    error::{LogError, OpenError},
+    event::{Event, NewEvent, ResolvedEvent, metastream_of},
+    filter::{Filter, FilterError, FilterField, FilterSpec},
+    index::StoredGroup,
+    pages::{AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
+    requests::{
+        Append, Deletion, ExpectedRevision, GroupKey, GroupWrite, WriteOutcome, WriteRequest,
+    },
+};
 use crate::log::{
     chunk::CHUNK_BYTES,
-    compact::{Liveness, compact},
-    file::LogFile,
+    chunked_log::ChunkedLog,
+    compaction::{Liveness, compact_chunk},
     folder_lock::FolderLock,
+    index_buffer::{INDEX_BUFFER_LIMITS, IndexBuffer},
     indexer::Indexer,
     json_file::{read_json, replace_json},
-    memory::Memory,
-    pending::{BOUNDS, Bounds, Pending},
-    read::{is_link, is_shown, read_all, read_stream, resolve},
-    readers::Readers,
-    recent::Recent,
-    recover::{Recovered, recover},
-    view::View,
-    writer::{Announcements, MAX_WAITING_WRITES, Message, Request, Writer},
-};
-pub(crate) use crate::log::{
-    compact::Compacted,
-    error::{LogError, OpenError},
-    event::{Event, NewEvent, Resolved, metastream_of},
-    filter::{Filter, FilterError, FilterField, FilterSpec},
-    follow::{Followed, FollowedPage, Follower, Source},
-    index::StoredGroup,
-    read::{AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
-    write::{Append, Expected, GroupKey, GroupWrite, Outcome, Removal, Write},
+    pages::{is_link, is_visible_to_reader, read_all, read_stream, resolve_link},
+    read_pool::ReadPool,
+    read_view::ReadView,
+    recovery::{Recovered, recover_store},
+    tail_cache::TailCache,
+    writer::{Announcements, MAX_WAITING_WRITES, QueuedWrite, Writer, WriterMessage},
+    writer_cache::WriterCache,
 };
 pub use crate::log::{
-    copies::{
-        BackedUp, CopiedBytes, CopyError, LostRange, LostRevisions, Restored, Salvaged, backup,
-        backup_to_stream, restore, restore_from_stream, salvage,
+    store_copy::{
+        BackupSummary, CopiedBytes, CopyError, LostRange, LostRevisions, RestoreSummary,
+        SalvageSummary, backup_store, backup_to_stream, restore_from_stream, restore_store,
+        salvage_store,
     },
-    verify::{Verified, VerifyError, verify},
+    verify::{VerifyError, VerifySummary, verify_store},
 };
-use crate::scavenge::{Pace, ScavengePlace};
+use crate::scavenge::{ScavengeCheckpoint, Throttle};
 
-/// Events of the recent window that one look at it takes.
-const MAX_RECENT_LOOKS: usize = 1_024;
+/// Maximum number of events taken from the tail cache at once.
+const MAX_RECENT_EVENTS: usize = 1_024;
 
 /// The open log. Cheap to clone.
 #[derive(Clone)]
@@ -104,55 +107,52 @@ pub(crate) struct Log {
 }
 
 struct Shared {
-    requests: mpsc::Sender<Message>,
-    readers: Readers,
-    log: LogFile,
-    pending: Arc<Pending>,
-    recent: Arc<Recent>,
+    requests: mpsc::Sender<WriterMessage>,
+    read_pool: ReadPool,
+    log: ChunkedLog,
+    index_buffer: Arc<IndexBuffer>,
+    tail_cache: Arc<TailCache>,
     head: watch::Receiver<u64>,
     failure: watch::Receiver<Option<LogError>>,
     clock: Clock,
-    /// What [`Log::close`] has to wait for and to release.
-    open: Mutex<Option<(JoinHandle<()>, FolderLock)>>,
+    /// Writer thread and folder lock, taken by [`Log::close`].
+    running: Mutex<Option<(JoinHandle<()>, FolderLock)>>,
 }
 
-/// File that remembers the scavenge that is under way.
+/// File that stores the checkpoint of the running scavenge.
 const SCAVENGE_FILE: &str = "scavenge.json";
 
-/// How far beyond the end of `$all` a reader may start without a warning. A reader of a store that was
-/// restored may be a little ahead of it; positions of an EventStoreDB, which count bytes, are far ahead.
+/// Distance beyond the end of `$all` at which a reader's start is logged as suspicious. After a
+/// restore, readers may be slightly ahead of the store. Positions of an EventStoreDB count bytes
+/// and are far ahead.
 const MAX_START_BEYOND_END: u64 = 100_000;
 
 impl Log {
-    /// Opens the store in `folder`, creating it if need be, and keeps other processes out of it.
-    /// A folder that holds files of a store and no log is refused, unless `allow_empty`.
+    /// Opens the store in `folder` and locks the folder against other processes. Creates the store
+    /// if the folder is empty. A folder with store files but no log is refused unless `allow_empty`
+    /// is set.
     pub(crate) fn open(folder: &Path, clock: Clock, allow_empty: bool) -> Result<Self, OpenError> {
-        Self::open_within(folder, clock, BOUNDS, allow_empty)
-    }
-
-    fn open_within(
-        folder: &Path,
-        clock: Clock,
-        bounds: Bounds,
-        allow_empty: bool,
-    ) -> Result<Self, OpenError> {
-        let lock = FolderLock::take(folder)?;
-        let Recovered { log, index, behind } = recover(folder, &clock, bounds, allow_empty)?;
+        let limits = INDEX_BUFFER_LIMITS;
+        // Lock before recovery: recovery truncates the log, which must not happen under another
+        // process.
+        let lock = FolderLock::acquire(folder)?;
+        let Recovered { log, index, unindexed } =
+            recover_store(folder, &clock, limits, allow_empty)?;
         let index = Arc::new(index);
-        let pending = Arc::new(Pending::new(behind, bounds));
-        let readers = Readers::new(Arc::clone(&index), log.clone(), Arc::clone(&pending));
-        let recent = Arc::new(Recent::default());
+        let index_buffer = Arc::new(IndexBuffer::new(unindexed, limits));
+        let read_pool = ReadPool::new(Arc::clone(&index), log.clone(), Arc::clone(&index_buffer));
+        let tail_cache = Arc::new(TailCache::default());
         let (announced, head) = watch::channel(0);
         let (failed, failure) = watch::channel(None);
         let writer = Writer {
             appender: log.appender(CHUNK_BYTES),
             index: Arc::clone(&index),
-            pending: Arc::clone(&pending),
-            indexer: Indexer::start(index, Arc::clone(&pending))?,
-            memory: Memory::default(),
+            index_buffer: Arc::clone(&index_buffer),
+            indexer: Indexer::start(index, Arc::clone(&index_buffer))?,
+            cache: WriterCache::default(),
             clock: clock.clone(),
             announcements: Announcements {
-                recent: Arc::clone(&recent),
+                tail_cache: Arc::clone(&tail_cache),
                 head: announced,
                 failure: failed,
             },
@@ -161,125 +161,150 @@ impl Log {
         let thread = writer
             .start(inbox)
             .map_err(|source| OpenError::Log { folder: folder.to_owned(), source })?;
-        let open = Mutex::new(Some((thread, lock)));
-        let shared = Shared { requests, readers, log, pending, recent, head, failure, clock, open };
+        let running = Mutex::new(Some((thread, lock)));
+        let shared = Shared {
+            requests,
+            read_pool,
+            log,
+            index_buffer,
+            tail_cache,
+            head,
+            failure,
+            clock,
+            running,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Performs the write. The answer comes once it is durable.
-    pub(crate) async fn write(&self, write: Write) -> Result<Outcome, LogError> {
+    /// Queues the write and returns its outcome once it is durable.
+    pub(crate) async fn write(&self, write: WriteRequest) -> Result<WriteOutcome, LogError> {
         let (reply, answer) = oneshot::channel();
-        let request = Message::Write(Request { write, reply });
+        let request = WriterMessage::Write(QueuedWrite { write, reply });
         self.shared.requests.send(request).await.map_err(|_| LogError::Closed)?;
+        // The write may be committed even if the caller stops waiting here.
         answer.await.map_err(|_| LogError::Closed)?
     }
 
-    /// Lets the chunk that is appended to end here. Returns where the next one begins: the chunks
-    /// before it do not change any more.
+    /// Closes the current chunk and returns the start offset of the next one. Earlier chunks
+    /// receive no further appends.
     pub(crate) async fn begin_chunk(&self) -> Result<u64, LogError> {
         let (reply, answer) = oneshot::channel();
-        let request = Message::BeginChunk(reply);
+        let request = WriterMessage::BeginChunk(reply);
         self.shared.requests.send(request).await.map_err(|_| LogError::Closed)?;
         answer.await.map_err(|_| LogError::Closed)?
     }
 
-    /// Where the chunks begin that begin within `range`.
+    /// Returns the start offsets of the chunks that start within `range`.
     pub(crate) fn chunk_starts(&self, range: Range<u64>) -> Vec<u64> {
         let chunks = self.shared.log.chunks();
-        chunks.iter().map(|chunk| chunk.start()).filter(|start| range.contains(start)).collect()
+        chunks
+            .iter()
+            .map(|chunk| chunk.start_offset())
+            .filter(|start| range.contains(start))
+            .collect()
     }
 
-    /// Removes from the chunk that begins at `start` what no reader can reach.
-    pub(crate) async fn compact(&self, start: u64, mut pace: Pace) -> Result<Compacted, LogError> {
-        let now_ticks = self.now_ticks();
-        let compact = move |view: &View<'_>| {
-            // Only the index knows which record about a group is its newest.
-            view.pending.flush()?;
-            let liveness = Liveness { view: *view, groups: view.index.groups(), now_ticks };
-            compact(&liveness, start, |n_bytes| pace.take(n_bytes))
-        };
-        self.shared.readers.read(compact).await
-    }
-
-    /// Makes the index anew, without what a scavenge has removed from the log.
-    pub(crate) async fn renew_index(&self) -> Result<(), LogError> {
-        self.shared.readers.read(|view| view.index.renew()).await
-    }
-
-    /// The scavenge that the last run did not finish.
-    pub(crate) async fn scavenge_place(&self) -> Result<Option<ScavengePlace>, LogError> {
-        let read = |view: &View<'_>| {
-            read_json(view.log.folder().as_ref(), SCAVENGE_FILE).map_err(LogError::disk)
-        };
-        self.shared.readers.read(read).await
-    }
-
-    /// Remembers the scavenge that is under way for the next start.
-    pub(crate) async fn keep_scavenge_place(
+    /// Removes unreachable entries from the chunk that starts at `start`.
+    pub(crate) async fn compact_chunk(
         &self,
-        place: Option<ScavengePlace>,
-    ) -> Result<(), LogError> {
-        let keep = move |view: &View<'_>| {
-            let folder = view.log.folder().as_ref();
-            match place {
-                Some(place) => replace_json(folder, SCAVENGE_FILE, &place),
-                None => folder.remove(SCAVENGE_FILE).and_then(|()| folder.sync()),
-            }
-            .map_err(LogError::disk)
+        start: u64,
+        mut throttle: Throttle,
+    ) -> Result<CompactionSummary, LogError> {
+        let now_ticks = self.now_ticks();
+        let compact = move |view: &ReadView<'_>| {
+            // Groups in the memtables are not visible to `index.groups()`. A stale list would let
+            // the scavenge drop a group's newest record.
+            view.index_buffer.flush_and_wait()?;
+            let liveness = Liveness { view: *view, groups: view.index.groups(), now_ticks };
+            compact_chunk(&liveness, start, |n_bytes| throttle.count_read(n_bytes))
         };
-        self.shared.readers.read(keep).await
+        self.shared.read_pool.read(compact).await
     }
 
-    /// Finishes the writes that were asked for and closes the store. Asking again does nothing.
+    /// Rebuilds the index from the log, without the entries that a scavenge removed.
+    pub(crate) async fn rebuild_index(&self) -> Result<(), LogError> {
+        self.shared.read_pool.read(|view| view.index.rebuild_after_scavenge()).await
+    }
+
+    /// Reads the checkpoint of a scavenge that the last run did not finish.
+    pub(crate) async fn read_scavenge_checkpoint(
+        &self,
+    ) -> Result<Option<ScavengeCheckpoint>, LogError> {
+        let read = |view: &ReadView<'_>| {
+            read_json(view.log.folder().as_ref(), SCAVENGE_FILE).map_err(LogError::from_io)
+        };
+        self.shared.read_pool.read(read).await
+    }
+
+    /// Stores the checkpoint of the running scavenge durably; `None` removes it.
+    pub(crate) async fn save_scavenge_checkpoint(
+        &self,
+        checkpoint: Option<ScavengeCheckpoint>,
+    ) -> Result<(), LogError> {
+        let save = move |view: &ReadView<'_>| {
+            let folder = view.log.folder().as_ref();
+            match checkpoint {
+                Some(checkpoint) => replace_json(folder, SCAVENGE_FILE, &checkpoint),
+                None => folder.remove_file(SCAVENGE_FILE).and_then(|()| folder.sync_names()),
+            }
+            .map_err(LogError::from_io)
+        };
+        self.shared.read_pool.read(save).await
+    }
+
+    /// Commits all queued writes and closes the store. Further calls do nothing.
     pub(crate) async fn close(&self) {
-        // The writer may be gone already.
-        drop(self.shared.requests.send(Message::Close).await);
-        self.shared.readers.close().await;
-        let open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((thread, lock)) = open else { return };
+        // The message queues behind all earlier writes, so they are committed first. Sending fails
+        // if the writer thread has ended already.
+        drop(self.shared.requests.send(WriterMessage::Close).await);
+        self.shared.read_pool.close().await;
+        let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((thread, lock)) = running else { return };
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {
-            tracing::error!("the writer thread had panicked");
+            tracing::error!("Writer thread panicked");
         }
+        // Release the folder last. A process that opens the store now finds no writer thread.
         drop(lock);
     }
 
-    /// Resolves when the writer has ended.
-    pub(crate) async fn closed(&self) {
+    /// Resolves when the writer thread has ended.
+    pub(crate) async fn wait_closed(&self) {
         self.shared.requests.closed().await;
     }
 
-    /// Position of the last committed event.
+    /// Returns the position of the last committed event.
     pub(crate) fn head(&self) -> u64 {
         *self.shared.head.borrow()
     }
 
-    /// Warns of a reader of `$all` that starts far beyond the end, and so reads nothing for long.
-    pub(crate) fn warn_of_far_start(&self, position: u64, reader: &str) {
+    /// Logs a warning if a reader of `$all` starts far beyond the end and will receive nothing for
+    /// long.
+    pub(crate) fn warn_if_far_beyond_end(&self, position: u64, reader: &str) {
         let end = self.head();
         if is_far_beyond(position, end) {
             tracing::warn!(
                 position,
                 end,
                 reader,
-                "Reader of $all starts far beyond the end and gets nothing until the store has grown \
-                 past its position: check whether that is a position of another store"
+                "Reader of $all starts far beyond the end and receives nothing until the store has \
+                 grown past its position: check whether the position is from another store"
             );
         }
     }
 
-    /// Follows [`Log::head`].
+    /// Returns a receiver that follows [`Log::head`].
     pub(crate) fn watch_head(&self) -> watch::Receiver<u64> {
         self.shared.head.clone()
     }
 
-    /// Follows why nothing can be appended until the disk recovers or the store is opened again;
-    /// `None` while appends are taken.
+    /// Returns a receiver with the error that blocks all appends until the disk recovers or the
+    /// store is reopened. `None` while appends are accepted.
     pub(crate) fn watch_failure(&self) -> watch::Receiver<Option<LogError>> {
         self.shared.failure.clone()
     }
 
-    /// The time in 100 ns ticks since the Unix epoch.
+    /// Returns the current time in 100 ns ticks since the Unix epoch.
     pub(crate) fn now_ticks(&self) -> i64 {
         self.shared.clock.now().as_microsecond().saturating_mul(10)
     }
@@ -289,55 +314,65 @@ impl Log {
     }
 
     pub(crate) async fn read_stream(&self, query: StreamQuery) -> Result<StreamRead, LogError> {
-        self.shared.readers.read(move |view| read_stream(view, &query)).await
+        self.shared.read_pool.read(move |view| read_stream(view, &query)).await
     }
 
     pub(crate) async fn read_all(&self, query: AllQuery) -> Result<AllPage, LogError> {
-        self.shared.readers.read(move |view| read_all(view, &query)).await
+        self.shared.read_pool.read(move |view| read_all(view, &query)).await
     }
 
     pub(crate) async fn read_groups(&self) -> Result<Vec<StoredGroup>, LogError> {
-        let pending = Arc::clone(&self.shared.pending);
-        let read = move |view: &View<'_>| {
-            // Only the index knows what became of the writes about groups.
-            pending.flush()?;
+        let index_buffer = Arc::clone(&self.shared.index_buffer);
+        let read = move |view: &ReadView<'_>| {
+            // Without this flush, groups saved since the last one would be missing from the answer.
+            index_buffer.flush_and_wait()?;
             Ok(view.index.groups())
         };
-        self.shared.readers.read(read).await
+        self.shared.read_pool.read(read).await
     }
 
-    /// Looks up what links among the events point to.
-    pub(crate) async fn resolve(&self, events: Vec<Arc<Event>>) -> Result<Vec<Resolved>, LogError> {
+    /// Resolves the links among `events` to their target events.
+    pub(crate) async fn resolve_links(
+        &self,
+        events: Vec<Arc<Event>>,
+    ) -> Result<Vec<ResolvedEvent>, LogError> {
         if !events.iter().any(|event| is_link(event)) {
-            return Ok(events.into_iter().map(Resolved::plain).collect());
+            return Ok(events.into_iter().map(ResolvedEvent::without_link).collect());
         }
         let now_ticks = self.now_ticks();
-        let resolve_all = move |view: &View<'_>| {
-            events.into_iter().map(|event| resolve(view, event, now_ticks)).collect()
+        let resolve_all = move |view: &ReadView<'_>| {
+            events.into_iter().map(|event| resolve_link(view, event, now_ticks)).collect()
         };
-        self.shared.readers.read(resolve_all).await
+        self.shared.read_pool.read(resolve_all).await
     }
 
-    /// A page of `$all` from memory, if the events behind `from` are there.
-    fn recent_after(&self, from: u64, limit: usize, filter: Option<&Filter>) -> Option<AllPage> {
-        let committed = self.shared.recent.after(from, MAX_RECENT_LOOKS)?;
-        let mut page = AllPage { events: Vec::new(), looked_to: from, at_end: true };
+    /// Returns a page of `$all` from the tail cache; `None` if the cache does not reach back to
+    /// `from`.
+    fn read_recent_page(
+        &self,
+        from: u64,
+        limit: usize,
+        filter: Option<&Filter>,
+    ) -> Option<AllPage> {
+        let committed = self.shared.tail_cache.events_after(from, MAX_RECENT_EVENTS)?;
+        let mut page = AllPage { events: Vec::new(), scanned_to: from, at_end: true };
         for event in committed {
             if page.events.len() == limit {
                 page.at_end = false;
                 break;
             }
-            page.looked_to = event.position;
-            if is_shown(&event.stream, &event.event_type, filter) {
+            page.scanned_to = event.position;
+            if is_visible_to_reader(&event.stream, &event.event_type, filter) {
                 page.events.push(event);
             }
         }
         Some(page)
     }
 
-    /// Events behind `position` from memory, if they are there.
+    /// Returns events after `position` from the tail cache; `None` if the cache does not reach back
+    /// that far.
     fn recent_events_after(&self, position: u64) -> Option<Vec<Arc<Event>>> {
-        self.shared.recent.after(position, MAX_RECENT_LOOKS)
+        self.shared.tail_cache.events_after(position, MAX_RECENT_EVENTS)
     }
 }
 
@@ -350,7 +385,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_positions_far_beyond_the_end_are_warned_of() {
+    fn only_positions_far_beyond_the_end_warn() {
         let far = 7 + MAX_START_BEYOND_END;
         assert_eq!(
             [3, 7, far, far + 1].map(|at| is_far_beyond(at, 7)),

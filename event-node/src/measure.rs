@@ -1,4 +1,4 @@
-//! The store without its gRPC surface, for the measurements in `benches` (feature `measure`).
+//! The store without its gRPC surface, for `benches` (feature `measure`).
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use prost::bytes::Bytes;
 use service_kit::clock::Clock;
 
 use crate::log::{
-    AllQuery, Append, Direction, Expected, Log, LogError, MAX_PAGE_EVENTS, NewEvent, OpenError,
-    Outcome, Write,
+    AllQuery, Append, Direction, ExpectedRevision, Log, LogError, MAX_PAGE_EVENTS, NewEvent,
+    OpenError, WriteOutcome, WriteRequest,
 };
 
 /// An open store.
@@ -17,13 +17,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in `folder`, creating it if need be.
+    /// Opens the store in `folder`, or creates it.
     pub fn open(folder: &Path, clock: Clock) -> Result<Self, OpenError> {
         Log::open(folder, clock, false).map(|log| Self { log })
     }
 
-    /// Appends these bodies durably, each an event with an id of its own. Answers the position of
-    /// the last one.
+    /// Appends one event per body durably and returns the position of the last one.
     pub async fn append(&self, stream: String, bodies: Vec<Bytes>) -> Result<u64, LogError> {
         let event = |data| NewEvent {
             id: self.log.clock().new_id(),
@@ -33,14 +32,14 @@ impl Store {
             data,
         };
         let events = bodies.into_iter().map(event).collect();
-        let append = Append { stream, expected: Expected::Any, events };
-        Ok(match self.log.write(Write::Append(append)).await? {
-            Outcome::Written { position, .. } => position.unwrap_or(0),
-            Outcome::WrongExpectedVersion { .. } | Outcome::StreamDeleted => 0,
+        let append = Append { stream, expected: ExpectedRevision::Any, events };
+        Ok(match self.log.write(WriteRequest::Append(append)).await? {
+            WriteOutcome::Written { position, .. } => position.unwrap_or(0),
+            WriteOutcome::WrongExpectedVersion { .. } | WriteOutcome::StreamDeleted => 0,
         })
     }
 
-    /// Reads `$all` forward behind the position `from`. Answers how many events there were.
+    /// Reads `$all` forwards after position `from` and returns the number of events.
     pub async fn read_forward(&self, mut from: u64) -> Result<u64, LogError> {
         let mut count = 0;
         loop {
@@ -49,19 +48,19 @@ impl Store {
             let query = AllQuery { direction, from, until, limit, filter: None };
             let page = self.log.read_all(query).await?;
             count += page.events.len() as u64;
-            from = page.looked_to;
+            from = page.scanned_to;
             if page.at_end {
                 return Ok(count);
             }
         }
     }
 
-    /// Position of the last event.
+    /// Returns the position of the last event.
     pub fn head(&self) -> u64 {
         self.log.head()
     }
 
-    /// Finishes what was asked for and closes the store.
+    /// Commits all queued writes and closes the store.
     pub async fn close(&self) {
         self.log.close().await;
     }

@@ -27,7 +27,7 @@ use crate::{
         gossip::{Advertised, WithAuthority},
         services::Services,
     },
-    scavenge::Scavenges,
+    scavenge::Scavenger,
     transport,
     wire::event_store::client::{
         gossip::gossip_server::GossipServer, operations::operations_server::OperationsServer,
@@ -176,7 +176,8 @@ impl Node {
             };
         let scavenged_bytes = u64::from(config.scavenge_mib_per_second) * 1_024 * 1_024;
         let scavenges =
-            Scavenges::start_with(log.clone(), tasks.clone(), stop.clone(), scavenged_bytes).await;
+            Scavenger::new_and_resume(log.clone(), tasks.clone(), stop.clone(), scavenged_bytes)
+                .await;
         let scavenges = match scavenges {
             Ok(scavenges) => scavenges,
             Err(error) => {
@@ -255,7 +256,7 @@ async fn serve(listener: TcpListener, gate: Gate, context: Arc<Context>) -> Resu
         tokio::select! {
             ended = serving => ended.map_err(NodeError::Serve),
             () = drained => Ok(()),
-            () = context.log.closed() => Err(NodeError::Writer),
+            () = context.log.wait_closed() => Err(NodeError::Writer),
         }
     };
     stop.cancel();

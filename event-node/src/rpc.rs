@@ -23,10 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
-    log::{Event, Log, LogError, Outcome, Resolved, Write},
+    log::{Event, Log, LogError, ResolvedEvent, WriteOutcome, WriteRequest},
     persistent::Hub,
     rpc::{gossip::Advertised, read::Format},
-    scavenge::Scavenges,
+    scavenge::Scavenger,
 };
 
 /// How long a write may wait for its commit before the caller is told that the outcome is open.
@@ -36,7 +36,7 @@ pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Context {
     pub log: Log,
     pub groups: Hub,
-    pub scavenges: Scavenges,
+    pub scavenges: Scavenger,
     /// Cancelled when the node stops: response streams end with UNAVAILABLE.
     pub stop: CancellationToken,
     /// Everything that is spawned for a call.
@@ -48,7 +48,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// Writes within [`WRITE_TIMEOUT`].
-    async fn write(&self, write: Write) -> Result<Outcome, Status> {
+    async fn write(&self, write: WriteRequest) -> Result<WriteOutcome, Status> {
         match tokio::time::timeout(WRITE_TIMEOUT, self.log.write(write)).await {
             Ok(written) => Ok(written?),
             Err(_) => Err(Status::aborted("Operation timed out: the write was not confirmed.")),
@@ -59,10 +59,10 @@ impl Context {
         &self,
         events: Vec<Arc<Event>>,
         format: Format,
-    ) -> Result<Vec<Resolved>, LogError> {
+    ) -> Result<Vec<ResolvedEvent>, LogError> {
         if format.resolve_links {
-            return self.log.resolve(events).await;
+            return self.log.resolve_links(events).await;
         }
-        Ok(events.into_iter().map(Resolved::plain).collect())
+        Ok(events.into_iter().map(ResolvedEvent::without_link).collect())
     }
 }

@@ -1,8 +1,8 @@
-//! Scavenges: what no reader can reach is removed from the log while the node serves.
+//! Scavenges: removal of unreachable events from the log while the node is serving.
 //!
-//! One runs at a time. It goes from chunk to chunk and remembers its place, so that a node that was
-//! stopped or killed goes on at its next start. It tells how it goes in the stream
-//! `$scavenges-<id>`, with the event types of EventStoreDB.
+//! One scavenge runs at a time. It compacts chunk after chunk and stores a checkpoint after each,
+//! so that a stopped or killed node resumes it at the next start. Progress is recorded in the
+//! stream `$scavenges-<id>`, with the event types of EventStoreDB.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,34 +15,36 @@ use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::log::{Append, Compacted, Expected, Log, LogError, NewEvent, Write};
+use crate::log::{
+    Append, CompactionSummary, ExpectedRevision, Log, LogError, NewEvent, WriteRequest,
+};
 
-/// Bytes that a scavenge reads between two looks at its pace.
-const PACED_BYTES: u64 = 256 * 1_024;
+/// Bytes that a scavenge reads between two pauses.
+const THROTTLE_BYTES: u64 = 256 * 1_024;
 
 /// Event types of EventStoreDB's scavenge streams.
 const STARTED: &str = "$scavengeStarted";
 const CHUNK_COMPLETED: &str = "$scavengeChunksCompleted";
 const COMPLETED: &str = "$scavengeCompleted";
 
-/// The scavenge that is under way, as it is kept for the next start.
+/// Checkpoint of the running scavenge, stored for the next start.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct ScavengePlace {
+pub(crate) struct ScavengeCheckpoint {
     id: Uuid,
-    /// Start of the next chunk to look at.
+    /// Start offset of the next chunk to compact.
     next: u64,
-    /// Chunks that begin here or later are not looked at.
+    /// Chunks that start at or after this offset are not compacted.
     until: u64,
     n_events: u64,
     n_bytes: u64,
 }
 
-/// What became of the wish to start one.
+/// Result of a request to start a scavenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Started {
-    Now(Uuid),
-    /// Another one is under way.
-    Before(Uuid),
+pub(crate) enum ScavengeStart {
+    Started(Uuid),
+    /// Another scavenge is running.
+    AlreadyRunning(Uuid),
 }
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ struct Running {
 
 /// Runs scavenges. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Scavenges {
+pub(crate) struct Scavenger {
     log: Log,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -61,151 +63,162 @@ pub(crate) struct Scavenges {
     running: Arc<Mutex<Option<Running>>>,
 }
 
-impl Scavenges {
-    /// Prepares to run scavenges, and goes on with one that the last run did not finish.
-    pub(crate) async fn start_with(
+impl Scavenger {
+    /// Creates the scavenger and resumes a scavenge that the last run did not finish.
+    pub(crate) async fn new_and_resume(
         log: Log,
         tasks: TaskTracker,
         stop: CancellationToken,
         bytes_per_second: u64,
     ) -> Result<Self, LogError> {
-        let scavenges = Self { log, tasks, stop, bytes_per_second, running: Arc::default() };
-        if let Some(place) = scavenges.log.scavenge_place().await? {
-            tracing::info!(id = %place.id, "Scavenge goes on where it was interrupted");
-            scavenges.spawn(place);
+        let scavenger = Self { log, tasks, stop, bytes_per_second, running: Arc::default() };
+        if let Some(checkpoint) = scavenger.log.read_scavenge_checkpoint().await? {
+            tracing::info!(id = %checkpoint.id, "Scavenge resumed");
+            scavenger.spawn_scavenge(checkpoint);
         }
-        Ok(scavenges)
+        Ok(scavenger)
     }
 
-    /// Starts a scavenge, unless one is under way.
-    pub(crate) async fn start(&self) -> Result<Started, LogError> {
+    /// Starts a scavenge unless one is running.
+    pub(crate) async fn start_scavenge(&self) -> Result<ScavengeStart, LogError> {
         let id = self.log.clock().new_id();
         {
-            let mut running = self.running();
+            let mut running = self.lock_running();
             if let Some(running) = running.as_ref() {
-                return Ok(Started::Before(running.id));
+                return Ok(ScavengeStart::AlreadyRunning(running.id));
             }
+            // Reserve the slot before the first `await`. Two concurrent requests must not both
+            // start.
             *running = Some(Running { id, stop: self.stop.child_token() });
         }
-        match self.plan(id).await {
-            Ok(place) => {
-                self.spawn(place);
-                Ok(Started::Now(id))
+        match self.begin_scavenge(id).await {
+            Ok(checkpoint) => {
+                self.spawn_scavenge(checkpoint);
+                Ok(ScavengeStart::Started(id))
             }
             Err(error) => {
-                *self.running() = None;
+                *self.lock_running() = None;
                 Err(error)
             }
         }
     }
 
-    /// Ends the scavenge with this id. What it removed stays removed. Returns whether it was under way.
-    pub(crate) fn stop(&self, id: &str) -> bool {
-        let running = self.running();
+    /// Stops the scavenge with this id; removed events stay removed. Returns whether it was
+    /// running.
+    pub(crate) fn stop_scavenge(&self, id: &str) -> bool {
+        let running = self.lock_running();
         let found = running.as_ref().filter(|running| running.id.to_string() == id);
         found.map(|running| running.stop.cancel()).is_some()
     }
 
-    /// Has all that is there now looked at.
-    async fn plan(&self, id: Uuid) -> Result<ScavengePlace, LogError> {
+    /// Prepares a scavenge of everything stored so far.
+    async fn begin_scavenge(&self, id: Uuid) -> Result<ScavengeCheckpoint, LogError> {
         let until = self.log.begin_chunk().await?;
-        // The newest event of the log is never removed: positions go on from it.
-        self.record(id, STARTED, json!({"scavengeId": id})).await?;
-        let place = ScavengePlace { id, next: 0, until, n_events: 0, n_bytes: 0 };
-        self.log.keep_scavenge_place(Some(place)).await?;
-        Ok(place)
+        // This event becomes the newest one of the log. A scavenge never removes that, because the
+        // next position follows from it.
+        self.append_event(id, STARTED, json!({"scavengeId": id})).await?;
+        let checkpoint = ScavengeCheckpoint { id, next: 0, until, n_events: 0, n_bytes: 0 };
+        self.log.save_scavenge_checkpoint(Some(checkpoint)).await?;
+        Ok(checkpoint)
     }
 
-    fn spawn(&self, place: ScavengePlace) {
+    fn spawn_scavenge(&self, checkpoint: ScavengeCheckpoint) {
         let stop = {
-            let mut running = self.running();
+            let mut running = self.lock_running();
+            // A new scavenge has reserved its slot already; a resumed one has not.
             let stop = self.stop.child_token();
-            running.get_or_insert(Running { id: place.id, stop }).stop.clone()
+            running.get_or_insert(Running { id: checkpoint.id, stop }).stop.clone()
         };
-        let scavenges = self.clone();
+        let scavenger = self.clone();
         self.tasks.spawn(async move {
-            let id = place.id;
-            match scavenges.run(place, &stop).await {
-                Ok(place) => tracing::info!(
+            let id = checkpoint.id;
+            match scavenger.scavenge_chunks(checkpoint, &stop).await {
+                Ok(checkpoint) => tracing::info!(
                     %id,
-                    events = place.n_events,
-                    bytes = place.n_bytes,
+                    events = checkpoint.n_events,
+                    bytes = checkpoint.n_bytes,
                     "Scavenge completed"
                 ),
-                // The node stops: the next start goes on.
-                Err(_) if scavenges.stop.is_cancelled() => {
-                    tracing::info!(%id, "Scavenge interrupted: it goes on at the next start");
+                // The node is stopping; the next start resumes from the stored checkpoint.
+                Err(_) if scavenger.stop.is_cancelled() => {
+                    tracing::info!(%id, "Scavenge interrupted by shutdown: resuming at the next start");
                 }
                 Err(error) => {
                     let reason = error.to_string();
                     tracing::warn!(
                         %id,
                         error = &error as &dyn std::error::Error,
-                        "Scavenge ended before it was complete"
+                        "Scavenge failed or was stopped"
                     );
-                    scavenges.give_up(id, reason).await;
+                    scavenger.give_up(id, reason).await;
                 }
             }
-            *scavenges.running() = None;
+            *scavenger.lock_running() = None;
         });
     }
 
-    async fn run(
+    async fn scavenge_chunks(
         &self,
-        mut place: ScavengePlace,
+        mut checkpoint: ScavengeCheckpoint,
         stop: &CancellationToken,
-    ) -> Result<ScavengePlace, LogError> {
-        for start in self.log.chunk_starts(place.next..place.until) {
-            let limit = Pace::new(self.bytes_per_second, stop.clone());
-            let Compacted { n_events, n_bytes } = self.log.compact(start, limit).await?;
-            place.next = start + 1;
-            place.n_events += n_events;
-            place.n_bytes += n_bytes;
+    ) -> Result<ScavengeCheckpoint, LogError> {
+        for start in self.log.chunk_starts(checkpoint.next..checkpoint.until) {
+            let limit = Throttle::new(self.bytes_per_second, stop.clone());
+            let CompactionSummary { n_events, n_bytes } =
+                self.log.compact_chunk(start, limit).await?;
+            checkpoint.next = start + 1;
+            checkpoint.n_events += n_events;
+            checkpoint.n_bytes += n_bytes;
             let progress = json!({
-                "scavengeId": place.id,
+                "scavengeId": checkpoint.id,
                 "chunkStart": start,
                 "wasScavenged": n_bytes > 0,
                 "spaceSaved": n_bytes,
             });
-            self.record(place.id, CHUNK_COMPLETED, progress).await?;
-            self.log.keep_scavenge_place(Some(place)).await?;
+            // Store the checkpoint after the compaction. If the node is killed in between, the
+            // chunk is scanned again, and nothing is removed twice.
+            self.append_event(checkpoint.id, CHUNK_COMPLETED, progress).await?;
+            self.log.save_scavenge_checkpoint(Some(checkpoint)).await?;
         }
-        if place.n_events > 0 {
-            self.log.renew_index().await?;
+        // Counts events of chunks before an interruption too: the index of the last run still lists
+        // them.
+        if checkpoint.n_events > 0 {
+            self.log.rebuild_index().await?;
         }
         let result = json!({
-            "scavengeId": place.id,
+            "scavengeId": checkpoint.id,
             "result": "Success",
-            "spaceSaved": place.n_bytes,
-            "eventsRemoved": place.n_events,
+            "spaceSaved": checkpoint.n_bytes,
+            "eventsRemoved": checkpoint.n_events,
         });
-        self.record(place.id, COMPLETED, result).await?;
-        self.log.keep_scavenge_place(None).await?;
-        Ok(place)
+        self.append_event(checkpoint.id, COMPLETED, result).await?;
+        self.log.save_scavenge_checkpoint(None).await?;
+        Ok(checkpoint)
     }
 
-    /// Leaves no trace for the next start, as far as the store still takes writes.
+    /// Records the failure and removes the checkpoint, as far as the store still accepts writes.
     async fn give_up(&self, id: Uuid, error: String) {
         let result = if self.was_stopped() { "Stopped" } else { "Errored" };
         let ended = json!({"scavengeId": id, "result": result, "error": error});
-        // Chunks before this one may have been compacted: the index must not name what is gone.
-        let renewed = self.log.renew_index().await;
-        let recorded = renewed.and(self.record(id, COMPLETED, ended).await);
+        // Earlier chunks may have been compacted. The index must not keep listing the removed
+        // entries.
+        let renewed = self.log.rebuild_index().await;
+        let recorded = renewed.and(self.append_event(id, COMPLETED, ended).await);
         let forgotten = match recorded {
-            Ok(()) => self.log.keep_scavenge_place(None).await,
+            Ok(()) => self.log.save_scavenge_checkpoint(None).await,
             failed => failed,
         };
         if let Err(error) = forgotten {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(%id, error, "End of the scavenge cannot be recorded: the next start goes on with it");
+            tracing::warn!(%id, error, "End of the scavenge cannot be recorded: resuming it at the next start");
         }
     }
 
     fn was_stopped(&self) -> bool {
-        self.running().as_ref().is_some_and(|running| running.stop.is_cancelled())
+        self.lock_running().as_ref().is_some_and(|running| running.stop.is_cancelled())
     }
 
-    async fn record(&self, id: Uuid, event_type: &str, data: Value) -> Result<(), LogError> {
+    async fn append_event(&self, id: Uuid, event_type: &str, data: Value) -> Result<(), LogError> {
         let event = NewEvent {
             id: self.log.clock().new_id(),
             event_type: event_type.to_owned(),
@@ -215,35 +228,36 @@ impl Scavenges {
         };
         let append = Append {
             stream: format!("$scavenges-{id}"),
-            expected: Expected::Any,
+            expected: ExpectedRevision::Any,
             events: vec![event],
         };
-        self.log.write(Write::Append(append)).await.map(drop)
+        self.log.write(WriteRequest::Append(append)).await.map(drop)
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+    fn lock_running(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Holds a scavenge to its rate, and ends it when it is stopped.
+/// Limits the read rate of a scavenge and stops it when cancelled.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Throttle {
     bytes_per_second: u64,
     stop: CancellationToken,
     n_bytes: u64,
 }
 
-impl Pace {
+impl Throttle {
     pub(crate) fn new(bytes_per_second: u64, stop: CancellationToken) -> Self {
         Self { bytes_per_second, stop, n_bytes: 0 }
     }
 
-    /// Counts bytes that were read. Blocks the thread for as long as they may take.
-    pub(crate) fn take(&mut self, n_bytes: u64) -> Result<(), LogError> {
+    /// Counts bytes read and blocks the thread to keep the rate.
+    pub(crate) fn count_read(&mut self, n_bytes: u64) -> Result<(), LogError> {
         self.n_bytes += n_bytes;
-        if self.n_bytes >= PACED_BYTES {
+        if self.n_bytes >= THROTTLE_BYTES {
             let millis = self.n_bytes.saturating_mul(1_000) / self.bytes_per_second.max(1);
+            // Compaction runs on a blocking thread, so sleeping does not stall the runtime.
             std::thread::sleep(Duration::from_millis(millis));
             self.n_bytes = 0;
             if self.stop.is_cancelled() {

@@ -58,7 +58,7 @@ async fn verify(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliErr
     if !global.json && !global.quiet {
         say(format!("event store: {shown}"));
     }
-    let verified = tokio::task::spawn_blocking(move || event_node::verify(&data)).await;
+    let verified = tokio::task::spawn_blocking(move || event_node::verify_store(&data)).await;
     let verified =
         verified.map_err(|source| LifecycleError::Panicked { role: "verification", source })??;
     if global.json {

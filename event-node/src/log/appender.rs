@@ -1,80 +1,90 @@
-//! The end of the log that grows.
+//! Appends entries at the end of the log.
 
 use std::{io, sync::Arc};
 
-use crate::log::{error::LogError, file::LogFile};
+use crate::log::{chunked_log::ChunkedLog, error::LogError};
 
-/// Appends to a log. There must be one at a time.
+/// Appends to the log. Only one appender may exist at a time.
 #[derive(Debug)]
 pub(super) struct Appender {
-    log: LogFile,
-    /// Size at which the next chunk is begun, in bytes.
+    log: ChunkedLog,
+    /// Chunk size in bytes after which the next chunk is created.
     chunk_bytes: u64,
-    /// Whether the file may hold something behind the log's end, left by an append that failed.
-    has_rest: bool,
+    /// Whether a failed append may have left bytes beyond the end of the log.
+    has_torn_write: bool,
 }
 
 impl Appender {
-    pub(super) fn new(log: LogFile, chunk_bytes: u64) -> Self {
-        Self { log, chunk_bytes, has_rest: false }
+    pub(super) fn new(log: ChunkedLog, chunk_bytes: u64) -> Self {
+        Self { log, chunk_bytes, has_torn_write: false }
     }
 
-    /// Where the next bytes will stand.
-    pub(super) fn end(&self) -> u64 {
-        self.log.durable()
+    /// Returns the log offset of the next entry.
+    pub(super) fn end_offset(&self) -> u64 {
+        self.log.durable_end()
     }
 
-    pub(super) fn log(&self) -> &LogFile {
+    pub(super) fn log(&self) -> &ChunkedLog {
         &self.log
     }
 
-    /// Whether nothing is taken until the file is cut back to the log's end, which failed.
+    /// Returns whether appends are blocked because a torn write could not be truncated.
     pub(super) fn has_failed(&self) -> bool {
-        self.has_rest
+        self.has_torn_write
     }
 
-    /// Appends entries. They are on disk on return, or none of them is in the log.
+    /// Appends entries in one write and one fsync. On success all of them are durable; on failure
+    /// none of them is part of the log.
     ///
-    /// After a failure, the file is cut back to the log's end and that is made durable, before it
-    /// takes anything again: what the failed append left could be taken for entries at the next start.
+    /// After a failure the file is truncated durably before the next append. Bytes left behind by
+    /// the failed append could otherwise be read as entries at the next start.
     pub(super) fn append(&mut self, entries: &[u8]) -> Result<(), LogError> {
-        if self.has_rest {
-            self.cut_rest().map_err(|error| LogError::Unsure(Arc::new(error)))?;
+        if self.has_torn_write {
+            self.truncate_torn_write().map_err(|error| LogError::TornWrite(Arc::new(error)))?;
         }
-        let end = self.end();
-        let mut last = self.log.last();
-        // A compacted chunk is never appended to: its places are not those of the log.
-        if end - last.start() >= self.chunk_bytes || last.is_compacted() {
+        let end = self.end_offset();
+        let mut last = self.log.last_chunk();
+        // Offsets in a compacted chunk do not map linearly to file offsets, so nothing is appended
+        // to one.
+        if end - last.start_offset() >= self.chunk_bytes || last.is_compacted() {
             self.begin_chunk()?;
-            last = self.log.last();
+            last = self.log.last_chunk();
         }
         let disk = last.disk();
-        if let Err(error) = disk.write_all_at(entries, last.place(end)).and_then(|()| disk.sync()) {
-            self.has_rest = true;
-            if let Err(error) = self.cut_rest() {
+        if let Err(error) =
+            disk.write_all_at(entries, last.file_offset(end)).and_then(|()| disk.sync_bytes())
+        {
+            // Set before the truncation: if that fails too, appends stay blocked until it succeeds.
+            self.has_torn_write = true;
+            if let Err(error) = self.truncate_torn_write() {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "Log cannot be cut back after a failed append");
+                tracing::error!(
+                    error,
+                    "Torn write cannot be truncated after a failed append: appends are blocked"
+                );
             }
-            return Err(LogError::disk(error));
+            return Err(LogError::from_io(error));
         }
-        self.log.extend_to(end + entries.len() as u64);
+        // Readers see the entries from here on. Earlier, they could rely on entries that a power
+        // loss removes.
+        self.log.advance_end(end + entries.len() as u64);
         Ok(())
     }
 
-    /// Begins a chunk, unless the last one is empty. Earlier ones never change from then on.
+    /// Starts a new chunk unless the last one is empty. Earlier chunks receive no further appends.
     pub(super) fn begin_chunk(&mut self) -> Result<(), LogError> {
-        if self.has_rest {
-            self.cut_rest().map_err(|error| LogError::Unsure(Arc::new(error)))?;
+        if self.has_torn_write {
+            self.truncate_torn_write().map_err(|error| LogError::TornWrite(Arc::new(error)))?;
         }
-        if self.end() > self.log.last().start() {
-            self.log.begin_chunk().map_err(LogError::disk)?;
+        if self.end_offset() > self.log.last_chunk().start_offset() {
+            self.log.begin_chunk().map_err(LogError::from_io)?;
         }
         Ok(())
     }
 
-    fn cut_rest(&mut self) -> io::Result<()> {
-        self.log.cut(self.end())?;
-        self.has_rest = false;
+    fn truncate_torn_write(&mut self) -> io::Result<()> {
+        self.log.truncate_to(self.end_offset())?;
+        self.has_torn_write = false;
         Ok(())
     }
 }

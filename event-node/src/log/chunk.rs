@@ -1,19 +1,19 @@
-//! A chunk: one file of the log.
+//! Chunks: the files that make up the log.
 //!
-//! The log is a row of files. Entries are appended to the last one; the others never change, except
-//! that a scavenge replaces one by a compacted copy. Offsets are those of the whole log: an entry
-//! keeps its offset when entries before it are removed.
+//! Entries are appended to the last chunk. Earlier chunks never change, except that a scavenge
+//! replaces one by a compacted copy. Offsets count through the whole log: an entry keeps its offset
+//! when entries before it are removed.
 //!
 //! ```text
 //! events.log            "dofslog1"  store: 16 bytes  CRC-32: u32  4 zeros  entry*
 //! events-<start>.log    "dofslog2"  store: 16 bytes  start: u64  end: u64  entries end: u64
 //!                       12 zeros  CRC-32: u32  entry*
 //! compacted             the same header, entries and gaps  landmarks
-//! landmarks             count: u32  (offset: u64  place in the file: u64)*  CRC-32: u32
+//! landmarks             count: u32  (offset: u64  file offset: u64)*  CRC-32: u32
 //! ```
 //!
-//! `end` is 0 for a chunk that is not compacted: it ends where the file does. In a compacted one, a
-//! landmark every few KiB says which offset is at which place of the file.
+//! `end` is 0 in a chunk that is not compacted; it ends at the end of its file. A compacted chunk
+//! has a sparse index: one landmark every few KiB maps a log offset to a file offset.
 
 use std::{io, sync::Arc};
 
@@ -24,54 +24,54 @@ use crate::log::{
     error::OpenError,
 };
 
-/// File name of the first chunk. The store's id is the one in it.
+/// File name of the first chunk, whose header defines the store id.
 pub(super) const FIRST_CHUNK: &str = "events.log";
 
-/// Size at which the next chunk is begun, in bytes. A scavenge needs as much room while it replaces
-/// one chunk by another.
+/// Chunk size in bytes after which the next chunk is created. A scavenge needs the same amount of
+/// free disk space to replace a chunk.
 pub(super) const CHUNK_BYTES: u64 = 64 * 1_024 * 1_024;
 
-/// Bytes before the first entry of the first chunk.
+/// Length of the first chunk's header.
 pub(super) const FIRST_HEADER_BYTES: usize = 32;
 
-/// Bytes before the first entry of the other chunks, and of compacted ones.
+/// Length of the header of later and of compacted chunks.
 const HEADER_BYTES: usize = 64;
 
-/// Place of the first entry in the file of a compacted chunk.
+/// File offset of the first entry in a compacted chunk.
 pub(super) const COMPACTED_ENTRIES_AT: u64 = HEADER_BYTES as u64;
 
-/// Offset of the log's first entry.
+/// Log offset of the first entry.
 pub(super) const FIRST_ENTRY: u64 = FIRST_HEADER_BYTES as u64;
 
 const FIRST_FORMAT: [u8; 8] = *b"dofslog1";
 const FORMAT: [u8; 8] = *b"dofslog2";
 
-/// Where the sums of the headers are.
+/// Offsets of the header checksums.
 const FIRST_SUM_AT: usize = 24;
 const SUM_AT: usize = HEADER_BYTES - 4;
 
-/// Bytes of a compacted chunk between two landmarks, about.
+/// Approximate distance of two landmarks in bytes.
 pub(super) const LANDMARK_STRIDE: u64 = 4 * 1_024;
 
 const LANDMARK_BYTES: u64 = 16;
 
-/// Where an entry is: its offset in the log, and its place in the chunk's file.
+/// Entry of a compacted chunk's sparse index: maps a log offset to a file offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Landmark {
     pub offset: u64,
-    pub place: u64,
+    pub file_offset: u64,
 }
 
-/// What is in a chunk's file.
+/// How entries are laid out in a chunk's file.
 #[derive(Debug)]
 enum Layout {
-    /// Every entry that was appended.
+    /// All entries that were appended.
     Whole,
-    /// Those that are left, and gaps.
+    /// The remaining entries, with gaps in place of removed ones.
     Compacted { end: u64, entries_end: u64, landmarks: Vec<Landmark> },
 }
 
-/// A chunk that is open.
+/// An open chunk.
 #[derive(Debug)]
 pub(super) struct Chunk {
     name: String,
@@ -82,13 +82,13 @@ pub(super) struct Chunk {
     layout: Layout,
 }
 
-/// File name of the chunk that begins at this offset.
+/// Returns the file name of the chunk that starts at offset `start`.
 pub(super) fn chunk_name(start: u64) -> String {
     if start == FIRST_ENTRY { FIRST_CHUNK.to_owned() } else { format!("events-{start:020}.log") }
 }
 
-/// The offset at which the chunk of this name begins, if it is the name of one.
-pub(super) fn start_of(name: &str) -> Option<u64> {
+/// Returns the start offset encoded in a chunk's file name; `None` if `name` is not a chunk's.
+pub(super) fn parse_chunk_name(name: &str) -> Option<u64> {
     if name == FIRST_CHUNK {
         return Some(FIRST_ENTRY);
     }
@@ -97,8 +97,8 @@ pub(super) fn start_of(name: &str) -> Option<u64> {
     (chunk_name(start) == name).then_some(start)
 }
 
-/// The header of the first chunk of a new store.
-pub(super) fn first_header(store: Uuid) -> Vec<u8> {
+/// Encodes the header of a new store's first chunk.
+pub(super) fn encode_first_header(store: Uuid) -> Vec<u8> {
     let mut header = vec![0; FIRST_HEADER_BYTES];
     header[..8].copy_from_slice(&FIRST_FORMAT);
     header[8..FIRST_SUM_AT].copy_from_slice(store.as_bytes());
@@ -107,8 +107,8 @@ pub(super) fn first_header(store: Uuid) -> Vec<u8> {
     header
 }
 
-/// The header of another chunk; `end` and `entries_end` are 0 unless it is compacted.
-pub(super) fn header(store: Uuid, start: u64, end: u64, entries_end: u64) -> Vec<u8> {
+/// Encodes the header of a later chunk. `end` and `entries_end` are 0 unless it is compacted.
+pub(super) fn encode_header(store: Uuid, start: u64, end: u64, entries_end: u64) -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend(FORMAT);
     header.extend(store.as_bytes());
@@ -120,56 +120,57 @@ pub(super) fn header(store: Uuid, start: u64, end: u64, entries_end: u64) -> Vec
     header
 }
 
-/// The landmarks as they stand behind the entries of a compacted chunk.
+/// Encodes the landmarks stored after the entries of a compacted chunk.
 pub(super) fn encode_landmarks(landmarks: &[Landmark]) -> Vec<u8> {
     let count = u32::try_from(landmarks.len()).unwrap_or(u32::MAX);
     let mut bytes = count.to_le_bytes().to_vec();
     for landmark in landmarks {
         bytes.extend(landmark.offset.to_le_bytes());
-        bytes.extend(landmark.place.to_le_bytes());
+        bytes.extend(landmark.file_offset.to_le_bytes());
     }
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }
 
-/// What became of opening a chunk.
+/// Result of opening a chunk file.
 #[derive(Debug)]
-pub(super) enum Opened {
+pub(super) enum OpenedChunk {
     Chunk(Chunk),
-    /// Its header was never finished, so it holds nothing.
+    /// The header was never completely written, so the chunk has no entries.
     Unfinished,
 }
 
 impl Chunk {
-    /// Opens a chunk; `None` if there is no file of that name.
-    pub(super) fn open(folder: &dyn Folder, name: &str) -> Result<Option<Opened>, OpenError> {
+    /// Opens the chunk file `name`; `None` if the file does not exist.
+    pub(super) fn open(folder: &dyn Folder, name: &str) -> Result<Option<OpenedChunk>, OpenError> {
         let file = folder.path().join(name);
         let unreadable = |source| OpenError::UnreadableLog { file: file.clone(), source };
-        let Some(disk) = folder.open(name).map_err(unreadable)? else { return Ok(None) };
-        let opened = Self::on(&disk, name).map_err(unreadable)?;
+        let Some(disk) = folder.open_file(name).map_err(unreadable)? else { return Ok(None) };
+        let opened = Self::from_disk(&disk, name).map_err(unreadable)?;
         opened.map(Some).ok_or(OpenError::DamagedLog { file, offset: 0 })
     }
 
-    /// Reads the header, and landmarks behind the entries; `None` if they are damaged.
-    fn on(disk: &Arc<dyn Disk>, name: &str) -> io::Result<Option<Opened>> {
-        let Some(start) = start_of(name) else { return Ok(None) };
+    /// Reads the header and the landmarks; `None` if they are damaged.
+    fn from_disk(disk: &Arc<dyn Disk>, name: &str) -> io::Result<Option<OpenedChunk>> {
+        let Some(start) = parse_chunk_name(name) else { return Ok(None) };
         let is_first = start == FIRST_ENTRY;
         let least = if is_first { FIRST_HEADER_BYTES } else { HEADER_BYTES };
-        let length = disk.length()?;
+        let length = disk.byte_length()?;
         let bytes = read_header_bytes(disk.as_ref())?;
         let chunk = |store, header_bytes: usize, layout| {
             let (name, disk) = (name.to_owned(), Arc::clone(disk));
             let header_bytes = header_bytes as u64;
-            Some(Opened::Chunk(Self { name, store, start, header_bytes, disk, layout }))
+            Some(OpenedChunk::Chunk(Self { name, store, start, header_bytes, disk, layout }))
         };
-        if is_first && let Some(store) = read_first_header(&bytes) {
+        if is_first && let Some(store) = decode_first_header(&bytes) {
             return Ok(chunk(store, FIRST_HEADER_BYTES, Layout::Whole));
         }
-        let Some(header) = Header::read(&bytes).filter(|header| header.start == start) else {
-            // The length of the file can be durable before its bytes are.
+        let Some(header) = Header::decode(&bytes).filter(|header| header.start == start) else {
+            // After a power loss a file can have its full length but only zeros: its size was
+            // written back before its data.
             let is_unfinished = length <= least as u64
                 && (bytes.len() < least || bytes.iter().all(|byte| *byte == 0));
-            return Ok(is_unfinished.then_some(Opened::Unfinished));
+            return Ok(is_unfinished.then_some(OpenedChunk::Unfinished));
         };
         if header.end == 0 {
             return Ok(chunk(header.store, HEADER_BYTES, Layout::Whole));
@@ -181,23 +182,29 @@ impl Chunk {
         }))
     }
 
-    /// The first chunk of a new store.
+    /// Creates the first chunk of a new store.
     pub(super) fn create_first(folder: &dyn Folder, store: Uuid) -> io::Result<Self> {
-        Self::create(folder, FIRST_ENTRY, store, &first_header(store))
+        Self::create_whole(folder, FIRST_ENTRY, store, &encode_first_header(store))
     }
 
-    /// Another chunk, empty.
+    /// Creates an empty chunk that starts at offset `start`.
     pub(super) fn create_next(folder: &dyn Folder, store: Uuid, start: u64) -> io::Result<Self> {
-        Self::create(folder, start, store, &header(store, start, 0, 0))
+        Self::create_whole(folder, start, store, &encode_header(store, start, 0, 0))
     }
 
-    fn create(folder: &dyn Folder, start: u64, store: Uuid, header: &[u8]) -> io::Result<Self> {
+    fn create_whole(
+        folder: &dyn Folder,
+        start: u64,
+        store: Uuid,
+        header: &[u8],
+    ) -> io::Result<Self> {
         let name = chunk_name(start);
-        let disk = folder.create(&name)?;
+        let disk = folder.create_file(&name)?;
         disk.write_all_at(header, 0)?;
-        disk.sync()?;
-        // The name of the file has to be durable too, before anything in it is acknowledged.
-        folder.sync()?;
+        disk.sync_bytes()?;
+        // The file's name must be durable before an entry in it is acknowledged. Otherwise a power
+        // loss removes the file with the entry.
+        folder.sync_names()?;
         let header_bytes = header.len() as u64;
         Ok(Self { name, store, start, header_bytes, disk, layout: Layout::Whole })
     }
@@ -206,13 +213,13 @@ impl Chunk {
         &self.name
     }
 
-    /// The id of the store that the chunk belongs to.
-    pub(super) fn store(&self) -> Uuid {
+    /// Returns the id of the store to which the chunk belongs.
+    pub(super) fn store_id(&self) -> Uuid {
         self.store
     }
 
-    /// Offset of its first entry.
-    pub(super) fn start(&self) -> u64 {
+    /// Returns the log offset of the chunk's first entry.
+    pub(super) fn start_offset(&self) -> u64 {
         self.start
     }
 
@@ -224,70 +231,73 @@ impl Chunk {
         matches!(self.layout, Layout::Compacted { .. })
     }
 
-    /// Offset at which the next chunk begins, as the file says.
-    pub(super) fn end(&self) -> io::Result<u64> {
+    /// Returns the log offset at which the next chunk starts, derived from this chunk's file.
+    pub(super) fn end_offset(&self) -> io::Result<u64> {
         match self.layout {
-            Layout::Whole => Ok(self.start + self.disk.length()?.saturating_sub(self.header_bytes)),
+            Layout::Whole => {
+                Ok(self.start + self.disk.byte_length()?.saturating_sub(self.header_bytes))
+            }
             Layout::Compacted { end, .. } => Ok(end),
         }
     }
 
-    /// Place in the file behind its last entry, for a log that ends at `log_end`, or in the chunk
-    /// that begins there.
+    /// Returns the file offset after the chunk's last entry. `log_end` is the end of the log or the
+    /// start of the next chunk.
     pub(super) fn entries_end(&self, log_end: u64) -> u64 {
         match self.layout {
-            Layout::Whole => self.place(log_end),
+            Layout::Whole => self.file_offset(log_end),
             Layout::Compacted { entries_end, .. } => entries_end,
         }
     }
 
-    /// Place in the file of an offset, of a chunk that is not compacted.
-    pub(super) fn place(&self, offset: u64) -> u64 {
+    /// Returns the file offset of a log offset. Valid only for chunks that are not compacted.
+    pub(super) fn file_offset(&self, offset: u64) -> u64 {
         self.header_bytes + offset.saturating_sub(self.start)
     }
 
-    /// An entry at or before `offset`, which is inside of the chunk.
+    /// Returns a landmark at or before `offset`, which must lie within the chunk.
     pub(super) fn landmark_before(&self, offset: u64) -> Landmark {
         match &self.layout {
-            Layout::Whole => Landmark { offset, place: self.place(offset) },
+            Layout::Whole => Landmark { offset, file_offset: self.file_offset(offset) },
             Layout::Compacted { landmarks, .. } => {
-                let behind = landmarks.partition_point(|landmark| landmark.offset <= offset);
-                let first = Landmark { offset: self.start, place: self.header_bytes };
-                behind.checked_sub(1).and_then(|last| landmarks.get(last)).copied().unwrap_or(first)
+                let after = landmarks.partition_point(|landmark| landmark.offset <= offset);
+                let first = Landmark { offset: self.start, file_offset: self.header_bytes };
+                after.checked_sub(1).and_then(|last| landmarks.get(last)).copied().unwrap_or(first)
             }
         }
     }
 }
 
-pub(super) fn read_first_header(bytes: &[u8]) -> Option<Uuid> {
+pub(super) fn decode_first_header(bytes: &[u8]) -> Option<Uuid> {
     let bytes = bytes.get(..FIRST_HEADER_BYTES)?;
     let store = Uuid::from_slice(&bytes[8..FIRST_SUM_AT]).ok()?;
-    (bytes == first_header(store)).then_some(store)
+    (bytes == encode_first_header(store)).then_some(store)
 }
 
-/// The id of the store in a header, if that is whole.
-pub(super) fn read_store(disk: &dyn Disk) -> io::Result<Option<Uuid>> {
+/// Reads the store id from a chunk's header; `None` if the header is damaged.
+pub(super) fn read_store_id(disk: &dyn Disk) -> io::Result<Option<Uuid>> {
     let bytes = read_header_bytes(disk)?;
-    let first = read_first_header(&bytes);
-    Ok(first.or_else(|| Header::read(&bytes).map(|header| header.store)))
+    let first = decode_first_header(&bytes);
+    Ok(first.or_else(|| Header::decode(&bytes).map(|header| header.store)))
 }
 
-/// Places in a file between which entries may be, be the header whole or not.
-pub(super) fn entries_bounds(disk: &dyn Disk) -> io::Result<(u64, u64)> {
+/// Returns the range of file offsets that may contain entries, even if the header is damaged.
+pub(super) fn find_entry_bounds(disk: &dyn Disk) -> io::Result<(u64, u64)> {
     let bytes = read_header_bytes(disk)?;
-    let length = disk.length()?;
-    Ok(match Header::read(&bytes) {
+    let length = disk.byte_length()?;
+    Ok(match Header::decode(&bytes) {
         Some(Header { end: 1.., entries_end, .. }) => {
             (HEADER_BYTES as u64, entries_end.min(length))
         }
         Some(_) => (HEADER_BYTES as u64, length),
-        // The shorter header: what the longer one has more is skipped as damage.
+        // The first chunk, or a damaged header: start after the shorter kind of header. The rest of
+        // a longer one is skipped as damage.
         None => (FIRST_ENTRY, length),
     })
 }
 
 fn read_header_bytes(disk: &dyn Disk) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(disk.length()?).unwrap_or(usize::MAX);
+    let length = usize::try_from(disk.byte_length()?).unwrap_or(usize::MAX);
     let mut bytes = vec![0; HEADER_BYTES.min(length)];
     disk.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
@@ -301,25 +311,26 @@ struct Header {
 }
 
 impl Header {
-    fn read(bytes: &[u8]) -> Option<Self> {
+    fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let store = Uuid::from_slice(&bytes[8..24]).ok()?;
         let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let (start, end, entries_end) = (number(24)?, number(32)?, number(40)?);
-        let is_whole = bytes == header(store, start, end, entries_end);
+        let is_whole = bytes == encode_header(store, start, end, entries_end);
         is_whole.then_some(Self { store, start, end, entries_end })
     }
 }
 
 fn read_landmarks(disk: &dyn Disk, from: u64, length: u64) -> io::Result<Option<Vec<Landmark>>> {
-    // The count and the sum are 4 bytes each, and there is one landmark for each stride.
+    // Count and checksum take 4 bytes each. A larger size than one landmark per stride is damage,
+    // and must not be allocated.
     let possible = 8..=(from / LANDMARK_STRIDE + 1) * LANDMARK_BYTES + 8;
     let Some(bytes) = length.checked_sub(from).filter(|bytes| possible.contains(bytes)) else {
         return Ok(None);
     };
-    let mut held = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    disk.read_exact_at(&mut held, from)?;
-    let (body, sum) = held.split_at(held.len() - 4);
+    let mut encoded = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    disk.read_exact_at(&mut encoded, from)?;
+    let (body, sum) = encoded.split_at(encoded.len() - 4);
     if crc32fast::hash(body).to_le_bytes() != sum {
         return Ok(None);
     }
@@ -327,7 +338,7 @@ fn read_landmarks(disk: &dyn Disk, from: u64, length: u64) -> io::Result<Option<
     let pairs = body[4..].chunks_exact(16);
     Ok(Some(
         pairs
-            .map(|pair| Landmark { offset: number(&pair[..8]), place: number(&pair[8..]) })
+            .map(|pair| Landmark { offset: number(&pair[..8]), file_offset: number(&pair[8..]) })
             .collect(),
     ))
 }

@@ -1,4 +1,4 @@
-//! Writes a compacted chunk: entries that are left, and gaps where others were.
+//! Writes compacted chunks: remaining entries, and gaps in place of removed ones.
 
 use std::{io, sync::Arc};
 
@@ -6,16 +6,17 @@ use uuid::Uuid;
 
 use crate::log::{
     chunk::{
-        COMPACTED_ENTRIES_AT, LANDMARK_STRIDE, Landmark, chunk_name, encode_landmarks, header,
+        COMPACTED_ENTRIES_AT, LANDMARK_STRIDE, Landmark, chunk_name, encode_header,
+        encode_landmarks,
     },
     disk::{Disk, Folder},
     entry::{Encoder, Entry},
 };
 
-/// Encoded bytes that are written at once.
+/// Number of encoded bytes written to the file at once.
 const WRITE_BYTES: usize = 256 * 1_024;
 
-/// A compacted chunk in the making, beside the one that it will replace.
+/// A compacted chunk under construction, in a temporary file beside the chunk that it replaces.
 #[derive(Debug)]
 pub(super) struct ChunkWriter {
     folder: Arc<dyn Folder>,
@@ -23,77 +24,85 @@ pub(super) struct ChunkWriter {
     name: String,
     store: Uuid,
     start: u64,
-    /// Offset behind the last entry or gap.
+    /// Log offset after the last entry or gap.
     offset: u64,
-    /// Place in the file of what is not written yet.
-    place: u64,
+    /// File offset of the next write.
+    file_offset: u64,
     encoder: Encoder,
     landmarks: Vec<Landmark>,
 }
 
 impl ChunkWriter {
-    /// Begins the chunk that starts at this offset of the log.
+    /// Creates the temporary file of the chunk that starts at log offset `start`.
     pub(super) fn create(folder: &Arc<dyn Folder>, store: Uuid, start: u64) -> io::Result<Self> {
         let name = chunk_name(start);
         Ok(Self {
-            disk: folder.create(&unfinished(&name))?,
+            disk: folder.create_file(&temporary_name(&name))?,
             folder: Arc::clone(folder),
             name,
             store,
             start,
             offset: start,
-            place: COMPACTED_ENTRIES_AT,
+            file_offset: COMPACTED_ENTRIES_AT,
             encoder: Encoder::default(),
             landmarks: Vec::new(),
         })
     }
 
-    /// Adds the entry at `offset`, behind a gap if it does not follow the one before.
-    pub(super) fn add(&mut self, offset: u64, entry: &Entry<'_>) -> io::Result<()> {
-        self.skip_to(offset);
-        let place = self.place + self.encoder.bytes().len() as u64;
-        let is_due = self.landmarks.last().is_none_or(|last| last.place + LANDMARK_STRIDE <= place);
+    /// Appends the entry at log offset `offset`, preceded by a gap if it does not follow the
+    /// previous entry.
+    pub(super) fn append_entry(&mut self, offset: u64, entry: &Entry<'_>) -> io::Result<()> {
+        self.add_gap_to(offset);
+        let file_offset = self.file_offset + self.encoder.bytes().len() as u64;
+        let is_due = self
+            .landmarks
+            .last()
+            .is_none_or(|last| last.file_offset + LANDMARK_STRIDE <= file_offset);
         if is_due {
-            self.landmarks.push(Landmark { offset, place });
+            self.landmarks.push(Landmark { offset, file_offset });
         }
-        self.encoder.copy(entry);
+        self.encoder.add_copy(entry);
         self.offset = offset + entry.length() as u64;
-        if self.encoder.bytes().len() >= WRITE_BYTES { self.write() } else { Ok(()) }
+        if self.encoder.bytes().len() >= WRITE_BYTES { self.write_encoded() } else { Ok(()) }
     }
 
-    /// Makes the chunk, which ends at `end`, durable in place of the one that has its name.
+    /// Completes the chunk, which ends at log offset `end`, and replaces the file of its name
+    /// durably.
     pub(super) fn finish(mut self, end: u64) -> io::Result<()> {
-        self.skip_to(end);
-        self.write()?;
-        self.disk.write_all_at(&encode_landmarks(&self.landmarks), self.place)?;
-        self.disk.write_all_at(&header(self.store, self.start, end, self.place), 0)?;
-        // All of the file is durable before its name says that it is the chunk.
-        self.disk.sync()?;
-        self.folder.rename(&unfinished(&self.name), &self.name)?;
-        self.folder.sync()
+        self.add_gap_to(end);
+        self.write_encoded()?;
+        self.disk.write_all_at(&encode_landmarks(&self.landmarks), self.file_offset)?;
+        // The header is last, since it contains the end of the entries.
+        self.disk.write_all_at(&encode_header(self.store, self.start, end, self.file_offset), 0)?;
+        // The content is made durable before the rename. In the other order, a power loss could
+        // leave an incomplete file under the chunk's name.
+        self.disk.sync_bytes()?;
+        self.folder.rename_file(&temporary_name(&self.name), &self.name)?;
+        // Until the folder is synced, a power loss can bring the old file back.
+        self.folder.sync_names()
     }
 
-    /// Gives the chunk up.
+    /// Deletes the temporary file.
     pub(super) fn discard(self) -> io::Result<()> {
-        self.folder.remove(&unfinished(&self.name))
+        self.folder.remove_file(&temporary_name(&self.name))
     }
 
-    fn skip_to(&mut self, offset: u64) {
+    fn add_gap_to(&mut self, offset: u64) {
         if offset > self.offset {
-            self.encoder.gap(offset - self.offset);
+            self.encoder.add_gap(offset - self.offset);
             self.offset = offset;
         }
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        self.disk.write_all_at(self.encoder.bytes(), self.place)?;
-        self.place += self.encoder.bytes().len() as u64;
+    fn write_encoded(&mut self) -> io::Result<()> {
+        self.disk.write_all_at(self.encoder.bytes(), self.file_offset)?;
+        self.file_offset += self.encoder.bytes().len() as u64;
         self.encoder.clear();
         Ok(())
     }
 }
 
-/// Name of a file until it is finished.
-pub(super) fn unfinished(name: &str) -> String {
+/// Returns the name that a file has until it is complete.
+pub(super) fn temporary_name(name: &str) -> String {
     format!("{name}.new")
 }

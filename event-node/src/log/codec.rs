@@ -1,9 +1,9 @@
-//! Numbers and texts in the bytes of the index's files.
+//! Decoding of the bytes in log and index files, and encoding of those in index files.
 
-/// Bits that one byte of a number of variable length carries.
+/// Number of value bits in one byte of a varint.
 const VARINT_BITS: u32 = 7;
 
-/// Adds a number in one to ten bytes, the lower bits first. All bytes but the last have their highest bit set.
+/// Appends a number as a LEB128 varint of 1 to 10 bytes.
 pub(super) fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
     loop {
         let [low, ..] = number.to_le_bytes();
@@ -16,13 +16,14 @@ pub(super) fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
     }
 }
 
-/// Adds a length and so many bytes.
+/// Appends bytes, prefixed with their length as a varint.
 pub(super) fn put_bytes(bytes: &mut Vec<u8>, added: &[u8]) {
     put_varint(bytes, added.len() as u64);
     bytes.extend(added);
 }
 
-/// Bytes that are left to decode. Every method returns `None` if they do not hold what it decodes.
+/// Remaining bytes to decode. Every method returns `None` if the bytes do not hold the expected
+/// value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decoder<'a>(pub &'a [u8]);
 
@@ -31,25 +32,35 @@ impl<'a> Decoder<'a> {
         self.0.is_empty()
     }
 
-    pub(super) fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+    pub(super) fn read_raw(&mut self, bytes: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(bytes)?;
         self.0 = rest;
         Some(taken)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn read_array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*taken)
     }
 
-    pub(super) fn varint(&mut self) -> Option<u64> {
+    /// Reads a little-endian number.
+    pub(super) fn read_u32(&mut self) -> Option<u32> {
+        self.read_array().map(u32::from_le_bytes)
+    }
+
+    /// Reads a little-endian number.
+    pub(super) fn read_u64(&mut self) -> Option<u64> {
+        self.read_array().map(u64::from_le_bytes)
+    }
+
+    pub(super) fn read_varint(&mut self) -> Option<u64> {
         let mut number = 0;
         let mut shift = 0;
         loop {
-            let [byte] = self.array()?;
+            let [byte] = self.read_array()?;
             let bits = u64::from(byte & 0x7f);
-            // Bits beyond the 64th would be lost.
+            // Reject numbers with more than 64 bits instead of dropping the upper ones.
             if shift >= u64::BITS || (bits << shift) >> shift != bits {
                 return None;
             }
@@ -61,17 +72,17 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    pub(super) fn length(&mut self) -> Option<usize> {
-        self.varint().and_then(|length| usize::try_from(length).ok())
+    pub(super) fn read_length(&mut self) -> Option<usize> {
+        self.read_varint().and_then(|length| usize::try_from(length).ok())
     }
 
-    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.length()?;
-        self.take(length)
+    pub(super) fn read_bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.read_length()?;
+        self.read_raw(length)
     }
 
-    pub(super) fn text(&mut self) -> Option<&'a str> {
-        std::str::from_utf8(self.bytes()?).ok()
+    pub(super) fn read_text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.read_bytes()?).ok()
     }
 }
 
@@ -83,24 +94,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_decoded_as_they_were_encoded(number: u64, shift in 0_u32..64) {
+        fn encoded_varints_are_decoded_back(number: u64, shift in 0_u32..64) {
             let number = number >> shift;
             let mut bytes = Vec::new();
             put_varint(&mut bytes, number);
             let mut decoder = Decoder(&bytes);
-            prop_assert_eq!(decoder.varint(), Some(number));
+            prop_assert_eq!(decoder.read_varint(), Some(number));
             prop_assert!(decoder.is_empty());
-            prop_assert_eq!(Decoder(&bytes[..bytes.len() - 1]).varint(), None);
+            prop_assert_eq!(Decoder(&bytes[..bytes.len() - 1]).read_varint(), None);
         }
     }
 
     #[test]
-    fn numbers_of_more_than_64_bits_are_refused() {
-        assert_eq!(Decoder(&[0xff; 11]).varint(), None);
+    fn varints_above_64_bits_are_refused() {
+        assert_eq!(Decoder(&[0xff; 11]).read_varint(), None);
         let mut largest = vec![0xff; 9];
         largest.push(1);
-        assert_eq!(Decoder(&largest).varint(), Some(u64::MAX));
+        assert_eq!(Decoder(&largest).read_varint(), Some(u64::MAX));
         largest[9] = 2;
-        assert_eq!(Decoder(&largest).varint(), None);
+        assert_eq!(Decoder(&largest).read_varint(), None);
     }
 }

@@ -1,4 +1,5 @@
-//! The files below the store: what it needs of them, so that tests can let them fail or lose power.
+//! Files and folders as the store uses them. Tests replace them by simulated ones that fail or lose
+//! power.
 
 #[cfg(test)]
 pub(super) mod simulated;
@@ -11,39 +12,39 @@ use std::{
     sync::Arc,
 };
 
-/// A file that is written at offsets and flushed.
+/// A file with reads and writes at offsets.
 pub(super) trait Disk: Send + Sync + std::fmt::Debug {
-    /// Returns the length in bytes.
-    fn length(&self) -> io::Result<u64>;
+    /// Returns the file length in bytes.
+    fn byte_length(&self) -> io::Result<u64>;
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Makes all that was written durable, and with it the length of the file.
-    fn sync(&self) -> io::Result<()>;
-    /// Cuts the file off at `length`, and makes that durable.
-    fn cut(&self, length: u64) -> io::Result<()>;
+    /// Makes all written bytes and the file length durable (`fdatasync`).
+    fn sync_bytes(&self) -> io::Result<()>;
+    /// Truncates the file to `length` durably.
+    fn truncate_to(&self, length: u64) -> io::Result<()>;
 }
 
-/// The folder that holds the files of a store.
+/// The folder of a store.
 pub(super) trait Folder: Send + Sync + std::fmt::Debug {
     /// Returns the folder's path, for messages.
     fn path(&self) -> PathBuf;
-    /// Returns the names of the files in it.
-    fn names(&self) -> io::Result<Vec<String>>;
-    /// Opens a file; `None` if there is none of that name.
-    fn open(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>>;
-    /// Creates an empty file. One that has the name already is removed, not emptied: whoever has it
-    /// open keeps its content.
-    fn create(&self, name: &str) -> io::Result<Arc<dyn Disk>>;
-    /// Renames a file, in place of one that has the new name already.
-    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a file. One that is not there is no error.
-    fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes the names of the files durable, as `create`, `rename` and `remove` left them.
-    fn sync(&self) -> io::Result<()>;
+    /// Lists the file names in the folder.
+    fn list_names(&self) -> io::Result<Vec<String>>;
+    /// Opens a file; `None` if it does not exist.
+    fn open_file(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>>;
+    /// Creates an empty file. An existing file of this name is unlinked instead of truncated, so
+    /// that processes and readers that have it open keep its content.
+    fn create_file(&self, name: &str) -> io::Result<Arc<dyn Disk>>;
+    /// Renames a file and replaces an existing file of the new name.
+    fn rename_file(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file. A missing file is not an error.
+    fn remove_file(&self, name: &str) -> io::Result<()>;
+    /// Makes created, renamed and removed file names durable (fsync of the folder).
+    fn sync_names(&self) -> io::Result<()>;
 }
 
 impl Disk for File {
-    fn length(&self) -> io::Result<u64> {
+    fn byte_length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 
@@ -55,13 +56,14 @@ impl Disk for File {
         FileExt::write_all_at(self, bytes, offset)
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn sync_bytes(&self) -> io::Result<()> {
         self.sync_data()
     }
 
-    fn cut(&self, length: u64) -> io::Result<()> {
+    fn truncate_to(&self, length: u64) -> io::Result<()> {
         self.set_len(length)?;
-        // A shorter length is no part of what `sync_data` promises.
+        // `sync_data` need not write a shorter length to disk; a torn write could reappear after a
+        // power loss.
         self.sync_all()
     }
 }
@@ -74,12 +76,12 @@ pub(super) struct DiskFolder {
 }
 
 impl DiskFolder {
-    /// A folder whose files are read and written.
+    /// Opens the folder for reading and writing.
     pub(super) fn writable(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), is_read_only: false }
     }
 
-    /// A folder whose files are only read, which may be on a read-only file system.
+    /// Opens the folder for reading only, for example on a read-only file system.
     pub(super) fn read_only(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), is_read_only: true }
     }
@@ -90,14 +92,14 @@ impl Folder for DiskFolder {
         self.path.clone()
     }
 
-    fn names(&self) -> io::Result<Vec<String>> {
+    fn list_names(&self) -> io::Result<Vec<String>> {
         let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name()));
-        // Files of the store have ASCII names; others are not its.
+        // Names that are not UTF-8 cannot belong to the store.
         let names: Vec<_> = names.collect::<io::Result<_>>()?;
         Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
     }
 
-    fn open(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>> {
+    fn open_file(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>> {
         let mut options = OpenOptions::new();
         match options.read(true).write(!self.is_read_only).open(self.path.join(name)) {
             Ok(file) => Ok(Some(Arc::new(file))),
@@ -106,25 +108,26 @@ impl Folder for DiskFolder {
         }
     }
 
-    fn create(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
-        self.remove(name)?;
+    fn create_file(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        // Unlink instead of truncating: readers may have the old file open.
+        self.remove_file(name)?;
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create_new(true);
         Ok(Arc::new(options.open(self.path.join(name))?))
     }
 
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    fn rename_file(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path.join(from), self.path.join(to))
     }
 
-    fn remove(&self, name: &str) -> io::Result<()> {
+    fn remove_file(&self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.path.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn sync_names(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
 }

@@ -1,6 +1,6 @@
-//! The bytes of a write in the log file.
+//! Encoding of log entries.
 //!
-//! An entry is one write, whole or not at all. All numbers are little-endian:
+//! An entry is one atomic write. All numbers are little-endian:
 //!
 //! ```text
 //! entry   = "dofs"  length of the body: u32  CRC-32 of all that follows: u32  durable: u64  body
@@ -14,12 +14,12 @@
 //! stream, group, settings, type, metadata, data = length: u32  bytes
 //! ```
 //!
-//! A gap stands for entries that are no longer there: so many bytes of the log that a scavenge
-//! removed, or that were damaged when the store was salvaged. Offsets count them on.
+//! A gap replaces entries that no longer exist: bytes of the log that a scavenge removed, or that
+//! were damaged when the store was salvaged. Log offsets include the gap's length.
 //!
-//! Position and revision are those of the record's first event. `durable` is how far the log was
-//! known to be on disk when the entry was written: an entry with a higher one behind a broken
-//! place says that what was there had been answered.
+//! Position and revision belong to the record's first event. `durable` is the durable end of the
+//! log at the time of the write. An entry with `durable` beyond a broken offset proves that the
+//! broken bytes had been acknowledged.
 
 use std::sync::Arc;
 
@@ -27,21 +27,23 @@ use prost::bytes::Bytes;
 use uuid::Uuid;
 
 use crate::log::{
+    codec::Decoder,
     event::{Event, NewEvent},
-    write::{GroupKey, GroupWrite},
+    requests::{GroupKey, GroupWrite},
 };
 
 const MAGIC: [u8; 4] = *b"dofs";
 
-/// Bytes before the body.
+/// Length of an entry's header.
 pub(super) const HEADER_BYTES: usize = 20;
 
-/// Most bytes of an entry. Requests are limited to 16 MiB each: an append is the name of its stream, at most as
-/// long as a request, events of at most as many bytes, and the metadata that brings a deleted stream back,
-/// which names the stream again. A length above it is damage, and is not allocated.
+/// Maximum length of an entry. Requests are limited to 16 MiB each. An append consists of the
+/// stream name (up to one request), events (up to one request), and the metadata that undeletes a
+/// stream, which repeats the name. A longer length field is damage, and nothing is allocated for
+/// it.
 const MAX_ENTRY_BYTES: usize = 64 * 1_024 * 1_024;
 
-/// Where the sum is, and what it sums up.
+/// Offset of the checksum, and of the first byte that it covers.
 const SUM_AT: usize = 8;
 const SUMMED_FROM: usize = 12;
 
@@ -51,25 +53,25 @@ const GROUP_CHECKPOINT: u8 = 3;
 const GROUP_REMOVED: u8 = 4;
 const GAP: u8 = 5;
 
-/// Entries in the making, one behind the other.
+/// Buffer of encoded entries.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     bytes: Vec<u8>,
-    /// Where the newest entry begins.
+    /// Offset of the newest entry in `bytes`.
     entry: usize,
 }
 
 impl Encoder {
-    /// Begins an entry.
-    pub(super) fn begin(&mut self, durable: u64) {
+    /// Starts an entry.
+    pub(super) fn begin_entry(&mut self, durable: u64) {
         self.entry = self.bytes.len();
         self.bytes.extend(MAGIC);
         self.bytes.extend([0; 8]);
         self.bytes.extend(durable.to_le_bytes());
     }
 
-    /// Ends the entry. One without a record is as if it had not been begun.
-    pub(super) fn finish(&mut self) {
+    /// Completes the entry. An entry without records is dropped.
+    pub(super) fn finish_entry(&mut self) {
         let body = self.bytes.len() - self.entry - HEADER_BYTES;
         if body == 0 {
             self.bytes.truncate(self.entry);
@@ -77,64 +79,64 @@ impl Encoder {
         }
         let sum = crc32fast::hash(&self.bytes[self.entry + SUMMED_FROM..]);
         let header = &mut self.bytes[self.entry..];
-        header[4..SUM_AT].copy_from_slice(&length(body).to_le_bytes());
+        header[4..SUM_AT].copy_from_slice(&encode_length(body).to_le_bytes());
         header[SUM_AT..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
     }
 
-    /// Adds events of one stream, which follow one another. There is at least one.
-    pub(super) fn events(&mut self, stream: &str, place: Place, events: &[NewEvent]) {
+    /// Adds a record of at least one event; the events follow each other in one stream.
+    pub(super) fn add_events(&mut self, stream: &str, stamp: EventStamp, events: &[NewEvent]) {
         self.bytes.push(EVENTS);
-        self.number(place.position);
-        self.number(place.revision);
-        self.bytes.extend(place.created_ticks.to_le_bytes());
-        self.text(stream.as_bytes());
-        self.bytes.extend(length(events.len()).to_le_bytes());
+        self.put_number(stamp.position);
+        self.put_number(stamp.revision);
+        self.bytes.extend(stamp.created_ticks.to_le_bytes());
+        self.put_bytes(stream.as_bytes());
+        self.bytes.extend(encode_length(events.len()).to_le_bytes());
         for event in events {
             self.bytes.extend(event.id.as_bytes());
             self.bytes.push(u8::from(event.is_json));
-            self.text(event.event_type.as_bytes());
-            self.text(&event.metadata);
-            self.text(&event.data);
+            self.put_bytes(event.event_type.as_bytes());
+            self.put_bytes(&event.metadata);
+            self.put_bytes(&event.data);
         }
     }
 
-    pub(super) fn group(&mut self, write: &GroupWrite) {
+    pub(super) fn add_group_write(&mut self, write: &GroupWrite) {
         let (kind, key) = match write {
             GroupWrite::Save { key, .. } => (GROUP_SAVED, key),
             GroupWrite::Checkpoint { key, .. } => (GROUP_CHECKPOINT, key),
             GroupWrite::Remove { key } => (GROUP_REMOVED, key),
         };
         self.bytes.push(kind);
-        self.text(key.stream.as_bytes());
-        self.text(key.name.as_bytes());
+        self.put_bytes(key.stream.as_bytes());
+        self.put_bytes(key.name.as_bytes());
         match write {
-            GroupWrite::Save { settings, .. } => self.text(settings.as_bytes()),
-            GroupWrite::Checkpoint { checkpoint, .. } => self.number(*checkpoint),
+            GroupWrite::Save { settings, .. } => self.put_bytes(settings.as_bytes()),
+            GroupWrite::Checkpoint { checkpoint, .. } => self.put_number(*checkpoint),
             GroupWrite::Remove { .. } => {}
         }
     }
 
-    /// Adds the gap that stands for so many bytes of the log.
-    pub(super) fn gap(&mut self, bytes: u64) {
-        self.begin(0);
+    /// Adds a gap of `bytes` bytes.
+    pub(super) fn add_gap(&mut self, bytes: u64) {
+        self.begin_entry(0);
         self.bytes.push(GAP);
-        self.number(bytes);
-        self.finish();
+        self.put_number(bytes);
+        self.finish_entry();
     }
 
-    /// Adds an entry as it was read back.
-    pub(super) fn copy(&mut self, entry: &Entry<'_>) {
-        self.begin(entry.durable);
+    /// Adds a copy of an entry that was read from the log.
+    pub(super) fn add_copy(&mut self, entry: &Entry<'_>) {
+        self.begin_entry(entry.durable);
         self.bytes.extend(entry.body);
-        self.finish();
+        self.finish_entry();
     }
 
-    /// Forgets all entries.
+    /// Removes all entries.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
     }
 
-    /// Where the newest entry begins, counted from the first.
+    /// Returns the offset of the newest entry in the buffer.
     pub(super) fn entry_at(&self) -> usize {
         self.entry
     }
@@ -143,46 +145,46 @@ impl Encoder {
         &self.bytes
     }
 
-    fn number(&mut self, number: u64) {
+    fn put_number(&mut self, number: u64) {
         self.bytes.extend(number.to_le_bytes());
     }
 
-    fn text(&mut self, bytes: &[u8]) {
-        self.bytes.extend(length(bytes.len()).to_le_bytes());
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        self.bytes.extend(encode_length(bytes.len()).to_le_bytes());
         self.bytes.extend(bytes);
     }
 }
 
-/// Requests are limited to a few MiB: nothing in an entry comes near 4 GiB.
-fn length(bytes: usize) -> u32 {
+/// Encodes a length. Requests are limited to a few MiB, so no length comes near 4 GiB.
+fn encode_length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// Where in these bytes entries may begin.
-pub(super) fn candidates(bytes: &[u8]) -> impl Iterator<Item = usize> {
+/// Returns the offsets in `bytes` at which an entry may start.
+pub(super) fn find_magic(bytes: &[u8]) -> impl Iterator<Item = usize> {
     let windows = bytes.windows(MAGIC.len()).enumerate();
     windows.filter(|(_, window)| *window == MAGIC).map(|(at, _)| at)
 }
 
-/// Where the first event of a record stands.
+/// Position, revision and time of a record's first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct EventStamp {
     pub position: u64,
     pub revision: u64,
     pub created_ticks: i64,
 }
 
-/// What bytes of the log hold.
+/// Result of parsing log bytes.
 #[derive(Debug)]
 pub(super) enum Parsed<'a> {
     Entry(Entry<'a>),
-    /// So many bytes are needed to tell.
+    /// The entry needs at least this number of bytes.
     Incomplete(usize),
-    /// No entry begins here, or not with these bytes.
+    /// The bytes are not a valid entry.
     Broken,
 }
 
-/// A write, as it was read back. Its sum is right.
+/// An entry read from the log, with a valid checksum.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry<'a> {
     pub durable: u64,
@@ -190,15 +192,16 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Looks at the entry that begins with the first of these bytes.
+    /// Parses the entry at the start of `bytes`.
     pub(super) fn parse(bytes: &'a [u8]) -> Parsed<'a> {
+        // With fewer bytes than the magic, compare those that exist.
         let known = bytes.len().min(MAGIC.len());
         if bytes[..known] != MAGIC[..known] {
             return Parsed::Broken;
         }
-        let mut header = Cursor(bytes);
+        let mut header = Decoder(bytes);
         let (Some(_), Some(body), Some(sum), Some(durable)) =
-            (header.take(MAGIC.len()), header.u32(), header.u32(), header.u64())
+            (header.read_raw(MAGIC.len()), header.read_u32(), header.read_u32(), header.read_u64())
         else {
             return Parsed::Incomplete(HEADER_BYTES);
         };
@@ -213,71 +216,71 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// An entry that [`Entry::parse`] has found to be whole in these bytes.
-    pub(super) fn checked(bytes: &'a [u8]) -> Self {
-        let mut rest = Cursor(bytes);
-        rest.take(SUMMED_FROM);
-        let durable = rest.u64().unwrap_or(0);
+    /// Returns the entry in bytes that [`Entry::parse`] has accepted.
+    pub(super) fn from_checked_bytes(bytes: &'a [u8]) -> Self {
+        let mut rest = Decoder(bytes);
+        rest.read_raw(SUMMED_FROM);
+        let durable = rest.read_u64().unwrap_or(0);
         Self { durable, body: rest.0 }
     }
 
-    /// Bytes from its beginning to the next entry.
+    /// Returns the length of header and body in bytes.
     pub(super) fn length(&self) -> usize {
         HEADER_BYTES + self.body.len()
     }
 
-    /// How many bytes of the log the entry stands for, if it is a gap.
-    pub(super) fn gap(&self) -> Option<u64> {
+    /// Returns the number of log bytes that the entry replaces, if it is a gap.
+    pub(super) fn gap_bytes(&self) -> Option<u64> {
         match self.body {
             [GAP, length @ ..] => Some(u64::from_le_bytes(length.try_into().ok()?)),
             _ => None,
         }
     }
 
-    /// `None` stands for a record that cannot be read, and is the last.
+    /// Returns the records. `None` is an undecodable record and the last item.
     pub(super) fn records(&self) -> impl Iterator<Item = Option<Record<'a>>> + use<'a> {
-        let mut rest = Cursor(self.body);
+        let mut rest = Decoder(self.body);
         std::iter::from_fn(move || {
-            if rest.0.is_empty() {
+            if rest.is_empty() {
                 return None;
             }
-            let record = rest.record();
+            let record = rest.read_record();
             if record.is_none() {
-                rest = Cursor(&[]);
+                rest = Decoder(&[]);
             }
             Some(record)
         })
     }
 }
 
-/// A part of a write.
+/// Part of a write.
 #[derive(Debug)]
 pub(super) enum Record<'a> {
     Events(EventsRecord<'a>),
     Group(GroupWrite),
 }
 
-/// Events of one stream that follow one another.
+/// Consecutive events of one stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EventsRecord<'a> {
-    pub place: Place,
+    pub stamp: EventStamp,
     pub stream: &'a str,
     pub count: u32,
-    events: Cursor<'a>,
+    events: Decoder<'a>,
 }
 
 impl<'a> EventsRecord<'a> {
-    /// Its events in order. All of them were looked at when the record was read.
+    /// Returns the events in order. Decoding cannot fail: it was checked when the record was read.
     pub(super) fn events(&self) -> impl Iterator<Item = StoredEvent<'a>> + use<'a> {
-        let (place, mut rest) = (self.place, self.events);
-        (0..u64::from(self.count)).map_while(move |index| rest.event(place, index))
+        let (stamp, mut rest) = (self.stamp, self.events);
+        (0..u64::from(self.count)).map_while(move |index| rest.read_event(stamp, index))
     }
 }
 
-/// An event in the bytes that it was read with.
+/// An event that borrows from the bytes of its entry.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StoredEvent<'a> {
-    pub place: Place,
+    pub stamp: EventStamp,
     pub id: Uuid,
     pub is_json: bool,
     pub event_type: &'a str,
@@ -286,93 +289,73 @@ pub(super) struct StoredEvent<'a> {
 }
 
 impl StoredEvent<'_> {
-    /// A copy that does not hold on to what it was read with.
+    /// Returns an owned copy.
     pub(super) fn to_event(self, stream: Arc<str>) -> Event {
         Event {
-            position: self.place.position,
+            position: self.stamp.position,
             stream,
-            revision: self.place.revision,
+            revision: self.stamp.revision,
             id: self.id,
             event_type: self.event_type.to_owned(),
             is_json: self.is_json,
-            created_ticks: self.place.created_ticks,
+            created_ticks: self.stamp.created_ticks,
             metadata: Bytes::copy_from_slice(self.metadata),
             data: Bytes::copy_from_slice(self.data),
         }
     }
 }
 
-/// What is left to read.
-#[derive(Debug, Clone, Copy)]
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(bytes)?;
-        self.0 = rest;
-        Some(taken)
+impl<'a> Decoder<'a> {
+    /// Reads bytes that are prefixed with their length as a `u32`.
+    fn read_sized_bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.read_u32()?;
+        self.read_raw(length as usize)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*taken)
+    fn read_sized_text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.read_sized_bytes()?).ok()
     }
 
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.u32()?;
-        self.take(length as usize)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        std::str::from_utf8(self.bytes()?).ok()
-    }
-
-    fn record(&mut self) -> Option<Record<'a>> {
-        let [kind] = self.array()?;
+    fn read_record(&mut self) -> Option<Record<'a>> {
+        let [kind] = self.read_array()?;
         if kind == EVENTS {
-            return self.events().map(Record::Events);
+            return self.read_events().map(Record::Events);
         }
-        let key = GroupKey { stream: self.text()?.to_owned(), name: self.text()?.to_owned() };
+        let key = GroupKey {
+            stream: self.read_sized_text()?.to_owned(),
+            name: self.read_sized_text()?.to_owned(),
+        };
         Some(Record::Group(match kind {
-            GROUP_SAVED => GroupWrite::Save { key, settings: self.text()?.to_owned() },
-            GROUP_CHECKPOINT => GroupWrite::Checkpoint { key, checkpoint: self.u64()? },
+            GROUP_SAVED => GroupWrite::Save { key, settings: self.read_sized_text()?.to_owned() },
+            GROUP_CHECKPOINT => GroupWrite::Checkpoint { key, checkpoint: self.read_u64()? },
             GROUP_REMOVED => GroupWrite::Remove { key },
             _ => return None,
         }))
     }
 
-    fn events(&mut self) -> Option<EventsRecord<'a>> {
-        let (position, revision) = (self.u64()?, self.u64()?);
-        let created_ticks = i64::from_le_bytes(self.array()?);
-        let place = Place { position, revision, created_ticks };
-        let (stream, count) = (self.text()?, self.u32()?);
+    fn read_events(&mut self) -> Option<EventsRecord<'a>> {
+        let (position, revision) = (self.read_u64()?, self.read_u64()?);
+        let created_ticks = i64::from_le_bytes(self.read_array()?);
+        let stamp = EventStamp { position, revision, created_ticks };
+        let (stream, count) = (self.read_sized_text()?, self.read_u32()?);
         let events = *self;
         for index in 0..u64::from(count) {
-            self.event(place, index)?;
+            self.read_event(stamp, index)?;
         }
-        Some(EventsRecord { place, stream, count, events })
+        Some(EventsRecord { stamp, stream, count, events })
     }
 
-    /// The event at `index` of a record that begins at `first`.
-    fn event(&mut self, first: Place, index: u64) -> Option<StoredEvent<'a>> {
+    /// Decodes the event at `index` of a record whose first event has the stamp `first`.
+    fn read_event(&mut self, first: EventStamp, index: u64) -> Option<StoredEvent<'a>> {
         let position = first.position.checked_add(index)?;
         let revision = first.revision.checked_add(index)?;
         Some(StoredEvent {
-            place: Place { position, revision, ..first },
-            id: Uuid::from_bytes(self.array()?),
-            is_json: self.array()? != [0],
-            event_type: self.text()?,
-            metadata: self.bytes()?,
-            data: self.bytes()?,
+            stamp: EventStamp { position, revision, ..first },
+            id: Uuid::from_bytes(self.read_array()?),
+            is_json: self.read_array()? != [0],
+            event_type: self.read_sized_text()?,
+            metadata: self.read_sized_bytes()?,
+            data: self.read_sized_bytes()?,
         })
     }
 }
@@ -383,7 +366,7 @@ mod tests {
 
     use super::*;
 
-    const PLACE: Place = Place { position: 7, revision: 3, created_ticks: 99 };
+    const STAMP: EventStamp = EventStamp { position: 7, revision: 3, created_ticks: 99 };
 
     fn event(data: &'static [u8]) -> NewEvent {
         NewEvent {
@@ -397,16 +380,16 @@ mod tests {
 
     fn entry() -> Vec<u8> {
         let mut encoder = Encoder::default();
-        encoder.begin(42);
-        encoder.events("order-1", PLACE, &[event(b"one"), event(b"two")]);
+        encoder.begin_entry(42);
+        encoder.add_events("order-1", STAMP, &[event(b"one"), event(b"two")]);
         let key = GroupKey { stream: "$all".to_owned(), name: "workers".to_owned() };
-        encoder.group(&GroupWrite::Checkpoint { key, checkpoint: 8 });
-        encoder.finish();
+        encoder.add_group_write(&GroupWrite::Checkpoint { key, checkpoint: 8 });
+        encoder.finish_entry();
         encoder.bytes().to_vec()
     }
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn encoded_entry_is_parsed_back() {
         let bytes = entry();
         let Parsed::Entry(entry) = Entry::parse(&bytes) else { panic!("no entry") };
         assert_eq!((entry.durable, entry.length()), (42, bytes.len()));
@@ -416,14 +399,14 @@ mod tests {
         };
         assert_eq!((events.stream, events.count), ("order-1", 2));
         let read: Vec<_> = events.events().collect();
-        assert_eq!((read[1].place.position, read[1].place.revision), (8, 4));
+        assert_eq!((read[1].stamp.position, read[1].stamp.revision), (8, 4));
         assert_eq!((read[1].metadata, read[1].data), (&b"meta"[..], &b"two"[..]));
         let GroupWrite::Checkpoint { key, checkpoint: 8 } = group else { panic!("{group:?}") };
         assert_eq!(key.to_string(), "$all::workers");
     }
 
     #[test]
-    fn an_entry_that_is_cut_off_says_how_much_is_missing() {
+    fn truncated_entry_reports_the_bytes_it_needs() {
         let bytes = entry();
         for length in 0..bytes.len() {
             match Entry::parse(&bytes[..length]) {
@@ -434,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn length_beyond_the_largest_entry_is_damage() {
+    fn length_above_the_maximum_is_damage() {
         let mut bytes = entry();
         bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(matches!(Entry::parse(&bytes), Parsed::Broken));
@@ -444,23 +427,23 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_records_leaves_nothing() {
+    fn entry_without_records_is_dropped() {
         let mut encoder = Encoder::default();
-        encoder.begin(1);
-        encoder.finish();
+        encoder.begin_entry(1);
+        encoder.finish_entry();
         assert!(encoder.bytes().is_empty());
     }
 
     proptest! {
         #[test]
-        fn no_changed_byte_goes_unnoticed(at in 0_usize..entry().len(), change in 1_u8..) {
+        fn every_changed_byte_is_detected(at in 0_usize..entry().len(), change in 1_u8..) {
             let mut bytes = entry();
             bytes[at] ^= change;
             prop_assert!(!matches!(Entry::parse(&bytes), Parsed::Entry(_)));
         }
 
         #[test]
-        fn arbitrary_bodies_are_read_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bodies_never_panic_the_decoder(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let entry = Entry { durable: 0, body: &body };
             for record in entry.records() {
                 if let Some(Record::Events(events)) = record {

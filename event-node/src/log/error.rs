@@ -1,67 +1,67 @@
-//! Why the log could not be opened, written or read.
+//! Errors of opening, writing and reading the log.
 
 use std::{io, path::PathBuf, sync::Arc};
 
 use crate::log::{disk::Folder, sorted_table::TableError};
 
-/// Why the store in a data folder could not be opened.
+/// Reason why the store in a data folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the data folder {} cannot be created: give a folder that this user may write", .folder.display())]
+    #[error("the data folder {} cannot be created; choose a folder that this user can write", .folder.display())]
     CreateFolder {
         folder: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("the lock file {} cannot be opened: give a data folder that this user may write", .file.display())]
+    #[error("the lock file {} cannot be opened; choose a data folder that this user can write", .file.display())]
     LockFile {
         file: PathBuf,
         #[source]
         source: io::Error,
     },
     #[error(
-        "the data folder {} is in use by another process: stop it or give another folder",
+        "the data folder {} is in use by another process: stop that process or choose another folder",
         .folder.display()
     )]
     InUse { folder: PathBuf },
-    #[error("the log {} cannot be made: give a data folder that this user may write", .file.display())]
+    #[error("the log {} cannot be created; choose a data folder that this user can write", .file.display())]
     CreateLog {
         file: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("the log {} cannot be read: give a data folder that this user may read and write", .file.display())]
+    #[error("the log {} cannot be read; choose a data folder that this user can read and write", .file.display())]
     UnreadableLog {
         file: PathBuf,
         #[source]
         source: io::Error,
     },
     #[error(
-        "the log {} is damaged at byte {offset}, and with it events that were acknowledged: \
-         restore the data folder from a backup, or save what is whole with `dofs node salvage`",
+        "the log {} is damaged at byte {offset}, and acknowledged events are lost: restore the data \
+         folder from a backup, or save intact events with `dofs node salvage`",
         .file.display()
     )]
     DamagedLog { file: PathBuf, offset: u64 },
     #[error(
-        "the log {} is damaged: it ends at byte {length} and had {known}: restore the data folder \
-         from a backup, or save what is whole with `dofs node salvage`",
+        "the log {} is damaged: it ends at byte {length} instead of byte {known}; restore the data \
+         folder from a backup, or save intact events with `dofs node salvage`",
         .file.display()
     )]
-    CutOffLog { file: PathBuf, length: u64, known: u64 },
+    TruncatedLog { file: PathBuf, length: u64, known: u64 },
     #[error(
-        "the file {} belongs to another store: put the files of one store into a folder of their own",
+        "the file {} belongs to another store: keep the files of each store in a separate folder",
         .file.display()
     )]
     ForeignChunk { file: PathBuf },
     #[error(
         "events.log in {} is missing or empty, and other files of a store are there: restore the data \
-         folder from a backup, or begin an empty store in its place with --allow-empty",
+         folder from a backup, or replace the store by an empty one with --allow-empty",
         .folder.display()
     )]
     MissingLog { folder: PathBuf },
     #[error(
-        "the store {} has an earlier format: export it with the version that wrote it, and import \
-         it into an empty folder",
+        "the store {} has an earlier format: export it with the version of dofs that wrote it, and \
+         import it into an empty folder",
         .file.display()
     )]
     FirstFormat { file: PathBuf },
@@ -71,19 +71,19 @@ pub enum OpenError {
         #[source]
         source: LogError,
     },
-    #[error("the index in {} cannot be made", .folder.display())]
+    #[error("the index in {} cannot be created", .folder.display())]
     Index {
         folder: PathBuf,
         #[source]
         source: LogError,
     },
-    #[error("the index {} cannot be read: give a data folder that this user may read and write", .file.display())]
+    #[error("the index {} cannot be read; choose a data folder that this user can read and write", .file.display())]
     UnreadableIndex {
         file: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("the unused file {} of the index cannot be removed: remove it", .file.display())]
+    #[error("the unused index file {} cannot be removed; remove it", .file.display())]
     RemoveIndex {
         file: PathBuf,
         #[source]
@@ -94,41 +94,41 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// A file of the index that cannot be read for another reason than damage.
+    /// Returns the error of an index file that cannot be read for another reason than damage.
     pub(super) fn index_file(folder: &dyn Folder, file: &str, source: io::Error) -> Self {
         Self::UnreadableIndex { file: folder.path().join(file), source }
     }
 }
 
-/// Why a read or a write did not happen. Shared, since one failed commit fails many writes.
+/// Reason why a read or write failed. Cloneable, because one failed commit fails many writes.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
     #[error(
-        "the index is damaged again right after it was made anew: look at the disk and the memory \
-         of this machine"
+        "the index is damaged again right after it was rebuilt: check disk and memory of this \
+         machine"
     )]
     DamagedIndex,
     #[error("the disk failed")]
     Disk(#[source] Arc<io::Error>),
     #[error(
-        "the log is damaged at byte {offset}: stop the node, let `dofs node verify` look at all of \
-         it, and restore the data folder from a backup or save what is whole with `dofs node salvage`"
+        "the log is damaged at byte {offset}: stop the node, check the whole store with `dofs node \
+         verify`, and restore it from a backup or save intact events with `dofs node salvage`"
     )]
     Damaged { offset: u64 },
-    #[error("the disk or the quota of the data folder is full: make room, then try again")]
+    #[error("the disk or the quota of the data folder is full: free space, then retry")]
     Full,
     #[error(
-        "the disk failed, and the log cannot be cut back to what is durable: look at the disk; the \
-         next append tries it again"
+        "the disk failed, and a torn write at the end of the log cannot be truncated: check the \
+         disk; the next append retries"
     )]
-    Unsure(#[source] Arc<io::Error>),
+    TornWrite(#[source] Arc<io::Error>),
     #[error("the store is stopping")]
     Closed,
 }
 
 impl LogError {
-    /// What a failed call of the operating system means.
-    pub(super) fn disk(error: io::Error) -> Self {
+    /// Classifies an I/O error.
+    pub(super) fn from_io(error: io::Error) -> Self {
         let full =
             [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
         if full.contains(&error.kind()) { Self::Full } else { Self::Disk(Arc::new(error)) }
@@ -139,7 +139,7 @@ impl From<TableError> for LogError {
     fn from(error: TableError) -> Self {
         match error {
             TableError::Damaged => Self::DamagedIndex,
-            TableError::Io(error) => Self::disk(error),
+            TableError::Io(error) => Self::from_io(error),
         }
     }
 }

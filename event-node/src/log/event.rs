@@ -1,68 +1,68 @@
-//! What the log stores: recorded events, links between them, and what is asked to be recorded.
+//! Events, links and new events.
 
 use std::sync::Arc;
 
 use prost::bytes::Bytes;
 use uuid::Uuid;
 
-/// The revision that a tombstone takes, and with it the last revision of a deleted stream.
+/// Revision of a tombstone, and so the last revision of a deleted stream.
 pub(super) const TOMBSTONE_REVISION: u64 = i64::MAX as u64;
 
-/// The revision by which a link points to the newest event of a stream.
-pub(super) const NEWEST: i64 = -1;
+/// Revision number by which a link refers to the newest event of a stream.
+pub(super) const NEWEST_REVISION: i64 = -1;
 
 /// Event type of a link to another event.
 pub(super) const LINK_TYPE: &str = "$>";
 
-/// Event type of a stream's metadata, in its metastream.
+/// Event type of a stream's metadata in its metastream.
 pub(super) const METADATA_TYPE: &str = "$metadata";
 
 /// Event type of a tombstone.
 pub(super) const TOMBSTONE_TYPE: &str = "$streamDeleted";
 
-/// Prefix that turns a stream's name into its metastream's.
+/// Prefix that turns a stream name into the name of its metastream.
 pub(super) const METASTREAM_PREFIX: &str = "$$";
 
-/// An event as it was recorded. Shared, never copied: readers hand out the same allocation.
+/// A recorded event. Shared by reference count; readers never copy it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Place in `$all`: from 1; a scavenge leaves gaps.
+    /// Position in `$all`, from 1. A scavenge leaves gaps.
     pub position: u64,
     pub stream: Arc<str>,
-    /// Place in its stream: from 0, without gaps.
+    /// Revision in its stream, from 0 without gaps.
     pub revision: u64,
     pub id: Uuid,
     pub event_type: String,
-    /// Whether the appender called the data `application/json`. The bytes are never parsed.
+    /// Whether the client declared the data as `application/json`. The node does not parse it.
     pub is_json: bool,
-    /// 100 ns ticks since the Unix epoch.
+    /// Time of the commit in 100 ns ticks since the Unix epoch.
     pub created_ticks: i64,
     pub metadata: Bytes,
     pub data: Bytes,
 }
 
 impl Event {
-    /// The event that this one links to, if it is a well-formed link.
+    /// Returns the link's target, if the event is a well-formed link.
     pub(crate) fn link_target(&self) -> Option<LinkTarget<'_>> {
         if self.event_type != LINK_TYPE {
             return None;
         }
         let (revision, stream) = std::str::from_utf8(&self.data).ok()?.split_once('@')?;
-        // The original reads a number as .NET does, which allows for white space around it.
-        let revision = revision.trim_matches(|it| matches!(it, '\t'..='\r' | ' '));
+        // EventStoreDB parses the number like .NET, which accepts surrounding white space.
+        let revision = revision.trim_matches(|character| matches!(character, '\t'..='\r' | ' '));
         Some(LinkTarget { stream, revision: revision.parse().ok()? })
     }
 }
 
-/// What the data of a link names, as `revision@stream`.
+/// Target of a link, from its data `revision@stream`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkTarget<'a> {
     pub stream: &'a str,
-    /// [`NEWEST`], or the number of an event; no event has another negative one.
+    /// [`NEWEST_REVISION`] or an event's revision. Other negative numbers refer to no event.
     pub revision: i64,
 }
 
-/// An event to be recorded.
+/// An event to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewEvent {
     pub id: Uuid,
@@ -72,33 +72,34 @@ pub(crate) struct NewEvent {
     pub data: Bytes,
 }
 
-/// An event as a reader receives it: as recorded, or a link together with what it points to.
+/// An event as a reader receives it: the recorded event, or a link with its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Resolved {
-    /// Absent when `link` points to an event that is gone.
+pub(crate) struct ResolvedEvent {
+    /// `None` if the target of `link` does not exist any more.
     pub event: Option<Arc<Event>>,
     pub link: Option<Arc<Event>>,
 }
 
-impl Resolved {
-    /// An event that was not looked up through a link.
-    pub(crate) fn plain(event: Arc<Event>) -> Self {
+impl ResolvedEvent {
+    /// Returns an event that was not read through a link.
+    pub(crate) fn without_link(event: Arc<Event>) -> Self {
         Self { event: Some(event), link: None }
     }
 
-    /// The event that was read: the link if there is one. Positions and acknowledgements are its.
-    pub(crate) fn original(&self) -> Option<&Arc<Event>> {
+    /// Returns the event that was read: the link if there is one. Positions and acknowledgements
+    /// refer to this event.
+    pub(crate) fn original_event(&self) -> Option<&Arc<Event>> {
         self.link.as_ref().or(self.event.as_ref())
     }
 }
 
-/// The name of the stream that holds `stream`'s metadata.
+/// Returns the name of the stream that holds the metadata of `stream`.
 pub(crate) fn metastream_of(stream: &str) -> String {
     format!("{METASTREAM_PREFIX}{stream}")
 }
 
-/// The stream whose metadata `stream` holds, if it is a metastream.
-pub(super) fn described_by(stream: &str) -> Option<&str> {
+/// Returns the stream described by the metastream `stream`; `None` if it is not a metastream.
+pub(super) fn described_stream(stream: &str) -> Option<&str> {
     stream.strip_prefix(METASTREAM_PREFIX).filter(|described| !described.is_empty())
 }
 
@@ -121,18 +122,18 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_split_at_its_first_at_sign() {
+    fn link_is_split_at_its_first_at_sign() {
         let event = link("7@user@example");
         let target = LinkTarget { stream: "user@example", revision: 7 };
         assert_eq!(event.link_target(), Some(target));
     }
 
     #[test]
-    fn numbers_of_links_are_read_as_the_original_does() {
+    fn link_numbers_are_parsed_like_eventstoredb() {
         let revision = |data| link(data).link_target().map(|target| target.revision);
         assert_eq!((revision("-1@s"), revision("-2@s")), (Some(-1), Some(-2)));
         for data in [" -1\t@s", "-01@s"] {
-            assert_eq!(revision(data), Some(NEWEST), "{data:?}");
+            assert_eq!(revision(data), Some(NEWEST_REVISION), "{data:?}");
         }
         for data in [" 1@s", "+1@s", "0001@s", "\t1\n@s"] {
             assert_eq!(revision(data), Some(1), "{data:?}");
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_without_a_number_points_nowhere() {
+    fn link_without_valid_number_has_no_target() {
         assert_eq!(link("x@stream").link_target(), None);
         assert_eq!(link("1.5@stream").link_target(), None);
         assert_eq!(link("99999999999999999999@stream").link_target(), None);
@@ -151,10 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn metastreams_are_told_by_their_prefix() {
-        assert_eq!(described_by("$$order-1"), Some("order-1"));
-        assert_eq!(described_by("$$$scavenges"), Some("$scavenges"));
-        assert_eq!(described_by("$$"), None);
-        assert_eq!(described_by("$scavenges"), None);
+    fn metastreams_are_recognised_by_their_prefix() {
+        assert_eq!(described_stream("$$order-1"), Some("order-1"));
+        assert_eq!(described_stream("$$$scavenges"), Some("$scavenges"));
+        assert_eq!(described_stream("$$"), None);
+        assert_eq!(described_stream("$scavenges"), None);
     }
 }

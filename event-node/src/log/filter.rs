@@ -1,27 +1,27 @@
-//! Which events a filtered reader sees.
+//! Filters of `$all` readers.
 
 use fancy_regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-/// Longest regular expression a filter may have, in bytes.
+/// Maximum length of a filter's regular expression in bytes.
 pub(super) const MAX_REGEX_BYTES: usize = 4_096;
 
-/// Most prefixes a filter may have.
+/// Maximum number of prefixes in a filter.
 pub(super) const MAX_PREFIXES: usize = 1_000;
 
-/// Steps after which a backtracking match gives up. A name that needs more does not match.
+/// Number of steps after which a backtracking match is abandoned. The value then does not match.
 const BACKTRACK_LIMIT: usize = 100_000;
 
-/// A filter as a client describes it and as a group's settings keep it.
+/// A filter as clients send it and as group settings store it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FilterSpec {
     pub field: FilterField,
-    /// Wins over `prefixes` if it is not empty.
+    /// Takes precedence over `prefixes` unless it is empty.
     pub regex: String,
     pub prefixes: Vec<String>,
 }
 
-/// What a filter looks at.
+/// The part of an event that a filter is applied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum FilterField {
@@ -29,14 +29,14 @@ pub(crate) enum FilterField {
     EventType,
 }
 
-/// Why a filter cannot be used.
+/// Reason why a filter is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    #[error("the filter's regular expression is not valid")]
+    #[error("the filter's regular expression is invalid")]
     Regex(#[source] Box<fancy_regex::Error>),
     #[error(
-        "the filter's regular expression takes one class of characters from another (`-[`), which \
-         this node cannot do: write the class without, or use a lookahead"
+        "the filter's regular expression subtracts a character class (`-[`), which this node does \
+         not support: list the characters, or use a lookahead"
     )]
     Subtraction,
     #[error("the filter's regular expression is longer than {MAX_REGEX_BYTES} bytes")]
@@ -45,7 +45,7 @@ pub enum FilterError {
     ManyPrefixes,
 }
 
-/// A filter that is ready to be applied.
+/// A compiled filter.
 #[derive(Debug)]
 pub(crate) struct Filter {
     field: FilterField,
@@ -78,8 +78,8 @@ impl Filter {
         Ok(Self { field: spec.field, rule })
     }
 
-    /// Whether an event of this stream and type passes.
-    pub(crate) fn passes(&self, stream: &str, event_type: &str) -> bool {
+    /// Returns whether an event of this stream and type passes the filter.
+    pub(crate) fn matches_event(&self, stream: &str, event_type: &str) -> bool {
         let value = match self.field {
             FilterField::StreamName => stream,
             FilterField::EventType => event_type,
@@ -93,8 +93,8 @@ impl Filter {
     }
 }
 
-/// Whether one class is taken from another, as in `[a-z-[aeiou]]`. Here that would be a class inside
-/// of a class, and match what was to be left out.
+/// Returns whether the expression subtracts a character class, as in `[a-z-[aeiou]]`. This regex
+/// engine would read a nested class and match characters that the client excludes.
 fn subtracts_classes(regex: &str) -> bool {
     let mut is_in_class = false;
     let mut characters = regex.chars().peekable();
@@ -110,7 +110,8 @@ fn subtracts_classes(regex: &str) -> bool {
     false
 }
 
-/// Whether `$all` shows a stream's events: the store's own book-keeping stays out of it.
+/// Returns whether `$all` shows the events of `stream`. The store's own bookkeeping streams are
+/// hidden.
 pub(super) fn is_visible_in_all(stream: &str) -> bool {
     let Some(group) = stream.strip_prefix("$persistentsubscription-$all::") else {
         return stream != "$epoch-information";
@@ -128,29 +129,29 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_lookahead_keeps_system_events_out() {
+    fn negative_lookahead_excludes_system_events() {
         let filter = filter(FilterField::EventType, r"^(?!(\$.+$))", &[]);
-        assert!(filter.passes("any", "OrderPlaced"));
-        assert!(!filter.passes("any", "$metadata"));
+        assert!(filter.matches_event("any", "OrderPlaced"));
+        assert!(!filter.matches_event("any", "$metadata"));
     }
 
     #[test]
-    fn a_regex_is_searched_anywhere_and_wins_over_prefixes() {
+    fn regex_matches_anywhere_and_overrides_prefixes() {
         let filter = filter(FilterField::StreamName, "der-", &["nothing"]);
-        assert!(filter.passes("order-1", ""));
-        assert!(!filter.passes("nothing", ""));
+        assert!(filter.matches_event("order-1", ""));
+        assert!(!filter.matches_event("nothing", ""));
     }
 
     #[test]
-    fn prefixes_are_alternatives_and_none_matches_nothing() {
+    fn any_prefix_matches_and_no_prefix_matches_nothing() {
         let some = filter(FilterField::StreamName, "", &["order-", "user-"]);
-        assert!(some.passes("user-1", "") && some.passes("order-1", ""));
-        assert!(!some.passes("Order-1", ""));
-        assert!(!filter(FilterField::StreamName, "", &[]).passes("order-1", ""));
+        assert!(some.matches_event("user-1", "") && some.matches_event("order-1", ""));
+        assert!(!some.matches_event("Order-1", ""));
+        assert!(!filter(FilterField::StreamName, "", &[]).matches_event("order-1", ""));
     }
 
     #[test]
-    fn an_unreadable_regex_is_refused() {
+    fn invalid_regex_is_refused() {
         let spec = FilterSpec {
             field: FilterField::EventType,
             regex: "(".to_owned(),
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_is_taken_from_another_is_refused_with_the_reason() {
+    fn class_subtraction_is_refused_with_its_reason() {
         let spec = |regex: &str| FilterSpec {
             field: FilterField::EventType,
             regex: regex.to_owned(),
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_books_of_groups_over_all_stay_out_of_all() {
+    fn bookkeeping_of_groups_is_hidden_from_all() {
         assert!(!is_visible_in_all("$persistentsubscription-$all::workers-parked"));
         assert!(is_visible_in_all("$persistentsubscription-order-1::workers-parked"));
         assert!(!is_visible_in_all("$epoch-information"));

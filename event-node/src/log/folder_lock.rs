@@ -1,4 +1,4 @@
-//! Keeps a second process out of a data folder.
+//! Lock that keeps other processes out of a data folder.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -8,42 +8,43 @@ use std::{
 
 use crate::log::error::OpenError;
 
-/// File name of the lock inside the data folder. The file stays; what counts is the lock on it,
-/// which the operating system releases when the process ends in whatever way.
+/// File name of the lock in the data folder. The file is never removed. The lock on it counts, and
+/// the operating system releases that when the process ends.
 const LOCK_FILE: &str = "lock";
 
-/// Holds the folder until dropped.
+/// Lock on a folder, held until dropped.
 #[derive(Debug)]
 pub(super) struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    /// Creates the folder if need be and locks it.
-    pub(super) fn take(folder: &Path) -> Result<Self, OpenError> {
-        create_durably(folder)
+    /// Creates the folder if necessary and locks it.
+    pub(super) fn acquire(folder: &Path) -> Result<Self, OpenError> {
+        create_folder_durably(folder)
             .map_err(|source| OpenError::CreateFolder { folder: folder.to_owned(), source })?;
         let path = folder.join(LOCK_FILE);
         let unusable = |source| OpenError::LockFile { file: path.clone(), source };
         let file = OpenOptions::new()
             .create(true)
+            // The content is irrelevant, and another process may hold the lock.
             .truncate(false)
             .write(true)
             .open(&path)
             .map_err(unusable)?;
-        Self::lock(file, folder, path)
+        Self::lock_file(file, folder, path)
     }
 
-    /// Locks a folder that is only read. On a read-only file system nothing has to be kept out, and the file of
-    /// the lock may be missing: `None`.
-    pub(super) fn take_to_read(folder: &Path) -> Result<Option<Self>, OpenError> {
+    /// Locks a folder for reading. Returns `None` on a read-only file system without a lock file,
+    /// where no process can write.
+    pub(super) fn acquire_for_reading(folder: &Path) -> Result<Option<Self>, OpenError> {
         let path = folder.join(LOCK_FILE);
         match File::open(&path) {
-            Ok(file) => return Self::lock(file, folder, path).map(Some),
+            Ok(file) => return Self::lock_file(file, folder, path).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(OpenError::LockFile { file: path, source }),
         }
-        match Self::take(folder) {
+        match Self::acquire(folder) {
             Err(OpenError::LockFile { source, .. })
                 if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
             {
@@ -53,7 +54,7 @@ impl FolderLock {
         }
     }
 
-    fn lock(file: File, folder: &Path, path: PathBuf) -> Result<Self, OpenError> {
+    fn lock_file(file: File, folder: &Path, path: PathBuf) -> Result<Self, OpenError> {
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { folder: folder.to_owned() }),
@@ -62,19 +63,20 @@ impl FolderLock {
     }
 }
 
-/// Creates the folder and those above it that are missing, and makes their names durable: a log whose
-/// folder is gone after a power loss is lost with it.
-fn create_durably(folder: &Path) -> io::Result<()> {
+/// Creates the folder and its missing parents, and makes their names durable. Otherwise a power
+/// loss could remove a folder with an acknowledged log.
+fn create_folder_durably(folder: &Path) -> io::Result<()> {
     let has_name = |path: &Path| !path.as_os_str().is_empty();
     let missing: Vec<_> =
         folder.ancestors().take_while(|path| has_name(path) && !path.exists()).collect();
     fs::create_dir_all(folder)?;
-    // The last run may have been killed between the two, so the folder's own name is always flushed.
+    // The last run may have been killed between creation and fsync. So the folder's own name is
+    // always synced, even if it exists.
     for created in std::iter::once(folder).chain(missing) {
         let parent = created.parent().filter(|parent| has_name(parent)).unwrap_or(Path::new("."));
         match File::open(parent) {
             Ok(parent) => parent.sync_all()?,
-            // A user that may not read the parent folder did not create this one.
+            // A user who cannot read the parent folder cannot have created this folder.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }
@@ -87,39 +89,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_made_with_those_above_them() {
+    fn missing_parent_folders_are_created() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("a/b/c");
         for _ in 0..2 {
-            FolderLock::take(&data).unwrap();
+            FolderLock::acquire(&data).unwrap();
             assert!(data.is_dir());
         }
     }
 
     #[test]
-    fn a_folder_has_one_holder_at_a_time() {
+    fn locked_folder_refuses_a_second_lock() {
         let folder = tempfile::tempdir().unwrap();
-        let first = FolderLock::take(folder.path()).unwrap();
-        let refused = FolderLock::take(folder.path()).unwrap_err();
+        let first = FolderLock::acquire(folder.path()).unwrap();
+        let refused = FolderLock::acquire(folder.path()).unwrap_err();
         assert!(matches!(refused, OpenError::InUse { .. }));
         drop(first);
-        FolderLock::take(folder.path()).unwrap();
+        FolderLock::acquire(folder.path()).unwrap();
     }
 
     #[test]
-    fn a_folder_that_is_read_is_kept_from_others_too() {
+    fn read_lock_excludes_other_locks() {
         let folder = tempfile::tempdir().unwrap();
-        // The first lock makes the file, the second one finds it.
+        // The first lock creates the lock file, the second one finds it.
         for _ in 0..2 {
-            let reader = FolderLock::take_to_read(folder.path()).unwrap().unwrap();
+            let reader = FolderLock::acquire_for_reading(folder.path()).unwrap().unwrap();
             for refused in [
-                FolderLock::take(folder.path()),
-                FolderLock::take_to_read(folder.path()).map(Option::unwrap),
+                FolderLock::acquire(folder.path()),
+                FolderLock::acquire_for_reading(folder.path()).map(Option::unwrap),
             ] {
                 assert!(matches!(refused, Err(OpenError::InUse { .. })));
             }
             drop(reader);
         }
-        FolderLock::take(folder.path()).unwrap();
+        FolderLock::acquire(folder.path()).unwrap();
     }
 }

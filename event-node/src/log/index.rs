@@ -1,10 +1,12 @@
-//! The index over the log: says where what stands, in sorted tables that are never changed.
+//! The index: maps streams and positions to log offsets, in immutable sorted tables (a
+//! log-structured merge tree).
 //!
-//! All of it derives from the log. It may be behind, and then the log says the rest. All of its bytes are
-//! under checksums: a damaged one gives no answer and is made anew.
+//! The index is derived from the log. It may lag behind the log; the rest is in the memtables. All
+//! of its bytes have checksums: a damaged index answers nothing and is rebuilt.
 //!
-//! A manifest names the tables. It is replaced as a whole, after the new tables are durable and before
-//! the old ones are removed, so a crash leaves the index as it was before a change or after it.
+//! A manifest names the tables. It is replaced atomically, after the new tables are durable and
+//! before the old ones are removed. After a crash the index is in the state before or after a
+//! change, never in between.
 
 mod groups;
 mod manifest;
@@ -25,55 +27,55 @@ pub(super) use crate::log::index::manifest::MANIFEST_FILE;
 pub(super) use crate::log::index::{
     groups::Groups,
     row::{Row, limits_hash},
-    snapshot::{IndexTable, Kept, Snapshot, UnusableFile, row_at, table_file},
+    snapshot::{IndexTable, Snapshot, StoredIndex, UnusableFile, decode_row, table_file},
     tables::{MergedRows, OnDuplicate},
 };
 use crate::log::{
     chunk::FIRST_ENTRY,
+    chunked_log::{ChunkedLog, LONG_READ},
     disk::Folder,
     error::{LogError, OpenError},
-    file::{LONG_READ, LogFile},
     index::{
         manifest::{Manifest, NEW_MANIFEST_FILE},
         snapshot::table_number,
-        tables::{find_due, remove_file, write_memtable, write_merged},
+        tables::{find_due, remove_unused_file, write_memtable, write_merged},
     },
     memtable::{Mark, Memtable, Progress, Run},
-    metadata::Limits,
-    read::Direction,
+    pages::Direction,
     sorted_table::TableError,
+    stream_metadata::StreamLimits,
 };
 
-/// File names that an index of the format before begins with. It is made anew.
+/// Prefix of the files of the earlier SQLite index. They are removed and the index is rebuilt.
 const SQLITE_FILES: &str = "index.sqlite";
 
-/// Rows that are written at once when the index is made anew.
+/// Number of rows per table while the index is rebuilt.
 const ROWS_AT_ONCE: usize = 64 * 1_024;
 
 /// The index of an open store.
 #[derive(Debug)]
 pub(super) struct Index {
     folder: Arc<dyn Folder>,
-    log: LogFile,
+    log: ChunkedLog,
     current: RwLock<Arc<Snapshot>>,
-    /// Held while the manifest is replaced, and while the index is made anew.
+    /// Held while the manifest is replaced and while a damaged index is rebuilt.
     changes: Mutex<Changes>,
-    /// Held while tables are merged, or all of them are replaced.
+    /// Held during a merge and while all tables are replaced.
     merges: Mutex<()>,
     is_stopped: AtomicBool,
 }
 
-/// What changes of the index have to know.
+/// State for changes of the index.
 #[derive(Debug)]
 struct Changes {
     next_number: u64,
-    /// Why the index cannot be made anew: its log is damaged too.
+    /// Set if the index cannot be rebuilt because the log is damaged too.
     beyond_repair: Option<LogError>,
 }
 
-/// Returns whether `folder` holds the index of a log that had entries, or one of which that is not known.
-pub(super) fn is_of_used_log(folder: &dyn Folder) -> Result<bool, TableError> {
-    let names = folder.names()?;
+/// Returns whether `folder` has the index of a log with events, or an index that cannot tell.
+pub(super) fn has_index_of_used_log(folder: &dyn Folder) -> Result<bool, TableError> {
+    let names = folder.list_names()?;
     match Manifest::read(folder) {
         Ok(Some(manifest)) => Ok(manifest.progress.position > 0),
         Err(TableError::Damaged) => Ok(true),
@@ -85,36 +87,38 @@ pub(super) fn is_of_used_log(folder: &dyn Folder) -> Result<bool, TableError> {
 }
 
 impl Index {
-    /// Opens the index of a log. One that is damaged, of another store or of an earlier format is made
-    /// anew: it is empty then, and knows nothing of the log.
-    pub(super) fn open(folder: &Arc<dyn Folder>, log: &LogFile) -> Result<Self, OpenError> {
+    /// Opens the index of `log`. A damaged or foreign index, or one of an earlier format, is
+    /// replaced by an empty one.
+    pub(super) fn open(folder: &Arc<dyn Folder>, log: &ChunkedLog) -> Result<Self, OpenError> {
         let files = folder.as_ref();
         remove_sqlite(files)?;
         let refused = |file: &str, source| OpenError::index_file(files, file, source);
-        let names = files.names().map_err(|source| refused("", source))?;
+        let names = files.list_names().map_err(|source| refused("", source))?;
         let highest = names.iter().filter_map(|name| table_number(name)).max();
-        let kept = match Snapshot::open(files, log.id()) {
-            Ok(Kept::Index { snapshot, next_number }) => Some((snapshot, next_number)),
-            Ok(Kept::Foreign) => {
-                tracing::warn!("Index belongs to another log: it is made anew from this one");
+        let stored = match Snapshot::open(files, log.store_id()) {
+            Ok(StoredIndex::Found { snapshot, next_number }) => Some((snapshot, next_number)),
+            Ok(StoredIndex::Foreign) => {
+                tracing::warn!("Index belongs to another log: rebuilding it from this one");
                 None
             }
-            Ok(Kept::Nothing) => {
+            Ok(StoredIndex::Missing) => {
                 if highest.is_some() {
-                    tracing::warn!("Index has no manifest: it is made anew from the log");
+                    tracing::warn!("Index has no manifest: rebuilding it from the log");
                 }
                 None
             }
             Err(UnusableFile { file, error: TableError::Damaged }) => {
-                tracing::warn!(file, "Index is damaged: it is made anew from the log");
+                tracing::warn!(file, "Index is damaged: rebuilding it from the log");
                 None
             }
             Err(UnusableFile { file, error: TableError::Io(source) }) => {
                 return Err(refused(&file, source));
             }
         };
-        let is_new = kept.is_none();
-        let (snapshot, next_number) = kept.unwrap_or_else(|| (empty(), 0));
+        let is_new = stored.is_none();
+        let (snapshot, next_number) = stored.unwrap_or_else(|| (empty_snapshot(), 0));
+        // A leftover file may have a higher number than the manifest knows. Its number must not be
+        // reused.
         let next_number = next_number.max(highest.map_or(0, |highest| highest + 1));
         let index = Self {
             folder: Arc::clone(folder),
@@ -124,8 +128,10 @@ impl Index {
             merges: Mutex::new(()),
             is_stopped: AtomicBool::new(false),
         };
+        // Publish the empty index before its predecessor's files are removed: a manifest must never
+        // name missing files.
         if is_new {
-            let replaced = index.replace(&index.changes(), snapshot);
+            let replaced = index.publish_snapshot(&index.lock_changes(), snapshot);
             replaced.map_err(|source| OpenError::Index { folder: files.path(), source })?;
         }
         index.remove_unnamed(&names).map_err(|(file, source)| OpenError::RemoveIndex {
@@ -135,101 +141,105 @@ impl Index {
         Ok(index)
     }
 
-    /// Forgets all that the index knows of the log.
+    /// Removes all tables.
     pub(super) fn clear(&self) -> Result<(), LogError> {
-        let changes = self.changes();
+        let changes = self.lock_changes();
         let old = self.snapshot();
-        self.replace(&changes, empty())?;
+        self.publish_snapshot(&changes, empty_snapshot())?;
         self.remove_tables(&old.tables);
         Ok(())
     }
 
-    /// Returns how far the index knows the log.
+    /// Returns up to where the log is indexed.
     pub(super) fn progress(&self) -> Progress {
         self.snapshot().progress
     }
 
-    /// Returns all groups, in the order of their streams and names.
+    /// Returns all groups, ordered by stream and name.
     pub(super) fn groups(&self) -> Vec<StoredGroup> {
         self.snapshot().groups.0.clone()
     }
 
-    /// Returns a stream's last revision, and what its metadata says.
-    pub(super) fn stream(&self, name: &str) -> Result<(Option<u64>, Limits), LogError> {
-        self.look_up(|snapshot| snapshot.stream(name))
+    /// Returns the stream's last revision and its metadata limits.
+    pub(super) fn find_stream(&self, name: &str) -> Result<(Option<u64>, StreamLimits), LogError> {
+        self.look_up(|snapshot| snapshot.find_stream(name))
     }
 
-    /// Returns the runs of a stream with revisions from `low` to `high`, in this direction, and no more
-    /// than `limit` of them.
-    pub(super) fn runs(
+    /// Returns up to `limit` runs of the stream with revisions from `low` to `high`, in read
+    /// direction.
+    pub(super) fn find_runs(
         &self,
         name: &str,
         range: (u64, u64),
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<Run>, LogError> {
-        self.look_up(|snapshot| snapshot.runs(name, range, direction, limit))
+        self.look_up(|snapshot| snapshot.find_runs(name, range, direction, limit))
     }
 
     /// Returns the last mark at or before `position`.
-    pub(super) fn mark_before(&self, position: u64) -> Result<Option<Mark>, LogError> {
-        self.look_up(|snapshot| snapshot.mark_before(position))
+    pub(super) fn find_mark_before(&self, position: u64) -> Result<Option<Mark>, LogError> {
+        self.look_up(|snapshot| snapshot.find_mark_before(position))
     }
 
-    /// Returns the last mark that stands at or before `offset` in the log.
-    pub(super) fn mark_before_offset(&self, offset: u64) -> Result<Option<Mark>, LogError> {
-        self.look_up(|snapshot| snapshot.mark_before_offset(offset))
+    /// Returns the last mark at or before log offset `offset`.
+    pub(super) fn find_mark_before_offset(&self, offset: u64) -> Result<Option<Mark>, LogError> {
+        self.look_up(|snapshot| snapshot.find_mark_before_offset(offset))
     }
 
-    /// Returns the index as it is now.
+    /// Returns the current snapshot.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Adds durably what is known of the next stretch of the log.
-    pub(super) fn apply(&self, table: &Memtable) -> Result<(), LogError> {
+    /// Writes a memtable to a new table and publishes it durably.
+    pub(super) fn flush_memtable(&self, table: &Memtable) -> Result<(), LogError> {
         let number = self.take_number();
         let added = write_memtable(self.folder.as_ref(), number, table)?;
-        let changes = self.changes();
+        let changes = self.lock_changes();
         let mut next = Snapshot::clone(&self.snapshot());
         next.tables.extend(added);
+        // Tables, progress and groups change in one manifest, so that a crash cannot separate them.
         next.progress = table.progress;
         if !table.groups.is_empty() {
             let groups = Arc::make_mut(&mut next.groups);
-            table.groups.iter().for_each(|record| groups.apply(record));
+            table.groups.iter().for_each(|record| groups.apply_record(record));
         }
-        self.replace(&changes, next)
+        self.publish_snapshot(&changes, next)
     }
 
-    /// Makes the index anew from the log, without what a scavenge has removed, while it is used.
-    pub(super) fn renew(&self) -> Result<(), LogError> {
-        // Then tables are only added, behind those that are replaced.
+    /// Rebuilds the index from the log while it is in use, without the entries that a scavenge
+    /// removed.
+    pub(super) fn rebuild_after_scavenge(&self) -> Result<(), LogError> {
+        // Without merges, tables are only appended during the rebuild. The list below can then be
+        // cut at the old length.
         let _no_merges = self.lock_merges();
         let old = self.snapshot();
-        let mut next = empty();
+        let mut next = empty_snapshot();
         if let Err(error) = self.read_log(old.progress, || self.take_number(), &mut next) {
             self.remove_tables(&next.tables);
             return Err(error);
         }
-        let changes = self.changes();
+        let changes = self.lock_changes();
         let current = self.snapshot();
         let numbers = |snapshot: &Snapshot| -> Vec<u64> {
             snapshot.tables.iter().map(|table| table.number).collect()
         };
         if !numbers(&current).starts_with(&numbers(&old)) {
-            // Damage had it made anew meanwhile, from the same log.
+            // A reader found damage and rebuilt the index meanwhile, from the same compacted log.
+            // The tables built here are redundant.
             self.remove_tables(&next.tables);
             return Ok(());
         }
         next.tables.extend(current.tables.iter().skip(old.tables.len()).cloned());
         let next = Snapshot { tables: next.tables, ..Snapshot::clone(&current) };
-        self.replace(&changes, next)?;
+        self.publish_snapshot(&changes, next)?;
         self.remove_tables(&old.tables);
         Ok(())
     }
 
-    /// Merges tables if some are due. Returns whether there may be more to merge.
-    pub(super) fn merge_due(&self, on_duplicate: OnDuplicate<'_>) -> Result<bool, LogError> {
+    /// Merges one set of tables if due. Returns whether more merges may be due.
+    pub(super) fn merge_due_tables(&self, on_duplicate: OnDuplicate<'_>) -> Result<bool, LogError> {
         let _one_at_a_time = self.lock_merges();
         let snapshot = self.snapshot();
         let Some(due) = find_due(&snapshot.tables) else { return Ok(false) };
@@ -239,62 +249,62 @@ impl Index {
         let merged = match merged {
             Ok(Some(merged)) => merged,
             Ok(None) => return Ok(false),
-            Err(TableError::Damaged) => return self.make_anew(&snapshot).map(|()| true),
-            Err(TableError::Io(error)) => return Err(LogError::disk(error)),
+            Err(TableError::Damaged) => return self.rebuild_damaged(&snapshot).map(|_| true),
+            Err(TableError::Io(error)) => return Err(LogError::from_io(error)),
         };
-        let changes = self.changes();
+        let changes = self.lock_changes();
         let mut next = Snapshot::clone(&self.snapshot());
         let is_first = |table: &Arc<IndexTable>| {
             Some(table.number) == inputs.first().map(|input| input.number)
         };
-        // Tables are only added behind the inputs, unless the index was made anew meanwhile.
+        // Flushes only append tables, so the inputs are still neighbours. They are gone only if a
+        // damaged index was rebuilt meanwhile.
         let Some(begin) = next.tables.iter().position(is_first) else {
-            remove_file(self.folder.as_ref(), &table_file(number));
+            remove_unused_file(self.folder.as_ref(), &table_file(number));
             return Ok(true);
         };
         next.tables.splice(begin..begin + inputs.len(), [merged]);
-        self.replace(&changes, next)?;
+        self.publish_snapshot(&changes, next)?;
         self.remove_tables(inputs);
         Ok(true)
     }
 
-    /// Ends a merge that is under way, and lets no other begin.
+    /// Stops a running merge and prevents further ones.
     pub(super) fn stop_merges(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Looks something up. Damage is mended, and the answer is that of the index made anew.
+    /// Runs a lookup. If the index is damaged, it is rebuilt and the lookup repeated.
     fn look_up<T>(&self, look: impl Fn(&Snapshot) -> Result<T, TableError>) -> Result<T, LogError> {
-        let mut was_made_anew = false;
+        let mut was_rebuilt = false;
         loop {
             let snapshot = self.snapshot();
             match look(&snapshot) {
                 Ok(found) => return Ok(found),
-                Err(TableError::Io(error)) => return Err(LogError::disk(error)),
-                Err(TableError::Damaged) if was_made_anew => return Err(LogError::DamagedIndex),
+                Err(TableError::Io(error)) => return Err(LogError::from_io(error)),
+                // A rebuilt index that is damaged again points at disk or memory. Do not loop.
+                Err(TableError::Damaged) if was_rebuilt => return Err(LogError::DamagedIndex),
                 Err(TableError::Damaged) => {
-                    was_made_anew = self.make_anew_from(&snapshot)?;
+                    was_rebuilt = self.rebuild_damaged(&snapshot)?;
                 }
             }
         }
     }
 
-    fn make_anew(&self, damaged: &Arc<Snapshot>) -> Result<(), LogError> {
-        self.make_anew_from(damaged).map(drop)
-    }
-
-    /// Makes the index anew from the log, up to where it knows it, unless it has changed since `damaged`.
-    /// Returns whether it was made anew.
-    fn make_anew_from(&self, damaged: &Arc<Snapshot>) -> Result<bool, LogError> {
-        let mut changes = self.changes();
+    /// Rebuilds the index from the log up to its progress, unless another thread has replaced
+    /// `damaged` already. Returns whether it was rebuilt here.
+    fn rebuild_damaged(&self, damaged: &Arc<Snapshot>) -> Result<bool, LogError> {
+        let mut changes = self.lock_changes();
+        // Readers that find the same damage wait for the lock above. The first one rebuilds the
+        // index, the others only repeat their lookup.
         if !Arc::ptr_eq(&self.snapshot(), damaged) {
             return Ok(false);
         }
         if let Some(error) = &changes.beyond_repair {
             return Err(error.clone());
         }
-        tracing::warn!("Index is damaged: it is made anew from the log");
-        let mut next = empty();
+        tracing::warn!("Index is damaged: rebuilding it from the log");
+        let mut next = empty_snapshot();
         if let Err(error) = self.read_log(damaged.progress, || changes.take_number(), &mut next) {
             self.remove_tables(&next.tables);
             if matches!(error, LogError::Damaged { .. }) {
@@ -302,37 +312,39 @@ impl Index {
             }
             return Err(error);
         }
-        self.replace(&changes, next)?;
+        self.publish_snapshot(&changes, next)?;
         self.remove_tables(&damaged.tables);
         Ok(true)
     }
 
-    /// Adds to an empty index all that the log holds up to `known`.
+    /// Fills an empty index with the log's content up to `known`.
     fn read_log(
         &self,
         known: Progress,
         mut take_number: impl FnMut() -> u64,
         next: &mut Snapshot,
     ) -> Result<(), LogError> {
-        let mut table = Memtable::behind(next.progress);
-        let mut scanner = self.log.scan(FIRST_ENTRY, LONG_READ);
-        while let Some((offset, entry)) = scanner.next()?.filter(|next| next.0 < known.offset) {
+        let mut table = Memtable::starting_at(next.progress);
+        let mut scanner = self.log.scan_from(FIRST_ENTRY, LONG_READ);
+        while let Some((offset, entry)) = scanner.next_entry()?.filter(|next| next.0 < known.offset)
+        {
             table.add_entry(offset, &entry).map_err(|_| LogError::Damaged { offset })?;
             if table.n_rows >= ROWS_AT_ONCE {
-                let behind = Memtable::behind(table.progress);
-                let full = std::mem::replace(&mut table, behind);
+                let next_table = Memtable::starting_at(table.progress);
+                let full = std::mem::replace(&mut table, next_table);
                 self.add_table(next, &full, &mut take_number)?;
             }
         }
-        if scanner.offset() < known.offset {
-            return Err(LogError::Damaged { offset: scanner.offset() });
+        if scanner.next_offset() < known.offset {
+            return Err(LogError::Damaged { offset: scanner.next_offset() });
         }
-        // The last entries that the index knew may have been scavenged: a gap is no entry.
+        // The last indexed entries may have been scavenged, and the gap in their place is not
+        // returned by the scanner.
         table.progress = known;
         self.add_table(next, &table, &mut take_number)
     }
 
-    /// Writes a table behind those of `next`, and merges what is due.
+    /// Appends a table to those of `next` and merges due tables.
     fn add_table(
         &self,
         next: &mut Snapshot,
@@ -345,57 +357,63 @@ impl Index {
             let (number, inputs) = (take_number(), &next.tables[due.clone()]);
             let merged = write_merged(folder, number, inputs, || false, &mut |_, _| {})?;
             let inputs = next.tables.splice(due, merged);
-            inputs.for_each(|table| remove_file(folder, &table_file(table.number)));
+            inputs.for_each(|table| remove_unused_file(folder, &table_file(table.number)));
         }
         let groups = Arc::make_mut(&mut next.groups);
-        table.groups.iter().for_each(|record| groups.apply(record));
+        table.groups.iter().for_each(|record| groups.apply_record(record));
         next.progress = table.progress;
         Ok(())
     }
 
-    /// Makes `next` the index, durably. The lock keeps other changes out. If that fails, the tables that it
-    /// adds are gone.
-    fn replace(&self, changes: &MutexGuard<'_, Changes>, next: Snapshot) -> Result<(), LogError> {
+    /// Makes `next` the current index durably. `changes` proves that the caller holds the lock. If
+    /// the manifest cannot be written, the added tables are removed.
+    fn publish_snapshot(
+        &self,
+        changes: &MutexGuard<'_, Changes>,
+        next: Snapshot,
+    ) -> Result<(), LogError> {
         let manifest = Manifest {
-            store: self.log.id(),
+            store: self.log.store_id(),
             progress: next.progress,
             next_number: changes.next_number,
             tables: next.tables.iter().map(|table| (table.number, table.id)).collect(),
             groups: Groups::clone(&next.groups),
         };
         let folder = self.folder.as_ref();
-        if let Err(error) = manifest.prepare(folder) {
+        if let Err(error) = manifest.write_new_file(folder) {
             let current = self.snapshot();
             let is_new = |table: &&Arc<IndexTable>| {
                 current.tables.iter().all(|known| known.number != table.number)
             };
             let added: Vec<_> = next.tables.iter().filter(is_new).cloned().collect();
             self.remove_tables(&added);
-            return Err(LogError::disk(error));
+            return Err(LogError::from_io(error));
         }
-        // If this fails, either manifest may be the one on the disk: the files of both have to stay until
-        // the next start.
-        Manifest::publish(folder).map_err(LogError::disk)?;
+        // If the rename or the folder fsync fails, either manifest may be on disk. The files of
+        // both must stay until the next start.
+        Manifest::replace_old_file(folder).map_err(LogError::from_io)?;
+        // Readers switch only when the manifest is durable. The caller drops memtables and files
+        // after this, and a restart must not need them.
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         Ok(())
     }
 
-    /// Removes the files of tables that the manifest does not name any more. Readers that have them open
-    /// keep their content.
+    /// Removes the files of tables that are no longer in the manifest. Snapshots that have them
+    /// open keep their content.
     fn remove_tables(&self, tables: &[Arc<IndexTable>]) {
         for table in tables {
-            remove_file(self.folder.as_ref(), &table_file(table.number));
+            remove_unused_file(self.folder.as_ref(), &table_file(table.number));
         }
     }
 
-    /// Removes what a crash left of changes of the index.
+    /// Removes files that an interrupted change left behind.
     fn remove_unnamed<'a>(&self, names: &'a [String]) -> Result<(), (&'a str, std::io::Error)> {
         let snapshot = self.snapshot();
         let is_named = |number| snapshot.tables.iter().any(|table| table.number == number);
         for name in names {
             let is_unnamed = table_number(name).is_some_and(|number| !is_named(number));
             if is_unnamed || name == NEW_MANIFEST_FILE {
-                self.folder.remove(name).map_err(|error| (name.as_str(), error))?;
+                self.folder.remove_file(name).map_err(|error| (name.as_str(), error))?;
             }
         }
         Ok(())
@@ -406,10 +424,10 @@ impl Index {
     }
 
     fn take_number(&self) -> u64 {
-        self.changes().take_number()
+        self.lock_changes().take_number()
     }
 
-    fn changes(&self) -> MutexGuard<'_, Changes> {
+    fn lock_changes(&self) -> MutexGuard<'_, Changes> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -422,22 +440,22 @@ impl Changes {
     }
 }
 
-/// An index that knows nothing.
-fn empty() -> Snapshot {
+/// Returns a snapshot without tables.
+fn empty_snapshot() -> Snapshot {
     let progress = Progress { offset: FIRST_ENTRY, position: 0 };
     Snapshot { tables: Vec::new(), progress, groups: Arc::default() }
 }
 
-/// Removes an index of the format before.
+/// Removes the files of the earlier SQLite index.
 fn remove_sqlite(folder: &dyn Folder) -> Result<(), OpenError> {
-    let names = folder.names().map_err(|source| OpenError::index_file(folder, "", source))?;
+    let names = folder.list_names().map_err(|source| OpenError::index_file(folder, "", source))?;
     for name in names.iter().filter(|name| name.starts_with(SQLITE_FILES)) {
         tracing::info!(
             file = name,
-            "Index of an earlier format is removed: it is made anew from the log"
+            "Index of an earlier format removed: rebuilding it from the log"
         );
         folder
-            .remove(name)
+            .remove_file(name)
             .map_err(|source| OpenError::RemoveIndex { file: folder.path().join(name), source })?;
     }
     Ok(())

@@ -1,65 +1,75 @@
-//! The thread that keeps the index up, beside the commits.
+//! Background thread that writes frozen memtables to the index.
 
 use std::{sync::Arc, thread::JoinHandle};
 
 use crate::log::{
     error::OpenError,
     index::Index,
+    index_buffer::IndexBuffer,
     merger::{MergeRequests, Merger},
-    pending::Pending,
 };
 
-/// The running thread, and the one that merges what it writes.
+/// The running indexer and merger threads.
 pub(super) struct Indexer {
-    pending: Arc<Pending>,
+    index_buffer: Arc<IndexBuffer>,
     thread: JoinHandle<()>,
     merger: Merger,
 }
 
 impl Indexer {
-    pub(super) fn start(index: Arc<Index>, pending: Arc<Pending>) -> Result<Self, OpenError> {
+    pub(super) fn start(
+        index: Arc<Index>,
+        index_buffer: Arc<IndexBuffer>,
+    ) -> Result<Self, OpenError> {
         let (merger, requests) = Merger::start(Arc::clone(&index))?;
-        let shared = Arc::clone(&pending);
+        let shared = Arc::clone(&index_buffer);
         let thread = std::thread::Builder::new()
             .name("event-log-indexer".to_owned())
-            .spawn(move || run(&index, &shared, &requests))
+            .spawn(move || flush_frozen_tables(&index, &shared, &requests))
             .map_err(OpenError::Thread)?;
-        Ok(Self { pending, thread, merger })
+        Ok(Self { index_buffer, thread, merger })
     }
 
-    /// Has all that is left written and ends the threads.
+    /// Flushes the remaining changes and ends both threads.
     pub(super) fn finish(self) {
-        if let Err(error) = self.pending.flush() {
-            // The next start reads it from the log.
+        if let Err(error) = self.index_buffer.flush_and_wait() {
+            // Not an error for the data: the next start reads the rest from the log.
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the index stays behind the log");
+            tracing::warn!(
+                error,
+                "Index cannot be flushed at shutdown: the next start reads the rest from the log"
+            );
         }
-        self.pending.close();
+        self.index_buffer.close();
         if self.thread.join().is_err() {
-            tracing::error!("the indexing thread had panicked");
+            tracing::error!("Indexer thread panicked");
         }
+        // The indexer thread holds the sender of merge requests, so the merger can end only after
+        // it.
         self.merger.finish();
     }
 }
 
-/// Whatever ends the thread, a panic included: nobody is to wait for it.
-struct Ended<'a>(&'a Pending);
+/// Closes the buffer when the thread ends, even by a panic. Otherwise writers would wait for the
+/// indexer for ever.
+struct CloseOnDrop<'a>(&'a IndexBuffer);
 
-impl Drop for Ended<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-fn run(index: &Index, pending: &Pending, requests: &MergeRequests) {
-    let _ended = Ended(pending);
-    while let Some(table) = pending.next_frozen() {
-        let result = index.apply(&table);
+fn flush_frozen_tables(index: &Index, index_buffer: &IndexBuffer, requests: &MergeRequests) {
+    let _close_on_drop = CloseOnDrop(index_buffer);
+    while let Some(table) = index_buffer.wait_for_frozen() {
+        let result = index.flush_memtable(&table);
         if let Err(error) = &result {
             let error = error as &dyn std::error::Error;
-            tracing::error!(error, "the index could not be written; it is tried again");
+            tracing::error!(error, "Index cannot be written: retrying with the next flush");
         }
-        pending.indexed(result);
-        requests.request();
+        // After an error the table stays in the buffer, where lookups still find it.
+        index_buffer.finish_flush(result);
+        requests.request_merge();
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that merges tables of the index, so that look-ups have few to go through.
+//! Background thread that merges tables of the index, so that lookups touch few of them.
 
 use std::{
     sync::{
@@ -10,58 +10,59 @@ use std::{
 
 use crate::log::{error::OpenError, index::Index};
 
-/// The running thread.
+/// The running merger thread.
 pub(super) struct Merger {
     index: Arc<Index>,
     thread: JoinHandle<()>,
 }
 
-/// Where the thread is told that tables were added.
+/// Sender of merge requests.
 pub(super) struct MergeRequests(SyncSender<()>);
 
 impl MergeRequests {
-    /// Has the thread look for tables to merge.
-    pub(super) fn request(&self) {
-        // If it is told already, or has ended, there is nothing to tell.
+    /// Asks the thread to look for tables to merge.
+    pub(super) fn request_merge(&self) {
+        // A full channel means that a request is already queued.
         let _is_told = self.0.try_send(());
     }
 }
 
 impl Merger {
-    /// Starts the thread. It ends when the sender of requests is gone.
+    /// Starts the thread. It ends when the sender of requests is dropped.
     pub(super) fn start(index: Arc<Index>) -> Result<(Self, MergeRequests), OpenError> {
+        // One slot is enough: a request only says that there may be something to merge.
         let (requests, inbox) = mpsc::sync_channel(1);
         let shared = Arc::clone(&index);
         let thread = std::thread::Builder::new()
             .name("event-log-merger".to_owned())
-            .spawn(move || run(&shared, &inbox))
+            .spawn(move || merge_on_request(&shared, &inbox))
             .map_err(OpenError::Thread)?;
         let requests = MergeRequests(requests);
-        // The run before may have ended before it was done.
-        requests.request();
+        // The last run may have stopped with merges due.
+        requests.request_merge();
         Ok((Self { index, thread }, requests))
     }
 
-    /// Gives up what is being merged and ends the thread. The sender of requests must be gone.
+    /// Stops a running merge and ends the thread. The sender of requests must have been dropped.
     pub(super) fn finish(self) {
         self.index.stop_merges();
         if self.thread.join().is_err() {
-            tracing::error!("the merging thread had panicked");
+            tracing::error!("Index merger thread panicked");
         }
     }
 }
 
-fn run(index: &Index, inbox: &Receiver<()>) {
+fn merge_on_request(index: &Index, inbox: &Receiver<()>) {
     while inbox.recv().is_ok() {
         loop {
-            match index.merge_due(&mut report_duplicate) {
+            match index.merge_due_tables(&mut report_duplicate) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(
                         error,
-                        "Tables of the index cannot be merged; it is tried again"
+                        "Index tables cannot be merged: retrying after the next flush"
                     );
                     break;
                 }

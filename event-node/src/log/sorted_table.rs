@@ -1,4 +1,4 @@
-//! An immutable file of rows in the order of their keys. Every byte of it is under a checksum.
+//! An immutable file of rows in key order. Every byte is covered by a checksum.
 //!
 //! ```text
 //! table     = block*  directory  filter  footer
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Fixed numbers are little-endian. Directory and filter are checked when the table is opened, and
-//! stay in memory. A block is checked whenever it is read.
+//! stay in memory. A block is checked at every read.
 
 mod block;
 mod bloom;
@@ -24,7 +24,7 @@ mod properties;
 use std::{io, sync::Arc};
 
 pub(super) use crate::log::sorted_table::{
-    bloom::FilterHash, builder::TableBuilder, cursor::Cursor, footer::TableId,
+    bloom::FilterHash, builder::TableBuilder, cursor::TableCursor, footer::TableId,
 };
 use crate::log::{
     codec::Decoder,
@@ -32,22 +32,22 @@ use crate::log::{
     sorted_table::{block::Block, bloom::BloomFilter, footer::Footer},
 };
 
-/// Why a file of the index gives no answer.
+/// Reason why an index file cannot answer.
 #[derive(Debug)]
 pub(super) enum TableError {
-    /// Its bytes are not those that were written.
+    /// The content differs from what was written.
     Damaged,
     Io(io::Error),
 }
 
 impl From<io::Error> for TableError {
     fn from(error: io::Error) -> Self {
-        // The file is shorter than it was.
+        // The file is shorter than when it was opened.
         if error.kind() == io::ErrorKind::UnexpectedEof { Self::Damaged } else { Self::Io(error) }
     }
 }
 
-/// Where a block is, and what it begins with.
+/// Location and first key of a block.
 #[derive(Debug)]
 struct BlockHandle {
     first_key: Box<[u8]>,
@@ -67,9 +67,9 @@ pub(super) struct SortedTable {
 }
 
 impl SortedTable {
-    /// Opens the table with this identity.
+    /// Opens the table with identity `id`.
     pub(super) fn open(disk: Arc<dyn Disk>, id: TableId) -> Result<Self, TableError> {
-        if disk.length()? != id.length {
+        if disk.byte_length()? != id.length {
             return Err(TableError::Damaged);
         }
         let footer = Footer::read(disk.as_ref(), id)?;
@@ -85,30 +85,30 @@ impl SortedTable {
         })
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub(super) fn n_rows(&self) -> u64 {
         self.n_rows
     }
 
-    /// Number of keys that the filter knows.
+    /// Returns the number of keys in the filter.
     pub(super) fn n_filter_keys(&self) -> u64 {
         self.n_filter_keys
     }
 
-    /// Returns `false` if the filter key of this hash is in no row for certain.
+    /// Returns `false` if no row has the filter key of this hash; `true` may be a false positive.
     pub(super) fn may_contain(&self, hash: FilterHash) -> bool {
         self.filter.may_contain(hash)
     }
 
     /// Returns a cursor at the first row.
-    pub(super) fn first(&self) -> Result<Cursor<'_>, TableError> {
-        Cursor::at_first(self)
+    pub(super) fn seek_first(&self) -> Result<TableCursor<'_>, TableError> {
+        TableCursor::at_first(self)
     }
 
-    /// Returns a cursor at the row with the greatest key that is not greater than `key`; at none if all
-    /// are greater.
-    pub(super) fn at_or_before(&self, key: &[u8]) -> Result<Cursor<'_>, TableError> {
-        Cursor::at_or_before(self, key)
+    /// Returns a cursor at the row with the greatest key not greater than `key`; at no row if all
+    /// keys are greater.
+    pub(super) fn seek_at_or_before(&self, key: &[u8]) -> Result<TableCursor<'_>, TableError> {
+        TableCursor::seek_at_or_before(self, key)
     }
 
     /// Returns the number of blocks.
@@ -116,37 +116,39 @@ impl SortedTable {
         self.directory.len()
     }
 
-    /// Returns where the bytes of a block are in the file: offset and length.
+    /// Returns a block's offset and length in the file.
     pub(super) fn block_range(&self, number: usize) -> Option<(u64, usize)> {
         self.directory.get(number).map(|handle| (handle.offset, handle.length))
     }
 
-    /// Reads a block and checks it.
+    /// Reads and checks a block.
     fn read_block(&self, number: usize) -> Result<Block, TableError> {
         let handle = self.directory.get(number).ok_or(TableError::Damaged)?;
         let section = Section { offset: handle.offset, length: handle.length, sum: handle.sum };
         let block = Block::decode(&read_checked(self.disk.as_ref(), section)?);
         let block = block.ok_or(TableError::Damaged)?;
+        // The checksum proves the bytes, the first key proves that the directory sends lookups to
+        // this block.
         let is_as_listed = block.row(0).is_some_and(|(key, _)| *key == *handle.first_key);
         if is_as_listed { Ok(block) } else { Err(TableError::Damaged) }
     }
 
-    /// Reads a block, checks it, and returns the number of its rows.
+    /// Reads and checks a block, and returns the number of its rows.
     pub(super) fn check_block(&self, number: usize) -> Result<usize, TableError> {
         self.read_block(number).map(|block| block.n_rows())
     }
 
-    /// The number of the last block that begins at or before `key`.
-    fn block_of(&self, key: &[u8]) -> Option<usize> {
+    /// Returns the number of the last block that starts at or before `key`.
+    fn find_block(&self, key: &[u8]) -> Option<usize> {
         self.directory.partition_point(|handle| *handle.first_key <= *key).checked_sub(1)
     }
 }
 
-/// A stretch of the file and the checksum of its bytes.
+/// A range of the file and its checksum.
 #[derive(Debug, Clone, Copy)]
 struct Section {
     offset: u64,
-    /// At most that of the file.
+    /// Never greater than the file length.
     length: usize,
     sum: u32,
 }
@@ -157,14 +159,14 @@ fn read_checked(disk: &dyn Disk, section: Section) -> Result<Vec<u8>, TableError
     if crc32fast::hash(&bytes) == section.sum { Ok(bytes) } else { Err(TableError::Damaged) }
 }
 
-/// The handles of the blocks, which fill the file up to `end` without gaps.
+/// Parses the handles of the blocks, which fill the file up to `end` without gaps.
 fn parse_directory(bytes: &[u8], end: u64) -> Option<Vec<BlockHandle>> {
     let mut rest = Decoder(bytes);
     let (mut directory, mut offset) = (Vec::new(), 0);
     while !rest.is_empty() {
-        let first_key = rest.bytes()?.into();
-        let length = rest.length()?;
-        let sum = u32::from_le_bytes(rest.array()?);
+        let first_key = rest.read_bytes()?.into();
+        let length = rest.read_length()?;
+        let sum = rest.read_u32()?;
         directory.push(BlockHandle { first_key, offset, length, sum });
         offset = offset.checked_add(length as u64).filter(|offset| *offset <= end)?;
     }

@@ -1,7 +1,7 @@
-//! Checks a whole store while no node runs on it.
+//! Verification of a whole store while no node runs on it.
 
 mod comparison;
-mod marks;
+mod mark_check;
 #[cfg(test)]
 mod tests;
 
@@ -14,46 +14,46 @@ use std::{
 use crate::log::{
     SCAVENGE_FILE,
     chunk::FIRST_CHUNK,
+    chunked_log::{ChunkedLog, LONG_READ},
     disk::{DiskFolder, Folder},
     entry::{Entry, Record},
     error::{LogError, OpenError},
     event::TOMBSTONE_REVISION,
-    file::{LONG_READ, LogFile},
     folder_lock::FolderLock,
-    index::{Index, Kept, MergedRows, Row, Snapshot, UnusableFile, row_at},
+    index::{Index, MergedRows, Row, Snapshot, StoredIndex, UnusableFile, decode_row},
     memtable::{Memtable, Progress, Run},
-    recover::has_later,
+    recovery::was_durable_at,
     sorted_table::TableError,
     verify::{
-        comparison::{check_blocks, compare},
-        marks::MarkCheck,
+        comparison::{check_blocks, compare_snapshots},
+        mark_check::MarkCheck,
     },
 };
 
-/// Most findings that one check reports.
+/// Maximum number of reported findings.
 const MAX_FINDINGS: usize = 20;
 
-/// Rows of the log that are compared at once.
+/// Number of rows per table of the temporary index.
 const ROWS_AT_ONCE: usize = 64 * 1_024;
 
-/// What a sound store holds.
+/// Content of a verified store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verified {
-    /// Events, those included that no reader sees any more.
+pub struct VerifySummary {
+    /// Number of events, including those no reader can see any more.
     pub events: u64,
-    /// Streams that have events.
+    /// Number of streams with events.
     pub streams: u64,
-    /// Persistent subscription groups.
+    /// Number of persistent subscription groups.
     pub groups: u64,
 }
 
-/// Why a store is not known to be sound.
+/// Reason why a store could not be verified, or damage that was found.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    #[error("there is no store in {}: give the folder that the node writes to", .folder.display())]
+    #[error("there is no store in {}: specify the data folder of the node", .folder.display())]
     Missing { folder: PathBuf },
     #[error(
-        "permission denied on {}: run as the user that the node runs as",
+        "permission denied on {}: run this command as the user of the node",
         .file.display()
     )]
     Denied { file: PathBuf },
@@ -62,17 +62,17 @@ pub enum VerifyError {
     #[error("the store cannot be read")]
     Unreadable(#[source] LogError),
     #[error(
-        "the index with which the store is compared cannot be made in the folder for temporary \
-         files: make room there, or name another folder by TMPDIR"
+        "the temporary index for the comparison cannot be created: free space in the folder for \
+         temporary files, or set TMPDIR to another folder"
     )]
     Scratch(#[source] LogError),
-    /// Each finding is a sentence without a full stop.
-    #[error("the store is damaged: {}; restore it from a backup, or save what is whole with `dofs node salvage`", .findings.join("; "))]
+    /// The log is damaged. Each finding is a sentence without a full stop.
+    #[error("the store is damaged: {}; restore it from a backup, or save intact events with `dofs node salvage`", .findings.join("; "))]
     Damaged { findings: Vec<String> },
-    /// The log is sound. Each finding is a sentence without a full stop.
+    /// Only the index is damaged. Each finding is a sentence without a full stop.
     #[error(
-        "the index does not agree with the log, which is sound: {}; remove the files `index*` in \
-         {}, and the next start of the node makes them anew",
+        "the index does not match the log, which is intact: {}; remove the files `index*` in {}, \
+         and the next start of the node rebuilds them",
         .findings.join("; "),
         .folder.display()
     )]
@@ -80,8 +80,8 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
-    /// A file or folder of the store that cannot be opened.
-    fn unavailable(error: OpenError) -> Self {
+    /// Converts an error of opening a file or folder of the store.
+    fn from_open_error(error: OpenError) -> Self {
         let denied = match &error {
             OpenError::LockFile { file, source }
             | OpenError::UnreadableLog { file, source }
@@ -97,7 +97,7 @@ impl VerifyError {
             | OpenError::InUse { .. }
             | OpenError::CreateLog { .. }
             | OpenError::DamagedLog { .. }
-            | OpenError::CutOffLog { .. }
+            | OpenError::TruncatedLog { .. }
             | OpenError::MissingLog { .. }
             | OpenError::ForeignChunk { .. }
             | OpenError::FirstFormat { .. }
@@ -110,7 +110,7 @@ impl VerifyError {
     }
 }
 
-/// Differences that were found, of which the first ones are reported.
+/// Differences found, limited to the first [`MAX_FINDINGS`].
 #[derive(Debug, Default)]
 struct Findings(Vec<String>);
 
@@ -126,45 +126,45 @@ impl Findings {
     }
 }
 
-/// Checks everything that is stored in `data`: that each entry of the log is whole, that positions
-/// and revisions have no gaps, that the index says of the log what is in it, and that each of its blocks is
-/// whole.
+/// Verifies the store in `data`: every entry is intact, positions and revisions have no gaps, the
+/// index matches the log, and each index block is intact.
 ///
-/// It reads all of the store and changes nothing. The node must not be running. An index made anew,
-/// in a temporary folder, is what it compares with.
-pub fn verify(data: &Path) -> Result<Verified, VerifyError> {
+/// Reads the whole store and changes nothing. The node must not be running. The stored index is
+/// compared with one that is built from the log in a temporary folder.
+pub fn verify_store(data: &Path) -> Result<VerifySummary, VerifyError> {
     let folder = DiskFolder::read_only(data);
     let Some((log, _lock)) = open_log(&folder, data)? else {
         return Err(VerifyError::Missing { folder: data.to_owned() });
     };
     let mut findings = Findings::default();
-    let kept = open_index(&folder, &log, &mut findings)?;
+    let stored = open_index(&folder, &log, &mut findings)?;
     let scratch = scratch_folder()?;
     let files: Arc<dyn Folder> = Arc::new(DiskFolder::writable(scratch.path()));
-    let index = Index::open(&files, &log).map_err(VerifyError::unavailable)?;
-    let mut reading = LogReading {
+    let index = Index::open(&files, &log).map_err(VerifyError::from_open_error)?;
+    let mut reading = LogCheck {
         log: &log,
         index: &index,
-        table: Memtable::behind(index.progress()),
+        table: Memtable::starting_at(index.progress()),
         marks: MarkCheck::default(),
         disorder: Findings::default(),
         gaps: Gaps::default(),
         follows_gap: false,
     };
-    if let Some(kept) = &kept {
-        reading.marks = MarkCheck::of(kept).map_err(unreadable)?;
-        let is_at_entry = reading.read_to(Some(kept.progress))?;
+    if let Some(stored) = &stored {
+        reading.marks = MarkCheck::new(stored).map_err(unreadable_error)?;
+        let is_at_entry = reading.read_to(Some(stored.progress))?;
         findings.0.extend(reading.marks.finish());
         if is_at_entry {
-            compare(kept, &index.snapshot(), &mut findings).map_err(unreadable)?;
+            compare_snapshots(stored, &index.snapshot(), &mut findings)
+                .map_err(unreadable_error)?;
         } else {
-            findings.add("its progress is not where an entry of the log ends".to_owned());
+            findings.add("its progress is not at the end of a log entry".to_owned());
         }
     }
     reading.read_to(None)?;
     let mut disorder = reading.disorder;
-    let verified =
-        check_revisions(&index.snapshot(), &reading.gaps, &mut disorder).map_err(unreadable)?;
+    let verified = check_revisions(&index.snapshot(), &reading.gaps, &mut disorder)
+        .map_err(unreadable_error)?;
     if !disorder.0.is_empty() {
         return Err(VerifyError::Damaged { findings: disorder.0 });
     }
@@ -175,134 +175,139 @@ pub fn verify(data: &Path) -> Result<Verified, VerifyError> {
     Ok(verified)
 }
 
-/// Opens the log, and keeps a node from starting on it; `None` if there is none.
+/// Opens and locks the log, so that no node can start on it; `None` if there is none.
 fn open_log(
     folder: &DiskFolder,
     data: &Path,
-) -> Result<Option<(LogFile, Option<FolderLock>)>, VerifyError> {
+) -> Result<Option<(ChunkedLog, Option<FolderLock>)>, VerifyError> {
     if !data.join(FIRST_CHUNK).exists() {
         return Ok(None);
     }
-    let lock = FolderLock::take_to_read(data).map_err(VerifyError::unavailable)?;
-    match LogFile::open(Arc::new(folder.clone())) {
+    let lock = FolderLock::acquire_for_reading(data).map_err(VerifyError::from_open_error)?;
+    match ChunkedLog::open(Arc::new(folder.clone())) {
         Ok(log) => Ok(log.map(|log| (log, lock))),
         Err(error @ OpenError::DamagedLog { .. }) => {
             Err(VerifyError::Damaged { findings: vec![error.to_string()] })
         }
-        Err(error) => Err(VerifyError::unavailable(error)),
+        Err(error) => Err(VerifyError::from_open_error(error)),
     }
 }
 
-/// Opens the index that is kept beside the log; `None` if there is none that can be compared. One of another
-/// store is no damage: the next start makes it anew.
+/// Opens the stored index; `None` if there is none to compare. The index of another store is not
+/// damage: the next start rebuilds it.
 fn open_index(
     folder: &DiskFolder,
-    log: &LogFile,
+    log: &ChunkedLog,
     findings: &mut Findings,
 ) -> Result<Option<Snapshot>, VerifyError> {
-    // A scavenge makes the index anew when it ends: until then it knows what is gone.
-    let is_scavenged = folder.open(SCAVENGE_FILE).map_err(|source| {
-        VerifyError::unavailable(OpenError::UnreadableLog { file: folder.path(), source })
+    // During a scavenge the index still lists removed entries. It is rebuilt when the scavenge
+    // ends.
+    let checkpoint = folder.open_file(SCAVENGE_FILE).map_err(|source| {
+        VerifyError::from_open_error(OpenError::UnreadableLog { file: folder.path(), source })
     })?;
-    if is_scavenged.is_some() {
+    if checkpoint.is_some() {
         return Ok(None);
     }
-    match Snapshot::open(folder, log.id()) {
-        Ok(Kept::Nothing | Kept::Foreign) => Ok(None),
-        Ok(Kept::Index { snapshot, .. }) => {
-            let is_whole = check_blocks(&snapshot, findings).map_err(unreadable)?;
-            Ok(is_whole.then_some(snapshot))
+    match Snapshot::open(folder, log.store_id()) {
+        Ok(StoredIndex::Missing | StoredIndex::Foreign) => Ok(None),
+        Ok(StoredIndex::Found { snapshot, .. }) => {
+            let is_intact = check_blocks(&snapshot, findings).map_err(unreadable_error)?;
+            Ok(is_intact.then_some(snapshot))
         }
         Err(UnusableFile { file, error: TableError::Damaged }) => {
             findings.add(format!("its file `{file}` is damaged or missing"));
             Ok(None)
         }
         Err(UnusableFile { file, error: TableError::Io(source) }) => {
-            Err(VerifyError::unavailable(OpenError::index_file(folder, &file, source)))
+            Err(VerifyError::from_open_error(OpenError::index_file(folder, &file, source)))
         }
     }
 }
 
 fn scratch_folder() -> Result<tempfile::TempDir, VerifyError> {
-    tempfile::tempdir().map_err(|error| VerifyError::Scratch(LogError::disk(error)))
+    tempfile::tempdir().map_err(|error| VerifyError::Scratch(LogError::from_io(error)))
 }
 
-fn unreadable(error: TableError) -> VerifyError {
+fn unreadable_error(error: TableError) -> VerifyError {
     VerifyError::Unreadable(error.into())
 }
 
-/// The log as it is being read.
-struct LogReading<'a> {
-    log: &'a LogFile,
-    /// Made anew, of what was read.
+/// A scan of the log in progress.
+struct LogCheck<'a> {
+    log: &'a ChunkedLog,
+    /// Temporary index of the scanned part.
     index: &'a Index,
-    /// What the index does not know yet.
+    /// Scanned part that is not in the temporary index yet.
     table: Memtable,
     marks: MarkCheck<'a>,
-    /// What is wrong with the order of revisions.
+    /// Findings about the order of revisions.
     disorder: Findings,
     gaps: Gaps,
-    /// Whether there is a gap behind the last event that was read.
+    /// Whether a gap follows the last scanned event.
     follows_gap: bool,
 }
 
-/// Where a scavenge or a salvage left events out: the positions before and behind each place.
+/// Gaps that a scavenge or a salvage left: the positions before and after each one.
 #[derive(Debug, Default)]
 struct Gaps(Vec<(u64, u64)>);
 
 impl Gaps {
-    /// Whether events may be missing between these positions.
-    fn is_between(&self, before: u64, behind: u64) -> bool {
+    /// Returns whether events may be missing between these positions.
+    fn is_between(&self, before: u64, after: u64) -> bool {
         let at = self.0.partition_point(|gap| gap.0 < before);
-        self.0.get(at).is_some_and(|gap| gap.1 <= behind)
+        self.0.get(at).is_some_and(|gap| gap.1 <= after)
     }
 }
 
-impl LogReading<'_> {
-    /// Reads the log from where it was read up to `known`, which is there for certain, or up to its end.
-    /// Returns whether an entry ends there. An end that was cut off, and so never answered, is no damage:
-    /// the next start removes it.
+impl LogCheck<'_> {
+    /// Scans the log up to `known`, which must exist, or to its end. Returns whether an entry ends
+    /// at `known`. A torn write at the end is not damage: its appends were never acknowledged, and
+    /// the next start truncates it.
     fn read_to(&mut self, known: Option<Progress>) -> Result<bool, VerifyError> {
-        let mut scanner = self.log.scan(self.table.progress.offset, LONG_READ);
-        while known.is_none_or(|known| scanner.offset() < known.offset) {
-            let offset = scanner.offset();
-            let is_sound = match scanner.next() {
+        let mut scanner = self.log.scan_from(self.table.progress.offset, LONG_READ);
+        while known.is_none_or(|known| scanner.next_offset() < known.offset) {
+            let offset = scanner.next_offset();
+            let is_intact = match scanner.next_entry() {
                 Ok(Some((offset, entry))) => self.add_entry(offset, &entry),
-                // At the end of the log, or in a gap at its end.
-                Ok(None) if known.is_none_or(|known| self.log.durable() >= known.offset) => break,
+                // At the end of the log, or in a gap before it.
+                Ok(None) if known.is_none_or(|known| self.log.durable_end() >= known.offset) => {
+                    break;
+                }
                 Ok(None) => false,
                 Err(LogError::Damaged { .. }) => {
-                    let has_later = || has_later(self.log, offset).map_err(VerifyError::Unreadable);
-                    if known.is_none() && !has_later()? {
+                    let is_torn_write = known.is_none()
+                        && !was_durable_at(self.log, offset).map_err(VerifyError::Unreadable)?;
+                    if is_torn_write {
                         break;
                     }
                     false
                 }
                 Err(error) => return Err(VerifyError::Unreadable(error)),
             };
-            if !is_sound {
-                return Err(damaged(offset, &self.table.progress));
+            if !is_intact {
+                return Err(damaged_log_error(offset, &self.table.progress));
             }
             if self.table.n_rows >= ROWS_AT_ONCE {
-                self.index_table()?;
+                self.flush_table()?;
             }
         }
-        // The log may end in a gap, which is no entry.
-        self.table.progress.offset = scanner.offset();
-        self.index_table()?;
+        // The log may end with a gap, which the scanner does not return.
+        self.table.progress.offset = scanner.next_offset();
+        self.flush_table()?;
         Ok(known.is_none_or(|known| known == self.table.progress))
     }
 
     fn add_entry(&mut self, offset: u64, entry: &Entry<'_>) -> bool {
         let first_position = entry.records().find_map(|record| match record {
-            Some(Record::Events(events)) => Some(events.place.position),
+            Some(Record::Events(events)) => Some(events.stamp.position),
             Some(Record::Group(_)) | None => None,
         });
         self.follows_gap |= offset > self.table.progress.offset;
         if let Some(position) = first_position {
-            self.marks.check(position, offset);
+            self.marks.check_entry(position, offset);
             let before = self.table.progress.position;
-            // An entry without events may stand between the gap and the events behind it.
+            // Group records may stand between the gap and the next event, so the flag is kept until
+            // an event is found.
             let follows_gap = std::mem::take(&mut self.follows_gap);
             if position != before + 1 {
                 if !follows_gap {
@@ -314,69 +319,73 @@ impl LogReading<'_> {
         self.table.add_entry(offset, entry).is_ok()
     }
 
-    fn index_table(&mut self) -> Result<(), VerifyError> {
-        // Across tables, the order is checked when all is read.
+    fn flush_table(&mut self) -> Result<(), VerifyError> {
+        // Only the order within this table is checked here; the order across tables is checked at
+        // the end.
         for (stream, part) in &self.table.streams {
             for two in
                 part.runs.windows(2).filter(|two| !is_next(Some(&two[0]), &two[1], &self.gaps))
             {
-                self.disorder.add(out_of_order(stream, Some(&two[0]), &two[1]));
+                self.disorder.add(describe_disorder(stream, Some(&two[0]), &two[1]));
             }
         }
-        self.index.apply(&self.table).map_err(VerifyError::Scratch)?;
-        self.table = Memtable::behind(self.table.progress);
+        self.index.flush_memtable(&self.table).map_err(VerifyError::Scratch)?;
+        self.table = Memtable::starting_at(self.table.progress);
         let disorder = &mut self.disorder;
         let mut on_duplicate = |stream: &str, revision: u64| {
             disorder.add(format!("stream `{stream}` has revision {revision} twice"));
         };
-        while self.index.merge_due(&mut on_duplicate).map_err(VerifyError::Scratch)? {}
+        while self.index.merge_due_tables(&mut on_duplicate).map_err(VerifyError::Scratch)? {}
         Ok(())
     }
 }
 
-fn damaged(offset: u64, read: &Progress) -> VerifyError {
+fn damaged_log_error(offset: u64, read: &Progress) -> VerifyError {
     let position = read.position;
     let finding =
-        format!("its log is broken at byte {offset}, behind the event at position {position}");
+        format!("its log is broken at byte {offset}, after the event at position {position}");
     VerifyError::Damaged { findings: vec![finding] }
 }
 
-/// Whether `run` may follow `before` in a stream: revisions begin at 0, have no gaps but for the
-/// tombstone's and those of the log, and follow the order of positions.
+/// Returns whether `run` may follow `before` in a stream. Revisions start at 0, have no gaps except
+/// before a tombstone and at gaps of the log, and increase with positions.
 fn is_next(before: Option<&Run>, run: &Run, gaps: &Gaps) -> bool {
-    let first = before.map_or(0, |before| before.last().saturating_add(1));
+    let first = before.map_or(0, |before| before.last_revision().saturating_add(1));
     let is_tombstone = run.first == TOMBSTONE_REVISION && first <= TOMBSTONE_REVISION;
     let is_left_out = || {
         let before = before.map_or(0, |before| before.position + before.count.saturating_sub(1));
         run.first > first && gaps.is_between(before, run.position)
     };
-    let is_behind = before.is_none_or(|before| before.position < run.position);
-    (run.first == first || is_tombstone || is_left_out()) && is_behind
+    let is_after = before.is_none_or(|before| before.position < run.position);
+    (run.first == first || is_tombstone || is_left_out()) && is_after
 }
 
-fn out_of_order(stream: &str, before: Option<&Run>, run: &Run) -> String {
+fn describe_disorder(stream: &str, before: Option<&Run>, run: &Run) -> String {
     let first = run.first;
     match before {
         Some(before) => {
-            let before = before.last();
-            format!("in stream `{stream}`, revision {first} is out of order behind {before}")
+            let before = before.last_revision();
+            format!("in stream `{stream}`, revision {first} is out of order after {before}")
         }
-        None => format!("in stream `{stream}`, revision {first} is the first one"),
+        None => format!("in stream `{stream}`, revision {first} is the first one instead of 0"),
     }
 }
 
-/// Checks the order of the revisions of each stream, and counts what is there.
+/// Checks the revision order of every stream and counts the content.
 fn check_revisions(
-    made: &Snapshot,
+    rebuilt: &Snapshot,
     gaps: &Gaps,
     disorder: &mut Findings,
-) -> Result<Verified, TableError> {
-    let mut verified = Verified { events: 0, streams: 0, groups: made.groups.0.len() as u64 };
-    let mut rows = MergedRows::new(&made.tables)?;
+) -> Result<VerifySummary, TableError> {
+    let mut verified =
+        VerifySummary { events: 0, streams: 0, groups: rebuilt.groups.0.len() as u64 };
+    let mut rows = MergedRows::new(&rebuilt.tables)?;
     let mut current = String::new();
     let mut before = None;
-    while let Some(row) = rows.next()? {
-        let Some(Row::Run { stream, run }) = row_at(Some((row.key, row.value)))? else { continue };
+    while let Some(row) = rows.next_row()? {
+        let Some(Row::Run { stream, run }) = decode_row(Some((row.key, row.value)))? else {
+            continue;
+        };
         if before.is_none() || current != stream {
             stream.clone_into(&mut current);
             before = None;
@@ -386,7 +395,7 @@ fn check_revisions(
             disorder.add(format!("stream `{stream}` has revision {} twice", run.first));
         }
         if !is_next(before.as_ref(), &run, gaps) {
-            disorder.add(out_of_order(stream, before.as_ref(), &run));
+            disorder.add(describe_disorder(stream, before.as_ref(), &run));
         }
         verified.events += run.count;
         before = Some(run);

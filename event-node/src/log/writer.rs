@@ -1,4 +1,4 @@
-//! The one thread that writes: it puts all that waits into the log and flushes once.
+//! The writer thread: group commit of all queued writes with one fsync.
 
 use std::{sync::Arc, thread::JoinHandle};
 
@@ -8,89 +8,88 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::log::{
     appender::Appender,
+    commit_session::{CommitBatch, CommitSession},
     error::LogError,
     event::{METADATA_TYPE, NewEvent},
     index::Index,
+    index_buffer::IndexBuffer,
     indexer::Indexer,
-    memory::Memory,
-    pending::Pending,
-    recent::Recent,
-    session::{Batch, Session},
-    view::View,
-    write::{Append, Expected, Outcome, Write},
+    read_view::ReadView,
+    requests::{Append, ExpectedRevision, WriteOutcome, WriteRequest},
+    tail_cache::TailCache,
+    writer_cache::WriterCache,
 };
 
-/// Writes that may wait before askers have to.
+/// Maximum number of queued writes; further callers wait (backpressure).
 pub(super) const MAX_WAITING_WRITES: usize = 2_048;
 
-/// Most writes in one commit.
+/// Maximum number of writes in one commit.
 const MAX_BATCH_WRITES: usize = 1_024;
 
-/// Event bytes after which a commit takes no further writes.
+/// Size of event bodies in bytes after which a commit takes no further writes.
 const MAX_BATCH_BYTES: usize = 8 * 1_024 * 1_024;
 
-/// The stream of the event that every store begins with: readers of `$all` may count on a
-/// system event being there.
+/// Stream of the first event of every store. Clients may rely on a system event in `$all`.
 const SEED_STREAM: &str = "$$$scavenges";
 
-/// A write and where its answer goes.
-pub(super) struct Request {
-    pub write: Write,
-    pub reply: oneshot::Sender<Result<Outcome, LogError>>,
+/// A write and the channel for its outcome.
+pub(super) struct QueuedWrite {
+    pub write: WriteRequest,
+    pub reply: oneshot::Sender<Result<WriteOutcome, LogError>>,
 }
 
-/// What reaches the writer.
-pub(super) enum Message {
-    Write(Request),
-    /// End the chunk that is appended to. The answer is where the next one begins.
+/// Message to the writer.
+pub(super) enum WriterMessage {
+    Write(QueuedWrite),
+    /// Close the current chunk and reply with the start offset of the next one.
     BeginChunk(oneshot::Sender<Result<u64, LogError>>),
-    /// Finish what was asked before, and close the store.
+    /// Commit all earlier writes, then close the store.
     Close,
 }
 
-/// Where the writer announces commits.
+/// Channels on which the writer announces commits and failures.
 pub(super) struct Announcements {
-    pub recent: Arc<Recent>,
+    pub tail_cache: Arc<TailCache>,
     /// Position of the last committed event.
     pub head: watch::Sender<u64>,
-    /// Why nothing is appended until the disk recovers or the store is opened again.
+    /// Error that blocks all appends until the disk recovers or the store is reopened.
     pub failure: watch::Sender<Option<LogError>>,
 }
 
-/// The writer's state, moved into its thread.
+/// State of the writer, moved into its thread.
 pub(super) struct Writer {
     pub appender: Appender,
-    /// For look-ups; the indexer writes.
+    /// For lookups only; the indexer writes to it.
     pub index: Arc<Index>,
-    pub pending: Arc<Pending>,
+    pub index_buffer: Arc<IndexBuffer>,
     pub indexer: Indexer,
-    pub memory: Memory,
+    pub cache: WriterCache,
     pub clock: Clock,
     pub announcements: Announcements,
 }
 
 impl Writer {
-    /// Gives a new store its first event, and starts the thread. It ends after [`Message::Close`]
-    /// or when every sender is gone.
+    /// Appends the first event of a new store and starts the thread. The thread ends after
+    /// [`WriterMessage::Close`] or when all senders are dropped.
     pub(super) fn start(
         mut self,
-        inbox: mpsc::Receiver<Message>,
+        inbox: mpsc::Receiver<WriterMessage>,
     ) -> Result<JoinHandle<()>, LogError> {
-        let position = self.pending.progress().position;
+        let position = self.index_buffer.progress().position;
         self.announcements.head.send_replace(position);
         if position == 0 {
-            self.seed()?;
+            self.append_seed_event()?;
         }
         std::thread::Builder::new()
             .name("event-log-writer".to_owned())
-            .spawn(move || self.run(inbox))
-            .map_err(LogError::disk)
+            .spawn(move || self.run_commit_loop(inbox))
+            .map_err(LogError::from_io)
     }
 
-    fn seed(&mut self) -> Result<(), LogError> {
-        let seed = Write::Append(Append {
+    fn append_seed_event(&mut self) -> Result<(), LogError> {
+        let seed = WriteRequest::Append(Append {
             stream: SEED_STREAM.to_owned(),
-            expected: Expected::NoStream,
+            expected: ExpectedRevision::NoStream,
             events: vec![NewEvent {
                 id: self.clock.new_id(),
                 event_type: METADATA_TYPE.to_owned(),
@@ -99,10 +98,10 @@ impl Writer {
                 data: Bytes::from_static(br#"{"$maxAge":2592000}"#),
             }],
         });
-        self.commit(&[&seed]).map(drop)
+        self.commit_all(&[&seed]).map(drop)
     }
 
-    fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+    fn run_commit_loop(mut self, mut inbox: mpsc::Receiver<WriterMessage>) {
         let mut open = true;
         while open && let Some(first) = inbox.blocking_recv() {
             let mut batch = Vec::new();
@@ -111,39 +110,43 @@ impl Writer {
             let mut next = Some(first);
             while let Some(message) = next {
                 match message {
-                    Message::Write(request) => {
-                        bytes += request.write.weight();
+                    WriterMessage::Write(request) => {
+                        bytes += request.write.body_bytes();
                         batch.push(request);
                     }
-                    Message::BeginChunk(reply) => {
+                    WriterMessage::BeginChunk(reply) => {
                         chunk_wanted = Some(reply);
                         break;
                     }
-                    Message::Close => {
+                    WriterMessage::Close => {
                         open = false;
                         break;
                     }
                 }
                 let full = batch.len() >= MAX_BATCH_WRITES || bytes >= MAX_BATCH_BYTES;
+                // Group commit: take what was queued during the last fsync, but never wait for
+                // more.
                 next = if full { None } else { inbox.try_recv().ok() };
             }
-            self.answer(batch);
+            // Commit first: the writes queued before the request belong to the chunk that ends.
+            self.commit_and_reply(batch);
             if let Some(reply) = chunk_wanted {
-                let begun = self.appender.begin_chunk().map(|()| self.appender.end());
-                // An asker that no longer waits does not need the answer.
+                let begun = self.appender.begin_chunk().map(|()| self.appender.end_offset());
+                // Sending fails if the caller has stopped waiting.
                 drop(reply.send(begun));
             }
         }
+        // Callers that still wait for a slot in the queue get an error from here on.
         inbox.close();
         self.indexer.finish();
     }
 
-    /// Commits the batch and answers every request of it.
-    fn answer(&mut self, batch: Vec<Request>) {
-        let writes: Vec<&Write> = batch.iter().map(|request| &request.write).collect();
-        let result = self.commit(&writes);
+    /// Commits the batch and replies to every request.
+    fn commit_and_reply(&mut self, batch: Vec<QueuedWrite>) {
+        let writes: Vec<&WriteRequest> = batch.iter().map(|request| &request.write).collect();
+        let result = self.commit_all(&writes);
         if let Err(error) = &result {
-            tracing::error!(error = error as &dyn std::error::Error, "a commit failed");
+            tracing::error!(error = error as &dyn std::error::Error, "Commit failed");
         }
         self.announce_failure(result.as_ref().err());
         for (index, request) in batch.into_iter().enumerate() {
@@ -151,16 +154,17 @@ impl Writer {
                 Ok(outcomes) => outcomes.get(index).copied().ok_or(LogError::Closed),
                 Err(error) => Err(error.clone()),
             };
-            // An asker that no longer waits does not need the answer.
+            // Sending fails if the caller has stopped waiting.
             drop(request.reply.send(answer));
         }
     }
 
-    /// Tells whether later appends will fail too. A full disk is no such failure: room helps, and no
-    /// other start does.
+    /// Announces whether later appends will fail too. A full disk is not announced: it needs free
+    /// space, and a restart does not help.
     fn announce_failure(&self, error: Option<&LogError>) {
         let lasts = match error {
             Some(LogError::Full) => false,
+            // Appends look up their stream, so a damaged index blocks them.
             Some(LogError::DamagedIndex) => true,
             Some(_) | None => self.appender.has_failed(),
         };
@@ -172,35 +176,43 @@ impl Writer {
         }
     }
 
-    /// All writes or none, durable on return.
-    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Outcome>, LogError> {
+    /// Commits all writes or none. On success they are durable.
+    fn commit_all(&mut self, writes: &[&WriteRequest]) -> Result<Vec<WriteOutcome>, LogError> {
         let committed = self.try_commit(writes);
         if committed.is_err() {
-            self.memory.clear();
+            self.cache.clear();
         }
         committed
     }
 
-    fn try_commit(&mut self, writes: &[&Write]) -> Result<Vec<Outcome>, LogError> {
-        self.pending.make_room()?;
+    fn try_commit(&mut self, writes: &[&WriteRequest]) -> Result<Vec<WriteOutcome>, LogError> {
+        self.index_buffer.wait_for_room()?;
         let log = self.appender.log();
-        let mut session = Session {
-            view: View { index: &self.index, pending: &self.pending, log, staged: None },
-            memory: &mut self.memory,
+        let mut session = CommitSession {
+            view: ReadView {
+                index: &self.index,
+                index_buffer: &self.index_buffer,
+                log,
+                staged: None,
+            },
+            cache: &mut self.cache,
             clock: &self.clock,
-            batch: Batch::behind(self.pending.progress()),
+            batch: CommitBatch::starting_at(self.index_buffer.progress()),
         };
         let outcomes: Vec<_> =
-            writes.iter().map(|write| session.apply(write)).collect::<Result<_, _>>()?;
-        let Batch { entries, table, events, .. } = session.batch;
+            writes.iter().map(|write| session.apply_write(write)).collect::<Result<_, _>>()?;
+        let CommitBatch { entries, table, events, .. } = session.batch;
         if !entries.bytes().is_empty() {
+            // Durable in the log first. A memtable entry without its log entry would send readers
+            // to bytes that do not exist.
             self.appender.append(entries.bytes())?;
-            self.pending.absorb(table);
+            self.index_buffer.add_committed(table);
         }
-        tracing::trace!(writes = writes.len(), events = events.len(), "committed");
+        tracing::trace!(writes = writes.len(), events = events.len(), "Commit durable");
         if let Some(newest) = events.last().map(|event| event.position) {
-            // First the window, then the head: whoever sees the head finds the events.
-            self.announcements.recent.extend(events);
+            // Publish the events before the head. A reader that sees the new head must find its
+            // events in the cache; the other order would send it to the disk.
+            self.announcements.tail_cache.push_committed(events);
             self.announcements.head.send_replace(newest);
         }
         Ok(outcomes)
@@ -219,46 +231,48 @@ mod tests {
             Folder,
             simulated::{Fault, Power, SimulatedDisk, SimulatedFolder},
         },
-        pending::BOUNDS,
-        recover::{Recovered, open_or_create, recover_log},
-        write::{GroupKey, GroupWrite},
+        index_buffer::INDEX_BUFFER_LIMITS,
+        recovery::{Recovered, open_or_create, recover_log},
+        requests::{GroupKey, GroupWrite},
     };
 
-    /// A writer over a disk that can fail, and what it announces.
+    /// Creates a writer on a disk with fault injection.
     fn writer() -> (Arc<SimulatedDisk>, Writer) {
         let clock = Clock::new(|| Timestamp::UNIX_EPOCH, || Uuid::from_u128(7));
-        let files = SimulatedFolder::powered(Power::default());
+        let files = SimulatedFolder::with_power(Power::default());
         let folder: Arc<dyn Folder> = Arc::new(files.clone());
         let log = open_or_create(Arc::clone(&folder), &clock, false).unwrap();
-        let Recovered { log, index, behind } = recover_log(&folder, log, BOUNDS).unwrap();
-        let (index, pending) = (Arc::new(index), Arc::new(Pending::new(behind, BOUNDS)));
+        let Recovered { log, index, unindexed } =
+            recover_log(&folder, log, INDEX_BUFFER_LIMITS).unwrap();
+        let (index, index_buffer) =
+            (Arc::new(index), Arc::new(IndexBuffer::new(unindexed, INDEX_BUFFER_LIMITS)));
         let writer = Writer {
             appender: log.appender(u64::MAX),
             index: Arc::clone(&index),
-            pending: Arc::clone(&pending),
-            indexer: Indexer::start(index, pending).unwrap(),
-            memory: Memory::default(),
+            index_buffer: Arc::clone(&index_buffer),
+            indexer: Indexer::start(index, index_buffer).unwrap(),
+            cache: WriterCache::default(),
             clock,
             announcements: Announcements {
-                recent: Arc::default(),
+                tail_cache: Arc::default(),
                 head: watch::Sender::new(0),
                 failure: watch::Sender::new(None),
             },
         };
-        (files.disk(FIRST_CHUNK).unwrap(), writer)
+        (files.simulated_disk(FIRST_CHUNK).unwrap(), writer)
     }
 
-    /// Whether later appends will fail too, after a write.
+    /// Commits a write and returns whether later appends are announced to fail.
     fn has_failed_after_write(writer: &mut Writer, checkpoint: u64) -> bool {
         let key = GroupKey { stream: "$all".to_owned(), name: "group".to_owned() };
-        let write = Write::Group(GroupWrite::Checkpoint { key, checkpoint });
+        let write = WriteRequest::Group(GroupWrite::Checkpoint { key, checkpoint });
         let (reply, _answer) = oneshot::channel();
-        writer.answer(vec![Request { write, reply }]);
+        writer.commit_and_reply(vec![QueuedWrite { write, reply }]);
         writer.announcements.failure.borrow().is_some()
     }
 
     #[test]
-    fn failure_is_announced_until_the_log_is_cut_back() {
+    fn failure_is_announced_until_torn_write_is_truncated() {
         let (disk, mut writer) = writer();
         assert!(!has_failed_after_write(&mut writer, 1));
         disk.fail_next_write(Fault::Failed);
@@ -268,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn full_disk_is_no_failure_that_a_start_would_mend() {
+    fn full_disk_is_not_announced_as_failure() {
         let (disk, mut writer) = writer();
         disk.fail_next_write(Fault::Full);
         assert!(!has_failed_after_write(&mut writer, 1));

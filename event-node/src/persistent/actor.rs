@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    log::{Follower, GroupKey, Log, LogError, Resolved, Source},
+    log::{CatchUpReader, CatchUpSource, GroupKey, Log, LogError, ResolvedEvent},
     persistent::{
         checkpoint::write_checkpoint,
         command::{Answer, Command, Connected, Delivery, GroupInfo, NewConsumer, ToConsumer},
@@ -44,12 +44,12 @@ const MAX_PARKED_AT_ONCE: usize = 100;
 
 /// What a piece of work beside the actor came to.
 enum Done {
-    Read(Follower, Result<Read, LogError>),
-    Scouted(Follower, Result<(Vec<u64>, bool), LogError>),
+    Read(CatchUpReader, Result<Read, LogError>),
+    Scouted(CatchUpReader, Result<(Vec<u64>, bool), LogError>),
     Parked(Vec<Uuid>, bool),
     Checkpointed(u64, bool),
     ReplayExtent(Option<u64>, Result<Option<(u64, u64)>, LogError>),
-    ReplayRead(Result<(Vec<(u64, Resolved)>, u64), LogError>),
+    ReplayRead(Result<(Vec<(u64, ResolvedEvent)>, u64), LogError>),
     Truncated(u64, bool),
     Informed,
 }
@@ -65,7 +65,7 @@ enum Ending {
 pub(super) struct Start {
     pub key: GroupKey,
     pub settings: Settings,
-    pub source: Source,
+    pub source: CatchUpSource,
     /// The next place of the source to read.
     pub next: u64,
     /// The first place of what is committed from now on.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    log::{GroupKey, GroupWrite, Log, Outcome, Write},
+    log::{GroupKey, GroupWrite, Log, WriteOutcome, WriteRequest},
     persistent::settings::{Settings, to_u64},
 };
 
@@ -62,5 +62,5 @@ pub(super) async fn write_checkpoint(log: &Log, key: &GroupKey, done: u64) -> bo
     // What is stored is the last place that is done.
     let Some(checkpoint) = done.checked_sub(1) else { return true };
     let write = GroupWrite::Checkpoint { key: key.clone(), checkpoint };
-    matches!(log.write(Write::Group(write)).await, Ok(Outcome::Written { .. }))
+    matches!(log.write(WriteRequest::Group(write)).await, Ok(WriteOutcome::Written { .. }))
 }

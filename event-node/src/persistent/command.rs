@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::{
-    log::{GroupKey, Resolved},
+    log::{GroupKey, ResolvedEvent},
     persistent::{
         consumers::{Consumer, ConsumerId, Rate},
         figures::Figures,
@@ -18,7 +18,7 @@ use crate::{
 /// A message handed to a consumer.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    pub resolved: Resolved,
+    pub resolved: ResolvedEvent,
     /// Earlier deliveries that failed.
     pub retry_count: i32,
 }

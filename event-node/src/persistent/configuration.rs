@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::{
     log::{
-        Append, Direction, Expected, FilterField, FilterSpec, GroupKey, Log, LogError, NewEvent,
-        StreamQuery, StreamRead, Write, metastream_of,
+        Append, Direction, ExpectedRevision, FilterField, FilterSpec, GroupKey, Log, LogError,
+        NewEvent, StreamQuery, StreamRead, WriteRequest, metastream_of,
     },
     persistent::{
         parked::{METADATA_TYPE, TIME_FORMAT},
@@ -168,9 +168,9 @@ async fn append(log: &Log, stream: String, event_type: &str, data: Bytes) -> Res
         metadata: Bytes::new(),
         data,
     };
-    let append = Append { stream, expected: Expected::Any, events: vec![event] };
+    let append = Append { stream, expected: ExpectedRevision::Any, events: vec![event] };
     // A client that has tombstoned the stream has no use for it.
-    log.write(Write::Append(append)).await.map(drop)
+    log.write(WriteRequest::Append(append)).await.map(drop)
 }
 
 #[cfg(test)]

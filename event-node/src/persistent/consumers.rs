@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    log::Resolved,
+    log::ResolvedEvent,
     persistent::{
         measurements::Measurements,
         pinned::{Buckets, PinnedBy, bucket_of},
@@ -119,7 +119,7 @@ impl Consumers {
     }
 
     /// Chooses who gets the message.
-    pub(super) fn choose(&mut self, resolved: &Resolved) -> Choice {
+    pub(super) fn choose(&mut self, resolved: &ResolvedEvent) -> Choice {
         let Some(first_free) = self.list.iter().position(Consumer::has_room) else {
             return Choice::Full;
         };
@@ -141,7 +141,7 @@ impl Consumers {
     }
 
     /// Takes a slot.
-    pub(super) fn sent(&mut self, id: ConsumerId, resolved: &Resolved) {
+    pub(super) fn sent(&mut self, id: ConsumerId, resolved: &ResolvedEvent) {
         if let Some(consumer) = self.list.iter_mut().find(|consumer| consumer.id == id) {
             consumer.in_flight += 1;
             consumer.sent.total += 1;
@@ -163,7 +163,7 @@ impl Consumers {
     pub(super) fn returned(
         &mut self,
         id: ConsumerId,
-        resolved: &Resolved,
+        resolved: &ResolvedEvent,
         latency: Option<Duration>,
     ) {
         if let Sharing::Pinned(by, buckets) = &mut self.sharing {

@@ -10,8 +10,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     log::{
-        Direction, Expected, Filter, FilterError, GroupKey, GroupWrite, Log, LogError, Removal,
-        Source, StreamQuery, StreamRead, Write,
+        CatchUpSource, Deletion, Direction, ExpectedRevision, Filter, FilterError, GroupKey,
+        GroupWrite, Log, LogError, StreamQuery, StreamRead, WriteRequest,
     },
     persistent::{
         actor::{Actor, MAX_WAITING_COMMANDS, Start},
@@ -187,13 +187,13 @@ impl Hub {
         if !groups.running.contains_key(&id_of(&key)) {
             return Err(HubError::Missing);
         }
-        self.log.write(Write::Group(GroupWrite::Remove { key: key.clone() })).await?;
+        self.log.write(WriteRequest::Group(GroupWrite::Remove { key: key.clone() })).await?;
         if let Some(group) = groups.running.remove(&id_of(&key)) {
             group.handle.end().await;
         }
-        let removal = Removal { stream: key.parked_stream(), expected: Expected::Any };
+        let removal = Deletion { stream: key.parked_stream(), expected: ExpectedRevision::Any };
         // Refused when nothing was ever parked.
-        self.log.write(Write::SoftDelete(removal)).await?;
+        self.log.write(WriteRequest::SoftDelete(removal)).await?;
         self.record(&groups).await
     }
 
@@ -232,7 +232,7 @@ impl Hub {
         let settings = serde_json::to_string(settings)
             .map_err(|_| HubError::Settings("The settings cannot be stored."))?;
         let save = GroupWrite::Save { key: key.clone(), settings };
-        self.log.write(Write::Group(save)).await?;
+        self.log.write(WriteRequest::Group(save)).await?;
         Ok(())
     }
 
@@ -252,9 +252,9 @@ impl Hub {
     ) -> Result<(), HubError> {
         let source = if key.stream == ALL {
             let filter = settings.filter.as_ref().map(Filter::new).transpose()?;
-            Source::All { filter: filter.map(Arc::new) }
+            CatchUpSource::All { filter: filter.map(Arc::new) }
         } else {
-            Source::Stream { name: key.stream.as_str().into() }
+            CatchUpSource::Stream { name: key.stream.as_str().into() }
         };
         let next = match checkpoint {
             Some(done) => done.saturating_add(1),
@@ -276,7 +276,7 @@ impl Hub {
             StartFrom::Beginning => Ok(u64::from(is_over_all)),
             StartFrom::At(place) => {
                 if is_over_all {
-                    self.log.warn_of_far_start(place, "group");
+                    self.log.warn_if_far_beyond_end(place, "group");
                 }
                 Ok(place.max(u64::from(is_over_all)))
             }

@@ -12,7 +12,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    log::Resolved,
+    log::ResolvedEvent,
     persistent::{
         checkpoint::Checkpoint,
         consumers::{Choice, Consumer, ConsumerId, Consumers, Counter},
@@ -33,13 +33,13 @@ pub(super) const MAX_READ: usize = MAX_READ_BATCH;
 pub(super) enum Effect {
     Deliver {
         consumer: ConsumerId,
-        resolved: Resolved,
+        resolved: ResolvedEvent,
         retry_count: i32,
     },
     /// Record that the message was set aside; [`Machine::parked`] says how that went.
     Park {
         id: Uuid,
-        resolved: Resolved,
+        resolved: ResolvedEvent,
         reason: String,
     },
     /// Everything before this place is done; [`Machine::checkpoint_written`] follows.
@@ -309,7 +309,12 @@ impl Machine {
     }
 
     /// Parked messages arrived; all before `next` was looked at.
-    pub(super) fn replay_read(&mut self, parked: Vec<(u64, Resolved)>, next: u64, now: Duration) {
+    pub(super) fn replay_read(
+        &mut self,
+        parked: Vec<(u64, ResolvedEvent)>,
+        next: u64,
+        now: Duration,
+    ) {
         for (revision, resolved) in parked {
             // If its event is gone the record is delivered without it: it says what failed, and
             // leaves the parked stream only when that was seen.

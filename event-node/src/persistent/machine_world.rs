@@ -16,7 +16,7 @@ use super::{
     settings::{Settings, StartFrom, Strategy as Sharing},
     source::Read,
 };
-use crate::log::{Event, Resolved};
+use crate::log::{Event, ResolvedEvent};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) const MAX_RETRIES: i32 = 2;
@@ -84,17 +84,17 @@ fn origin_of(id: Uuid) -> Origin {
 }
 
 /// The event at `place`, as a replay delivers it from the parked stream. Some are gone meanwhile.
-fn replayed(revision: u64, place: u64) -> Resolved {
+fn replayed(revision: u64, place: u64) -> ResolvedEvent {
     let target = event(place).event;
     let link = target.as_deref().cloned().map(|target| {
         let event_type = "$>".to_owned();
         Arc::new(Event { id: id_of(Origin::Parked(revision)), revision, event_type, ..target })
     });
-    Resolved { event: target.filter(|_| !place.is_multiple_of(5)), link }
+    ResolvedEvent { event: target.filter(|_| !place.is_multiple_of(5)), link }
 }
 
-fn event(place: u64) -> Resolved {
-    Resolved::plain(Arc::new(Event {
+fn event(place: u64) -> ResolvedEvent {
+    ResolvedEvent::without_link(Arc::new(Event {
         position: place + 1,
         stream: format!("order-{}", place % 7).into(),
         revision: place,
@@ -330,7 +330,7 @@ impl World {
         for effect in self.machine.take_effects() {
             match effect {
                 Effect::Deliver { consumer, resolved, .. } => {
-                    let id = resolved.original().unwrap().id;
+                    let id = resolved.original_event().unwrap().id;
                     let held = self.outstanding.iter().filter(|it| it.1 == consumer).count();
                     assert!(held < self.slots[&consumer], "a consumer gets no more than its slots");
                     assert!(

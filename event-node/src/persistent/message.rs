@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::log::Resolved;
+use crate::log::ResolvedEvent;
 
 /// Where a message came from, which is also what finishing it moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,13 +21,13 @@ pub(super) struct Message {
     pub origin: Origin,
     /// Deliveries that failed.
     pub retry_count: i32,
-    pub resolved: Resolved,
+    pub resolved: ResolvedEvent,
 }
 
 impl Message {
     /// A message that was not delivered yet. `None` for an event that is not there.
-    pub(super) fn new(origin: Origin, resolved: Resolved) -> Option<Self> {
-        let id = resolved.original()?.id;
+    pub(super) fn new(origin: Origin, resolved: ResolvedEvent) -> Option<Self> {
+        let id = resolved.original_event()?.id;
         Some(Self { id, origin, retry_count: 0, resolved })
     }
 }

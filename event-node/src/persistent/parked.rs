@@ -5,8 +5,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::log::{
-    Append, Direction, Expected, GroupKey, Log, LogError, NewEvent, Outcome, Resolved, StreamQuery,
-    StreamRead, Write, metastream_of,
+    Append, Direction, ExpectedRevision, GroupKey, Log, LogError, NewEvent, ResolvedEvent,
+    StreamQuery, StreamRead, WriteOutcome, WriteRequest, metastream_of,
 };
 
 /// Event type of a parked message, which is a link.
@@ -23,7 +23,7 @@ pub(super) const METADATA_TYPE: &str = "$metadata";
 pub(super) struct ToPark {
     /// Of the original event.
     pub id: Uuid,
-    pub resolved: Resolved,
+    pub resolved: ResolvedEvent,
     pub reason: String,
 }
 
@@ -53,7 +53,7 @@ pub(super) async fn record(log: &Log, key: &GroupKey, messages: &[ToPark]) -> bo
             let metadata = RecordMetadata {
                 added: &added,
                 reason: &message.reason,
-                subscription_event_number: message.resolved.original()?.revision,
+                subscription_event_number: message.resolved.original_event()?.revision,
             };
             Some(NewEvent {
                 id: log.clock().new_id(),
@@ -68,7 +68,7 @@ pub(super) async fn record(log: &Log, key: &GroupKey, messages: &[ToPark]) -> bo
 }
 
 /// What the parked message links to: the event itself, or what a broken link said.
-fn target_of(resolved: &Resolved) -> Option<Bytes> {
+fn target_of(resolved: &ResolvedEvent) -> Option<Bytes> {
     match (&resolved.event, &resolved.link) {
         (Some(event), _) => Some(format!("{}@{}", event.revision, event.stream).into()),
         (None, Some(link)) => Some(link.data.clone()),
@@ -99,8 +99,8 @@ pub(super) async fn truncate(log: &Log, key: &GroupKey, before: u64) -> bool {
 
 async fn append(log: &Log, stream: String, events: Vec<NewEvent>) -> bool {
     // The group is the only one to write here.
-    let append = Append { stream, expected: Expected::Any, events };
-    matches!(log.write(Write::Append(append)).await, Ok(Outcome::Written { .. }))
+    let append = Append { stream, expected: ExpectedRevision::Any, events };
+    matches!(log.write(WriteRequest::Append(append)).await, Ok(WriteOutcome::Written { .. }))
 }
 
 /// First and last revision of the parked messages; `None` if there are none.
@@ -125,7 +125,7 @@ pub(super) async fn read(
     log: &Log,
     key: &GroupKey,
     range: std::ops::Range<u64>,
-) -> Result<(Vec<(u64, Resolved)>, u64), LogError> {
+) -> Result<(Vec<(u64, ResolvedEvent)>, u64), LogError> {
     let query = StreamQuery {
         stream: key.parked_stream(),
         direction: Direction::Forwards,
@@ -139,7 +139,7 @@ pub(super) async fn read(
     };
     let next = page.next.unwrap_or(range.end).min(range.end);
     let revisions: Vec<u64> = page.events.iter().map(|event| event.revision).collect();
-    let resolved = log.resolve(page.events).await?;
+    let resolved = log.resolve_links(page.events).await?;
     let parked = revisions.into_iter().zip(resolved);
     Ok((parked.filter(|(revision, _)| range.contains(revision)).collect(), next))
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    log::{Event, Resolved},
+    log::{Event, ResolvedEvent},
     persistent::consumers::ConsumerId,
 };
 
@@ -104,7 +104,7 @@ impl Buckets {
 }
 
 /// The bucket of a message.
-pub(super) fn bucket_of(resolved: &Resolved, by: PinnedBy) -> usize {
+pub(super) fn bucket_of(resolved: &ResolvedEvent, by: PinnedBy) -> usize {
     let Some(event) = resolved.event.as_ref().or(resolved.link.as_ref()) else { return 0 };
     let correlation = match by {
         PinnedBy::Stream => None,

@@ -3,7 +3,7 @@
 //! Two readers follow the source: one delivers, as far as the group has room; the scout only
 //! looks at what is committed meanwhile, so that the group knows the end of its source.
 
-use crate::log::{Event, Followed, Follower, Log, LogError, Resolved, Source};
+use crate::log::{CatchUpRead, CatchUpReader, CatchUpSource, Event, Log, LogError, ResolvedEvent};
 
 /// How a group's source is read.
 #[derive(Clone)]
@@ -17,7 +17,7 @@ pub(super) struct SourceReader {
 #[derive(Debug)]
 pub(super) struct Read {
     /// By their places.
-    pub events: Vec<(u64, Resolved)>,
+    pub events: Vec<(u64, ResolvedEvent)>,
     /// Everything before this place was looked at.
     pub next: u64,
     /// Nothing more was committed when this was read.
@@ -40,7 +40,7 @@ pub(super) struct Reading {
 }
 
 enum State {
-    Idle(Follower),
+    Idle(CatchUpReader),
     Running,
     Over,
 }
@@ -48,7 +48,7 @@ enum State {
 /// The reader that looks ahead.
 struct Scout {
     /// `None` while it reads.
-    follower: Option<Follower>,
+    follower: Option<CatchUpReader>,
     /// Whether it may find something.
     has_news: bool,
 }
@@ -57,16 +57,18 @@ impl Reading {
     /// Begins at the place `next`; what is at `live_from` or later is committed after this.
     pub(super) fn new(
         log: Log,
-        source: Source,
+        source: CatchUpSource,
         (next, live_from): (u64, u64),
         resolve_links: bool,
     ) -> Self {
-        let is_over_all = matches!(source, Source::All { .. });
-        let scout =
-            Scout { follower: Some(Follower::new(source.clone(), live_from)), has_news: false };
+        let is_over_all = matches!(source, CatchUpSource::All { .. });
+        let scout = Scout {
+            follower: Some(CatchUpReader::new(source.clone(), live_from)),
+            has_news: false,
+        };
         Self {
             reader: SourceReader { log, resolve_links, is_over_all },
-            state: State::Idle(Follower::new(source, next)),
+            state: State::Idle(CatchUpReader::new(source, next)),
             may_have_more: true,
             has_news: false,
             is_backing_off: false,
@@ -92,7 +94,7 @@ impl Reading {
     }
 
     /// What a read may begin with now. [`Reading::ended`] or [`Reading::failed`] follow.
-    pub(super) fn begin(&mut self) -> Option<Follower> {
+    pub(super) fn begin(&mut self) -> Option<CatchUpReader> {
         if !self.may_have_more || self.is_backing_off || !matches!(self.state, State::Idle(_)) {
             return None;
         }
@@ -103,25 +105,25 @@ impl Reading {
         }
     }
 
-    pub(super) fn ended(&mut self, follower: Follower, read: &Read) {
+    pub(super) fn ended(&mut self, follower: CatchUpReader, read: &Read) {
         self.may_have_more = !read.at_end || self.has_news;
         self.state = if read.is_over { State::Over } else { State::Idle(follower) };
     }
 
-    pub(super) fn failed(&mut self, follower: Follower) {
+    pub(super) fn failed(&mut self, follower: CatchUpReader) {
         self.is_backing_off = true;
         self.state = State::Idle(follower);
     }
 
     /// What the scout may begin with now, when everything before the place `next` was read.
     /// [`Reading::scouted`] follows.
-    pub(super) fn begin_scouting(&mut self, next: u64) -> Option<Follower> {
+    pub(super) fn begin_scouting(&mut self, next: u64) -> Option<CatchUpReader> {
         if !self.scout.has_news || self.is_backing_off || self.is_over() {
             return None;
         }
         let follower = self.scout.follower.take()?;
         let ahead = match &self.state {
-            _ if follower.next() >= next => follower,
+            _ if follower.resume_point() >= next => follower,
             // What was read need not be looked at again.
             State::Idle(reader) => reader.clone(),
             State::Running | State::Over => {
@@ -134,7 +136,7 @@ impl Reading {
     }
 
     /// The scout has read to the end of the source (`at_end`), or not yet.
-    pub(super) fn scouted(&mut self, follower: Follower, at_end: bool) {
+    pub(super) fn scouted(&mut self, follower: CatchUpReader, at_end: bool) {
         self.scout.follower = Some(follower);
         self.scout.has_news |= !at_end;
     }
@@ -144,9 +146,9 @@ impl SourceReader {
     /// Reads on. After a failure the follower is where it was.
     pub(super) async fn read(
         self,
-        follower: Follower,
+        follower: CatchUpReader,
         limit: usize,
-    ) -> (Follower, Result<Read, LogError>) {
+    ) -> (CatchUpReader, Result<Read, LogError>) {
         let mut advanced = follower.clone();
         match self.page(&mut advanced, limit).await {
             Ok(read) => (advanced, Ok(read)),
@@ -158,16 +160,16 @@ impl SourceReader {
     /// failure the follower is where it was.
     pub(super) async fn scout(
         self,
-        follower: Follower,
+        follower: CatchUpReader,
         limit: usize,
-    ) -> (Follower, Result<(Vec<u64>, bool), LogError>) {
+    ) -> (CatchUpReader, Result<(Vec<u64>, bool), LogError>) {
         let mut advanced = follower.clone();
-        match advanced.page(&self.log, limit).await {
-            Ok(Followed::Page(page)) => {
+        match advanced.read_page(&self.log, limit).await {
+            Ok(CatchUpRead::Page(page)) => {
                 let places = page.events.iter().map(|event| self.place_of(event)).collect();
                 (advanced, Ok((places, page.at_end)))
             }
-            Ok(Followed::StreamDeleted) => (advanced, Ok((Vec::new(), true))),
+            Ok(CatchUpRead::StreamDeleted) => (advanced, Ok((Vec::new(), true))),
             Err(error) => (follower, Err(error)),
         }
     }
@@ -176,20 +178,20 @@ impl SourceReader {
         if self.is_over_all { event.position } else { event.revision }
     }
 
-    async fn page(&self, follower: &mut Follower, limit: usize) -> Result<Read, LogError> {
-        let page = match follower.page(&self.log, limit).await? {
-            Followed::Page(page) => page,
-            Followed::StreamDeleted => {
+    async fn page(&self, follower: &mut CatchUpReader, limit: usize) -> Result<Read, LogError> {
+        let page = match follower.read_page(&self.log, limit).await? {
+            CatchUpRead::Page(page) => page,
+            CatchUpRead::StreamDeleted => {
                 return Ok(Read { events: Vec::new(), next: 0, at_end: false, is_over: true });
             }
         };
         let places: Vec<u64> = page.events.iter().map(|event| self.place_of(event)).collect();
         let resolved = if self.resolve_links {
-            self.log.resolve(page.events).await?
+            self.log.resolve_links(page.events).await?
         } else {
-            page.events.into_iter().map(Resolved::plain).collect()
+            page.events.into_iter().map(ResolvedEvent::without_link).collect()
         };
-        let next = page.looked_to.map_or(0, |place| place.saturating_add(1));
+        let next = page.scanned_to.map_or(0, |place| place.saturating_add(1));
         let events = places.into_iter().zip(resolved).collect();
         Ok(Read { events, next, at_end: page.at_end, is_over: false })
     }

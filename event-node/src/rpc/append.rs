@@ -4,7 +4,7 @@ use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
 
 use crate::{
-    log::{Append, Expected, NewEvent, Outcome, Write},
+    log::{Append, ExpectedRevision, NewEvent, WriteOutcome, WriteRequest},
     rpc::{
         Context,
         convert::{proposed, stream_name},
@@ -64,7 +64,7 @@ pub(crate) async fn append(
         return Err(handler_threw());
     };
     let wanted = options.expected_stream_revision;
-    let expected = Expected::try_from(wanted)?;
+    let expected = ExpectedRevision::try_from(wanted)?;
     let stream = stream_name(options.stream_identifier)?;
     let mut gathered = Gathered::default();
     while let Some(part) = request.next().await {
@@ -74,12 +74,12 @@ pub(crate) async fn append(
         gathered.push(proposed(message)?).map_err(|TooBig| append_too_big(MAX_APPEND_BYTES))?;
     }
     let append = Append { stream: stream.clone(), expected, events: gathered.events };
-    let result = match context.write(Write::Append(append)).await? {
-        Outcome::Written { revision, position } => Wire::Success(success(revision, position)),
-        Outcome::WrongExpectedVersion { current } => {
+    let result = match context.write(WriteRequest::Append(append)).await? {
+        WriteOutcome::Written { revision, position } => Wire::Success(success(revision, position)),
+        WriteOutcome::WrongExpectedVersion { current } => {
             Wire::WrongExpectedVersion(wrong_expected_version(wanted, current))
         }
-        Outcome::StreamDeleted => return Err(stream_deleted(&stream)),
+        WriteOutcome::StreamDeleted => return Err(stream_deleted(&stream)),
     };
     Ok(AppendResp { result: Some(result) })
 }

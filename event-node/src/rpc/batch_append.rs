@@ -18,7 +18,7 @@ use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
 use crate::{
-    log::{Append, Expected, LogError, Outcome, Write},
+    log::{Append, ExpectedRevision, LogError, WriteOutcome, WriteRequest},
     rpc::{
         Context, WRITE_TIMEOUT,
         append::{Gathered, MAX_APPEND_BYTES, TooBig},
@@ -56,7 +56,7 @@ const MAX_NANOS: i32 = 999_999_999;
 struct Open {
     correlation_id: Option<wire::Uuid>,
     stream: String,
-    expected: Expected,
+    expected: ExpectedRevision,
     expires: Instant,
     gathered: Gathered,
 }
@@ -76,7 +76,7 @@ enum Failure {
     Internal,
     Full,
     StreamDeleted,
-    WrongExpectedVersion { expected: Expected, current: Option<u64> },
+    WrongExpectedVersion { expected: ExpectedRevision, current: Option<u64> },
 }
 
 pub(crate) fn batch_append(
@@ -207,7 +207,7 @@ fn begin(
     Ok(Open {
         correlation_id,
         stream: stream_name(options.stream_identifier)?,
-        expected: Expected::try_from(options.expected_stream_position)?,
+        expected: ExpectedRevision::try_from(options.expected_stream_position)?,
         expires: Instant::now() + left,
         gathered: Gathered::default(),
     })
@@ -272,7 +272,7 @@ fn in_millis(seconds: i64, nanos: i32) -> i64 {
 async fn write(context: Arc<Context>, mut open: Open) -> BatchAppendResp {
     let events = std::mem::take(&mut open.gathered).events;
     let append = Append { stream: open.stream.clone(), expected: open.expected, events };
-    let written = context.log.write(Write::Append(append));
+    let written = context.log.write(WriteRequest::Append(append));
     let result = match timeout_at(open.expires, written).await {
         Err(_) => Err(Failure::TimedOut),
         Ok(written) => success_of(&written, open.expected),
@@ -287,9 +287,12 @@ async fn write(context: Arc<Context>, mut open: Open) -> BatchAppendResp {
     }
 }
 
-fn success_of(written: &Result<Outcome, LogError>, expected: Expected) -> Result<Success, Failure> {
+fn success_of(
+    written: &Result<WriteOutcome, LogError>,
+    expected: ExpectedRevision,
+) -> Result<Success, Failure> {
     match *written {
-        Ok(Outcome::Written { revision, position }) => Ok(Success {
+        Ok(WriteOutcome::Written { revision, position }) => Ok(Success {
             current_revision_option: Some(match revision {
                 Some(revision) => success::CurrentRevisionOption::CurrentRevision(revision),
                 None => success::CurrentRevisionOption::NoStream(Empty {}),
@@ -302,16 +305,16 @@ fn success_of(written: &Result<Outcome, LogError>, expected: Expected) -> Result
                 None => success::PositionOption::NoPosition(Empty {}),
             }),
         }),
-        Ok(Outcome::WrongExpectedVersion { current }) => {
+        Ok(WriteOutcome::WrongExpectedVersion { current }) => {
             Err(Failure::WrongExpectedVersion { expected, current })
         }
-        Ok(Outcome::StreamDeleted) => Err(Failure::StreamDeleted),
+        Ok(WriteOutcome::StreamDeleted) => Err(Failure::StreamDeleted),
         Err(LogError::Full) => Err(Failure::Full),
         Err(
             LogError::DamagedIndex
             | LogError::Disk(_)
             | LogError::Damaged { .. }
-            | LogError::Unsure(_)
+            | LogError::TornWrite(_)
             | LogError::Closed,
         ) => Err(Failure::Internal),
     }
@@ -355,7 +358,10 @@ fn status(code: Code, name: &str, detail: &impl Message) -> wire::Status {
     wire::Status { code: code.into(), message: name.to_owned(), details: Some(details) }
 }
 
-fn wrong_expected_version(expected: Expected, current: Option<u64>) -> WrongExpectedVersion {
+fn wrong_expected_version(
+    expected: ExpectedRevision,
+    current: Option<u64>,
+) -> WrongExpectedVersion {
     use wire::wrong_expected_version::{
         CurrentStreamRevisionOption as Current, ExpectedStreamPositionOption as Wanted,
     };
@@ -364,10 +370,10 @@ fn wrong_expected_version(expected: Expected, current: Option<u64>) -> WrongExpe
         None => Current::CurrentNoStream(Empty {}),
     };
     let wanted = match expected {
-        Expected::Any => Wanted::ExpectedAny(Empty {}),
-        Expected::NoStream => Wanted::ExpectedNoStream(Empty {}),
-        Expected::StreamExists => Wanted::ExpectedStreamExists(Empty {}),
-        Expected::Revision(revision) => Wanted::ExpectedStreamPosition(revision),
+        ExpectedRevision::Any => Wanted::ExpectedAny(Empty {}),
+        ExpectedRevision::NoStream => Wanted::ExpectedNoStream(Empty {}),
+        ExpectedRevision::StreamExists => Wanted::ExpectedStreamExists(Empty {}),
+        ExpectedRevision::Revision(revision) => Wanted::ExpectedStreamPosition(revision),
     };
     WrongExpectedVersion {
         current_stream_revision_option: Some(current),

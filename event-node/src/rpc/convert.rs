@@ -10,7 +10,7 @@ use uuid::{
 };
 
 use crate::{
-    log::{Event, Expected, FilterField, FilterSpec, NewEvent, Resolved},
+    log::{Event, ExpectedRevision, FilterField, FilterSpec, NewEvent, ResolvedEvent},
     rpc::status::{handler_threw, missing_metadata},
     wire::event_store::client as wire,
 };
@@ -213,7 +213,7 @@ pub(crate) fn recorded(event: &Event, style: IdStyle, position: u64) -> wire::Re
 }
 
 /// Writes what a read or a catch-up subscription delivers: both parts with their own position.
-pub(crate) fn read_event(resolved: &Resolved, style: IdStyle) -> wire::streams::ReadEvent {
+pub(crate) fn read_event(resolved: &ResolvedEvent, style: IdStyle) -> wire::streams::ReadEvent {
     use wire::streams::read_event::Position;
     let write = |event: &Option<Arc<Event>>| {
         event.as_ref().map(|event| recorded(event, style, event.position))
@@ -221,13 +221,13 @@ pub(crate) fn read_event(resolved: &Resolved, style: IdStyle) -> wire::streams::
     wire::streams::ReadEvent {
         event: write(&resolved.event),
         link: write(&resolved.link),
-        position: resolved.original().map(|event| Position::CommitPosition(event.position)),
+        position: resolved.original_event().map(|event| Position::CommitPosition(event.position)),
     }
 }
 
 macro_rules! expected_from {
     ($($oneof:path: $revision:ident),+ $(,)?) => {$(
-        impl TryFrom<Option<$oneof>> for Expected {
+        impl TryFrom<Option<$oneof>> for ExpectedRevision {
             type Error = Status;
 
             fn try_from(expected: Option<$oneof>) -> Result<Self, Status> {

@@ -3,7 +3,7 @@
 use tonic::Status;
 
 use crate::{
-    log::{Expected, Outcome, Removal, Write},
+    log::{Deletion, ExpectedRevision, WriteOutcome, WriteRequest},
     rpc::{
         Context,
         convert::stream_name,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) async fn delete(context: &Context, request: DeleteReq) -> Result<DeleteResp, Status> {
-    let position_option = match remove(context, request.options, Write::SoftDelete).await? {
+    let position_option = match remove(context, request.options, WriteRequest::SoftDelete).await? {
         Some(position) => PositionOption::Position(position),
         None => PositionOption::NoPosition(Empty {}),
     };
@@ -27,18 +27,18 @@ pub(crate) async fn delete(context: &Context, request: DeleteReq) -> Result<Dele
 pub(crate) async fn remove(
     context: &Context,
     options: Option<DeleteOptions>,
-    write: impl FnOnce(Removal) -> Write,
+    write: impl FnOnce(Deletion) -> WriteRequest,
 ) -> Result<Option<Position>, Status> {
     let options = options.ok_or_else(handler_threw)?;
-    let expected = Expected::try_from(options.expected_stream_revision)?;
+    let expected = ExpectedRevision::try_from(options.expected_stream_revision)?;
     let stream = stream_name(options.stream_identifier)?;
-    let removal = Removal { stream: stream.clone(), expected };
+    let removal = Deletion { stream: stream.clone(), expected };
     match context.write(write(removal)).await? {
-        Outcome::Written { position, .. } => Ok(position
+        WriteOutcome::Written { position, .. } => Ok(position
             .map(|position| Position { commit_position: position, prepare_position: position })),
-        Outcome::WrongExpectedVersion { current } => {
+        WriteOutcome::WrongExpectedVersion { current } => {
             Err(wrong_expected_version(&stream, expected, current))
         }
-        Outcome::StreamDeleted => Err(stream_deleted(&stream)),
+        WriteOutcome::StreamDeleted => Err(stream_deleted(&stream)),
     }
 }

@@ -332,7 +332,7 @@ async fn send_all(
         if page.at_end {
             break;
         }
-        query.from = page.looked_to;
+        query.from = page.scanned_to;
         query.limit = page_limit(remaining.count);
     }
     Ok(())

@@ -4,7 +4,7 @@ use tonic::Status;
 
 use crate::{
     rpc::{Context, status::handler_threw},
-    scavenge::Started,
+    scavenge::ScavengeStart,
     wire::event_store::client::operations::{
         ScavengeResp, StartScavengeReq, StopScavengeReq, scavenge_resp::ScavengeResult,
     },
@@ -15,9 +15,9 @@ pub(crate) async fn start_scavenge(
     context: &Context,
     _: StartScavengeReq,
 ) -> Result<ScavengeResp, Status> {
-    let (id, result) = match context.scavenges.start().await? {
-        Started::Now(id) => (id, ScavengeResult::Started),
-        Started::Before(id) => (id, ScavengeResult::InProgress),
+    let (id, result) = match context.scavenges.start_scavenge().await? {
+        ScavengeStart::Started(id) => (id, ScavengeResult::Started),
+        ScavengeStart::AlreadyRunning(id) => (id, ScavengeResult::InProgress),
     };
     Ok(ScavengeResp { scavenge_id: id.to_string(), scavenge_result: result.into() })
 }
@@ -27,7 +27,7 @@ pub(crate) fn stop_scavenge(
     request: StopScavengeReq,
 ) -> Result<ScavengeResp, Status> {
     let id = request.options.ok_or_else(handler_threw)?.scavenge_id;
-    if !context.scavenges.stop(&id) {
+    if !context.scavenges.stop_scavenge(&id) {
         return Err(Status::not_found(format!("Scavenge {id} is not running.")));
     }
     Ok(ScavengeResp { scavenge_id: id, scavenge_result: ScavengeResult::Stopped.into() })

@@ -5,7 +5,7 @@ use tonic::{
     metadata::{AsciiMetadataValue, MetadataMap},
 };
 
-use crate::log::{Expected, FilterError, GroupKey, LogError};
+use crate::log::{ExpectedRevision, FilterError, GroupKey, LogError};
 
 /// Trailer that names the kind of error.
 const EXCEPTION: &str = "exception";
@@ -34,7 +34,7 @@ pub(crate) fn stream_deleted(stream: &str) -> Status {
 /// Of a deletion; an append answers a wrong version with a response.
 pub(crate) fn wrong_expected_version(
     stream: &str,
-    expected: Expected,
+    expected: ExpectedRevision,
     current: Option<u64>,
 ) -> Status {
     let expected = expected_number(expected).to_string();
@@ -112,7 +112,7 @@ impl From<LogError> for Status {
             LogError::Full => return Self::resource_exhausted(sentence(&LogError::Full)),
             // Clients can tell it from what another try may mend.
             LogError::Damaged { .. } => Code::DataLoss,
-            LogError::DamagedIndex | LogError::Disk(_) | LogError::Unsure(_) => Code::Unknown,
+            LogError::DamagedIndex | LogError::Disk(_) | LogError::TornWrite(_) => Code::Unknown,
         };
         tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
         Self::new(code, format!("The store failed: {error}."))
@@ -131,12 +131,12 @@ pub(crate) fn sentence(error: &LogError) -> String {
 }
 
 /// An expected version as the protocol's error trailers write it.
-pub(crate) fn expected_number(expected: Expected) -> i64 {
+pub(crate) fn expected_number(expected: ExpectedRevision) -> i64 {
     match expected {
-        Expected::NoStream => -1,
-        Expected::Any => -2,
-        Expected::StreamExists => -4,
-        Expected::Revision(revision) => to_number(revision),
+        ExpectedRevision::NoStream => -1,
+        ExpectedRevision::Any => -2,
+        ExpectedRevision::StreamExists => -4,
+        ExpectedRevision::Revision(revision) => to_number(revision),
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_deletion_names_both_versions() {
-        let status = wrong_expected_version("order-1", Expected::StreamExists, None);
+        let status = wrong_expected_version("order-1", ExpectedRevision::StreamExists, None);
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert!(status.message().ends_with("Expected version: -4, Actual version: -1"));
         assert_eq!(status.metadata().get("actual-version").unwrap(), "-1");
@@ -188,7 +188,7 @@ mod tests {
         let status = Status::from(LogError::Damaged { offset: 621 });
         assert_eq!(status.code(), Code::DataLoss);
         assert!(status.message().contains("damaged at byte 621"), "{status}");
-        let unsure = LogError::Unsure(Arc::new(std::io::ErrorKind::Other.into()));
+        let unsure = LogError::TornWrite(Arc::new(std::io::ErrorKind::Other.into()));
         assert_eq!(Status::from(unsure).code(), Code::Unknown);
     }
 

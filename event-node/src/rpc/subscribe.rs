@@ -7,8 +7,8 @@ use tonic::Status;
 
 use crate::{
     log::{
-        Direction, Filter, Followed, FollowedPage, Follower, MAX_PAGE_EVENTS, Source, StreamQuery,
-        StreamRead,
+        CatchUpPage, CatchUpRead, CatchUpReader, CatchUpSource, Direction, Filter, MAX_PAGE_EVENTS,
+        StreamQuery, StreamRead,
     },
     rpc::{
         Context,
@@ -73,7 +73,7 @@ impl Checkpoints {
 struct Subscription {
     context: Arc<Context>,
     sink: Sink<ReadResp>,
-    follower: Follower,
+    follower: CatchUpReader,
     checkpoints: Option<Checkpoints>,
     format: Format,
 }
@@ -101,8 +101,8 @@ pub(crate) async fn to_stream(
         Start::At(revision) => revision.saturating_add(1),
         Start::End => after_last,
     };
-    let source = Source::Stream { name: name.as_str().into() };
-    Ok(run(context, Follower::new(source, next), None, format, name))
+    let source = CatchUpSource::Stream { name: name.as_str().into() };
+    Ok(run(context, CatchUpReader::new(source, next), None, format, name))
 }
 
 pub(crate) fn to_all(
@@ -117,17 +117,17 @@ pub(crate) fn to_all(
         Start::At(position) => position,
         Start::End => context.log.head(),
     };
-    context.log.warn_of_far_start(after, "subscription");
+    context.log.warn_if_far_beyond_end(after, "subscription");
     if let Some(checkpoints) = &mut checkpoints {
         checkpoints.begin_after(after);
     }
-    let follower = Follower::new(Source::All { filter }, after.saturating_add(1));
+    let follower = CatchUpReader::new(CatchUpSource::All { filter }, after.saturating_add(1));
     run(context, follower, checkpoints, format, "$all".to_owned())
 }
 
 fn run(
     context: &Arc<Context>,
-    follower: Follower,
+    follower: CatchUpReader,
     checkpoints: Option<Checkpoints>,
     format: Format,
     stream: String,
@@ -159,9 +159,9 @@ impl Subscription {
         loop {
             // What is committed from here on is seen by `changed` below, if not by this page.
             head.borrow_and_update();
-            let page = match self.follower.page(&self.context.log, MAX_PAGE_EVENTS).await? {
-                Followed::Page(page) => page,
-                Followed::StreamDeleted => return Err(stream_deleted(stream).into()),
+            let page = match self.follower.read_page(&self.context.log, MAX_PAGE_EVENTS).await? {
+                CatchUpRead::Page(page) => page,
+                CatchUpRead::StreamDeleted => return Err(stream_deleted(stream).into()),
             };
             let at_end = page.at_end;
             // More was committed than one page holds: the reader is slower than the writers, and is
@@ -182,16 +182,16 @@ impl Subscription {
         }
     }
 
-    async fn send_page(&mut self, page: FollowedPage, is_catching_up: bool) -> Result<(), End> {
+    async fn send_page(&mut self, page: CatchUpPage, is_catching_up: bool) -> Result<(), End> {
         let events = self.context.resolve(page.events, self.format).await?;
         for resolved in events {
-            if let Some(original) = resolved.original() {
+            if let Some(original) = resolved.original_event() {
                 self.send_checkpoints(original.position.saturating_sub(1)).await?;
             }
             let event = read_event(&resolved, self.format.ids);
             self.sink.send(response(Content::Event(event))).await?;
         }
-        let Some(looked_to) = page.looked_to else { return Ok(()) };
+        let Some(looked_to) = page.scanned_to else { return Ok(()) };
         self.send_checkpoints(looked_to).await?;
         // Whoever saw nothing that matched still learns how far the log has been searched.
         let last = self.checkpoints.as_mut().filter(|_| is_catching_up && page.at_end);

@@ -3,7 +3,7 @@
 use tonic::Status;
 
 use crate::{
-    log::Write,
+    log::WriteRequest,
     rpc::{Context, delete::remove},
     wire::event_store::client::{
         Empty,
@@ -15,7 +15,7 @@ pub(crate) async fn tombstone(
     context: &Context,
     request: TombstoneReq,
 ) -> Result<TombstoneResp, Status> {
-    let position_option = match remove(context, request.options, Write::Tombstone).await? {
+    let position_option = match remove(context, request.options, WriteRequest::Tombstone).await? {
         Some(position) => PositionOption::Position(position),
         None => PositionOption::NoPosition(Empty {}),
     };

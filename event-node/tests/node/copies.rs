@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 use event_node::{
-    CopyError, backup, backup_to_stream, restore, restore_from_stream, salvage, verify,
+    CopyError, backup_store, backup_to_stream, restore_from_stream, restore_store, salvage_store,
+    verify_store,
 };
 use eventstore::{EventData, ReadStreamOptions, StreamState};
 use tempfile::TempDir;
@@ -29,7 +30,7 @@ async fn assert_has_orders(folder: TempDir, count: u64) -> TempDir {
     }
     append(&client, "order-0", StreamState::StreamRevision(2), events(1)).await;
     let folder = node.stop().await;
-    verify(folder.path()).unwrap();
+    verify_store(folder.path()).unwrap();
     folder
 }
 
@@ -37,13 +38,13 @@ async fn assert_has_orders(folder: TempDir, count: u64) -> TempDir {
 async fn backup_of_a_running_node_is_restored() {
     let node = node_with_orders(20).await;
     let copy = tempfile::tempdir().unwrap();
-    let backed_up = backup(node.folder(), copy.path(), |_| {}).unwrap();
+    let backed_up = backup_store(node.folder(), copy.path(), |_| {}).unwrap();
     assert_eq!(backed_up.copied_bytes, backed_up.total_bytes);
     append(&node.client(), "later", StreamState::NoStream, events(1)).await;
-    verify(copy.path()).unwrap();
+    verify_store(copy.path()).unwrap();
 
     let restored_to = tempfile::tempdir().unwrap();
-    let restored = restore(copy.path(), restored_to.path(), |_| {}).unwrap();
+    let restored = restore_store(copy.path(), restored_to.path(), |_| {}).unwrap();
     assert_eq!(restored.position, backed_up.position);
     let folder = assert_has_orders(restored_to, 20).await;
     let restored_node = TestNode::start_over(folder).await;
@@ -75,11 +76,11 @@ async fn cut_off_or_damaged_stream_is_refused_and_leaves_no_store() {
     for length in [0, 10, 40, stream.len() / 2, stream.len() - 1] {
         let to = tempfile::tempdir().unwrap();
         let refused = restore_from_stream(&stream[..length], to.path(), |_| {}).unwrap_err();
-        assert!(matches!(refused, CopyError::CutOffStream { .. }), "{length}: {refused}");
+        assert!(matches!(refused, CopyError::TruncatedStream { .. }), "{length}: {refused}");
         assert!(!to.path().join(LOG).exists());
         // The same folder takes a whole one.
         restore_from_stream(&stream[..], to.path(), |_| {}).unwrap();
-        verify(to.path()).unwrap();
+        verify_store(to.path()).unwrap();
     }
     for at in [3, 20, 60, stream.len() / 2, stream.len() - 5] {
         let mut damaged = stream.clone();
@@ -87,7 +88,7 @@ async fn cut_off_or_damaged_stream_is_refused_and_leaves_no_store() {
         let to = tempfile::tempdir().unwrap();
         let refused = restore_from_stream(&damaged[..], to.path(), |_| {}).unwrap_err();
         let is_found =
-            matches!(refused, CopyError::DamagedStream { .. } | CopyError::CutOffStream { .. });
+            matches!(refused, CopyError::DamagedStream { .. } | CopyError::TruncatedStream { .. });
         assert!(is_found, "{at}: {refused}");
     }
 }
@@ -96,7 +97,7 @@ async fn cut_off_or_damaged_stream_is_refused_and_leaves_no_store() {
 async fn restored_log_wins_over_a_newer_index() {
     let node = node_with_orders(5).await;
     let copy = tempfile::tempdir().unwrap();
-    backup(node.folder(), copy.path(), |_| {}).unwrap();
+    backup_store(node.folder(), copy.path(), |_| {}).unwrap();
     append(&node.client(), "order-0", StreamState::Any, events(10)).await;
     let folder = node.stop().await;
     // As an operator does it by hand: the old log over the new one, the index left there.
@@ -108,12 +109,12 @@ async fn restored_log_wins_over_a_newer_index() {
 async fn restore_does_not_overwrite_a_store_and_removes_a_stale_index() {
     let node = node_with_orders(2).await;
     let copy = tempfile::tempdir().unwrap();
-    backup(node.folder(), copy.path(), |_| {}).unwrap();
+    backup_store(node.folder(), copy.path(), |_| {}).unwrap();
     let folder = node.stop().await;
-    let refused = restore(copy.path(), folder.path(), |_| {}).unwrap_err();
+    let refused = restore_store(copy.path(), folder.path(), |_| {}).unwrap_err();
     assert!(matches!(refused, CopyError::NotEmpty { .. }), "{refused}");
     fs::remove_file(folder.path().join(LOG)).unwrap();
-    restore(copy.path(), folder.path(), |_| {}).unwrap();
+    restore_store(copy.path(), folder.path(), |_| {}).unwrap();
     assert_has_orders(folder, 2).await;
 }
 
@@ -121,14 +122,17 @@ async fn restore_does_not_overwrite_a_store_and_removes_a_stale_index() {
 async fn second_backup_copies_what_is_new_and_another_store_is_refused() {
     let node = node_with_orders(2).await;
     let copy = tempfile::tempdir().unwrap();
-    backup(node.folder(), copy.path(), |_| {}).unwrap();
+    backup_store(node.folder(), copy.path(), |_| {}).unwrap();
     append(&node.client(), "order-9", StreamState::NoStream, events(3)).await;
-    let second = backup(node.folder(), copy.path(), |_| {}).unwrap();
+    let second = backup_store(node.folder(), copy.path(), |_| {}).unwrap();
     node.stop().await;
     let restored_to = tempfile::tempdir().unwrap();
-    assert_eq!(restore(copy.path(), restored_to.path(), |_| {}).unwrap().position, second.position);
+    assert_eq!(
+        restore_store(copy.path(), restored_to.path(), |_| {}).unwrap().position,
+        second.position
+    );
     let other = node_with_orders(1).await;
-    let refused = backup(other.folder(), copy.path(), |_| {}).unwrap_err();
+    let refused = backup_store(other.folder(), copy.path(), |_| {}).unwrap_err();
     assert!(matches!(refused, CopyError::OtherStore { .. }), "{refused}");
     other.stop().await;
 }
@@ -165,29 +169,29 @@ fn remove_index(data: &Path) {
 #[tokio::test]
 async fn salvage_saves_every_whole_entry_and_names_the_lost_ones() {
     let folder = damaged_store(true).await;
-    verify(folder.path()).unwrap_err();
+    verify_store(folder.path()).unwrap_err();
     let to = tempfile::tempdir().unwrap();
-    let salvaged = salvage(folder.path(), to.path(), |_| {}).unwrap();
+    let salvaged = salvage_store(folder.path(), to.path(), |_| {}).unwrap();
     assert!(salvaged.is_complete);
     assert_eq!(salvaged.lost_ranges.len(), 1);
     assert_eq!(salvaged.lost_ranges[0].last_position, Some(salvaged.lost_ranges[0].first_position));
     let lost: Vec<_> =
         salvaged.lost_revisions.iter().map(|it| (it.stream.as_str(), it.first, it.last)).collect();
     assert_eq!(lost, [("order-2", 0, 0)]);
-    verify(to.path()).unwrap();
+    verify_store(to.path()).unwrap();
     let node = TestNode::start_over(to).await;
     assert_eq!(revisions(&node.client(), "order-1").await, [0, 1, 2]);
     assert_eq!(revisions(&node.client(), "order-3").await, [0]);
     append(&node.client(), "order-1", StreamState::StreamRevision(2), events(1)).await;
-    verify(node.stop().await.path()).unwrap();
+    verify_store(node.stop().await.path()).unwrap();
 }
 
 #[tokio::test]
 async fn salvage_without_an_index_says_that_its_list_may_be_incomplete() {
     let folder = damaged_store(false).await;
     let to = tempfile::tempdir().unwrap();
-    let salvaged = salvage(folder.path(), to.path(), |_| {}).unwrap();
+    let salvaged = salvage_store(folder.path(), to.path(), |_| {}).unwrap();
     assert!(!salvaged.is_complete);
     assert_eq!(salvaged.lost_ranges.len(), 1);
-    verify(to.path()).unwrap();
+    verify_store(to.path()).unwrap();
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use event_node::{salvage, verify};
+use event_node::{salvage_store, verify_store};
 use eventstore::{
     AppendToStreamOptions, Client, Error, EventData, ReadStreamOptions, StreamState,
     TombstoneStreamOptions,
@@ -70,7 +70,7 @@ async fn sample() -> Sample {
         append(&client, &format!("order-{order}"), StreamState::Any, events(2)).await;
     }
     let folder = node.stop().await;
-    verify(folder.path()).unwrap();
+    verify_store(folder.path()).unwrap();
     Sample { folder, earlier, first }
 }
 
@@ -179,7 +179,7 @@ async fn try_damage(sample: &Sample, seed: u64) {
     dice.below(1);
     let folder = copy_of(sample.folder.path());
     let trial = format!("seed {seed}: {}", harm(folder.path(), sample.earlier.path(), &mut dice));
-    let is_sound = verify(folder.path()).is_ok();
+    let is_sound = verify_store(folder.path()).is_ok();
     let stop = CancellationToken::new();
     match start(folder.path(), &stop).await {
         Ok(node) => {
@@ -210,8 +210,8 @@ async fn try_damage(sample: &Sample, seed: u64) {
 /// What is salvaged is a store, with events in their order.
 async fn check_salvage(data: &Path, trial: &str) {
     let to = tempfile::tempdir().unwrap();
-    salvage(data, to.path(), |_| {}).unwrap_or_else(|error| panic!("{trial}: {error}"));
-    verify(to.path()).unwrap_or_else(|error| panic!("{trial}: {error}"));
+    salvage_store(data, to.path(), |_| {}).unwrap_or_else(|error| panic!("{trial}: {error}"));
+    verify_store(to.path()).unwrap_or_else(|error| panic!("{trial}: {error}"));
     let node = TestNode::start_over(to).await;
     let client = node.client();
     for order in 0..ORDERS {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use event_node::{NodeError, VerifyError, verify};
+use event_node::{NodeError, VerifyError, verify_store};
 use eventstore::StreamState;
 use tokio_util::sync::CancellationToken;
 
@@ -103,12 +103,12 @@ async fn an_append_that_was_cut_off_is_removed_and_those_before_it_stay() {
     let image = killed().await;
     let log = image.path().join(LOG);
     change(&log, |bytes| bytes.truncate(bytes.len() - 1));
-    assert_eq!(verify(image.path()).unwrap().events, 96);
+    assert_eq!(verify_store(image.path()).unwrap().events, 96);
     let node = TestNode::start_over(image).await;
     assert_eq!(revisions(&node.client(), "order-1").await.len(), 95);
     append(&node.client(), "order-1", StreamState::StreamRevision(94), events(1)).await;
     let folder = node.stop().await;
-    assert_eq!(verify(folder.path()).unwrap().events, 97);
+    assert_eq!(verify_store(folder.path()).unwrap().events, 97);
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_log_that_is_damaged_before_its_end_is_reported_and_not_cut_off() {
     let before = fs::read(&log).unwrap();
     let reason = refusal(image.path()).await;
     assert!(reason.contains("events.log is damaged at byte"), "{reason}");
-    let found = verify(image.path()).unwrap_err();
+    let found = verify_store(image.path()).unwrap_err();
     assert!(matches!(found, VerifyError::Damaged { .. }), "{found}");
     assert_eq!(fs::read(&log).unwrap(), before);
 }
@@ -152,7 +152,7 @@ async fn stopped() -> tempfile::TempDir {
     let node = TestNode::start().await;
     append(&node.client(), "order-1", StreamState::NoStream, events(1_000)).await;
     let folder = node.stop().await;
-    assert_eq!(verify(folder.path()).unwrap().events, 1_001);
+    assert_eq!(verify_store(folder.path()).unwrap().events, 1_001);
     folder
 }
 
@@ -189,18 +189,18 @@ async fn an_index_that_is_damaged_or_gone_is_made_anew_from_the_log() {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 0xa5;
         });
-        let found = verify(folder.path()).unwrap_err();
+        let found = verify_store(folder.path()).unwrap_err();
         assert!(matches!(found, VerifyError::DamagedIndex { .. }), "{found}");
         let node = TestNode::start_over(folder).await;
         assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_000);
         folder = node.stop().await;
-        verify(folder.path()).unwrap();
+        verify_store(folder.path()).unwrap();
     }
     fs::remove_file(folder.path().join(MANIFEST)).unwrap();
     let node = TestNode::start_over(folder).await;
     append(&node.client(), "order-1", StreamState::StreamRevision(999), events(1)).await;
     assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_001);
-    verify(node.stop().await.path()).unwrap();
+    verify_store(node.stop().await.path()).unwrap();
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn an_index_that_is_harmed_while_the_node_runs_is_made_anew() {
     // A writer that took the damage for "no such stream" would begin it anew.
     append(&node.client(), "order-1", StreamState::StreamRevision(999), events(1)).await;
     assert_eq!(revisions(&node.client(), "order-1").await.len(), 1_001);
-    verify(node.stop().await.path()).unwrap();
+    verify_store(node.stop().await.path()).unwrap();
 }
 
 /// Restoring one part of a store alone from a backup.
@@ -236,14 +236,14 @@ async fn an_index_that_is_older_than_its_log_or_of_another_store_is_no_harm() {
     let other = stopped().await;
     for index in [&older, &other] {
         replace_index(folder.path(), &index_files(index.path()));
-        assert_eq!(verify(folder.path()).unwrap().events, 8);
+        assert_eq!(verify_store(folder.path()).unwrap().events, 8);
         let image = tempfile::tempdir().unwrap();
         fs::copy(folder.path().join(LOG), image.path().join(LOG)).unwrap();
         replace_index(image.path(), &index_files(folder.path()));
         let node = TestNode::start_over(image).await;
         assert_eq!(revisions(&node.client(), "order-1").await.len(), 3);
         assert_eq!(revisions(&node.client(), "order-2").await.len(), 4);
-        verify(node.stop().await.path()).unwrap();
+        verify_store(node.stop().await.path()).unwrap();
     }
 }
 
@@ -259,7 +259,7 @@ async fn an_index_in_sqlite_is_removed_and_made_anew() {
     let folder = node.stop().await;
     let names = index_files(folder.path());
     assert!(!names.iter().any(|name| name.to_string_lossy().contains("sqlite")), "{names:?}");
-    verify(folder.path()).unwrap();
+    verify_store(folder.path()).unwrap();
 }
 
 #[tokio::test]
@@ -274,13 +274,13 @@ async fn a_store_of_the_first_format_is_refused_with_what_to_do() {
 async fn verifying_finds_a_changed_byte() {
     let folder = stopped().await;
     change(&folder.path().join(LOG), |bytes| bytes[500] ^= 1);
-    let found = verify(folder.path()).unwrap_err();
+    let found = verify_store(folder.path()).unwrap_err();
     assert!(matches!(&found, VerifyError::Damaged { findings } if !findings.is_empty()), "{found}");
 }
 
 #[tokio::test]
 async fn a_store_in_use_is_not_verified() {
     let node = TestNode::start().await;
-    assert!(matches!(verify(node.folder()), Err(VerifyError::Unavailable(_))));
+    assert!(matches!(verify_store(node.folder()), Err(VerifyError::Unavailable(_))));
     node.stop().await;
 }

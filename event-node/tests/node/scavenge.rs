@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use event_node::verify;
+use event_node::verify_store;
 use eventstore::{
     Client, DeleteStreamOptions, EventData, ReadAllOptions, ReadStreamOptions, ResolvedEvent,
     StreamMetadataBuilder, StreamState, TombstoneStreamOptions,
@@ -120,7 +120,7 @@ async fn scavenge_removes_what_is_out_of_reach_and_nothing_else() {
     assert_eq!(revisions(&client, "counted").await, [18, 19]);
     assert_eq!(all_events(&client).await.len(), after.len() + 1);
     let folder = node.stop().await;
-    verify(folder.path()).unwrap();
+    verify_store(folder.path()).unwrap();
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn live_streams_are_the_same_after_many_scavenges() {
     let backwards = ReadAllOptions::default().backwards().position(eventstore::StreamPosition::End);
     let read = client.read_all(&backwards.max_count(100)).await.unwrap();
     assert!(collect(read).await.len() > 7);
-    verify(node.stop().await.path()).unwrap();
+    verify_store(node.stop().await.path()).unwrap();
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn interrupted_scavenge_goes_on_at_the_next_start() {
     let (node, id) = start_slow_scavenge().await;
     let folder = node.stop().await;
     assert!(folder.path().join("scavenge.json").exists(), "its place is kept");
-    verify(folder.path()).unwrap();
+    verify_store(folder.path()).unwrap();
     let bytes = log_bytes(folder.path());
     let node = TestNode::start_over(folder).await;
     let told = scavenged(&node.client(), &id).await;
@@ -210,7 +210,7 @@ async fn interrupted_scavenge_goes_on_at_the_next_start() {
     let folder = node.stop().await;
     assert!(log_bytes(folder.path()) < bytes / 10);
     assert!(!folder.path().join("scavenge.json").exists());
-    verify(folder.path()).unwrap();
+    verify_store(folder.path()).unwrap();
 }
 
 #[tokio::test]
@@ -225,5 +225,5 @@ async fn stopped_scavenge_ends_and_leaves_a_sound_store() {
     let told = scavenged(&node.client(), &id).await;
     assert_eq!(told.last().unwrap().1["result"], "Stopped");
     assert_eq!(revisions(&node.client(), "counted").await, [300]);
-    verify(node.stop().await.path()).unwrap();
+    verify_store(node.stop().await.path()).unwrap();
 }

@@ -34,7 +34,7 @@ pub(super) async fn back_up(
         if is_stream {
             return event_node::backup_to_stream(&data, io::stdout().lock(), progress);
         }
-        event_node::backup(&data, &to, progress)
+        event_node::backup_store(&data, &to, progress)
     })
     .await??;
     let text = format!(
@@ -69,7 +69,7 @@ pub(super) async fn restore(
         if from == Path::new(STREAM) {
             return event_node::restore_from_stream(io::stdin().lock(), &data, progress);
         }
-        event_node::restore(&from, &data, progress)
+        event_node::restore_store(&from, &data, progress)
     })
     .await??;
     if global.json {
@@ -94,7 +94,7 @@ pub(super) async fn salvage(
     global: &Global,
 ) -> Result<ExitCode, CliError> {
     let (data, out, progress) = (data_folder(folder)?, out.to_owned(), progress(global));
-    let salvaged = run(move || event_node::salvage(&data, &out, progress)).await??;
+    let salvaged = run(move || event_node::salvage_store(&data, &out, progress)).await??;
     if global.json {
         output::print(json!({
             "store": salvaged.store,

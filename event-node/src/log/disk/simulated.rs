@@ -1,7 +1,7 @@
-//! Disks in memory with a page cache that behaves as Linux's does.
+//! In-memory disks with a page cache that fails like that of Linux.
 //!
-//! Writes go into the cache. A flush writes the changed pages to the medium. If it fails, the pages
-//! count as written all the same: a later flush does not try them again, and reads still see them.
+//! Writes change the cache. An fsync writes the changed pages to the medium. If it fails, the pages
+//! count as clean: a later fsync does not retry them, and reads still return them.
 
 mod folder;
 mod power;
@@ -15,15 +15,15 @@ use std::{
 use crate::log::disk::Disk;
 pub(in crate::log) use crate::log::disk::simulated::{folder::SimulatedFolder, power::Power};
 
-/// Bytes of a page.
+/// Page size in bytes.
 pub(in crate::log) const PAGE: usize = 4_096;
 
-/// What a call of the disk is to do instead of its work.
+/// Fault that replaces a disk call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log) enum Fault {
     /// `EIO`.
     Failed,
-    /// `ENOSPC`; a write leaves the first half of its bytes behind.
+    /// `ENOSPC`; a write stores the first half of its bytes.
     Full,
 }
 
@@ -31,13 +31,13 @@ pub(in crate::log) enum Fault {
 struct State {
     cache: Vec<u8>,
     medium: Vec<u8>,
-    /// Numbers of the pages that the cache has changed and the medium has not.
+    /// Numbers of pages that differ between cache and medium.
     dirty: BTreeSet<usize>,
     next_write: Option<Fault>,
     next_sync: Option<Fault>,
 }
 
-/// The simulated disk.
+/// A simulated disk.
 #[derive(Debug, Default)]
 pub(in crate::log) struct SimulatedDisk {
     state: Mutex<State>,
@@ -45,31 +45,31 @@ pub(in crate::log) struct SimulatedDisk {
 }
 
 impl SimulatedDisk {
-    /// Returns a disk whose medium and cache hold `bytes`.
-    pub(in crate::log) fn holding(bytes: Vec<u8>) -> Self {
-        Self::powered(bytes, Power::default())
+    /// Creates a disk with `bytes` in cache and medium.
+    pub(in crate::log) fn with_content(bytes: Vec<u8>) -> Self {
+        Self::with_power(bytes, Power::default())
     }
 
-    /// Returns a disk whose calls fail once the power is off.
-    fn powered(bytes: Vec<u8>, power: Power) -> Self {
+    /// Creates a disk whose calls fail once the power is off.
+    fn with_power(bytes: Vec<u8>, power: Power) -> Self {
         let state = State { cache: bytes.clone(), medium: bytes, ..State::default() };
         Self { state: Mutex::new(state), power }
     }
 
-    /// Lets the next write fail.
+    /// Makes the next write fail.
     pub(in crate::log) fn fail_next_write(&self, fault: Fault) {
-        self.state().next_write = Some(fault);
+        self.lock_state().next_write = Some(fault);
     }
 
-    /// Lets the next flush fail.
+    /// Makes the next fsync fail.
     pub(in crate::log) fn fail_next_sync(&self, fault: Fault) {
-        self.state().next_sync = Some(fault);
+        self.lock_state().next_sync = Some(fault);
     }
 
-    /// Returns what a power loss leaves: the medium, and of the changed pages those that
-    /// `is_written` chooses, because the kernel may write them at any time.
+    /// Returns the bytes after a power loss: the medium, plus the changed pages for which
+    /// `is_written` returns true. The kernel may write pages back at any time.
     pub(in crate::log) fn after_power_loss(&self, mut is_written: impl FnMut() -> bool) -> Vec<u8> {
-        let state = self.state();
+        let state = self.lock_state();
         let mut bytes = state.medium.clone();
         for page in state.dirty.iter().copied().filter(|_| is_written()) {
             state.write_page(page, &mut bytes);
@@ -77,20 +77,20 @@ impl SimulatedDisk {
         bytes
     }
 
-    /// Returns what reads see now.
-    fn cached(&self) -> Vec<u8> {
-        self.state().cache.clone()
+    /// Returns the bytes that reads see.
+    fn cached_bytes(&self) -> Vec<u8> {
+        self.lock_state().cache.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn flush(&self) -> io::Result<()> {
-        let mut state = self.state();
+    fn write_back(&self) -> io::Result<()> {
+        let mut state = self.lock_state();
         let dirty = std::mem::take(&mut state.dirty);
         if let Some(fault) = state.next_sync.take() {
-            return Err(error(fault));
+            return Err(io_error_of(fault));
         }
         let mut medium = std::mem::take(&mut state.medium);
         medium.truncate(state.cache.len());
@@ -118,7 +118,7 @@ impl State {
     }
 }
 
-fn error(fault: Fault) -> io::Error {
+fn io_error_of(fault: Fault) -> io::Error {
     match fault {
         Fault::Failed => io::Error::from_raw_os_error(5),
         Fault::Full => io::ErrorKind::StorageFull.into(),
@@ -126,13 +126,13 @@ fn error(fault: Fault) -> io::Error {
 }
 
 impl Disk for SimulatedDisk {
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.state().cache.len() as u64)
+    fn byte_length(&self) -> io::Result<u64> {
+        Ok(self.lock_state().cache.len() as u64)
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         let from = usize::try_from(offset).unwrap();
-        let state = self.state();
+        let state = self.lock_state();
         let held = state.cache.get(from..from + bytes.len());
         bytes.copy_from_slice(held.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
@@ -140,30 +140,34 @@ impl Disk for SimulatedDisk {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.power.use_once()?;
-        let mut state = self.state();
-        let fault = state.next_write.take();
+        let planned = self.power.take_fault();
+        let mut state = self.lock_state();
+        let fault = planned.or(state.next_write.take());
         let bytes = if fault.is_some() { &bytes[..bytes.len() / 2] } else { bytes };
         let (from, length) = (usize::try_from(offset).unwrap(), bytes.len());
         let end = state.cache.len().max(from + length);
         state.cache.resize(end, 0);
         state.cache[from..from + length].copy_from_slice(bytes);
         state.mark_dirty(from, from + length);
-        fault.map_or(Ok(()), |fault| Err(error(fault)))
+        fault.map_or(Ok(()), |fault| Err(io_error_of(fault)))
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn sync_bytes(&self) -> io::Result<()> {
         self.power.use_once()?;
-        self.flush()
+        if let Some(fault) = self.power.take_fault() {
+            self.fail_next_sync(fault);
+        }
+        self.write_back()
     }
 
-    fn cut(&self, length: u64) -> io::Result<()> {
+    fn truncate_to(&self, length: u64) -> io::Result<()> {
         self.power.use_once()?;
-        let mut state = self.state();
+        let mut state = self.lock_state();
         let length = usize::try_from(length).unwrap();
         state.cache.truncate(length);
-        // The rest of the last page is cleared, which changes it.
+        // Truncation zeroes the rest of the last page, so that page is dirty too.
         state.mark_dirty(length.saturating_sub(1), length);
         drop(state);
-        self.flush()
+        self.write_back()
     }
 }

@@ -1,54 +1,54 @@
-//! What the index knows of persistent subscription groups.
+//! Persistent subscription groups in the index.
 
 use crate::log::{
     memtable::GroupRecord,
-    write::{GroupKey, GroupWrite},
+    requests::{GroupKey, GroupWrite},
 };
 
-/// A group as it is stored.
+/// A stored group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredGroup {
     pub stream: String,
     pub name: String,
     pub settings: String,
     pub checkpoint: Option<u64>,
-    /// Where the entry with these settings begins in the log.
+    /// Log offset of the entry with these settings.
     pub saved_at: u64,
-    /// Where the entry with the checkpoint begins in the log.
+    /// Log offset of the entry with the checkpoint.
     pub checkpoint_at: Option<u64>,
 }
 
-/// All groups, in the order of their streams and names.
+/// All groups, ordered by stream and name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::log) struct Groups(pub Vec<StoredGroup>);
 
 impl Groups {
-    /// Adds what the next record says.
-    pub(in crate::log) fn apply(&mut self, record: &GroupRecord) {
+    /// Applies the next record of the log.
+    pub(in crate::log) fn apply_record(&mut self, record: &GroupRecord) {
         let at = record.offset;
         match &record.write {
-            GroupWrite::Save { key, settings } => self.save(key, settings, at),
+            GroupWrite::Save { key, settings } => self.save_group(key, settings, at),
             GroupWrite::Checkpoint { key, checkpoint } => {
-                if let Ok(found) = self.find(key) {
+                if let Ok(found) = self.find_slot(key) {
                     self.0[found].checkpoint = Some(*checkpoint);
                     self.0[found].checkpoint_at = Some(at);
                 }
             }
             GroupWrite::Remove { key } => {
-                if let Ok(found) = self.find(key) {
+                if let Ok(found) = self.find_slot(key) {
                     self.0.remove(found);
                 }
             }
         }
     }
 
-    fn save(&mut self, key: &GroupKey, settings: &str, saved_at: u64) {
-        match self.find(key) {
+    fn save_group(&mut self, key: &GroupKey, settings: &str, saved_at: u64) {
+        match self.find_slot(key) {
             Ok(found) => {
                 settings.clone_into(&mut self.0[found].settings);
                 self.0[found].saved_at = saved_at;
             }
-            Err(place) => {
+            Err(slot) => {
                 let group = StoredGroup {
                     stream: key.stream.clone(),
                     name: key.name.clone(),
@@ -57,13 +57,13 @@ impl Groups {
                     saved_at,
                     checkpoint_at: None,
                 };
-                self.0.insert(place, group);
+                self.0.insert(slot, group);
             }
         }
     }
 
-    /// Where the group is, or where it would have to be.
-    fn find(&self, key: &GroupKey) -> Result<usize, usize> {
+    /// Returns the group's slot, or the slot at which to insert it.
+    fn find_slot(&self, key: &GroupKey) -> Result<usize, usize> {
         let wanted = (&key.stream, &key.name);
         self.0.binary_search_by(|group| (&group.stream, &group.name).cmp(&wanted))
     }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_and_checkpoint_are_those_of_the_newest_records() {
+    fn newest_records_define_settings_and_checkpoint() {
         let key = |name: &str| GroupKey { stream: "$all".to_owned(), name: name.to_owned() };
         let save = |name, settings: &str| GroupWrite::Save {
             key: key(name),
@@ -92,7 +92,7 @@ mod tests {
             GroupWrite::Remove { key: key("c") },
         ];
         for (write, offset) in writes.into_iter().zip(100..) {
-            groups.apply(&GroupRecord { offset, write });
+            groups.apply_record(&GroupRecord { offset, write });
         }
         let [group] = &groups.0[..] else { panic!("{groups:?}") };
         assert_eq!((&*group.name, &*group.settings, group.checkpoint), ("b", "new", Some(2)));

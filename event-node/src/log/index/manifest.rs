@@ -1,4 +1,4 @@
-//! The file that says which tables are the index, and how far they know the log.
+//! The manifest: names the tables of the index and the indexed part of the log.
 //!
 //! ```text
 //! manifest = "dofsidx1"  id of the store: 16 bytes  offset  position  next number
@@ -7,7 +7,7 @@
 //!            CRC-32 of all that precedes: u32
 //! ```
 //!
-//! Numbers have a variable length; texts have their length before them.
+//! Numbers are varints; texts are prefixed with their length.
 
 use std::io;
 
@@ -21,49 +21,50 @@ use crate::log::{
     sorted_table::{TableError, TableId},
 };
 
-/// File name of the manifest inside the data folder.
+/// File name of the manifest in the data folder.
 pub(in crate::log) const MANIFEST_FILE: &str = "index.manifest";
 
-/// File name of the manifest that is to replace it.
+/// File name of the next manifest until it replaces the current one.
 pub(super) const NEW_MANIFEST_FILE: &str = "index.manifest.new";
 
 const MAGIC: [u8; 8] = *b"dofsidx1";
 
-/// The content of the file.
+/// Content of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Manifest {
-    /// Id of the store whose log the index is for.
+    /// Id of the store whose log is indexed.
     pub store: Uuid,
     pub progress: Progress,
-    /// Number of the next table. None that was used is used again: an old file is not taken for a new one.
+    /// Number of the next table. Numbers are never reused, so that a leftover file is not taken for
+    /// a new table.
     pub next_number: u64,
-    /// Numbers and identities of the tables, the oldest first.
+    /// Numbers and identities of the tables, oldest first.
     pub tables: Vec<(u64, TableId)>,
     pub groups: Groups,
 }
 
 impl Manifest {
-    /// Reads the manifest; `None` if there is none.
+    /// Reads the manifest; `None` if it does not exist.
     pub(super) fn read(folder: &dyn Folder) -> Result<Option<Self>, TableError> {
-        let Some(disk) = folder.open(MANIFEST_FILE)? else { return Ok(None) };
-        let length = usize::try_from(disk.length()?).map_err(|_| TableError::Damaged)?;
+        let Some(disk) = folder.open_file(MANIFEST_FILE)? else { return Ok(None) };
+        let length = usize::try_from(disk.byte_length()?).map_err(|_| TableError::Damaged)?;
         let mut bytes = vec![0; length];
         disk.read_exact_at(&mut bytes, 0)?;
         Self::parse(&bytes).map(Some).ok_or(TableError::Damaged)
     }
 
-    /// Writes the manifest beside the one that it is to replace. The tables that it names must be
-    /// durable, and so must their names.
-    pub(super) fn prepare(&self, folder: &dyn Folder) -> io::Result<()> {
-        let disk = folder.create(NEW_MANIFEST_FILE)?;
+    /// Writes the new manifest beside the current one and makes its bytes durable. The tables that
+    /// it names must be durable already, including their names.
+    pub(super) fn write_new_file(&self, folder: &dyn Folder) -> io::Result<()> {
+        let disk = folder.create_file(NEW_MANIFEST_FILE)?;
         disk.write_all_at(&self.to_bytes(), 0)?;
-        disk.sync()
+        disk.sync_bytes()
     }
 
-    /// Puts the manifest that was prepared in the place of the old one, durably.
-    pub(super) fn publish(folder: &dyn Folder) -> io::Result<()> {
-        folder.rename(NEW_MANIFEST_FILE, MANIFEST_FILE)?;
-        folder.sync()
+    /// Replaces the current manifest by the new one durably.
+    pub(super) fn replace_old_file(folder: &dyn Folder) -> io::Result<()> {
+        folder.rename_file(NEW_MANIFEST_FILE, MANIFEST_FILE)?;
+        folder.sync_names()
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -72,15 +73,15 @@ impl Manifest {
             return None;
         }
         let mut rest = Decoder(summed);
-        if rest.array()? != MAGIC {
+        if rest.read_array()? != MAGIC {
             return None;
         }
-        let store = Uuid::from_bytes(rest.array()?);
-        let progress = Progress { offset: rest.varint()?, position: rest.varint()? };
-        let next_number = rest.varint()?;
+        let store = Uuid::from_bytes(rest.read_array()?);
+        let progress = Progress { offset: rest.read_varint()?, position: rest.read_varint()? };
+        let next_number = rest.read_varint()?;
         let table = |rest: &mut Decoder<'_>| {
-            let (number, length) = (rest.varint()?, rest.varint()?);
-            let footer_sum = u32::from_le_bytes(rest.array()?);
+            let (number, length) = (rest.read_varint()?, rest.read_varint()?);
+            let footer_sum = rest.read_u32()?;
             Some((number, TableId { length, footer_sum }))
         };
         let tables = parse_list(&mut rest, table)?;
@@ -115,17 +116,17 @@ fn parse_list<'a, T>(
     rest: &mut Decoder<'a>,
     parse: impl Fn(&mut Decoder<'a>) -> Option<T>,
 ) -> Option<Vec<T>> {
-    let count = rest.varint()?;
+    let count = rest.read_varint()?;
     (0..count).map(|_| parse(rest)).collect()
 }
 
 fn parse_group(rest: &mut Decoder<'_>) -> Option<StoredGroup> {
-    let mut text = || rest.text().map(str::to_owned);
+    let mut text = || rest.read_text().map(str::to_owned);
     let (stream, name, settings) = (text()?, text()?, text()?);
-    let saved_at = rest.varint()?;
-    let (checkpoint, checkpoint_at) = match rest.array()? {
+    let saved_at = rest.read_varint()?;
+    let (checkpoint, checkpoint_at) = match rest.read_array()? {
         [0] => (None, None),
-        [1] => (Some(rest.varint()?), Some(rest.varint()?)),
+        [1] => (Some(rest.read_varint()?), Some(rest.read_varint()?)),
         [_] => return None,
     };
     Some(StoredGroup { stream, name, settings, checkpoint, saved_at, checkpoint_at })
@@ -170,12 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn manifest_is_parsed_as_it_was_written() {
+    fn written_manifest_is_parsed_back() {
         assert_eq!(Manifest::parse(&manifest().to_bytes()), Some(manifest()));
     }
 
     #[test]
-    fn every_changed_or_missing_byte_is_found() {
+    fn changed_or_missing_byte_is_detected() {
         let bytes = manifest().to_bytes();
         for at in 0..bytes.len() {
             assert_eq!(Manifest::parse(&bytes[..at]), None);

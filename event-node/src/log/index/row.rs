@@ -1,4 +1,4 @@
-//! Rows of the index's tables as keys and values.
+//! Encoding of index rows as keys and values.
 //!
 //! ```text
 //! mark   = 'm'  position: u64            -> offset
@@ -6,24 +6,24 @@
 //! limits = 's'  stream  0xff  8 x 0xff   -> flags: u8  [maximum count]  [maximum age]  truncate before
 //! ```
 //!
-//! Numbers in keys are big-endian, so that keys have the order of the numbers; those in values have a
-//! variable length. 0xff is in no UTF-8 text: the rows of a stream are together, its limits behind its
+//! Numbers in keys are big-endian, so that keys sort numerically; numbers in values are varints.
+//! 0xff does not occur in UTF-8: all rows of a stream are adjacent, and its limits come after its
 //! runs.
 
 use crate::log::{
     codec::{Decoder, put_varint},
     memtable::{Mark, Run},
-    metadata::Limits,
     sorted_table::FilterHash,
+    stream_metadata::StreamLimits,
 };
 
 const MARK: u8 = b'm';
 const STREAM: u8 = b's';
 
-/// Ends the name of a stream.
+/// Terminator of a stream name.
 const END_OF_NAME: u8 = 0xff;
 
-/// Bytes of a key behind the name of its stream.
+/// Length of a key after the stream name.
 const AFTER_NAME_BYTES: usize = 9;
 
 const LIMITS_KEY: [u8; 8] = [0xff; 8];
@@ -31,12 +31,12 @@ const LIMITS_KEY: [u8; 8] = [0xff; 8];
 const HAS_MAX_COUNT: u8 = 1;
 const HAS_MAX_AGE: u8 = 2;
 
-/// A row.
+/// A decoded row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log) enum Row<'a> {
     Mark(Mark),
     Run { stream: &'a str, run: Run },
-    Limits { stream: &'a str, limits: Limits },
+    Limits { stream: &'a str, limits: StreamLimits },
 }
 
 /// Returns the key of the mark at `position`.
@@ -46,17 +46,17 @@ pub(super) fn mark_key(position: u64) -> Vec<u8> {
     key
 }
 
-/// Returns the key that is greater than those of all marks.
-pub(super) fn after_marks() -> Vec<u8> {
+/// Returns a key greater than the keys of all marks.
+pub(super) fn key_after_marks() -> Vec<u8> {
     vec![MARK + 1]
 }
 
-/// Returns the key of the run of `stream` that begins at `first`.
+/// Returns the key of the run of `stream` that starts at revision `first`.
 pub(super) fn run_key(stream: &str, first: u64) -> Vec<u8> {
     stream_key(stream, first.to_be_bytes())
 }
 
-/// Returns the key of the limits of `stream`, which is the greatest of its keys.
+/// Returns the key of the limits of `stream`, the greatest key of the stream.
 pub(super) fn limits_key(stream: &str) -> Vec<u8> {
     stream_key(stream, LIMITS_KEY)
 }
@@ -70,42 +70,42 @@ fn stream_key(stream: &str, rest: [u8; 8]) -> Vec<u8> {
     key
 }
 
-/// Returns the name of the stream that the row with this key is about, if it is about one.
-pub(super) fn stream_of(key: &[u8]) -> Option<&[u8]> {
+/// Returns the stream name in a key; `None` if the row belongs to no stream.
+pub(super) fn parse_stream_name(key: &[u8]) -> Option<&[u8]> {
     let (kind, rest) = key.split_first()?;
     let name = rest.get(..rest.len().checked_sub(AFTER_NAME_BYTES)?)?;
     (*kind == STREAM).then_some(name)
 }
 
-/// Returns whether the row with this key has the limits of a stream.
+/// Returns whether this is the key of a stream's limits.
 pub(super) fn is_limits(key: &[u8]) -> bool {
-    stream_of(key).is_some() && key.ends_with(&LIMITS_KEY)
+    parse_stream_name(key).is_some() && key.ends_with(&LIMITS_KEY)
 }
 
-/// Returns the hash by which a table's filter knows that it has the limits of a stream, made of that by which it
-/// knows that it has rows of the stream. Few streams have limits: their tables need not be searched for them.
+/// Returns the filter hash of a stream's limits, derived from the hash of the stream. A separate
+/// hash lets lookups skip tables that have rows of the stream but no limits, which are most tables.
 pub(in crate::log) fn limits_hash(stream: FilterHash) -> FilterHash {
-    stream.second()
+    stream.secondary()
 }
 
 impl<'a> Row<'a> {
-    /// Returns the row of this key and value; `None` if they are not those of a row.
+    /// Decodes a row; `None` if key or value is invalid.
     pub(super) fn decode(key: &'a [u8], value: &[u8]) -> Option<Self> {
         let mut rest = Decoder(key);
-        let [kind] = rest.array()?;
+        let [kind] = rest.read_array()?;
         let mut value = Decoder(value);
         let row = match kind {
             MARK => {
-                let position = u64::from_be_bytes(rest.array()?);
-                Self::Mark(Mark { position, offset: value.varint()? })
+                let position = u64::from_be_bytes(rest.read_array()?);
+                Self::Mark(Mark { position, offset: value.read_varint()? })
             }
             STREAM => {
-                let stream = std::str::from_utf8(stream_of(key)?).ok()?;
-                rest.take(stream.len())?;
-                if rest.array()? != [END_OF_NAME] {
+                let stream = std::str::from_utf8(parse_stream_name(key)?).ok()?;
+                rest.read_raw(stream.len())?;
+                if rest.read_array()? != [END_OF_NAME] {
                     return None;
                 }
-                match rest.array()? {
+                match rest.read_array()? {
                     LIMITS_KEY => Self::Limits { stream, limits: decode_limits(&mut value)? },
                     first => Self::Run { stream, run: decode_run(first, &mut value)? },
                 }
@@ -115,7 +115,7 @@ impl<'a> Row<'a> {
         (rest.is_empty() && value.is_empty()).then_some(row)
     }
 
-    /// Returns key and value of the row.
+    /// Encodes the row as key and value.
     pub(super) fn encode(&self) -> (Vec<u8>, Vec<u8>) {
         let mut value = Vec::new();
         let key = match self {
@@ -140,19 +140,21 @@ impl<'a> Row<'a> {
 
 fn decode_run(first: [u8; 8], value: &mut Decoder<'_>) -> Option<Run> {
     let first = u64::from_be_bytes(first);
-    let (count, position, offset) = (value.varint()?, value.varint()?, value.varint()?);
+    let (count, position, offset) =
+        (value.read_varint()?, value.read_varint()?, value.read_varint()?);
     first.checked_add(count)?;
     Some(Run { first, count, position, offset })
 }
 
-fn decode_limits(value: &mut Decoder<'_>) -> Option<Limits> {
-    let [flags] = value.array()?;
-    let mut optional = |flag| if flags & flag == 0 { Some(None) } else { value.varint().map(Some) };
+fn decode_limits(value: &mut Decoder<'_>) -> Option<StreamLimits> {
+    let [flags] = value.read_array()?;
+    let mut optional =
+        |flag| if flags & flag == 0 { Some(None) } else { value.read_varint().map(Some) };
     let (max_count, max_age_seconds) = (optional(HAS_MAX_COUNT)?, optional(HAS_MAX_AGE)?);
-    Some(Limits { max_count, max_age_seconds, truncate_before: value.varint()? })
+    Some(StreamLimits { max_count, max_age_seconds, truncate_before: value.read_varint()? })
 }
 
-fn encode_limits(value: &mut Vec<u8>, limits: &Limits) {
+fn encode_limits(value: &mut Vec<u8>, limits: &StreamLimits) {
     let flag = |number: Option<u64>, flag| if number.is_some() { flag } else { 0 };
     value.push(flag(limits.max_count, HAS_MAX_COUNT) | flag(limits.max_age_seconds, HAS_MAX_AGE));
     let numbers = [limits.max_count, limits.max_age_seconds, Some(limits.truncate_before)];
@@ -167,14 +169,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_are_decoded_as_they_were_encoded(
+        fn encoded_rows_are_decoded_back(
             stream: String,
             numbers: [u32; 4],
             max_count in option::of(any::<u64>()),
             max_age_seconds in option::of(any::<u64>()),
         ) {
             let [first, count, position, offset] = numbers.map(u64::from);
-            let limits = Limits { max_count, max_age_seconds, truncate_before: offset };
+            let limits = StreamLimits { max_count, max_age_seconds, truncate_before: offset };
             for row in [
                 Row::Mark(Mark { position, offset }),
                 Row::Run { stream: &stream, run: Run { first, count, position, offset } },
@@ -188,18 +190,18 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_rows_are_decoded_without_a_panic(key: Vec<u8>, value: Vec<u8>) {
+        fn arbitrary_rows_never_panic_the_decoder(key: Vec<u8>, value: Vec<u8>) {
             let _row = Row::decode(&key, &value);
         }
     }
 
     #[test]
-    fn rows_of_a_stream_are_together_and_its_limits_are_last() {
+    fn rows_of_a_stream_are_adjacent_with_limits_last() {
         let mut keys = [run_key("a", 0), run_key("a", 256), limits_key("a"), run_key("ab", 1)];
         keys.sort();
         assert_eq!(keys[0], run_key("ab", 1));
         assert_eq!(keys[1..], [run_key("a", 0), run_key("a", 256), limits_key("a")]);
         assert_eq!(keys.map(|key| is_limits(&key)), [false, false, false, true]);
-        assert!(after_marks() > mark_key(u64::MAX) && after_marks() < run_key("", 0));
+        assert!(key_after_marks() > mark_key(u64::MAX) && key_after_marks() < run_key("", 0));
     }
 }

@@ -1,4 +1,4 @@
-//! The index as it is at one time: its tables, and how to look something up in them.
+//! An immutable state of the index and its lookups.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -9,25 +9,25 @@ use crate::log::{
     index::{
         groups::Groups,
         manifest::{MANIFEST_FILE, Manifest},
-        row::{Row, after_marks, limits_hash, limits_key, mark_key, run_key},
+        row::{Row, key_after_marks, limits_hash, limits_key, mark_key, run_key},
     },
     memtable::{Mark, Progress, Run},
-    metadata::Limits,
-    read::Direction,
+    pages::Direction,
     sorted_table::{FilterHash, SortedTable, TableError, TableId},
+    stream_metadata::StreamLimits,
 };
 
-/// Returns the file name of the table with this number.
+/// Returns the file name of a table.
 pub(in crate::log) fn table_file(number: u64) -> String {
     format!("index-{number:08}.table")
 }
 
-/// Returns the number of the table that has this file name.
+/// Returns the table number in a file name.
 pub(super) fn table_number(file: &str) -> Option<u64> {
     file.strip_prefix("index-")?.strip_suffix(".table")?.parse().ok()
 }
 
-/// A table of the index.
+/// An open table of the index.
 #[derive(Debug)]
 pub(in crate::log) struct IndexTable {
     pub number: u64,
@@ -35,28 +35,28 @@ pub(in crate::log) struct IndexTable {
     pub rows: SortedTable,
 }
 
-/// An index that does not change.
+/// An immutable state of the index.
 #[derive(Debug, Clone)]
 pub(in crate::log) struct Snapshot {
-    /// The oldest first. What a newer table says of a stream wins.
+    /// Oldest first. Newer tables take precedence.
     pub tables: Vec<Arc<IndexTable>>,
     pub progress: Progress,
     pub groups: Arc<Groups>,
 }
 
-/// What a folder holds of an index.
+/// Index found in a folder.
 #[derive(Debug)]
-pub(in crate::log) enum Kept {
-    Nothing,
+pub(in crate::log) enum StoredIndex {
+    Missing,
     /// The index of another store.
     Foreign,
-    Index {
+    Found {
         snapshot: Snapshot,
         next_number: u64,
     },
 }
 
-/// A file of the index that cannot be used.
+/// An index file that is damaged or unreadable.
 #[derive(Debug)]
 pub(in crate::log) struct UnusableFile {
     pub file: String,
@@ -64,13 +64,16 @@ pub(in crate::log) struct UnusableFile {
 }
 
 impl Snapshot {
-    /// Opens the index in `folder` for the store with this id.
-    pub(in crate::log) fn open(folder: &dyn Folder, store: Uuid) -> Result<Kept, UnusableFile> {
+    /// Opens the index in `folder` for the store with id `store`.
+    pub(in crate::log) fn open(
+        folder: &dyn Folder,
+        store: Uuid,
+    ) -> Result<StoredIndex, UnusableFile> {
         let unusable = |file: String| move |error: TableError| UnusableFile { file, error };
         let manifest = Manifest::read(folder).map_err(unusable(MANIFEST_FILE.to_owned()))?;
-        let Some(manifest) = manifest else { return Ok(Kept::Nothing) };
+        let Some(manifest) = manifest else { return Ok(StoredIndex::Missing) };
         if manifest.store != store {
-            return Ok(Kept::Foreign);
+            return Ok(StoredIndex::Foreign);
         }
         let open = |(number, id)| {
             let opened = open_table(folder, number, id);
@@ -79,13 +82,16 @@ impl Snapshot {
         let tables = manifest.tables.into_iter().map(open).collect::<Result<_, _>>()?;
         let groups = Arc::new(manifest.groups);
         let snapshot = Self { tables, progress: manifest.progress, groups };
-        Ok(Kept::Index { snapshot, next_number: manifest.next_number })
+        Ok(StoredIndex::Found { snapshot, next_number: manifest.next_number })
     }
 
-    /// Returns a stream's last revision, and what its metadata says.
-    pub(super) fn stream(&self, name: &str) -> Result<(Option<u64>, Limits), TableError> {
+    /// Returns the stream's last revision and its metadata limits.
+    pub(super) fn find_stream(
+        &self,
+        name: &str,
+    ) -> Result<(Option<u64>, StreamLimits), TableError> {
         let (mut last, mut limits) = (None, None);
-        let hash = FilterHash::of(name.as_bytes());
+        let hash = FilterHash::from_key(name.as_bytes());
         let key = limits_key(name);
         for table in self.tables.iter().rev() {
             let may_have_last = last.is_none() && table.rows.may_contain(hash);
@@ -93,34 +99,36 @@ impl Snapshot {
             if !may_have_last && !may_have_limits {
                 continue;
             }
-            let mut cursor = table.rows.at_or_before(&key)?;
-            if let Some(Row::Limits { stream, limits: found }) = row_at(cursor.row())?
+            // The limits key sorts right after the runs, so one seek finds the limits and the last
+            // run.
+            let mut cursor = table.rows.seek_at_or_before(&key)?;
+            if let Some(Row::Limits { stream, limits: found }) = decode_row(cursor.current_row())?
                 && stream == name
             {
                 limits = limits.or(Some(found));
                 cursor.step_backwards()?;
             }
-            if let Some(Row::Run { stream, run }) = row_at(cursor.row())?
+            if let Some(Row::Run { stream, run }) = decode_row(cursor.current_row())?
                 && stream == name
             {
-                last = last.or(Some(run.last()));
+                last = last.or(Some(run.last_revision()));
             }
         }
         Ok((last, limits.unwrap_or_default()))
     }
 
-    /// Returns the runs of a stream with revisions from `low` to `high`, in this direction, and no more
-    /// than `limit` of them.
-    pub(super) fn runs(
+    /// Returns up to `limit` runs of the stream with revisions from `low` to `high`, in read
+    /// direction.
+    pub(super) fn find_runs(
         &self,
         name: &str,
         range: (u64, u64),
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<Run>, TableError> {
-        let hash = FilterHash::of(name.as_bytes());
+        let hash = FilterHash::from_key(name.as_bytes());
         let newest_first = self.newest_first_with(hash);
-        let mut found = Found { name, range, limit, runs: Vec::new() };
+        let mut found = RunSearch { name, range, limit, runs: Vec::new() };
         match direction {
             Direction::Backwards => {
                 for table in newest_first {
@@ -129,7 +137,7 @@ impl Snapshot {
                     }
                 }
             }
-            // Higher revisions are in newer tables.
+            // Older tables hold the lower revisions, so a forward read starts with them.
             Direction::Forwards => {
                 let newest_first: Vec<_> = newest_first.collect();
                 for table in newest_first.into_iter().rev() {
@@ -143,21 +151,24 @@ impl Snapshot {
     }
 
     /// Returns the last mark at or before `position`.
-    pub(super) fn mark_before(&self, position: u64) -> Result<Option<Mark>, TableError> {
+    pub(super) fn find_mark_before(&self, position: u64) -> Result<Option<Mark>, TableError> {
         let key = mark_key(position);
         for table in self.tables.iter().rev() {
-            if let Some(Row::Mark(mark)) = row_at(table.rows.at_or_before(&key)?.row())? {
+            if let Some(Row::Mark(mark)) =
+                decode_row(table.rows.seek_at_or_before(&key)?.current_row())?
+            {
                 return Ok(Some(mark));
             }
         }
         Ok(None)
     }
 
-    /// Returns the last mark that stands at or before `offset` in the log. It is looked for from the end.
-    pub(super) fn mark_before_offset(&self, offset: u64) -> Result<Option<Mark>, TableError> {
+    /// Returns the last mark at or before log offset `offset`. Searches backwards from the newest
+    /// mark.
+    pub(super) fn find_mark_before_offset(&self, offset: u64) -> Result<Option<Mark>, TableError> {
         for table in self.tables.iter().rev() {
-            let mut cursor = table.rows.at_or_before(&after_marks())?;
-            while let Some(Row::Mark(mark)) = row_at(cursor.row())? {
+            let mut cursor = table.rows.seek_at_or_before(&key_after_marks())?;
+            while let Some(Row::Mark(mark)) = decode_row(cursor.current_row())? {
                 if mark.offset <= offset {
                     return Ok(Some(mark));
                 }
@@ -167,53 +178,54 @@ impl Snapshot {
         Ok(None)
     }
 
-    /// The tables that may know a stream, the newest first.
+    /// Returns the tables that may contain the stream, newest first.
     fn newest_first_with(&self, hash: FilterHash) -> impl Iterator<Item = &IndexTable> {
         let tables = self.tables.iter().rev().map(Arc::as_ref);
         tables.filter(move |table| table.rows.may_contain(hash))
     }
 }
 
-/// Opens a table that a manifest names.
+/// Opens a table named by a manifest.
 pub(super) fn open_table(
     folder: &dyn Folder,
     number: u64,
     id: TableId,
 ) -> Result<IndexTable, TableError> {
-    let disk = folder.open(&table_file(number))?.ok_or(TableError::Damaged)?;
+    let disk = folder.open_file(&table_file(number))?.ok_or(TableError::Damaged)?;
     Ok(IndexTable { number, id, rows: SortedTable::open(disk, id)? })
 }
 
-/// Decodes the row at a cursor, if there is one.
-pub(in crate::log) fn row_at<'a>(
+/// Decodes the row at a cursor; `None` if the cursor is at no row.
+pub(in crate::log) fn decode_row<'a>(
     row: Option<(&'a [u8], &'a [u8])>,
 ) -> Result<Option<Row<'a>>, TableError> {
     let Some((key, value)) = row else { return Ok(None) };
     Row::decode(key, value).map(Some).ok_or(TableError::Damaged)
 }
 
-/// Runs of a stream that are being looked up.
-struct Found<'a> {
+/// A search for runs of a stream.
+struct RunSearch<'a> {
     name: &'a str,
     range: (u64, u64),
     limit: usize,
     runs: Vec<Run>,
 }
 
-impl Found<'_> {
-    /// Adds the runs of a table, the higher revisions first. Breaks if older tables have none to add.
+impl RunSearch<'_> {
+    /// Adds the runs of a table, highest revision first. Breaks if older tables have none to add.
     fn add_backwards(&mut self, table: &SortedTable) -> Result<ControlFlow<()>, TableError> {
         let (low, high) = self.range;
-        let mut cursor = table.at_or_before(&run_key(self.name, high))?;
-        while let Some(row) = row_at(cursor.row())? {
+        let mut cursor = table.seek_at_or_before(&run_key(self.name, high))?;
+        while let Some(row) = decode_row(cursor.current_row())? {
             match row {
                 Row::Run { stream, run } if stream == self.name => {
-                    if self.runs.len() == self.limit || run.last() < low {
+                    if self.runs.len() == self.limit || run.last_revision() < low {
                         return Ok(ControlFlow::Break(()));
                     }
                     self.runs.push(run);
                 }
-                // The key of limits is the greatest one that can be asked for.
+                // The search for `u64::MAX` finds the limits key, which has the same bytes. Skip
+                // it.
                 Row::Limits { stream, .. } if stream == self.name => {}
                 Row::Run { .. } | Row::Limits { .. } | Row::Mark(_) => break,
             }
@@ -222,23 +234,23 @@ impl Found<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Adds the runs of a table, the lower revisions first. Breaks if newer tables have none to add.
+    /// Adds the runs of a table, lowest revision first. Breaks if newer tables have none to add.
     fn add_forwards(&mut self, table: &SortedTable) -> Result<ControlFlow<()>, TableError> {
         let (low, high) = self.range;
-        // The first run of interest may begin before `low`.
-        let mut cursor = table.at_or_before(&run_key(self.name, low))?;
-        match row_at(cursor.row())? {
-            None => cursor = table.first()?,
+        // The run that contains `low` may start before it.
+        let mut cursor = table.seek_at_or_before(&run_key(self.name, low))?;
+        match decode_row(cursor.current_row())? {
+            None => cursor = table.seek_first()?,
             Some(Row::Run { stream, .. }) if stream == self.name => {}
             Some(_) => cursor.step_forwards()?,
         }
-        while let Some(Row::Run { stream, run }) = row_at(cursor.row())?
+        while let Some(Row::Run { stream, run }) = decode_row(cursor.current_row())?
             && stream == self.name
         {
             if self.runs.len() == self.limit || run.first > high {
                 return Ok(ControlFlow::Break(()));
             }
-            if run.last() >= low {
+            if run.last_revision() >= low {
                 self.runs.push(run);
             }
             cursor.step_forwards()?;

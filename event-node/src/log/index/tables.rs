@@ -1,39 +1,41 @@
-//! Writing tables: from what is known of a stretch of the log, and from other tables.
+//! Writing of index tables, from memtables and by merging.
 
 use std::{io, ops::Range, sync::Arc};
 
 use crate::log::{
     disk::Folder,
     index::{
-        row::{Row, is_limits, limits_hash, stream_of},
-        snapshot::{IndexTable, open_table, row_at, table_file},
+        row::{Row, is_limits, limits_hash, parse_stream_name},
+        snapshot::{IndexTable, decode_row, open_table, table_file},
     },
     memtable::{Memtable, Run},
-    sorted_table::{Cursor, FilterHash, TableBuilder, TableError},
+    sorted_table::{FilterHash, TableBuilder, TableCursor, TableError},
 };
 
-/// Neighbouring tables of one size class that are merged.
+/// Number of neighbouring tables of one size class that are merged, and the growth factor of the
+/// classes.
 const FAN_OUT: usize = 8;
 
-/// Rows of a small table. Each size class has [`FAN_OUT`] times the rows of the one before.
+/// Maximum number of rows in the smallest size class. Each class has [`FAN_OUT`] times the rows of
+/// the previous one.
 ///
-/// A quarter of the rows that the indexer writes at once, so that tables of about that size are of one class.
+/// A quarter of a full memtable, so that tables of similar size fall into one class.
 const SMALL_TABLE_ROWS: u64 = 8 * 1_024;
 
-/// A table in the making, whose rows come in the order of their keys.
+/// A table under construction. Rows are added in key order.
 struct TableFile {
     builder: TableBuilder,
-    /// The stream that the filter was told of last.
+    /// Stream that was added to the filter last.
     stream: Vec<u8>,
     hash: FilterHash,
 }
 
 impl TableFile {
-    fn add(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        if let Some(stream) = stream_of(key)
+    fn add_row(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        if let Some(stream) = parse_stream_name(key)
             && self.stream != stream
         {
-            self.hash = FilterHash::of(stream);
+            self.hash = FilterHash::from_key(stream);
             self.builder.add_filter_key(self.hash);
             self.stream.clear();
             self.stream.extend(stream);
@@ -41,11 +43,11 @@ impl TableFile {
         if is_limits(key) {
             self.builder.add_filter_key(limits_hash(self.hash));
         }
-        self.builder.add(key, value)
+        self.builder.add_row(key, value)
     }
 }
 
-/// Writes the table with this number and makes it durable. What a failed one leaves is removed.
+/// Writes table `number` and makes it durable. A partially written file is removed.
 fn write_table(
     folder: &dyn Folder,
     number: u64,
@@ -54,30 +56,32 @@ fn write_table(
 ) -> Result<Arc<IndexTable>, TableError> {
     let name = table_file(number);
     let write = || {
-        let builder = TableBuilder::new(folder.create(&name)?, n_filter_keys);
-        // No stream has this name, which is not UTF-8.
-        let mut file = TableFile { builder, stream: vec![0xff], hash: FilterHash::of(&[0xff]) };
+        let builder = TableBuilder::new(folder.create_file(&name)?, n_filter_keys);
+        // 0xff is not UTF-8, so the first row always counts as a new stream.
+        let mut file =
+            TableFile { builder, stream: vec![0xff], hash: FilterHash::from_key(&[0xff]) };
         add_rows(&mut file)?;
         let id = file.builder.finish()?;
-        folder.sync()?;
+        // The name must be durable before a manifest refers to the table.
+        folder.sync_names()?;
         open_table(folder, number, id).map(Arc::new)
     };
     let written = write();
     if written.is_err() {
-        remove_file(folder, &name);
+        remove_unused_file(folder, &name);
     }
     written
 }
 
-/// Removes a file that no manifest names. One that stays is removed by the next start.
-pub(super) fn remove_file(folder: &dyn Folder, name: &str) {
-    if let Err(error) = folder.remove(name) {
+/// Removes a file that no manifest names. If that fails, the next start removes it.
+pub(super) fn remove_unused_file(folder: &dyn Folder, name: &str) {
+    if let Err(error) = folder.remove_file(name) {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(error, file = name, "Unused file of the index cannot be removed");
     }
 }
 
-/// Writes what is known of a stretch of the log; `None` if that takes no row.
+/// Writes a memtable as a table; `None` if it has no rows.
 pub(super) fn write_memtable(
     folder: &dyn Folder,
     number: u64,
@@ -87,7 +91,8 @@ pub(super) fn write_memtable(
         return Ok(None);
     }
     let mut streams: Vec<_> = table.streams.iter().map(|(name, part)| (&**name, part)).collect();
-    // The name is followed by 0xff in keys, so one that begins another comes behind it.
+    // In keys, 0xff follows the stream name. Sorting by plain names would put a prefix before the
+    // longer name, and the rows out of order.
     streams.sort_unstable_by(|(one, _), (other, _)| {
         one.bytes().chain([0xff]).cmp(other.bytes().chain([0xff]))
     });
@@ -96,13 +101,13 @@ pub(super) fn write_memtable(
     let written = write_table(folder, number, n_filter_keys, |file| {
         let mut add = |row: Row<'_>| {
             let (key, value) = row.encode();
-            file.add(&key, &value)
+            file.add_row(&key, &value)
         };
         for mark in &table.marks {
             add(Row::Mark(*mark))?;
         }
         for (stream, part) in streams {
-            for run in in_order(&part.runs) {
+            for run in sorted_runs(&part.runs) {
                 add(Row::Run { stream, run })?;
             }
             if let Some(limits) = part.limits {
@@ -114,9 +119,9 @@ pub(super) fn write_memtable(
     written.map(Some)
 }
 
-/// The runs in the order of their revisions, once each. Only a log that is at odds with itself has others;
-/// that is for `verify` to find, and the newest win.
-fn in_order(runs: &[Run]) -> Vec<Run> {
+/// Returns the runs in revision order without duplicates. Duplicates exist only in an inconsistent
+/// log; the newest run wins, and `verify` reports them.
+fn sorted_runs(runs: &[Run]) -> Vec<Run> {
     let mut runs = runs.to_vec();
     if !runs.is_sorted_by(|one, next| one.first < next.first) {
         runs.reverse();
@@ -126,7 +131,7 @@ fn in_order(runs: &[Run]) -> Vec<Run> {
     runs
 }
 
-/// Returns the neighbours that are to be merged next, if any are.
+/// Returns the range of tables to merge next.
 pub(super) fn find_due(tables: &[Arc<IndexTable>]) -> Option<Range<usize>> {
     let classes: Vec<u32> = tables.iter().map(|table| size_class(table.rows.n_rows())).collect();
     find_due_classes(&classes)
@@ -136,8 +141,8 @@ fn size_class(n_rows: u64) -> u32 {
     (n_rows / SMALL_TABLE_ROWS).max(1).ilog(FAN_OUT as u64)
 }
 
-/// Tables that are smaller than a newer neighbour are merged with it; then the newest [`FAN_OUT`] of one
-/// class. So there are less than [`FAN_OUT`] tables of each class.
+/// Selects tables to merge: tables smaller than a newer neighbour first, then [`FAN_OUT`] tables of
+/// one class. As a result there are fewer than [`FAN_OUT`] tables per class.
 fn find_due_classes(classes: &[u32]) -> Option<Range<usize>> {
     let is_smaller = |two: &[u32]| two[0] < two[1];
     if let Some(smaller) = classes.windows(2).rposition(is_smaller) {
@@ -145,7 +150,7 @@ fn find_due_classes(classes: &[u32]) -> Option<Range<usize>> {
         let larger = classes[..smaller].iter().rposition(|older| *older >= class);
         return Some(larger.map_or(0, |larger| larger + 1)..smaller + 2);
     }
-    // The classes are in descending order now.
+    // From here on the classes are in descending order.
     let mut end = classes.len();
     while let Some(class) = end.checked_sub(1).and_then(|last| classes.get(last)) {
         let begin = classes.partition_point(|older| older > class);
@@ -157,41 +162,43 @@ fn find_due_classes(classes: &[u32]) -> Option<Range<usize>> {
     None
 }
 
-/// A row of several tables.
+/// A row merged from several tables.
 pub(in crate::log) struct MergedRow<'a> {
     pub key: &'a [u8],
-    /// The newest of the values.
+    /// Value from the newest table.
     pub value: &'a [u8],
-    /// How many tables have a row with this key.
+    /// Number of tables with this key.
     pub n_versions: usize,
-    /// Which table the value is from, counted from the oldest.
+    /// Index of the table with the newest value, oldest table first.
     pub table: usize,
 }
 
-/// Goes through the rows of several tables in the order of their keys.
+/// Merges the rows of several tables in key order.
 #[derive(Debug)]
 pub(in crate::log) struct MergedRows<'a> {
-    /// Those of the oldest table first.
-    cursors: Vec<Cursor<'a>>,
-    /// The cursors at the row that was returned last.
+    /// One cursor per table, oldest first.
+    cursors: Vec<TableCursor<'a>>,
+    /// Cursors at the row that was returned last.
     returned: Vec<usize>,
 }
 
 impl<'a> MergedRows<'a> {
-    /// `tables` are from the oldest to the newest.
+    /// Creates the merge. `tables` are ordered from oldest to newest.
     pub(in crate::log) fn new(tables: &'a [Arc<IndexTable>]) -> Result<Self, TableError> {
-        let cursors = tables.iter().map(|table| table.rows.first()).collect::<Result<_, _>>()?;
+        let cursors =
+            tables.iter().map(|table| table.rows.seek_first()).collect::<Result<_, _>>()?;
         Ok(Self { cursors, returned: Vec::new() })
     }
 
     /// Returns the next row; `None` at the end.
-    pub(in crate::log) fn next(&mut self) -> Result<Option<MergedRow<'_>>, TableError> {
+    pub(in crate::log) fn next_row(&mut self) -> Result<Option<MergedRow<'_>>, TableError> {
+        // Advance the cursors only now: the row returned last borrows from them.
         for number in self.returned.drain(..) {
             self.cursors[number].step_forwards()?;
         }
         let mut least: Option<&[u8]> = None;
         for (number, cursor) in self.cursors.iter().enumerate() {
-            let Some((key, _)) = cursor.row() else { continue };
+            let Some((key, _)) = cursor.current_row() else { continue };
             if least.is_none_or(|least| key < least) {
                 least = Some(key);
                 self.returned.clear();
@@ -201,16 +208,16 @@ impl<'a> MergedRows<'a> {
             }
         }
         let Some(table) = self.returned.last().copied() else { return Ok(None) };
-        let row = self.cursors.get(table).and_then(Cursor::row);
+        let row = self.cursors.get(table).and_then(TableCursor::current_row);
         let n_versions = self.returned.len();
         Ok(row.map(|(key, value)| MergedRow { key, value, n_versions, table }))
     }
 }
 
-/// Told of a revision that a stream has more than once, which no sound log leads to.
+/// Callback for a revision that occurs twice in a stream. A consistent log has none.
 pub(in crate::log) type OnDuplicate<'a> = &'a mut dyn FnMut(&str, u64);
 
-/// Merges tables into the one with this number; `None` if `is_stopped` became true.
+/// Merges tables into table `number`; `None` if `is_stopped` returned true.
 pub(super) fn write_merged(
     folder: &dyn Folder,
     number: u64,
@@ -222,13 +229,14 @@ pub(super) fn write_merged(
     let mut stopped = false;
     let written = write_table(folder, number, n_filter_keys, |file| {
         let mut rows = MergedRows::new(tables)?;
-        while let Some(row) = rows.next()? {
+        while let Some(row) = rows.next_row()? {
             if row.n_versions > 1
-                && let Some(Row::Run { stream, run }) = row_at(Some((row.key, row.value)))?
+                && let Some(Row::Run { stream, run }) = decode_row(Some((row.key, row.value)))?
             {
                 on_duplicate(stream, run.first);
             }
-            file.add(row.key, row.value)?;
+            file.add_row(row.key, row.value)?;
+            // Checked for every row: shutdown must not wait for a large merge.
             stopped = is_stopped();
             if stopped {
                 break;
@@ -238,7 +246,7 @@ pub(super) fn write_merged(
     });
     match written? {
         unfinished if stopped => {
-            remove_file(folder, &table_file(unfinished.number));
+            remove_unused_file(folder, &table_file(unfinished.number));
             Ok(None)
         }
         merged => Ok(Some(merged)),
@@ -258,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_are_smaller_than_a_newer_one_are_merged_with_it() {
+    fn smaller_older_tables_are_merged_into_newer_ones() {
         assert_eq!(find_due_classes(&[2, 0, 0, 1]), Some(1..4));
         assert_eq!(find_due_classes(&[2, 0, 1, 0]), Some(1..3));
         assert_eq!(find_due_classes(&[0, 1]), Some(0..2));
@@ -266,10 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn number_of_tables_grows_with_the_logarithm_of_their_rows() {
+    fn number_of_tables_grows_logarithmically() {
         let mut sizes: Vec<u64> = Vec::new();
         for number in 0_u64..5_000 {
-            // Some flushes are early.
+            // Some flushes happen early.
             sizes.push(if number % 11 == 0 { 3 } else { 33_000 + number % 7_000 });
             let classes =
                 |sizes: &[u64]| sizes.iter().map(|rows| size_class(*rows)).collect::<Vec<_>>();

@@ -1,24 +1,24 @@
-//! Rows of a table that are read together.
+//! Blocks: groups of rows that are read and checked together.
 //!
 //! ```text
 //! row = shared: varint  length: varint  length of the value: varint  rest of the key  value
 //! ```
 //!
-//! A key begins with `shared` bytes of the key before it; the rest, of `length` bytes, follows.
+//! `shared` is the number of key bytes in common with the previous key; `length` bytes follow.
 
 use crate::log::codec::{Decoder, put_varint};
 
-/// Bytes after which a block takes no further row.
+/// Encoded size in bytes at which a block is full.
 const BLOCK_BYTES: usize = 4 * 1_024;
 
-/// Bytes that the rows of a block take when it is decoded. Long keys that share much would take many times
-/// what they take in the file.
+/// Decoded size in bytes at which a block is full. With long shared prefixes the decoded size is a
+/// multiple of the encoded one.
 const DECODED_BYTES: usize = 64 * 1_024;
 
-/// Bytes that a row of the index takes in a block, about.
+/// Approximate encoded size of an index row in bytes.
 const ROW_BYTES: usize = 16;
 
-/// A block that grows.
+/// A block under construction.
 #[derive(Debug, Default)]
 pub(super) struct BlockEncoder {
     bytes: Vec<u8>,
@@ -28,8 +28,8 @@ pub(super) struct BlockEncoder {
 }
 
 impl BlockEncoder {
-    /// Adds a row, whose key is greater than that of the row before it.
-    pub(super) fn add(&mut self, key: &[u8], value: &[u8]) {
+    /// Adds a row. Its key must be greater than the previous one.
+    pub(super) fn add_row(&mut self, key: &[u8], value: &[u8]) {
         if self.bytes.is_empty() {
             self.first_key.clear();
             self.first_key.extend(key);
@@ -59,7 +59,7 @@ impl BlockEncoder {
         &self.first_key
     }
 
-    /// Begins the next block.
+    /// Starts the next block.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.last_key.clear();
@@ -67,7 +67,7 @@ impl BlockEncoder {
     }
 }
 
-/// Where a row is in the bytes of a decoded block.
+/// Location of a row in a decoded block.
 #[derive(Debug, Clone, Copy)]
 struct RowSpan {
     key: usize,
@@ -83,9 +83,9 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Decodes the rows; `None` if these are none, or not in the order of their keys.
+    /// Decodes a block; `None` if it is invalid or not in key order.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        // A row of the index takes about so many bytes, and twice as many when its key is whole.
+        // Estimates: bytes per encoded row, and twice the size with full keys.
         let rows = Vec::with_capacity(bytes.len() / ROW_BYTES);
         let mut block = Self { bytes: Vec::with_capacity(bytes.len() * 2), rows };
         let mut rest = Decoder(bytes);
@@ -96,12 +96,14 @@ impl Block {
     }
 
     fn decode_row(&mut self, rest: &mut Decoder<'_>) -> Option<()> {
-        let (shared, length, value_length) = (rest.length()?, rest.length()?, rest.length()?);
-        let (suffix, value_bytes) = (rest.take(length)?, rest.take(value_length)?);
+        let (shared, length, value_length) =
+            (rest.read_length()?, rest.read_length()?, rest.read_length()?);
+        let (suffix, value_bytes) = (rest.read_raw(length)?, rest.read_raw(value_length)?);
         let last = self.rows.last().copied();
         let last_key = last.map_or(0..0, |last| last.key..last.value);
         let prefix = last_key.start..last_key.start.checked_add(shared)?;
-        // A greater key than the last one goes on with a greater byte, or with more bytes.
+        // A key is greater than the previous one if its suffix is greater than the rest of that key
+        // after the shared prefix.
         let left = self.bytes.get(prefix.end..last_key.end)?;
         if last.is_some() && suffix <= left {
             return None;
@@ -126,7 +128,7 @@ impl Block {
     }
 
     /// Returns the number of the last row whose key is not greater than `key`.
-    pub(super) fn at_or_before(&self, key: &[u8]) -> Option<usize> {
+    pub(super) fn seek_at_or_before(&self, key: &[u8]) -> Option<usize> {
         let is_before = |span: &RowSpan| self.bytes.get(span.key..span.value) <= Some(key);
         self.rows.partition_point(is_before).checked_sub(1)
     }

@@ -1,14 +1,14 @@
-//! A Bloom filter: says of most keys that are not in a table that they are not.
+//! A Bloom filter: tells for most missing keys, without reading, that the table does not have them.
 
 use sha2::{Digest, Sha256};
 
-/// Bits for each key. With [`PROBES`], one look-up in a hundred of a missing key is not told.
+/// Bits per key. With [`PROBES`] this gives about 1 % false positives.
 const BITS_PER_KEY: u64 = 10;
 
-/// Bits that each key sets.
+/// Number of bits that each key sets.
 const PROBES: u64 = 7;
 
-/// The hash of a filter key. It is part of the file format, so it must stay the same for ever.
+/// Hash of a filter key. It is part of the file format and must never change.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::log) struct FilterHash {
     start: u64,
@@ -16,7 +16,7 @@ pub(in crate::log) struct FilterHash {
 }
 
 impl FilterHash {
-    pub(in crate::log) fn of(key: &[u8]) -> Self {
+    pub(in crate::log) fn from_key(key: &[u8]) -> Self {
         let digest: [u8; 32] = Sha256::digest(key).into();
         let number = |at: usize| {
             let mut bytes = [0; 8];
@@ -26,26 +26,26 @@ impl FilterHash {
         Self { start: number(0), step: number(8) }
     }
 
-    /// Returns the hash of a second filter key, which is made of the first one.
-    pub(in crate::log) fn second(self) -> Self {
+    /// Returns the hash of a second filter key, derived from this one.
+    pub(in crate::log) fn secondary(self) -> Self {
         Self { start: !self.start, step: self.step }
     }
 }
 
-/// The bits.
+/// The bit array.
 #[derive(Debug)]
 pub(super) struct BloomFilter {
     bytes: Vec<u8>,
 }
 
 impl BloomFilter {
-    /// Returns an empty filter with room for so many keys.
+    /// Returns an empty filter for `n_keys` keys.
     pub(super) fn for_keys(n_keys: u64) -> Self {
         let n_bytes = n_keys.saturating_mul(BITS_PER_KEY).div_ceil(8).max(8);
         Self { bytes: vec![0; usize::try_from(n_bytes).unwrap_or(usize::MAX)] }
     }
 
-    /// Returns the filter of these bytes; `None` if there is none.
+    /// Returns the filter with these bytes; `None` if they are empty.
     pub(super) fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
         (!bytes.is_empty()).then_some(Self { bytes })
     }
@@ -55,17 +55,17 @@ impl BloomFilter {
     }
 
     pub(super) fn insert(&mut self, hash: FilterHash) {
-        for (byte, mask) in self.probes(hash) {
+        for (byte, mask) in self.probe_bits(hash) {
             self.bytes[byte] |= mask;
         }
     }
 
     pub(super) fn may_contain(&self, hash: FilterHash) -> bool {
-        self.probes(hash).all(|(byte, mask)| self.bytes[byte] & mask != 0)
+        self.probe_bits(hash).all(|(byte, mask)| self.bytes[byte] & mask != 0)
     }
 
-    /// The bits of a key: byte and mask. There is at least one byte.
-    fn probes(&self, hash: FilterHash) -> impl Iterator<Item = (usize, u8)> + use<> {
+    /// Returns the bits of a key as byte index and mask. The filter has at least one byte.
+    fn probe_bits(&self, hash: FilterHash) -> impl Iterator<Item = (usize, u8)> + use<> {
         let n_bits = self.bytes.len() as u64 * 8;
         (0..PROBES).map(move |probe| {
             let bit = hash.start.wrapping_add(probe.wrapping_mul(hash.step)) % n_bits;
@@ -79,8 +79,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_was_inserted_is_found_and_little_else() {
-        let hash = |number: u64| FilterHash::of(&number.to_le_bytes());
+    fn inserted_keys_are_found_with_few_false_positives() {
+        let hash = |number: u64| FilterHash::from_key(&number.to_le_bytes());
         let mut filter = BloomFilter::for_keys(1_000);
         (0..1_000).for_each(|number| filter.insert(hash(number)));
         let filter = BloomFilter::from_bytes(filter.bytes().to_vec()).unwrap();
@@ -89,22 +89,22 @@ mod tests {
         assert!(wrong < 300, "{wrong} of 10000");
     }
 
-    /// A filter of a store that exists must find the same bits in every later version.
+    /// Filters of existing stores must find the same bits in every later version.
     #[test]
     fn hash_of_a_key_never_changes() {
         let mut filter = BloomFilter::for_keys(1);
-        filter.insert(FilterHash::of(b"order-1"));
+        filter.insert(FilterHash::from_key(b"order-1"));
         assert_eq!(filter.bytes(), GOLDEN);
     }
 
     #[test]
-    fn second_key_is_another_one() {
-        let hash = FilterHash::of(b"order-1");
+    fn secondary_hash_differs_from_the_first() {
+        let hash = FilterHash::from_key(b"order-1");
         let mut filter = BloomFilter::for_keys(100);
         filter.insert(hash);
-        assert!(!filter.may_contain(hash.second()));
-        filter.insert(hash.second());
-        assert!(filter.may_contain(hash.second()));
+        assert!(!filter.may_contain(hash.secondary()));
+        filter.insert(hash.secondary());
+        assert!(filter.may_contain(hash.secondary()));
     }
 
     const GOLDEN: [u8; 8] = [136, 8, 0, 136, 0, 128, 8, 0];

@@ -1,5 +1,4 @@
-//! Writes a table from rows that come in the order of their keys. What it holds in memory is the directory
-//! and the filter.
+//! Writes a table from rows in key order. Only directory and filter are held in memory.
 
 use std::{io, sync::Arc};
 
@@ -15,14 +14,14 @@ use crate::log::{
     },
 };
 
-/// Bytes that are written at once.
+/// Number of bytes written to the file at once.
 const WRITE_BYTES: usize = 256 * 1_024;
 
-/// Bytes after which a large table is flushed before its end. The flush of one large file would hold up those of
-/// the log for long.
+/// Bytes after which a large table is synced before it is complete. One large fsync would delay the
+/// fsyncs of the log.
 const SYNC_BYTES: u64 = 4 * 1_024 * 1_024;
 
-/// A table that grows.
+/// A table under construction.
 #[derive(Debug)]
 pub(in crate::log) struct TableBuilder {
     disk: Arc<dyn Disk>,
@@ -37,7 +36,7 @@ pub(in crate::log) struct TableBuilder {
 }
 
 impl TableBuilder {
-    /// Begins a table in an empty file, whose filter has room for so many keys.
+    /// Creates a table in an empty file. Its filter has room for `n_filter_keys` keys.
     pub(in crate::log) fn new(disk: Arc<dyn Disk>, n_filter_keys: u64) -> Self {
         Self {
             disk,
@@ -52,30 +51,30 @@ impl TableBuilder {
         }
     }
 
-    /// Adds a row, whose key is greater than that of the row before it.
-    pub(in crate::log) fn add(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        self.block.add(key, value);
+    /// Adds a row. Its key must be greater than the previous one.
+    pub(in crate::log) fn add_row(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.block.add_row(key, value);
         self.n_rows += 1;
         if self.block.is_full() {
             self.finish_block();
         }
         if self.unwritten.len() >= WRITE_BYTES {
-            self.write()?;
+            self.write_buffered()?;
         }
         if self.written - self.synced >= SYNC_BYTES {
-            self.disk.sync()?;
+            self.disk.sync_bytes()?;
             self.synced = self.written;
         }
         Ok(())
     }
 
-    /// Has the filter say that the key of this hash is in the table.
+    /// Adds a key to the filter.
     pub(in crate::log) fn add_filter_key(&mut self, hash: FilterHash) {
         self.filter.insert(hash);
         self.n_filter_keys += 1;
     }
 
-    /// Ends the table and makes its bytes durable. Its name is not: that takes a flush of the folder.
+    /// Completes the table and makes its bytes durable. Its name needs an fsync of the folder.
     pub(in crate::log) fn finish(mut self) -> io::Result<TableId> {
         if !self.block.bytes().is_empty() {
             self.finish_block();
@@ -88,8 +87,8 @@ impl TableBuilder {
         let footer = Footer { n_rows, n_filter_keys, directory, filter };
         let (footer, footer_sum) = footer.to_bytes();
         self.unwritten.extend(footer);
-        self.write()?;
-        self.disk.sync()?;
+        self.write_buffered()?;
+        self.disk.sync_bytes()?;
         Ok(TableId { length: self.written, footer_sum })
     }
 
@@ -109,7 +108,7 @@ impl TableBuilder {
         Section { offset, length: bytes.len(), sum: crc32fast::hash(bytes) }
     }
 
-    fn write(&mut self) -> io::Result<()> {
+    fn write_buffered(&mut self) -> io::Result<()> {
         self.disk.write_all_at(&self.unwritten, self.written)?;
         self.written += self.unwritten.len() as u64;
         self.unwritten.clear();

@@ -1,17 +1,17 @@
-//! A place in a table that moves from row to row.
+//! Cursor over the rows of a table.
 
 use crate::log::sorted_table::{SortedTable, TableError, block::Block};
 
-/// Is at a row, or at none.
+/// A cursor, at a row or at no row.
 #[derive(Debug)]
-pub(in crate::log) struct Cursor<'a> {
+pub(in crate::log) struct TableCursor<'a> {
     table: &'a SortedTable,
     block_number: usize,
     block: Block,
     row: usize,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> TableCursor<'a> {
     pub(super) fn at_first(table: &'a SortedTable) -> Result<Self, TableError> {
         let mut cursor = Self::at_none(table);
         if table.n_blocks() > 0 {
@@ -20,12 +20,15 @@ impl<'a> Cursor<'a> {
         Ok(cursor)
     }
 
-    pub(super) fn at_or_before(table: &'a SortedTable, key: &[u8]) -> Result<Self, TableError> {
+    pub(super) fn seek_at_or_before(
+        table: &'a SortedTable,
+        key: &[u8],
+    ) -> Result<Self, TableError> {
         let mut cursor = Self::at_none(table);
-        if let Some(number) = table.block_of(key) {
+        if let Some(number) = table.find_block(key) {
             cursor.block = table.read_block(number)?;
             cursor.block_number = number;
-            cursor.row = cursor.block.at_or_before(key).ok_or(TableError::Damaged)?;
+            cursor.row = cursor.block.seek_at_or_before(key).ok_or(TableError::Damaged)?;
         }
         Ok(cursor)
     }
@@ -34,12 +37,12 @@ impl<'a> Cursor<'a> {
         Self { table, block_number: 0, block: Block::default(), row: 0 }
     }
 
-    /// Returns key and value of the row; `None` beyond the first and the last one.
-    pub(in crate::log) fn row(&self) -> Option<(&[u8], &[u8])> {
+    /// Returns key and value of the row; `None` before the first and after the last row.
+    pub(in crate::log) fn current_row(&self) -> Option<(&[u8], &[u8])> {
         self.block.row(self.row)
     }
 
-    /// Goes to the next row.
+    /// Moves to the next row.
     pub(in crate::log) fn step_forwards(&mut self) -> Result<(), TableError> {
         self.row += 1;
         if self.row >= self.block.n_rows() {
@@ -53,7 +56,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Goes to the row before.
+    /// Moves to the previous row.
     pub(in crate::log) fn step_backwards(&mut self) -> Result<(), TableError> {
         if let Some(before) = self.row.checked_sub(1) {
             self.row = before;

@@ -1,4 +1,4 @@
-//! The end of a table: where its directory and its filter are.
+//! Footer of a table: locates directory and filter.
 
 use crate::log::{
     codec::Decoder,
@@ -8,22 +8,24 @@ use crate::log::{
 
 const MAGIC: [u8; 8] = *b"dofstab1";
 
-/// Bytes of a footer.
+/// Length of a footer.
 pub(super) const FOOTER_BYTES: usize = 52;
 
-/// Where the footer's own checksum is.
+/// Offset of the footer's own checksum.
 const SUM_AT: usize = FOOTER_BYTES - 4;
 
-/// Tells a table from every other one: whoever names a table says which bytes it has.
+/// Identity of a table. The manifest stores it, so that a table with other content is never taken
+/// for the named one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log) struct TableId {
-    /// Length of the file in bytes.
+    /// File length in bytes.
     pub length: u64,
-    /// CRC-32 of the footer, which has those of directory and filter, which have those of the blocks.
+    /// CRC-32 of the footer. The footer covers directory and filter by their checksums, and the
+    /// directory covers the blocks.
     pub footer_sum: u32,
 }
 
-/// The numbers of a footer.
+/// Fields of a footer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Footer {
     pub n_rows: u64,
@@ -33,7 +35,7 @@ pub(super) struct Footer {
 }
 
 impl Footer {
-    /// Reads the footer of the table with this identity, whose file has the length that `id` says.
+    /// Reads the footer of table `id`. The file must have the length that `id` states.
     pub(super) fn read(disk: &dyn Disk, id: TableId) -> Result<Self, TableError> {
         let at = id.length.checked_sub(FOOTER_BYTES as u64).ok_or(TableError::Damaged)?;
         let mut bytes = [0; FOOTER_BYTES];
@@ -42,17 +44,17 @@ impl Footer {
         footer.ok_or(TableError::Damaged)
     }
 
-    /// `end` is where the footer begins.
+    /// Parses the footer, which starts at file offset `end`.
     fn parse(bytes: &[u8; FOOTER_BYTES], end: u64, footer_sum: u32) -> Option<Self> {
         let mut rest = Decoder(bytes);
-        let magic: [u8; 8] = rest.array()?;
-        let n_rows = u64::from_le_bytes(rest.array()?);
-        let n_filter_keys = u64::from_le_bytes(rest.array()?);
-        let directory = u64::from_le_bytes(rest.array()?);
-        let directory_sum = u32::from_le_bytes(rest.array()?);
-        let filter = u64::from_le_bytes(rest.array()?);
-        let filter_sum = u32::from_le_bytes(rest.array()?);
-        let sum = u32::from_le_bytes(rest.array()?);
+        let magic: [u8; 8] = rest.read_array()?;
+        let n_rows = rest.read_u64()?;
+        let n_filter_keys = rest.read_u64()?;
+        let directory = rest.read_u64()?;
+        let directory_sum = rest.read_u32()?;
+        let filter = rest.read_u64()?;
+        let filter_sum = rest.read_u32()?;
+        let sum = rest.read_u32()?;
         if magic != MAGIC || sum != footer_sum || sum != crc32fast::hash(&bytes[..SUM_AT]) {
             return None;
         }

@@ -1,17 +1,17 @@
-//! Compares the index that is kept with one that was made anew from the log.
+//! Comparison of the stored index with one built from the log.
 
 use std::cmp::Ordering;
 
 use crate::log::{
-    index::{MergedRows, Row, Snapshot, StoredGroup, limits_hash, row_at, table_file},
+    index::{MergedRows, Row, Snapshot, StoredGroup, decode_row, limits_hash, table_file},
     sorted_table::{FilterHash, TableError},
     verify::Findings,
 };
 
-/// Reads every block of every table. Returns whether all are whole.
-pub(super) fn check_blocks(kept: &Snapshot, findings: &mut Findings) -> Result<bool, TableError> {
-    let mut is_whole = true;
-    for table in &kept.tables {
+/// Reads every block of every table. Returns whether all are intact.
+pub(super) fn check_blocks(stored: &Snapshot, findings: &mut Findings) -> Result<bool, TableError> {
+    let mut is_intact = true;
+    for table in &stored.tables {
         let mut n_rows = 0;
         for block in 0..table.rows.n_blocks() {
             match table.rows.check_block(block) {
@@ -20,64 +20,64 @@ pub(super) fn check_blocks(kept: &Snapshot, findings: &mut Findings) -> Result<b
                     let (offset, length) = table.rows.block_range(block).unwrap_or_default();
                     let file = table_file(table.number);
                     findings.add(format!(
-                        "its file `{file}` is damaged in the {length} bytes from byte {offset} on"
+                        "its file `{file}` is damaged in the {length} bytes from byte {offset}"
                     ));
-                    is_whole = false;
+                    is_intact = false;
                 }
                 Err(error @ TableError::Io(_)) => return Err(error),
             }
         }
-        if is_whole && n_rows != table.rows.n_rows() {
+        if is_intact && n_rows != table.rows.n_rows() {
             let (file, listed) = (table_file(table.number), table.rows.n_rows());
-            findings.add(format!("its file `{file}` has {n_rows} rows and says {listed}"));
+            findings.add(format!("its file `{file}` has {n_rows} rows instead of {listed}"));
         }
     }
-    Ok(is_whole)
+    Ok(is_intact)
 }
 
-/// Compares all rows but the marks, and the groups. Both indexes know the same part of the log.
-pub(super) fn compare(
-    kept: &Snapshot,
-    made: &Snapshot,
+/// Compares groups and all rows except marks. Both indexes cover the same part of the log.
+pub(super) fn compare_snapshots(
+    stored: &Snapshot,
+    rebuilt: &Snapshot,
     findings: &mut Findings,
 ) -> Result<(), TableError> {
-    compare_groups(&kept.groups.0, &made.groups.0, findings);
-    let mut kept_rows = Rows::of(kept)?;
-    let mut made_rows = Rows::of(made)?;
-    let mut reachable = Reachable { kept, stream: String::new(), table: 0 };
+    compare_groups(&stored.groups.0, &rebuilt.groups.0, findings);
+    let mut stored_rows = Rows::new(stored)?;
+    let mut rebuilt_rows = Rows::new(rebuilt)?;
+    let mut reachable = Reachable { stored, stream: String::new(), table: 0 };
     while !findings.is_full() {
-        let order = match (&kept_rows.current, &made_rows.current) {
+        let order = match (&stored_rows.current, &rebuilt_rows.current) {
             (None, None) => break,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some(kept), Some(made)) => kept.key.cmp(&made.key),
+            (Some(stored), Some(rebuilt)) => stored.key.cmp(&rebuilt.key),
         };
-        match (order, &kept_rows.current, &made_rows.current) {
+        match (order, &stored_rows.current, &rebuilt_rows.current) {
             (Ordering::Less, Some(row), _) => {
-                findings.add(format!("{} is not in the log", describe(row)?));
+                findings.add(format!("{} is not in the log", describe_row(row)?));
             }
             (Ordering::Greater, _, Some(row)) => {
-                findings.add(format!("{} is missing", describe(row)?));
+                findings.add(format!("{} is missing", describe_row(row)?));
             }
-            (_, Some(kept), Some(made)) => {
-                if kept.value != made.value {
-                    findings.add(format!("{} differs from the log", describe(kept)?));
+            (_, Some(stored), Some(rebuilt)) => {
+                if stored.value != rebuilt.value {
+                    findings.add(format!("{} differs from the log", describe_row(stored)?));
                 }
-                reachable.check(kept, findings)?;
+                reachable.check_row(stored, findings)?;
             }
             (_, None, _) | (_, _, None) => {}
         }
         if order != Ordering::Greater {
-            kept_rows.advance()?;
+            stored_rows.advance_to_next()?;
         }
         if order != Ordering::Less {
-            made_rows.advance()?;
+            rebuilt_rows.advance_to_next()?;
         }
     }
     Ok(())
 }
 
-/// A copy of a row.
+/// An owned copy of a row.
 struct OwnedRow {
     key: Vec<u8>,
     value: Vec<u8>,
@@ -85,23 +85,23 @@ struct OwnedRow {
     table: usize,
 }
 
-/// The rows of an index without its marks.
+/// The rows of an index except marks.
 struct Rows<'a> {
     rows: MergedRows<'a>,
     current: Option<OwnedRow>,
 }
 
 impl<'a> Rows<'a> {
-    fn of(index: &'a Snapshot) -> Result<Self, TableError> {
+    fn new(index: &'a Snapshot) -> Result<Self, TableError> {
         let mut rows = Self { rows: MergedRows::new(&index.tables)?, current: None };
-        rows.advance()?;
+        rows.advance_to_next()?;
         Ok(rows)
     }
 
-    fn advance(&mut self) -> Result<(), TableError> {
+    fn advance_to_next(&mut self) -> Result<(), TableError> {
         self.current = None;
-        while let Some(row) = self.rows.next()? {
-            if !matches!(row_at(Some((row.key, row.value)))?, Some(Row::Mark(_)) | None) {
+        while let Some(row) = self.rows.next_row()? {
+            if !matches!(decode_row(Some((row.key, row.value)))?, Some(Row::Mark(_)) | None) {
                 let (key, value) = (row.key.to_vec(), row.value.to_vec());
                 let (n_versions, table) = (row.n_versions, row.table);
                 self.current = Some(OwnedRow { key, value, n_versions, table });
@@ -112,8 +112,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn describe(row: &OwnedRow) -> Result<String, TableError> {
-    Ok(match row_at(Some((&row.key, &row.value)))? {
+fn describe_row(row: &OwnedRow) -> Result<String, TableError> {
+    Ok(match decode_row(Some((&row.key, &row.value)))? {
         Some(Row::Run { stream, run }) => {
             format!("its run of stream `{stream}` from revision {} on", run.first)
         }
@@ -123,18 +123,18 @@ fn describe(row: &OwnedRow) -> Result<String, TableError> {
     })
 }
 
-/// Whether look-ups find the rows that are there: each table's filter knows its streams, and later revisions
+/// Checks that lookups find every row: each table's filter knows its streams, and later revisions
 /// of a stream are in later tables.
 struct Reachable<'a> {
-    kept: &'a Snapshot,
-    /// Stream and table of the run before.
+    stored: &'a Snapshot,
+    /// Stream and table of the previous run.
     stream: String,
     table: usize,
 }
 
 impl Reachable<'_> {
-    fn check(&mut self, row: &OwnedRow, findings: &mut Findings) -> Result<(), TableError> {
-        let (stream, is_known) = match row_at(Some((&row.key, &row.value)))? {
+    fn check_row(&mut self, row: &OwnedRow, findings: &mut Findings) -> Result<(), TableError> {
+        let (stream, is_known) = match decode_row(Some((&row.key, &row.value)))? {
             Some(Row::Run { stream, run }) => {
                 let is_misplaced = self.stream == stream && row.table < self.table;
                 if is_misplaced || row.n_versions > 1 {
@@ -144,15 +144,19 @@ impl Reachable<'_> {
                     ));
                 }
                 let is_checked = self.stream == stream && self.table == row.table;
-                (stream, is_checked || self.is_in_filter(row, FilterHash::of(stream.as_bytes())))
+                (
+                    stream,
+                    is_checked || self.is_in_filter(row, FilterHash::from_key(stream.as_bytes())),
+                )
             }
-            Some(Row::Limits { stream, .. }) => {
-                (stream, self.is_in_filter(row, limits_hash(FilterHash::of(stream.as_bytes()))))
-            }
+            Some(Row::Limits { stream, .. }) => (
+                stream,
+                self.is_in_filter(row, limits_hash(FilterHash::from_key(stream.as_bytes()))),
+            ),
             Some(Row::Mark(_)) | None => return Ok(()),
         };
         if !is_known {
-            findings.add(format!("its filter does not know stream `{stream}`"));
+            findings.add(format!("its filter does not contain stream `{stream}`"));
         }
         if self.stream != stream {
             stream.clone_into(&mut self.stream);
@@ -163,18 +167,20 @@ impl Reachable<'_> {
     }
 
     fn is_in_filter(&self, row: &OwnedRow, hash: FilterHash) -> bool {
-        let table = self.kept.tables.get(row.table);
+        let table = self.stored.tables.get(row.table);
         table.is_some_and(|table| table.rows.may_contain(hash))
     }
 }
 
-fn compare_groups(kept: &[StoredGroup], made: &[StoredGroup], findings: &mut Findings) {
-    let sides =
-        [(made, kept, "is missing or differs from the log"), (kept, made, "is not in the log")];
-    for (these, those, what) in sides {
-        for group in these.iter().filter(|group| !those.contains(group)) {
+fn compare_groups(stored: &[StoredGroup], rebuilt: &[StoredGroup], findings: &mut Findings) {
+    let sides = [
+        (rebuilt, stored, "is missing or differs from the log"),
+        (stored, rebuilt, "is not in the log"),
+    ];
+    for (groups, others, finding) in sides {
+        for group in groups.iter().filter(|group| !others.contains(group)) {
             let StoredGroup { stream, name, .. } = group;
-            findings.add(format!("its group `{name}` of stream `{stream}` {what}"));
+            findings.add(format!("its group `{name}` of stream `{stream}` {finding}"));
         }
     }
 }

@@ -147,7 +147,7 @@ fn action(action: Action) -> NackAction {
 /// Here, unlike in Streams.Read, event and link both carry the position of the original event.
 fn event(delivery: &Delivery, ids: IdStyle) -> ReadResp {
     let resolved = &delivery.resolved;
-    let position = resolved.original().map_or(0, |event| event.position);
+    let position = resolved.original_event().map_or(0, |event| event.position);
     let write =
         |event: &Option<Arc<Event>>| event.as_ref().map(|event| recorded(event, ids, position));
     let event = ReadEvent {

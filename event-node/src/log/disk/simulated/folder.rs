@@ -1,4 +1,4 @@
-//! A folder of simulated disks: changes of names wait for a flush as the bytes of a file do.
+//! A folder of simulated disks. Name changes need an fsync of the folder to become durable.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use crate::log::disk::{
 
 type Files = BTreeMap<String, Arc<SimulatedDisk>>;
 
-/// A change of names that is not durable yet.
+/// A name change that is not durable yet.
 #[derive(Debug, Clone)]
 enum Change {
     Created(String, Arc<SimulatedDisk>),
@@ -23,7 +23,7 @@ enum Change {
 }
 
 impl Change {
-    fn apply(&self, files: &mut Files) {
+    fn apply_to(&self, files: &mut Files) {
         match self {
             Self::Created(name, disk) => drop(files.insert(name.clone(), Arc::clone(disk))),
             Self::Renamed(from, to) => {
@@ -43,7 +43,7 @@ struct State {
     unsynced: Vec<Change>,
 }
 
-/// The simulated folder. Cheap to clone.
+/// A simulated folder. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(in crate::log) struct SimulatedFolder {
     state: Arc<Mutex<State>>,
@@ -51,59 +51,62 @@ pub(in crate::log) struct SimulatedFolder {
 }
 
 impl SimulatedFolder {
-    /// Returns an empty folder.
-    pub(in crate::log) fn powered(power: Power) -> Self {
+    /// Creates an empty folder.
+    pub(in crate::log) fn with_power(power: Power) -> Self {
         Self { state: Arc::default(), power }
     }
 
-    /// Returns the file of that name, to plan its faults.
-    pub(in crate::log) fn disk(&self, name: &str) -> Option<Arc<SimulatedDisk>> {
-        self.state().files.get(name).cloned()
+    /// Returns the file of this name, for fault injection.
+    pub(in crate::log) fn simulated_disk(&self, name: &str) -> Option<Arc<SimulatedDisk>> {
+        self.lock_state().files.get(name).cloned()
     }
 
-    /// Returns the folder as the next run finds it after a kill: nothing is lost.
+    /// Returns the folder after a process kill: nothing is lost.
     pub(in crate::log) fn after_kill(&self, power: Power) -> Self {
-        let state = self.state();
-        Self::holding(state.files.iter().map(|(name, disk)| (name.clone(), disk.cached())), power)
+        let state = self.lock_state();
+        Self::with_files(
+            state.files.iter().map(|(name, disk)| (name.clone(), disk.cached_bytes())),
+            power,
+        )
     }
 
-    /// Returns the folder as a power loss leaves it. `is_written` chooses which of the changes that
-    /// were not flushed are on the disk all the same: any pages of files, and the names up to the
-    /// first change that it refuses, because journaling file systems keep the order of those.
+    /// Returns the folder after a power loss. `is_written` selects the unsynced changes that
+    /// survive: any file pages, and name changes up to the first one that it rejects. Journaling
+    /// file systems keep name changes in order.
     pub(in crate::log) fn after_power_loss(
         &self,
         mut is_written: impl FnMut() -> bool,
         power: Power,
     ) -> Self {
-        let state = self.state();
+        let state = self.lock_state();
         let mut files = state.durable.clone();
         let kept = state.unsynced.iter().take_while(|_| is_written());
-        kept.for_each(|change| change.apply(&mut files));
+        kept.for_each(|change| change.apply_to(&mut files));
         let files: Vec<_> = files
             .into_iter()
             .map(|(name, disk)| (name, disk.after_power_loss(&mut is_written)))
             .collect();
-        Self::holding(files, power)
+        Self::with_files(files, power)
     }
 
-    fn holding(files: impl IntoIterator<Item = (String, Vec<u8>)>, power: Power) -> Self {
+    fn with_files(files: impl IntoIterator<Item = (String, Vec<u8>)>, power: Power) -> Self {
         let files: Files = files
             .into_iter()
-            .map(|(name, bytes)| (name, Arc::new(SimulatedDisk::powered(bytes, power.clone()))))
+            .map(|(name, bytes)| (name, Arc::new(SimulatedDisk::with_power(bytes, power.clone()))))
             .collect();
         let state = State { durable: files.clone(), files, unsynced: Vec::new() };
         Self { state: Arc::new(Mutex::new(state)), power }
     }
 
-    fn change(&self, change: Change) -> io::Result<()> {
+    fn apply_change(&self, change: Change) -> io::Result<()> {
         self.power.use_once()?;
-        let mut state = self.state();
-        change.apply(&mut state.files);
+        let mut state = self.lock_state();
+        change.apply_to(&mut state.files);
         state.unsynced.push(change);
         Ok(())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,37 +116,40 @@ impl Folder for SimulatedFolder {
         PathBuf::from("simulated")
     }
 
-    fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.state().files.keys().cloned().collect())
+    fn list_names(&self) -> io::Result<Vec<String>> {
+        Ok(self.lock_state().files.keys().cloned().collect())
     }
 
-    fn open(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>> {
-        Ok(self.disk(name).map(|disk| disk as Arc<dyn Disk>))
+    fn open_file(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>> {
+        Ok(self.simulated_disk(name).map(|disk| disk as Arc<dyn Disk>))
     }
 
-    fn create(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
-        let disk = Arc::new(SimulatedDisk::powered(Vec::new(), self.power.clone()));
-        self.change(Change::Created(name.to_owned(), Arc::clone(&disk)))?;
+    fn create_file(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        self.power.fail_if_planned()?;
+        let disk = Arc::new(SimulatedDisk::with_power(Vec::new(), self.power.clone()));
+        self.apply_change(Change::Created(name.to_owned(), Arc::clone(&disk)))?;
         Ok(disk)
     }
 
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        if self.disk(from).is_none() {
+    fn rename_file(&self, from: &str, to: &str) -> io::Result<()> {
+        if self.simulated_disk(from).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        self.change(Change::Renamed(from.to_owned(), to.to_owned()))
+        self.power.fail_if_planned()?;
+        self.apply_change(Change::Renamed(from.to_owned(), to.to_owned()))
     }
 
-    fn remove(&self, name: &str) -> io::Result<()> {
-        if self.disk(name).is_none() {
+    fn remove_file(&self, name: &str) -> io::Result<()> {
+        if self.simulated_disk(name).is_none() {
             return Ok(());
         }
-        self.change(Change::Removed(name.to_owned()))
+        self.apply_change(Change::Removed(name.to_owned()))
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn sync_names(&self) -> io::Result<()> {
         self.power.use_once()?;
-        let mut state = self.state();
+        self.power.fail_if_planned()?;
+        let mut state = self.lock_state();
         state.durable = state.files.clone();
         state.unsynced.clear();
         Ok(())

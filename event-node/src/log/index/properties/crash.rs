@@ -1,28 +1,21 @@
-//! Power that goes off at any change of the index leaves one that says what the log holds, or none.
+//! Crash tests: power fails at each change of the index. The index left behind is correct or empty.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::sync::Arc;
 
-use super::{Model, START, Write, catch_up, log_of, memtables, open};
+use super::{Model, START, Write, catch_up, log_of, open_index, read_memtables};
 use crate::log::{
+    chunked_log::ChunkedLog,
     disk::{
-        Disk, Folder,
-        simulated::{Fault, Power, SimulatedDisk, SimulatedFolder},
+        Folder,
+        simulated::{Fault, Power, SimulatedFolder},
     },
     error::LogError,
-    file::LogFile,
     index::Index,
     memtable::Progress,
 };
 
 /// Enough for two merges of eight tables.
-fn writes() -> Vec<Write> {
+fn writes_for_two_merges() -> Vec<Write> {
     let events = |number: u8| Write::Events { stream: number % 5, count: 1, size: 40 };
     let mut writes: Vec<_> = (0..17).map(events).collect();
     writes.push(Write::Group { group: 1, kind: 0 });
@@ -30,21 +23,21 @@ fn writes() -> Vec<Write> {
     writes
 }
 
-/// Indexes the whole log with as much power as there is. Returns how far the index was said to be.
-fn run(folder: &SimulatedFolder, log: &LogFile) -> Option<Progress> {
+/// Indexes the whole log while power lasts. Returns the progress that was reported as durable.
+fn index_whole_log(folder: &SimulatedFolder, log: &ChunkedLog) -> Option<Progress> {
     let files: Arc<dyn Folder> = Arc::new(folder.clone());
     let index = Index::open(&files, log).ok()?;
     let mut promised = index.progress();
-    for table in memtables(log, START, 1) {
-        index.apply(&table).ok()?;
+    for table in read_memtables(log, START, 1) {
+        index.flush_memtable(&table).ok()?;
         promised = index.progress();
-        while index.merge_due(&mut |_, _| {}).unwrap_or(false) {}
+        while index.merge_due_tables(&mut |_, _| {}).unwrap_or(false) {}
     }
     Some(promised)
 }
 
-/// Pseudo-random choices.
-fn choices(seed: u64) -> impl FnMut() -> bool {
+/// Returns pseudo-random choices.
+fn pseudo_random_choices(seed: u64) -> impl FnMut() -> bool {
     let mut state = seed;
     move || {
         state =
@@ -58,20 +51,21 @@ fn choices(seed: u64) -> impl FnMut() -> bool {
 }
 
 #[test]
-fn power_that_goes_off_at_any_change_leaves_an_index_that_is_right() {
-    let (_data, log) = log_of(&writes());
+fn power_loss_at_any_change_leaves_a_correct_index() {
+    let (_data, log) = log_of(&writes_for_two_merges());
     let power = Power::default();
     let before = power.changes_left();
-    run(&SimulatedFolder::powered(power.clone()), &log).unwrap();
+    index_whole_log(&SimulatedFolder::with_power(power.clone()), &log).unwrap();
     let n_changes = before - power.changes_left();
     assert!(n_changes > 100);
-    let (model, tables) = (Model::of(&log), memtables(&log, START, 1));
+    let (model, tables) = (Model::from_log(&log), read_memtables(&log, START, 1));
     for changes in 0..=n_changes {
         for seed in 0..4 {
-            let folder = SimulatedFolder::powered(Power::for_changes(changes));
-            run(&folder, &log);
-            let left = folder.after_power_loss(choices(seed + 4 * changes), Power::default());
-            let index = open(&left, &log);
+            let folder = SimulatedFolder::with_power(Power::for_changes(changes));
+            index_whole_log(&folder, &log);
+            let left = folder
+                .after_power_loss(pseudo_random_choices(seed + 4 * changes), Power::default());
+            let index = open_index(&left, &log);
             let is_state = |progress| tables.iter().any(|table| table.progress == progress);
             assert!(index.progress() == START || is_state(index.progress()));
             catch_up(&index, &log);
@@ -80,138 +74,37 @@ fn power_that_goes_off_at_any_change_leaves_an_index_that_is_right() {
     }
 }
 
-/// What was applied need not be read from the log again.
+/// Flushed tables need not be read from the log again.
 #[test]
-fn applied_tables_survive_a_power_loss() {
-    let (_data, log) = log_of(&writes());
+fn flushed_tables_survive_a_power_loss() {
+    let (_data, log) = log_of(&writes_for_two_merges());
     let folder = SimulatedFolder::default();
-    let promised = run(&folder, &log).unwrap();
+    let promised = index_whole_log(&folder, &log).unwrap();
     let left = folder.after_power_loss(|| false, Power::default());
-    assert_eq!(open(&left, &log).progress(), promised);
-}
-
-/// A folder one of whose changes fails, on Linux's terms: what a failed flush leaves in the cache is lost.
-#[derive(Debug, Clone)]
-struct FaultyFolder {
-    folder: SimulatedFolder,
-    faults: Faults,
-}
-
-#[derive(Debug)]
-struct FaultyDisk {
-    disk: Arc<SimulatedDisk>,
-    faults: Faults,
-}
-
-/// The fault of one change, and how many changes come before it.
-#[derive(Debug, Clone)]
-struct Faults {
-    changes_before: Arc<AtomicUsize>,
-    fault: Fault,
-}
-
-impl Faults {
-    fn next(&self) -> Option<Fault> {
-        let before = self.changes_before.fetch_sub(1, Ordering::Relaxed);
-        (before == 0).then_some(self.fault)
-    }
-
-    fn fail(&self) -> io::Result<()> {
-        match self.next() {
-            Some(Fault::Failed) => Err(io::Error::from_raw_os_error(5)),
-            Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Folder for FaultyFolder {
-    fn path(&self) -> PathBuf {
-        self.folder.path()
-    }
-
-    fn names(&self) -> io::Result<Vec<String>> {
-        self.folder.names()
-    }
-
-    fn open(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>> {
-        self.folder.open(name)
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
-        self.faults.fail()?;
-        self.folder.create(name)?;
-        let disk = self.folder.disk(name).unwrap();
-        Ok(Arc::new(FaultyDisk { disk, faults: self.faults.clone() }))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.faults.fail()?;
-        self.folder.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.folder.remove(name)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.faults.fail()?;
-        self.folder.sync()
-    }
-}
-
-impl Disk for FaultyDisk {
-    fn length(&self) -> io::Result<u64> {
-        self.disk.length()
-    }
-
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        self.disk.read_exact_at(bytes, offset)
-    }
-
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if let Some(fault) = self.faults.next() {
-            self.disk.fail_next_write(fault);
-        }
-        self.disk.write_all_at(bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        if let Some(fault) = self.faults.next() {
-            self.disk.fail_next_sync(fault);
-        }
-        self.disk.sync()
-    }
-
-    fn cut(&self, length: u64) -> io::Result<()> {
-        self.disk.cut(length)
-    }
+    assert_eq!(open_index(&left, &log).progress(), promised);
 }
 
 #[test]
-fn failed_change_leaves_the_index_as_it_was_and_is_tried_again() {
-    let (_data, log) = log_of(&writes());
-    let (model, tables) = (Model::of(&log), memtables(&log, START, 1));
+fn failed_change_keeps_the_index_and_can_be_retried() {
+    let (_data, log) = log_of(&writes_for_two_merges());
+    let (model, tables) = (Model::from_log(&log), read_memtables(&log, START, 1));
     for (fault, n_changes) in
         [Fault::Full, Fault::Failed].iter().flat_map(|fault| (0..170).map(move |n| (*fault, n)))
     {
-        let changes_before = Arc::new(AtomicUsize::new(n_changes));
-        let folder = SimulatedFolder::default();
-        drop(open(&folder, &log));
-        let faulty =
-            FaultyFolder { folder: folder.clone(), faults: Faults { changes_before, fault } };
-        let files: Arc<dyn Folder> = Arc::new(faulty);
-        let index = Index::open(&files, &log).unwrap();
+        let power = Power::default();
+        let folder = SimulatedFolder::with_power(power.clone());
+        let index = open_index(&folder, &log);
+        power.plan_fault(n_changes, fault);
         let mut n_failed = 0;
         for table in &tables {
             let before = index.progress();
-            if let Err(error) = index.apply(table) {
+            if let Err(error) = index.flush_memtable(table) {
                 n_failed += 1;
                 assert_eq!(matches!(error, LogError::Full), fault == Fault::Full, "{error}");
                 assert_eq!(index.progress(), before);
-                index.apply(table).unwrap();
+                index.flush_memtable(table).unwrap();
             }
-            if index.merge_due(&mut |_, _| {}).is_err() {
+            if index.merge_due_tables(&mut |_, _| {}).is_err() {
                 n_failed += 1;
                 super::merge_all(&index);
             }
@@ -219,7 +112,7 @@ fn failed_change_leaves_the_index_as_it_was_and_is_tried_again() {
         assert_eq!(n_failed, 1, "change {n_changes}");
         model.check_briefly(&index);
         let left = folder.after_power_loss(|| false, Power::default());
-        let index = open(&left, &log);
+        let index = open_index(&left, &log);
         assert!(index.progress() != START);
         model.check_briefly(&index);
     }

@@ -1,4 +1,4 @@
-//! Writes a whole log, from entries in the order of their offsets.
+//! Writes a whole log from entries in offset order.
 
 use std::{io, sync::Arc};
 
@@ -11,13 +11,14 @@ use crate::log::{
     entry::Entry,
 };
 
-/// A log in the making. It is one only when it is finished: the first chunk gets its name last.
+/// A log under construction. The first chunk gets its final name last, so an interrupted copy is
+/// never taken for a log.
 pub(super) struct LogWriter {
     folder: Arc<dyn Folder>,
     store: Uuid,
     chunk: ChunkWriter,
     chunk_start: u64,
-    /// The first chunk, with its end, once another is being written.
+    /// The first chunk and its end offset, once a later chunk is being written.
     first: Option<(ChunkWriter, u64)>,
 }
 
@@ -27,21 +28,23 @@ impl LogWriter {
         Ok(Self { folder, store, chunk, chunk_start: FIRST_ENTRY, first: None })
     }
 
-    /// Adds the entry at `offset`; what is missing before it becomes a gap.
-    pub(super) fn add(&mut self, offset: u64, entry: &Entry<'_>) -> io::Result<()> {
+    /// Appends the entry at log offset `offset`; missing bytes before it become a gap.
+    pub(super) fn append_entry(&mut self, offset: u64, entry: &Entry<'_>) -> io::Result<()> {
         if offset - self.chunk_start >= CHUNK_BYTES {
             let next = ChunkWriter::create(&self.folder, self.store, offset)?;
             let full = std::mem::replace(&mut self.chunk, next);
             self.chunk_start = offset;
             match self.first {
                 None => self.first = Some((full, offset)),
+                // Later chunks may get their final names at once: a folder without the first chunk
+                // is not taken for a log.
                 Some(_) => full.finish(offset)?,
             }
         }
-        self.chunk.add(offset, entry)
+        self.chunk.append_entry(offset, entry)
     }
 
-    /// Makes the log, which ends at `end`, durable.
+    /// Completes the log, which ends at offset `end`, and makes it durable.
     pub(super) fn finish(self, end: u64) -> io::Result<()> {
         self.chunk.finish(end)?;
         match self.first {
@@ -51,7 +54,7 @@ impl LogWriter {
     }
 }
 
-/// Whether a log was finished in the folder.
-pub(super) fn is_finished(folder: &dyn Folder) -> io::Result<bool> {
-    Ok(folder.open(FIRST_CHUNK)?.is_some())
+/// Returns whether the folder has a complete log.
+pub(super) fn has_finished_log(folder: &dyn Folder) -> io::Result<bool> {
+    Ok(folder.open_file(FIRST_CHUNK)?.is_some())
 }

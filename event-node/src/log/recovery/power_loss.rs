@@ -1,5 +1,5 @@
-//! Whatever fails and in whatever order: what was answered or shown is there after the next start.
-//! The disk is simulated, with the habits of a page cache.
+//! Property test: after any sequence of failures, every acknowledged or visible entry exists after
+//! the next start. The simulated disk behaves like the page cache of Linux.
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use super::recover_log;
 use crate::log::{
     appender::Appender,
     chunk::FIRST_ENTRY,
+    chunked_log::{ChunkedLog, LONG_READ},
     disk::{
         Folder,
         simulated::{Fault, Power, SimulatedDisk, SimulatedFolder},
     },
     entry::{Encoder, Record},
-    file::{LONG_READ, LogFile},
     index::MANIFEST_FILE,
-    pending::BOUNDS,
-    write::{GroupKey, GroupWrite},
+    index_buffer::INDEX_BUFFER_LIMITS,
+    requests::{GroupKey, GroupWrite},
 };
 
-/// What happens to the store.
+/// An action or failure of the store.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// An append of entries of this size. Its write, its flush and the flush after it may fail.
+    /// Appends entries of this size. The write, its fsync and the fsync of the truncation may fail.
     Append {
         n_entries: u8,
         size: u16,
@@ -32,21 +32,21 @@ enum Step {
         sync: Option<Fault>,
         next_sync: Option<Fault>,
     },
-    /// An append that is cut off by a kill between write and flush; the page cache stays.
+    /// Kills the process between write and fsync; the page cache survives.
     Kill { n_entries: u8, size: u16 },
-    /// Power is lost. Of the pages that were not flushed, those are on the disk whose bit is set.
+    /// Power loss. The bits select the unsynced pages that reach the disk.
     PowerLoss { written: u64 },
-    /// The index is lost with its log kept.
+    /// Loses the index but not the log.
     LoseIndex,
 }
 
-fn faults() -> impl Strategy<Value = Option<Fault>> {
+fn any_fault() -> impl Strategy<Value = Option<Fault>> {
     prop_oneof![4 => Just(None), 1 => Just(Some(Fault::Failed)), 1 => Just(Some(Fault::Full))]
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+fn any_steps() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (1..6_u8, 1..3_000_u16, faults(), faults(), faults()).prop_map(
+        6 => (1..6_u8, 1..3_000_u16, any_fault(), any_fault(), any_fault()).prop_map(
             |(n_entries, size, write, sync, next_sync)| Step::Append { n_entries, size, write, sync, next_sync }
         ),
         2 => (1..6_u8, 1..3_000_u16).prop_map(|(n_entries, size)| Step::Kill { n_entries, size }),
@@ -55,50 +55,50 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Chunks are so small that a case begins several.
+/// Small enough that a case creates several chunks.
 const CHUNK_BYTES: u64 = 10_000;
 
-/// A store in a simulated folder, and what it must hold.
+/// A store in a simulated folder and its expected content.
 struct Store {
     files: SimulatedFolder,
-    log: LogFile,
+    log: ChunkedLog,
     appender: Appender,
-    /// Entries that were answered or shown, in their order.
+    /// Acknowledged or visible entries in order.
     promised: Vec<u64>,
     next: u64,
 }
 
 impl Store {
     fn new() -> Self {
-        let files = SimulatedFolder::powered(Power::default());
-        let log = LogFile::create(Arc::new(files.clone()), Uuid::from_u128(7)).unwrap();
+        let files = SimulatedFolder::with_power(Power::default());
+        let log = ChunkedLog::create(Arc::new(files.clone()), Uuid::from_u128(7)).unwrap();
         let appender = log.appender(CHUNK_BYTES);
         Self { files, log, appender, promised: Vec::new(), next: 1 }
     }
 
-    /// The file that is appended to.
+    /// Returns the file that receives appends.
     fn last_disk(&self) -> Arc<SimulatedDisk> {
-        self.files.disk(self.log.last().name()).unwrap()
+        self.files.simulated_disk(self.log.last_chunk().name()).unwrap()
     }
 
-    /// Entries with numbers of their own, and these numbers.
-    fn entries(&mut self, n_entries: u8, size: u16) -> (Vec<u8>, Vec<u64>) {
+    /// Encodes numbered entries and returns their numbers.
+    fn encode_entries(&mut self, n_entries: u8, size: u16) -> (Vec<u8>, Vec<u64>) {
         let mut encoder = Encoder::default();
         let numbers: Vec<u64> = (self.next..).take(n_entries.into()).collect();
         for checkpoint in numbers.iter().copied() {
             let key = GroupKey { stream: "$all".to_owned(), name: "g".repeat(size.into()) };
-            encoder.begin(self.appender.end());
-            encoder.group(&GroupWrite::Checkpoint { key, checkpoint });
-            encoder.finish();
+            encoder.begin_entry(self.appender.end_offset());
+            encoder.add_group_write(&GroupWrite::Checkpoint { key, checkpoint });
+            encoder.finish_entry();
         }
         self.next += u64::from(n_entries);
         (encoder.bytes().to_vec(), numbers)
     }
 
-    fn take(&mut self, step: Step) {
+    fn perform_step(&mut self, step: Step) {
         match step {
             Step::Append { n_entries, size, write, sync, next_sync } => {
-                let (bytes, numbers) = self.entries(n_entries, size);
+                let (bytes, numbers) = self.encode_entries(n_entries, size);
                 if let Some(fault) = write {
                     self.last_disk().fail_next_write(fault);
                 }
@@ -114,9 +114,13 @@ impl Store {
                 }
             }
             Step::Kill { n_entries, size } => {
-                let (bytes, _) = self.entries(n_entries, size);
-                let last = self.log.last();
-                if last.disk().write_all_at(&bytes, last.place(self.appender.end())).is_ok() {
+                let (bytes, _) = self.encode_entries(n_entries, size);
+                let last = self.log.last_chunk();
+                if last
+                    .disk()
+                    .write_all_at(&bytes, last.file_offset(self.appender.end_offset()))
+                    .is_ok()
+                {
                     self.restart(self.files.after_kill(Power::default()));
                 }
             }
@@ -128,35 +132,35 @@ impl Store {
                 self.restart(self.files.after_power_loss(is_written, Power::default()));
             }
             Step::LoseIndex => {
-                self.files.remove(MANIFEST_FILE).unwrap();
+                self.files.remove_file(MANIFEST_FILE).unwrap();
             }
         }
     }
 
-    /// Opens the store as the next run does, and compares what it shows with what was promised.
+    /// Reopens the store and checks that it contains all promised entries.
     fn restart(&mut self, files: SimulatedFolder) {
-        let log = open(&files);
+        let log = open_log(&files);
         let folder: Arc<dyn Folder> = Arc::new(files.clone());
-        let recovered = recover_log(&folder, log.clone(), BOUNDS).unwrap();
+        let recovered = recover_log(&folder, log.clone(), INDEX_BUFFER_LIMITS).unwrap();
         drop(recovered);
-        let shown = numbers(&log);
+        let shown = read_numbers(&log);
         assert!(shown.starts_with(&self.promised), "{shown:?} of {:?}", self.promised);
-        // Shown once, they may not go away.
+        // Entries that were visible once must stay.
         self.promised = shown;
         self.appender = log.appender(CHUNK_BYTES);
         (self.files, self.log) = (files, log);
     }
 }
 
-fn open(files: &SimulatedFolder) -> LogFile {
-    LogFile::open(Arc::new(files.clone())).unwrap().unwrap()
+fn open_log(files: &SimulatedFolder) -> ChunkedLog {
+    ChunkedLog::open(Arc::new(files.clone())).unwrap().unwrap()
 }
 
-/// The numbers of the entries that a log holds.
-fn numbers(log: &LogFile) -> Vec<u64> {
-    let mut scanner = log.scan(FIRST_ENTRY, LONG_READ);
+/// Reads the numbers of all entries in the log.
+fn read_numbers(log: &ChunkedLog) -> Vec<u64> {
+    let mut scanner = log.scan_from(FIRST_ENTRY, LONG_READ);
     let mut numbers = Vec::new();
-    while let Some((_, entry)) = scanner.next().unwrap() {
+    while let Some((_, entry)) = scanner.next_entry().unwrap() {
         numbers.extend(entry.records().map(|record| match record {
             Some(Record::Group(GroupWrite::Checkpoint { checkpoint, .. })) => checkpoint,
             other => panic!("{other:?} was not appended"),
@@ -169,13 +173,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_was_answered_or_shown_is_there_after_any_failure(steps in vec(steps(), 1..24)) {
+    fn acknowledged_or_visible_entries_survive_any_failure(steps in vec(any_steps(), 1..24)) {
         let mut store = Store::new();
         for step in steps {
-            store.take(step);
+            store.perform_step(step);
         }
-        store.take(Step::PowerLoss { written: 0 });
-        let shown = numbers(&store.log);
+        store.perform_step(Step::PowerLoss { written: 0 });
+        let shown = read_numbers(&store.log);
         prop_assert_eq!(&shown, &store.promised);
     }
 }

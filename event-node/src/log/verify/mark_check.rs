@@ -1,45 +1,45 @@
-//! Compares the marks of the kept index with the log while that is read.
+//! Comparison of the stored index's marks with the log, during the scan of the log.
 
 use crate::log::{
-    index::{MergedRows, Row, Snapshot, row_at},
+    index::{MergedRows, Row, Snapshot, decode_row},
     memtable::{Mark, is_mark_due},
     sorted_table::TableError,
     verify::Findings,
 };
 
-/// The marks that are left to compare. Both they and the log are in the order of positions.
+/// Marks not compared yet. Marks and log are both in position order.
 #[derive(Debug, Default)]
 pub(super) struct MarkCheck<'a> {
     rows: Option<MergedRows<'a>>,
     next: Option<Mark>,
-    /// Where the last entry with events begins.
+    /// Log offset of the last entry with events.
     before: Option<u64>,
     findings: Findings,
 }
 
 impl<'a> MarkCheck<'a> {
-    pub(super) fn of(kept: &'a Snapshot) -> Result<Self, TableError> {
-        let rows = Some(MergedRows::new(&kept.tables)?);
+    pub(super) fn new(stored: &'a Snapshot) -> Result<Self, TableError> {
+        let rows = Some(MergedRows::new(&stored.tables)?);
         let mut check = Self { rows, ..Self::default() };
-        check.advance();
+        check.load_next_mark();
         Ok(check)
     }
 
-    /// Compares the marks up to `position`, where the entry at `offset` has its first event.
-    pub(super) fn check(&mut self, position: u64, offset: u64) {
+    /// Compares the marks up to `position`, the first event of the entry at `offset`.
+    pub(super) fn check_entry(&mut self, position: u64, offset: u64) {
         if self.rows.is_none() {
             return;
         }
         let is_due = is_mark_due(self.before.replace(offset), offset);
         while let Some(mark) = self.next.filter(|mark| mark.position < position) {
             self.report_unknown(mark);
-            self.advance();
+            self.load_next_mark();
         }
         match self.next.filter(|mark| mark.position == position) {
-            Some(mark) if mark.offset == offset => self.advance(),
+            Some(mark) if mark.offset == offset => self.load_next_mark(),
             Some(mark) => {
                 self.report_unknown(mark);
-                self.advance();
+                self.load_next_mark();
             }
             None if is_due => {
                 self.findings.add(format!("its mark at position {position} is missing"));
@@ -48,11 +48,11 @@ impl<'a> MarkCheck<'a> {
         }
     }
 
-    /// Ends the comparison. Marks that are left have no entry.
+    /// Ends the comparison. Remaining marks match no entry.
     pub(super) fn finish(&mut self) -> Vec<String> {
         while let Some(mark) = self.next {
             self.report_unknown(mark);
-            self.advance();
+            self.load_next_mark();
         }
         self.rows = None;
         std::mem::take(&mut self.findings).0
@@ -64,10 +64,10 @@ impl<'a> MarkCheck<'a> {
         self.findings.add(finding);
     }
 
-    fn advance(&mut self) {
+    fn load_next_mark(&mut self) {
         self.next = None;
         let Some(rows) = &mut self.rows else { return };
-        match rows.next().and_then(|row| row_at(row.map(|row| (row.key, row.value)))) {
+        match rows.next_row().and_then(|row| decode_row(row.map(|row| (row.key, row.value)))) {
             Ok(Some(Row::Mark(mark))) => self.next = Some(mark),
             Ok(Some(Row::Run { .. } | Row::Limits { .. }) | None) => {}
             Err(_) => self.findings.add("its marks cannot be read".to_owned()),

@@ -1,42 +1,42 @@
-//! What the writer can be asked, and what it answers.
+//! Requests to the writer and their outcomes.
 
 use crate::log::event::NewEvent;
 
-/// What the appender believes about the stream.
+/// Expected state of the stream in an append or deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expected {
+pub(crate) enum ExpectedRevision {
     Any,
     NoStream,
     StreamExists,
-    /// The revision of the stream's last event.
+    /// The stream's last event has this revision.
     Revision(u64),
 }
 
 /// One atomic change of the log.
 #[derive(Debug)]
-pub(crate) enum Write {
+pub(crate) enum WriteRequest {
     Append(Append),
-    /// Hides all events of a stream; an append brings it back, with later revisions.
-    SoftDelete(Removal),
-    /// Ends a stream for ever.
-    Tombstone(Removal),
+    /// Hides all events of a stream. An append makes the stream visible again with later revisions.
+    SoftDelete(Deletion),
+    /// Deletes a stream permanently.
+    Tombstone(Deletion),
     Group(GroupWrite),
 }
 
 #[derive(Debug)]
 pub(crate) struct Append {
     pub stream: String,
-    pub expected: Expected,
+    pub expected: ExpectedRevision,
     pub events: Vec<NewEvent>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Removal {
+pub(crate) struct Deletion {
     pub stream: String,
-    pub expected: Expected,
+    pub expected: ExpectedRevision,
 }
 
-/// A change of what is kept about persistent subscription groups.
+/// A change of a persistent subscription group.
 #[derive(Debug, Clone)]
 pub(crate) enum GroupWrite {
     /// Creates the group, or replaces its settings and keeps its checkpoint.
@@ -44,7 +44,7 @@ pub(crate) enum GroupWrite {
         key: GroupKey,
         settings: String,
     },
-    /// Everything up to `checkpoint` in the group's source is done.
+    /// All events of the group's source up to `checkpoint` are processed.
     Checkpoint {
         key: GroupKey,
         checkpoint: u64,
@@ -54,16 +54,16 @@ pub(crate) enum GroupWrite {
     },
 }
 
-/// Names a persistent subscription group.
+/// Identifies a persistent subscription group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct GroupKey {
-    /// The stream the group reads, or `$all`.
+    /// The stream that the group reads, or `$all`.
     pub stream: String,
     pub name: String,
 }
 
 impl GroupKey {
-    /// The stream that holds the messages which the group set aside.
+    /// Returns the name of the stream that holds the group's parked messages.
     pub(crate) fn parked_stream(&self) -> String {
         format!("$persistentsubscription-{self}-parked")
     }
@@ -75,26 +75,26 @@ impl std::fmt::Display for GroupKey {
     }
 }
 
-/// What became of a write.
+/// Outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Durable, now or when it was first asked for.
+pub(crate) enum WriteOutcome {
+    /// Durable, by this request or by an earlier duplicate.
     Written {
-        /// The stream's last revision as of this write; `None` if it has no events.
+        /// The stream's last revision after this write; `None` if it has no events.
         revision: Option<u64>,
-        /// Position of the last event of this write; `None` if it had no events.
+        /// Position of the write's last event; `None` if the write had no events.
         position: Option<u64>,
     },
-    /// The stream's last revision, `None` if it has no events.
+    /// The stream's last revision; `None` if it has no events.
     WrongExpectedVersion {
         current: Option<u64>,
     },
     StreamDeleted,
 }
 
-impl Write {
-    /// Bytes of event bodies in it, for bounding what one commit carries.
-    pub(crate) fn weight(&self) -> usize {
+impl WriteRequest {
+    /// Returns the size of the event bodies in bytes, to bound a commit.
+    pub(crate) fn body_bytes(&self) -> usize {
         match self {
             Self::Append(append) => append
                 .events

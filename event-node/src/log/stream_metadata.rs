@@ -1,75 +1,78 @@
-//! What a stream's metadata says about which of its events are visible.
+//! Stream metadata: limits that hide events of a stream.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// Metadata key: no more than so many of the newest events are visible.
+/// Metadata key: maximum number of visible events, counted from the newest.
 const MAX_COUNT: &str = "$maxCount";
 
-/// Metadata key: events older than so many seconds are not visible.
+/// Metadata key: maximum age of visible events in seconds.
 const MAX_AGE: &str = "$maxAge";
 
-/// Metadata key: events with a lower revision are not visible.
+/// Metadata key: first visible revision.
 const TRUNCATE_BEFORE: &str = "$tb";
 
-/// Metadata key: how long readers over HTTP may cache the stream, in seconds.
+/// Metadata key: HTTP cache time of the stream in seconds.
 const CACHE_CONTROL: &str = "$cacheControl";
 
 /// Metadata key: whether the stream is temporary.
 const TEMPORARY: &str = "$tmp";
 
-/// Metadata key: who may do what with the stream.
+/// Metadata key: access rights.
 const ACL: &str = "$acl";
 
-/// The keys inside of [`ACL`]: to read, write and delete, and to read and write metadata.
+/// Keys of [`ACL`]: read, write, delete, read metadata, write metadata.
 const RIGHTS: [&str; 5] = ["$r", "$w", "$d", "$mr", "$mw"];
 
-/// Most seconds that a key may have: the original counts them in 100 ns ticks.
+/// Maximum number of seconds: EventStoreDB counts them in 100 ns ticks.
 const MAX_SECONDS: u64 = (i64::MAX / TICKS_PER_SECOND).cast_unsigned();
 
-/// What may stand in front of JSON.
+/// Byte order mark, accepted before the JSON text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The `$tb` of a soft-deleted stream.
+/// The `$tb` value of a soft-deleted stream.
 pub(super) const SOFT_DELETED: u64 = i64::MAX as u64;
 
-/// 100 ns ticks in a second.
+/// Number of 100 ns ticks per second.
 pub(super) const TICKS_PER_SECOND: i64 = 10_000_000;
 
-/// Which events of a stream its metadata hides.
+/// Limits in a stream's metadata that hide events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct StreamLimits {
     pub max_count: Option<u64>,
     pub max_age_seconds: Option<u64>,
     pub truncate_before: u64,
 }
 
-impl Limits {
-    /// The limits of every metastream, whatever its own metadata says: its newest event is shown.
-    pub(super) const OF_METASTREAMS: Self =
+impl StreamLimits {
+    /// Limits of every metastream, whatever its own metadata says: only its newest event is
+    /// visible.
+    pub(super) const FOR_METASTREAMS: Self =
         Self { max_count: Some(1), max_age_seconds: None, truncate_before: 0 };
 
-    /// Reads the limits from the newest event of a metastream, of whatever type. Data that is not
-    /// called JSON, or has one of the store's keys with a wrong value, limits nothing.
-    pub(super) fn of(is_json: bool, data: &[u8]) -> Self {
+    /// Reads the limits from the newest event of a metastream, of any type. Data that is not
+    /// declared as JSON, or with an invalid value for a known key, sets no limits.
+    pub(super) fn from_metadata(is_json: bool, data: &[u8]) -> Self {
         if !is_json {
             return Self::default();
         }
-        Self::within(&parse(data)).unwrap_or_default()
+        Self::from_object(&parse_object(data)).unwrap_or_default()
     }
 
-    fn within(metadata: &Map<String, Value>) -> Result<Self, WrongValue> {
-        let max_age = seconds(metadata, MAX_AGE)?;
-        seconds(metadata, CACHE_CONTROL)?;
+    fn from_object(metadata: &Map<String, Value>) -> Result<Self, WrongValue> {
+        let max_age = read_seconds(metadata, MAX_AGE)?;
+        read_seconds(metadata, CACHE_CONTROL)?;
+        // Keys without effect here are validated too: as in EventStoreDB, one invalid value voids
+        // all limits.
         if !metadata.get(TEMPORARY).is_none_or(Value::is_boolean)
             || !metadata.get(ACL).is_none_or(is_acl)
         {
             return Err(WrongValue);
         }
         Ok(Self {
-            max_count: integer(metadata, MAX_COUNT)?.filter(|count| *count > 0),
+            max_count: read_integer(metadata, MAX_COUNT)?.filter(|count| *count > 0),
             max_age_seconds: max_age.filter(|age| *age > 0),
-            truncate_before: integer(metadata, TRUNCATE_BEFORE)?.unwrap_or(0),
+            truncate_before: read_integer(metadata, TRUNCATE_BEFORE)?.unwrap_or(0),
         })
     }
 
@@ -77,57 +80,57 @@ impl Limits {
         self.truncate_before == SOFT_DELETED
     }
 
-    /// The lowest revision that is visible in a stream whose last revision is `last`.
+    /// Returns the first visible revision of a stream with last revision `last`.
     pub(super) fn first_visible(&self, last: u64) -> u64 {
         let by_count = self.max_count.map_or(0, |count| (last + 1).saturating_sub(count));
         by_count.max(self.truncate_before)
     }
 
-    /// The oldest visible time at `now_ticks`, in ticks.
+    /// Returns the creation time of the oldest visible event, in ticks.
     pub(super) fn oldest_ticks(&self, now_ticks: i64) -> i64 {
         let Some(seconds) = self.max_age_seconds else { return i64::MIN };
         let age = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
         now_ticks.saturating_sub(age)
     }
 
-    /// Whether an event of this time is old enough to be hidden.
+    /// Returns whether an event created at this time is too old to be visible.
     pub(super) fn hides_by_age(&self, created_ticks: i64, now_ticks: i64) -> bool {
         created_ticks < self.oldest_ticks(now_ticks)
     }
 }
 
-/// `data` with `$tb` set to `revision`; unreadable metadata counts as empty.
+/// Returns `data` with `$tb` set to `revision`. Invalid metadata counts as empty.
 pub(super) fn with_truncate_before(data: &[u8], revision: u64) -> Vec<u8> {
-    let mut metadata = parse(data);
+    let mut metadata = parse_object(data);
     metadata.insert(TRUNCATE_BEFORE.to_owned(), Value::from(revision));
     Value::Object(metadata).to_string().into_bytes()
 }
 
-/// The object that the data begins with; an empty one if it begins with none.
-fn parse(data: &[u8]) -> Map<String, Value> {
+/// Parses the JSON object at the start of `data`; returns an empty one if there is none.
+fn parse_object(data: &[u8]) -> Map<String, Value> {
     let data = data.strip_prefix(BYTE_ORDER_MARK).unwrap_or(data);
     Map::deserialize(&mut serde_json::Deserializer::from_slice(data)).unwrap_or_default()
 }
 
-/// One of the store's keys has a value that it cannot have.
+/// A known key has an invalid value.
 struct WrongValue;
 
-/// The number at `key`; `None` if there is none or it is negative.
-fn integer(metadata: &Map<String, Value>, key: &str) -> Result<Option<u64>, WrongValue> {
+/// Returns the number at `key`; `None` if it is missing or negative.
+fn read_integer(metadata: &Map<String, Value>, key: &str) -> Result<Option<u64>, WrongValue> {
     let Some(value) = metadata.get(key) else { return Ok(None) };
     Ok(u64::try_from(value.as_i64().ok_or(WrongValue)?).ok())
 }
 
-/// Like [`integer`], for a time.
-fn seconds(metadata: &Map<String, Value>, key: &str) -> Result<Option<u64>, WrongValue> {
-    let seconds = integer(metadata, key)?;
+/// Like [`read_integer`], for a number of seconds.
+fn read_seconds(metadata: &Map<String, Value>, key: &str) -> Result<Option<u64>, WrongValue> {
+    let seconds = read_integer(metadata, key)?;
     if seconds.is_some_and(|seconds| seconds > MAX_SECONDS) {
         return Err(WrongValue);
     }
     Ok(seconds)
 }
 
-/// Whether rights are given as the original writes them: each to a role or to several.
+/// Returns whether the access rights are valid: each right names one role or a list of roles.
 fn is_acl(value: &Value) -> bool {
     let is_roles = |roles: &Value| {
         let are_roles = |roles: &Vec<Value>| roles.iter().all(Value::is_string);
@@ -142,21 +145,24 @@ fn is_acl(value: &Value) -> bool {
 mod tests {
     use super::*;
 
-    fn limits(json: &str) -> Limits {
-        Limits::of(true, json.as_bytes())
+    fn limits(json: &str) -> StreamLimits {
+        StreamLimits::from_metadata(true, json.as_bytes())
     }
 
     #[test]
-    fn zero_and_what_is_no_object_limit_nothing() {
+    fn zero_values_and_non_objects_set_no_limits() {
         for json in [r#"{"$maxCount":0,"$maxAge":0,"$tb":-1}"#, "not json", "[1]", "5", "null", ""]
         {
-            assert_eq!(limits(json), Limits::default(), "{json}");
+            assert_eq!(limits(json), StreamLimits::default(), "{json}");
         }
-        assert_eq!(Limits::of(false, br#"{"$maxCount":1}"#), Limits::default());
+        assert_eq!(
+            StreamLimits::from_metadata(false, br#"{"$maxCount":1}"#),
+            StreamLimits::default()
+        );
     }
 
     #[test]
-    fn one_wrong_value_of_a_known_key_voids_all() {
+    fn one_invalid_known_value_voids_all_limits() {
         for wrong in [
             r#""$maxAge":"3""#,
             r#""$maxAge":1.0"#,
@@ -172,15 +178,15 @@ mod tests {
         ] {
             assert_eq!(
                 limits(&format!(r#"{{"$maxCount":1,{wrong}}}"#)),
-                Limits::default(),
+                StreamLimits::default(),
                 "{wrong}"
             );
         }
     }
 
     #[test]
-    fn other_keys_negative_numbers_and_what_surrounds_the_object_do_no_harm() {
-        let one = Limits { max_count: Some(1), ..Limits::default() };
+    fn unknown_keys_and_surrounding_text_are_ignored() {
+        let one = StreamLimits { max_count: Some(1), ..StreamLimits::default() };
         for json in [
             r#"{"mine":{"$maxCount":"x"},"$maxCount":1}"#,
             r#"{"$maxCount":1,"$tb":-1,"$maxAge":-5,"$cacheControl":-1,"$tmp":true}"#,
@@ -194,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_visible_revision_is_the_highest_of_both_limits() {
+    fn first_visible_revision_obeys_both_limits() {
         let both = limits(r#"{"$maxCount":3,"$tb":2}"#);
         assert_eq!(both.first_visible(9), 7);
         assert_eq!(both.first_visible(3), 2);

@@ -1,17 +1,17 @@
-//! A bounded map that forgets what was not used for a while.
+//! A bounded map that evicts entries not used recently.
 
 use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
-/// Two generations: entries in use move to the young one, and when that is full the old one goes.
-/// Close to least-recently-used, at the price of a hash map.
-pub(super) struct Cache<K, V> {
+/// Cache of two generations. Used entries move to the young generation; when that is full, the old
+/// one is dropped. Approximates least-recently-used eviction at the cost of a hash map.
+pub(super) struct GenerationalCache<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     capacity: usize,
 }
 
-impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
-    /// A cache that holds at most `2 * capacity` entries.
+impl<K: Hash + Eq + Clone, V: Clone> GenerationalCache<K, V> {
+    /// Creates a cache of at most `2 * capacity` entries.
     pub(super) fn new(capacity: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), capacity }
     }
@@ -47,8 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_used_stays_and_the_rest_goes() {
-        let mut cache = Cache::new(2);
+    fn used_entries_stay_and_others_are_evicted() {
+        let mut cache = GenerationalCache::new(2);
         cache.insert("kept", 1);
         for number in 0..20 {
             assert_eq!(cache.get("kept"), Some(1));
@@ -60,8 +60,8 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_value_wins() {
-        let mut cache = Cache::new(1);
+    fn newest_value_of_a_key_wins() {
+        let mut cache = GenerationalCache::new(1);
         cache.insert("a", 1);
         cache.insert("b", 2);
         cache.insert("a", 3);

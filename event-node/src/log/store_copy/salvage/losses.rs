@@ -1,31 +1,31 @@
-//! Which revisions of which streams were in the damaged parts of a log.
+//! Determines which revisions were in the damaged ranges of a log.
 
 use std::sync::Arc;
 
 use crate::log::{
-    copies::CopyError,
+    chunked_log::ChunkedLog,
     disk::{DiskFolder, Folder},
-    file::LogFile,
-    index::{Kept, MergedRows, Row, Snapshot, row_at},
-    pending::BOUNDS,
-    recover::recover_log,
+    index::{MergedRows, Row, Snapshot, StoredIndex, decode_row},
+    index_buffer::INDEX_BUFFER_LIMITS,
+    recovery::recover_log,
     sorted_table::TableError,
+    store_copy::CopyError,
 };
 
-/// A damaged part of a file of the log, and the positions of the events that were in it.
+/// A damaged range of a chunk file, and the positions of the lost events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRange {
-    /// Name of the file. With the same `from` and `to`, a file before this one is missing.
+    /// Name of the file. If `from` equals `to`, the chunk file before this one is missing.
     pub file: String,
-    /// First byte of the range, and the first behind it.
+    /// First byte of the range, and first byte after it.
     pub from: u64,
     pub to: u64,
     pub first_position: u64,
-    /// `None` at the end of the log if no index knows how far it went.
+    /// `None` at the end of the log if no index knows the last position.
     pub last_position: Option<u64>,
 }
 
-/// Revisions of a stream that are lost.
+/// Lost revisions of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRevisions {
     pub stream: String,
@@ -33,41 +33,40 @@ pub struct LostRevisions {
     pub last: u64,
 }
 
-/// All that is known of what is lost.
+/// All known losses.
 #[derive(Debug, Default)]
-pub(super) struct Losses {
+pub(super) struct LossReport {
     pub ranges: Vec<LostRange>,
     pub revisions: Vec<LostRevisions>,
     pub is_complete: bool,
 }
 
-/// Finds what is lost: from the index of the damaged store if that is whole, else from gaps in
-/// `saved`.
+/// Finds the lost revisions: from the index of the damaged store if that is intact, otherwise from
+/// revision gaps in `saved`.
 pub(super) fn find_lost_revisions(
     source: &dyn Folder,
-    saved: LogFile,
+    saved: ChunkedLog,
     ranges: &[LostRange],
-) -> Result<Losses, CopyError> {
-    if let Ok(Kept::Index { snapshot, .. }) = Snapshot::open(source, saved.id())
-        && let Ok(losses) = known_losses(&snapshot, ranges)
+) -> Result<LossReport, CopyError> {
+    if let Ok(StoredIndex::Found { snapshot, .. }) = Snapshot::open(source, saved.store_id())
+        && let Ok(losses) = find_indexed_losses(&snapshot, ranges)
     {
         return Ok(losses);
     }
     let scratch = tempfile::tempdir()
         .map_err(|source| CopyError::Write { folder: std::env::temp_dir(), source })?;
     let folder: Arc<dyn Folder> = Arc::new(DiskFolder::writable(scratch.path()));
-    let made = recover_log(&folder, saved, BOUNDS).map_err(CopyError::Folder)?;
-    made.index.apply(&made.behind).map_err(CopyError::Read)?;
-    let revisions = gaps(&made.index.snapshot(), ranges);
+    let made = recover_log(&folder, saved, INDEX_BUFFER_LIMITS).map_err(CopyError::Folder)?;
+    made.index.flush_memtable(&made.unindexed).map_err(CopyError::Read)?;
+    let revisions = find_revision_gaps(&made.index.snapshot(), ranges);
     let revisions = revisions.map_err(|error| CopyError::Read(error.into()))?;
-    Ok(Losses { ranges: ranges.to_vec(), revisions, is_complete: ranges.is_empty() })
+    Ok(LossReport { ranges: ranges.to_vec(), revisions, is_complete: ranges.is_empty() })
 }
 
-/// The runs that the index knows and that were in the ranges.
-fn known_losses(index: &Snapshot, ranges: &[LostRange]) -> Result<Losses, TableError> {
+/// Returns the indexed runs within the ranges.
+fn find_indexed_losses(index: &Snapshot, ranges: &[LostRange]) -> Result<LossReport, TableError> {
     let end = index.progress.position;
-    // What is behind the end that the index knows, and cannot be read, was never acknowledged or is
-    // in no index.
+    // Damage after the last indexed event was either never acknowledged or is not in the index.
     let ranges: Vec<LostRange> = ranges
         .iter()
         .filter(|range| range.first_position <= end)
@@ -78,32 +77,39 @@ fn known_losses(index: &Snapshot, ranges: &[LostRange]) -> Result<Losses, TableE
         .collect();
     let mut revisions: Vec<LostRevisions> = Vec::new();
     let mut rows = MergedRows::new(&index.tables)?;
-    while let Some(row) = rows.next()? {
-        let Some(Row::Run { stream, run }) = row_at(Some((row.key, row.value)))? else { continue };
-        if !ranges.iter().any(|range| range.holds(run.position)) {
+    while let Some(row) = rows.next_row()? {
+        let Some(Row::Run { stream, run }) = decode_row(Some((row.key, row.value)))? else {
+            continue;
+        };
+        if !ranges.iter().any(|range| range.contains(run.position)) {
             continue;
         }
         match revisions.last_mut() {
             Some(last) if last.stream == stream && last.last + 1 == run.first => {
-                last.last = run.last();
+                last.last = run.last_revision();
             }
             Some(_) | None => revisions.push(LostRevisions {
                 stream: stream.to_owned(),
                 first: run.first,
-                last: run.last(),
+                last: run.last_revision(),
             }),
         }
     }
-    Ok(Losses { ranges, revisions, is_complete: true })
+    Ok(LossReport { ranges, revisions, is_complete: true })
 }
 
-/// Missing revisions before saved ones, where a range lies between the two.
-fn gaps(saved: &Snapshot, ranges: &[LostRange]) -> Result<Vec<LostRevisions>, TableError> {
+/// Returns missing revisions before saved events, if a damaged range lies in between.
+fn find_revision_gaps(
+    saved: &Snapshot,
+    ranges: &[LostRange],
+) -> Result<Vec<LostRevisions>, TableError> {
     let mut found = Vec::new();
     let mut before: Option<(String, u64, u64)> = None;
     let mut rows = MergedRows::new(&saved.tables)?;
-    while let Some(row) = rows.next()? {
-        let Some(Row::Run { stream, run }) = row_at(Some((row.key, row.value)))? else { continue };
+    while let Some(row) = rows.next_row()? {
+        let Some(Row::Run { stream, run }) = decode_row(Some((row.key, row.value)))? else {
+            continue;
+        };
         let (first, position) = match &before {
             Some((before, last, position)) if before == stream => (last + 1, *position),
             Some(_) | None => (0, 0),
@@ -114,13 +120,13 @@ fn gaps(saved: &Snapshot, ranges: &[LostRange]) -> Result<Vec<LostRevisions>, Ta
         if run.first > first && ranges.iter().any(is_lost) {
             found.push(LostRevisions { stream: stream.to_owned(), first, last: run.first - 1 });
         }
-        before = Some((stream.to_owned(), run.last(), run.position));
+        before = Some((stream.to_owned(), run.last_revision(), run.position));
     }
     Ok(found)
 }
 
 impl LostRange {
-    fn holds(&self, position: u64) -> bool {
+    fn contains(&self, position: u64) -> bool {
         position >= self.first_position && self.last_position.is_none_or(|last| position <= last)
     }
 }
