@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use domain::ids::CommandId;
-use event_log::{Cause, Loaded};
+use event_log::{Cause, LoadedOrder};
 use jiff::Timestamp;
 use service_kit::auth::Principal;
 use service_kit::http::{RequestId, RequestName};
@@ -50,22 +50,16 @@ impl Caller {
         let own_name = id.to_string();
         let given_name = (*self.name.0 != *own_name).then(|| self.name.0.to_string());
         Cause {
-            command_id: CommandId::of_request(id),
-            correlation_id: id,
-            causation_id: id,
-            actor: actor.to_owned(),
             request_id: Some(own_name),
             request_name: given_name,
             traceparent: self.traceparent.clone(),
-            request_fingerprint: None,
-            tenant: None,
-            at,
+            ..Cause::new(CommandId::for_request(id), actor, at)
         }
     }
 
     /// Why something is recorded of an order at the caller's request: it belongs to the request
     /// that began the order.
-    pub(crate) fn cause_on(&self, loaded: &Loaded, actor: &str, at: Timestamp) -> Cause {
+    pub(crate) fn cause_on(&self, loaded: &LoadedOrder, actor: &str, at: Timestamp) -> Cause {
         let cause = self.cause(actor, at);
         Cause { correlation_id: loaded.correlation_id().unwrap_or(cause.correlation_id), ..cause }
     }

@@ -76,7 +76,7 @@ pub(crate) enum CliError {
         source: std::io::Error,
     },
     #[error("event store denies the right to {0}")]
-    Denied(event_log::Right),
+    Denied(event_log::AccessRight),
     #[error("the key that was printed was not made: nobody can use it")]
     KeyNotMade(#[source] LogError),
     #[error("there is no file for the read model `{url}`, and this is not `dev`")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::CommandId;
-use event_log::{Cause, Entry, EventLog, Journal, Last, LogError};
+use event_log::{Cause, EventLog, ExpectedLast, Journal, JournalEntry, LogError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use service_kit::auth::{ApiKey, ApiKeys, Scope};
@@ -57,12 +57,12 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn of(log: &EventLog) -> Self {
-        Self { journal: log.journal(STREAM) }
+        Self { journal: log.open_journal(STREAM) }
     }
 
     /// Every key, the oldest first.
     pub(crate) async fn all(&self) -> Result<Vec<Known>, LogError> {
-        let mut entries = self.journal.newest(MAX_ENTRIES).await?;
+        let mut entries = self.journal.newest_entries(MAX_ENTRIES).await?;
         entries.reverse();
         let mut known: Vec<Known> = Vec::new();
         for entry in &entries {
@@ -85,36 +85,24 @@ impl Keys {
         fact: &impl Serialize,
         clock: &Clock,
     ) -> Result<(), LogError> {
-        let id = clock.new_id();
-        let cause = Cause {
-            command_id: CommandId::of_request(id),
-            correlation_id: id,
-            causation_id: id,
-            actor: ACTOR.to_owned(),
-            request_id: None,
-            request_name: None,
-            traceparent: None,
-            request_fingerprint: None,
-            tenant: None,
-            at: clock.now(),
-        };
+        let cause = Cause::new(CommandId::for_request(clock.new_id()), ACTOR, clock.now());
         // A key depends on no other: two operators do not stand in one another's way.
-        self.journal.append(Last::Any, entry_type, fact, &cause).await.map(drop)
+        self.journal.append(ExpectedLast::Any, entry_type, fact, &cause).await.map(drop)
     }
 }
 
 /// A fact that cannot be read makes no key, and revokes none: it is said, because it may have been
 /// meant to.
-fn apply(entry: &Entry, known: &mut Vec<Known>) {
+fn apply(entry: &JournalEntry, known: &mut Vec<Known>) {
     match entry.entry_type.as_str() {
         CREATED => {
-            if let Some(key) = entry.read::<Created>() {
+            if let Some(key) = entry.parse::<Created>() {
                 known.push(Known { key, created_at: entry.recorded_at, revoked_at: None });
                 return;
             }
         }
         REVOKED => {
-            if let Some(Revoked { key_id }) = entry.read() {
+            if let Some(Revoked { key_id }) = entry.parse() {
                 for it in known.iter_mut().filter(|it| it.key.key_id == key_id) {
                     it.revoked_at.get_or_insert(entry.recorded_at);
                 }
@@ -173,7 +161,7 @@ struct Seen {
 
 /// The keys, unless there are as many facts about them as were seen before.
 async fn look(keys: &Keys, seen: Option<&Seen>) -> Result<Option<Seen>, LogError> {
-    let n_facts = keys.journal.newest(1).await?.first().map_or(0, |it| it.revision + 1);
+    let n_facts = keys.journal.newest_entries(1).await?.first().map_or(0, |it| it.revision + 1);
     if seen.is_some_and(|it| it.n_facts == n_facts) {
         return Ok(None);
     }

@@ -4,18 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use command_api::{Failure, Failures, Waiting, WaitingOrders};
-use domain::ids::OrderId;
 use domain::operations::RedriveFilter;
-use domain::order::Status;
-use fulfillment_worker::StaleOrders;
-use jiff::Timestamp;
-use projectors::{FailureFilter, OrderFilter, Page, Place, ReadModel};
+use projectors::{FailureFilter, Place, ReadModel};
 use service_kit::lifecycle::RoleError;
-
-/// How many orders are read at once.
-const PAGE: u32 = 200;
-/// How many orders one look for stale ones returns at most: the next look finds the others.
-const MAX_STALE: usize = 10_000;
 
 /// The read model, for those who are not to see it.
 pub(crate) struct Known(pub(crate) Arc<dyn ReadModel>);
@@ -59,21 +50,5 @@ fn failure_filter(filter: &RedriveFilter) -> FailureFilter {
         failed_before: filter.failed_before,
         order_ids: filter.order_ids.clone(),
         customer_id: filter.customer_id.clone(),
-    }
-}
-
-impl StaleOrders for Known {
-    async fn processing_since_before(&self, time: Timestamp) -> Result<Vec<OrderId>, RoleError> {
-        let (status, to) = (Some(Status::Processing), Some(time));
-        let filter = OrderFilter { status, to, ..OrderFilter::default() };
-        let mut stale = Vec::new();
-        let mut after = None;
-        while stale.len() < MAX_STALE {
-            let orders = self.0.orders(&filter, &Page { after, limit: PAGE }).await?;
-            let Some(last) = orders.last() else { break };
-            after = Some(Place::of_order(last));
-            stale.extend(orders.iter().filter(|it| it.updated_at < time).map(|it| it.order_id));
-        }
-        Ok(stale)
     }
 }

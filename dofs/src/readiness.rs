@@ -84,7 +84,7 @@ pub(crate) fn projector_check(
 /// This process is given work, or has been without its subscription for a short time only.
 pub(crate) fn worker_check(log: EventLog) -> Check {
     Check::new("worker", move || {
-        let away = log.subscription_away().filter(|it| *it >= MAX_WORKER_AWAY);
+        let away = log.subscription_outage().filter(|it| *it >= MAX_WORKER_AWAY);
         std::future::ready(away.map_or(Health::Ok, |it| {
             let seconds = it.as_secs();
             Health::Unavailable(format!("worker has had no subscription for {seconds} s"))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use event_log::{EventLog, Right};
+use event_log::{AccessRight, EventLog};
 use fulfillment_worker::GROUP;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,15 +18,15 @@ const NEXT_LOOK: Duration = Duration::from_secs(1);
 /// The rights that roles need at the event store.
 pub(crate) struct Rights {
     log: EventLog,
-    needed: Vec<Right>,
+    needed: Vec<AccessRight>,
 }
 
 impl Rights {
     /// What `roles` need of the store behind `log`.
     pub(crate) fn new(log: EventLog, roles: &[Role]) -> Self {
-        let mut needed = vec![Right::ReadAll, Right::UseOrders];
+        let mut needed = vec![AccessRight::ReadAll, AccessRight::UseOrders];
         if roles.contains(&Role::Worker) {
-            needed.push(Right::ReadParked);
+            needed.push(AccessRight::ReadParked);
         }
         Self { log, needed }
     }

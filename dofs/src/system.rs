@@ -17,8 +17,10 @@ use axum::response::Response;
 use command_api::{CommandApi, Runner};
 use event_log::{EventLog, LogError, Producer};
 use event_node::{AppendFailure, Node, NodeError};
-use fulfillment_worker::{FulfillmentConfig, GROUP, Gateway, GatewayKind, Http, Simulated};
-use projectors::{Lookups, Owners, Projector, Queries, ReadModel, StoreError};
+use fulfillment_worker::{
+    FulfillmentConfig, GROUP, Gateway, GatewayKind, HttpGateway, SimulatedGateway,
+};
+use projectors::{Lookups, Owners, Projector, Queries, ReadModel, StoreError, Sweeper};
 use service_kit::address::HostPort;
 use service_kit::api_doc::without_keys;
 use service_kit::auth::{Access, KeyRing, Ownership};
@@ -334,7 +336,7 @@ impl System {
         let Some(log) = log.cloned() else { return };
         let stop = self.stop.clone();
         self.roles.spawn("event feed", async move {
-            log.follow(FOLLOW_LINGER, stop).await;
+            log.follow_live_events(FOLLOW_LINGER, stop).await;
             Ok::<_, RoleError>(())
         });
     }
@@ -346,15 +348,14 @@ impl System {
     ) -> Result<Check, CliError> {
         let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-projector");
         let config = self.settings.projector.clone();
-        let stale_after = self.settings.fulfillment.stale_after();
-        let sweep = fulfillment_worker::sweep(
-            log.clone(),
-            Known(Arc::clone(&store)),
-            stale_after,
-            self.clock.clone(),
-            self.stop.clone(),
-        );
-        self.roles.spawn("sweeper", sweep);
+        let sweeper = Sweeper {
+            log: log.clone(),
+            store: Arc::clone(&store),
+            group: GROUP.to_owned(),
+            stale_after: self.settings.fulfillment.stale_after(),
+            clock: self.clock.clone(),
+        };
+        self.roles.spawn("sweeper", sweeper.run(self.stop.clone()));
         let projector = Projector::new(log.clone(), Arc::clone(&store), config, self.clock.clone());
         let health = projector.health();
         self.roles.spawn("projector", projector.run(self.stop.clone()));
@@ -376,10 +377,10 @@ impl System {
                          shipped; set `fulfillment.gateway` to `http`"
                     );
                 }
-                self.spawn_worker(log, Simulated::new(&config), config);
+                self.spawn_worker(log, SimulatedGateway::new(&config), config);
             }
             GatewayKind::Http => {
-                let gateway = Http::new(&config, self.clock.clone())?;
+                let gateway = HttpGateway::new(&config, self.clock.clone())?;
                 tracing::info!(url = ?config.url, "Orders are sent to a gateway");
                 if gateway.sends_in_the_clear() {
                     tracing::warn!(url = ?config.url, "Orders are sent to the gateway without TLS");
@@ -394,7 +395,7 @@ impl System {
         let (clock, stop) = (self.clock.clone(), self.stop.clone());
         // The id by which `dofs worker status` shows it, in each of its log lines.
         let span = tracing::info_span!("worker", worker.id = log.connection_name());
-        let work = fulfillment_worker::run(log, gateway, config, clock, stop);
+        let work = fulfillment_worker::run_worker(log, gateway, config, clock, stop);
         self.roles.spawn("worker", work.instrument(span));
         tracing::info!("Worker started");
     }

@@ -137,7 +137,7 @@ fn what_is_wrong_is_said_with_an_exit_code() {
     assert_fails(&dofs(&["order", "list"], &unknown_key), 2, "did you mean `api.listen`?");
     let store = [("DOFS__EVENT_STORE__URL", "esdb://admin:hunter2@[bad")];
     let refused = dofs(&["serve", "api"], &store);
-    assert_fails(&refused, 2, "event store address `esdb://[bad` is not usable");
+    assert_fails(&refused, 2, "event store address `esdb://[bad` is invalid");
     assert!(!stderr(&refused).contains("hunter2"), "{refused:?}");
     let unknown_database = [("DOFS__READ_MODEL__URL", "mysql://user:secret@host/db")];
     let refused = dofs(&["migrate"], &unknown_database);
@@ -223,5 +223,5 @@ fn store_is_moved_to_another_and_compared() {
     target.api.accepted();
     let ours = [("DOFS__EVENT_STORE__URL", from)];
     let refused = dofs(&["node", "export", "--to", to], &ours);
-    assert_fails(&refused, 3, "which the source has not");
+    assert_fails(&refused, 3, "which the source lacks");
 }

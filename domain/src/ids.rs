@@ -1,4 +1,4 @@
-//! Ids: of orders, of the commands that change them, and of the events that follow.
+//! Ids of orders, of commands on them, and of the resulting events.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,22 +6,22 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What the name of every order's stream begins with; the part before the dash is the category.
+/// Prefix of the name of every order's stream; the part before the dash is the category.
 pub const STREAM_PREFIX: &str = "order-";
 
-/// An order. Its events are in the stream `order-<uuid>`.
+/// Id of an order. Its events are in the stream `order-<uuid>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OrderId(pub Uuid);
 
 impl OrderId {
-    /// The name of the order's stream.
-    pub fn stream(self) -> String {
+    /// Returns the name of the order's stream.
+    pub fn stream_name(self) -> String {
         format!("{STREAM_PREFIX}{}", self.0)
     }
 
-    /// The order whose stream has this name, or `None` if the stream is not an order's. Another
-    /// spelling of an order's id names another stream, so it is none: an order has one.
+    /// Returns the order whose stream has this name; `None` if the stream is not an order's. Only the
+    /// canonical spelling of the id is accepted, because an order has one stream.
     pub fn from_stream(name: &str) -> Option<Self> {
         let id = name.strip_prefix(STREAM_PREFIX)?;
         let order: Self = id.parse().ok()?;
@@ -38,39 +38,38 @@ impl fmt::Display for OrderId {
 impl FromStr for OrderId {
     type Err = uuid::Error;
 
-    /// Accepts the hyphenated form only, so that an order has one name in URLs and streams.
+    /// Accepts only the hyphenated form, so that an order has one name in URLs and streams.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let id: uuid::fmt::Hyphenated = text.parse()?;
         Ok(Self(id.into_uuid()))
     }
 }
 
-/// What the ids of a command's events derive from, so that the log recognises an append that is
-/// made again.
+/// Id of a command. The ids of its events derive from it, so the store recognises a repeated append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandId(Uuid);
 
 impl CommandId {
-    /// The command that an HTTP request carries.
-    pub fn of_request(request_id: Uuid) -> Self {
+    /// Makes the id of a command that an HTTP request carries.
+    pub fn for_request(request_id: Uuid) -> Self {
         Self(request_id)
     }
 
-    /// The command by which the worker records what came of one delivery. The number of the
-    /// delivery and what happened are part of it: two different facts never share an id, or the
-    /// store would take the second for a repetition of the first.
-    pub fn of_delivery(queued_event: Uuid, delivery: u32, happened: &str) -> Self {
-        let name = format!("{delivery}/{happened}");
+    /// Makes the id of the command that records the outcome of one delivery. The delivery's number and
+    /// the outcome are part of it: if two different facts shared an id, the store would take the second
+    /// for a repetition of the first.
+    pub fn for_delivery(queued_event: Uuid, delivery: u32, outcome: &str) -> Self {
+        let name = format!("{delivery}/{outcome}");
         Self(Uuid::new_v5(&queued_event, name.as_bytes()))
     }
 
-    /// The id of the event that the command added at `index` to the order's stream.
+    /// Returns the id of the command's event at `index`, counted from 0 within the command.
     pub fn event_id(self, order: OrderId, index: usize) -> Uuid {
         let name = format!("{}/{index}", self.0);
         Uuid::new_v5(&order.0, name.as_bytes())
     }
 
-    /// The bare id, as it stands in the metadata of what the command caused.
+    /// Returns the bare id, as it is stored in metadata.
     pub fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -84,11 +83,11 @@ mod tests {
 
     #[test]
     fn stream_name_leads_back_to_the_order() {
-        assert_eq!(OrderId::from_stream(&ORDER.stream()), Some(ORDER));
+        assert_eq!(OrderId::from_stream(&ORDER.stream_name()), Some(ORDER));
     }
 
     #[test]
-    fn streams_of_others_are_not_orders() {
+    fn other_stream_names_are_not_orders() {
         for name in [
             "$$order-00000000-0000-0000-0000-000000000007",
             "order-7",
@@ -103,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_different_facts_differ_and_of_one_fact_agree() {
+    fn ids_differ_between_facts_and_agree_for_one_fact() {
         let queued = Uuid::from_u128(1);
-        let failed = CommandId::of_delivery(queued, 2, "failed");
-        assert_eq!(failed, CommandId::of_delivery(queued, 2, "failed"));
+        let failed = CommandId::for_delivery(queued, 2, "failed");
+        assert_eq!(failed, CommandId::for_delivery(queued, 2, "failed"));
         let others = [
-            CommandId::of_delivery(queued, 3, "failed"),
-            CommandId::of_delivery(queued, 2, "started"),
-            CommandId::of_delivery(Uuid::from_u128(2), 2, "failed"),
+            CommandId::for_delivery(queued, 3, "failed"),
+            CommandId::for_delivery(queued, 2, "started"),
+            CommandId::for_delivery(Uuid::from_u128(2), 2, "failed"),
         ];
         for other in others {
             assert_ne!(failed.event_id(ORDER, 0), other.event_id(ORDER, 0));

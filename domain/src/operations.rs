@@ -1,8 +1,8 @@
-//! What operators do to many orders or to the workers, and what workers report: facts in streams of
-//! their own. What is done to one order is in the order's stream.
+//! Journal entries: operators' commands on many orders or on the workers, and workers' reports. Commands
+//! on one order are in the order's stream.
 //!
-//! Like events of orders these are stored for ever: see `codec` in [`order`](crate::order) before
-//! touching a name.
+//! Like events of orders, entries are stored for ever: see `codec` in [`order`](crate::order) before
+//! changing a name.
 
 mod postponed;
 mod redrive;

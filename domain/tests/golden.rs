@@ -1,6 +1,6 @@
-//! Every version of every event ever written must stay readable, and mean the same.
+//! Every version of every event that was ever written stays decodable with the same meaning.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use domain::order::{DecodeError, EVENT_TYPES, decode, encode};
 use serde_json::Value;
 
-/// The stored events, as `<type>.v<schema version>.json`.
-fn corpus() -> Vec<(String, u32, PathBuf)> {
+/// Lists the golden files, named `<type>.v<schema version>.json`.
+fn list_golden_files() -> Vec<(String, u32, PathBuf)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
     files
@@ -23,8 +23,8 @@ fn corpus() -> Vec<(String, u32, PathBuf)> {
 }
 
 #[test]
-fn every_stored_event_is_readable_and_today_s_are_written_as_they_were() {
-    for (event_type, version, path) in corpus() {
+fn golden_events_are_decoded_and_current_ones_encoded_unchanged() {
+    for (event_type, version, path) in list_golden_files() {
         let bytes = std::fs::read(&path).unwrap();
         let event = decode(&event_type, version, &bytes)
             .unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
@@ -38,8 +38,9 @@ fn every_stored_event_is_readable_and_today_s_are_written_as_they_were() {
 }
 
 #[test]
-fn every_event_type_has_a_golden_file_and_a_row_in_the_contract() {
-    let golden: BTreeSet<_> = corpus().into_iter().map(|(event_type, ..)| event_type).collect();
+fn every_event_type_has_a_golden_file_and_documentation() {
+    let golden: BTreeSet<_> =
+        list_golden_files().into_iter().map(|(event_type, ..)| event_type).collect();
     let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/EVENTS.md");
     let contract = std::fs::read_to_string(contract).unwrap();
     for event_type in EVENT_TYPES {
@@ -49,13 +50,13 @@ fn every_event_type_has_a_golden_file_and_a_row_in_the_contract() {
 }
 
 #[test]
-fn fields_that_are_not_known_are_ignored() {
+fn unknown_fields_are_ignored() {
     let data = br#"{"order_id":"018f2d6e-0000-7000-8000-000000000001","stored_at":"2026-01-02T03:04:05Z","later":1}"#;
     assert!(decode("OrderStored", 1, data).is_ok());
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn undecodable_event_gives_the_cause() {
     assert!(matches!(decode("OrderLost", 1, b"{}"), Err(DecodeError::UnknownType(_))));
     let newer = decode("OrderStored", 2, b"{}");
     assert!(matches!(newer, Err(DecodeError::UnknownVersion { version: 2, .. })));

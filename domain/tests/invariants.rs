@@ -1,4 +1,4 @@
-//! Each invariant over recorded histories, and a history that breaks it.
+//! Each invariant of recorded histories, with histories that violate it.
 
 use domain::ids::OrderId;
 use domain::order::{
@@ -95,12 +95,12 @@ fn discarded(attempt: u32) -> OrderEvent {
     })
 }
 
-/// An order that was accepted, and what came then.
+/// Returns the history of an accepted order, followed by these events.
 fn accepted(then: impl IntoIterator<Item = OrderEvent>) -> Vec<OrderEvent> {
     [received(), validated(), stored(), queued(1)].into_iter().chain(then).collect()
 }
 
-/// What a history breaks, and at which revision.
+/// Returns the invariants that a history violates, with the revisions.
 fn broken(history: impl IntoIterator<Item = OrderEvent>) -> Vec<(Invariant, u64)> {
     let mut check = HistoryCheck::new(ORDER);
     let history = recorded(history);
@@ -110,7 +110,7 @@ fn broken(history: impl IntoIterator<Item = OrderEvent>) -> Vec<(Invariant, u64)
 }
 
 #[test]
-fn lives_that_orders_lead_break_nothing() {
+fn valid_histories_violate_no_invariant() {
     let dead_letter = || failed(Stage::DeadLetter, 1);
     let lives = [
         accepted([]),
@@ -126,7 +126,7 @@ fn lives_that_orders_lead_break_nothing() {
 }
 
 #[test]
-fn order_that_is_nowhere_breaks_the_first() {
+fn untracked_order_violates_i1() {
     let tracked = Invariant::AcceptedIsTracked;
     assert_eq!(broken([received()]), [(tracked, 0)], "neither queued nor failed");
     assert_eq!(broken([received(), validated(), stored()]), [(tracked, 2)]);
@@ -138,12 +138,12 @@ fn order_that_is_nowhere_breaks_the_first() {
 }
 
 #[test]
-fn second_effect_breaks_the_second() {
+fn second_effect_violates_i2() {
     let once = Invariant::FulfilledOnce;
     assert_eq!(broken(accepted([fulfilled(1), fulfilled(1)])), [(once, 5)]);
     assert_eq!(broken(accepted([fulfilled(2)])), [(once, 4)], "an attempt that never began");
     assert_eq!(broken(accepted([delivery_failed(2), fulfilled(1)])), [(once, 4)]);
-    assert_eq!(broken(accepted([queued(2)])), [(once, 4)], "a redrive of an attempt under way");
+    assert_eq!(broken(accepted([queued(2)])), [(once, 4)], "a redrive of an attempt in progress");
     let skipped = accepted([failed(Stage::DeadLetter, 1), queued(3)]);
     assert_eq!(broken(skipped), [(once, 5)], "a redrive begins the next attempt");
     let other = accepted([failed(Stage::DeadLetter, 1), discarded(2)]);
@@ -151,7 +151,7 @@ fn second_effect_breaks_the_second() {
 }
 
 #[test]
-fn what_follows_an_end_breaks_the_third() {
+fn event_after_an_end_violates_i3() {
     let last = Invariant::EndIsFinal;
     for then in [queued(2), failed(Stage::DeadLetter, 1), delivery_started(1), discarded(1)] {
         assert_eq!(broken(accepted([fulfilled(1), then.clone()])), [(last, 5)], "{then:?}");
@@ -167,12 +167,12 @@ fn what_follows_an_end_breaks_the_third() {
 }
 
 #[test]
-fn second_order_in_a_stream_breaks_the_sixth() {
+fn second_order_in_a_stream_violates_i6() {
     assert_eq!(broken(accepted([received(), fulfilled(1)])), [(Invariant::PlacedOnce, 4)]);
 }
 
 #[test]
-fn event_of_another_order_and_gap_break_the_seventh() {
+fn event_of_another_order_and_gap_violate_i7() {
     let other = OrderId(Uuid::from_u128(2));
     let strayed = [received(), validated(), stored_of(other), queued(1)];
     assert_eq!(broken(strayed), [(Invariant::Causality, 2)]);
@@ -185,9 +185,9 @@ fn event_of_another_order_and_gap_break_the_seventh() {
     assert_eq!((gap.expected.as_str(), gap.found.as_str()), ("revision 4", "revision 6"));
 }
 
-/// What is recorded is taken for what it says, as the fold does.
+/// Invalid events are applied, as the fold does.
 #[test]
-fn status_is_the_one_that_the_fold_gives() {
+fn status_equals_the_folded_status() {
     let mut check = HistoryCheck::new(ORDER);
     for event in recorded(accepted([fulfilled(1), failed(Stage::DeadLetter, 1)])) {
         check.observe(&event);

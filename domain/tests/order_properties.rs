@@ -1,4 +1,4 @@
-//! What holds for every history that the rules allow.
+//! Properties of every history that the rules allow.
 
 use domain::ids::OrderId;
 use domain::order::{
@@ -77,7 +77,7 @@ fn any_command() -> impl Strategy<Value = OrderCommand> {
     ]
 }
 
-/// Whatever is asked, in whatever order.
+/// Histories that result from arbitrary commands.
 fn any_history() -> impl Strategy<Value = Vec<OrderEvent>> {
     prop::collection::vec(any_command(), 0..40).prop_map(|commands| {
         let mut history = Vec::new();
@@ -95,7 +95,7 @@ fn is_end(event: &OrderEvent) -> bool {
 
 proptest! {
     #[test]
-    fn order_is_fulfilled_at_most_once_and_nothing_follows(history in any_history()) {
+    fn order_is_fulfilled_at_most_once_and_last(history in any_history()) {
         let fulfilled = history.iter().position(|it| matches!(it, OrderEvent::Fulfilled(_)));
         if let Some(index) = fulfilled {
             prop_assert_eq!(index, history.len() - 1);
@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_follows_an_end_but_a_redrive_or_a_discard(history in any_history()) {
+    fn only_a_redrive_or_a_discard_follows_an_end(history in any_history()) {
         for pair in history.windows(2) {
             let is_discard = matches!(pair[1], OrderEvent::Discarded(_));
             let is_redrive = matches!(pair[1], OrderEvent::Queued(_));
@@ -124,12 +124,12 @@ proptest! {
     }
 
     #[test]
-    fn every_attempt_is_one_more_and_ends_at_most_once(history in any_history()) {
+    fn attempts_count_up_and_end_at_most_once(history in any_history()) {
         let mut attempt = 0;
         let mut n_ends = 0;
         for event in &history {
             if let OrderEvent::Queued(queued) = event {
-                // The same attempt again only while it has not ended.
+                // The same attempt is queued again only before its end.
                 let is_lost = queued.attempt == attempt && n_ends == 0;
                 prop_assert!(is_lost || queued.attempt == attempt + 1, "{history:?}");
                 (attempt, n_ends) = (queued.attempt, 0);
@@ -141,7 +141,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_rules_decide_breaks_no_invariant(history in any_history()) {
+    fn decided_events_violate_no_invariant(history in any_history()) {
         let history = recorded(history);
         let mut check = HistoryCheck::new(ORDER);
         let violations: Vec<_> = history.iter().flat_map(|it| check.observe(it)).collect();
@@ -151,7 +151,7 @@ proptest! {
     }
 
     #[test]
-    fn asking_twice_adds_nothing(mut history in any_history(), command in any_command()) {
+    fn repeated_command_adds_no_event(mut history in any_history(), command in any_command()) {
         let state = fold(&recorded(history.clone()));
         history.extend(decide(state.as_ref(), command.clone()).unwrap_or_default());
         let state = fold(&recorded(history));
@@ -159,9 +159,9 @@ proptest! {
         prop_assert_eq!(again, vec![]);
     }
 
-    /// A recorded event is a fact: folding never fails, in whatever order events come.
+    /// A recorded event is a fact: folding never fails, in any order of events.
     #[test]
-    fn fold_of_any_prefix_of_any_shuffle_is_a_state(
+    fn any_shuffled_history_folds_to_a_state(
         history in any_history().prop_shuffle(),
         length in 0..40_usize,
     ) {
@@ -175,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn status_says_how_the_history_ends(history in any_history()) {
+    fn status_matches_the_last_end_of_the_history(history in any_history()) {
         let Some(order) = fold(&recorded(history.clone())) else { return Ok(()) };
         let expected = match history.last() {
             Some(OrderEvent::Fulfilled(_)) => Status::Fulfilled,
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_stored_reads_back_the_same(history in any_history()) {
+    fn encoded_event_decodes_to_the_same(history in any_history()) {
         for event in history {
             let encoded = encode(&event).unwrap();
             let bytes = encoded.data.get().as_bytes();
@@ -195,9 +195,9 @@ proptest! {
         }
     }
 
-    /// Whatever is in a store can be checked.
+    /// Every content of a store can be checked.
     #[test]
-    fn check_of_any_shuffle_ends_and_finds_what_is_missing(
+    fn check_of_any_shuffle_ends_and_finds_gaps(
         history in any_history().prop_shuffle(),
         left_out in any::<prop::sample::Index>(),
     ) {
@@ -215,9 +215,9 @@ proptest! {
         }
     }
 
-    /// Applied one after the other, the changes of each event lead to the fields of the whole.
+    /// The changes of all events, applied in order, give the fields of the final state.
     #[test]
-    fn changes_add_up_to_the_state(history in any_history()) {
+    fn changes_add_up_to_the_final_state(history in any_history()) {
         let mut shown = serde_json::Map::new();
         let mut order = None;
         for event in recorded(history) {

@@ -173,12 +173,12 @@ fn after(event: OrderEvent) -> Vec<OrderEvent> {
 }
 
 #[test]
-fn new_order_that_obeys_the_rules_is_queued() {
+fn valid_new_order_is_queued() {
     given([]).when(place("cust-1", 2)).then(placed());
 }
 
 #[test]
-fn new_order_of_a_customer_with_a_short_id_goes_on_record_as_failed() {
+fn new_order_with_a_short_customer_id_is_recorded_as_failed() {
     let failed = OrderEvent::Failed(OrderFailed {
         order_id: ORDER,
         stage: Stage::Validation,
@@ -197,7 +197,7 @@ fn new_order_of_a_customer_with_a_short_id_goes_on_record_as_failed() {
 }
 
 #[test]
-fn new_order_of_more_than_a_hundred_goes_on_record_as_failed() {
+fn new_order_above_the_quantity_limit_is_recorded_as_failed() {
     let failed = OrderEvent::Failed(OrderFailed {
         order_id: ORDER,
         stage: Stage::Validation,
@@ -216,7 +216,7 @@ fn new_order_of_more_than_a_hundred_goes_on_record_as_failed() {
 }
 
 #[test]
-fn customer_id_is_looked_at_before_the_quantity_and_both_are_recorded() {
+fn order_fails_for_the_customer_id_first_and_records_both_rules() {
     let outcome = domain::order::decide(None, place("ab", 101)).unwrap();
     let Some(OrderEvent::Failed(failed)) = outcome.last() else { panic!("{outcome:?}") };
     assert_eq!(failed.code, "invalid_customer_id");
@@ -225,13 +225,13 @@ fn customer_id_is_looked_at_before_the_quantity_and_both_are_recorded() {
 }
 
 #[test]
-fn order_of_exactly_a_hundred_and_id_of_exactly_three_characters_are_accepted() {
+fn order_at_both_limits_is_accepted() {
     let outcome = domain::order::decide(None, place("äbc", 100)).unwrap();
     assert_eq!(outcome.len(), 4, "{outcome:?}");
 }
 
 #[test]
-fn order_is_placed_once() {
+fn order_can_be_placed_only_once() {
     let ends = [queued(1), fulfilled(1), failed(Stage::DeadLetter, 1)];
     for end in ends {
         given(after(end)).when(place("cust-1", 2)).then_refused(OrderError::AlreadyPlaced);
@@ -239,7 +239,7 @@ fn order_is_placed_once() {
 }
 
 #[test]
-fn nothing_but_placing_can_be_done_to_an_order_that_is_not_there() {
+fn missing_order_accepts_only_placing() {
     for command in processing_commands().into_iter().chain([redrive(), requeue(3), discard()]) {
         given([]).when(command).then_refused(OrderError::NotPlaced);
     }
@@ -256,13 +256,13 @@ fn processing_order_fails() {
 }
 
 #[test]
-fn outcome_recorded_twice_adds_nothing() {
+fn repeated_outcome_adds_no_event() {
     given(after(fulfilled(1))).when(record_fulfilled(1)).then_nothing();
     given(after(failed(Stage::Fulfillment, 1))).when(record_failed(1)).then_nothing();
 }
 
 #[test]
-fn attempt_that_ended_does_not_end_otherwise() {
+fn ended_attempt_accepts_no_other_outcome() {
     let ended = |status| OrderError::AttemptEnded { attempt: 1, status };
     given(after(fulfilled(1))).when(record_failed(1)).then_refused(ended(Status::Fulfilled));
     given(after(failed(Stage::Fulfillment, 1)))
@@ -320,7 +320,7 @@ fn order_that_broke_a_business_rule_is_not_redriven() {
 }
 
 #[test]
-fn order_that_is_not_failed_is_not_redriven() {
+fn order_that_has_not_failed_is_not_redriven() {
     given(placed()).when(redrive()).then_refused(OrderError::NotFailed(Status::Processing));
     given(after(fulfilled(1)))
         .when(redrive())
@@ -349,7 +349,7 @@ fn redrive_may_correct_the_order() {
 }
 
 #[test]
-fn attempt_whose_message_was_lost_is_queued_again_as_the_same_attempt() {
+fn requeued_order_stays_at_the_same_attempt() {
     let again = |deliveries| {
         OrderEvent::Queued(OrderQueued {
             order_id: ORDER,
@@ -365,7 +365,7 @@ fn attempt_whose_message_was_lost_is_queued_again_as_the_same_attempt() {
 }
 
 #[test]
-fn deliveries_go_on_where_they_were_when_the_attempt_is_queued_again() {
+fn requeued_attempt_continues_to_count_deliveries() {
     let requeued = OrderEvent::Queued(OrderQueued {
         order_id: ORDER,
         attempt: 1,
@@ -382,10 +382,10 @@ fn deliveries_go_on_where_they_were_when_the_attempt_is_queued_again() {
 }
 
 #[test]
-fn order_waits_until_the_time_that_its_failed_delivery_names() {
+fn failed_delivery_sets_the_time_of_the_retry() {
     let retry_at = |history| fold(&recorded(history)).unwrap().retry_at;
     assert_eq!(retry_at(placed()), None);
-    // Its fifth event, at the fourth second.
+    // The fifth event, at the fourth second.
     let waits_until = at(4).checked_add(Duration::from_millis(200)).unwrap();
     assert_eq!(retry_at(after(delivery_failed(1))), Some(waits_until));
     let started = after(delivery_failed(1)).into_iter().chain([delivery_started(2)]).collect();
@@ -393,7 +393,7 @@ fn order_waits_until_the_time_that_its_failed_delivery_names() {
 }
 
 #[test]
-fn order_that_moved_meanwhile_or_ended_is_not_queued_again() {
+fn changed_or_ended_order_is_not_requeued() {
     given(after(delivery_failed(1))).when(requeue(3)).then_nothing();
     let status = Status::Fulfilled;
     given(after(fulfilled(1)))
@@ -411,7 +411,7 @@ fn dead_letter_is_discarded_once_and_can_still_be_redriven() {
 }
 
 #[test]
-fn what_is_no_dead_letter_is_not_discarded() {
+fn only_a_dead_letter_can_be_discarded() {
     let (status, stage) = (Status::Failed, Some(Stage::Fulfillment));
     given(after(failed(Stage::Fulfillment, 1)))
         .when(discard())

@@ -1,52 +1,34 @@
 //! Order streams on EventStoreDB: the only crate that names the client.
 //!
-//! [`EventLog`] is a struct, not a trait: the embedded node speaks the same protocol as the real
-//! store, so there is one code path and two connection strings (docs/decisions/0001).
+//! [`store`] knows streams, bytes and connections; [`orders`] knows what the events mean, and
+//! builds on `store`, never the other way round. [`EventLog`] is a struct, not a trait: the embedded
+//! node speaks the same protocol as the real store, so there is one code path and two connection
+//! strings (docs/decisions/0001).
 
-mod address;
-mod appends;
-mod audit;
-mod chain;
-mod change;
-mod client;
-mod copy;
-mod descriptors;
-mod diagnosis;
-mod error;
-mod group;
-mod history;
-mod journal;
-mod metadata;
-mod newest;
-mod operations;
-mod parked;
-mod rights;
-mod scan;
-mod scavenge;
-mod session;
-mod sockets;
-mod stream;
-mod subscribe;
-mod supervise;
-mod tail;
-mod together;
+mod orders;
+mod store;
 
-pub use address::EventStoreUrl;
-pub use audit::{Audit, AuditSummary, Finding};
-pub use chain::{EventHash, Head};
-pub use client::{EventLog, EventStoreConfig, Position};
-pub use copy::{Copied, CopyError, CopyProgress};
-pub use diagnosis::UnreachableCause;
-pub use error::LogError;
-pub use group::{Delivery, Group, GroupInfo, GroupSettings, GroupStats, Member};
-pub use history::HistoryReader;
-pub use journal::{Entry, Journal, Last};
-pub use metadata::{Cause, Metadata, Producer};
-pub use operations::{FulfillmentStatus, Told, WorkerStatus};
-pub use parked::Parked;
-pub use rights::Right;
-pub use scan::Scan;
-pub use scavenge::{Scavenge, ScavengeReport};
-pub use stream::{Expected, Loaded, LoggedEvent};
-pub use subscribe::{Backlog, Feed, Subscription};
-pub use tail::{Fed, OrderFeed, ResetReason, Waited};
+pub use orders::access_rights::AccessRight;
+pub use orders::audit::{Audit, AuditSummary, Finding};
+pub use orders::event_log::EventLog;
+pub use orders::fulfillment_status::{FulfillmentStatus, LatestControl, WorkerStatus};
+pub use orders::hash_chain::{EventHash, StreamHead};
+pub use orders::history::HistoryReader;
+pub use orders::order_feed::{FeedItem, OrderFeed, ResetReason};
+pub use orders::order_stream::{Expected, LoadedOrder};
+pub use orders::parked_messages::ParkedMessage;
+pub use orders::scan::Scan;
+pub use orders::wait_for_order::WaitOutcome;
+pub use store::address::EventStoreUrl;
+pub use store::client::{EventStoreConfig, Position, StoreClient};
+pub use store::copy::{CopyError, CopyProgress, CopySummary};
+pub use store::diagnosis::UnreachableCause;
+pub use store::error::LogError;
+pub use store::group::{
+    Delivery, GroupInfo, GroupMember, GroupMembership, GroupSettings, GroupStats,
+};
+pub use store::journal::{ExpectedLast, Journal, JournalEntry};
+pub use store::logged_event::LoggedEvent;
+pub use store::metadata::{Cause, Metadata, Producer};
+pub use store::scavenge::{Scavenge, ScavengeReport};
+pub use store::subscription::{Backlog, Subscription, SubscriptionItem};

@@ -1,6 +1,6 @@
-//! The chain over appends, and an audit of stores that somebody tampered with.
+//! The hash chain over appends, and audits of tampered stores.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 
 use domain::ids::OrderId;
 use domain::order::{OrderCommand, OrderEvent, RecordDeliveryStarted, RecordFulfilled, decide};
@@ -15,7 +15,7 @@ use testkit::store::{Store, cause, placed};
 use testkit::wait;
 use uuid::Uuid;
 
-/// A cause within the order of that number.
+/// Returns the cause of a command on the order with this number.
 fn cause_of(order: u128, command: u128) -> Cause {
     let request_id = Some(Uuid::from_u128(command).to_string());
     Cause { correlation_id: Uuid::from_u128(order), request_id, ..cause(command) }
@@ -55,10 +55,10 @@ fn checks(findings: &[Finding]) -> Vec<(&str, Option<u64>)> {
     findings.iter().map(|it| (it.check, it.revision)).collect()
 }
 
-/// Writes a history into another store, as somebody might who can write to it.
+/// Writes an edited history into another store.
 async fn forge(store: &Store, history: &[LoggedEvent], edit: impl Fn(&mut LoggedEvent)) {
     let client = Client::new(store.url().parse().unwrap()).unwrap();
-    let stream = history[0].order_id.stream();
+    let stream = history[0].order_id.stream_name();
     for event in history {
         let mut event = event.clone();
         edit(&mut event);
@@ -66,7 +66,7 @@ async fn forge(store: &Store, history: &[LoggedEvent], edit: impl Fn(&mut Logged
         let data = EventData::json(&event.event_type, &data).unwrap();
         let data = data.id(event.event_id).metadata(event.metadata.into());
         let options = AppendToStreamOptions::default();
-        // A store may answer that it timed out, though it has appended. The id tells a repetition.
+        // A store may report a time-out although it has appended. It recognises the retry by its id.
         wait::until_async("the event is appended", async || {
             client.append_to_stream(stream.as_str(), &options, data.clone()).await.ok()
         })
@@ -74,16 +74,16 @@ async fn forge(store: &Store, history: &[LoggedEvent], edit: impl Fn(&mut Logged
     }
 }
 
-/// An order that was fulfilled at its second delivery: six events.
-async fn life(store: &Store, number: u128) -> Vec<LoggedEvent> {
+/// Appends an order that was fulfilled at its second delivery: six events.
+async fn append_fulfilled_order(store: &Store, number: u128) -> Vec<LoggedEvent> {
     let order_id = store.place(number).await;
     for command in [started(2), fulfilled()] {
         let events = decided(&store.log, order_id, command).await;
-        let head = store.log.history(order_id).await.unwrap().last().unwrap().head();
+        let head = store.log.read_history(order_id).await.unwrap().last().unwrap().head();
         let cause = cause_of(number, number * 100 + u128::from(head.revision));
         store.log.append(order_id, Expected::After(head), &events, &cause).await.unwrap();
     }
-    store.log.history(order_id).await.unwrap()
+    store.log.read_history(order_id).await.unwrap()
 }
 
 #[tokio::test]
@@ -94,11 +94,11 @@ async fn every_event_carries_the_hash_of_the_one_before_it() {
     let read = Expected::Revision(3);
     store.log.append(order_id, read, &events, &cause_of(1, 2)).await.unwrap();
     let events = decided(&store.log, order_id, fulfilled()).await;
-    let head = store.log.history(order_id).await.unwrap()[4].head();
+    let head = store.log.read_history(order_id).await.unwrap()[4].head();
     let given = Expected::After(head);
     store.log.append(order_id, given, &events, &cause_of(1, 3)).await.unwrap();
 
-    let history = store.log.history(order_id).await.unwrap();
+    let history = store.log.read_history(order_id).await.unwrap();
     let mut previous = EventHash::NONE;
     for event in &history {
         assert_eq!(event.previous_hash(), Some(previous.to_string()), "{}", event.revision);
@@ -109,10 +109,10 @@ async fn every_event_carries_the_hash_of_the_one_before_it() {
 }
 
 #[tokio::test]
-async fn append_made_again_is_recognised_and_a_late_one_is_a_conflict() {
+async fn repeated_append_is_recognised_and_a_late_one_conflicts() {
     let store = Store::start().await;
     let order_id = store.place(1).await;
-    let head = store.log.history(order_id).await.unwrap()[3].head();
+    let head = store.log.read_history(order_id).await.unwrap()[3].head();
     let events = decided(&store.log, order_id, fulfilled()).await;
     for expected in [Expected::After(head), Expected::After(head), Expected::Revision(3)] {
         let appended = store.log.append(order_id, expected, &events, &cause_of(1, 2)).await;
@@ -129,10 +129,10 @@ async fn append_made_again_is_recognised_and_a_late_one_is_a_conflict() {
     assert_eq!(audited(&store.log).await.1, []);
 }
 
-/// Two workers record one fact at different times: the second is recognised, and what is stored is
-/// the first one's. The next event has to continue that.
+/// Two workers record one fact at different times: the store keeps the first record and recognises the
+/// second. The next event must continue from the first.
 #[tokio::test]
-async fn chain_continues_what_is_stored_and_not_what_was_sent() {
+async fn chain_continues_from_the_stored_event() {
     let store = Store::start().await;
     let order_id = store.place(1).await;
     let events = decided(&store.log, order_id, started(2)).await;
@@ -148,10 +148,10 @@ async fn chain_continues_what_is_stored_and_not_what_was_sent() {
 }
 
 #[tokio::test]
-async fn store_that_nobody_touched_is_sound_and_counted() {
+async fn untouched_store_has_no_findings() {
     let store = Store::start().await;
     assert_eq!(audited(&store.log).await, (AuditSummary::default(), vec![]));
-    life(&store, 1).await;
+    append_fulfilled_order(&store, 1).await;
     store.place(2).await;
     let expected = AuditSummary {
         n_events: 10,
@@ -166,7 +166,7 @@ async fn store_that_nobody_touched_is_sound_and_counted() {
 }
 
 #[tokio::test]
-async fn scan_ends_where_the_store_did_when_it_began() {
+async fn scan_ends_at_the_head_of_its_start() {
     let store = Store::start().await;
     store.place(1).await;
     let mut scan = store.log.scan().await.unwrap();
@@ -179,27 +179,27 @@ async fn scan_ends_where_the_store_did_when_it_began() {
 }
 
 #[tokio::test]
-async fn changed_event_is_found_wherever_it_was_changed() {
+async fn changed_event_is_found() {
     let (source, forged) = (Store::start().await, Store::start().await);
     let replace = |bytes: &mut Vec<u8>, from: &str, to: &str| {
         let text = String::from_utf8(bytes.clone()).unwrap();
         assert!(text.contains(from), "{text}");
         *bytes = text.replace(from, to).into_bytes();
     };
-    forge(&forged, &life(&source, 1).await, |event| {
+    forge(&forged, &append_fulfilled_order(&source, 1).await, |event| {
         if event.revision == 0 {
             replace(&mut event.data, "\"quantity\":1", "\"quantity\":3");
         }
     })
     .await;
-    forge(&forged, &life(&source, 2).await, |event| {
+    forge(&forged, &append_fulfilled_order(&source, 2).await, |event| {
         if event.revision == 3 {
             replace(&mut event.metadata, "\"actor\":\"test\"", "\"actor\":\"else\"");
         }
     })
     .await;
     let (_, findings) = audited(&forged.log).await;
-    // What was received shows in what was queued as well.
+    // The content is in the queued event as well.
     let first = [("chain", Some(1)), ("I4", Some(1)), ("I4", Some(3))];
     assert_eq!(checks(&findings), [&first[..], &[("chain", Some(4))]].concat());
     let orders: Vec<_> = findings.iter().map(|it| it.order_id.unwrap().0.as_u128()).collect();
@@ -207,30 +207,30 @@ async fn changed_event_is_found_wherever_it_was_changed() {
 }
 
 #[tokio::test]
-async fn event_that_was_left_out_is_found() {
+async fn removed_event_is_found() {
     let (source, forged) = (Store::start().await, Store::start().await);
-    let mut history = life(&source, 1).await;
+    let mut history = append_fulfilled_order(&source, 1).await;
     history.remove(4);
     forge(&forged, &history, |_| {}).await;
     let (_, findings) = audited(&forged.log).await;
     assert_eq!(checks(&findings), [("chain", Some(4))]);
 }
 
-/// What the chain cannot see, and docs/AUDIT.md says so.
+/// A limit of the chain that docs/AUDIT.md documents.
 #[tokio::test]
-async fn end_that_was_cut_off_is_not_found() {
+async fn removed_end_of_a_stream_is_not_found() {
     let (source, forged) = (Store::start().await, Store::start().await);
-    let history = life(&source, 1).await;
+    let history = append_fulfilled_order(&source, 1).await;
     forge(&forged, &history[..5], |_| {}).await;
     let (summary, findings) = audited(&forged.log).await;
     assert_eq!((summary.n_processing, findings), (1, vec![]));
 }
 
 #[tokio::test]
-async fn events_from_before_the_chain_are_counted_and_the_chain_goes_on_from_them() {
+async fn unchained_events_are_counted_and_the_chain_continues_behind_them() {
     let (source, store) = (Store::start().await, Store::start().await);
-    let history = life(&source, 1).await;
-    forge(&store, &history[..4], strip).await;
+    let history = append_fulfilled_order(&source, 1).await;
+    forge(&store, &history[..4], remove_hash).await;
     let order_id = history[0].order_id;
     let events = decided(&store.log, order_id, fulfilled()).await;
     store.log.append(order_id, Expected::Revision(3), &events, &cause_of(1, 2)).await.unwrap();
@@ -238,24 +238,25 @@ async fn events_from_before_the_chain_are_counted_and_the_chain_goes_on_from_the
     assert_eq!((summary.n_events, summary.n_unchained, findings), (5, 4, vec![]));
 }
 
-/// The part of the metadata that makes the chain, taken away.
-fn strip(event: &mut LoggedEvent) {
+/// Removes the hash from the metadata.
+fn remove_hash(event: &mut LoggedEvent) {
     let mut metadata: Value = serde_json::from_slice(&event.metadata).unwrap();
     metadata.as_object_mut().unwrap().shift_remove("previous_hash");
     event.metadata = metadata.to_string().into_bytes();
 }
 
 #[tokio::test]
-async fn order_without_a_hash_is_fine_before_the_chained_ones_only() {
+async fn order_without_hashes_is_accepted_only_before_chained_ones() {
     let (source, store) = (Store::start().await, Store::start().await);
-    let [old, forged] = [life(&source, 1).await, life(&source, 2).await];
-    forge(&store, &old[..4], strip).await;
+    let [old, forged] =
+        [append_fulfilled_order(&source, 1).await, append_fulfilled_order(&source, 2).await];
+    forge(&store, &old[..4], remove_hash).await;
     store.place(3).await;
-    // What is older than the chain may go on without it.
-    forge(&store, &old[4..], strip).await;
+    // A stream that is older than the chain may continue without hashes.
+    forge(&store, &old[4..], remove_hash).await;
     assert_eq!(audited(&store.log).await.1, []);
 
-    forge(&store, &forged[..4], strip).await;
+    forge(&store, &forged[..4], remove_hash).await;
     let (summary, findings) = audited(&store.log).await;
     assert_eq!(checks(&findings), [0, 1, 2, 3].map(|revision| ("chain", Some(revision))));
     assert!(findings.iter().all(|it| it.order_id == Some(forged[0].order_id)), "{findings:?}");
@@ -263,9 +264,9 @@ async fn order_without_a_hash_is_fine_before_the_chained_ones_only() {
 }
 
 #[tokio::test]
-async fn event_of_another_tool_is_found_in_every_respect() {
+async fn event_of_another_tool_violates_every_check() {
     let store = Store::start().await;
-    let mut foreign = life(&store, 1).await[5].clone();
+    let mut foreign = append_fulfilled_order(&store, 1).await[5].clone();
     foreign.event_id = Uuid::from_u128(77);
     foreign.metadata = b"{}".to_vec();
     forge(&store, &[foreign.clone()], |_| {}).await;
@@ -280,16 +281,16 @@ async fn event_of_another_tool_is_found_in_every_respect() {
 }
 
 #[tokio::test]
-async fn order_that_is_nowhere_is_missing_from_the_count() {
+async fn untracked_order_is_missing_from_the_count() {
     let (source, forged) = (Store::start().await, Store::start().await);
-    forge(&forged, &life(&source, 1).await[..2], |_| {}).await;
+    forge(&forged, &append_fulfilled_order(&source, 1).await[..2], |_| {}).await;
     let (_, findings) = audited(&forged.log).await;
     assert_eq!(checks(&findings), [("I1", Some(1)), ("I5", None)]);
 }
 
-/// A program that records a lie, correctly chained.
+/// A program records wrong content, correctly chained.
 #[tokio::test]
-async fn order_that_is_queued_as_another_than_arrived_is_found() {
+async fn order_queued_with_other_content_is_found() {
     let store = Store::start().await;
     for number in [1, 2] {
         let order_id = OrderId(Uuid::from_u128(number));
@@ -306,14 +307,14 @@ async fn order_that_is_queued_as_another_than_arrived_is_found() {
         store.log.append(order_id, Expected::NoStream, &events, &cause(number)).await.unwrap();
     }
     let (_, findings) = audited(&store.log).await;
-    // Behind the wrong total comes the sum of what is queued.
+    // The wrong total is followed by the sum of the queued items.
     assert_eq!(checks(&findings), [("I4", Some(1)), ("I4", Some(3)), ("I4", Some(3))]);
     let Finding { expected, found, .. } = &findings[2];
     assert!(expected.contains("cust-1") && found.contains("another"), "{expected}, {found}");
 }
 
 #[tokio::test]
-async fn cause_that_does_not_exist_is_found() {
+async fn missing_cause_is_found() {
     let store = Store::start().await;
     let order_id = store.place(1).await;
     let events = decided(&store.log, order_id, started(2)).await;

@@ -1,15 +1,17 @@
-//! A store of several nodes, and one that takes only so many calls on a connection.
+//! A store of several nodes, and a store with a limit of calls per connection.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what a test cannot go on without ends it"
+    reason = "a failed precondition fails the test"
 )]
 
 use std::time::Duration;
 
 use domain::ids::OrderId;
-use event_log::{EventLog, Expected, Feed, Group, GroupSettings, Subscription};
+use event_log::{
+    EventLog, Expected, GroupMembership, GroupSettings, Subscription, SubscriptionItem,
+};
 use testkit::grpc_proxy::{GrpcProxy, Refusal};
 use testkit::store::{Store, cause, connect, placed};
 use testkit::wait;
@@ -18,21 +20,21 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// How long anything may take. Reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The methods that a process uses at the same time.
+/// Maximum duration of any wait. Reached only when something is broken.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Methods that a process uses concurrently.
 const APPEND: &str = "Streams/Append";
 const READ: &str = "Streams/Read";
 const JOIN: &str = "PersistentSubscriptions/Read";
 
-fn join(log: &EventLog) -> Group {
+fn join(log: &EventLog) -> GroupMembership {
     log.join_group(GroupSettings {
         name: "fulfillment".to_owned(),
         event_type: "OrderQueued".to_owned(),
-        message_timeout: PATIENCE,
+        message_timeout: TEST_TIMEOUT,
         max_retry_count: 10,
         buffer_size: 4,
-        silence_limit: PATIENCE,
+        silence_limit: TEST_TIMEOUT,
         n_silences: watch::Sender::default(),
     })
 }
@@ -44,12 +46,12 @@ async fn place(log: &EventLog, number: u128) -> OrderId {
     order_id
 }
 
-/// Reads on until the order's last event, and counts the events.
+/// Reads until the order's last event, and counts the events.
 async fn count_until(subscription: &mut Subscription, order_id: OrderId) -> usize {
     let reading = async {
         let mut n_events = 0;
         loop {
-            if let Feed::Event(event) = subscription.next().await {
+            if let SubscriptionItem::Event(event) = subscription.next().await {
                 n_events += 1;
                 if (event.order_id, event.revision) == (order_id, 3) {
                     return n_events;
@@ -57,11 +59,11 @@ async fn count_until(subscription: &mut Subscription, order_id: OrderId) -> usiz
             }
         }
     };
-    timeout(PATIENCE, reading).await.expect("an event in time")
+    timeout(TEST_TIMEOUT, reading).await.expect("an event arrives in time")
 }
 
 #[tokio::test]
-async fn everything_follows_the_leader() {
+async fn all_calls_follow_the_leader() {
     let store = Store::start().await;
     let first = GrpcProxy::start(store.address()).await;
     let second = GrpcProxy::start(store.address()).await;
@@ -70,8 +72,13 @@ async fn everything_follows_the_leader() {
     let mut leaders = [&first, &second];
     for number in 1..=4 {
         let order_id = place(&log, number).await;
-        assert_eq!(count_until(&mut subscription, order_id).await, 4, "none lost or twice");
-        let delivery = timeout(PATIENCE, group.next()).await.expect("a delivery in time");
+        assert_eq!(
+            count_until(&mut subscription, order_id).await,
+            4,
+            "no event is lost or repeated"
+        );
+        let delivery =
+            timeout(TEST_TIMEOUT, group.next()).await.expect("a delivery arrives in time");
         assert_eq!(delivery.event.order_id, order_id);
         group.ack(delivery.id);
         let is_acked = async || {
@@ -91,14 +98,18 @@ async fn everything_follows_the_leader() {
 }
 
 #[tokio::test]
-async fn reader_that_is_too_slow_resumes_on_its_connection() {
+async fn slow_reader_resumes_on_its_connection() {
     let store = Store::start().await;
     let proxy = GrpcProxy::start(store.address()).await;
     let log = connect(&proxy.url()).unwrap();
     let mut subscription = log.subscribe(None);
     for number in 1..=10 {
         let order_id = store.place(number).await;
-        assert_eq!(count_until(&mut subscription, order_id).await, 4, "none lost or twice");
+        assert_eq!(
+            count_until(&mut subscription, order_id).await,
+            4,
+            "no event is lost or repeated"
+        );
         let text = "Operation timed out: Consumer too slow to handle event while live. Client \
                     resubscription required.";
         proxy.end_open(READ, Refusal::new(10, text));
@@ -109,21 +120,25 @@ async fn reader_that_is_too_slow_resumes_on_its_connection() {
 }
 
 #[tokio::test]
-async fn subscriptions_that_a_stopping_store_resets_go_on() {
+async fn subscriptions_reset_by_a_stopping_store_resume() {
     let store = Store::start().await;
     let proxy = GrpcProxy::start(store.address()).await;
     let log = connect(&proxy.url()).unwrap();
     let mut subscription = log.subscribe(None);
     for number in 1..=5 {
-        // A stopping store still takes appends.
+        // A stopping store still accepts appends.
         let order_id = place(&log, number).await;
-        assert_eq!(count_until(&mut subscription, order_id).await, 4, "none lost or twice");
+        assert_eq!(
+            count_until(&mut subscription, order_id).await,
+            4,
+            "no event is lost or repeated"
+        );
         proxy.reset_open(READ);
     }
 }
 
 #[tokio::test]
-async fn more_calls_than_a_connection_takes_all_end() {
+async fn calls_beyond_the_limit_of_a_connection_complete() {
     let store = Store::start().await;
     let proxy = GrpcProxy::start_with_limit(store.address(), 10).await;
     let log = connect(&proxy.url()).unwrap();
@@ -132,16 +147,16 @@ async fn more_calls_than_a_connection_takes_all_end() {
         let log = log.clone();
         calls.spawn(async move {
             let order_id = place(&log, number).await;
-            assert_eq!(log.history(order_id).await.unwrap().len(), 4);
+            assert_eq!(log.read_history(order_id).await.unwrap().len(), 4);
         });
     }
-    while let Some(ended) = timeout(PATIENCE, calls.join_next()).await.expect("in time") {
+    while let Some(ended) = timeout(TEST_TIMEOUT, calls.join_next()).await.expect("in time") {
         ended.unwrap();
     }
 }
 
 #[tokio::test]
-async fn more_subscriptions_than_a_connection_takes_leave_room_for_calls() {
+async fn subscriptions_beyond_the_limit_leave_room_for_calls() {
     let store = Store::start().await;
     let proxy = GrpcProxy::start(store.address()).await;
     let log = connect(&proxy.url()).unwrap();
@@ -158,11 +173,11 @@ async fn more_subscriptions_than_a_connection_takes_leave_room_for_calls() {
     for subscription in &mut subscriptions {
         assert_eq!(count_until(subscription, order_id).await, 4);
     }
-    assert_eq!(proxy.n_connections(), n_connections, "they are used again");
+    assert_eq!(proxy.n_connections(), n_connections, "the connections are reused");
 }
 
 #[tokio::test]
-async fn leader_that_is_lost_is_looked_for_where_the_address_says() {
+async fn lost_leader_is_discovered_again_from_the_address() {
     let store = Store::start().await;
     let first = GrpcProxy::start(store.address()).await;
     let second = GrpcProxy::start(store.address()).await;

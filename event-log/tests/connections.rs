@@ -1,15 +1,17 @@
-//! Connections to the store: how many there are, and that none is left behind.
+//! Connections to the store: their number, and that none is leaked.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what a test cannot go on without ends it"
+    reason = "a failed precondition fails the test"
 )]
 
 use std::time::Duration;
 
 use domain::ids::OrderId;
-use event_log::{Delivery, EventLog, Expected, Feed, Group, GroupSettings, Subscription};
+use event_log::{
+    Delivery, EventLog, Expected, GroupMembership, GroupSettings, Subscription, SubscriptionItem,
+};
 use testkit::grpc_proxy::{GrpcProxy, Refusal, When};
 use testkit::store::{Store, cause, connect, placed};
 use testkit::wait;
@@ -18,16 +20,16 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How long anything may take. Reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often each kind of use is forced to connect anew.
+/// Maximum duration of any wait. Reached only when something is broken.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Number of forced reconnections per kind of use.
 const N_RECONNECTS: u128 = 50;
-/// The connection in use, and one whose last call is ending.
+/// Maximum number of connections: the one in use, and one whose last call is ending.
 const MAX_CONNECTIONS: usize = 2;
-/// How long Linux may delay an acknowledgement, at least.
+/// Least delay of a delayed acknowledgement on Linux.
 const DELAYED_ACKNOWLEDGEMENT: Duration = Duration::from_millis(40);
 
-/// A store, a proxy before it and a log through the proxy.
+/// A store, a proxy in front of it, and a log through the proxy.
 struct Fixture {
     store: Store,
     proxy: GrpcProxy,
@@ -46,8 +48,8 @@ impl Fixture {
         place(&self.log, number).await
     }
 
-    /// Waits until no connection is left but those in use.
-    async fn until_few_connections(&self) {
+    /// Waits until only connections in use are left.
+    async fn wait_for_few_connections(&self) {
         let few = async || (self.proxy.n_connections() <= MAX_CONNECTIONS).then_some(());
         wait::until_async("given-up connections are closed", few).await;
         assert!(self.log.ping().await.is_ok());
@@ -61,8 +63,8 @@ async fn place(log: &EventLog, number: u128) -> OrderId {
     order_id
 }
 
-/// The status of a store that goes away. The connection of the call stays open.
-fn gone() -> Refusal {
+/// Returns the status of a store that shuts down. The connection of the call stays open.
+fn shutting_down() -> Refusal {
     Refusal::new(14, "Server is shutting down")
 }
 
@@ -70,113 +72,118 @@ fn settings() -> GroupSettings {
     GroupSettings {
         name: "fulfillment".to_owned(),
         event_type: "OrderQueued".to_owned(),
-        message_timeout: PATIENCE,
+        message_timeout: TEST_TIMEOUT,
         max_retry_count: 1_000,
         buffer_size: 4,
-        silence_limit: PATIENCE,
+        silence_limit: TEST_TIMEOUT,
         n_silences: watch::Sender::default(),
     }
 }
 
-async fn next_delivery(group: &mut Group) -> Delivery {
-    timeout(PATIENCE, group.next()).await.expect("a delivery in time")
+async fn next_delivery(group: &mut GroupMembership) -> Delivery {
+    timeout(TEST_TIMEOUT, group.next()).await.expect("a delivery arrives in time")
 }
 
-/// Reads on until the order's last event.
-async fn until_event(subscription: &mut Subscription, order_id: OrderId) {
+/// Reads until the order's last event.
+async fn wait_for_last_event(subscription: &mut Subscription, order_id: OrderId) {
     let reading = async {
         loop {
-            if let Feed::Event(event) = subscription.next().await
+            if let SubscriptionItem::Event(event) = subscription.next().await
                 && (event.order_id, event.revision) == (order_id, 3)
             {
                 return;
             }
         }
     };
-    timeout(PATIENCE, reading).await.expect("an event in time");
+    timeout(TEST_TIMEOUT, reading).await.expect("an event arrives in time");
 }
 
 #[tokio::test]
-async fn reads_that_connect_anew_leave_no_connection() {
+async fn reconnecting_reads_leak_no_connection() {
     let fixture = Fixture::start().await;
     for _ in 0..N_RECONNECTS {
-        fixture.proxy.refuse("Streams/Read", 1, When::Before, gone());
+        fixture.proxy.refuse("Streams/Read", 1, When::Before, shutting_down());
         fixture.log.ping().await.unwrap();
     }
-    fixture.until_few_connections().await;
+    fixture.wait_for_few_connections().await;
 }
 
 #[tokio::test]
-async fn group_info_that_connects_anew_leaves_no_connection() {
+async fn reconnecting_group_info_leaks_no_connection() {
     let fixture = Fixture::start().await;
     for _ in 0..N_RECONNECTS {
-        fixture.proxy.refuse("PersistentSubscriptions/GetInfo", 1, When::Before, gone());
+        fixture.proxy.refuse("PersistentSubscriptions/GetInfo", 1, When::Before, shutting_down());
         fixture.log.group_info("fulfillment").await.unwrap();
     }
-    fixture.until_few_connections().await;
+    fixture.wait_for_few_connections().await;
 }
 
 #[tokio::test]
-async fn appends_that_connect_anew_leave_no_connection() {
+async fn reconnecting_appends_leak_no_connection() {
     let fixture = Fixture::start().await;
     for number in 1..=N_RECONNECTS {
-        fixture.proxy.refuse("Streams/Append", 1, When::After, gone());
-        fixture.proxy.end_open("Streams/BatchAppend", gone());
+        fixture.proxy.refuse("Streams/Append", 1, When::After, shutting_down());
+        fixture.proxy.end_open("Streams/BatchAppend", shutting_down());
         fixture.place(number).await;
     }
-    fixture.until_few_connections().await;
+    fixture.wait_for_few_connections().await;
     for number in 1..=N_RECONNECTS {
-        let history = fixture.log.history(OrderId(Uuid::from_u128(number))).await.unwrap();
-        assert_eq!(history.len(), 4, "order {number} is on record once");
+        let history = fixture.log.read_history(OrderId(Uuid::from_u128(number))).await.unwrap();
+        assert_eq!(history.len(), 4, "order {number} is recorded once");
     }
 }
 
 #[tokio::test]
-async fn journals_that_connect_anew_leave_no_connection() {
+async fn reconnecting_journals_leak_no_connection() {
     let fixture = Fixture::start().await;
-    let journal = fixture.log.journal("test-journal");
+    let journal = fixture.log.open_journal("test-journal");
     for number in 1..=N_RECONNECTS {
-        fixture.proxy.refuse("Streams/Append", 1, When::Before, gone());
-        journal.append(event_log::Last::Any, "Said", &number, &cause(number)).await.unwrap();
+        fixture.proxy.refuse("Streams/Append", 1, When::Before, shutting_down());
+        journal
+            .append(event_log::ExpectedLast::Any, "Noted", &number, &cause(number))
+            .await
+            .unwrap();
     }
-    fixture.until_few_connections().await;
+    fixture.wait_for_few_connections().await;
 }
 
 #[tokio::test]
-async fn subscription_that_connects_anew_leaves_no_connection() {
+async fn reconnecting_subscription_leaks_no_connection() {
     let fixture = Fixture::start().await;
     let mut subscription = fixture.log.subscribe(None);
     for number in 1..=N_RECONNECTS {
         let order_id = fixture.store.place(number).await;
-        until_event(&mut subscription, order_id).await;
-        fixture.proxy.end_open("Streams/Read", gone());
+        wait_for_last_event(&mut subscription, order_id).await;
+        fixture.proxy.end_open("Streams/Read", shutting_down());
     }
-    fixture.until_few_connections().await;
+    fixture.wait_for_few_connections().await;
 }
 
 #[tokio::test]
-async fn tail_that_connects_anew_leaves_no_connection() {
+async fn reconnecting_live_events_leak_no_connection() {
     let fixture = Fixture::start().await;
     let stop = CancellationToken::new();
     let mut following = tokio::task::JoinSet::new();
     let (log, stopped) = (fixture.log.clone(), stop.clone());
-    following.spawn(async move { log.follow(PATIENCE, stopped).await });
-    let mut feed = timeout(PATIENCE, fixture.log.feed(None)).await.unwrap().unwrap();
+    following.spawn(async move { log.follow_live_events(TEST_TIMEOUT, stopped).await });
+    let mut feed = timeout(TEST_TIMEOUT, fixture.log.open_feed(None)).await.unwrap().unwrap();
     for number in 1..=N_RECONNECTS {
         let order_id = fixture.store.place(number).await;
         for revision in 0..4 {
-            let next = timeout(PATIENCE, feed.next()).await.expect("an event in time");
-            let Some(event_log::Fed::Event(event)) = next else { panic!("no event: {next:?}") };
+            let next = timeout(TEST_TIMEOUT, feed.next()).await.expect("an event arrives in time");
+            let Some(event_log::FeedItem::Event(event)) = next else {
+                panic!("no event: {next:?}")
+            };
             assert_eq!((event.order_id, event.revision), (order_id, revision));
         }
-        fixture.proxy.end_open("Streams/Read", gone());
+        fixture.proxy.end_open("Streams/Read", shutting_down());
     }
-    fixture.until_few_connections().await;
+    fixture.wait_for_few_connections().await;
     stop.cancel();
 }
 
 #[tokio::test]
-async fn membership_that_connects_anew_leaves_no_connection() {
+async fn reconnecting_membership_leaks_no_connection() {
     let fixture = Fixture::start().await;
     let mut group = fixture.log.join_group(settings());
     for number in 1..=N_RECONNECTS {
@@ -188,23 +195,23 @@ async fn membership_that_connects_anew_leaves_no_connection() {
             let stats = fixture.store.log.group_stats("fulfillment").await.unwrap();
             (stats.in_flight == 0).then_some(())
         };
-        wait::until_async("it is acked", is_acked).await;
-        fixture.proxy.end_open("PersistentSubscriptions/Read", gone());
+        wait::until_async("the delivery is acknowledged", is_acked).await;
+        fixture.proxy.end_open("PersistentSubscriptions/Read", shutting_down());
     }
-    fixture.until_few_connections().await;
+    fixture.wait_for_few_connections().await;
 }
 
 #[tokio::test]
-async fn everything_that_loses_its_connection_goes_on_over_a_few() {
+async fn all_uses_recover_over_few_connections() {
     let fixture = Fixture::start().await;
     let mut group = fixture.log.join_group(settings());
     let mut subscription = fixture.log.subscribe(None);
     for number in 1..=N_RECONNECTS {
         let order_id = fixture.place(number).await;
-        until_event(&mut subscription, order_id).await;
+        wait_for_last_event(&mut subscription, order_id).await;
         let mut delivery = next_delivery(&mut group).await;
         while delivery.event.order_id != order_id {
-            // The acknowledgement before was lost with its connection.
+            // The previous acknowledgement was lost with its connection.
             group.ack(delivery.id);
             delivery = next_delivery(&mut group).await;
         }
@@ -212,10 +219,10 @@ async fn everything_that_loses_its_connection_goes_on_over_a_few() {
         fixture.log.group_info("fulfillment").await.unwrap();
         fixture.proxy.close_connections();
     }
-    fixture.until_few_connections().await;
+    fixture.wait_for_few_connections().await;
 }
 
-/// The middle of the times that so many reads take, one after the other.
+/// Returns the median duration of sequential reads.
 async fn median_read(log: &EventLog) -> Duration {
     let mut times = Vec::new();
     for _ in 0..41 {
@@ -227,8 +234,8 @@ async fn median_read(log: &EventLog) -> Duration {
     times[times.len() / 2]
 }
 
-/// A server that is not of this process delays its acknowledgements by 40 ms, and so does this
-/// proxy, which is no node of ours: without `TCP_NODELAY` each read takes that long.
+/// A server in another process delays its acknowledgements by 40 ms, and so does this proxy: without
+/// `TCP_NODELAY` each read takes that long.
 #[tokio::test]
 async fn reads_do_not_wait_for_delayed_acknowledgements() {
     let fixture = Fixture::start().await;
@@ -236,9 +243,9 @@ async fn reads_do_not_wait_for_delayed_acknowledgements() {
     let median = median_read(&fixture.log).await;
     assert!(median < DELAYED_ACKNOWLEDGEMENT, "a read takes {median:?}");
 
-    // The client connects anew by itself, and nobody tells the log.
+    // The client reconnects by itself, without an event that the log sees.
     fixture.proxy.close_connections();
-    wait::until_async("reads are quick again", async || {
+    wait::until_async("reads are fast again", async || {
         (median_read(&fixture.log).await < DELAYED_ACKNOWLEDGEMENT).then_some(())
     })
     .await;

@@ -1,8 +1,8 @@
-//! A store copied to another through the client protocol.
+//! Copies of a store through the client protocol.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 
-use event_log::{Copied, CopyError, Expected};
+use event_log::{CopyError, CopySummary, Expected};
 use eventstore::{
     AppendToStreamOptions, Client, DeleteStreamOptions, EventData, StreamMetadataBuilder,
     TombstoneStreamOptions,
@@ -11,22 +11,22 @@ use testkit::store::{Store, cause, placed};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-async fn copied(source: &Store, target: &Store) -> Result<Copied, CopyError> {
+async fn copy(source: &Store, target: &Store) -> Result<CopySummary, CopyError> {
     source.log.copy_to(&target.log, |_| {}).await
 }
 
 #[tokio::test]
-async fn every_event_arrives_with_its_id_metadata_and_revision() {
+async fn copy_preserves_ids_metadata_and_revisions() {
     let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     let mut ids = Vec::new();
     for number in 1..=20 {
         ids.push(source.place(number).await);
     }
-    let first = copied(&source, &target).await.unwrap();
-    assert_eq!(first, Copied { n_events: 80, n_copied: 80 });
+    let first = copy(&source, &target).await.unwrap();
+    assert_eq!(first, CopySummary { n_events: 80, n_copied: 80 });
     for id in ids {
-        let one = source.log.history(id).await.unwrap();
-        let other = target.log.history(id).await.unwrap();
+        let one = source.log.read_history(id).await.unwrap();
+        let other = target.log.read_history(id).await.unwrap();
         let shown = |it: &event_log::LoggedEvent| {
             (it.event_id, it.revision, it.event_type.clone(), it.data.clone(), it.metadata.clone())
         };
@@ -37,20 +37,20 @@ async fn every_event_arrives_with_its_id_metadata_and_revision() {
 }
 
 #[tokio::test]
-async fn copy_made_again_goes_on_where_it_stopped() {
+async fn repeated_copy_appends_new_events_only() {
     let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     source.place(1).await;
-    copied(&source, &target).await.unwrap();
+    copy(&source, &target).await.unwrap();
     source.place(2).await;
     let mut n_reports = 0;
     let again = source.log.copy_to(&target.log, |_| n_reports += 1).await.unwrap();
-    assert_eq!(again, Copied { n_events: 8, n_copied: 4 });
-    let check = copied(&source, &target).await.unwrap();
-    assert_eq!(check, Copied { n_events: 8, n_copied: 0 });
+    assert_eq!(again, CopySummary { n_events: 8, n_copied: 4 });
+    let check = copy(&source, &target).await.unwrap();
+    assert_eq!(check, CopySummary { n_events: 8, n_copied: 0 });
 }
 
 #[tokio::test]
-async fn copy_that_is_cut_off_in_the_middle_goes_on_behind_what_arrived() {
+async fn interrupted_copy_resumes_behind_copied_events() {
     const ORDERS: u128 = 300;
     let (source, mut target) = (Store::start_embedded().await, Store::start_embedded().await);
     for number in 1..=ORDERS {
@@ -58,7 +58,7 @@ async fn copy_that_is_cut_off_in_the_middle_goes_on_behind_what_arrived() {
     }
     let (begun, first_report) = oneshot::channel();
     let mut begun = Some(begun);
-    let copy = source.log.copy_to(&target.log, |_| {
+    let copying = source.log.copy_to(&target.log, |_| {
         if let Some(begun) = begun.take() {
             begun.send(()).unwrap();
         }
@@ -66,44 +66,44 @@ async fn copy_that_is_cut_off_in_the_middle_goes_on_behind_what_arrived() {
     tokio::select! {
         biased;
         _ = first_report => {}
-        ended = copy => panic!("not cut off: {ended:?}"),
+        ended = copying => panic!("not cut off: {ended:?}"),
     }
     target.stop().await;
     target.start_again().await;
-    let rest = copied(&source, &target).await.unwrap();
+    let rest = copy(&source, &target).await.unwrap();
     assert_eq!(rest.n_events, 1_200);
     assert!((1..1_200).contains(&rest.n_copied), "{rest:?}");
-    assert_eq!(copied(&source, &target).await.unwrap(), Copied { n_events: 1_200, n_copied: 0 });
+    assert_eq!(copy(&source, &target).await.unwrap(), CopySummary { n_events: 1_200, n_copied: 0 });
 }
 
 #[tokio::test]
-async fn target_that_holds_something_else_is_refused_by_name() {
+async fn target_with_other_events_is_refused() {
     let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     target.place(9).await;
-    let refused = copied(&source, &target).await.unwrap_err();
+    let refused = copy(&source, &target).await.unwrap_err();
     assert!(matches!(refused, CopyError::Unexpected { revision: 0, .. }), "{refused}");
     source.place(1).await;
-    let refused = copied(&source, &target).await.unwrap_err();
+    let refused = copy(&source, &target).await.unwrap_err();
     assert!(matches!(refused, CopyError::Differs { revision: 0, .. }), "{refused}");
 }
 
 #[tokio::test]
-async fn same_stream_with_another_end_is_found() {
+async fn diverging_end_of_a_stream_is_found() {
     let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     let id = source.place(1).await;
     target.place(1).await;
-    assert_eq!(copied(&source, &target).await.unwrap().n_copied, 0, "equal so far");
+    assert_eq!(copy(&source, &target).await.unwrap().n_copied, 0, "equal so far");
     let events = placed(id);
     let expected = Expected::Revision(3);
     for (store, command) in [(&source, 2), (&target, 3)] {
         store.log.append(id, expected, &events[..1], &cause(command)).await.unwrap();
     }
-    let refused = copied(&source, &target).await.unwrap_err();
+    let refused = copy(&source, &target).await.unwrap_err();
     assert!(matches!(refused, CopyError::Differs { revision: 4, .. }), "{refused}");
 }
 
 #[tokio::test]
-async fn group_and_its_parked_messages_stay_behind() {
+async fn groups_and_parked_messages_are_not_copied() {
     let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     source.place(1).await;
     let settings = event_log::GroupSettings {
@@ -121,12 +121,12 @@ async fn group_and_its_parked_messages_stay_behind() {
     while source.log.group_stats("fulfillment").await.unwrap().parked == 0 {
         tokio::task::yield_now().await;
     }
-    let all = copied(&source, &target).await.unwrap();
-    assert_eq!(all, Copied { n_events: 4, n_copied: 4 });
+    let all = copy(&source, &target).await.unwrap();
+    assert_eq!(all, CopySummary { n_events: 4, n_copied: 4 });
 }
 
-/// What other programs may have in the store: bytes that are no JSON, metadata of streams, and
-/// streams that were deleted, begun again, or ended for ever.
+/// Appends content of other programs: bytes that are not JSON, stream metadata, and streams that were
+/// deleted, recreated or tombstoned.
 async fn append_of_other_programs(client: &Client) {
     let append = async |stream: &str, number: u128| {
         let event = EventData::binary("Bytes", vec![0, 0xff, 7].into()).id(Uuid::from_u128(number));
@@ -146,13 +146,13 @@ async fn append_of_other_programs(client: &Client) {
 }
 
 #[tokio::test]
-async fn deleted_recreated_and_ended_streams_arrive_as_they_are() {
+async fn deleted_recreated_and_tombstoned_streams_are_copied() {
     let (source, target) = (Store::start_embedded().await, Store::start_embedded().await);
     let client = Client::new(source.url().parse().unwrap()).unwrap();
     append_of_other_programs(&client).await;
-    let first = copied(&source, &target).await.unwrap();
-    let again = copied(&source, &target).await.unwrap();
+    let first = copy(&source, &target).await.unwrap();
+    let again = copy(&source, &target).await.unwrap();
     assert_eq!((again.n_events, again.n_copied), (first.n_events, 0));
-    // Five streams' events, their metadata, and the tombstone.
+    // The events of five streams, their metadata, and the tombstone.
     assert!(first.n_events >= 10, "{first:?}");
 }

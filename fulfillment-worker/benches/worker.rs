@@ -1,7 +1,7 @@
-//! What the worker costs beside the two appends that an order needs anyway, in processor time.
+//! Processor time of the worker beyond the two appends that every order needs.
 //!
-//! Client and node are in this process. Both runs place the same number of orders; then the first
-//! appends each outcome, knowing all that it needs, and the second has a worker do it.
+//! Client and node run in this process. Both runs place the same number of orders. Then the first run
+//! appends each outcome directly, and the second run lets a worker do it.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use domain::order::{OrderCommand, RecordFulfilled, decide, fold};
 use event_log::{Cause, Expected};
 use fulfillment_worker::{
     Fulfillment, FulfillmentConfig, GROUP, Gateway, GatewayError, GatewayKind, GatewayUrl, Outcome,
-    run,
+    run_worker,
 };
 use testkit::spec::{at, recorded};
 use testkit::store::{Store, cause, clock_at, placed};
@@ -25,12 +25,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Orders of each run.
+/// Number of orders per run.
 const N_ORDERS: u128 = 20_000;
-/// Appends, or deliveries, at a time.
+/// Number of concurrent appends or deliveries.
 const CONCURRENCY: usize = 32;
 
-/// A gateway that costs nothing.
+/// A gateway that answers at once.
 struct Instant;
 
 impl Gateway for Instant {
@@ -60,16 +60,16 @@ fn config() -> FulfillmentConfig {
     }
 }
 
-/// Processor time of this process so far, in seconds.
+/// Returns the processor time of this process so far, in seconds.
 fn processor_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let after_name = stat.rsplit_once(')').unwrap().1;
     let ticks = after_name.split_whitespace().skip(11).take(2);
-    // Linux counts in hundredths of a second wherever this runs.
+    // Linux counts in hundredths of a second on all supported machines.
     ticks.map(|it| it.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
-/// Does something for every order, so many at a time.
+/// Runs `work` for every order, `CONCURRENCY` at a time.
 async fn for_each<F>(work: impl Fn(u128) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -98,7 +98,7 @@ async fn place_all(store: &Store) {
     .await;
 }
 
-/// The second append of every order, as the worker would make it.
+/// Appends the outcome of every order as the worker would.
 async fn append_outcomes(store: &Store) {
     for_each(|number| {
         let log = store.log.clone();
@@ -108,21 +108,21 @@ async fn append_outcomes(store: &Store) {
             let reference = "instant".to_owned();
             let fulfilled = RecordFulfilled { attempt: 1, deliveries: 1, reference, at: at(8) };
             let events = decide(Some(&order), OrderCommand::RecordFulfilled(fulfilled)).unwrap();
-            let command_id = CommandId::of_delivery(id.0, 1, "fulfilled");
+            let command_id = CommandId::for_delivery(id.0, 1, "fulfilled");
             let outcome = Cause { command_id, ..cause(number) };
-            // The hash of the event before it is known to a worker: it was delivered.
-            let head = event_log::Head { revision: 3, hash: event_log::EventHash::NONE };
+            // A worker knows the hash of the previous event, because that was delivered.
+            let head = event_log::StreamHead { revision: 3, hash: event_log::EventHash::NONE };
             log.append(id, Expected::After(head), &events, &outcome).await.unwrap();
         }
     })
     .await;
 }
 
-/// The same by a worker, until the last answer is with the store.
-async fn work(store: &Store) {
+/// Lets a worker handle every order, until the store has received the last answer.
+async fn run_until_idle(store: &Store) {
     let stop = CancellationToken::new();
     let mut worker = JoinSet::new();
-    worker.spawn(run(store.log.clone(), Instant, config(), clock_at(8), stop.clone()));
+    worker.spawn(run_worker(store.log.clone(), Instant, config(), clock_at(8), stop.clone()));
     let mut looks = tokio::time::interval(Duration::from_millis(100));
     let mut is_over = false;
     while !is_over {
@@ -157,7 +157,7 @@ fn main() {
         });
         let worker = measured(|runtime, store| {
             runtime.block_on(place_all(store));
-            runtime.block_on(work(store));
+            runtime.block_on(run_until_idle(store));
         });
         println!(
             "two appends {appends:.0}, append and worker {worker:.0}: {:.2}",

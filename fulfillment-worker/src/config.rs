@@ -1,61 +1,62 @@
-//! Settings of the worker.
+//! Settings of the fulfillment worker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::breaker::Breaker;
+use crate::circuit_breaker::CircuitBreaker;
 use crate::gateway::GatewayUrl;
 
-/// The most deliveries handled at once by one process. The embedded store gives one consumer at most
-/// 10,000 messages, and the worker holds two for each that it handles.
+/// Persistent subscription group that all workers share.
+pub const GROUP: &str = "fulfillment";
+
+/// Maximum number of deliveries in progress per process. The embedded store delivers at most 10,000
+/// messages to one consumer, and the worker holds two for each in progress.
 const MAX_CONCURRENCY: usize = 4_096;
 
 /// Settings of the fulfillment worker (`[fulfillment]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FulfillmentConfig {
-    /// Which gateway fulfils.
+    /// The gateway that fulfils orders.
     pub gateway: GatewayKind,
     /// Whether the simulated gateway may fulfil in production.
     pub allow_simulated: bool,
-    /// Of the simulated gateway: the share of orders that it fulfils, 0 to 1.
+    /// Simulated gateway: share of orders that it fulfils, 0 to 1.
     pub success_rate: f64,
-    /// Of the simulated gateway: the share of calls that fail and could work later, 0 to 1.
+    /// Simulated gateway: share of calls that fail transiently, 0 to 1.
     pub error_rate: f64,
-    /// Of the simulated gateway: how long a call takes, in milliseconds.
+    /// Simulated gateway: duration of a call, in milliseconds.
     pub latency_ms: u64,
-    /// Of the simulated gateway: what chance derives from, so that a run can be repeated.
+    /// Simulated gateway: seed of the outcomes, so that a run can be repeated.
     pub seed: u64,
-    /// Of the HTTP gateway: where orders are posted to.
+    /// HTTP gateway: URL that orders are posted to.
     pub url: GatewayUrl,
-    /// Of the HTTP gateway: how many transient failures in a row open the circuit breaker, at
-    /// least 1.
+    /// HTTP gateway: number of transient failures in a row that open the circuit breaker, at least 1.
     pub breaker_failures: u32,
-    /// Of the HTTP gateway: how long the circuit breaker stays open before a call is tried, in
-    /// milliseconds.
+    /// HTTP gateway: how long the circuit breaker stays open before a probe, in milliseconds.
     pub breaker_open_ms: u64,
-    /// How long a call of the gateway may take, in milliseconds.
+    /// Maximum duration of a call to the gateway, in milliseconds.
     pub timeout_ms: u64,
-    /// Deliveries after the first, before an order is dead-lettered.
+    /// Maximum number of deliveries after the first, before an order is dead-lettered.
     pub max_retries: u32,
-    /// The longest wait before the first retry, in milliseconds; it doubles with each.
+    /// Longest wait before the first retry, in milliseconds; it doubles with each retry.
     pub backoff_ms: u64,
-    /// The longest wait before any retry, in milliseconds, unless the gateway asks for more: then the order
-    /// waits outside the subscription.
+    /// Longest wait before any retry, in milliseconds. If the gateway asks for more, the order waits
+    /// outside the subscription.
     pub backoff_max_ms: u64,
-    /// Deliveries handled at once by one process.
+    /// Maximum number of deliveries in progress per process.
     pub concurrency: usize,
-    /// How long the store waits for an answer before it delivers again, in milliseconds. A call
-    /// and the wait that follows it must fit.
+    /// How long the store waits for an answer before it delivers again, in milliseconds. Must exceed a
+    /// call together with the wait that follows it.
     pub message_timeout_ms: u64,
-    /// After how long in progress an order is looked at, whether its message was lost, in
+    /// How long an order may be in progress before the sweeper checks whether its message was lost, in
     /// milliseconds.
     pub stale_after_ms: u64,
 }
 
-/// The outside systems that can fulfil.
+/// Kinds of gateways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GatewayKind {
@@ -63,21 +64,23 @@ pub enum GatewayKind {
     Http,
 }
 
-/// Why the settings contradict themselves.
+/// Why the settings are invalid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("setting `fulfillment.{key}` is {value}: it must be between 0 and 1")]
+    #[error("invalid `fulfillment.{key}` {value}: it must be between 0 and 1")]
     Rate { key: &'static str, value: f64 },
     #[error(
         "`fulfillment.stale_after_ms` ({stale_after_ms}) must be more than `message_timeout_ms` \
-         ({message_timeout_ms}), or orders that are still handled would count as lost"
+         ({message_timeout_ms}), or orders in progress would count as lost"
     )]
     StaleAfter { stale_after_ms: u64, message_timeout_ms: u64 },
-    #[error("setting `fulfillment.concurrency` is {0}: it must be between 1 and {MAX_CONCURRENCY}")]
+    #[error("invalid `fulfillment.concurrency` {0}: it must be between 1 and {MAX_CONCURRENCY}")]
     Concurrency(usize),
-    #[error("setting `fulfillment.breaker_failures` is 0: it must be at least 1")]
+    #[error("invalid `fulfillment.breaker_failures` 0: it must be at least 1")]
     BreakerFailures,
-    #[error("`fulfillment.gateway` is `http`: set `fulfillment.url` to where orders are posted")]
+    #[error(
+        "missing `fulfillment.url`: `fulfillment.gateway` is `http`; set the URL that orders are posted to"
+    )]
     NoUrl,
     #[error("HTTP client of the gateway cannot be made: {0}")]
     Client(String),
@@ -90,7 +93,10 @@ pub enum ConfigError {
 }
 
 impl FulfillmentConfig {
-    /// Checks what no type can say.
+    /// Checks the ranges of the settings, and that they fit together.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first invalid setting.
     pub fn check(&self) -> Result<(), ConfigError> {
         for (key, value) in [("success_rate", self.success_rate), ("error_rate", self.error_rate)] {
             if !(0.0..=1.0).contains(&value) {
@@ -122,7 +128,7 @@ impl FulfillmentConfig {
         Ok(())
     }
 
-    /// Which gateway fulfils and, if it has an address, where that is.
+    /// Returns the gateway's URL, or `simulated`.
     pub fn gateway_name(&self) -> String {
         match self.gateway {
             GatewayKind::Simulated => "simulated".to_owned(),
@@ -130,7 +136,7 @@ impl FulfillmentConfig {
         }
     }
 
-    /// The share of orders that the gateway will fulfil, where that is a setting.
+    /// Returns the share of orders that the gateway fulfils; `None` unless the gateway is simulated.
     pub fn configured_success_rate(&self) -> Option<f64> {
         match self.gateway {
             GatewayKind::Simulated => Some(self.success_rate),
@@ -138,17 +144,17 @@ impl FulfillmentConfig {
         }
     }
 
-    /// The breaker around the gateway. The simulated one has no outside that could be away: what it
-    /// is told to fail, fails.
-    pub(crate) fn breaker(&self) -> Arc<Breaker> {
+    /// Makes the circuit breaker of the gateway. For the simulated gateway it never opens: that gateway
+    /// has no outages, and its failures are wanted.
+    pub(crate) fn circuit_breaker(&self) -> Arc<CircuitBreaker> {
         let max_failures = match self.gateway {
             GatewayKind::Simulated => None,
             GatewayKind::Http => Some(self.breaker_failures),
         };
-        Arc::new(Breaker::new(max_failures, Duration::from_millis(self.breaker_open_ms)))
+        Arc::new(CircuitBreaker::new(max_failures, Duration::from_millis(self.breaker_open_ms)))
     }
 
-    /// After how long in progress an order is looked at: see [`sweep`](crate::sweep).
+    /// Returns how long an order may be in progress before the sweeper checks it.
     pub fn stale_after(&self) -> Duration {
         Duration::from_millis(self.stale_after_ms)
     }
@@ -182,22 +188,22 @@ mod tests {
         serde_json::from_value(settings).unwrap()
     }
 
-    /// The breaker of a gateway of this kind, after so many failures.
-    async fn breaker_after(gateway: &str, n_failures: usize) -> Arc<Breaker> {
-        let breaker = config(gateway).breaker();
+    /// Returns the circuit breaker of this kind of gateway after `n_failures`.
+    async fn breaker_after(gateway: &str, n_failures: usize) -> Arc<CircuitBreaker> {
+        let breaker = config(gateway).circuit_breaker();
         let failed = Err(GatewayError::new(FailureClass::Transient, "no answer".to_owned()));
         for _ in 0..n_failures {
-            breaker.admission().await.note(&failed);
+            breaker.wait_for_admission().await.note_outcome(&failed);
         }
         breaker
     }
 
     #[tokio::test(start_paused = true)]
-    async fn breaker_opens_as_configured_and_the_simulated_gateway_has_none() {
+    async fn breaker_opens_as_configured_and_never_for_the_simulated_gateway() {
         assert_eq!(breaker_after("http", 2).await.state().phase, BreakerPhase::Closed);
         let breaker = breaker_after("http", 3).await;
         let opened_at = Instant::now();
-        assert!(breaker.admission().await.is_probe());
+        assert!(breaker.wait_for_admission().await.is_probe());
         assert_eq!(opened_at.elapsed(), Duration::from_millis(7));
         assert_eq!(breaker_after("simulated", 100).await.state().phase, BreakerPhase::Closed);
     }

@@ -1,4 +1,4 @@
-//! The outside system that fulfils orders.
+//! The gateway: the outside system that fulfils orders.
 
 mod http;
 mod simulated;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use domain::ids::OrderId;
 use domain::order::{FailureClass, Item};
 
-pub use http::{GatewayUrl, GatewayUrlError, Http};
-pub use simulated::Simulated;
-pub(crate) use simulated::chance;
+pub use http::{GatewayUrl, GatewayUrlError, HttpGateway};
+pub use simulated::SimulatedGateway;
+pub(crate) use simulated::random_fraction;
 
-/// What the gateway is asked to do.
+/// Request to the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fulfillment {
     pub order_id: OrderId,
@@ -26,51 +26,51 @@ pub struct Fulfillment {
 }
 
 impl Fulfillment {
-    /// What makes a repeated call harmless: the gateway has one effect per key.
+    /// Returns the idempotency key: the gateway has at most one effect per key.
     pub fn idempotency_key(&self) -> String {
         format!("{}:{}", self.order_id, self.attempt)
     }
 }
 
-/// A gateway's answer.
+/// Final answer of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did it; `reference` is its own id for that.
+    /// The order is fulfilled; `reference` is the gateway's own id of the fulfilment.
     Fulfilled { reference: String },
-    /// It will not do it: a business answer, and final.
+    /// The order is refused for a business reason.
     Refused { code: String, reason: String },
 }
 
-/// The gateway gave no answer.
+/// Failure of a call to the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct GatewayError {
     pub class: FailureClass,
-    /// What happened, for an operator.
+    /// Description for operators.
     pub error: String,
-    /// What the gateway said about it. It may repeat the order: it is recorded with it, and in no
-    /// log line.
-    pub said: Option<String>,
-    /// How long the gateway asks to be left alone.
+    /// Excerpt of the gateway's response. It may repeat the order's content, so it is recorded with the
+    /// order and never logged.
+    pub excerpt: Option<String>,
+    /// How long the gateway asks not to be called.
     pub retry_after: Option<Duration>,
 }
 
 impl GatewayError {
-    /// A failure after which the gateway asks for nothing.
+    /// Makes a failure without an excerpt or a wait.
     pub fn new(class: FailureClass, error: String) -> Self {
-        Self { class, error, said: None, retry_after: None }
+        Self { class, error, excerpt: None, retry_after: None }
     }
 
-    /// What happened, for the record of the order.
-    pub(crate) fn recorded(&self) -> String {
-        let said = self.said.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
-        format!("{}{said}", self.error)
+    /// Returns description and excerpt, for the order's record.
+    pub(crate) fn full_text(&self) -> String {
+        let excerpt = self.excerpt.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+        format!("{}{excerpt}", self.error)
     }
 }
 
-/// Something that fulfils orders, at most once per [`Fulfillment::idempotency_key`].
+/// A system that fulfils orders, at most once per [`Fulfillment::idempotency_key`].
 pub trait Gateway: Send + Sync + 'static {
-    /// Asks for one order.
+    /// Fulfils one order.
     fn fulfill(
         &self,
         fulfillment: &Fulfillment,

@@ -1,24 +1,23 @@
-//! Fulfils queued orders: a delivery becomes a call to the gateway, what came of it becomes an
-//! event, and only then the delivery is answered.
+//! Fulfils queued orders: a delivery becomes a call to the gateway, the outcome is recorded as an
+//! event, and only then is the delivery answered.
 
 mod backoff;
-mod breaker;
+mod circuit_breaker;
 mod config;
-mod dead_letters;
+mod dead_letter_handler;
+mod delivery_handler;
+mod delivery_loop;
 mod gateway;
-mod handle;
-mod membership;
-mod pause;
-mod postponed;
-mod queued;
-mod report;
-mod sweeper;
+mod pause_watch;
+mod postponed_orders;
+mod queued_order;
 mod verdict;
 mod worker;
+mod worker_report;
 
-pub use config::{ConfigError, FulfillmentConfig, GatewayKind};
+pub use config::{ConfigError, FulfillmentConfig, GROUP, GatewayKind};
 pub use gateway::{
-    Fulfillment, Gateway, GatewayError, GatewayUrl, GatewayUrlError, Http, Outcome, Simulated,
+    Fulfillment, Gateway, GatewayError, GatewayUrl, GatewayUrlError, HttpGateway, Outcome,
+    SimulatedGateway,
 };
-pub use sweeper::{StaleOrders, sweep};
-pub use worker::{GROUP, WorkerError, run};
+pub use worker::{WorkerError, run_worker};

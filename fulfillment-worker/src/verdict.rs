@@ -1,6 +1,6 @@
-//! What a delivery's outcome means: what is recorded, and what the store is answered.
+//! The verdict on a delivery: which command records its outcome, and how the store is answered.
 //!
-//! Pure: everything that decides is an argument.
+//! Pure: time, limits and the random wait are arguments.
 
 use std::time::Duration;
 
@@ -11,47 +11,46 @@ use jiff::Timestamp;
 
 use crate::gateway::{GatewayError, Outcome};
 
-/// The code of a dead letter whose retries ran out.
+/// Code of a dead letter whose retries are exhausted.
 const RETRIES_EXHAUSTED: &str = "retries_exhausted";
 
-/// What the store is answered for one delivery.
+/// Answer to the store for one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Done, or found done already.
+    /// The delivery is done, or its attempt had already ended.
     Ack,
-    /// Could work later: ask for it again after a wait. The store would not wait by itself.
+    /// Ask the store for another delivery after a wait. The store itself delivers at once.
     Retry { after: Duration, reason: String },
-    /// Could work later, but not before this time, which is longer than the store would wait for an
-    /// answer: acknowledge it. The order is queued again then.
+    /// Acknowledge the delivery, and queue the order again at this time: the wait is longer than the
+    /// store's message time-out.
     Postpone { until: Timestamp },
-    /// Set aside for a person; the reason says why.
+    /// Park the message for an operator, for this reason.
     Park { reason: String },
-    /// No answer: it was not begun, and goes back to the store.
-    LetGo,
+    /// No answer: the delivery was not begun, and goes back to the store.
+    Release,
 }
 
-/// Which delivery the outcome is of, and what its limits are.
+/// The delivery of an outcome, and its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Circumstances {
+pub(crate) struct DeliveryContext {
     pub(crate) attempt: u32,
     /// The number of the delivery within the attempt, from 1.
     pub(crate) delivery: u32,
-    /// Deliveries after the first, before the order is dead-lettered.
+    /// Maximum number of deliveries after the first, before the order is dead-lettered.
     pub(crate) max_retries: u32,
-    /// How long to wait if it is retried, unless the gateway asks for longer.
+    /// Wait before a retry, unless the gateway asks for a longer one.
     pub(crate) wait: Duration,
-    /// The longest wait within one delivery. If the gateway asks for more, the order waits outside the
-    /// subscription.
+    /// Longest wait within one delivery. Beyond it the order waits outside the subscription.
     pub(crate) longest_wait: Duration,
     pub(crate) at: Timestamp,
 }
 
-/// What to record first, and what to answer once it is durable.
-pub(crate) fn verdict(
+/// Returns the command to record first, and the verdict to answer once the record is durable.
+pub(crate) fn decide_verdict(
     outcome: Result<Outcome, GatewayError>,
-    circumstances: Circumstances,
+    context: DeliveryContext,
 ) -> (OrderCommand, Verdict) {
-    let Circumstances { attempt, delivery, max_retries, wait, longest_wait, at } = circumstances;
+    let DeliveryContext { attempt, delivery, max_retries, wait, longest_wait, at } = context;
     match outcome {
         Ok(Outcome::Fulfilled { reference }) => {
             let fulfilled = RecordFulfilled { attempt, deliveries: delivery, reference, at };
@@ -66,41 +65,37 @@ pub(crate) fn verdict(
             class @ FailureClass::Transient if delivery <= max_retries => {
                 let wait = failure.retry_after.map_or(wait, |asked| asked.max(wait));
                 let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                let error = failure.recorded();
+                let error = failure.full_text();
                 let failed = RecordDeliveryFailed { attempt, delivery, class, error, retry_in_ms };
                 let verdict = match at.checked_add(wait) {
                     Ok(until) if wait > longest_wait => Verdict::Postpone { until },
-                    Ok(_) | Err(_) => Verdict::Retry { after: wait, reason: failure.recorded() },
+                    Ok(_) | Err(_) => Verdict::Retry { after: wait, reason: failure.full_text() },
                 };
                 (OrderCommand::RecordDeliveryFailed(failed), verdict)
             }
             FailureClass::Transient => {
-                let last = failure.recorded();
+                let last = failure.full_text();
                 let reason =
                     format!("gave up after {delivery} deliveries, the last of which: {last}");
-                dead_letter(circumstances, RETRIES_EXHAUSTED, reason)
+                to_dead_letter(context, RETRIES_EXHAUSTED, reason)
             }
             class @ (FailureClass::Permanent | FailureClass::Poison) => {
-                dead_letter(circumstances, class.as_str(), failure.recorded())
+                to_dead_letter(context, class.as_str(), failure.full_text())
             }
         },
     }
 }
 
-/// Our record of a dead letter comes first; the parked message is the operator's handle on it.
-fn dead_letter(
-    circumstances: Circumstances,
-    code: &str,
-    reason: String,
-) -> (OrderCommand, Verdict) {
+/// Returns the record of a dead letter, and the verdict to park its message for an operator.
+fn to_dead_letter(context: DeliveryContext, code: &str, reason: String) -> (OrderCommand, Verdict) {
     let verdict = Verdict::Park { reason: format!("{code}: {reason}") };
     let failed = RecordFailed {
-        attempt: circumstances.attempt,
-        deliveries: circumstances.delivery,
+        attempt: context.attempt,
+        deliveries: context.delivery,
         stage: Stage::DeadLetter,
         code: code.to_owned(),
         reason,
-        at: circumstances.at,
+        at: context.at,
     };
     (OrderCommand::RecordFailed(failed), verdict)
 }
@@ -115,7 +110,7 @@ mod tests {
         outcome: Result<Outcome, GatewayError>,
         delivery: u32,
     ) -> (OrderCommand, Verdict) {
-        let circumstances = Circumstances {
+        let context = DeliveryContext {
             attempt: 1,
             delivery,
             max_retries: 3,
@@ -123,7 +118,7 @@ mod tests {
             longest_wait: WAIT * 4,
             at: Timestamp::UNIX_EPOCH,
         };
-        verdict(outcome, circumstances)
+        decide_verdict(outcome, context)
     }
 
     fn failed(class: FailureClass) -> Result<Outcome, GatewayError> {
@@ -135,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_of_the_gateway_is_final() {
+    fn outcome_of_the_gateway_is_final() {
         let fulfilled = Outcome::Fulfilled { reference: "r-1".to_owned() };
         let (command, verdict) = verdict_of(Ok(fulfilled), 2);
         assert!(matches!(command, OrderCommand::RecordFulfilled(it) if it.deliveries == 2));
@@ -166,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn gateway_may_ask_for_a_longer_wait_and_for_one_that_outlasts_the_delivery() {
+    fn gateway_may_ask_for_a_longer_wait_or_a_postponement() {
         let asking = |asked| {
             let retry_after = Some(Duration::from_millis(asked));
             let error = GatewayError::new(FailureClass::Transient, "busy".to_owned());
@@ -187,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_later_is_dead_lettered_at_once() {
+    fn permanent_and_poison_failures_are_dead_lettered_at_once() {
         for class in [FailureClass::Permanent, FailureClass::Poison] {
             let (command, verdict) = verdict_of(failed(class), 1);
             let expected = (Stage::DeadLetter, class.as_str().to_owned());

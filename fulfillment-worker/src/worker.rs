@@ -1,4 +1,4 @@
-//! The worker: takes work while it may, and reports how it stands.
+//! The worker: handles deliveries while it may, and reports its state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,50 +10,49 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::breaker::{Admission, Breaker};
-use crate::config::{ConfigError, FulfillmentConfig};
-use crate::dead_letters;
+use crate::circuit_breaker::{Admission, CircuitBreaker};
+use crate::config::{ConfigError, FulfillmentConfig, GROUP};
+use crate::dead_letter_handler::keep_handling_parked;
+use crate::delivery_handler::DeliveryHandler;
+use crate::delivery_loop::DeliveryLoop;
 use crate::gateway::Gateway;
-use crate::handle::Handler;
-use crate::membership::Membership;
-use crate::pause::Pause;
-use crate::postponed;
-use crate::report::{Reporter, keep_reporting};
+use crate::pause_watch::PauseWatch;
+use crate::postponed_orders::keep_requeuing;
+use crate::worker_report::{Reporter, keep_reporting};
 
-/// The persistent subscription group that all workers share.
-pub const GROUP: &str = "fulfillment";
-/// The type of the events that it hands out.
+/// Type of the events that the group delivers.
 const EVENT_TYPE: &str = "OrderQueued";
-/// After how many failed deliveries the store parks by itself: a backstop, far beyond the
-/// worker's own limit, because a crash counts for every message in flight, and a probe of a gateway
-/// that is away for the order that it was made with.
+/// Number of failed deliveries after which the store parks a message by itself. A backstop far beyond
+/// the worker's own limit: a crash counts for every message in flight, and a failed probe counts for
+/// its order.
 const BACKSTOP_RETRIES: i32 = 100_000;
-/// Deliveries held per delivery handled: those that wait for their retry, or for their turn, are
-/// held too, and must not keep others out. Not more, because all that is held when a worker ends is
-/// suspect to the next.
+/// Deliveries held per delivery in progress: deliveries that wait for their retry or their turn are
+/// held, too, and must not block others. Not more, because every delivery held when a worker crashes
+/// is suspect to the next worker.
 const HELD_PER_HANDLED: usize = 2;
-/// The most deliveries that a probe is chosen from.
+/// Maximum number of deliveries from which a probe is chosen.
 const MAX_CANDIDATES: usize = 4_096;
 /// How long the subscription may be silent while work waits.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Why the worker ended without being told to.
+/// Why the worker ended before it was stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("a task that the worker cannot do without has ended")]
+    #[error("a background task of the worker has ended")]
     TaskEnded,
-    #[error("a task that the worker cannot do without has panicked")]
+    #[error("a background task of the worker has panicked")]
     TaskPanicked(#[source] JoinError),
 }
 
-/// Fulfils orders until `stop`, then finishes what is in progress.
+/// Fulfils orders until `stop`, then finishes the deliveries in progress. Waits while the event store
+/// is unreachable.
 ///
 /// # Errors
-/// [`WorkerError::Config`] if the settings contradict themselves; the others if a part of the worker
-/// fails: then too it finishes what is in progress. While the event store cannot be reached it waits.
-pub async fn run<G: Gateway>(
+/// [`WorkerError::Config`] if the settings contradict each other; otherwise if a background task has
+/// ended: then, too, the deliveries in progress are finished.
+pub async fn run_worker<G: Gateway>(
     log: EventLog,
     gateway: G,
     config: FulfillmentConfig,
@@ -61,33 +60,34 @@ pub async fn run<G: Gateway>(
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
     config.check()?;
-    let breaker = config.breaker();
+    let breaker = config.circuit_breaker();
     let n_silences = watch::Sender::default();
-    let (pause, watching) = Pause::watch(log.clone());
-    let mut attendants = JoinSet::new();
-    attendants.spawn(watching.in_current_span());
-    attendants.spawn(dead_letters::attend(log.clone(), clock.clone()).in_current_span());
-    attendants.spawn(postponed::keep_requeuing(log.clone(), clock.clone()).in_current_span());
+    let (pause, watching) = PauseWatch::start(log.clone());
+    let mut background = JoinSet::new();
+    background.spawn(watching.in_current_span());
+    background.spawn(keep_handling_parked(log.clone(), clock.clone()).in_current_span());
+    background.spawn(keep_requeuing(log.clone(), clock.clone()).in_current_span());
     let reporter = Reporter {
         log: log.clone(),
-        worker: name_of(&log, &clock),
+        worker: worker_name(&log, &clock),
         breaker: Arc::clone(&breaker),
         n_silences: n_silences.subscribe(),
-        obeyed_pause: pause.obeyed(),
+        obeyed_pause: pause.obeyed_pause(),
         clock: clock.clone(),
     };
-    attendants.spawn(keep_reporting(reporter).in_current_span());
+    background.spawn(keep_reporting(reporter).in_current_span());
     let stop = stop.child_token();
-    let handler = Arc::new(Handler::new(log.clone(), gateway, config.clone(), clock));
+    let handler = Arc::new(DeliveryHandler::new(log.clone(), gateway, config.clone(), clock));
     let worker = Worker { log, config, pause, breaker, handler, n_silences, stop: stop.clone() };
-    // Each is there for as long as the worker is: without one of them it would go on half-alive.
+    // The background tasks run as long as the worker. If one of them ends, the worker stops: without
+    // it orders would be handled but, for example, no pause obeyed.
     let first_end = async {
-        let ended = stop.run_until_cancelled(attendants.join_next()).await.flatten();
+        let ended = stop.run_until_cancelled(background.join_next()).await.flatten();
         stop.cancel();
         ended
     };
-    let ((), ended) = tokio::join!(Box::pin(worker.work()), first_end);
-    attendants.shutdown().await;
+    let ((), ended) = tokio::join!(Box::pin(worker.work_until_stopped()), first_end);
+    background.shutdown().await;
     match ended {
         None => Ok(()),
         Some(Ok(())) => Err(WorkerError::TaskEnded),
@@ -98,22 +98,22 @@ pub async fn run<G: Gateway>(
 struct Worker<G> {
     log: EventLog,
     config: FulfillmentConfig,
-    pause: Pause,
-    breaker: Arc<Breaker>,
-    handler: Arc<Handler<G>>,
+    pause: PauseWatch,
+    breaker: Arc<CircuitBreaker>,
+    handler: Arc<DeliveryHandler<G>>,
     n_silences: watch::Sender<u64>,
     stop: CancellationToken,
 }
 
 impl<G: Gateway> Worker<G> {
-    /// Takes work while it may, until `stop`.
-    async fn work(&self) {
+    /// Handles deliveries while it may, until `stop`.
+    async fn work_until_stopped(&self) {
         loop {
             let (admission, n_held) = tokio::select! {
-                // First: who is to stop does not join once more.
+                // `stop` first: a worker that is stopping must not join again.
                 biased;
                 () = self.stop.cancelled() => return,
-                admitted = self.admitted() => admitted,
+                admitted = self.wait_for_admission() => admitted,
             };
             let admission = Arc::new(admission);
             let group = self.log.join_group(GroupSettings {
@@ -127,12 +127,12 @@ impl<G: Gateway> Worker<G> {
             });
             let end = async {
                 tokio::select! {
-                    () = self.stop.cancelled() => tracing::info!("Worker takes no more deliveries"),
-                    () = self.pause.begun() => tracing::info!("Worker pauses"),
-                    () = admission.ended() => {}
+                    () = self.stop.cancelled() => tracing::info!("Worker accepts no more deliveries"),
+                    () = self.pause.wait_for_pause() => tracing::info!("Worker pauses"),
+                    () = admission.wait_for_end() => {}
                 }
             };
-            let membership = Membership::new(
+            let deliveries = DeliveryLoop::new(
                 group,
                 Arc::clone(&self.handler),
                 Arc::clone(&admission),
@@ -140,39 +140,37 @@ impl<G: Gateway> Worker<G> {
                 self.stop.clone(),
             );
             if admission.is_probe() {
-                membership.probe(n_held, end).await;
+                deliveries.probe_until(end, n_held).await;
             } else {
-                membership.serve(end).await;
+                deliveries.run_until(end).await;
             }
         }
     }
 
-    /// Waits until work may be taken: no operator and no gateway is against it. Returns how many
-    /// deliveries are to be held as well.
-    async fn admitted(&self) -> (Admission, usize) {
-        let admission = admitted(&self.pause, &self.breaker).await;
+    /// Waits until work may begin: not paused, and the circuit breaker admits it. Also returns how
+    /// many deliveries to hold.
+    async fn wait_for_admission(&self) -> (Admission, usize) {
+        let admission = loop {
+            self.pause.wait_for_resume().await;
+            tokio::select! {
+                admission = self.breaker.wait_for_admission() => break admission,
+                // A pause that begins meanwhile wins.
+                () = self.pause.wait_for_pause() => {}
+            }
+        };
         if !admission.is_probe() {
             let n_held = self.config.concurrency.saturating_mul(HELD_PER_HANDLED);
             return (admission, n_held);
         }
-        // The store delivers what it has to deliver again first: beside that, something new.
+        // The store delivers pending retries first. Hold one delivery more than there are retries, so
+        // that the probe can choose one that has not failed before.
         let stats = self.log.group_stats(GROUP).await;
-        (admission, stats.map_or(1, |it| it.retrying + 1).min(MAX_CANDIDATES))
+        (admission, stats.map_or(1, |stats| stats.retrying + 1).min(MAX_CANDIDATES))
     }
 }
 
-/// The worker's name: that of its connection, by which the store knows it, unless others may have it.
-fn name_of(log: &EventLog, clock: &Clock) -> String {
+/// Returns the name of the worker's connection at the store, or a random one if the connection's name
+/// may be shared.
+fn worker_name(log: &EventLog, clock: &Clock) -> String {
     log.connection_name().map_or_else(|| format!("dofs-{}", clock.new_id()), str::to_owned)
-}
-
-/// Waits until work may be taken: no operator and no gateway is against it.
-async fn admitted(pause: &Pause, breaker: &Arc<Breaker>) -> Admission {
-    loop {
-        pause.lifted().await;
-        tokio::select! {
-            admission = breaker.admission() => return admission,
-            () = pause.begun() => {}
-        }
-    }
 }

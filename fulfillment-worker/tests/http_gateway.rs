@@ -1,7 +1,6 @@
-//! The HTTP gateway against a warehouse, over real HTTP: what is asked, and what is made of every
-//! kind of answer.
+//! The HTTP gateway against a warehouse over real HTTP: requests, and the meaning of responses.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use domain::ids::OrderId;
 use domain::order::{FailureClass, Item};
 use fulfillment_worker::{
     ConfigError, Fulfillment, FulfillmentConfig, Gateway, GatewayError, GatewayKind, GatewayUrl,
-    Http, Outcome,
+    HttpGateway, Outcome,
 };
 use serde_json::json;
 use testkit::store::clock;
@@ -40,13 +39,13 @@ fn config(url: &str) -> FulfillmentConfig {
     }
 }
 
-fn gateway(url: &str) -> Http {
-    Http::new(&config(url), clock()).unwrap()
+fn gateway(url: &str) -> HttpGateway {
+    HttpGateway::new(&config(url), clock()).unwrap()
 }
 
-/// A gateway that is given up on soon.
-fn impatient(url: &str) -> Http {
-    Http::new(&FulfillmentConfig { timeout_ms: 50, ..config(url) }, clock()).unwrap()
+/// Makes a gateway with a short time-out.
+fn gateway_with_short_timeout(url: &str) -> HttpGateway {
+    HttpGateway::new(&FulfillmentConfig { timeout_ms: 50, ..config(url) }, clock()).unwrap()
 }
 
 fn fulfillment(order: u128) -> Fulfillment {
@@ -60,16 +59,16 @@ fn fulfillment(order: u128) -> Fulfillment {
     }
 }
 
-async fn fulfill(gateway: &Http) -> Result<Outcome, GatewayError> {
+async fn fulfill(gateway: &HttpGateway) -> Result<Outcome, GatewayError> {
     timeout(wait::PATIENCE, gateway.fulfill(&fulfillment(1))).await.unwrap()
 }
 
-/// The error of a call that failed and could work later.
-async fn error(gateway: &Http) -> String {
+/// Returns the text of a transient failure.
+async fn transient_error(gateway: &HttpGateway) -> String {
     let error = fulfill(gateway).await.unwrap_err();
     assert_eq!(error.class, FailureClass::Transient);
-    let said = error.said.map(|it| format!(": {it}")).unwrap_or_default();
-    format!("{}{said}", error.error)
+    let excerpt = error.excerpt.map(|text| format!(": {text}")).unwrap_or_default();
+    format!("{}{excerpt}", error.error)
 }
 
 fn fulfilled(reference: &str) -> Outcome {
@@ -77,7 +76,7 @@ fn fulfilled(reference: &str) -> Outcome {
 }
 
 #[tokio::test]
-async fn order_is_posted_with_its_key_its_deadline_and_its_trace() {
+async fn order_is_posted_with_key_timeout_and_trace() {
     let warehouse = Warehouse::start();
     assert_eq!(fulfill(&gateway(&warehouse.url())).await, Ok(fulfilled("wh-1")));
     let call = warehouse.calls().pop().unwrap();
@@ -102,7 +101,7 @@ async fn order_is_posted_with_its_key_its_deadline_and_its_trace() {
 }
 
 #[tokio::test]
-async fn secrets_of_the_url_are_sent_and_not_shown() {
+async fn secrets_of_the_url_are_sent_and_never_shown() {
     let warehouse = Warehouse::start();
     let url = warehouse.url().replace("http://", "http://dofs:s3cret@") + "?key=s3cret";
     let gateway = gateway(&url);
@@ -111,9 +110,9 @@ async fn secrets_of_the_url_are_sent_and_not_shown() {
     assert_eq!(call.headers["authorization"], "Basic ZG9mczpzM2NyZXQ=");
 
     warehouse.usually(Behaviour::Drop);
-    let dropped = error(&gateway).await;
+    let dropped = transient_error(&gateway).await;
     warehouse.usually(Behaviour::Fail(401));
-    let unauthorized = error(&gateway).await;
+    let unauthorized = transient_error(&gateway).await;
     for error in [dropped, unauthorized] {
         assert!(!error.contains(&warehouse.url()) && !error.contains("s3cret"), "{error}");
     }
@@ -121,7 +120,7 @@ async fn secrets_of_the_url_are_sent_and_not_shown() {
 }
 
 #[tokio::test]
-async fn trace_that_is_no_header_is_left_out() {
+async fn trace_that_is_no_valid_header_is_omitted() {
     let warehouse = Warehouse::start();
     let traceparent = Some("00-\r\nx-evil: 1".to_owned());
     let fulfillment = Fulfillment { traceparent, ..fulfillment(1) };
@@ -131,7 +130,7 @@ async fn trace_that_is_no_header_is_left_out() {
 }
 
 #[tokio::test]
-async fn refusal_is_final_and_says_why() {
+async fn refusal_is_final_with_code_and_reason() {
     let warehouse = Warehouse::start();
     let (code, reason) = ("no_stock".to_owned(), "none left".to_owned());
     warehouse.usually(Behaviour::Refuse { code: code.clone(), reason: reason.clone() });
@@ -140,27 +139,27 @@ async fn refusal_is_final_and_says_why() {
 }
 
 #[tokio::test]
-async fn other_statuses_may_work_later() {
+async fn other_statuses_are_transient_failures() {
     let warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url());
     for status in [400, 401, 403, 404, 405, 409, 410, 429, 500, 502, 503, 504] {
         warehouse.usually(Behaviour::Fail(status));
-        let error = error(&gateway).await;
+        let error = transient_error(&gateway).await;
         assert!(error.starts_with(&format!("gateway answered {status} ")), "{error}");
-        assert!(!error.contains(&warehouse.url()), "who sees an order need not know: {error}");
+        assert!(!error.contains(&warehouse.url()), "the URL is hidden: {error}");
     }
     assert_eq!(warehouse.fulfilled_orders().len(), 0);
 }
 
 #[tokio::test]
-async fn gateway_that_is_too_busy_says_for_how_long() {
+async fn busy_gateway_may_ask_for_a_wait() {
     let warehouse = Warehouse::start();
     let busy = answer(503, &[("Retry-After", "7")], "busy");
     warehouse.usually(Behaviour::Say(busy));
     let error = fulfill(&gateway(&warehouse.url())).await.unwrap_err();
     assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
     assert!(error.error.ends_with("answered 503 Service Unavailable"), "{error}");
-    assert_eq!(error.said.as_deref(), Some("busy"));
+    assert_eq!(error.excerpt.as_deref(), Some("busy"));
 }
 
 #[tokio::test]
@@ -169,14 +168,14 @@ async fn redirect_is_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let redirect = answer(status, &[("Location", &other.url())], "");
         warehouse.usually(Behaviour::Say(redirect));
-        let error = error(&gateway(&warehouse.url())).await;
-        assert!(error.ends_with("a redirect, and none is followed"), "{error}");
+        let error = transient_error(&gateway(&warehouse.url())).await;
+        assert!(error.ends_with("a redirect, which is not followed"), "{error}");
     }
     assert_eq!(other.calls().len(), 0);
 }
 
 #[tokio::test]
-async fn answers_that_do_not_say_what_was_done_are_failures() {
+async fn responses_without_a_clear_outcome_are_failures() {
     let warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url());
     let cut_off = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"reference\": \"wh\"}".to_vec();
@@ -191,16 +190,20 @@ async fn answers_that_do_not_say_what_was_done_are_failures() {
     ];
     for (bytes, expected) in answers {
         warehouse.usually(Behaviour::WorkAndSay(bytes));
-        let error = error(&gateway).await;
+        let error = transient_error(&gateway).await;
         assert!(error.contains(expected), "{error}");
         assert!(error.len() < 500, "{error}");
     }
     warehouse.usually(Behaviour::Fulfil);
-    assert_eq!(fulfill(&gateway).await, Ok(fulfilled("wh-1")), "what was done is said at last");
+    assert_eq!(
+        fulfill(&gateway).await,
+        Ok(fulfilled("wh-1")),
+        "the last response has the reference"
+    );
 }
 
 #[tokio::test]
-async fn second_answer_to_one_request_is_not_taken_for_that_to_the_next() {
+async fn second_response_to_a_request_is_not_used_for_the_next() {
     let warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url());
     let one = |reference: &str| {
@@ -217,12 +220,12 @@ async fn second_answer_to_one_request_is_not_taken_for_that_to_the_next() {
 }
 
 #[tokio::test]
-async fn repeated_call_after_a_lost_answer_has_one_effect() {
+async fn repeated_call_after_a_lost_response_has_one_effect() {
     let warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url());
     warehouse.next(2, &Behaviour::WorkAndDrop);
     for _ in 0..2 {
-        let error = error(&gateway).await;
+        let error = transient_error(&gateway).await;
         assert!(error.contains("connection closed"), "{error}");
     }
     assert_eq!(fulfill(&gateway).await, Ok(fulfilled("wh-1")));
@@ -231,32 +234,32 @@ async fn repeated_call_after_a_lost_answer_has_one_effect() {
 }
 
 #[tokio::test]
-async fn gateway_that_does_not_answer_is_given_up_on() {
+async fn call_without_a_response_times_out() {
     let warehouse = Warehouse::start();
-    let gateway = impatient(&warehouse.url());
+    let gateway = gateway_with_short_timeout(&warehouse.url());
     warehouse.usually(Behaviour::Hang);
-    let hanging = error(&gateway).await;
+    let hanging = transient_error(&gateway).await;
     assert!(hanging.ends_with("did not answer within 50 ms"), "{hanging}");
 
     warehouse.usually(Behaviour::Slow(Duration::from_millis(200)));
-    let slow = error(&gateway).await;
+    let slow = transient_error(&gateway).await;
     assert!(slow.ends_with("did not answer within 50 ms"), "{slow}");
     let key = fulfillment(1).idempotency_key();
-    wait::until_async("the work is done all the same", async || {
+    wait::until_async("the warehouse has fulfilled the order", async || {
         (warehouse.effects(&key) == 1).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn gateway_that_cannot_be_reached_is_tried_again() {
+async fn unreachable_gateway_is_a_transient_failure() {
     let mut warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url());
     assert_eq!(fulfill(&gateway).await, Ok(fulfilled("wh-1")));
     warehouse.stop();
-    // The connection that it closed may be tried first.
+    // The client may first try the connection that the warehouse has closed.
     let refused = wait::until_async("connections are refused", async || {
-        Some(error(&gateway).await).filter(|it| it.contains("Connection refused"))
+        Some(transient_error(&gateway).await).filter(|it| it.contains("Connection refused"))
     })
     .await;
     assert!(refused.starts_with("no answer from the gateway: "), "{refused}");
@@ -265,21 +268,21 @@ async fn gateway_that_cannot_be_reached_is_tried_again() {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_where_the_url_says_so() {
+async fn https_url_uses_tls() {
     let warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url().replace("http://", "https://"));
-    let error = error(&gateway).await;
+    let error = transient_error(&gateway).await;
     assert!(error.contains("tls handshake"), "{error}");
 }
 
 #[tokio::test]
-async fn many_orders_are_fulfilled_at_once() {
+async fn many_orders_are_fulfilled_concurrently() {
     let warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url());
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..64_u128 {
         let gateway = gateway.clone();
-        // Two calls for each order.
+        // Each order is sent twice.
         calls.spawn(async move { gateway.fulfill(&fulfillment(number / 2)).await });
     }
     for outcome in calls.join_all().await {
@@ -291,18 +294,18 @@ async fn many_orders_are_fulfilled_at_once() {
 }
 
 #[tokio::test]
-async fn names_that_do_not_exist_are_failures() {
+async fn unknown_host_name_is_a_transient_failure() {
     let gateway = gateway("http://warehouse.invalid/orders");
-    let error = error(&gateway).await;
+    let error = transient_error(&gateway).await;
     assert!(error.starts_with("no answer from the gateway: ") && error.contains("dns"), "{error}");
     assert!(gateway.sends_in_the_clear());
 }
 
 #[test]
-fn http_gateway_needs_a_url_and_a_breaker_that_can_open() {
+fn settings_without_url_or_breaker_limit_are_invalid() {
     let without = FulfillmentConfig { url: GatewayUrl::default(), ..config("") };
     assert_eq!(without.check(), Err(ConfigError::NoUrl));
-    assert_eq!(Http::new(&without, clock()).unwrap_err(), ConfigError::NoUrl);
+    assert_eq!(HttpGateway::new(&without, clock()).unwrap_err(), ConfigError::NoUrl);
     let simulated = FulfillmentConfig { gateway: GatewayKind::Simulated, ..without };
     assert_eq!(simulated.check(), Ok(()));
     let never = FulfillmentConfig { breaker_failures: 0, ..config("http://localhost") };
@@ -310,10 +313,10 @@ fn http_gateway_needs_a_url_and_a_breaker_that_can_open() {
     assert_eq!(config("http://localhost").check(), Ok(()));
 }
 
-/// Something that takes connections and says nothing, like a firewall.
+/// The server accepts connections and sends nothing, like a firewall.
 #[tokio::test]
-async fn deadline_holds_before_anything_is_read_too() {
+async fn silent_server_times_out() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let gateway = impatient(&format!("http://{}", silent.local_addr().unwrap()));
-    assert!(error(&gateway).await.ends_with("did not answer within 50 ms"));
+    let gateway = gateway_with_short_timeout(&format!("http://{}", silent.local_addr().unwrap()));
+    assert!(transient_error(&gateway).await.ends_with("did not answer within 50 ms"));
 }

@@ -15,6 +15,7 @@ mod replay;
 mod runner;
 mod status;
 mod store;
+mod sweeper;
 mod trouble;
 mod verify;
 
@@ -37,5 +38,6 @@ pub use store::{
     ReadModelConfig, ReadModelUrl, RowsPage, RowsText, SetInfo, Sets, Steps, StoreError, SwapWhen,
     Swapped, Unfinished, migrate, open,
 };
+pub use sweeper::Sweeper;
 pub use trouble::{ReadModelTrouble, find_trouble};
 pub use verify::{Difference, Finding, MinuteDifference, Repair, Verification, Verified};

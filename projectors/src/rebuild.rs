@@ -208,7 +208,7 @@ impl Rebuild<'_> {
         while Instant::now() < deadline && self.store.lease().await?.holder.is_some() {
             let live = self.store.checkpoint().await?.position;
             // The positions may differ though no order's event is between them.
-            if live >= reached || self.log.backlog(live, 1).await?.n_events == 0 {
+            if live >= reached || self.log.count_backlog(live, 1).await?.n_events == 0 {
                 break;
             }
             sleep(LOOK).await;

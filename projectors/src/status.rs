@@ -33,7 +33,7 @@ pub async fn projection_status(
     now: Timestamp,
 ) -> Result<ProjectionStatus, StatusError> {
     let (lease, checkpoint) = (store.lease().await?, store.checkpoint().await?);
-    let backlog = log.backlog(checkpoint.position, MAX_LAG_EVENTS).await?;
+    let backlog = log.count_backlog(checkpoint.position, MAX_LAG_EVENTS).await?;
     let ahead = find_ahead::<StatusError>(log, store).await?;
     Ok(ProjectionStatus { lag: lag(&checkpoint, backlog, now), checkpoint, lease, ahead })
 }

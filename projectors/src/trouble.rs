@@ -75,7 +75,7 @@ async fn compare(
         return Ok(Some(ReadModelTrouble::Ahead(ahead)));
     }
     let checkpoint = store.checkpoint().await?;
-    let lag = lag(&checkpoint, log.backlog(checkpoint.position, 1).await?, now);
+    let lag = lag(&checkpoint, log.count_backlog(checkpoint.position, 1).await?, now);
     let seconds = lag.lag_seconds;
     if lag.stuck {
         return Ok(Some(ReadModelTrouble::Stuck { seconds }));

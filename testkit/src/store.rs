@@ -109,17 +109,8 @@ pub fn placed(order_id: OrderId) -> Vec<OrderEvent> {
 
 /// A cause whose command has this number, at the seventh second.
 pub fn cause(command: u128) -> Cause {
-    let id = Uuid::from_u128(command);
     Cause {
-        command_id: CommandId::of_request(id),
-        correlation_id: id,
-        causation_id: id,
-        actor: "test".to_owned(),
-        request_id: None,
-        request_name: None,
-        traceparent: None,
         request_fingerprint: Some("fingerprint".to_owned()),
-        tenant: None,
-        at: at(7),
+        ..Cause::new(CommandId::for_request(Uuid::from_u128(command)), "test", at(7))
     }
 }

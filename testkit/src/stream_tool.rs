@@ -19,14 +19,14 @@ impl StreamTool {
     /// Hides all events of an order, until something is appended to its stream.
     pub async fn delete(&self, order_id: OrderId) {
         let options = DeleteStreamOptions::default();
-        let deleted = self.0.delete_stream(order_id.stream(), &options);
+        let deleted = self.0.delete_stream(order_id.stream_name(), &options);
         deleted.await.expect("the stream is deleted");
     }
 
     /// Ends an order's stream for ever.
     pub async fn tombstone(&self, order_id: OrderId) {
         let options = TombstoneStreamOptions::default();
-        let ended = self.0.tombstone_stream(order_id.stream(), &options);
+        let ended = self.0.tombstone_stream(order_id.stream_name(), &options);
         ended.await.expect("the stream is tombstoned");
     }
 
@@ -34,7 +34,7 @@ impl StreamTool {
     pub async fn truncate(&self, order_id: OrderId, before: u64) {
         let metadata = StreamMetadataBuilder::new().truncate_before(before).build();
         let options = AppendToStreamOptions::default();
-        let truncated = self.0.set_stream_metadata(order_id.stream(), &options, &metadata);
+        let truncated = self.0.set_stream_metadata(order_id.stream_name(), &options, &metadata);
         truncated.await.expect("the stream is truncated");
     }
 
@@ -43,7 +43,7 @@ impl StreamTool {
         let text = text.to_owned().into_bytes();
         let event = EventData::binary(event_type, text.clone().into()).metadata(text.into());
         let options = AppendToStreamOptions::default().stream_state(StreamState::Any);
-        let appended = self.0.append_to_stream(order_id.stream(), &options, event);
+        let appended = self.0.append_to_stream(order_id.stream_name(), &options, event);
         appended.await.expect("the event is appended");
     }
 }

@@ -56,11 +56,11 @@ pub(crate) async fn discard(
     let head = loaded.head();
     let order = loaded.order.ok_or_else(|| Problem::order_not_found(order_id))?;
     let order = log
-        .change(order, head, &command, &cause)
+        .execute_command(order, head, &command, &cause)
         .await
         .map_err(command_failed)?
         .map_err(|error| rule_refused(order_id, &error))?;
-    log.remember(&Arc::new(order.clone()));
+    log.remember_state(&Arc::new(order.clone()));
     tracing::info!(order.id = %order_id, actor = cause.actor, "Dead letter discarded");
     let status = order.status.as_str();
     Ok(axum::Json(Discarded { order_id, status, revision: order.revision }))

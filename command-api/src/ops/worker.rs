@@ -58,7 +58,7 @@ pub(crate) async fn status(
     if waiting.is_none() {
         unavailable.insert("read_model".to_owned(), "it does not answer".into());
     }
-    let unconfirmed = status.as_ref().map(FulfillmentStatus::unconfirmed);
+    let unconfirmed = status.as_ref().map(FulfillmentStatus::unconfirmed_workers);
     let mut shown = shown(status.as_ref(), unconfirmed.as_ref(), waiting, now);
     shown["unavailable"] = Value::Object(unavailable);
     Ok(axum::Json(shown))
@@ -89,7 +89,7 @@ pub(crate) async fn pause(
 ) -> Result<axum::Json<Value>, Problem> {
     tell(&api, Control::Pause, &caller, body).await?;
     let now = || api.clock.now();
-    let confirmed = api.log()?.confirmed_pause(&api.group, now, CONFIRMATION_TIMEOUT);
+    let confirmed = api.log()?.wait_until_paused(&api.group, now, CONFIRMATION_TIMEOUT);
     let (status, unconfirmed) = Box::pin(confirmed).await.map_err(log_failed)?;
     if !unconfirmed.is_empty() {
         tracing::warn!(?unconfirmed, "Workers have not confirmed the pause");
@@ -127,7 +127,7 @@ async fn tell(
     let said = body.unwrap_or_default();
     let cause = caller.cause(caller.operator(&said)?, api.clock.now());
     let pause = Pause { reason: said.reason()?.map(str::to_owned) };
-    api.log()?.tell_workers(control, &pause, &cause).await.map_err(command_failed)?;
+    api.log()?.record_control(control, &pause, &cause).await.map_err(command_failed)?;
     tracing::info!(actor = cause.actor, told = control.entry_type(), "Workers told");
     Ok(())
 }
@@ -139,7 +139,7 @@ fn shown(
     waiting: Option<Waiting>,
     now: Timestamp,
 ) -> Value {
-    let told = status.and_then(|it| it.told.as_ref());
+    let told = status.and_then(|it| it.latest_control.as_ref());
     let group = status.map(|it| it.stats);
     let age = |at| now.duration_since(at).as_secs_f64().max(0.0);
     let workers = status.map(|it| {
@@ -151,7 +151,7 @@ fn shown(
         "since": told.map(|it| it.at),
         "actor": told.map(|it| &it.actor),
         "reason": told.and_then(|it| it.reason.as_ref()),
-        "breaker": status.map(FulfillmentStatus::breaker),
+        "breaker": status.map(FulfillmentStatus::worst_breaker),
         "watchdog_reconnects": status.map(FulfillmentStatus::watchdog_reconnects),
         "workers": workers,
         "unconfirmed": unconfirmed,
@@ -174,7 +174,7 @@ fn shown_worker(worker: &WorkerStatus, now: Timestamp) -> Value {
         "connected": worker.is_connected,
         "paused": report.is_some_and(|it| it.0.obeyed_pause.is_some()),
         "last_seen_at": worker.last_seen(now),
-        "breaker": worker.breaker(),
+        "breaker": worker.breaker_phase(),
         "since": report.map(|it| it.0.since),
         "error": report.and_then(|it| it.0.error.as_ref()),
         "watchdog_reconnects": report.map_or(0, |it| it.0.watchdog_reconnects),

@@ -11,7 +11,7 @@ use domain::ids::OrderId;
 use domain::order::{
     Order, OrderCommand, OrderEvent, OrderFailed, PlaceOrder, Status, decide, fields,
 };
-use event_log::{Cause, EventLog, Expected, LogError, LoggedEvent, Waited};
+use event_log::{Cause, EventLog, Expected, LogError, LoggedEvent, WaitOutcome};
 use serde::Serialize;
 use serde_json::Value;
 use service_kit::etag;
@@ -140,9 +140,9 @@ async fn ended(
     let Some(preferred) = wait.preferred else { return answer };
     wait.begin();
     let is_ended = |it: &Order| it.status != Status::Processing;
-    let waited = log.wait_for(order_id, received + preferred, is_ended).await;
-    let Waited::Met(order) = waited else { return answer };
-    log.remember(&order);
+    let waited = log.wait_for_order(order_id, received + preferred, is_ended).await;
+    let WaitOutcome::Reached(order) = waited else { return answer };
+    log.remember_state(&order);
     let headers = answer.headers_mut();
     headers.insert(ETAG, etag::of_revision(order.revision));
     headers.extend(wait.applied());
@@ -171,7 +171,7 @@ fn answer(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision: 
         execution_arn: format!(
             "arn:dofs:orders:{}:execution/{}",
             api.environment,
-            order_id.stream()
+            order_id.stream_name()
         ),
     };
     let mut headers = HeaderMap::new();
@@ -214,7 +214,7 @@ async fn replay(
     order_id: OrderId,
     fingerprint: Option<&str>,
 ) -> Result<Response, Problem> {
-    let history = log.history_from(order_id, 0).next().await.map_err(key_refused)?;
+    let history = log.read_history_from(order_id, 0).next().await.map_err(key_refused)?;
     // The beginning of the stream may be deleted, and with it what the first answer was.
     let history = history.filter(|it| it.first().is_some_and(|it| it.revision == 0));
     let history = history.ok_or_else(|| key_refused(LogError::Deleted))?;

@@ -100,9 +100,9 @@ pub(crate) async fn redrive(
     let order = loaded.order.ok_or_else(|| Problem::order_not_found(order_id))?;
     let command = OrderCommand::Redrive(redrive);
     let changed = match &expected {
-        None => log.change(order, head, &command, &cause).await,
+        None => log.execute_command(order, head, &command, &cause).await,
         Some(expected) if expected.contain(order.revision) => {
-            log.change_as_known(order, head, &command, &cause).await
+            log.execute_if_unchanged(order, head, &command, &cause).await
         }
         Some(_) => return Err(order_changed(order_id)),
     };
@@ -112,7 +112,7 @@ pub(crate) async fn redrive(
         }
         changed => changed.map_err(command_failed)?.map_err(|it| rule_refused(order_id, &it))?,
     };
-    log.remember(&Arc::new(order.clone()));
+    log.remember_state(&Arc::new(order.clone()));
     tracing::info!(order.id = %order_id, actor = cause.actor, attempt = order.attempt, "Order redriven");
     let redriven = Redriven {
         order_id,

@@ -4,7 +4,7 @@ mod maintenance;
 
 use std::process::ExitCode;
 
-use event_log::{Copied, EventLog, EventStoreConfig};
+use event_log::{CopySummary, EventLog, EventStoreConfig};
 use indicatif::ProgressBar;
 use serde_json::json;
 use service_kit::lifecycle::LifecycleError;
@@ -99,7 +99,7 @@ async fn copy(
     if global.json {
         stores.print_json(json!({"events": copied.n_events, "copied": copied.n_copied}))?;
     } else {
-        let Copied { n_events, n_copied } = copied;
+        let CopySummary { n_events, n_copied } = copied;
         print(format!("equal: {n_events} events, of which {n_copied} were copied now"))?;
     }
     Ok(ExitCode::SUCCESS)

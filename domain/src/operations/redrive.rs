@@ -1,4 +1,4 @@
-//! The redrive of many orders: begun, moved on, ended; at most one at a time.
+//! The redrive of many orders: its entries and its state. At most one runs at a time.
 
 use std::ops::Add;
 
@@ -9,88 +9,88 @@ use uuid::Uuid;
 use crate::ids::OrderId;
 use crate::order::Stage;
 
-/// The stream of all redrives of many.
+/// Journal of the redrives of many orders.
 pub const REDRIVES: &str = "fulfillment-redrives";
 
-/// Which failed orders are meant. What is not given does not restrict it.
+/// Filter of failed orders. An absent member does not restrict it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// Those that failed before this time.
+    /// Orders that failed before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_before: Option<Timestamp>,
-    /// Exactly these.
+    /// Exactly these orders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_ids: Option<Vec<OrderId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<String>,
 }
 
-/// An entry of the stream.
+/// An entry of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedriveEntry {
     Begun(Box<RedriveBegun>),
     Moved(RedriveMoved),
-    /// Somebody asked it to end; whoever runs it does.
+    /// An operator cancelled the redrive; the process that runs it stops.
     Cancelled(RedriveCancelled),
 }
 
-/// Somebody asked for it.
+/// An operator started a redrive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveBegun {
     pub task_id: Uuid,
     pub filter: RedriveFilter,
-    /// Orders per second at most.
+    /// Maximum number of orders per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_per_second: Option<u32>,
-    /// Why, in the operator's words.
+    /// The operator's reason.
     pub reason: String,
     pub actor: String,
     pub started_at: Timestamp,
-    /// How many orders the filter found then.
+    /// Number of orders that the filter matched at the start.
     pub n_total: u64,
-    /// The process that runs it.
+    /// The process that runs the redrive.
     pub runner: Uuid,
 }
 
-/// Progress of a redrive. Each batch is on record before its first order is redriven, and counted
-/// only with the next entry. A process that goes on with the redrive begins with the batch of the last
-/// entry, so each order is counted once, whatever ended the process before.
+/// Progress of a redrive. Each batch is recorded before its first order is redriven, and counted with
+/// the next entry. A process that resumes the redrive begins with the batch of the last entry, so each
+/// order is counted once, also after a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveMoved {
     pub task_id: Uuid,
-    /// The process that runs it from here on.
+    /// The process that runs the redrive from here on.
     pub runner: Uuid,
     /// Outcomes of all batches before `batch`.
     pub counts: RedriveCounts,
     /// The orders in progress. `counts` does not include them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batch: Vec<OrderId>,
-    /// The failed order that `batch` ends with: the next batch begins behind it.
+    /// The last order of `batch`: the next batch begins behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_end: Option<RedriveMark>,
-    /// Why no order is redriven at present, if something is away.
+    /// Why no order is redriven at present, if the redrive waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// When it was over, if it is.
+    /// When the redrive ended; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// Why it gave up, if it did.
+    /// Why the redrive failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// The place of a failed order among those that a filter finds: they are sorted by these members.
+/// Place of a failed order in the result of a filter, which is sorted by these members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveMark {
     pub failed_at: Timestamp,
     pub order_id: OrderId,
 }
 
-/// Somebody asked it to end.
+/// An operator cancelled a redrive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveCancelled {
     pub task_id: Uuid,
@@ -99,7 +99,7 @@ pub struct RedriveCancelled {
 }
 
 impl RedriveEntry {
-    /// The stored name.
+    /// Returns the stored name.
     pub fn entry_type(&self) -> &'static str {
         match self {
             Self::Begun(_) => "RedriveBegun",
@@ -108,7 +108,7 @@ impl RedriveEntry {
         }
     }
 
-    /// The redrive that the entry is about.
+    /// Returns the redrive that the entry is about.
     fn task_id(&self) -> Uuid {
         match self {
             Self::Begun(it) => it.task_id,
@@ -117,7 +117,7 @@ impl RedriveEntry {
         }
     }
 
-    /// The process that wrote the entry and runs the redrive; `None` for an operator's entry.
+    /// Returns the process that wrote the entry and runs the redrive; `None` for an operator's entry.
     pub fn runner(&self) -> Option<Uuid> {
         match self {
             Self::Begun(it) => Some(it.runner),
@@ -126,8 +126,8 @@ impl RedriveEntry {
         }
     }
 
-    /// The entry of that name with that data; `None` if there is no such.
-    pub fn read(name: &str, data: &[u8]) -> Option<Self> {
+    /// Decodes the entry with this stored name; `None` if name or data are invalid.
+    pub fn decode(name: &str, data: &[u8]) -> Option<Self> {
         match name {
             "RedriveBegun" => serde_json::from_slice(data).ok().map(Self::Begun),
             "RedriveMoved" => serde_json::from_slice(data).ok().map(Self::Moved),
@@ -137,19 +137,19 @@ impl RedriveEntry {
     }
 }
 
-/// What came of the orders so far.
+/// Outcomes of the orders so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveCounts {
     pub n_redriven: u64,
-    /// Not to be redriven any more: somebody else did, or it is no longer what the filter says.
+    /// Orders that were redriven otherwise, or no longer match the filter.
     pub n_skipped: u64,
-    /// Of which the redrive could not be recorded.
+    /// Orders whose redrive could not be recorded.
     pub n_failed: u64,
 }
 
 impl RedriveCounts {
-    /// How many orders are counted.
-    pub fn total(&self) -> u64 {
+    /// Returns the number of counted orders.
+    pub fn n_total(&self) -> u64 {
         self.n_redriven + self.n_skipped + self.n_failed
     }
 }
@@ -166,7 +166,7 @@ impl Add for RedriveCounts {
     }
 }
 
-/// How far a redrive has come.
+/// State of a redrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RedriveState {
@@ -176,7 +176,7 @@ pub enum RedriveState {
     Cancelled,
 }
 
-/// A redrive of many, as its entries say it is.
+/// A redrive of many orders, folded from its entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedriveTask {
     pub begun: RedriveBegun,
@@ -185,11 +185,11 @@ pub struct RedriveTask {
     pub counts: RedriveCounts,
     /// The orders in progress. `counts` does not include them.
     pub batch: Vec<OrderId>,
-    /// The failed order that `batch` ends with.
+    /// The last order of `batch`.
     pub batch_end: Option<RedriveMark>,
     /// Why no order is redriven at present.
     pub waiting_for: Option<String>,
-    /// The process that runs it.
+    /// The process that runs the redrive.
     pub runner: Uuid,
     pub ended_at: Option<Timestamp>,
     pub error: Option<String>,
@@ -210,8 +210,8 @@ impl RedriveTask {
         }
     }
 
-    /// Whether a process has to do something about it: run it, or count the batch that was in progress
-    /// when it was cancelled.
+    /// Returns whether a process must run the redrive, or count the batch that was in progress when it
+    /// was cancelled.
     pub fn is_unfinished(&self) -> bool {
         match self.state {
             RedriveState::Running => true,
@@ -220,8 +220,8 @@ impl RedriveTask {
         }
     }
 
-    /// Takes an entry about it for what it says. What comes after its end changes nothing, but that
-    /// the batch in progress when it was cancelled may still be counted.
+    /// Applies an entry. An entry after the end changes nothing, except that the batch in progress when
+    /// the redrive was cancelled may still be counted.
     fn evolve(&mut self, entry: RedriveEntry) {
         match (self.state, entry) {
             (RedriveState::Running, RedriveEntry::Moved(it)) => {
@@ -253,8 +253,8 @@ impl RedriveTask {
         }
     }
 
-    /// The redrives that these entries tell of, the oldest first. Entries whose beginning is not
-    /// among them tell of none.
+    /// Folds entries to redrives, the oldest first. Ignores entries without the beginning of their
+    /// redrive.
     pub fn fold(entries: impl IntoIterator<Item = RedriveEntry>) -> Vec<Self> {
         let mut tasks: Vec<Self> = Vec::new();
         for entry in entries {
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn task_is_what_its_last_entry_says() {
+    fn last_entry_determines_the_state() {
         use RedriveState::{Cancelled, Running, Succeeded};
         let entries = [begun(1), moved(1, 100, 5, false), moved(1, 100, 9, true), begun(2)];
         assert_eq!(states(entries), [(Succeeded, 9), (Running, 0)]);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_end_changes_nothing_but_how_far_a_cancelled_one_came() {
+    fn entries_after_the_end_change_only_the_counts_of_a_cancelled_redrive() {
         let entries = [begun(1), moved(1, 100, 9, true), moved(1, 100, 10, false), cancelled(1)];
         assert_eq!(states(entries), [(RedriveState::Succeeded, 9)]);
         let entries = [begun(1), cancelled(1), moved(1, 100, 9, true)];
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_of_a_cancelled_redrive_is_counted_even_after_the_next_has_begun() {
+    fn batch_of_a_cancelled_redrive_is_counted_after_the_next_began() {
         let entries = [begun(1), moved(1, 100, 5, false), cancelled(1)];
         assert!(RedriveTask::fold(entries.clone())[0].is_unfinished());
         let next = [begun(2), moved(1, 100, 6, true), moved(2, 100, 1, false)];
@@ -350,31 +350,31 @@ mod tests {
     }
 
     #[test]
-    fn entry_of_a_release_without_batches_is_read() {
+    fn entry_of_a_release_without_batches_is_decoded() {
         let data = br#"{"task_id": "00000000-0000-0000-0000-000000000001",
             "runner": "00000000-0000-0000-0000-000000000064",
             "counts": {"n_redriven": 5, "n_skipped": 0, "n_failed": 0}}"#;
-        let moved = RedriveEntry::read("RedriveMoved", data).unwrap();
+        let moved = RedriveEntry::decode("RedriveMoved", data).unwrap();
         assert_eq!(states([begun(1), moved]), [(RedriveState::Running, 5)]);
     }
 
     #[test]
-    fn another_process_may_go_on_with_it() {
+    fn another_process_may_resume_the_redrive() {
         let tasks = RedriveTask::fold([begun(1), moved(1, 101, 5, false)]);
         assert_eq!((tasks[0].runner, tasks[0].state), (id(101), RedriveState::Running));
     }
 
     #[test]
-    fn entries_read_back() {
+    fn encoded_entries_are_decoded_to_the_same() {
         for entry in [begun(1), moved(1, 2, 3, true), cancelled(1)] {
             let data = match &entry {
                 RedriveEntry::Begun(it) => serde_json::to_vec(it),
                 RedriveEntry::Moved(it) => serde_json::to_vec(it),
                 RedriveEntry::Cancelled(it) => serde_json::to_vec(it),
             };
-            let read = RedriveEntry::read(entry.entry_type(), &data.unwrap());
+            let read = RedriveEntry::decode(entry.entry_type(), &data.unwrap());
             assert_eq!(read, Some(entry));
         }
-        assert_eq!(RedriveEntry::read("RedriveLost", b"{}"), None);
+        assert_eq!(RedriveEntry::decode("RedriveLost", b"{}"), None);
     }
 }

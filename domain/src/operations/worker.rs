@@ -1,14 +1,14 @@
-//! Pausing fulfillment, and what workers report of themselves.
+//! The pause of fulfillment, and workers' reports.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The stream of what operators tell all workers. Its last entry holds.
+/// Journal of operators' controls of all workers. Its last entry applies.
 pub const CONTROL: &str = "fulfillment-control";
-/// The stream of what workers report when it changes. Of each, its last entry holds.
+/// Journal of workers' reports. The last entry of each worker applies.
 pub const REPORTS: &str = "fulfillment-workers";
 
-/// What operators tell all workers.
+/// An operator's control of all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     /// Take no work.
@@ -18,7 +18,7 @@ pub enum Control {
 }
 
 impl Control {
-    /// The stored name.
+    /// Returns the stored name.
     pub fn entry_type(self) -> &'static str {
         match self {
             Self::Pause => "FulfillmentPaused",
@@ -26,52 +26,52 @@ impl Control {
         }
     }
 
-    /// The one with that stored name.
+    /// Returns the control with this stored name.
     pub fn from_entry_type(name: &str) -> Option<Self> {
-        [Self::Pause, Self::Resume].into_iter().find(|it| it.entry_type() == name)
+        [Self::Pause, Self::Resume].into_iter().find(|control| control.entry_type() == name)
     }
 }
 
-/// What is stored with either.
+/// Content of a control's entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// Why, in the operator's words.
+    /// The operator's reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// How a worker's circuit breaker stands, from the best to the worst.
+/// State of a worker's circuit breaker, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerPhase {
     /// Orders go to the gateway.
     Closed,
-    /// One order goes to the gateway, to see.
+    /// One order goes to the gateway as a probe.
     HalfOpen,
-    /// The gateway gave no answers: no work is taken.
+    /// The gateway did not answer: no work is taken.
     Open,
 }
 
-/// What a worker reports of itself.
+/// A worker's report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerReport {
-    /// Which worker: the name of its connection to the event store.
+    /// The worker: the name of its connection to the event store.
     pub worker: String,
     pub breaker: BreakerPhase,
-    /// Since when the breaker stands like this.
+    /// Since when the breaker is in this state.
     pub since: Timestamp,
     /// The gateway's last failure, if the breaker is not closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How often its subscription was silent while work waited, and was made anew.
+    /// How often the worker reconnected because its subscription was silent while work waited.
     pub watchdog_reconnects: u64,
-    /// The revision in [`CONTROL`] of the pause that the worker obeys: it has let go of all work.
-    /// `None` if it may take work.
+    /// Revision in [`CONTROL`] of the pause that the worker obeys: it has released all work. `None` if
+    /// it may take work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obeyed_pause: Option<u64>,
 }
 
 impl WorkerReport {
-    /// The stored name.
+    /// Returns the stored name.
     pub const ENTRY_TYPE: &str = "WorkerReported";
 }

@@ -15,7 +15,7 @@ use super::event::{
     OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated,
 };
 
-/// The stored names of all events.
+/// Stored names of all event types.
 pub const EVENT_TYPES: [&str; 9] = [
     "OrderReceived",
     "OrderValidated",
@@ -28,13 +28,13 @@ pub const EVENT_TYPES: [&str; 9] = [
     "DeadLetterDiscarded",
 ];
 
-/// The schema version of an event whose metadata does not name one.
+/// Schema version of an event whose metadata does not name one.
 pub const OLDEST_SCHEMA: u32 = 1;
 
-/// The schema version that is written today, of every type.
+/// Schema version that is written, for every type.
 pub const CURRENT_SCHEMA: u32 = 1;
 
-/// An event as the log stores it.
+/// An event in its stored form.
 #[derive(Debug, Clone)]
 pub struct Encoded {
     pub event_type: &'static str,
@@ -42,7 +42,8 @@ pub struct Encoded {
     pub data: Box<RawValue>,
 }
 
-/// The schemas of all event types as they are written today, by name, and of what they refer to.
+/// Returns the schemas of all event types in the current version by name, and of the types that they
+/// refer to.
 pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
     let mut schemas = Vec::new();
     OrderReceived::schemas(&mut schemas);
@@ -64,16 +65,16 @@ pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
     schemas
 }
 
-/// Why a stored event could not be read.
+/// Why a stored event could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("unknown event type `{0}`")]
     UnknownType(String),
     #[error(
-        "event type `{event_type}` has schema version {version}, which this release cannot read"
+        "event type `{event_type}` has schema version {version}, which this release cannot decode"
     )]
     UnknownVersion { event_type: String, version: u32 },
-    #[error("event type `{event_type}` has an unreadable body")]
+    #[error("event type `{event_type}` has an invalid body")]
     Body {
         event_type: String,
         #[source]
@@ -81,7 +82,7 @@ pub enum DecodeError {
     },
 }
 
-/// The stored form of an event, in the newest version of its type.
+/// Encodes an event in the current version of its type.
 pub fn encode(event: &OrderEvent) -> Result<Encoded, serde_json::Error> {
     let data = match event {
         OrderEvent::Received(it) => to_raw_value(it),
@@ -97,7 +98,7 @@ pub fn encode(event: &OrderEvent) -> Result<Encoded, serde_json::Error> {
     Ok(Encoded { event_type: event_type(event), schema_version: CURRENT_SCHEMA, data })
 }
 
-/// Reads every version of every type ever written.
+/// Decodes an event in any version of its type.
 pub fn decode(event_type: &str, version: u32, data: &[u8]) -> Result<OrderEvent, DecodeError> {
     if !EVENT_TYPES.contains(&event_type) {
         return Err(DecodeError::UnknownType(event_type.to_owned()));
@@ -106,25 +107,29 @@ pub fn decode(event_type: &str, version: u32, data: &[u8]) -> Result<OrderEvent,
         return Err(DecodeError::UnknownVersion { event_type: event_type.to_owned(), version });
     }
     match event_type {
-        "OrderReceived" => body(event_type, data).map(OrderEvent::Received),
-        "OrderValidated" => body(event_type, data).map(OrderEvent::Validated),
-        "OrderStored" => body(event_type, data).map(OrderEvent::Stored),
-        "OrderQueued" => body(event_type, data).map(OrderEvent::Queued),
-        "OrderFulfilled" => body(event_type, data).map(OrderEvent::Fulfilled),
-        "OrderFailed" => body(event_type, data).map(OrderEvent::Failed),
-        "FulfillmentDeliveryFailed" => body(event_type, data).map(OrderEvent::DeliveryFailed),
-        "FulfillmentDeliveryStarted" => body(event_type, data).map(OrderEvent::DeliveryStarted),
-        "DeadLetterDiscarded" => body(event_type, data).map(OrderEvent::Discarded),
+        "OrderReceived" => decode_body(event_type, data).map(OrderEvent::Received),
+        "OrderValidated" => decode_body(event_type, data).map(OrderEvent::Validated),
+        "OrderStored" => decode_body(event_type, data).map(OrderEvent::Stored),
+        "OrderQueued" => decode_body(event_type, data).map(OrderEvent::Queued),
+        "OrderFulfilled" => decode_body(event_type, data).map(OrderEvent::Fulfilled),
+        "OrderFailed" => decode_body(event_type, data).map(OrderEvent::Failed),
+        "FulfillmentDeliveryFailed" => {
+            decode_body(event_type, data).map(OrderEvent::DeliveryFailed)
+        }
+        "FulfillmentDeliveryStarted" => {
+            decode_body(event_type, data).map(OrderEvent::DeliveryStarted)
+        }
+        "DeadLetterDiscarded" => decode_body(event_type, data).map(OrderEvent::Discarded),
         unknown => Err(DecodeError::UnknownType(unknown.to_owned())),
     }
 }
 
-fn body<T: DeserializeOwned>(event_type: &str, data: &[u8]) -> Result<T, DecodeError> {
+fn decode_body<T: DeserializeOwned>(event_type: &str, data: &[u8]) -> Result<T, DecodeError> {
     serde_json::from_slice(data)
         .map_err(|source| DecodeError::Body { event_type: event_type.to_owned(), source })
 }
 
-/// The stored name of the event's type.
+/// Returns the stored name of the event's type.
 pub(super) fn event_type(event: &OrderEvent) -> &'static str {
     match event {
         OrderEvent::Received(_) => "OrderReceived",

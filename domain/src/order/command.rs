@@ -1,4 +1,4 @@
-//! What may be asked of an order.
+//! Commands on an order.
 
 use jiff::Timestamp;
 
@@ -18,7 +18,7 @@ pub enum OrderCommand {
     Discard(Discard),
 }
 
-/// Take a well-formed order on record, and queue it if it passes the business rules.
+/// Record a well-formed order, and queue it if it passes the business rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlaceOrder {
     pub order_id: OrderId,
@@ -27,7 +27,7 @@ pub struct PlaceOrder {
     pub at: Timestamp,
 }
 
-/// The gateway fulfilled the attempt.
+/// Record that the gateway fulfilled the attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordFulfilled {
     pub attempt: u32,
@@ -36,7 +36,7 @@ pub struct RecordFulfilled {
     pub at: Timestamp,
 }
 
-/// The attempt ended without success.
+/// Record that the attempt ended without success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordFailed {
     pub attempt: u32,
@@ -47,7 +47,7 @@ pub struct RecordFailed {
     pub at: Timestamp,
 }
 
-/// A delivery failed and will be retried.
+/// Record that a delivery failed and will be retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordDeliveryFailed {
     pub attempt: u32,
@@ -57,38 +57,38 @@ pub struct RecordDeliveryFailed {
     pub retry_in_ms: u64,
 }
 
-/// A redelivery is about to be handled.
+/// Record that the handling of a redelivery begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordDeliveryStarted {
     pub attempt: u32,
     pub delivery: u32,
 }
 
-/// Queue a failed order again, as its next attempt, corrected or as it is.
+/// Queue a failed order again as its next attempt, corrected or unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redrive {
-    /// Why, in the operator's words.
+    /// The operator's reason.
     pub reason: String,
-    /// What the order should have said; `None` leaves it.
+    /// The corrected customer; `None` leaves it unchanged.
     pub customer_id: Option<String>,
-    /// What the order should have said; `None` leaves it.
+    /// The corrected items; `None` leaves them unchanged.
     pub items: Option<Vec<Item>>,
 }
 
-/// Queue an attempt again whose message was lost, or whose gateway asked to be left alone until now. It
-/// stays the same attempt, so a gateway that has served it knows.
+/// Queue an attempt again whose message was lost, or whose wait for the gateway is over. It stays the
+/// same attempt, so the gateway recognises it by its idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requeue {
-    /// The revision at which the order was found; one that has moved since is left alone.
+    /// The revision at which the order was read. The command has no effect on a newer revision.
     pub revision: u64,
-    /// What was found.
+    /// Why the attempt is queued again.
     pub reason: String,
 }
 
-/// Give up on a dead letter for good.
+/// Discard a dead letter: no more attempts are expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discard {
-    /// Why, in the operator's words.
+    /// The operator's reason.
     pub reason: String,
     pub at: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! The rules: state and command to events, or a refusal.
+//! The rules: a state and a command give events or a refusal.
 
 use super::command::{
     Discard, OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
@@ -12,22 +12,22 @@ use super::event::{
 };
 use super::state::{Order, Status, total_quantity};
 
-/// The shortest customer id, in characters (the workflow's `ValidateOrder`).
+/// Minimum length of a customer id, in characters (the workflow's `ValidateOrder`).
 pub const MIN_CUSTOMER_ID_CHARS: usize = 3;
-/// The largest sum of an order's quantities (the workflow's `ValidateOrder`).
+/// Maximum sum of an order's quantities (the workflow's `ValidateOrder`).
 pub const MAX_TOTAL_QUANTITY: u64 = 100;
-/// The version of the business rules above; it is stored with every order that passed them.
+/// Version of the business rules above; stored with every order that has passed them.
 pub const RULES_VERSION: u32 = 1;
 
-/// The facts that follow from the command, or the rule that forbids it. No events: it was done
-/// already, and asking twice adds nothing.
+/// Returns the events that follow from the command, or the rule that refuses it. No events: the command
+/// was executed before, and repeating it changes nothing.
 ///
-/// A new order that breaks a business rule is not refused: a customer placed it, so it goes on
-/// record as [`OrderFailed`] with [`Stage::Validation`].
+/// A new order that breaks a business rule is not refused: the customer placed it, so it is recorded
+/// with [`OrderFailed`] at [`Stage::Validation`].
 pub fn decide(state: Option<&Order>, command: OrderCommand) -> Result<Vec<OrderEvent>, OrderError> {
     use OrderCommand as C;
     match (state, command) {
-        (None, C::Place(command)) => Ok(place(command)),
+        (None, C::Place(command)) => Ok(place_order(command)),
         (Some(_), C::Place(_)) => Err(OrderError::AlreadyPlaced),
 
         (Some(order), C::RecordFulfilled(command)) => record_fulfilled(order, command),
@@ -36,9 +36,9 @@ pub fn decide(state: Option<&Order>, command: OrderCommand) -> Result<Vec<OrderE
         (Some(order), C::RecordDeliveryStarted(command)) => {
             record_delivery_started(order, &command)
         }
-        (Some(order), C::Redrive(command)) => redrive(order, command),
-        (Some(order), C::Requeue(command)) => requeue(order, command),
-        (Some(order), C::Discard(command)) => discard(order, command),
+        (Some(order), C::Redrive(command)) => redrive_order(order, command),
+        (Some(order), C::Requeue(command)) => requeue_order(order, command),
+        (Some(order), C::Discard(command)) => discard_dead_letter(order, command),
 
         (
             None,
@@ -53,10 +53,10 @@ pub fn decide(state: Option<&Order>, command: OrderCommand) -> Result<Vec<OrderE
     }
 }
 
-fn place(command: PlaceOrder) -> Vec<OrderEvent> {
+fn place_order(command: PlaceOrder) -> Vec<OrderEvent> {
     let PlaceOrder { order_id, customer_id, items, at } = command;
-    let total_quantity = total_quantity(&items);
-    let broken_rules = broken_rules(&customer_id, &items);
+    let sum = total_quantity(&items);
+    let broken_rules = find_broken_rules(&customer_id, &items);
     let received = OrderEvent::Received(OrderReceived {
         order_id,
         customer_id: customer_id.clone(),
@@ -80,7 +80,7 @@ fn place(command: PlaceOrder) -> Vec<OrderEvent> {
         received,
         OrderEvent::Validated(OrderValidated {
             order_id,
-            total_quantity,
+            total_quantity: sum,
             rules_version: RULES_VERSION,
         }),
         OrderEvent::Stored(OrderStored { order_id, stored_at: at }),
@@ -95,8 +95,8 @@ fn place(command: PlaceOrder) -> Vec<OrderEvent> {
     ]
 }
 
-/// The business rules that a new order breaks. The first is what it fails for.
-fn broken_rules(customer_id: &str, items: &[Item]) -> Vec<BrokenRule> {
+/// Returns the business rules that an order breaks. The order fails for the first.
+fn find_broken_rules(customer_id: &str, items: &[Item]) -> Vec<BrokenRule> {
     let customer = (customer_id.chars().count() < MIN_CUSTOMER_ID_CHARS).then(|| BrokenRule {
         code: "invalid_customer_id".to_owned(),
         member: "customer_id".to_owned(),
@@ -114,7 +114,7 @@ fn record_fulfilled(
     order: &Order,
     command: RecordFulfilled,
 ) -> Result<Vec<OrderEvent>, OrderError> {
-    current_attempt(order, command.attempt)?;
+    check_attempt(order, command.attempt)?;
     match order.status {
         Status::Processing => Ok(vec![OrderEvent::Fulfilled(OrderFulfilled {
             order_id: order.order_id,
@@ -123,14 +123,14 @@ fn record_fulfilled(
             reference: command.reference,
             fulfilled_at: command.at,
         })]),
-        // The worker's redelivery: same attempt, same effect.
+        // A redelivery of the same attempt: already recorded.
         Status::Fulfilled => Ok(vec![]),
         Status::Failed => Err(attempt_ended(order)),
     }
 }
 
 fn record_failed(order: &Order, command: RecordFailed) -> Result<Vec<OrderEvent>, OrderError> {
-    current_attempt(order, command.attempt)?;
+    check_attempt(order, command.attempt)?;
     match order.status {
         Status::Processing => Ok(vec![OrderEvent::Failed(OrderFailed {
             order_id: order.order_id,
@@ -151,7 +151,7 @@ fn record_delivery_failed(
     order: &Order,
     command: RecordDeliveryFailed,
 ) -> Result<Vec<OrderEvent>, OrderError> {
-    current_attempt(order, command.attempt)?;
+    check_attempt(order, command.attempt)?;
     match order.status {
         Status::Processing if command.delivery > order.failed_delivery => {
             Ok(vec![OrderEvent::DeliveryFailed(FulfillmentDeliveryFailed {
@@ -172,7 +172,7 @@ fn record_delivery_started(
     order: &Order,
     command: &RecordDeliveryStarted,
 ) -> Result<Vec<OrderEvent>, OrderError> {
-    current_attempt(order, command.attempt)?;
+    check_attempt(order, command.attempt)?;
     match order.status {
         Status::Processing if command.delivery > order.deliveries => {
             Ok(vec![OrderEvent::DeliveryStarted(FulfillmentDeliveryStarted {
@@ -186,13 +186,14 @@ fn record_delivery_started(
     }
 }
 
-fn redrive(order: &Order, command: Redrive) -> Result<Vec<OrderEvent>, OrderError> {
+fn redrive_order(order: &Order, command: Redrive) -> Result<Vec<OrderEvent>, OrderError> {
     match (order.status, order.stage) {
         (Status::Failed, Some(Stage::Fulfillment | Stage::DeadLetter) | None) => {
             let customer_id = command.customer_id.unwrap_or_else(|| order.customer_id.clone());
             let items = command.items.unwrap_or_else(|| order.items.clone());
+            // Also without a correction: an order may have been accepted by older rules.
             if let Some(BrokenRule { code, reason, .. }) =
-                broken_rules(&customer_id, &items).into_iter().next()
+                find_broken_rules(&customer_id, &items).into_iter().next()
             {
                 return Err(OrderError::CorrectionRefused { code, reason });
             }
@@ -212,8 +213,9 @@ fn redrive(order: &Order, command: Redrive) -> Result<Vec<OrderEvent>, OrderErro
     }
 }
 
-fn requeue(order: &Order, command: Requeue) -> Result<Vec<OrderEvent>, OrderError> {
+fn requeue_order(order: &Order, command: Requeue) -> Result<Vec<OrderEvent>, OrderError> {
     match order.status {
+        // The order has changed since it was read: its message is not lost, or was queued again.
         Status::Processing if command.revision != order.revision => Ok(vec![]),
         Status::Processing => Ok(vec![OrderEvent::Queued(OrderQueued {
             order_id: order.order_id,
@@ -227,7 +229,7 @@ fn requeue(order: &Order, command: Requeue) -> Result<Vec<OrderEvent>, OrderErro
     }
 }
 
-fn discard(order: &Order, command: Discard) -> Result<Vec<OrderEvent>, OrderError> {
+fn discard_dead_letter(order: &Order, command: Discard) -> Result<Vec<OrderEvent>, OrderError> {
     match (order.status, order.stage) {
         (Status::Failed, Some(Stage::DeadLetter)) if order.is_discarded => Ok(vec![]),
         (Status::Failed, Some(Stage::DeadLetter)) => {
@@ -242,7 +244,7 @@ fn discard(order: &Order, command: Discard) -> Result<Vec<OrderEvent>, OrderErro
     }
 }
 
-fn current_attempt(order: &Order, asked: u32) -> Result<(), OrderError> {
+fn check_attempt(order: &Order, asked: u32) -> Result<(), OrderError> {
     if asked == order.attempt {
         Ok(())
     } else {

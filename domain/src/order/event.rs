@@ -1,4 +1,4 @@
-//! What can happen to an order. Stored for ever: see `codec` before touching a field.
+//! Events of an order. They are stored for ever: see `codec` before changing a field.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct Item {
     pub quantity: u64,
 }
 
-/// A well-formed order arrived.
+/// A well-formed order was received.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderReceived {
     #[schema(value_type = uuid::Uuid)]
@@ -38,17 +38,17 @@ pub struct OrderReceived {
     pub received_at: Timestamp,
 }
 
-/// It passed the business rules.
+/// The order passed the business rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderValidated {
     #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub total_quantity: u64,
-    /// Which set of rules; see [`RULES_VERSION`](super::RULES_VERSION).
+    /// Version of the business rules; see [`RULES_VERSION`](super::RULES_VERSION).
     pub rules_version: u32,
 }
 
-/// Its id is claimed; the order is on record.
+/// The order is stored under its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderStored {
     #[schema(value_type = uuid::Uuid)]
@@ -56,21 +56,21 @@ pub struct OrderStored {
     pub stored_at: Timestamp,
 }
 
-/// Ready for the worker. It carries all that the worker needs, so that a first delivery reads
-/// nothing else.
+/// The order is queued for the worker. The event has everything that the worker needs, so a first
+/// delivery reads nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderQueued {
     #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
-    /// 1 for a new order; each redrive begins the next. The same again if its message was lost, or
-    /// after a long wait for the gateway.
+    /// 1 for a new order; each redrive begins the next attempt. The attempt stays the same if it was
+    /// queued again because its message was lost, or after a long wait for the gateway.
     pub attempt: u32,
     pub customer_id: String,
     pub items: Vec<Item>,
-    /// Why it was queued again.
+    /// Why the order was queued again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How many deliveries the attempt has had already, if it was queued before.
+    /// Number of earlier deliveries of the attempt, if it was queued before.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub deliveries: u32,
 }
@@ -80,35 +80,35 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// The gateway did it.
+/// The gateway fulfilled the order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderFulfilled {
     #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
-    /// How many deliveries the attempt took.
+    /// Number of deliveries of the attempt.
     pub deliveries: u32,
-    /// The gateway's own id for what it did.
+    /// The gateway's own id of the fulfilment.
     pub reference: String,
     pub fulfilled_at: Timestamp,
 }
 
-/// It was not, and will not be without a redrive.
+/// The order failed, and stays failed without a redrive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderFailed {
     #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub stage: Stage,
-    /// Stable and for machines, e.g. `refused`.
+    /// Stable code for programs, e.g. `refused`.
     pub code: String,
-    /// For people.
+    /// Description for people.
     pub reason: String,
     /// 0 if the order was never queued.
     pub attempt: u32,
     pub deliveries: u32,
     pub failed_at: Timestamp,
-    /// Every business rule that a new order broke, the one that it failed for first. Empty in events
-    /// of releases that recorded only that one.
+    /// Every business rule that a new order broke; the order failed for the first. Empty in events of
+    /// releases that recorded only that one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub broken_rules: Vec<BrokenRule>,
 }
@@ -117,21 +117,21 @@ pub struct OrderFailed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BrokenRule {
     pub code: String,
-    /// The member of the order that breaks it.
+    /// The member of the order that breaks the rule.
     pub member: String,
-    /// The words for people.
+    /// Description for people.
     pub reason: String,
 }
 
-/// Where an order failed.
+/// Stage at which an order failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// It broke a business rule and was never queued.
+    /// The order broke a business rule and was never queued.
     Validation,
-    /// The gateway refused it.
+    /// The gateway refused the order.
     Fulfillment,
-    /// Retries ran out, or nothing could be done with it.
+    /// Retries were exhausted, or the order could not be handled.
     DeadLetter,
 }
 
@@ -139,7 +139,7 @@ impl Stage {
     /// Every stage, in the order of an order's life.
     pub const ALL: [Self; 3] = [Self::Validation, Self::Fulfillment, Self::DeadLetter];
 
-    /// The name in stored events, rows and answers.
+    /// Returns the name in stored events, rows and responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Validation => "validation",
@@ -148,13 +148,13 @@ impl Stage {
         }
     }
 
-    /// The stage of that name.
+    /// Returns the stage with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.as_str() == name)
+        Self::ALL.into_iter().find(|stage| stage.as_str() == name)
     }
 }
 
-/// A transient failure, recorded before the retry.
+/// A delivery failed transiently; recorded before the retry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FulfillmentDeliveryFailed {
     #[schema(value_type = uuid::Uuid)]
@@ -164,24 +164,24 @@ pub struct FulfillmentDeliveryFailed {
     pub delivery: u32,
     pub class: FailureClass,
     pub error: String,
-    /// Milliseconds until the delivery is asked for again.
+    /// Delay before the next delivery, in milliseconds.
     pub retry_in_ms: u64,
 }
 
-/// What kind of failure a delivery met, which decides what comes next.
+/// Class of a delivery's failure, which decides whether it is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
-    /// Could work later: retried.
+    /// A retry may succeed.
     Transient,
-    /// Will never work as it is: dead-lettered at once.
+    /// The gateway declared that no retry will succeed: dead-lettered at once.
     Permanent,
-    /// Handling it ended the worker, again and again: dead-lettered unhandled.
+    /// Handling the delivery crashed the worker repeatedly: dead-lettered without another call.
     Poison,
 }
 
 impl FailureClass {
-    /// The name in stored events, and the code of a dead letter of this class.
+    /// Returns the name in stored events, which is also the code of a dead letter of this class.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Transient => "transient",
@@ -191,8 +191,8 @@ impl FailureClass {
     }
 }
 
-/// A redelivery begins; written from the second delivery on, so that a delivery that ends its
-/// worker is counted.
+/// The handling of a redelivery began. Recorded from the second delivery on, so that a delivery that
+/// crashes its worker is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FulfillmentDeliveryStarted {
     #[schema(value_type = uuid::Uuid)]
@@ -202,19 +202,19 @@ pub struct FulfillmentDeliveryStarted {
     pub delivery: u32,
 }
 
-/// An operator gave up on a dead letter: the order stays failed, and nobody needs to look at it.
+/// An operator discarded a dead letter: the order stays failed, and needs no more attention.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterDiscarded {
     #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
-    /// For people.
+    /// The operator's reason.
     pub reason: String,
     pub discarded_at: Timestamp,
 }
 
 impl OrderEvent {
-    /// The order that the event is about.
+    /// Returns the order that the event is about.
     pub fn order_id(&self) -> OrderId {
         match self {
             Self::Received(it) => it.order_id,

@@ -1,23 +1,23 @@
-//! What must hold of every order's recorded history, checked against what is recorded.
+//! Invariants of every order's recorded history.
 //!
-//! `decide` makes histories that obey; these checks find those that something else made, be it a
-//! defect, another tool or another hand.
+//! `decide` writes only valid histories. These checks find histories that a defect, another tool or a
+//! person has changed.
 
 use super::codec::event_type;
 use super::event::{OrderEvent, OrderFailed, OrderQueued, Stage};
 use super::state::{Recorded, Status};
 use crate::ids::OrderId;
 
-/// A rule over recorded histories. docs/AUDIT.md has the whole list.
+/// An invariant of recorded histories. docs/AUDIT.md has the whole list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
-    /// Every accepted order is fulfilled, failed or in flight, never nowhere.
+    /// Every accepted order is fulfilled, failed or in flight.
     AcceptedIsTracked,
     /// At most one fulfilment per order, and one end per attempt.
     FulfilledOnce,
-    /// Nothing follows an end but a redrive, or the discard of a dead letter.
+    /// Only a redrive, or the discard of a dead letter, follows an end.
     EndIsFinal,
-    /// Accepted orders are the fulfilled, the failed and those in flight, together.
+    /// The number of accepted orders is the sum of fulfilled, failed and in-flight orders.
     AllAreCounted,
     /// A stream is one order, placed once.
     PlacedOnce,
@@ -26,7 +26,7 @@ pub enum Invariant {
 }
 
 impl Invariant {
-    /// The short name in reports and documents.
+    /// Returns the short name in reports and documents.
     pub fn code(self) -> &'static str {
         match self {
             Self::AcceptedIsTracked => "I1",
@@ -39,19 +39,19 @@ impl Invariant {
     }
 }
 
-/// A recorded event that should not be there, or should be another.
+/// A recorded event that violates an invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The event's number in its stream.
     pub revision: u64,
     pub invariant: Invariant,
-    /// What should have been there.
+    /// The event or value that the invariant requires.
     pub expected: String,
-    /// What is.
+    /// The event or value that is recorded.
     pub found: String,
 }
 
-/// One order's history, checked event by event. Small: a whole store is checked with one of these
+/// Check of one order's history, event by event. Small, because the audit of a whole store keeps one
 /// for each order.
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryCheck {
@@ -61,7 +61,7 @@ pub struct HistoryCheck {
     attempt: u32,
 }
 
-/// How far the history has come.
+/// Phase that the history has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     New,
@@ -74,17 +74,17 @@ enum Phase {
     Discarded,
 }
 
-/// What is wrong with an event: the rule, and what it would have allowed.
+/// The invariant that an event violates, and what it requires instead.
 type Objection = (Invariant, String);
 
 impl HistoryCheck {
-    /// Before the first event of an order's stream.
+    /// Begins before the first event of an order's stream.
     pub fn new(order_id: OrderId) -> Self {
         Self { order_id, next_revision: 0, phase: Phase::New, attempt: 0 }
     }
 
-    /// Takes the next event, and says what it breaks. Total: what was recorded is taken for what it
-    /// says, and the rest of the history is held against that.
+    /// Checks the next event, and returns its violations. Total: an event that violates an invariant is
+    /// still applied, and the rest of the history is checked against the result.
     pub fn observe(&mut self, recorded: &Recorded) -> Vec<Violation> {
         let Recorded { revision, event, .. } = recorded;
         let mut violations = Vec::from_iter(self.observe_unreadable(*revision));
@@ -96,15 +96,15 @@ impl HistoryCheck {
                 found: format!("event of order {}", event.order_id()),
             });
         }
-        if let Err((invariant, expected)) = self.allows(event) {
-            let found = described(event);
+        if let Err((invariant, expected)) = self.check_event(event) {
+            let found = describe_event(event);
             violations.push(Violation { revision: *revision, invariant, expected, found });
         }
-        self.advance(event);
+        self.advance_phase(event);
         violations
     }
 
-    /// Takes an event of which nothing is known but its place.
+    /// Checks the revision of an event that cannot be decoded.
     pub fn observe_unreadable(&mut self, revision: u64) -> Option<Violation> {
         let expected = std::mem::replace(&mut self.next_revision, revision.saturating_add(1));
         (revision != expected).then(|| Violation {
@@ -115,7 +115,7 @@ impl HistoryCheck {
         })
     }
 
-    /// Says whether the history may end here.
+    /// Checks that the history may end here.
     pub fn finish(&self) -> Option<Violation> {
         let expected = match self.phase {
             Phase::New => "OrderReceived",
@@ -130,7 +130,7 @@ impl HistoryCheck {
         })
     }
 
-    /// What the order counts as; `None` if it is nowhere.
+    /// Returns the order's status; `None` if it was not queued and has not failed.
     pub fn status(&self) -> Option<Status> {
         match self.phase {
             Phase::New | Phase::Received | Phase::Validated | Phase::Stored => None,
@@ -140,25 +140,25 @@ impl HistoryCheck {
         }
     }
 
-    fn allows(&self, event: &OrderEvent) -> Result<(), Objection> {
+    fn check_event(&self, event: &OrderEvent) -> Result<(), Objection> {
         use OrderEvent as E;
         match event {
             E::Received(_) if self.phase == Phase::New => Ok(()),
             E::Received(_) => {
                 Err(objection(Invariant::PlacedOnce, "one OrderReceived, at revision 0"))
             }
-            E::Validated(_) => self.follows(Phase::Received, "OrderReceived"),
-            E::Stored(_) => self.follows(Phase::Validated, "OrderValidated"),
-            E::Queued(queued) => self.allows_queued(queued),
+            E::Validated(_) => self.check_follows(Phase::Received, "OrderReceived"),
+            E::Stored(_) => self.check_follows(Phase::Validated, "OrderValidated"),
+            E::Queued(queued) => self.check_queued(queued),
             E::Fulfilled(_) if self.phase == Phase::Fulfilled => {
                 Err(objection(Invariant::FulfilledOnce, "one OrderFulfilled in the whole stream"))
             }
-            E::Fulfilled(it) => self.under_way(it.attempt),
-            E::Failed(failed) => self.allows_failed(failed),
-            E::DeliveryFailed(it) => self.under_way(it.attempt),
-            E::DeliveryStarted(it) => self.under_way(it.attempt),
+            E::Fulfilled(it) => self.check_in_progress(it.attempt),
+            E::Failed(failed) => self.check_failed(failed),
+            E::DeliveryFailed(it) => self.check_in_progress(it.attempt),
+            E::DeliveryStarted(it) => self.check_in_progress(it.attempt),
             E::Discarded(it) if self.phase == Phase::Failed(Stage::DeadLetter) => {
-                self.of_the_attempt(it.attempt)
+                self.check_attempt(it.attempt)
             }
             E::Discarded(_) => Err(objection(
                 Invariant::EndIsFinal,
@@ -167,13 +167,14 @@ impl HistoryCheck {
         }
     }
 
-    fn allows_queued(&self, queued: &OrderQueued) -> Result<(), Objection> {
+    fn check_queued(&self, queued: &OrderQueued) -> Result<(), Objection> {
         let attempt = match self.phase {
             Phase::Stored
             | Phase::Failed(Stage::Fulfillment | Stage::DeadLetter)
             | Phase::Discarded => self.attempt.saturating_add(1),
+            // A requeue keeps the attempt.
             Phase::Queued => self.attempt,
-            Phase::Fulfilled | Phase::Failed(Stage::Validation) => return Err(self.ended()),
+            Phase::Fulfilled | Phase::Failed(Stage::Validation) => return Err(self.end_is_final()),
             Phase::New | Phase::Received | Phase::Validated => {
                 return Err(objection(
                     Invariant::AcceptedIsTracked,
@@ -188,29 +189,29 @@ impl HistoryCheck {
         }
     }
 
-    fn allows_failed(&self, failed: &OrderFailed) -> Result<(), Objection> {
+    fn check_failed(&self, failed: &OrderFailed) -> Result<(), Objection> {
         match (self.phase, failed.stage) {
-            (Phase::Received, Stage::Validation) => self.of_the_attempt(failed.attempt),
+            (Phase::Received, Stage::Validation) => self.check_attempt(failed.attempt),
             (Phase::Queued, Stage::Validation) => Err(objection(
                 Invariant::AcceptedIsTracked,
                 "OrderFailed of stage validation only behind an OrderReceived",
             )),
-            _ => self.under_way(failed.attempt),
+            _ => self.check_in_progress(failed.attempt),
         }
     }
 
-    /// What belongs to an attempt, while it lasts.
-    fn under_way(&self, attempt: u32) -> Result<(), Objection> {
+    /// Checks an event that belongs to an attempt in progress.
+    fn check_in_progress(&self, attempt: u32) -> Result<(), Objection> {
         match self.phase {
-            Phase::Queued => self.of_the_attempt(attempt),
-            Phase::Fulfilled | Phase::Failed(_) | Phase::Discarded => Err(self.ended()),
+            Phase::Queued => self.check_attempt(attempt),
+            Phase::Fulfilled | Phase::Failed(_) | Phase::Discarded => Err(self.end_is_final()),
             Phase::New | Phase::Received | Phase::Validated | Phase::Stored => {
                 Err(objection(Invariant::AcceptedIsTracked, "OrderQueued before it"))
             }
         }
     }
 
-    fn of_the_attempt(&self, attempt: u32) -> Result<(), Objection> {
+    fn check_attempt(&self, attempt: u32) -> Result<(), Objection> {
         if attempt == self.attempt {
             Ok(())
         } else {
@@ -218,7 +219,7 @@ impl HistoryCheck {
         }
     }
 
-    fn follows(&self, phase: Phase, name: &str) -> Result<(), Objection> {
+    fn check_follows(&self, phase: Phase, name: &str) -> Result<(), Objection> {
         if self.phase == phase {
             return Ok(());
         }
@@ -227,11 +228,11 @@ impl HistoryCheck {
         } else {
             Invariant::AcceptedIsTracked
         };
-        Err((invariant, format!("it only behind {name}")))
+        Err((invariant, format!("this event only behind {name}")))
     }
 
-    /// The objection to whatever may not follow the end that was reached.
-    fn ended(&self) -> Objection {
+    /// Returns the objection to an event that may not follow the reached end.
+    fn end_is_final(&self) -> Objection {
         let expected = match self.phase {
             Phase::Failed(Stage::DeadLetter) => "nothing but a redrive or a discard",
             Phase::Failed(Stage::Fulfillment) | Phase::Discarded => "nothing but a redrive",
@@ -247,10 +248,10 @@ impl HistoryCheck {
         (Invariant::EndIsFinal, format!("{expected} once it is {end}"))
     }
 
-    fn advance(&mut self, event: &OrderEvent) {
+    fn advance_phase(&mut self, event: &OrderEvent) {
         use OrderEvent as E;
         self.phase = match event {
-            // They come at the beginning: later ones change nothing.
+            // These events begin a history: later ones change nothing.
             E::Received(_) | E::Validated(_) | E::Stored(_) if self.status().is_some() => return,
             E::Received(_) => Phase::Received,
             E::Validated(_) => Phase::Validated,
@@ -271,8 +272,8 @@ fn objection(invariant: Invariant, expected: &str) -> Objection {
     (invariant, expected.to_owned())
 }
 
-/// The event as a report names it.
-fn described(event: &OrderEvent) -> String {
+/// Describes an event for a report.
+fn describe_event(event: &OrderEvent) -> String {
     use OrderEvent as E;
     let (attempt, stage) = match event {
         E::Received(_) | E::Validated(_) | E::Stored(_) => (None, None),
@@ -283,7 +284,7 @@ fn described(event: &OrderEvent) -> String {
         E::DeliveryStarted(it) => (Some(it.attempt), None),
         E::Discarded(it) => (Some(it.attempt), None),
     };
-    let stage = stage.map_or_else(String::new, |it| format!(" of stage {}", it.as_str()));
-    let attempt = attempt.map_or_else(String::new, |it| format!(", attempt {it}"));
+    let stage = stage.map_or_else(String::new, |stage| format!(" of stage {}", stage.as_str()));
+    let attempt = attempt.map_or_else(String::new, |attempt| format!(", attempt {attempt}"));
     format!("{}{stage}{attempt}", event_type(event))
 }

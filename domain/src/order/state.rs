@@ -1,4 +1,4 @@
-//! The state of an order: what its history amounts to.
+//! The state of an order, folded from its history.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use serde::Serialize;
 use super::event::{Item, OrderEvent, Stage};
 use crate::ids::OrderId;
 
-/// An event with its place and time in the log.
+/// An event with its revision and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The event's number in its stream, from 0.
     pub revision: u64,
-    /// When it was recorded, by the clock of whoever recorded it.
+    /// When the event was recorded, by the producer's clock.
     pub recorded_at: Timestamp,
     pub event: OrderEvent,
 }
 
-/// How far an order has come.
+/// Status of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
@@ -32,7 +32,7 @@ impl Status {
     /// Every status.
     pub const ALL: [Self; 3] = [Self::Processing, Self::Fulfilled, Self::Failed];
 
-    /// The name in rows and answers.
+    /// Returns the name in rows and responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Processing => "PROCESSING",
@@ -41,9 +41,9 @@ impl Status {
         }
     }
 
-    /// The status of that name, in capitals or not.
+    /// Returns the status with this name, ignoring case.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.as_str().eq_ignore_ascii_case(name))
+        Self::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(name))
     }
 }
 
@@ -53,8 +53,8 @@ impl fmt::Display for Status {
     }
 }
 
-/// An order as its events say it is. Serialized, it has its public form: every field in the
-/// documented order, null if absent.
+/// State of an order. Serialized, it has its public form: every field in the documented order, null if
+/// absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Order {
     pub order_id: OrderId,
@@ -62,26 +62,25 @@ pub struct Order {
     pub items: Vec<Item>,
     pub total_quantity: u64,
     pub status: Status,
-    /// Where it failed, while it is failed.
+    /// Stage at which the order failed, while it is failed.
     pub stage: Option<Stage>,
     /// The current attempt; 0 if the order was never queued.
     pub attempt: u32,
-    /// How many deliveries of the current attempt are on record.
+    /// Number of recorded deliveries of the current attempt.
     pub deliveries: u32,
-    /// The last delivery of the current attempt that is recorded as failed. Only `decide` needs
-    /// it: a started delivery beyond it has no answer yet.
+    /// The last delivery of the current attempt that is recorded as failed. A delivery beyond it has
+    /// begun and has no recorded end.
     #[serde(skip)]
     pub failed_delivery: u32,
-    /// Until when the gateway asked to be left alone with it, or the worker waits by itself, if the
-    /// last delivery has failed.
+    /// When the next delivery is due, if the last one has failed.
     #[serde(skip)]
     pub retry_at: Option<Timestamp>,
-    /// Whether its dead letter was given up. Only `decide` needs it.
+    /// Whether the dead letter was discarded.
     #[serde(skip)]
     pub is_discarded: bool,
     pub failure_code: Option<String>,
     pub failure_reason: Option<String>,
-    /// The gateway's own id for what it did.
+    /// The gateway's own id of the fulfilment.
     pub reference: Option<String>,
     /// The revision of the last event.
     pub revision: u64,
@@ -93,8 +92,8 @@ pub struct Order {
 }
 
 impl Order {
-    /// An order of which nothing is known but that it was recorded.
-    fn unknown(recorded: &Recorded) -> Self {
+    /// Makes a state without content, for a history that lacks its first event.
+    fn without_content(recorded: &Recorded) -> Self {
         Self {
             order_id: recorded.event.order_id(),
             customer_id: String::new(),
@@ -120,10 +119,10 @@ impl Order {
     }
 }
 
-/// The state after the event. Total: a recorded event is a fact and cannot be refused, so it is
-/// taken for what it says even where `decide` would not have written it.
+/// Returns the state after the event. Total: a recorded event is a fact and cannot be refused, so it
+/// is applied even where `decide` would not have written it.
 pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
-    let mut order = state.unwrap_or_else(|| Order::unknown(recorded));
+    let mut order = state.unwrap_or_else(|| Order::without_content(recorded));
     order.revision = recorded.revision;
     order.updated_at = recorded.recorded_at;
     match &recorded.event {
@@ -139,6 +138,7 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
             order.customer_id.clone_from(&it.customer_id);
             order.items.clone_from(&it.items);
             order.total_quantity = total_quantity(&it.items);
+            // A redrive or a requeue removes every trace of the attempt's failure from the state.
             order.status = Status::Processing;
             order.stage = None;
             order.attempt = it.attempt;
@@ -168,6 +168,7 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
             order.failed_at = Some(it.failed_at);
         }
         OrderEvent::DeliveryFailed(it) => {
+            // `max`: workers may record concurrent deliveries of an attempt in any order.
             order.deliveries = order.deliveries.max(it.delivery);
             order.failed_delivery = order.failed_delivery.max(it.delivery);
             let wait = Duration::from_millis(it.retry_in_ms);
@@ -182,12 +183,12 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
     order
 }
 
-/// What a history, or the beginning of one, amounts to; `None` if nothing happened.
+/// Folds a history, or the beginning of one; `None` if it is empty.
 pub fn fold<'a>(history: impl IntoIterator<Item = &'a Recorded>) -> Option<Order> {
     history.into_iter().fold(None, |state, recorded| Some(evolve(state, recorded)))
 }
 
-/// The sum of the quantities, held at the largest number of a 64-bit column if it would be larger.
+/// Returns the sum of the quantities, limited to the largest number of a signed 64-bit column.
 pub(super) fn total_quantity(items: &[Item]) -> u64 {
     let sum = items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.quantity));
     sum.min(i64::MAX.cast_unsigned())

@@ -1,8 +1,7 @@
-//! A gateway that is asked over HTTP. What it is sent and what it may answer is described in
-//! docs/OPERATIONS.md.
+//! A gateway that is called over HTTP. docs/OPERATIONS.md describes requests and responses.
 
-mod answer;
-mod url;
+mod gateway_url;
+mod response;
 
 use std::time::Duration;
 
@@ -15,34 +14,35 @@ use service_kit::address::is_loopback;
 use service_kit::clock::Clock;
 use service_kit::error::Chain;
 
-pub use url::{GatewayUrl, GatewayUrlError};
+pub use gateway_url::{GatewayUrl, GatewayUrlError};
 
 use super::{Fulfillment, Gateway, GatewayError, Outcome};
 use crate::config::{ConfigError, FulfillmentConfig};
-use answer::Answer;
+use gateway_url::is_unencrypted;
+use response::GatewayResponse;
 
-/// The most that is read of an answer's body, in bytes.
+/// Maximum size of a response body, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-/// How long a connection is kept for the next order. Servers close idle ones after 5 s or more, and
-/// an order that is sent at that moment gets no answer.
+/// How long an idle connection is kept. Servers close idle connections after 5 s or more, and an
+/// order that is sent at that moment gets no response.
 const MAX_IDLE: Duration = Duration::from_secs(4);
 const USER_AGENT: &str = concat!("dofs/", env!("CARGO_PKG_VERSION"));
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// How long we wait for the answer, in milliseconds. The name is Envoy's, so that meshes and
-/// services that know it need not be told.
+/// Header with the time-out of the request in milliseconds. Envoy's name, which service meshes
+/// understand.
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
-/// Posts orders to a URL.
+/// A gateway that orders are posted to.
 #[derive(Debug, Clone)]
-pub struct Http {
+pub struct HttpGateway {
     client: Client,
     url: Url,
     timeout: Duration,
     clock: Clock,
 }
 
-/// What is posted.
+/// Body of a request.
 #[derive(Serialize)]
 struct Body<'a> {
     order_id: OrderId,
@@ -52,19 +52,22 @@ struct Body<'a> {
     items: &'a [Item],
 }
 
-impl Http {
-    /// A gateway at the URL of the configuration.
+impl HttpGateway {
+    /// Makes a gateway at the configured URL.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if no URL is configured, or the HTTP client cannot be made.
     pub fn new(config: &FulfillmentConfig, clock: Clock) -> Result<Self, ConfigError> {
         let url = config.url.get().ok_or(ConfigError::NoUrl)?.clone();
         let timeout = config.timeout();
-        // A redirect could lead a request to a place that nobody chose, without its method or key.
         let mut client = Client::builder();
-        // A proxy that HTTP_PROXY names reaches another loopback than ours.
+        // A proxy named by HTTP_PROXY has another loopback interface than this machine.
         if url.host_str().is_some_and(is_loopback) {
             client = client.no_proxy();
         }
         let client = client
             .user_agent(USER_AGENT)
+            // A redirect could lead to another server, and drop the method or the idempotency key.
             .redirect(redirect::Policy::none())
             .timeout(timeout)
             .pool_idle_timeout(MAX_IDLE)
@@ -73,12 +76,12 @@ impl Http {
         Ok(Self { client, url, timeout, clock })
     }
 
-    /// Whether orders, and a password if there is one, can be read on their way.
+    /// Returns whether orders, and a password in the URL, can be read on their way.
     pub fn sends_in_the_clear(&self) -> bool {
-        url::is_in_the_clear(&self.url)
+        is_unencrypted(&self.url)
     }
 
-    fn request(&self, fulfillment: &Fulfillment) -> RequestBuilder {
+    fn build_request(&self, fulfillment: &Fulfillment) -> RequestBuilder {
         let request = self
             .client
             .post(self.url.clone())
@@ -92,7 +95,7 @@ impl Http {
                 customer_id: &fulfillment.customer_id,
                 items: &fulfillment.items,
             });
-        // A trace that was recorded amiss is no reason not to fulfil.
+        // An invalid trace context must not keep an order from being fulfilled.
         let traceparent = fulfillment.traceparent.as_deref().map(HeaderValue::from_str);
         match traceparent {
             Some(Ok(traceparent)) => request.header(TRACEPARENT, traceparent),
@@ -100,32 +103,34 @@ impl Http {
         }
     }
 
-    fn no_answer(&self, error: reqwest::Error) -> GatewayError {
+    fn to_gateway_error(&self, error: reqwest::Error) -> GatewayError {
         let error = if error.is_timeout() {
             format!("gateway did not answer within {} ms", self.timeout.as_millis())
         } else {
-            // Where the gateway is concerns nobody who may see the order.
+            // Without the URL: readers of the order must not see the gateway's address.
             format!("no answer from the gateway: {}", Chain(&error.without_url()))
         };
         GatewayError::new(FailureClass::Transient, error)
     }
 }
 
-impl Gateway for Http {
+impl Gateway for HttpGateway {
     async fn fulfill(&self, fulfillment: &Fulfillment) -> Result<Outcome, GatewayError> {
-        let response = self.request(fulfillment).send().await;
-        let mut response = response.map_err(|error| self.no_answer(error))?;
-        let (body, incomplete) = read(&mut response).await;
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
+        let response = self.build_request(fulfillment).send().await;
+        let mut response = response.map_err(|error| self.to_gateway_error(error))?;
+        let (body, incomplete) = read_body(&mut response).await;
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let incomplete = incomplete.as_deref();
-        let answer = Answer { status: response.status(), retry_after, body: &body, incomplete };
-        answer::outcome(answer, self.clock.now())
+        let response =
+            GatewayResponse { status: response.status(), retry_after, body: &body, incomplete };
+        response.to_outcome(self.clock.now())
     }
 }
 
-/// The body, and if that is not all of it, why.
-async fn read(response: &mut Response) -> (Vec<u8>, Option<String>) {
+/// Reads the body. Also returns why it is incomplete, if it is.
+async fn read_body(response: &mut Response) -> (Vec<u8>, Option<String>) {
     let mut body = Vec::new();
+    // Chunk by chunk: a gateway must not make the worker hold a body of any size.
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),

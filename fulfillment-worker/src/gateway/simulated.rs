@@ -1,4 +1,4 @@
-//! A gateway without an outside: for development, tests and demonstrations.
+//! A simulated gateway for development, tests and demonstrations.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use uuid::Uuid;
 use super::{Fulfillment, Gateway, GatewayError, Outcome};
 use crate::config::FulfillmentConfig;
 
-/// Fulfils a share of the orders. Chance derives from the seed and the order, so the same order
-/// asked for twice, even by two workers at once, has one outcome, as with a gateway that honours
-/// the idempotency key.
+/// Fulfils a share of the orders. The outcome derives from the seed and the order. So an order that is
+/// sent twice, even by two workers at once, has one outcome, as with a gateway that honours the
+/// idempotency key.
 #[derive(Debug, Clone)]
-pub struct Simulated {
+pub struct SimulatedGateway {
     success_rate: f64,
     error_rate: f64,
     latency: Duration,
     seed: u64,
 }
 
-impl Simulated {
-    /// A simulated gateway with the rates, latency and seed of the configuration.
+impl SimulatedGateway {
+    /// Makes a simulated gateway with the configured rates, latency and seed.
     pub fn new(config: &FulfillmentConfig) -> Self {
         Self {
             success_rate: config.success_rate,
@@ -32,14 +32,14 @@ impl Simulated {
         }
     }
 
-    fn outcome(&self, fulfillment: &Fulfillment) -> Result<Outcome, GatewayError> {
+    fn decide_outcome(&self, fulfillment: &Fulfillment) -> Result<Outcome, GatewayError> {
         let key = fulfillment.idempotency_key();
         let call = format!("{key}/delivery/{}", fulfillment.delivery);
-        if chance(self.seed, &call) < self.error_rate {
+        if random_fraction(self.seed, &call) < self.error_rate {
             let error = "simulated gateway error".to_owned();
             return Err(GatewayError::new(FailureClass::Transient, error));
         }
-        if chance(self.seed, &key) < self.success_rate {
+        if random_fraction(self.seed, &key) < self.success_rate {
             let reference = Uuid::new_v5(&fulfillment.order_id.0, key.as_bytes());
             return Ok(Outcome::Fulfilled { reference: format!("sim-{reference}") });
         }
@@ -50,15 +50,15 @@ impl Simulated {
     }
 }
 
-impl Gateway for Simulated {
+impl Gateway for SimulatedGateway {
     async fn fulfill(&self, fulfillment: &Fulfillment) -> Result<Outcome, GatewayError> {
         tokio::time::sleep(self.latency).await;
-        self.outcome(fulfillment)
+        self.decide_outcome(fulfillment)
     }
 }
 
-/// A number from 0 to less than 1 that depends on the seed and the name alone.
-pub(crate) fn chance(seed: u64, name: &str) -> f64 {
+/// Returns a pseudo-random number, at least 0 and less than 1, that depends only on seed and name.
+pub(crate) fn random_fraction(seed: u64, name: &str) -> f64 {
     let hash = Uuid::new_v5(&Uuid::from_u64_pair(seed, 0), name.as_bytes()).as_u64_pair();
     StdRng::seed_from_u64(hash.0 ^ hash.1).random()
 }
@@ -69,8 +69,8 @@ mod tests {
 
     use super::*;
 
-    fn gateway(success_rate: f64, error_rate: f64) -> Simulated {
-        Simulated { success_rate, error_rate, latency: Duration::ZERO, seed: 42 }
+    fn gateway(success_rate: f64, error_rate: f64) -> SimulatedGateway {
+        SimulatedGateway { success_rate, error_rate, latency: Duration::ZERO, seed: 42 }
     }
 
     fn fulfillment(order: u128, delivery: u32) -> Fulfillment {
@@ -85,11 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn the_configured_share_is_fulfilled() {
+    fn configured_share_of_orders_is_fulfilled() {
         let gateway = gateway(0.7, 0.0);
         let n_fulfilled = (0..10_000)
             .filter(|order| {
-                matches!(gateway.outcome(&fulfillment(*order, 1)), Ok(Outcome::Fulfilled { .. }))
+                matches!(
+                    gateway.decide_outcome(&fulfillment(*order, 1)),
+                    Ok(Outcome::Fulfilled { .. })
+                )
             })
             .count();
         // Four standard deviations of a binomial with n = 10,000 and p = 0.7 are 183.
@@ -97,19 +100,19 @@ mod tests {
     }
 
     #[test]
-    fn one_order_has_one_outcome_however_often_it_is_delivered() {
+    fn repeated_delivery_of_an_order_has_the_same_outcome() {
         let gateway = gateway(0.5, 0.0);
         for order in 0..100 {
-            let first = gateway.outcome(&fulfillment(order, 1));
-            assert_eq!(gateway.outcome(&fulfillment(order, 2)), first);
+            let first = gateway.decide_outcome(&fulfillment(order, 1));
+            assert_eq!(gateway.decide_outcome(&fulfillment(order, 2)), first);
         }
     }
 
     #[test]
     fn every_call_fails_at_error_rate_one_and_none_at_zero() {
         for order in 0..100 {
-            assert!(gateway(1.0, 1.0).outcome(&fulfillment(order, 1)).is_err());
-            assert!(gateway(1.0, 0.0).outcome(&fulfillment(order, 1)).is_ok());
+            assert!(gateway(1.0, 1.0).decide_outcome(&fulfillment(order, 1)).is_err());
+            assert!(gateway(1.0, 0.0).decide_outcome(&fulfillment(order, 1)).is_ok());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A scripted gateway, a worker in a task, and waiting for what becomes of orders.
+//! A scripted gateway, a worker in a task, and waits for orders and groups.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use domain::order::{FailureClass, Order, Status};
 use event_log::{EventLog, GroupStats};
 use fulfillment_worker::{
     Fulfillment, FulfillmentConfig, GROUP, Gateway, GatewayError, GatewayKind, GatewayUrl, Outcome,
-    WorkerError, run,
+    WorkerError, run_worker,
 };
 use service_kit::clock::Clock;
 use testkit::store::{Store, clock_at};
@@ -18,25 +18,25 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// How long anything may take. Reached only when something is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum duration of any wait. Reached only when something is broken.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a scripted gateway does with an order.
+/// Behaviour of the scripted gateway for an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Behaviour {
     Fulfil,
     Fail(FailureClass),
-    /// Fails so often, then fulfils.
+    /// Fails this many times, then fulfils.
     FailTimes(usize),
-    /// Asks for an hour so often, then fulfils.
+    /// Asks for an hour this many times, then fulfils.
     AskTimes(usize),
-    /// Fulfils, but not before the test says so.
+    /// Fulfils when the test releases it.
     Hold,
-    /// Does not answer.
+    /// Never answers.
     Hang,
 }
 
-/// A gateway that does what a test says, and remembers its calls.
+/// A gateway with scripted behaviour that records its calls.
 #[derive(Clone)]
 pub(crate) struct Scripted {
     usual: Behaviour,
@@ -60,7 +60,7 @@ impl Scripted {
         Self { usual, special, calls: Arc::default(), called: Arc::default(), released }
     }
 
-    /// Lets orders go that are held.
+    /// Releases held orders.
     pub(crate) fn release(&self) {
         self.released.cancel();
     }
@@ -69,8 +69,8 @@ impl Scripted {
         self.calls.lock().unwrap().iter().filter(|it| it.order_id == order_id).count()
     }
 
-    /// Waits until it was called for the order so often.
-    pub(crate) async fn called(&self, order_id: OrderId, n_calls: usize) {
+    /// Waits until the gateway was called `n_calls` times for the order.
+    pub(crate) async fn wait_for_calls(&self, order_id: OrderId, n_calls: usize) {
         let waiting = async {
             loop {
                 let called = self.called.notified();
@@ -80,7 +80,7 @@ impl Scripted {
                 called.await;
             }
         };
-        timeout(PATIENCE, waiting).await.expect("the gateway is called");
+        timeout(TEST_TIMEOUT, waiting).await.expect("the gateway is called");
     }
 }
 
@@ -132,13 +132,13 @@ pub(crate) fn config() -> FulfillmentConfig {
     }
 }
 
-/// A worker in a task; dropping it is a crash.
+/// A worker in a task. Dropping it is a crash.
 pub(crate) struct Worker {
     task: JoinSet<Result<(), WorkerError>>,
     stop: CancellationToken,
 }
 
-/// Starts one a second after the orders were placed.
+/// Starts a worker one second after the orders were placed.
 pub(crate) fn start(store: &Store, gateway: &Scripted, config: FulfillmentConfig) -> Worker {
     start_at(store, gateway, config, 8)
 }
@@ -161,7 +161,7 @@ pub(crate) fn start_on(
     start_by(log, gateway, config, clock_at(second))
 }
 
-/// Starts one that tells the time by that clock.
+/// Starts a worker with this clock.
 pub(crate) fn start_by(
     log: &EventLog,
     gateway: &Scripted,
@@ -170,19 +170,19 @@ pub(crate) fn start_by(
 ) -> Worker {
     let stop = CancellationToken::new();
     let mut task = JoinSet::new();
-    task.spawn(run(log.clone(), gateway.clone(), config, clock, stop.clone()));
+    task.spawn(run_worker(log.clone(), gateway.clone(), config, clock, stop.clone()));
     Worker { task, stop }
 }
 
 impl Worker {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
-        timeout(PATIENCE, self.task.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+        timeout(TEST_TIMEOUT, self.task.join_next()).await.unwrap().unwrap().unwrap().unwrap();
     }
 
-    /// What it ends with by itself.
-    pub(crate) async fn ended(mut self) -> Result<(), WorkerError> {
-        timeout(PATIENCE, self.task.join_next()).await.unwrap().unwrap().unwrap()
+    /// Waits until the worker ends by itself, and returns its result.
+    pub(crate) async fn wait_for_end(mut self) -> Result<(), WorkerError> {
+        timeout(TEST_TIMEOUT, self.task.join_next()).await.unwrap().unwrap().unwrap()
     }
 
     pub(crate) async fn crash(mut self) {
@@ -190,8 +190,8 @@ impl Worker {
     }
 }
 
-/// The order once it is as wanted.
-pub(crate) async fn order_when(
+/// Waits until the order is as wanted, and returns it.
+pub(crate) async fn wait_for_order(
     log: &EventLog,
     id: OrderId,
     wanted: impl Fn(&Order) -> bool,
@@ -205,26 +205,26 @@ pub(crate) async fn order_when(
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, looking).await.expect("the order comes so far")
+    timeout(TEST_TIMEOUT, looking).await.expect("the order is as wanted in time")
 }
 
-pub(crate) async fn ended(log: &EventLog, id: OrderId) -> Order {
-    order_when(log, id, |it| it.status != Status::Processing).await
+pub(crate) async fn wait_for_end_of(log: &EventLog, id: OrderId) -> Order {
+    wait_for_order(log, id, |it| it.status != Status::Processing).await
 }
 
 pub(crate) async fn event_types(log: &EventLog, id: OrderId) -> Vec<String> {
-    log.history(id).await.unwrap().into_iter().skip(4).map(|it| it.event_type).collect()
+    log.read_history(id).await.unwrap().into_iter().skip(4).map(|it| it.event_type).collect()
 }
 
-pub(crate) async fn group_when(log: &EventLog, wanted: impl Fn(GroupStats) -> bool) {
+pub(crate) async fn wait_for_group(log: &EventLog, wanted: impl Fn(GroupStats) -> bool) {
     let looking = async {
         while !wanted(log.group_stats(GROUP).await.unwrap()) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, looking).await.expect("the group comes so far");
+    timeout(TEST_TIMEOUT, looking).await.expect("the group is as wanted in time");
 }
 
-pub(crate) async fn nothing_in_flight(log: &EventLog) {
-    group_when(log, |it| it.in_flight == 0).await;
+pub(crate) async fn wait_for_empty_group(log: &EventLog) {
+    wait_for_group(log, |it| it.in_flight == 0).await;
 }

@@ -1,4 +1,4 @@
-//! A group that is deleted or updated while workers run: what was handled is not handled again.
+//! A group that is deleted or updated while workers run: no order is handled twice.
 
 use domain::ids::OrderId;
 use domain::order::Status;
@@ -12,11 +12,12 @@ use testkit::store::{Store, connect};
 use testkit::wait;
 
 use crate::fixture::{
-    Behaviour, Scripted, config, ended, event_types, nothing_in_flight, start, start_on,
+    Behaviour, Scripted, config, event_types, start, start_on, wait_for_empty_group,
+    wait_for_end_of,
 };
 
 const N_ORDERS: usize = 20;
-/// `UNAVAILABLE`, as gRPC numbers it.
+/// Number of the gRPC status `UNAVAILABLE`.
 const UNAVAILABLE: u32 = 14;
 
 fn operator(store: &Store) -> Client {
@@ -28,7 +29,7 @@ async fn delete_group(store: &Store) {
     operator(store).delete_persistent_subscription_to_all(GROUP, &options).await.unwrap();
 }
 
-/// As a tool does that changes a setting: the group begins again at its checkpoint.
+/// Changes a setting as a tool does: the group begins again at its checkpoint.
 async fn update_group(store: &Store) {
     let options = PersistentSubscriptionToAllOptions::default()
         .filter(SubscriptionFilter::on_event_type().regex("^OrderQueued$"))
@@ -37,8 +38,8 @@ async fn update_group(store: &Store) {
     operator(store).update_persistent_subscription_to_all(GROUP, &options).await.unwrap();
 }
 
-/// Waits until so many workers are members that were given so many deliveries since they joined.
-async fn members_were_given(store: &Store, n_members: usize, n_delivered: usize) {
+/// Waits until the group has `n_members` with at least `n_delivered` deliveries since they joined.
+async fn wait_for_members(store: &Store, n_members: usize, n_delivered: usize) {
     wait::until_async("the workers have joined again", async || {
         let members = store.log.group_info(GROUP).await.unwrap().members;
         let given: usize = members.iter().map(|member| member.n_delivered).sum();
@@ -53,24 +54,24 @@ async fn place_and_fulfil(store: &Store, first: u128) -> Vec<OrderId> {
         ids.push(store.place(number).await);
     }
     for id in &ids {
-        assert_eq!(ended(&store.log, *id).await.status, Status::Fulfilled);
+        assert_eq!(wait_for_end_of(&store.log, *id).await.status, Status::Fulfilled);
     }
-    nothing_in_flight(&store.log).await;
+    wait_for_empty_group(&store.log).await;
     ids
 }
 
 #[tokio::test]
-async fn group_that_is_made_anew_sends_no_order_to_the_gateway_again() {
+async fn recreated_group_sends_no_order_to_the_gateway_again() {
     let store = Store::start().await;
     let gateway = Scripted::new(Behaviour::Fulfil);
-    // All orders are seconds old, by the worker's clock and by any other.
+    // All orders are seconds old by every clock.
     let worker = start(&store, &gateway, config());
     let mut ids = place_and_fulfil(&store, 1).await;
     delete_group(&store).await;
-    members_were_given(&store, 1, N_ORDERS).await;
+    wait_for_members(&store, 1, N_ORDERS).await;
     ids.extend(place_and_fulfil(&store, 100).await);
     update_group(&store).await;
-    members_were_given(&store, 1, 0).await;
+    wait_for_members(&store, 1, 0).await;
     ids.extend(place_and_fulfil(&store, 200).await);
     for id in ids {
         assert_eq!(gateway.n_calls(id), 1);
@@ -80,7 +81,7 @@ async fn group_that_is_made_anew_sends_no_order_to_the_gateway_again() {
 }
 
 #[tokio::test]
-async fn order_in_progress_at_one_worker_is_not_sent_by_another_after_the_group_is_made_anew() {
+async fn order_in_progress_is_not_sent_by_another_worker_of_a_recreated_group() {
     let store = Store::start().await;
     let proxy = GrpcProxy::start(store.address()).await;
     let gateway = Scripted::new(Behaviour::Hold);
@@ -91,20 +92,20 @@ async fn order_in_progress_at_one_worker_is_not_sent_by_another_after_the_group_
         ids.push(store.place(number).await);
     }
     for id in &ids {
-        gateway.called(*id, 1).await;
+        gateway.wait_for_calls(*id, 1).await;
     }
     let other = start(&store, &gateway, config());
-    members_were_given(&store, 2, ids.len()).await;
-    // The one cannot join again, so that the new group delivers everything to the other.
+    wait_for_members(&store, 2, ids.len()).await;
+    // The first worker cannot join again, so the new group delivers all events to the second.
     let refusal = Refusal::new(UNAVAILABLE, "not now");
     proxy.refuse("PersistentSubscriptions/Read", usize::MAX, When::Before, refusal);
     delete_group(&store).await;
-    members_were_given(&store, 1, ids.len()).await;
+    wait_for_members(&store, 1, ids.len()).await;
     gateway.release();
     for id in &ids {
-        assert_eq!(ended(&store.log, *id).await.status, Status::Fulfilled);
+        assert_eq!(wait_for_end_of(&store.log, *id).await.status, Status::Fulfilled);
     }
-    nothing_in_flight(&store.log).await;
+    wait_for_empty_group(&store.log).await;
     for id in ids {
         assert_eq!(gateway.n_calls(id), 1);
     }

@@ -1,9 +1,9 @@
-//! The worker over a real event store.
+//! The worker against a real event store.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what a test cannot go on without ends it"
+    reason = "a failed precondition fails the test"
 )]
 
 mod calls;
@@ -15,4 +15,3 @@ mod group;
 mod pause;
 mod postponed;
 mod supervision;
-mod sweeper;

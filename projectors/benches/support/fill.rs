@@ -2,7 +2,7 @@
 
 use domain::ids::{CommandId, OrderId};
 use domain::order::{OrderCommand, OrderEvent, RecordFailed, RecordFulfilled, Stage, decide, fold};
-use event_log::{Cause, EventHash, EventLog, Expected, Head};
+use event_log::{Cause, EventHash, EventLog, Expected, StreamHead};
 use testkit::spec::{at, recorded};
 use testkit::store::{cause, placed};
 use tokio::task::JoinSet;
@@ -52,9 +52,9 @@ pub(crate) async fn place(log: &EventLog, number: u64) {
 /// Ends an order that was placed: one event.
 pub(crate) async fn end(log: &EventLog, number: u64) {
     let id = order_id(number);
-    let command_id = CommandId::of_delivery(id.0, 1, "ended");
+    let command_id = CommandId::for_delivery(id.0, 1, "ended");
     let cause = Cause { command_id, ..cause(number.into()) };
-    let head = Head { revision: 3, hash: EventHash::NONE };
+    let head = StreamHead { revision: 3, hash: EventHash::NONE };
     log.append(id, Expected::After(head), &outcome(id, number), &cause).await.unwrap();
 }
 

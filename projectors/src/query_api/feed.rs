@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use domain::ids::OrderId;
 use domain::order::EVENT_TYPES;
-use event_log::{EventLog, Fed, LogError, LoggedEvent, OrderFeed, Position, ResetReason};
+use event_log::{EventLog, FeedItem, LogError, LoggedEvent, OrderFeed, Position, ResetReason};
 use futures::Stream;
 use futures::stream::unfold;
 use jiff::Timestamp;
@@ -177,7 +177,7 @@ pub(super) async fn stream_events(
     let most = if principal.is_anonymous() { MAX_CLIENTS } else { MAX_CLIENTS_OF_KEY };
     let place = source.places.take(&principal.actor, most);
     let place = place.ok_or_else(|| Problem::overloaded("Too many clients of the event stream"))?;
-    let feed = timeout(BEGIN_TIMEOUT, source.log.feed(after)).await.map_err(|_| {
+    let feed = timeout(BEGIN_TIMEOUT, source.log.open_feed(after)).await.map_err(|_| {
         Problem::unavailable("Event store unavailable").with_code(Code::EventStoreUnavailable)
     })?;
     let feed = feed.map_err(log_failed)?;
@@ -231,7 +231,7 @@ impl Listener {
                 fed = self.feed.next() => fed?,
             };
             match fed {
-                Fed::Event(event) => match self.filter.passes(&event, owners).await {
+                FeedItem::Event(event) => match self.filter.passes(&event, owners).await {
                     Ok(true) => return Some(of_order(&event)),
                     Ok(false) => {}
                     Err(error) => {
@@ -239,7 +239,7 @@ impl Listener {
                         return None;
                     }
                 },
-                Fed::Reset(reason) => return Some(reset(reason)),
+                FeedItem::Reset(reason) => return Some(reset(reason)),
             }
         }
     }

@@ -90,7 +90,7 @@ impl Histories {
         Fold {
             histories: self.clone(),
             order_id,
-            reader: self.log.history_from(order_id, 0),
+            reader: self.log.read_history_from(order_id, 0),
             portion: Vec::new().into_iter().peekable(),
             reading: None,
             state: None,
@@ -246,7 +246,7 @@ impl Fold {
 
     /// Goes on behind a state that is kept, if its event is still in the stream.
     async fn jump(&mut self, revision: u64, checkpoint: Checkpoint) -> Result<(), Problem> {
-        self.reader = self.histories.log.history_from(self.order_id, revision);
+        self.reader = self.histories.log.read_history_from(self.order_id, revision);
         let event = self.take().await?;
         if event.is_some_and(|it| it.revision == revision && it.event_id == checkpoint.event_id) {
             self.state = Some(Arc::unwrap_or_clone(checkpoint.state));
@@ -254,7 +254,7 @@ impl Fold {
         } else {
             self.histories.forget(self.order_id, revision);
             let next = self.last.map_or(0, |it| it + 1);
-            self.reader = self.histories.log.history_from(self.order_id, next);
+            self.reader = self.histories.log.read_history_from(self.order_id, next);
             self.portion = Vec::new().into_iter().peekable();
         }
         Ok(())

@@ -13,7 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
 use domain::order::{Order, Status};
-use event_log::Waited;
+use event_log::WaitOutcome;
 use serde::Serialize;
 use service_kit::etag::{self, Tags};
 use service_kit::extract::{PathParameters, QueryParameters};
@@ -158,16 +158,17 @@ pub(super) async fn get_order(
     if let Some(awaited) = awaited.filter(|_| !is_met) {
         // The log knows it first: nobody has to wait for the projection.
         wait.begin();
-        found = match queries.log.wait_for(order_id, deadline, |it| awaited.is_met(it)).await {
-            Waited::Met(order) => Found::in_stream(order),
-            Waited::InVain(Some(order)) => found.or_newer(Found::in_stream(order)),
-            Waited::InVain(None) => newest_in_reach(&queries, order_id, found).await,
+        found = match queries.log.wait_for_order(order_id, deadline, |it| awaited.is_met(it)).await
+        {
+            WaitOutcome::Reached(order) => Found::in_stream(order),
+            WaitOutcome::NotReached(Some(order)) => found.or_newer(Found::in_stream(order)),
+            WaitOutcome::NotReached(None) => newest_in_reach(&queries, order_id, found).await,
         };
         is_met = awaited.is_met(&found.order);
     }
     let Found { order, source } = found;
     if let Source::Stream = source {
-        queries.log.remember(&order);
+        queries.log.remember_state(&order);
     }
 
     let mut answer = HeaderMap::new();
@@ -215,12 +216,12 @@ async fn find(
     order_id: OrderId,
     newest_known: Option<u64>,
 ) -> Result<Found, Problem> {
-    let told = queries.log.recall(order_id);
+    let told = queries.log.recall_state(order_id);
     let least = newest_known.max(told.as_ref().map(|it| it.revision));
     match find_row(queries, order_id, READ_TIMEOUT).await {
         Ok(Some(order)) if Some(order.revision) >= least => {
             note_read_model_answers();
-            queries.log.forget(order_id, order.revision);
+            queries.log.forget_state(order_id, order.revision);
             return Ok(Found { order, source: Source::Table });
         }
         Ok(_) => {}
@@ -229,7 +230,7 @@ async fn find(
             tracing::debug!(error = &*error as &dyn Error, "Order is read from its stream");
         }
     }
-    match queries.log.latest(order_id).await {
+    match queries.log.load_readable(order_id).await {
         Ok(Some(order)) => Ok(Found::in_stream(Arc::new(order))),
         Ok(None) => Err(Problem::order_not_found(order_id)),
         Err(error) if error.is_unavailable() => {
@@ -242,7 +243,7 @@ async fn find(
 
 /// The newest state of an order whose stream cannot be read.
 async fn newest_in_reach(queries: &Queries, order_id: OrderId, found: Found) -> Found {
-    let told = queries.log.recall(order_id).map(Found::in_stream);
+    let told = queries.log.recall_state(order_id).map(Found::in_stream);
     let row = find_row(queries, order_id, LAST_LOOK).await.ok().flatten();
     let row = row.map(|order| Found { order, source: Source::Table });
     told.into_iter().chain(row).fold(found, Found::or_newer)

@@ -30,7 +30,7 @@ impl Owners {
         if let Some(owner) = self.recall(order_id) {
             return Ok(owner);
         }
-        let owner: Owner = self.log.tenant(order_id).await?.map(Into::into);
+        let owner: Owner = self.log.read_tenant(order_id).await?.map(Into::into);
         if owner.is_some() {
             self.remember(order_id, owner.clone());
         }
@@ -44,7 +44,7 @@ impl Owners {
         }
         let owner = match event.revision {
             0 => event.tenant(),
-            _ => self.log.tenant(event.order_id).await?,
+            _ => self.log.read_tenant(event.order_id).await?,
         };
         let owner: Owner = owner.map(Into::into);
         self.remember(event.order_id, owner.clone());

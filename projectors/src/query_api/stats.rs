@@ -360,7 +360,7 @@ async fn per_minute(queries: &Queries, n_minutes: u32) -> Result<Vec<OfMinute>, 
 fn fulfillment(status: &FulfillmentStatus) -> Fulfillment {
     Fulfillment {
         paused: Some(status.is_paused()),
-        breaker: Some(status.breaker()),
+        breaker: Some(status.worst_breaker()),
         watchdog_reconnects: Some(status.watchdog_reconnects()),
     }
 }

@@ -3,7 +3,7 @@
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use event_log::{EventLog, Feed, LogError, LoggedEvent, Position, Subscription};
+use event_log::{EventLog, LogError, LoggedEvent, Position, Subscription, SubscriptionItem};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -57,10 +57,10 @@ impl Reader {
 /// Where events come from.
 trait Source: Send + 'static {
     /// The next of the feed, if it is there.
-    fn ready(&mut self) -> Option<Feed>;
+    fn ready(&mut self) -> Option<SubscriptionItem>;
 
     /// The next of the feed; waits for it. Nothing is lost if the wait is abandoned.
-    fn next(&mut self) -> impl Future<Output = Feed> + Send;
+    fn next(&mut self) -> impl Future<Output = SubscriptionItem> + Send;
 
     /// Whether no event of an order is behind a position.
     fn is_at_end(
@@ -75,16 +75,16 @@ struct FromLog {
 }
 
 impl Source for FromLog {
-    fn ready(&mut self) -> Option<Feed> {
-        self.subscription.ready()
+    fn ready(&mut self) -> Option<SubscriptionItem> {
+        self.subscription.try_next()
     }
 
-    async fn next(&mut self) -> Feed {
+    async fn next(&mut self) -> SubscriptionItem {
         self.subscription.next().await
     }
 
     async fn is_at_end(&self, position: Option<Position>) -> Result<bool, LogError> {
-        Ok(self.log.backlog(position, 1).await?.n_events == 0)
+        Ok(self.log.count_backlog(position, 1).await?.n_events == 0)
     }
 }
 
@@ -132,9 +132,10 @@ impl<S: Source> Reading<S> {
         Ok(batch)
     }
 
-    fn take(&mut self, next: Feed, batch: &mut Batch) {
+    fn take(&mut self, next: SubscriptionItem, batch: &mut Batch) {
         match &next {
-            Feed::Event(LoggedEvent { position, .. }) | Feed::Deleted { position, .. } => {
+            SubscriptionItem::Event(LoggedEvent { position, .. })
+            | SubscriptionItem::Deleted { position, .. } => {
                 let position = *position;
                 if position > self.until {
                     // All before it has come.
@@ -147,8 +148,8 @@ impl<S: Source> Reading<S> {
             }
             // It may name the log's end, where an event comes yet: what is not in the log when the
             // reading begins is not passed.
-            Feed::Checkpoint(position) => self.pass((*position).min(self.until), batch),
-            Feed::CaughtUp => {}
+            SubscriptionItem::Checkpoint(position) => self.pass((*position).min(self.until), batch),
+            SubscriptionItem::CaughtUp => {}
         }
     }
 
@@ -156,7 +157,7 @@ impl<S: Source> Reading<S> {
     fn pass(&mut self, position: Position, batch: &mut Batch) {
         if Some(position) > self.read_to {
             self.read_to = Some(position);
-            batch.add(Feed::Checkpoint(position));
+            batch.add(SubscriptionItem::Checkpoint(position));
         }
     }
 }
@@ -176,16 +177,16 @@ mod tests {
     /// A store whose positions are byte offsets, and which says nothing of the events of other
     /// programs that it passes but for the checkpoints given.
     struct Script {
-        feed: VecDeque<Feed>,
+        feed: VecDeque<SubscriptionItem>,
         last_of_orders: Option<Position>,
     }
 
     impl Source for Script {
-        fn ready(&mut self) -> Option<Feed> {
+        fn ready(&mut self) -> Option<SubscriptionItem> {
             self.feed.pop_front()
         }
 
-        async fn next(&mut self) -> Feed {
+        async fn next(&mut self) -> SubscriptionItem {
             pending().await
         }
 
@@ -198,8 +199,8 @@ mod tests {
         Position { commit: byte, prepare: byte }
     }
 
-    fn event(byte: u64) -> Feed {
-        Feed::Event(LoggedEvent {
+    fn event(byte: u64) -> SubscriptionItem {
+        SubscriptionItem::Event(LoggedEvent {
             order_id: OrderId(Uuid::from_u128(7)),
             event_id: Uuid::from_u128(byte.into()),
             revision: byte,
@@ -212,11 +213,15 @@ mod tests {
     }
 
     /// Reads up to a byte, and returns how many events came and where the last batch ends.
-    async fn read(feed: Vec<Feed>, after: Option<u64>, until: u64) -> (u64, Option<Position>) {
+    async fn read(
+        feed: Vec<SubscriptionItem>,
+        after: Option<u64>,
+        until: u64,
+    ) -> (u64, Option<Position>) {
         let events = feed.iter().filter_map(|it| match it {
-            Feed::Event(event) => Some(event.position),
-            Feed::Deleted { position, .. } => Some(*position),
-            Feed::Checkpoint(_) | Feed::CaughtUp => None,
+            SubscriptionItem::Event(event) => Some(event.position),
+            SubscriptionItem::Deleted { position, .. } => Some(*position),
+            SubscriptionItem::Checkpoint(_) | SubscriptionItem::CaughtUp => None,
         });
         let source = Script { last_of_orders: events.max(), feed: feed.into() };
         let (until, read_to) = (position(until), after.map(position));
@@ -238,10 +243,14 @@ mod tests {
     async fn foreign_events_at_the_end_are_passed_without_a_checkpoint() {
         let end = Some(position(9_000));
         assert_eq!(read(vec![], None, 9_000).await, (0, end));
-        assert_eq!(read(vec![Feed::CaughtUp], Some(8_000), 9_000).await, (0, end));
-        let feed = vec![event(118), event(977), event(3_141), Feed::CaughtUp];
+        assert_eq!(read(vec![SubscriptionItem::CaughtUp], Some(8_000), 9_000).await, (0, end));
+        let feed = vec![event(118), event(977), event(3_141), SubscriptionItem::CaughtUp];
         assert_eq!(read(feed, None, 9_000).await, (3, end));
-        let feed = vec![event(118), Feed::Checkpoint(position(4_004)), Feed::CaughtUp];
+        let feed = vec![
+            event(118),
+            SubscriptionItem::Checkpoint(position(4_004)),
+            SubscriptionItem::CaughtUp,
+        ];
         assert_eq!(read(feed, None, 9_000).await, (1, end));
     }
 
@@ -263,11 +272,11 @@ mod tests {
     #[tokio::test]
     async fn reading_ends_at_its_position_whatever_the_feed_names_beyond_it() {
         let end = Some(position(977));
-        for beyond in [event(1_200), Feed::Checkpoint(position(1_200))] {
+        for beyond in [event(1_200), SubscriptionItem::Checkpoint(position(1_200))] {
             let feed = vec![event(118), event(977), beyond];
             assert_eq!(read(feed, None, 977).await, (2, end));
         }
-        for beyond in [event(1_200), Feed::Checkpoint(position(1_200))] {
+        for beyond in [event(1_200), SubscriptionItem::Checkpoint(position(1_200))] {
             assert_eq!(read(vec![event(118), beyond], None, 977).await, (1, end));
         }
         assert_eq!(read(vec![], Some(977), 977).await, (0, None));

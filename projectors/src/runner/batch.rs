@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::ids::OrderId;
 use domain::order::Recorded;
-use event_log::{Feed, LoggedEvent, Position, Subscription};
+use event_log::{LoggedEvent, Position, Subscription, SubscriptionItem};
 use service_kit::error::Chain;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -81,23 +81,23 @@ impl Batch {
         self.begun = first.map(|it| it.event.order_id()).collect();
     }
 
-    pub(crate) fn add(&mut self, feed: Feed) {
+    pub(crate) fn add(&mut self, feed: SubscriptionItem) {
         match feed {
-            Feed::Event(event) => {
+            SubscriptionItem::Event(event) => {
                 self.position = Some(event.position);
                 self.first_event_id.get_or_insert(event.event_id);
                 self.n_bytes += event.data.len();
                 self.add_event(&event);
             }
-            Feed::Deleted { order_id, position } => {
+            SubscriptionItem::Deleted { order_id, position } => {
                 tracing::info!(order.id = %order_id, "Order deleted from the event store");
                 self.position = Some(position);
                 let n_events_before = self.events.len();
                 self.deletions.push(Deletion { order_id, n_events_before });
                 self.tenants.retain(|(of, _)| *of != order_id);
             }
-            Feed::Checkpoint(position) => self.position = Some(position),
-            Feed::CaughtUp => self.is_caught_up = true,
+            SubscriptionItem::Checkpoint(position) => self.position = Some(position),
+            SubscriptionItem::CaughtUp => self.is_caught_up = true,
         }
     }
 
@@ -124,7 +124,7 @@ pub(crate) fn readable(event: &LoggedEvent) -> Result<Recorded, Poison> {
         Err(error) => Chain(&error).to_string(),
     };
     Err(Poison {
-        stream: event.order_id.stream(),
+        stream: event.order_id.stream_name(),
         revision: event.revision,
         event_type: event.event_type.clone(),
         reason,
@@ -154,7 +154,7 @@ impl Batches {
         let mut first_event = None;
         while !batch.is_full(self.batch_size) {
             let due = self.due(&batch, first_event);
-            let next = if let Some(ready) = self.subscription.ready() {
+            let next = if let Some(ready) = self.subscription.try_next() {
                 ready
             } else {
                 tokio::select! {
@@ -199,8 +199,8 @@ mod tests {
 
     const ORDER: OrderId = OrderId(Uuid::from_u128(7));
 
-    fn logged(commit: u64, data: &str) -> Feed {
-        Feed::Event(LoggedEvent {
+    fn logged(commit: u64, data: &str) -> SubscriptionItem {
+        SubscriptionItem::Event(LoggedEvent {
             order_id: ORDER,
             event_id: Uuid::from_u128(commit.into()),
             revision: commit,
@@ -224,8 +224,8 @@ mod tests {
         assert_eq!((batch.events.len(), batch.skipped.len(), batch.n_events()), (1, 2, 3));
         assert_eq!(batch.position, Some(Position { commit: 4, prepare: 4 }));
 
-        batch.add(Feed::Checkpoint(Position { commit: 9, prepare: 9 }));
-        batch.add(Feed::CaughtUp);
+        batch.add(SubscriptionItem::Checkpoint(Position { commit: 9, prepare: 9 }));
+        batch.add(SubscriptionItem::CaughtUp);
         assert_eq!(batch.position, Some(Position { commit: 9, prepare: 9 }));
     }
 

@@ -106,7 +106,7 @@ impl Judge<'_> {
         if self.found.position.is_none() {
             return Ok(Some(self.found.differences(order_id, &[]).await?));
         }
-        let history = match self.log.history(order_id).await {
+        let history = match self.log.read_history(order_id).await {
             Err(LogError::Deleted) => return self.differences_of_deleted(order_id).await,
             history => history?,
         };
@@ -140,7 +140,7 @@ impl Judge<'_> {
 async fn mend(log: &EventLog, store: &dyn ReadModel, order_id: OrderId) -> Result<(), ReplayError> {
     loop {
         let checkpoint = store.checkpoint().await?;
-        let history = match log.history(order_id).await {
+        let history = match log.read_history(order_id).await {
             Err(LogError::Deleted) => Vec::new(),
             history => history?,
         };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use domain::ids::CommandId;
-use event_log::{Cause, Last, Position};
+use event_log::{Cause, ExpectedLast, Position};
 use projectors::{
     Begin, Pace, ReadModel, ReadModelTrouble, Repair, ReplayError, SwapAtEnd, Verification,
     find_trouble, projection_status,
@@ -24,22 +24,11 @@ const ENOUGH_FOR_CHECKPOINTS: u128 = 70;
 
 /// Appends events to a stream that is no order's.
 async fn append_foreign(events: &EventStore, numbers: std::ops::Range<u128>) {
-    let journal = events.log.journal("another-program");
+    let journal = events.log.open_journal("another-program");
     for number in numbers {
         let id = Uuid::from_u128(0xF00 << 64 | number);
-        let cause = Cause {
-            command_id: CommandId::of_request(id),
-            correlation_id: id,
-            causation_id: id,
-            actor: "another program".to_owned(),
-            request_id: None,
-            request_name: None,
-            traceparent: None,
-            request_fingerprint: None,
-            tenant: None,
-            at: at(1_000),
-        };
-        journal.append(Last::Any, "SomethingElse", &json!({}), &cause).await.unwrap();
+        let cause = Cause::new(CommandId::for_request(id), "another program", at(1_000));
+        journal.append(ExpectedLast::Any, "SomethingElse", &json!({}), &cause).await.unwrap();
     }
 }
 

@@ -26,5 +26,6 @@ mod roles;
 mod runner;
 mod sets;
 mod stores;
+mod sweeper;
 mod system;
 mod verify;

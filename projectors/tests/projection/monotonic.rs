@@ -27,7 +27,7 @@ fn follow(log: &EventLog) -> JoinSet<()> {
     let log = log.clone();
     let mut following = JoinSet::new();
     following.spawn(async move {
-        log.follow(Duration::from_mins(1), CancellationToken::new()).await;
+        log.follow_live_events(Duration::from_mins(1), CancellationToken::new()).await;
     });
     following
 }

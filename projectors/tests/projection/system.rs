@@ -88,16 +88,8 @@ impl EventStore {
         };
         let request = Uuid::new_v5(&order_id.0, &history[0].revision.to_be_bytes());
         let cause = Cause {
-            command_id: CommandId::of_request(request),
-            correlation_id: request,
-            causation_id: request,
-            actor: "customer".to_owned(),
-            request_id: None,
-            request_name: None,
-            traceparent: None,
-            request_fingerprint: None,
             tenant: tenant.map(str::to_owned),
-            at: history[0].recorded_at,
+            ..Cause::new(CommandId::for_request(request), "customer", history[0].recorded_at)
         };
         let events: Vec<OrderEvent> = history.iter().map(|it| it.event.clone()).collect();
         self.log.append(order_id, expected, &events, &cause).await.unwrap();

@@ -173,7 +173,7 @@ async fn event_that_cannot_be_projected_is_named() {
     else {
         panic!("{findings:?}")
     };
-    assert_eq!((stream, event_type.as_str()), (&id(2).stream(), "OrderReceived"));
+    assert_eq!((stream, event_type.as_str()), (&id(2).stream_name(), "OrderReceived"));
     assert!(reason.contains(&id(1).to_string()), "{reason}");
 }
 

@@ -146,7 +146,7 @@ impl Execution {
         let limit =
             begun.rate_per_second.map_or(self.max_batch, |rate| rate.clamp(1, self.max_batch));
         loop {
-            let (after, n_done) = (progress.batch_end, progress.counts.total());
+            let (after, n_done) = (progress.batch_end, progress.counts.n_total());
             let looking = next_batch(&*self.failures, &begun.filter, after, n_done, limit);
             let error = match self.showing_life(progress, looking).await? {
                 Ok(batch) => {

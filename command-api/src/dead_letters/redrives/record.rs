@@ -1,7 +1,7 @@
 //! The record of redrives of many: a stream that every API process reads and appends to.
 
 use domain::operations::{REDRIVES, RedriveEntry, RedriveTask};
-use event_log::{Cause, Entry, EventLog, Journal, Last, LogError};
+use event_log::{Cause, EventLog, ExpectedLast, Journal, JournalEntry, LogError};
 use uuid::Uuid;
 
 /// How many entries are read at once: each may name a whole batch of orders.
@@ -14,13 +14,13 @@ pub(super) struct Redrives {
 
 impl Redrives {
     pub(super) fn new(log: &EventLog) -> Self {
-        Self { journal: log.journal(REDRIVES) }
+        Self { journal: log.open_journal(REDRIVES) }
     }
 
     /// The last entry's revision, and the process that wrote it and runs a redrive, if one did; `None`
     /// without entries.
     pub(super) async fn last(&self) -> Result<Option<(u64, Option<Uuid>)>, LogError> {
-        let newest = self.journal.newest(1).await?;
+        let newest = self.journal.newest_entries(1).await?;
         Ok(newest.first().map(|entry| (entry.revision, read(entry).and_then(|it| it.runner()))))
     }
 
@@ -67,7 +67,7 @@ impl Redrives {
         last: Option<u64>,
         cause: &Cause,
     ) -> Result<u64, LogError> {
-        let last = Last::Is(last);
+        let last = ExpectedLast::Revision(last);
         let entry_type = entry.entry_type();
         match entry {
             RedriveEntry::Begun(it) => self.journal.append(last, entry_type, it, cause).await,
@@ -82,14 +82,14 @@ impl Redrives {
         is_enough: impl Fn(&[RedriveTask]) -> bool,
     ) -> Result<(Vec<RedriveTask>, Option<u64>), LogError> {
         let mut newest_first: Vec<RedriveEntry> = Vec::new();
-        let mut page = self.journal.newest(PAGE).await?;
+        let mut page = self.journal.newest_entries(PAGE).await?;
         let revision = page.first().map(|it| it.revision);
         loop {
             newest_first.extend(page.iter().filter_map(read));
             let tasks = RedriveTask::fold(newest_first.iter().rev().cloned());
             match page.last() {
                 Some(oldest) if !is_enough(&tasks) => {
-                    page = self.journal.newest_before(oldest.revision, PAGE).await?;
+                    page = self.journal.entries_before(oldest.revision, PAGE).await?;
                 }
                 Some(_) | None => return Ok((tasks, revision)),
             }
@@ -98,6 +98,6 @@ impl Redrives {
 }
 
 /// What the entry says; `None` if this release does not know it.
-fn read(entry: &Entry) -> Option<RedriveEntry> {
-    RedriveEntry::read(&entry.entry_type, entry.data())
+fn read(entry: &JournalEntry) -> Option<RedriveEntry> {
+    RedriveEntry::decode(&entry.entry_type, entry.data())
 }

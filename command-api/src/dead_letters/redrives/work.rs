@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::ids::{CommandId, OrderId};
 use domain::operations::RedriveBegun;
 use domain::order::{OrderCommand, Redrive};
-use event_log::{Cause, EventLog, Loaded, LogError, LoggedEvent};
+use event_log::{Cause, EventLog, LoadedOrder, LogError, LoggedEvent};
 use jiff::Timestamp;
 use service_kit::clock::Clock;
 use tokio::time::sleep;
@@ -69,7 +69,7 @@ impl Work {
         let cause = cause(&self.begun, id, self.clock.now());
         let correlation_id = correlation_id.unwrap_or(cause.correlation_id);
         let cause = Cause { correlation_id, ..cause };
-        let changed = self.log.change_as_known(order, head, &command, &cause).await?;
+        let changed = self.log.execute_if_unchanged(order, head, &command, &cause).await?;
         Ok(changed.map_or(Redriven::Skipped, |_| Redriven::Yes))
     }
 
@@ -84,7 +84,7 @@ impl Work {
 }
 
 /// Whether an attempt of the order was begun by that redrive.
-fn is_caused_by(loaded: &Loaded, task_id: Uuid) -> bool {
+fn is_caused_by(loaded: &LoadedOrder, task_id: Uuid) -> bool {
     let mut queued = loaded.history.iter().filter(|event| event.event_type == "OrderQueued");
     let is_caused =
         |event: &LoggedEvent| event.metadata().is_some_and(|it| it.causation_id == task_id);
@@ -94,16 +94,10 @@ fn is_caused_by(loaded: &Loaded, task_id: Uuid) -> bool {
 /// Why a redrive of many records something: `id` tells its records apart.
 pub(super) fn cause(begun: &RedriveBegun, id: Uuid, at: Timestamp) -> Cause {
     Cause {
-        command_id: CommandId::of_request(id),
         correlation_id: begun.task_id,
         causation_id: begun.task_id,
-        actor: begun.actor.clone(),
         // The task has the id of the request that began it.
         request_id: Some(begun.task_id.to_string()),
-        request_name: None,
-        traceparent: None,
-        request_fingerprint: None,
-        tenant: None,
-        at,
+        ..Cause::new(CommandId::for_request(id), &begun.actor, at)
     }
 }

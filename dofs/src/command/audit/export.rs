@@ -71,7 +71,7 @@ async fn write(
     let log = open_event_log(global).await?;
     let bar = progress(global);
     if let Some(id) = arguments.order {
-        let mut history = log.history_from(OrderId(id), 0);
+        let mut history = log.read_history_from(OrderId(id), 0);
         let mut is_found = false;
         while let Some(events) = history.next().await? {
             is_found = true;

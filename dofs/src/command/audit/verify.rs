@@ -59,7 +59,7 @@ pub(super) async fn run(global: &Global) -> Result<ExitCode, CliError> {
         Ok(()) => findings.extend(rest),
         // An order that looks unfinished may go on behind the damage.
         Err(error @ LogError::Damaged { .. }) => {
-            findings.put_first(Finding::damaged(error.to_string()));
+            findings.put_first(Finding::damaged_log(error.to_string()));
         }
         Err(error) => return Err(error.into()),
     }

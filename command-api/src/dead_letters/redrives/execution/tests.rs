@@ -156,7 +156,7 @@ impl World {
     async fn n_redriven(&self) -> u64 {
         let mut n_redriven = 0;
         for order_id in &self.read_model.order_ids {
-            let history = self.store.log.history(*order_id).await.unwrap();
+            let history = self.store.log.read_history(*order_id).await.unwrap();
             let queued = history.iter().filter(|event| {
                 let metadata = event.metadata();
                 event.event_type == "OrderQueued"
@@ -178,7 +178,7 @@ async fn change(
 ) -> Result<Order, OrderError> {
     let loaded = log.load(order_id).await.unwrap();
     let head = loaded.head();
-    log.change(loaded.order.unwrap(), head, command, &cause_of(id)).await.unwrap()
+    log.execute_command(loaded.order.unwrap(), head, command, &cause_of(id)).await.unwrap()
 }
 
 fn block_on<T>(test: impl Future<Output = T>) -> T {

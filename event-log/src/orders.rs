@@ -1,0 +1,17 @@
+//! Orders on the event store: their histories, commands, waits, and the checks of what is stored.
+
+pub(crate) mod access_rights;
+mod answered_states;
+pub(crate) mod audit;
+mod command;
+pub(crate) mod event_log;
+pub(crate) mod fulfillment_status;
+pub(crate) mod hash_chain;
+pub(crate) mod history;
+mod live_events;
+pub(crate) mod order_feed;
+pub(crate) mod order_stream;
+pub(crate) mod parked_messages;
+mod pending_work;
+pub(crate) mod scan;
+pub(crate) mod wait_for_order;

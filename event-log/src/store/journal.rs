@@ -1,0 +1,137 @@
+//! Journals: streams of entries beside the orders' streams, such as operators' commands and workers'
+//! reports.
+
+use eventstore::{
+    EventData, ReadStreamOptions, RecordedEvent, ResolvedEvent, StreamPosition, StreamState,
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::client::StoreClient;
+use super::error::LogError;
+use super::logged_event::created_at;
+use super::metadata::{Cause, Metadata};
+
+/// Schema version of every entry.
+const SCHEMA: u32 = 1;
+
+/// One journal. Its stream's name does not begin like an order's.
+#[derive(Clone)]
+pub struct Journal {
+    client: StoreClient,
+    stream: &'static str,
+}
+
+/// The last entry that an appender expects in a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedLast {
+    /// The last entry has this revision; `None`: the journal is empty.
+    Revision(Option<u64>),
+    /// Any: the new entry depends on no other.
+    Any,
+}
+
+/// An entry of a journal.
+#[derive(Debug, Clone)]
+pub struct JournalEntry {
+    pub revision: u64,
+    pub entry_type: String,
+    data: Vec<u8>,
+    /// The writer of the entry.
+    pub actor: String,
+    /// When the entry was written, by the writer's clock.
+    pub recorded_at: Timestamp,
+}
+
+impl JournalEntry {
+    /// Returns the entry's content in JSON.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Parses the content; `None` if it has another shape.
+    pub fn parse<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.data).ok()
+    }
+
+    fn from_recorded(event: &RecordedEvent) -> Self {
+        let metadata: Option<Metadata> = serde_json::from_slice(&event.custom_metadata).ok();
+        Self {
+            revision: event.revision,
+            entry_type: event.event_type.clone(),
+            data: event.data.to_vec(),
+            recorded_at: metadata
+                .as_ref()
+                .map_or_else(|| created_at(event).unwrap_or_default(), |it| it.recorded_at),
+            actor: metadata.map_or_else(String::new, |it| it.actor),
+        }
+    }
+}
+
+impl StoreClient {
+    /// Returns the journal with that stream name.
+    pub fn open_journal(&self, stream: &'static str) -> Journal {
+        Journal { client: self.clone(), stream }
+    }
+}
+
+impl Journal {
+    /// Appends an entry and returns its revision. The entry is durable when this returns. Its id is
+    /// that of the command: the store recognises the same command with the same expectation.
+    ///
+    /// # Errors
+    /// [`LogError::Conflict`] if the last entry is another; [`LogError::Unavailable`].
+    pub async fn append(
+        &self,
+        expected: ExpectedLast,
+        entry_type: &str,
+        data: &impl Serialize,
+        cause: &Cause,
+    ) -> Result<u64, LogError> {
+        let expected = match expected {
+            ExpectedLast::Revision(Some(revision)) => StreamState::StreamRevision(revision),
+            ExpectedLast::Revision(None) => StreamState::NoStream,
+            ExpectedLast::Any => StreamState::Any,
+        };
+        let metadata = Metadata::new(cause, self.client.producer(), SCHEMA);
+        let entry = EventData::json(entry_type, data)?
+            .id(cause.command_id.as_uuid())
+            .metadata_as_json(&metadata)?;
+        self.client.append_alone(self.stream, expected, vec![entry]).await
+    }
+
+    /// Returns the newest entries, the newest first.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if the store cannot be reached.
+    pub async fn newest_entries(&self, limit: usize) -> Result<Vec<JournalEntry>, LogError> {
+        self.read_backwards(StreamPosition::End, limit).await
+    }
+
+    /// Returns the newest entries before a revision, the newest first.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if the store cannot be reached.
+    pub async fn entries_before(
+        &self,
+        revision: u64,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, LogError> {
+        match revision.checked_sub(1) {
+            Some(last) => self.read_backwards(StreamPosition::Position(last), limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn read_backwards(
+        &self,
+        from: StreamPosition<u64>,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, LogError> {
+        let options = ReadStreamOptions::default().backwards().position(from).max_count(limit);
+        let events = self.client.read_stream(self.stream, &options).await?;
+        let recorded = events.iter().map(ResolvedEvent::get_original_event);
+        Ok(recorded.map(JournalEntry::from_recorded).collect())
+    }
+}
