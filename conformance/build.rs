@@ -1,5 +1,5 @@
-//! Generates Rust from the protocol's definition, without `protoc`, and a test for each check that
-//! the official clients' packages bring along.
+//! Generates Rust code from the protocol's definition, without `protoc`. Also generates a test for
+//! each check in the packages of the official clients.
 
 #[path = "build/client_checks.rs"]
 mod client_checks;
@@ -16,6 +16,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build");
     let out_dir = env::var_os("OUT_DIR").map(PathBuf::from).ok_or("cargo sets OUT_DIR")?;
-    protocol::generate(Path::new("../event-node/proto"), &out_dir)?;
-    client_checks::generate(&out_dir)
+    protocol::generate_code(Path::new("../event-node/proto"), &out_dir)?;
+    client_checks::generate_tests(&out_dir)
 }

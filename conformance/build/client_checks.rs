@@ -1,7 +1,6 @@
-//! The checks in the tests of the official clients, made into tests of this crate.
+//! Generates tests that run the checks in the packages of the official clients.
 //!
-//! Nothing is copied: the generated files include the packages' own files from where cargo has
-//! unpacked them.
+//! No code is copied. The generated files include the packages' files from cargo's registry.
 
 use std::{
     env,
@@ -22,12 +21,13 @@ const CHECKS: [(&str, &str); 2] = [
     ("streams", "tests/api/streams.rs"),
 ];
 
-/// Functions that the checks share: module, and file inside the package.
+/// Module of functions that the checks share: name, and file inside the package.
 const SHARED: (&str, &str) = ("common", "tests/common.rs");
 
 /// Writes `<package>_checks.rs` to `out_dir` for each client.
-pub(crate) fn generate(out_dir: &Path) -> Result<(), Box<dyn Error>> {
-    // The packages may be another version's, or lie elsewhere.
+pub(crate) fn generate_tests(out_dir: &Path) -> Result<(), Box<dyn Error>> {
+    // A change of the lock file or of cargo's home may change the versions or paths of the
+    // packages.
     println!("cargo::rerun-if-changed=../Cargo.lock");
     println!("cargo::rerun-if-env-changed=CARGO_HOME");
     let metadata = read_cargo_metadata()?;
@@ -41,7 +41,7 @@ pub(crate) fn generate(out_dir: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns modules that include the package's files, with a test for each check behind them.
+/// Returns modules that include the package's files, each followed by tests for its checks.
 fn generate_package_tests(folder: &Path) -> Result<String, String> {
     let (shared, file) = SHARED;
     let mut tests = include_module(shared, &folder.join(file), "");
@@ -51,7 +51,8 @@ fn generate_package_tests(folder: &Path) -> Result<String, String> {
         let source = fs::read_to_string(&file)
             .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         let checks: Vec<_> = find_checks(&source).collect();
-        // A package whose tests have another form must not pass as one without faults.
+        // Without this error, a package with a new layout of its tests would pass with no checks at
+        // all.
         if checks.is_empty() {
             return Err(format!("{} has no function `test_...`", file.display()));
         }
@@ -67,7 +68,7 @@ fn include_module(name: &str, file: &Path, tests: &str) -> String {
     format!("{expect}\nmod {name} {{\ninclude!({file:?});\n{tests}}}\n")
 }
 
-/// A function of the client's tests that checks one thing.
+/// A check: a function `test_...` of the client's tests.
 struct Check<'a> {
     name: &'a str,
     takes_names: bool,
@@ -97,10 +98,10 @@ fn find_checks(source: &str) -> impl Iterator<Item = Check<'_>> {
     })
 }
 
-/// Asks cargo where the packages are.
+/// Runs `cargo metadata`.
 ///
-/// Not with `--offline`: the packages of this crate are unpacked, but cargo also wants those of the
-/// rest of the workspace, and fetches them if they are missing.
+/// Without `--offline`, because cargo also resolves the packages of the rest of the workspace and
+/// fetches missing ones.
 fn read_cargo_metadata() -> Result<Value, Box<dyn Error>> {
     let cargo = env::var_os("CARGO").ok_or("cargo sets CARGO for build scripts")?;
     let target = env::var_os("TARGET").ok_or("cargo sets TARGET for build scripts")?;

@@ -1,5 +1,5 @@
-//! Code from `event-node/proto`: a client for the tests, and the server side, which the tests
-//! compare with what `event-node` has committed.
+//! Code from `event-node/proto`: a client for the tests, and the server code, which a test compares
+//! with the committed code of `event-node`.
 
 use std::{error::Error, fs, path::Path};
 
@@ -13,9 +13,9 @@ const SERVICES: [&str; 5] = [
     "operations.proto",
 ];
 
-/// Writes `client/protocol.rs` and `server/protocol.rs`, with the files that they include, and the
-/// definition itself as `protocol.descriptors` to `out_dir`.
-pub(crate) fn generate(proto: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> {
+/// Writes `client/protocol.rs` and `server/protocol.rs`, with the files that they include, to
+/// `out_dir`. Also writes the definition as `protocol.descriptors`.
+pub(crate) fn generate_code(proto: &Path, out_dir: &Path) -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", proto.display());
     let descriptors = protox::compile(SERVICES, [proto])?;
     fs::write(out_dir.join("protocol.descriptors"), descriptors.encode_to_vec())?;

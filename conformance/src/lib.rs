@@ -1,6 +1,8 @@
-//! What an event store that speaks EventStoreDB's protocol is held against: the checks that the
-//! official Rust clients bring along (`tests`), [`protocol`], a client that sends what no official
-//! client can, and [`replay`], which compares a server with the recording of a real EventStoreDB.
+//! Checks of any event store that serves EventStoreDB's protocol.
+//!
+//! `tests` runs the checks in the packages of the official Rust clients. [`protocol`] is a client
+//! for messages that no official client sends. [`replay`] compares a server with the recording of a
+//! real EventStoreDB.
 
 pub mod replay;
 

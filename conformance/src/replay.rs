@@ -1,22 +1,22 @@
-//! The replay of a recording: scenarios of bare protocol messages, carried out against a server, and
-//! compared with what a real EventStoreDB answered.
+//! The replay of a recording: runs scenarios of raw protocol messages against a server, and
+//! compares the answers with those of a real EventStoreDB.
 //!
-//! The recording is in `event-node/tests/recording`; its README describes the form.
+//! The recording is in `event-node/tests/recording`. Its README describes the format.
 
 mod answer;
-mod call;
-mod compare;
-mod http;
-mod known;
+mod difference;
+mod json_to_message;
+mod known_differences;
 #[cfg(test)]
-mod messages_tests;
+mod message_json_tests;
+mod message_to_json;
 mod method;
+mod operation;
+mod placeholders;
+mod raw_call;
+mod raw_http;
 mod recording;
-mod request;
-mod run;
-mod script;
-mod tokens;
-mod view;
+mod scenario_run;
 
 use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
@@ -24,14 +24,14 @@ use prost_reflect::DescriptorPool;
 use serde_json::json;
 use tonic::transport::{Channel, Endpoint};
 
-pub use compare::Difference;
-pub use known::{KnownDifference, KnownDifferences, KnownError};
+pub use difference::Difference;
+pub use known_differences::{KnownDifference, KnownDifferences, KnownDifferencesError};
 pub use recording::{RecordingError, Scenario, load_scenarios};
 
-/// How long a connection may take.
+/// Maximum time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Version of the server that was recorded.
+/// Version of the recorded server.
 pub const RECORDED_VERSION: &str = "EventStoreDB 23.10.6";
 
 #[expect(clippy::expect_used, reason = "the build writes the descriptors")]
@@ -50,27 +50,27 @@ pub fn known_differences_file() -> PathBuf {
     recording_folder().join("known_differences.toml")
 }
 
-/// Carries out a scenario against the server at `address` (`host:port`, without TLS), on a connection
-/// of its own. Returns how the answers differ from the recorded ones.
+/// Runs a scenario against the server at `address` (`host:port`, without TLS), on a new connection.
+/// Returns the differences between its answers and the recorded ones.
 ///
 /// # Errors
 ///
-/// If the server cannot be reached.
-pub async fn replay(
+/// If the server is unreachable.
+pub async fn replay_scenario(
     scenario: &Scenario,
     address: &str,
 ) -> Result<Vec<Difference>, tonic::transport::Error> {
     let channel = connect(address).await?;
-    let (steps, stopped) = run::run_scenario(scenario, address, channel, &PROTOCOL).await;
+    let (steps, error) = scenario_run::run_scenario(scenario, address, channel, &PROTOCOL).await;
     let mut differences = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         let name = format!("{} {}", index + 1, step.name);
-        differences.extend(compare::compare_answers(&name, &step.wanted, &step.got));
+        differences.extend(difference::compare_answers(&name, &step.recorded, &step.got));
     }
-    if let Some(reason) = stopped {
+    if let Some(error) = error {
         let name = format!("{}", steps.len() + 1);
-        let got = json!(reason.to_string());
-        differences.extend(compare::compare_answers(&name, &json!("an answer"), &got));
+        let got = json!(error.to_string());
+        differences.extend(difference::compare_answers(&name, &json!("an answer"), &got));
     }
     Ok(differences)
 }

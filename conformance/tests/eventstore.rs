@@ -1,9 +1,9 @@
-//! The checks of the official client under its old name, `eventstore`. No other client may run in
-//! this process: this one panics if another has chosen the provider of TLS before it.
+//! The checks in the package of the official client under its old name, `eventstore`. No other
+//! client may run in this process, because this one panics if the TLS provider is already set.
 
 include!(concat!(env!("OUT_DIR"), "/eventstore_checks.rs"));
 
-/// Connects to a node and appends ten events: some of the checks rely on events of others.
+/// Connects to a node and appends ten events, because some checks rely on events of others.
 #[cfg(test)]
 async fn connect_and_append(node: &testkit::node::TestNode) -> eventstore::Client {
     let settings = format!("{}&defaultDeadline=60000", node.url());

@@ -1,10 +1,10 @@
-//! `event-node` has the code that is generated from its protocol definition committed, so that
-//! building it needs no code generator.
+//! `event-node` commits the code that is generated from its protocol definition, so that its build
+//! needs no code generator.
 
 use std::{fs, path::Path};
 
 #[test]
-fn committed_code_is_what_the_protocol_definition_generates() {
+fn committed_code_matches_protocol_definition() {
     let generated = Path::new(concat!(env!("OUT_DIR"), "/server"));
     let committed =
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../event-node/src/wire/generated"));

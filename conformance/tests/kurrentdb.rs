@@ -1,8 +1,8 @@
-//! The checks of the official client `kurrentdb`.
+//! The checks in the package of the official client `kurrentdb`.
 
 include!(concat!(env!("OUT_DIR"), "/kurrentdb_checks.rs"));
 
-/// Connects to a node and appends ten events: some of the checks rely on events of others.
+/// Connects to a node and appends ten events, because some checks rely on events of others.
 #[cfg(test)]
 async fn connect_and_append(node: &testkit::node::TestNode) -> kurrentdb::Client {
     let settings = format!("{}&defaultDeadline=60000", node.url());

@@ -129,7 +129,7 @@ impl System {
         let mut task = JoinSet::new();
         let guard = ended.clone().drop_guard();
         task.spawn(async move {
-            let outcome = node.finished().await;
+            let outcome = node.wait_until_ended().await;
             drop(guard);
             outcome
         });

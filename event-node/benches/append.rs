@@ -1,12 +1,12 @@
-//! Durable appends through gRPC, against what the disk allows: a bare loop that writes the bytes
-//! of the same batches to a file and waits for the disk after each, measured in the same run.
+//! Durable appends through gRPC, compared with the limit of the disk: a loop that writes the bytes
+//! of the same batches to a file and flushes after each, measured in the same run.
 //!
 //! `cargo bench -p event-node --features measure --bench append`
 
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a measurement ends where it cannot go on, and prints what it found"
+    reason = "a benchmark prints its results and ends at the first error"
 )]
 
 mod support;
@@ -25,59 +25,63 @@ use std::{
 use event_node::measure::Store;
 use eventstore::{AppendToStreamOptions, BatchAppendOptions, Client, StreamState};
 use support::{
-    EVENT_BYTES, EVENTS_PER_APPEND, Served, append_rate, commits, events, per_second, threads,
+    BenchNode, EVENT_BYTES, EVENTS_PER_APPEND, append_rate, commits, new_events, per_second,
+    threads,
 };
 
 const WRITERS: [usize; 3] = [1, 64, 512];
 
-/// How long each figure is measured.
+/// Duration of each measurement.
 const SPAN: Duration = Duration::from_secs(5);
 
 fn main() {
     let folder = tempfile::tempdir().expect("a folder for the store");
-    commits::listen();
-    let served = Served::start(&folder.path().join("store"));
+    commits::start_recording();
+    let node = BenchNode::start(&folder.path().join("store"));
     let runtime = support::runtime("client");
     println!("durable appends of {EVENTS_PER_APPEND} x {EVENT_BYTES} bytes");
     for writers in WRITERS {
-        let whole = bare_loop(folder.path(), &[writers as u64]);
-        println!("{writers} writers: a bare loop of batches of {writers}: {whole}/s");
+        let whole = write_loop_rate(folder.path(), &[writers as u64]);
+        println!("{writers} writers: write loop with batches of {writers}: {whole}/s");
         for kind in [Kind::Unary, Kind::Batch] {
             let client = {
                 let _inside = runtime.enter();
-                served.client()
+                node.connect_client()
             };
-            commits::take();
-            let before = threads::processor_millis();
-            let (rate, slowest) = runtime.block_on(measure(&client, writers, kind));
-            let shares = threads::shares(&before);
-            let batches = commits::take();
-            let same = bare_loop(folder.path(), &batches);
+            commits::take_recorded();
+            let before = threads::cpu_millis();
+            let (rate, slowest) = runtime.block_on(measure_appends(&client, writers, kind));
+            let shares = threads::format_cpu_shares(&before);
+            let batches = commits::take_recorded();
+            let same = write_loop_rate(folder.path(), &batches);
             let mean = batches.iter().sum::<u64>() / (batches.len() as u64).max(1);
             println!(
                 "  {kind:?}: {rate}/s, slowest {slowest} ms, {mean} appends a commit; \
-                 bare loop of the same batches {same}/s: {} %; of batches of {writers}: {} %",
+                 write loop with the same batches {same}/s: {} %; with batches of {writers}: {} %",
                 rate * 100 / same.max(1),
                 rate * 100 / whole.max(1),
             );
             println!("    processor time: {shares}");
         }
     }
-    served.stop();
+    node.stop();
     let _inside = runtime.enter();
     let store = Store::open(&folder.path().join("direct"), support::clock()).expect("a store");
     for writers in WRITERS {
-        let before = threads::processor_millis();
+        let before = threads::cpu_millis();
         let streams = writers as u64;
         let rate = runtime.block_on(append_rate(&store, writers, streams, SPAN));
-        println!("{writers} writers, without gRPC: {rate}/s; {}", threads::shares(&before));
+        println!(
+            "{writers} writers, without gRPC: {rate}/s; {}",
+            threads::format_cpu_shares(&before)
+        );
     }
     runtime.block_on(store.close());
 }
 
-/// Appends a second of a loop that commits these batches, again and again.
-fn bare_loop(folder: &Path, batches: &[u64]) -> u64 {
-    let mut file = File::create(folder.join("bare")).expect("a file");
+/// Returns the appends per second of a loop that writes and flushes these batches repeatedly.
+fn write_loop_rate(folder: &Path, batches: &[u64]) -> u64 {
+    let mut file = File::create(folder.join("write-loop")).expect("a file");
     let largest = batches.iter().max().copied().unwrap_or(0);
     let length =
         |appends: u64| usize::try_from(appends).unwrap_or(0) * EVENTS_PER_APPEND * EVENT_BYTES;
@@ -101,8 +105,8 @@ enum Kind {
     Batch,
 }
 
-/// Appends a second, and the slowest of them in milliseconds.
-async fn measure(client: &Client, writers: usize, kind: Kind) -> (u64, u128) {
+/// Returns the appends per second, and the milliseconds of the slowest append.
+async fn measure_appends(client: &Client, writers: usize, kind: Kind) -> (u64, u128) {
     let done = Arc::new(AtomicU64::new(0));
     let batch = client.batch_append(&BatchAppendOptions::default()).await.expect("a batch");
     let batch = Arc::new(batch);
@@ -114,8 +118,8 @@ async fn measure(client: &Client, writers: usize, kind: Kind) -> (u64, u128) {
             let stream = format!("bench-{}-{writer}", matches!(kind, Kind::Batch));
             let mut slowest = Duration::ZERO;
             while started.elapsed() < SPAN {
-                let asked = Instant::now();
-                let events = events();
+                let began = Instant::now();
+                let events = new_events();
                 match kind {
                     Kind::Unary => {
                         let options = AppendToStreamOptions::default();
@@ -126,7 +130,7 @@ async fn measure(client: &Client, writers: usize, kind: Kind) -> (u64, u128) {
                         appended.await.expect("written");
                     }
                 }
-                slowest = slowest.max(asked.elapsed());
+                slowest = slowest.max(began.elapsed());
                 done.fetch_add(1, Ordering::Relaxed);
             }
             slowest

@@ -1,13 +1,13 @@
-//! A large store: what an append costs in it, how long it takes to open, and what it takes in
-//! memory while it is read and subscribed to.
+//! A large store: the rate of appends, the time to open it, and the memory during reads and
+//! subscriptions.
 //!
-//! `cargo bench -p event-node --features measure --bench large -- 10000000 2000000`, for so many
-//! events in so many streams; a tenth of that without the numbers.
+//! `cargo bench -p event-node --features measure --bench large -- 10000000 2000000` sets the number
+//! of events and of streams. The defaults are a tenth of these.
 
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a measurement ends where it cannot go on, and prints what it found"
+    reason = "a benchmark prints its results and ends at the first error"
 )]
 
 mod support;
@@ -22,7 +22,7 @@ use event_node::measure::Store;
 use eventstore::{
     Client, ReadAllOptions, ReadStreamOptions, StreamPosition, SubscribeToAllOptions,
 };
-use support::{Served, append_in_process, append_rate, per_second};
+use support::{BenchNode, append_in_process, append_rate, per_second};
 use tokio::{runtime::Runtime, task::JoinSet};
 
 const WRITERS: usize = 64;
@@ -30,14 +30,14 @@ const FILLERS: usize = 1_024;
 const READERS: u64 = 16;
 const SUBSCRIBERS: usize = 16;
 
-/// How long each figure is measured.
+/// Duration of each measurement.
 const SPAN: Duration = Duration::from_secs(5);
 
-/// How long the mixed load lasts.
+/// Duration of the mixed load.
 const LOAD_SPAN: Duration = Duration::from_secs(20);
 
-/// How long a slow subscriber takes for an event.
-const SLOWNESS: Duration = Duration::from_millis(5);
+/// Time that a slow subscriber takes per event.
+const EVENT_DELAY: Duration = Duration::from_millis(5);
 
 fn main() {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse::<u64>().ok());
@@ -45,22 +45,22 @@ fn main() {
         (numbers.next().unwrap_or(1_000_000), numbers.next().unwrap_or(200_000));
     let folder = tempfile::tempdir().expect("a folder for the store");
     let runtime = support::runtime("client");
-    fill(&runtime, folder.path(), events, streams);
+    fill_store(&runtime, folder.path(), events, streams);
 
     let started = Instant::now();
-    let served = Served::start(folder.path());
+    let node = BenchNode::start(folder.path());
     println!("open after a clean stop: {} ms", started.elapsed().as_millis());
-    println!("resident: {} MiB", memory_mib("VmRSS"));
+    println!("resident memory: {} MiB", memory_mib("VmRSS"));
     {
         let _inside = runtime.enter();
-        runtime.block_on(load(&served, streams));
+        runtime.block_on(run_mixed_load(&node, streams));
     }
-    println!("most that was ever resident, client included: {} MiB", memory_mib("VmHWM"));
-    served.stop();
+    println!("peak resident memory, client included: {} MiB", memory_mib("VmHWM"));
+    node.stop();
 }
 
-/// Fills the store, and measures appends to any of its streams before and after.
-fn fill(runtime: &Runtime, data: &Path, events: u64, streams: u64) {
+/// Fills the store, and measures appends before and after.
+fn fill_store(runtime: &Runtime, data: &Path, events: u64, streams: u64) {
     let _inside = runtime.enter();
     let store = Store::open(data, support::clock()).expect("a store");
     let few = WRITERS as u64;
@@ -87,19 +87,19 @@ fn fill(runtime: &Runtime, data: &Path, events: u64, streams: u64) {
     }
 }
 
-/// Reads of streams all over the store, one read of everything, and subscribers that lag behind.
+/// Runs reads of random streams, one read of `$all`, and slow subscribers.
 ///
-/// Each subscriber has a connection of its own: what one leaves unread holds up all others that
-/// share its connection.
-async fn load(served: &Served, streams: u64) {
+/// Each subscriber has its own connection. On a shared one, the unread events of a slow subscriber
+/// would block all others.
+async fn run_mixed_load(node: &BenchNode, streams: u64) {
     let until = Instant::now() + LOAD_SPAN;
     let mut running = JoinSet::new();
-    let client = served.client();
+    let client = node.connect_client();
     for reader in 0..READERS {
         running.spawn(read_streams(client.clone(), reader, streams, until));
     }
     for _ in 0..SUBSCRIBERS {
-        running.spawn(lag(served.client(), until));
+        running.spawn(subscribe_slowly(node.connect_client(), until));
     }
     running.spawn(read_all(client.clone(), until));
     let reads: u64 = running.join_all().await.into_iter().sum();
@@ -135,20 +135,20 @@ async fn read_all(client: Client, until: Instant) -> u64 {
     events
 }
 
-/// A subscriber from the start that is too slow ever to catch up.
-async fn lag(client: Client, until: Instant) -> u64 {
+/// Subscribes from the start and reads too slowly to catch up.
+async fn subscribe_slowly(client: Client, until: Instant) -> u64 {
     let options = SubscribeToAllOptions::default().position(StreamPosition::Start);
     let mut subscription = client.subscribe_to_all(&options).await;
     let mut events = 0;
     while Instant::now() < until {
         subscription.next().await.expect("an event");
         events += 1;
-        tokio::time::sleep(SLOWNESS).await;
+        tokio::time::sleep(EVENT_DELAY).await;
     }
     events
 }
 
-/// A line of `/proc/self/status`, 0 where there is none.
+/// Returns a field of `/proc/self/status` in MiB, or 0 without that file.
 fn memory_mib(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));

@@ -1,11 +1,11 @@
-//! Reading forward, in process and through the client, and delivery to a persistent subscription.
+//! Forward reads, in process and through the client, and deliveries of a persistent subscription.
 //!
 //! `cargo bench -p event-node --features measure --bench read`
 
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a measurement ends where it cannot go on, and prints what it found"
+    reason = "a benchmark prints its results and ends at the first error"
 )]
 
 mod support;
@@ -17,7 +17,7 @@ use eventstore::{
     Client, PersistentSubscriptionToAllOptions, ReadAllOptions, StreamPosition,
     SubscribeToPersistentSubscriptionOptions,
 };
-use support::{Served, append_in_process, per_second, threads};
+use support::{BenchNode, append_in_process, per_second, threads};
 
 const APPENDS: u64 = 50_000;
 const EVENTS_PER_APPEND: usize = 10;
@@ -38,27 +38,27 @@ fn main() {
         println!("read forward in process: {} events/s", per_second(events, started.elapsed()));
         runtime.block_on(store.close());
     }
-    let served = Served::start(folder.path());
+    let node = BenchNode::start(folder.path());
     let client = {
         let _inside = runtime.enter();
-        served.client()
+        node.connect_client()
     };
-    report("read forward through the client", || runtime.block_on(read(&client)));
-    report("delivery through a persistent subscription, acknowledged one by one", || {
-        runtime.block_on(consume(&client))
+    report_rate("read forward through the client", || runtime.block_on(read_all(&client)));
+    report_rate("delivery through a persistent subscription, acknowledged one by one", || {
+        runtime.block_on(consume_deliveries(&client))
     });
-    served.stop();
+    node.stop();
 }
 
-fn report(what: &str, measured: impl FnOnce() -> u64) {
-    let (before, started) = (threads::processor_millis(), Instant::now());
+fn report_rate(name: &str, measured: impl FnOnce() -> u64) {
+    let (before, started) = (threads::cpu_millis(), Instant::now());
     let events = measured();
-    println!("{what}: {} events/s", per_second(events, started.elapsed()));
-    println!("  processor time: {}", threads::shares(&before));
+    println!("{name}: {} events/s", per_second(events, started.elapsed()));
+    println!("  processor time: {}", threads::format_cpu_shares(&before));
 }
 
-/// Reads all of `$all`. Answers how many events there were.
-async fn read(client: &Client) -> u64 {
+/// Reads `$all` and returns the number of events.
+async fn read_all(client: &Client) -> u64 {
     let options = ReadAllOptions::default().position(StreamPosition::Start).max_count(usize::MAX);
     let mut events = client.read_all(&options).await.expect("a read");
     let mut count = 0;
@@ -68,7 +68,7 @@ async fn read(client: &Client) -> u64 {
     count
 }
 
-async fn consume(client: &Client) -> u64 {
+async fn consume_deliveries(client: &Client) -> u64 {
     let group = PersistentSubscriptionToAllOptions::default().start_from(StreamPosition::Start);
     client.create_persistent_subscription_to_all("readers", &group).await.expect("a group");
     let options = SubscribeToPersistentSubscriptionOptions::default().buffer_size(IN_FLIGHT);

@@ -1,6 +1,6 @@
-//! What the measurements share: a node with threads of its own, and what happens inside it.
+//! Support for the benchmarks: a node with its own threads, appends in process, and rates.
 
-#![allow(dead_code, reason = "each measurement uses its part")]
+#![allow(dead_code, reason = "each benchmark uses a part")]
 
 pub(crate) mod commits;
 pub(crate) mod threads;
@@ -24,14 +24,14 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const EVENTS_PER_APPEND: usize = 4;
 pub(crate) const EVENT_BYTES: usize = 300;
 
-/// A node on a runtime of its own, so that its threads can be told from the client's.
-pub(crate) struct Served {
+/// A node on its own runtime, so that its threads have other names than the client's.
+pub(crate) struct BenchNode {
     runtime: Runtime,
     node: Node,
     stop: CancellationToken,
 }
 
-impl Served {
+impl BenchNode {
     pub(crate) fn start(data: &Path) -> Self {
         let runtime = runtime("node");
         let stop = CancellationToken::new();
@@ -41,15 +41,15 @@ impl Served {
         Self { runtime, node: node.expect("a node"), stop }
     }
 
-    /// A client; made inside the runtime that it is to use.
-    pub(crate) fn client(&self) -> Client {
+    /// Creates a client. It uses the runtime in which this is called.
+    pub(crate) fn connect_client(&self) -> Client {
         let settings = format!("esdb://127.0.0.1:{}?tls=false", self.node.address().port());
         Client::new(settings.parse().expect("settings")).expect("a client")
     }
 
     pub(crate) fn stop(self) {
         self.stop.cancel();
-        self.runtime.block_on(self.node.finished()).expect("a clean end");
+        self.runtime.block_on(self.node.wait_until_ended()).expect("a clean end");
     }
 }
 
@@ -58,13 +58,13 @@ pub(crate) fn runtime(name: &str) -> Runtime {
     builder.enable_all().thread_name(name).build().expect("a runtime")
 }
 
-#[expect(clippy::disallowed_methods, reason = "the clock of this program is made here")]
+#[expect(clippy::disallowed_methods, reason = "benchmarks create their clock")]
 pub(crate) fn clock() -> Clock {
     Clock::new(jiff::Timestamp::now, uuid::Uuid::new_v4)
 }
 
-/// The events of one append.
-pub(crate) fn events() -> Vec<EventData> {
+/// Returns the events of one append.
+pub(crate) fn new_events() -> Vec<EventData> {
     let event = || EventData::binary("happened", vec![7; EVENT_BYTES].into());
     std::iter::repeat_with(event).take(EVENTS_PER_APPEND).collect()
 }
@@ -74,8 +74,8 @@ pub(crate) fn per_second(count: u64, elapsed: Duration) -> u64 {
     count * 1_000 / millis.max(1)
 }
 
-/// Appends `bodies` events at a time from so many writers, without gRPC: `stream` names the stream
-/// of each append, or ends it all. Answers how many appends there were.
+/// Appends `bodies` events at a time from `writers` tasks, without gRPC. `stream` returns the
+/// stream of each append, or `None` to end. Returns the number of appends.
 pub(crate) async fn append_in_process(
     store: &Store,
     writers: usize,
@@ -100,7 +100,8 @@ pub(crate) async fn append_in_process(
     running.join_all().await.into_iter().sum()
 }
 
-/// Appends a second, without gRPC, measured for `span`; each of `streams` in turn, pseudo-randomly.
+/// Measures the appends per second without gRPC for `span`, to `streams` streams in pseudo-random
+/// order.
 pub(crate) async fn append_rate(
     store: &Store,
     writers: usize,

@@ -1,15 +1,15 @@
 //! The embedded event store: EventStoreDB's gRPC protocol over durable storage.
 //!
-//! It knows nothing of orders. `log` keeps events on disk, `persistent` shares them out to groups
-//! of consumers, `rpc` translates between them and the wire, `gate` lets through what may be carried
-//! out, `node` runs it all.
+//! The crate knows nothing of orders. `log` stores events on disk. `persistent` delivers them to
+//! groups of consumers. `rpc` translates between both and the protocol. `request_validation`
+//! rejects invalid requests. `node` runs everything.
 
-mod gate;
 mod log;
 #[cfg(feature = "measure")]
 pub mod measure;
 mod node;
 mod persistent;
+mod request_validation;
 mod rpc;
 mod scavenge;
 mod transport;

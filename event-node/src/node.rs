@@ -1,4 +1,4 @@
-//! The running node: one port, one store, everything that was started waited for.
+//! The running node: one port and one store. A stop waits for every task that the node has started.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,12 +19,12 @@ use tokio_util::{
 use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 
 use crate::{
-    gate::{Gate, HEALTH_PATHS, MAX_REQUEST_BYTES},
     log::{Log, LogError, OpenError},
-    persistent::{Hub, HubError},
+    persistent::{GroupError, GroupRegistry},
+    request_validation::{HEALTH_PATHS, MAX_MESSAGE_BYTES, ValidationLayer},
     rpc::{
         Context,
-        gossip::{Advertised, WithAuthority},
+        gossip::{AdvertisedAddress, WithAuthority},
         services::Services,
     },
     scavenge::Scavenger,
@@ -37,17 +37,17 @@ use crate::{
     },
 };
 
-/// How often a quiet connection is asked whether it lives, and how long it has to answer.
+/// Interval of HTTP/2 pings on an idle connection, and time-out of their answers.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// Calls that one connection may have open.
+/// Maximum number of open calls per connection.
 const MAX_CALLS_PER_CONNECTION: u32 = 10_000;
 
-/// Bytes that a client may send on one call, and on one connection, before it is told to go on.
+/// Flow-control windows of HTTP/2: bytes that a client may send before the node has read them.
 const CALL_WINDOW_BYTES: u32 = 1_024 * 1_024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1_024 * 1_024;
 
-/// How long connections have to end after `stop`.
+/// Maximum time for connections to end after `stop`.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settings of the embedded event store (`[node]` in the configuration).
@@ -58,25 +58,26 @@ pub struct NodeConfig {
     pub listen: HostPort,
     /// Folder of the store; created if it is missing.
     pub data: PathBuf,
-    /// Whether an empty store may be begun in a folder that holds files of a store and no
-    /// `events.log`. Those files are removed.
+    /// Whether to create an empty store in a folder that holds files of a store but no
+    /// `events.log`. The files are removed.
     #[serde(default)]
     pub allow_empty: bool,
-    /// MiB of the log that a scavenge reads in a second, at most, so that it leaves the disk to orders.
+    /// Maximum number of MiB of the log that a scavenge reads per second, so that orders keep the
+    /// disk.
     #[serde(default = "default_scavenge_mib_per_second")]
     pub scavenge_mib_per_second: u32,
-    /// `host:port` at which clients reach this node, for those that ask the cluster for it.
-    /// Without it, they are told the address by which they asked.
+    /// `host:port` at which clients reach this node, for clients that discover it by gossip.
+    /// Without it, gossip names the address that the client has called.
     #[serde(default)]
     pub advertise: Option<HostPort>,
-    /// The user that connections count as: the node knows no passwords. The default is what an
-    /// EventStoreDB without security counts them as.
+    /// Name of the user of all connections, because the node has no authentication. The default is
+    /// the name that EventStoreDB uses without security.
     #[serde(default = "default_user_name")]
     pub user_name: String,
 }
 
 impl NodeConfig {
-    /// The defaults, for a store in `data`.
+    /// Returns the default settings for a store in `data`.
     pub fn new(listen: HostPort, data: impl Into<PathBuf>) -> Self {
         Self {
             listen,
@@ -97,7 +98,7 @@ fn default_user_name() -> String {
     "system".to_owned()
 }
 
-/// Why a node did not start, or ended.
+/// Why a node did not start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     #[error("the event store cannot be opened")]
@@ -108,72 +109,81 @@ pub enum NodeError {
         #[source]
         source: io::Error,
     },
-    #[error("the stored persistent subscriptions cannot be started")]
-    Groups(#[source] HubError),
-    #[error("the scavenge that the last run did not finish cannot be read")]
+    #[error("the stored persistent subscription groups cannot be started")]
+    Groups(#[source] GroupError),
+    #[error("the state of the interrupted scavenge cannot be read")]
     Scavenge(#[source] LogError),
     #[error("the event store cannot serve its port any longer")]
     Serve(#[source] tonic::transport::Error),
-    #[error("the event store's writer ended by itself: see the log for its reason")]
+    #[error("the event store's writer ended unexpectedly: see the log for the reason")]
     Writer,
     #[error("the event store's server panicked")]
     Panicked(#[source] tokio::task::JoinError),
 }
 
-/// A running event store. Dropping it stops it without waiting.
+/// A running event store. Dropping it stops the store without waiting for the end.
 #[derive(Debug)]
 pub struct Node {
     address: SocketAddr,
-    failure: AppendFailure,
+    append_failure: AppendFailure,
     serving: JoinSet<Result<(), NodeError>>,
     _stop: DropGuard,
 }
 
-/// Whether a node's store still takes appends. Outlives the node.
+/// Tells whether the node's store accepts appends. Stays valid after the node has ended.
 #[derive(Debug, Clone)]
 pub struct AppendFailure(watch::Receiver<Option<LogError>>);
 
 impl AppendFailure {
-    /// Why nothing can be appended until the disk recovers or the node is started again; `None` while
-    /// appends are taken.
+    /// Returns why appends fail, or `None` while the store accepts them. A failure lasts until the
+    /// disk recovers or the node restarts.
     pub fn cause(&self) -> Option<String> {
         self.0.borrow().as_ref().map(ToString::to_string)
     }
 }
 
 impl Node {
-    /// Opens the store, binds the port and serves until `stop`.
+    /// Opens the store, binds the port and serves until `stop` is cancelled.
     pub async fn start(
         config: NodeConfig,
         clock: Clock,
         stop: CancellationToken,
     ) -> Result<Self, NodeError> {
+        // The port is bound before the store is opened. A second node with the same settings fails
+        // here and does not touch the folder.
         let unusable = |source| NodeError::Listen { listen: config.listen.clone(), source };
         let listener = TcpListener::bind((config.listen.host(), config.listen.port()))
             .await
             .map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
-        let configured = config.advertise.map(|it| (it.host().to_owned(), it.port()));
-        let advertised = Advertised {
-            instance: clock.new_id(),
+        let configured =
+            config.advertise.map(|address| (address.host().to_owned(), address.port()));
+        let advertised = AdvertisedAddress {
+            instance_id: clock.new_id(),
             configured,
             listened: (address.ip().to_string(), address.port()),
         };
 
-        let log = open(config.data, clock, config.allow_empty).await?;
+        let log = open_log(config.data, clock, config.allow_empty).await?;
+        // A child token, so that a failure of the node stops its own tasks and not those of the
+        // caller.
         let stop = stop.child_token();
         let tasks = TaskTracker::new();
-        let groups =
-            match Hub::start(log.clone(), tasks.clone(), stop.clone(), config.user_name.clone())
-                .await
-            {
-                Ok(groups) => groups,
-                Err(error) => {
-                    stop.cancel();
-                    log.close().await;
-                    return Err(NodeError::Groups(error));
-                }
-            };
+        let groups = match GroupRegistry::start(
+            log.clone(),
+            tasks.clone(),
+            stop.clone(),
+            config.user_name.clone(),
+        )
+        .await
+        {
+            Ok(groups) => groups,
+            Err(error) => {
+                stop.cancel();
+                log.close().await;
+                return Err(NodeError::Groups(error));
+            }
+        };
         let scavenged_bytes = u64::from(config.scavenge_mib_per_second) * 1_024 * 1_024;
         let scavenges =
             Scavenger::new_and_resume(log.clone(), tasks.clone(), stop.clone(), scavenged_bytes)
@@ -181,6 +191,7 @@ impl Node {
         let scavenges = match scavenges {
             Ok(scavenges) => scavenges,
             Err(error) => {
+                // Closing the store releases the lock on its folder, so that the caller can retry.
                 stop.cancel();
                 tasks.close();
                 tasks.wait().await;
@@ -198,27 +209,27 @@ impl Node {
             user_name: config.user_name,
         });
         let advertised = context.advertised.configured.iter().map(|(host, _)| host.clone());
-        let gate = Gate::new(AllowedHosts::for_address(address.ip(), advertised.collect()));
-        let failure = AppendFailure(context.log.watch_failure());
+        let validation =
+            ValidationLayer::new(AllowedHosts::for_address(address.ip(), advertised.collect()));
+        let append_failure = AppendFailure(context.log.watch_failure());
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, gate, context));
-        tracing::debug!(%address, "event store ready");
-        Ok(Self { address, failure, serving, _stop: stop.drop_guard() })
+        serving.spawn(serve_until_stopped(listener, validation, context));
+        tracing::debug!(%address, "Event store started");
+        Ok(Self { address, append_failure, serving, _stop: stop.drop_guard() })
     }
 
-    /// The address that is listened on.
+    /// Returns the address that the node listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether the store still takes appends.
+    /// Returns whether the store accepts appends, as a value that stays up to date.
     pub fn append_failure(&self) -> AppendFailure {
-        self.failure.clone()
+        self.append_failure.clone()
     }
 
-    /// Resolves when everything is stopped and the store is closed (after `stop`), or when it
-    /// failed.
-    pub async fn finished(mut self) -> Result<(), NodeError> {
+    /// Waits until the node has ended: after a stop, with the store closed, or with an error.
+    pub async fn wait_until_ended(mut self) -> Result<(), NodeError> {
         match self.serving.join_next().await {
             Some(Ok(result)) => result,
             Some(Err(panic)) => Err(NodeError::Panicked(panic)),
@@ -227,13 +238,17 @@ impl Node {
     }
 }
 
-async fn open(data: PathBuf, clock: Clock, allow_empty: bool) -> Result<Log, NodeError> {
+async fn open_log(data: PathBuf, clock: Clock, allow_empty: bool) -> Result<Log, NodeError> {
     let opened = tokio::task::spawn_blocking(move || Log::open(&data, clock, allow_empty)).await;
     Ok(opened.map_err(NodeError::Panicked)??)
 }
 
-/// Serves until the stop, then closes the store.
-async fn serve(listener: TcpListener, gate: Gate, context: Arc<Context>) -> Result<(), NodeError> {
+/// Serves until the node stops, then waits for all tasks and closes the store.
+async fn serve_until_stopped(
+    listener: TcpListener,
+    validation: ValidationLayer,
+    context: Arc<Context>,
+) -> Result<(), NodeError> {
     let stop = context.stop.clone();
     let result = {
         let serving = Server::builder()
@@ -243,61 +258,65 @@ async fn serve(listener: TcpListener, gate: Gate, context: Arc<Context>) -> Resu
             .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
             .initial_stream_window_size(CALL_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .layer(gate)
-            .add_routes(routes(&context))
+            .layer(validation)
+            .add_routes(build_routes(&context))
             .serve_with_incoming_shutdown(
-                transport::incoming(listener),
+                transport::accept_connections(listener),
                 stop.clone().cancelled_owned(),
             );
-        let drained = async {
+        let drain_timeout = async {
             stop.cancelled().await;
             tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
         tokio::select! {
             ended = serving => ended.map_err(NodeError::Serve),
-            () = drained => Ok(()),
+            () = drain_timeout => Ok(()),
+            // The writer thread has ended without a stop. Serving on would answer reads and fail
+            // every append.
             () = context.log.wait_closed() => Err(NodeError::Writer),
         }
     };
+    // The store closes last: ending groups still write their checkpoints to it.
     stop.cancel();
     context.tasks.close();
     context.tasks.wait().await;
     context.log.close().await;
-    tracing::info!("event store closed");
+    tracing::info!("Event store stopped");
     result
 }
 
-fn routes(context: &Arc<Context>) -> Routes {
-    /// What every service takes: messages of this size, compressed or not.
-    macro_rules! served {
+fn build_routes(context: &Arc<Context>) -> Routes {
+    /// Sets what every service accepts: the message size and the compressions.
+    macro_rules! configured {
         ($service:expr) => {
             $service
-                .max_decoding_message_size(MAX_REQUEST_BYTES)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .accept_compressed(CompressionEncoding::Gzip)
                 .accept_compressed(CompressionEncoding::Deflate)
         };
     }
     let services = Services(Arc::clone(context));
     let failure = AppendFailure(context.log.watch_failure());
-    let live = move || std::future::ready(liveness(&failure));
+    let live = move || std::future::ready(liveness_response(&failure));
     let health = HEALTH_PATHS
         .into_iter()
         .fold(axum::Router::new(), |router, path| router.route(path, get(live.clone())));
     let grpc = Routes::default()
-        .add_service(served!(StreamsServer::new(services.clone())))
-        .add_service(served!(PersistentSubscriptionsServer::new(services.clone())))
-        .add_service(served!(ServerFeaturesServer::new(services.clone())))
-        .add_service(served!(OperationsServer::new(services.clone())))
-        .add_service(WithAuthority(served!(GossipServer::new(services))));
+        .add_service(configured!(StreamsServer::new(services.clone())))
+        .add_service(configured!(PersistentSubscriptionsServer::new(services.clone())))
+        .add_service(configured!(ServerFeaturesServer::new(services.clone())))
+        .add_service(configured!(OperationsServer::new(services.clone())))
+        .add_service(WithAuthority(configured!(GossipServer::new(services))));
     Routes::from(grpc.into_axum_router().merge(health))
 }
 
-/// The answer to a supervisor: a node whose store takes no appends has to be started again.
-fn liveness(failure: &AppendFailure) -> Response {
+/// Returns the response to a liveness probe. A node whose store rejects appends is not alive, so
+/// that the supervisor restarts it.
+fn liveness_response(failure: &AppendFailure) -> Response {
     match failure.cause() {
         None => StatusCode::NO_CONTENT.into_response(),
         Some(cause) => {
-            let text = format!("The store takes no appends: {cause}.\n");
+            let text = format!("The store rejects appends: {cause}.\n");
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }
     }
@@ -308,18 +327,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn node_whose_store_takes_no_appends_is_not_alive() {
+    fn node_whose_store_rejects_appends_is_not_alive() {
         let (failed, failure) = watch::channel(None);
         let failure = AppendFailure(failure);
-        assert_eq!(liveness(&failure).status(), StatusCode::NO_CONTENT);
+        assert_eq!(liveness_response(&failure).status(), StatusCode::NO_CONTENT);
         failed.send_replace(Some(LogError::Closed));
-        assert_eq!(liveness(&failure).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(liveness_response(&failure).status(), StatusCode::SERVICE_UNAVAILABLE);
         failed.send_replace(None);
-        assert_eq!(liveness(&failure).status(), StatusCode::NO_CONTENT);
+        assert_eq!(liveness_response(&failure).status(), StatusCode::NO_CONTENT);
     }
 
     #[test]
-    fn connections_count_as_the_system_unless_a_user_is_set() {
+    fn default_user_name_is_system() {
         let config = r#"{"listen": "127.0.0.1:0", "data": "store"}"#;
         let config: NodeConfig = serde_json::from_str(config).unwrap();
         assert_eq!(config.user_name, "system");

@@ -1,29 +1,33 @@
-//! Persistent subscriptions: groups of consumers that share a stream's events, at least once each.
+//! Persistent subscriptions: groups of consumers that share a source's events, at least once each.
+//!
+//! A group's *source* is one stream or `$all`. A *source position* is a revision in the stream, or
+//! a position in `$all`.
+//!
+//! `registry` creates and finds groups. `group_task` runs one group: it feeds events, commands and
+//! time to the pure `state_machine`, and performs the effects that the state machine returns.
 
-mod actor;
 mod checkpoint;
 mod command;
 mod configuration;
 mod consumers;
-mod figures;
-mod hub;
-mod live;
-mod machine;
-#[cfg(test)]
-mod machine_properties;
-#[cfg(test)]
-mod machine_world;
-mod measurements;
+mod group_task;
+mod latency;
+mod live_buffer;
 mod message;
-mod parked;
-mod pinned;
-mod replay;
+mod parked_replay;
+mod parked_stream;
+mod pinning;
+mod registry;
 mod settings;
-mod source;
+mod source_reader;
+mod state_machine;
+mod statistics;
 
 pub(crate) use crate::persistent::{
-    command::{Answer, Connected, ConsumerInfo, Delivery, GroupInfo, NewConsumer, ToConsumer},
-    hub::{GroupHandle, Hub, HubError},
-    machine::NackAction,
-    settings::{ALL, Settings, StartFrom, Strategy},
+    command::{
+        Acknowledgement, ConsumerConnection, ConsumerMessage, ConsumerOptions, Delivery, NackAction,
+    },
+    registry::{GroupError, GroupHandle, GroupRegistry},
+    settings::{ALL_STREAM, ConsumerStrategy, GroupSettings, StartFrom},
+    statistics::{ConsumerInfo, GroupInfo},
 };

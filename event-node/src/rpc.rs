@@ -1,4 +1,4 @@
-//! The gRPC surface: one file per rpc, which translates and nothing more.
+//! The rpcs of the protocol. Each file translates between one rpc and `log` or `persistent`.
 
 pub(crate) mod append;
 pub(crate) mod batch_append;
@@ -8,11 +8,11 @@ pub(crate) mod gossip;
 pub(crate) mod methods;
 pub(crate) mod persistent;
 pub(crate) mod read;
-pub(crate) mod responses;
+pub(crate) mod response_stream;
 pub(crate) mod scavenge;
 pub(crate) mod server_features;
 pub(crate) mod services;
-pub(crate) mod skipped;
+pub(crate) mod skipped_revisions;
 pub(crate) mod status;
 pub(crate) mod subscribe;
 pub(crate) mod tombstone;
@@ -24,41 +24,44 @@ use tonic::Status;
 
 use crate::{
     log::{Event, Log, LogError, ResolvedEvent, WriteOutcome, WriteRequest},
-    persistent::Hub,
-    rpc::{gossip::Advertised, read::Format},
+    persistent::GroupRegistry,
+    rpc::{gossip::AdvertisedAddress, read::ResponseFormat},
     scavenge::Scavenger,
 };
 
-/// How long a write may wait for its commit before the caller is told that the outcome is open.
+/// Maximum time for a write. After it the caller gets ABORTED, and the outcome is unknown.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What every rpc works with.
+/// Dependencies of all rpcs.
 pub(crate) struct Context {
     pub log: Log,
-    pub groups: Hub,
+    pub groups: GroupRegistry,
     pub scavenges: Scavenger,
-    /// Cancelled when the node stops: response streams end with UNAVAILABLE.
+    /// Cancelled when the node stops. Response streams then end with UNAVAILABLE.
     pub stop: CancellationToken,
-    /// Everything that is spawned for a call.
+    /// Tasks that calls have spawned.
     pub tasks: TaskTracker,
-    pub advertised: Advertised,
-    /// The user that connections without credentials count as.
+    pub advertised: AdvertisedAddress,
+    /// Name of the user of all connections.
     pub user_name: String,
 }
 
 impl Context {
-    /// Writes within [`WRITE_TIMEOUT`].
-    async fn write(&self, write: WriteRequest) -> Result<WriteOutcome, Status> {
+    /// Writes to the log. Fails with ABORTED after [`WRITE_TIMEOUT`].
+    async fn write_within_limit(&self, write: WriteRequest) -> Result<WriteOutcome, Status> {
         match tokio::time::timeout(WRITE_TIMEOUT, self.log.write(write)).await {
             Ok(written) => Ok(written?),
+            // The writer may still commit the write. ABORTED tells the client that the outcome is
+            // unknown.
             Err(_) => Err(Status::aborted("Operation timed out: the write was not confirmed.")),
         }
     }
 
-    async fn resolve(
+    /// Resolves links, if the format asks for that.
+    async fn resolve_events(
         &self,
         events: Vec<Arc<Event>>,
-        format: Format,
+        format: ResponseFormat,
     ) -> Result<Vec<ResolvedEvent>, LogError> {
         if format.resolve_links {
             return self.log.resolve_links(events).await;

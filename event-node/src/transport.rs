@@ -1,7 +1,7 @@
-//! Accepted connections, which neither hold back what they send nor what they have received.
+//! Accepted TCP connections, without Nagle's algorithm and without delayed acknowledgements.
 //!
-//! The Rust client leaves Nagle's algorithm on and sends an append in several small writes; each
-//! waits until the one before is acknowledged, which Linux by itself delays by 40 ms.
+//! The Rust client leaves Nagle's algorithm on and sends an append in several small writes. Each
+//! write waits for the TCP acknowledgement of the one before, which Linux delays by 40 ms.
 
 use std::io;
 use std::pin::Pin;
@@ -13,8 +13,10 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// The connections of a listener.
-pub(crate) fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
+/// Returns the connections that the listener accepts.
+pub(crate) fn accept_connections(
+    listener: TcpListener,
+) -> impl Stream<Item = io::Result<Connection>> {
     TcpListenerStream::new(listener).map(|accepted| {
         let stream = accepted?;
         stream.set_nodelay(true)?;
@@ -26,9 +28,9 @@ pub(crate) fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<C
 pub(crate) struct Connection(TcpStream);
 
 impl Connection {
-    /// Acknowledges what was received now. The kernel forgets it by and by, so it is said after
-    /// every read; a connection that cannot do it is only slower.
-    fn acknowledge(&self) {
+    /// Makes the kernel acknowledge received data at once. The kernel resets this option after a
+    /// while, so every read sets it again. If setting it fails, the connection is only slower.
+    fn disable_delayed_ack(&self) {
         #[cfg(target_os = "linux")]
         drop(self.0.set_quickack(true));
     }
@@ -50,7 +52,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.0).poll_read(context, buffer);
         if read.is_ready() {
-            self.acknowledge();
+            self.disable_delayed_ack();
         }
         read
     }

@@ -1,6 +1,6 @@
-//! The protocol's messages and service traits, generated from `proto/`. The test
-//! `committed_code_is_what_the_protocol_definition_generates` of `conformance` says how to make them
-//! anew.
+//! The protocol's messages and service traits, generated from `proto/`. After a change of `proto/`,
+//! the test `committed_code_matches_protocol_definition` of `conformance` prints the command that
+//! updates them.
 
 #![expect(
     clippy::allow_attributes,

@@ -39,6 +39,6 @@ impl TestNode {
     /// Stops the node and waits until its store is closed.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.node.finished().await.expect("the node stops without an error");
+        self.node.wait_until_ended().await.expect("the node stops without an error");
     }
 }

@@ -13,32 +13,30 @@ use std::{
 use clap::Parser;
 use conformance::replay::{
     Difference, KnownDifferences, RECORDED_VERSION, Scenario, connect, known_differences_file,
-    load_scenarios, recording_folder, replay,
+    load_scenarios, recording_folder, replay_scenario,
 };
 use regex::Regex;
 use tokio::task::JoinSet;
 
-/// Scenarios that are carried out side by side. Those that see the whole store come after them.
-const AT_ONCE: usize = 8;
+/// Number of concurrent scenarios. Scenarios that read the whole store run alone afterwards.
+const MAX_CONCURRENT: usize = 8;
 
-/// Exit code if answers differ without an explanation, and if the server is not there: the same as
-/// those of `dofs`.
+/// Exit codes for differences without a known reason and for an unreachable server, as in `dofs`.
 const DIFFERENT: u8 = 3;
 const UNREACHABLE: u8 = 7;
 
 /// Compare a server's answers with those of the recorded EventStoreDB
 ///
-/// The server must speak without TLS, and nothing else should use it meanwhile: some scenarios read
-/// `$all`. Streams and groups with names of their own are written; the groups are deleted.
+/// The server must run without TLS. No other client should use it meanwhile, because some scenarios
+/// read `$all`. The scenarios write streams and groups with random names, and delete the groups.
 ///
-/// Exit code: 0 if nothing differs without an explanation, 3 if something does, 7 if the server
-/// cannot be reached.
+/// Exit code: 0 if every difference has a known reason, 3 if not, 7 if the server is unreachable.
 #[derive(Debug, Parser)]
 #[command(name = "compare-event-store")]
 struct Arguments {
-    /// Address of the server, as in 127.0.0.1:2113
+    /// Address of the server, for example 127.0.0.1:2113
     address: String,
-    /// Only scenarios whose name matches this regular expression, as in '^groups/'
+    /// Run only scenarios whose name matches this regular expression, for example '^groups/'
     #[arg(long, value_name = "PATTERN", default_value = "", hide_default_value = true)]
     only: Regex,
     /// Also print the differences that have a known reason
@@ -46,7 +44,7 @@ struct Arguments {
     all: bool,
 }
 
-type Found = Vec<(String, Vec<Difference>)>;
+type ScenarioDifferences = Vec<(String, Vec<Difference>)>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -59,7 +57,7 @@ async fn main() -> ExitCode {
         );
         return ExitCode::from(UNREACHABLE);
     }
-    match compare(&arguments).await {
+    match compare_server(&arguments).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: the comparison failed: {}", root_cause(&*error));
@@ -68,20 +66,21 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn compare(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+async fn compare_server(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let known = KnownDifferences::load(&known_differences_file())?;
     let mut scenarios = load_scenarios(&recording_folder())?;
     scenarios.retain(|scenario| arguments.only.is_match(&scenario.name));
     let count = scenarios.len();
     let (alone, together): (Vec<_>, Vec<_>) =
         scenarios.into_iter().partition(Scenario::needs_server_alone);
-    let mut found = replay_all(together, AT_ONCE, arguments).await?;
+    // Scenarios that read `$all` would see the events of concurrent scenarios. They run one by one.
+    let mut found = replay_all(together, MAX_CONCURRENT, arguments).await?;
     found.extend(replay_all(alone, 1, arguments).await?);
     found.sort_by(|(one, _), (other, _)| one.cmp(other));
 
     let (mut explained, mut differing) = (0, 0);
     for (scenario, differences) in &found {
-        let unexplained = known.unexplained(scenario, differences);
+        let unexplained = known.find_unexplained(scenario, differences);
         if !unexplained.is_empty() {
             differing += 1;
             println!("different: {scenario}");
@@ -104,15 +103,15 @@ async fn compare(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::from(if differing == 0 { 0 } else { DIFFERENT }))
 }
 
-/// Carries out scenarios, so many at once, and returns what differs in each.
+/// Runs scenarios and returns the differences of each.
 async fn replay_all(
     scenarios: Vec<Scenario>,
-    at_once: usize,
+    n_concurrent: usize,
     arguments: &Arguments,
-) -> Result<Found, Box<dyn Error>> {
+) -> Result<ScenarioDifferences, Box<dyn Error>> {
     let queue = Arc::new(Mutex::new(VecDeque::from(scenarios)));
     let mut workers = JoinSet::new();
-    for _ in 0..at_once {
+    for _ in 0..n_concurrent {
         let (queue, address) = (Arc::clone(&queue), arguments.address.clone());
         workers.spawn(async move {
             let mut found = Vec::new();
@@ -122,14 +121,14 @@ async fn replay_all(
                 if stderr().is_terminal() {
                     eprint!("\r\x1b[K{}", scenario.name);
                 }
-                found.push((scenario.name.clone(), replay(&scenario, &address).await?));
+                found.push((scenario.name.clone(), replay_scenario(&scenario, &address).await?));
             }
         });
     }
     let mut found = Vec::new();
-    for of_worker in workers.join_all().await {
-        let of_worker: Result<Found, tonic::transport::Error> = of_worker;
-        found.extend(of_worker?);
+    for worker_found in workers.join_all().await {
+        let worker_found: Result<ScenarioDifferences, tonic::transport::Error> = worker_found;
+        found.extend(worker_found?);
     }
     if stderr().is_terminal() {
         eprint!("\r\x1b[K");

@@ -1,292 +1,215 @@
-//! The recording's JSON from messages of the protocol: the reverse of [`super::request`], with marks
-//! for positions and without what differs from run to run.
+//! The answer to a call, and the part of it that a step of the recording compares.
 
-use prost::bytes::Bytes;
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, MapKey, ReflectMessage, Value as Field,
-};
+use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value, json};
-use tonic::Code;
-use uuid::Uuid;
+use tonic::{Code, Status, metadata::KeyAndValueRef};
 
 use super::{
-    tokens::Tokens,
-    view::{code_name, part},
+    message_to_json::{MessageTranslator, u64_field},
+    operation::AnswerPart,
+    raw_call::CallEnd,
 };
 
-/// Largest number that every JSON reader takes; larger ones are written as text.
-const MAX_EXACT: u64 = 9_007_199_254_740_991;
-
-/// Longest text of bytes that is shown as it is.
-const MAX_TEXT_BYTES: usize = 600;
-
-/// Fields that depend on how long ago something was asked.
-const LEFT_OUT: [&str; 4] = [
-    "average_per_second",
-    "average_items_per_second",
-    "count_since_last_measurement",
-    "observed_measurements",
+/// Trailers that are not compared: they do not depend on the answer, or the library reads them.
+const IGNORED_TRAILERS: [&str; 11] = [
+    "date",
+    "server",
+    "content-type",
+    "content-length",
+    "grpc-accept-encoding",
+    "grpc-encoding",
+    "transfer-encoding",
+    "accept-encoding",
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
 ];
 
-/// Translates messages, and notes in `tokens` where events stand.
-pub(super) struct Translator<'a> {
-    pub(super) pool: &'a DescriptorPool,
-    pub(super) tokens: &'a mut Tokens,
+/// The library's message for a response that is not gRPC.
+const WITHOUT_STATUS: &str = "grpc-status header missing, mapped from HTTP status code ";
+
+/// Fields of a persistent subscription that [`AnswerPart::Group`] compares.
+const GROUP_FIELDS: [&str; 10] = [
+    "status",
+    "total_items",
+    "total_in_flight_messages",
+    "outstanding_messages_count",
+    "read_buffer_count",
+    "retry_buffer_count",
+    "parked_message_count",
+    "last_known_event_position",
+    "last_checkpointed_event_position",
+    "connections",
+];
+
+/// The decoded responses of a call and how it ended.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) messages: Vec<DynamicMessage>,
+    pub(super) end: Option<CallEnd>,
 }
 
-impl Translator<'_> {
-    /// Returns a message as JSON.
-    pub(super) fn translate(&mut self, message: &DynamicMessage) -> Value {
-        match message.descriptor().name() {
-            "StreamIdentifier" => stream_name(message),
-            "UUID" => id_text(message),
-            "Position" | "AllStreamPosition" => self.position(message),
-            "RecordedEvent" => self.recorded_event(message),
-            "Any" => self.any(message),
-            "ReadEvent" => {
-                self.learn(message);
-                self.fields(message)
+impl Answer {
+    /// Returns a part of the answer in the format of the recording.
+    pub(super) fn select_part(
+        &self,
+        part: AnswerPart,
+        translator: &mut MessageTranslator<'_>,
+    ) -> Value {
+        let status = self.describe_end();
+        match part {
+            AnswerPart::Status => status,
+            AnswerPart::Messages => self.translate_messages(translator),
+            AnswerPart::All => {
+                json!({ "messages": self.translate_messages(translator), "status": status })
             }
-            _ => self.fields(message),
-        }
-    }
-
-    fn fields(&mut self, message: &DynamicMessage) -> Value {
-        let mut out = Map::new();
-        for (field, value) in message.fields() {
-            if !LEFT_OUT.contains(&field.name()) {
-                let value = self.field(&field, value);
-                out.insert(field.name().to_owned(), value);
+            AnswerPart::Kinds => json!({ "messages": self.response_kinds(), "status": status }),
+            AnswerPart::Revisions => {
+                let messages = self.messages.iter().map(|message| {
+                    let revision = message_field(message, "event")
+                        .and_then(|read| message_field(&read, "event"));
+                    revision.map_or_else(
+                        || translator.message_to_json(message),
+                        |event| u64_field(&event, "stream_revision").into(),
+                    )
+                });
+                json!({ "messages": messages.collect::<Value>(), "status": status })
             }
-        }
-        if message.unknown_fields().next().is_some() {
-            out.insert("unknown fields".to_owned(), true.into());
-        }
-        Value::Object(out)
-    }
-
-    fn field(&mut self, field: &FieldDescriptor, value: &Field) -> Value {
-        match (field.name(), value) {
-            ("commit_position" | "prepare_position", Field::U64(position)) => {
-                self.tokens.mark_position(*position).into()
+            AnswerPart::Outcome => {
+                let code = status.get("code").or(Some(&status));
+                let trailers = status.get("trailers");
+                let exception = trailers.and_then(|trailers| trailers.get("exception"));
+                let mut out = Map::new();
+                out.extend(code.map(|code| ("code".to_owned(), code.clone())));
+                out.extend(exception.map(|name| ("exception".to_owned(), name.clone())));
+                out.insert("messages".to_owned(), self.response_kinds());
+                Value::Object(out)
             }
-            ("time_stamp", _) => "TIME".into(),
-            ("code", Field::I32(code)) => code_name(Code::from_i32(*code)).into(),
-            (_, Field::List(items)) => items.iter().map(|item| self.field(field, item)).collect(),
-            (_, Field::Map(_)) => metadata(value),
-            (_, Field::Message(message)) => self.translate(message),
-            (_, Field::EnumNumber(number)) => enum_name(field, *number),
-            (_, value) => scalar(value),
-        }
-    }
-
-    fn position(&mut self, message: &DynamicMessage) -> Value {
-        let [commit, prepare] =
-            ["commit_position", "prepare_position"].map(|name| number(message, name));
-        if commit == prepare {
-            return self.tokens.mark_position(commit).into();
-        }
-        let [commit, prepare] = [commit, prepare].map(|it| self.tokens.mark_position(it));
-        json!({ "commit_position": commit, "prepare_position": prepare })
-    }
-
-    /// An event in short: where it stands, its id, type and data. What is as usual is left out.
-    fn recorded_event(&mut self, event: &DynamicMessage) -> Value {
-        let mut out = Map::new();
-        out.insert("at".to_owned(), event_name(event).into());
-        if let Some(Field::Message(id)) = event.get_field_by_name("id").as_deref() {
-            out.insert("id".to_owned(), id_text(id));
-        }
-        let mut keys = event.get_field_by_name("metadata").map(|it| metadata(&it));
-        let keys = keys.as_mut().and_then(Value::as_object_mut);
-        let mut keys = keys.map(std::mem::take).unwrap_or_default();
-        out.insert("type".to_owned(), keys.remove("type").unwrap_or_default());
-        match keys.remove("content-type") {
-            Some(Value::String(usual)) if usual == "application/json" => {}
-            other => drop(out.insert("content_type".to_owned(), other.unwrap_or_default())),
-        }
-        match keys.remove("created") {
-            Some(Value::String(usual)) if usual == "TIME" => {}
-            other => drop(out.insert("created".to_owned(), other.unwrap_or_default())),
-        }
-        if !keys.is_empty() {
-            out.insert("metadata".to_owned(), Value::Object(keys));
-        }
-        for name in ["custom_metadata", "data"] {
-            if event.has_field_by_name(name) {
-                let value = event.get_field_by_name(name);
-                out.insert(name.to_owned(), value.map(|it| scalar(&it)).unwrap_or_default());
+            AnswerPart::Deliveries => {
+                self.delivered_events().iter().map(describe_delivery).collect()
+            }
+            AnswerPart::Group => {
+                let mut out = self.translate_group(translator);
+                out.retain(|name, _| GROUP_FIELDS.contains(&name.as_str()));
+                json!({ "group": out, "status": status })
+            }
+            AnswerPart::StartFrom => {
+                let start = self.translate_group(translator).remove("start_from");
+                let mut out = Map::from_iter([("status".to_owned(), status)]);
+                out.extend(start.map(|start| ("start_from".to_owned(), start)));
+                Value::Object(out)
             }
         }
-        for name in ["commit_position", "prepare_position"] {
-            if event.has_field_by_name(name) {
-                let mark = self.tokens.mark_position(number(event, name));
-                out.insert(name.to_owned(), mark.into());
-            }
-        }
-        Value::Object(out)
     }
 
-    /// Notes where an event stands. A consumer of a group gets both a link and its target with the
-    /// link's position.
-    fn learn(&mut self, read: &DynamicMessage) {
-        let (event, link) = (part(read, "event"), part(read, "link"));
-        let position = |event: &DynamicMessage| number(event, "commit_position");
-        let link_position = link.as_ref().map(position);
-        if let Some(link) = &link {
-            self.tokens.learn(event_name(link), position(link));
-        }
-        if let Some(event) = event.filter(|event| Some(position(event)) != link_position) {
-            self.tokens.learn(event_name(&event), position(&event));
-        }
+    /// Returns the events among the responses.
+    pub(super) fn delivered_events(&self) -> Vec<DynamicMessage> {
+        self.messages.iter().filter_map(|message| message_field(message, "event")).collect()
     }
 
-    /// A detail of an error, decoded. Details of google's packages are in the protocol's own.
-    fn any(&mut self, message: &DynamicMessage) -> Value {
-        let text = |name| match message.get_field_by_name(name).as_deref() {
-            Some(Field::String(text)) => text.clone(),
-            _ => String::new(),
+    fn translate_messages(&self, translator: &mut MessageTranslator<'_>) -> Value {
+        self.messages.iter().map(|message| translator.message_to_json(message)).collect()
+    }
+
+    fn response_kinds(&self) -> Value {
+        let kind = |message: &DynamicMessage| {
+            let names: Vec<_> =
+                message.fields().map(|(field, _)| field.name().to_owned()).collect();
+            Value::from(names.join("+"))
         };
-        let url = text("type_url");
-        let bytes = match message.get_field_by_name("value").as_deref() {
-            Some(Field::Bytes(bytes)) => bytes.clone(),
-            _ => Bytes::new(),
-        };
-        let name = url.rsplit('/').next().unwrap_or_default();
-        let own = name.replace("google.rpc.", "event_store.client.");
-        let own = own.replace("google.protobuf.", "event_store.client.");
-        let kind = self.pool.get_message_by_name(&own);
-        match kind.and_then(|kind| DynamicMessage::decode(kind, bytes.clone()).ok()) {
-            Some(detail) => json!({ "type": url, "value": self.translate(&detail) }),
-            None if bytes.is_empty() => json!({ "type": url, "value": {} }),
-            None => json!({ "type": url, "bytes": bytes_json(&bytes) }),
+        self.messages.iter().map(kind).collect()
+    }
+
+    fn translate_group(&self, translator: &mut MessageTranslator<'_>) -> Map<String, Value> {
+        let info =
+            self.messages.first().and_then(|message| message_field(message, "subscription_info"));
+        match info.map(|info| translator.message_to_json(&info)) {
+            Some(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        }
+    }
+
+    fn describe_end(&self) -> Value {
+        match &self.end {
+            None | Some(CallEnd::Cancelled) => "open".into(),
+            Some(CallEnd::Status(status)) => describe_status(status),
         }
     }
 }
 
-/// Leaves out of all events the positions that follow from where the event stands. Positions must
-/// have been rendered.
-pub(super) fn shorten_events(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(shorten_events),
-        Value::Object(fields) => {
-            fields.values_mut().for_each(shorten_events);
-            let usual = |name| fields.get("at").is_some() && fields.get(name) == fields.get("at");
-            if usual("commit_position") && usual("prepare_position") {
-                fields.remove("commit_position");
-                fields.remove("prepare_position");
-            } else if fields.contains_key("at") && !fields.contains_key("commit_position") {
-                fields.insert("commit_position".to_owned(), Value::Null);
-            }
-            // A response with an event alone, which stands where the response says.
-            let at = fields.get("event").and_then(|event| event.get("at"));
-            if fields.len() == 2 && at.is_some() && fields.get("commit_position") == at {
-                *value = fields.remove("event").unwrap_or_default();
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+/// Returns a field that holds a message, if it is set.
+pub(super) fn message_field(message: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
+    if !message.has_field_by_name(name) {
+        return None;
+    }
+    message.get_field_by_name(name)?.as_message().cloned()
+}
+
+fn describe_status(status: &Status) -> Value {
+    let mut trailers: Vec<_> =
+        status.metadata().iter().filter_map(|entry| to_trailer(&entry)).collect();
+    trailers.sort();
+    let code = code_name(status.code());
+    if status.message().is_empty() && trailers.is_empty() {
+        return code.into();
+    }
+    let mut out = Map::from_iter([("code".to_owned(), code.into())]);
+    if !status.message().is_empty() {
+        let text = status.message();
+        let message = text.strip_prefix(WITHOUT_STATUS).map(|code| format!("HTTP status {code}"));
+        out.insert("message".to_owned(), message.unwrap_or_else(|| text.to_owned()).into());
+    }
+    if !trailers.is_empty() {
+        let trailers = trailers.into_iter().map(|(name, value)| (name, value.into()));
+        out.insert("trailers".to_owned(), Value::Object(trailers.collect()));
+    }
+    Value::Object(out)
+}
+
+fn to_trailer(entry: &KeyAndValueRef<'_>) -> Option<(String, String)> {
+    let KeyAndValueRef::Ascii(name, value) = entry else { return None };
+    let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    (!IGNORED_TRAILERS.contains(&name.as_str())).then(|| (name.as_str().to_owned(), value))
+}
+
+/// Returns the name of a status code in the protocol.
+pub(super) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
-/// Returns `stream#revision`.
-fn event_name(event: &DynamicMessage) -> String {
-    format!("{}#{}", stream_text(event), number(event, "stream_revision"))
-}
-
-/// Returns the name in a message's field `stream_identifier`.
-pub(super) fn stream_text(message: &DynamicMessage) -> String {
-    let stream = match message.get_field_by_name("stream_identifier").as_deref() {
-        Some(Field::Message(stream)) => stream_name(stream),
-        _ => Value::default(),
+/// Describes revision and retry count of a delivered event.
+fn describe_delivery(delivery: &DynamicMessage) -> Value {
+    let [event, link] = ["event", "link"].map(|name| message_field(delivery, name));
+    let revision =
+        link.as_ref().or(event.as_ref()).map(|event| u64_field(event, "stream_revision"));
+    let kind = match (&event, &link) {
+        (_, None) => "",
+        (Some(_), Some(_)) => " (link)",
+        (None, Some(_)) => " (link, target missing)",
     };
-    stream.as_str().map_or_else(|| stream.to_string(), str::to_owned)
-}
-
-/// Returns a field of 64 bits, 0 if it is absent.
-pub(super) fn number(message: &DynamicMessage, name: &str) -> u64 {
-    message.get_field_by_name(name).and_then(|field| field.as_u64()).unwrap_or_default()
-}
-
-/// Returns bytes as text if they are one.
-pub(super) fn bytes_json(bytes: &Bytes) -> Value {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        return json!({ "hex": hex.concat() });
+    let retries = delivery.get_field_by_name("retry_count").and_then(|count| count.as_i32());
+    let retries = match retries {
+        _ if delivery.has_field_by_name("no_retry_count") => " no retry count".to_owned(),
+        Some(count) if delivery.has_field_by_name("retry_count") => format!(" retry {count}"),
+        _ => " retry absent".to_owned(),
     };
-    match text.chars().next() {
-        Some(first) if bytes.len() > MAX_TEXT_BYTES && text.chars().all(|it| it == first) => {
-            json!({ "repeat": first.to_string(), "times": text.chars().count() })
-        }
-        _ => text.into(),
-    }
-}
-
-fn stream_name(identifier: &DynamicMessage) -> Value {
-    match identifier.get_field_by_name("stream_name").as_deref() {
-        Some(Field::Bytes(name)) => bytes_json(name),
-        _ => Value::default(),
-    }
-}
-
-fn id_text(id: &DynamicMessage) -> Value {
-    if id.has_field_by_name("string") {
-        return id.get_field_by_name("string").map(|text| scalar(&text)).unwrap_or_default();
-    }
-    if !id.has_field_by_name("structured") {
-        return json!({});
-    }
-    match id.get_field_by_name("structured").as_deref() {
-        Some(Field::Message(halves)) => {
-            let half = |name| match halves.get_field_by_name(name).as_deref() {
-                Some(Field::I64(half)) => half.cast_unsigned(),
-                _ => 0,
-            };
-            let [most, least] = ["most_significant_bits", "least_significant_bits"].map(half);
-            format!("structured {}", Uuid::from_u64_pair(most, least)).into()
-        }
-        _ => json!({}),
-    }
-}
-
-/// An event's time is left out of its metadata, if it is one.
-fn metadata(map: &Field) -> Value {
-    let Field::Map(map) = map else { return Value::default() };
-    let text = |key: &MapKey| key.as_str().map_or_else(|| format!("{key:?}"), str::to_owned);
-    let mut entries: Vec<_> = map.iter().map(|(key, value)| (text(key), scalar(value))).collect();
-    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-    for (key, value) in &mut entries {
-        let is_time = |text: &str| {
-            (16..=18).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_digit())
-        };
-        if key == "created" && value.as_str().is_some_and(is_time) {
-            *value = "TIME".into();
-        }
-    }
-    Value::Object(entries.into_iter().collect())
-}
-
-fn enum_name(field: &FieldDescriptor, number: i32) -> Value {
-    let kind = field.kind();
-    let value = kind.as_enum().and_then(|kind| kind.get_value(number));
-    value.map_or_else(|| number.into(), |value| value.name().into())
-}
-
-fn scalar(value: &Field) -> Value {
-    match value {
-        Field::Bool(value) => (*value).into(),
-        Field::I32(number) => (*number).into(),
-        Field::U32(number) => (*number).into(),
-        Field::I64(number) if number.unsigned_abs() <= MAX_EXACT => (*number).into(),
-        Field::I64(number) => number.to_string().into(),
-        Field::U64(number) if *number <= MAX_EXACT => (*number).into(),
-        Field::U64(number) => number.to_string().into(),
-        Field::String(text) => text.as_str().into(),
-        Field::Bytes(bytes) => bytes_json(bytes),
-        other @ (Field::F32(_)
-        | Field::F64(_)
-        | Field::EnumNumber(_)
-        | Field::Message(_)
-        | Field::List(_)
-        | Field::Map(_)) => format!("{other:?}").into(),
-    }
+    format!("{}{kind}{retries}", revision.unwrap_or_default()).into()
 }

@@ -1,7 +1,7 @@
 //! The scenarios of the recording.
 //!
-//! A family of scenarios is a file of JSON lines. A line `{"scenario": NAME}` begins a scenario; each
-//! line after it is one [`Operation`].
+//! Each file is a family of scenarios, in JSON lines. A line `{"scenario": NAME}` begins a
+//! scenario. Each line after it is one [`Operation`].
 
 use std::{
     fs, io,
@@ -11,9 +11,9 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::script::Operation;
+use super::operation::Operation;
 
-/// Why a recording cannot be read.
+/// An error of loading a recording.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
     /// A file or the folder is unreadable.
@@ -21,7 +21,7 @@ pub enum RecordingError {
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A line is not an operation.
@@ -31,12 +31,12 @@ pub enum RecordingError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error in the line.
         source: serde_json::Error,
     },
-    /// An operation stands before the first scenario of its file.
+    /// An operation precedes the first scenario of its file.
     #[error("{}:{line}: an operation before the first scenario", path.display())]
-    Headless {
+    WithoutScenario {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
@@ -44,12 +44,12 @@ pub enum RecordingError {
     },
 }
 
-/// A scenario: operations that make streams and groups of their own.
+/// A scenario: operations on streams and groups of its own.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// Family and name, as in `append/expect any, stream of 3`.
+    /// Family and name, for example `append/expect any, stream of 3`.
     pub name: String,
-    /// What the scenario does, in order.
+    /// The operations, in order.
     pub operations: Vec<Operation>,
 }
 
@@ -89,8 +89,9 @@ fn load_family(path: &Path) -> Result<Vec<Scenario>, RecordingError> {
             scenarios.push(Scenario { name, operations: Vec::new() });
         } else {
             let operation = serde_json::from_str(text).map_err(invalid)?;
-            let headless = || RecordingError::Headless { path: path.to_owned(), line };
-            scenarios.last_mut().ok_or_else(headless)?.operations.push(operation);
+            let without_scenario =
+                || RecordingError::WithoutScenario { path: path.to_owned(), line };
+            scenarios.last_mut().ok_or_else(without_scenario)?.operations.push(operation);
         }
     }
     Ok(scenarios)
@@ -102,7 +103,7 @@ impl Scenario {
         self.name.split('/').next().unwrap_or_default()
     }
 
-    /// Returns whether the scenario sees, or disturbs, what other scenarios do on the same server.
+    /// Returns whether the scenario reads or disturbs data of other scenarios on the same server.
     pub fn needs_server_alone(&self) -> bool {
         self.operations.iter().any(|operation| match operation {
             Operation::Call(call) => {
@@ -138,7 +139,7 @@ fn is_about_whole_store(request: &Value) -> bool {
 mod tests {
     use super::*;
 
-    fn load(text: &str) -> Result<Vec<Scenario>, RecordingError> {
+    fn load_text(text: &str) -> Result<Vec<Scenario>, RecordingError> {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("read.jsonl"), text).unwrap();
         fs::write(folder.path().join("README.md"), "not a family").unwrap();
@@ -155,24 +156,26 @@ mod tests {
             r#"{"scenario":"b"}"#,
             "\n"
         );
-        let scenarios = load(text).unwrap();
-        let shown: Vec<_> =
-            scenarios.iter().map(|it| (it.name.as_str(), it.operations.len())).collect();
+        let scenarios = load_text(text).unwrap();
+        let shown: Vec<_> = scenarios
+            .iter()
+            .map(|scenario| (scenario.name.as_str(), scenario.operations.len()))
+            .collect();
         assert_eq!(shown, [("read/a", 1), ("read/b", 0)]);
         assert_eq!(scenarios[0].family(), "read");
     }
 
     #[test]
-    fn unknown_operation_or_field_names_its_line() {
+    fn error_names_line_of_unknown_operation_or_field() {
         for (line, reason) in [
             (r#"{"sleep":{"ms":1}}"#, "unknown variant `sleep`"),
             (r#"{"pause":{"ms":1,"s":1}}"#, "unknown field `s`"),
         ] {
             let text = format!("{{\"scenario\":\"a\"}}\n{line}\n");
-            let refused = load(&text).unwrap_err().to_string();
+            let refused = load_text(&text).unwrap_err().to_string();
             assert!(refused.contains("read.jsonl:2: ") && refused.contains(reason), "{refused}");
         }
-        let headless = load("{\"pause\":{\"ms\":1}}\n").unwrap_err().to_string();
+        let headless = load_text("{\"pause\":{\"ms\":1}}\n").unwrap_err().to_string();
         assert!(headless.ends_with("read.jsonl:1: an operation before the first scenario"));
     }
 }

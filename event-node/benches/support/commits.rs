@@ -1,4 +1,4 @@
-//! What the node commits, as it reports it: how many appends each time.
+//! Number of appends per commit, taken from the node's log events.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,25 +10,25 @@ use tracing::{
 
 static WRITES: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
-/// Begins to listen. Once in a process.
-pub(crate) fn listen() {
-    tracing::subscriber::set_global_default(Listener).expect("nobody else listens");
+/// Starts to record commits. Must be called once per process.
+pub(crate) fn start_recording() {
+    tracing::subscriber::set_global_default(CommitRecorder).expect("no other subscriber");
 }
 
-/// The writes of each commit since the last call.
-pub(crate) fn take() -> Vec<u64> {
+/// Returns the number of writes of each commit since the last call.
+pub(crate) fn take_recorded() -> Vec<u64> {
     std::mem::take(&mut *WRITES.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-struct Listener;
+struct CommitRecorder;
 
-impl Subscriber for Listener {
+impl Subscriber for CommitRecorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "event_node::log::writer"
     }
 
     fn event(&self, event: &Event<'_>) {
-        event.record(&mut Writes);
+        event.record(&mut WritesField);
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -41,9 +41,9 @@ impl Subscriber for Listener {
     fn exit(&self, _: &span::Id) {}
 }
 
-struct Writes;
+struct WritesField;
 
-impl Visit for Writes {
+impl Visit for WritesField {
     fn record_u64(&mut self, field: &Field, value: u64) {
         if field.name() == "writes" {
             WRITES.lock().unwrap_or_else(PoisonError::into_inner).push(value);

@@ -1,145 +1,70 @@
-//! What a group can be asked, and what it says.
-
-use std::time::Duration;
+//! Messages between a group's task, its consumers and the rpcs.
 
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::{
-    log::{GroupKey, ResolvedEvent},
-    persistent::{
-        consumers::{Consumer, ConsumerId, Rate},
-        figures::Figures,
-        machine::NackAction,
-        settings::Settings,
-    },
+    log::ResolvedEvent,
+    persistent::{consumers::ConsumerId, statistics::GroupInfo},
 };
 
-/// A message handed to a consumer.
+/// An event handed to a consumer.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub resolved: ResolvedEvent,
-    /// Earlier deliveries that failed.
+    /// Number of earlier deliveries that failed.
     pub retry_count: i32,
 }
 
-/// What reaches a consumer. Its channel closing means that the node is stopping.
+/// A message to a consumer. The channel closes when the node stops.
 #[derive(Debug)]
-pub(crate) enum ToConsumer {
+pub(crate) enum ConsumerMessage {
     Deliver(Delivery),
-    /// The group was updated, deleted or restarted: connect again.
+    /// The group was updated, deleted or restarted. The consumer has to connect again.
     GroupDropped,
 }
 
-/// Who wants to consume.
+/// Parameters of a consumer that connects.
 #[derive(Debug)]
-pub(crate) struct NewConsumer {
-    /// Messages taken at a time.
-    pub slots: usize,
+pub(crate) struct ConsumerOptions {
+    /// Maximum number of unacknowledged messages.
+    pub n_slots: usize,
     pub connection_name: String,
 }
 
-/// A consumer's end of the group.
-pub(crate) struct Connected {
+/// The consumer's end of its connection to a group.
+pub(crate) struct ConsumerConnection {
     pub id: ConsumerId,
-    pub deliveries: mpsc::Receiver<ToConsumer>,
+    pub messages: mpsc::Receiver<ConsumerMessage>,
 }
 
-/// What a consumer says about messages, by the ids of their original events.
+/// A consumer's acknowledgement of messages, by the ids of their original events.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Acknowledgement {
     Ack(Vec<Uuid>),
     Nack { ids: Vec<Uuid>, action: NackAction, reason: String },
 }
 
-/// What a group can be asked.
-pub(super) enum Command {
-    /// `None` if there is no room for another consumer.
-    Connect(NewConsumer, oneshot::Sender<Option<Connected>>),
+/// The action that a consumer asks for with a negative acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NackAction {
+    Unknown,
+    Park,
+    Retry,
+    Skip,
+    Stop,
+}
+
+/// A command to a group's task.
+pub(super) enum GroupCommand {
+    /// Connects a consumer. The reply is `None` if the group has its maximum number of consumers.
+    Connect(ConsumerOptions, oneshot::Sender<Option<ConsumerConnection>>),
     Disconnect(ConsumerId),
-    Answer(Answer),
-    /// Replay parked messages, up to a revision of the parked stream if given.
-    Replay(Option<u64>),
-    Info(oneshot::Sender<GroupInfo>),
-    /// End, telling consumers that the group was dropped; the sender is dropped when that is done.
+    Acknowledge(Acknowledgement),
+    /// Replays parked messages, up to a revision of the parked stream if given.
+    ReplayParked(Option<u64>),
+    ReadInfo(oneshot::Sender<GroupInfo>),
+    /// Ends the task and tells consumers that the group was dropped. The task drops the sender when
+    /// it has ended.
     Drop(oneshot::Sender<()>),
-}
-
-/// What a group says about itself. Places are as the protocol writes them.
-#[derive(Debug)]
-pub(crate) struct GroupInfo {
-    pub key: GroupKey,
-    pub settings: Settings,
-    pub is_live: bool,
-    pub is_reading: bool,
-    pub is_replaying: bool,
-    pub pushed: Rate,
-    pub last_checkpoint: Option<u64>,
-    pub last_known: Option<u64>,
-    pub buffered: usize,
-    pub live_buffered: usize,
-    pub retrying: usize,
-    pub outstanding: usize,
-    pub in_flight: usize,
-    pub parked: u64,
-    pub consumers: Vec<ConsumerInfo>,
-}
-
-impl GroupInfo {
-    /// Describes a group, whose parked messages are still to be counted, and begins its next
-    /// measurement.
-    pub(super) fn of(
-        (key, settings): (&GroupKey, &Settings),
-        figures: &mut Figures<'_>,
-        is_reading: bool,
-        now: Duration,
-    ) -> Self {
-        let mut consumers: Vec<ConsumerInfo> =
-            figures.consumers.iter_mut().map(|consumer| ConsumerInfo::of(consumer, now)).collect();
-        if !settings.extra_statistics {
-            for consumer in &mut consumers {
-                consumer.measurements.clear();
-            }
-        }
-        Self {
-            key: key.clone(),
-            settings: settings.clone(),
-            is_live: figures.is_live,
-            is_reading,
-            is_replaying: figures.is_replaying,
-            pushed: figures.pushed,
-            last_checkpoint: figures.checkpointed.checked_sub(1),
-            last_known: figures.last_known,
-            buffered: figures.buffered,
-            live_buffered: figures.live_buffered,
-            retrying: figures.retrying,
-            outstanding: figures.outstanding,
-            in_flight: figures.in_flight,
-            parked: 0,
-            consumers,
-        }
-    }
-}
-
-/// What a group says about one of its consumers.
-#[derive(Debug)]
-pub(crate) struct ConsumerInfo {
-    pub connection_name: String,
-    pub sent: Rate,
-    pub free_slots: usize,
-    pub in_flight: usize,
-    pub measurements: Vec<(&'static str, u64)>,
-}
-
-impl ConsumerInfo {
-    /// Describes a consumer, and begins its next measurement.
-    pub(super) fn of(consumer: &mut Consumer, now: Duration) -> Self {
-        Self {
-            connection_name: consumer.connection_name.clone(),
-            sent: consumer.sent.measure(now),
-            free_slots: consumer.slots.saturating_sub(consumer.in_flight),
-            in_flight: consumer.in_flight,
-            measurements: consumer.measurements.figures(),
-        }
-    }
 }

@@ -1,6 +1,6 @@
-//! The record of all groups: an event for each change of them, which tools of the original read.
+//! The stream `$persistentSubscriptionConfig`: a record of all groups for each change of a group.
 //!
-//! Groups are not started from it: what is stored beside the events is.
+//! EventStoreDB's tools read it. The node does not: it starts groups from the index's group table.
 
 use prost::bytes::Bytes;
 use serde::Serialize;
@@ -11,36 +11,36 @@ use crate::{
         NewEvent, StreamQuery, StreamRead, WriteRequest, metastream_of,
     },
     persistent::{
-        parked::{METADATA_TYPE, TIME_FORMAT},
-        settings::{ALL, Settings},
+        parked_stream::{METADATA_TYPE, TIME_FORMAT},
+        settings::{ALL_STREAM, GroupSettings},
     },
 };
 
-/// The stream of the records.
+/// Name of the stream.
 const STREAM: &str = "$persistentSubscriptionConfig";
 
 /// Event type of a record.
 const EVENT_TYPE: &str = "$PersistentConfig";
 
-/// The stream's metadata: a record names every group, so older ones are of no use.
+/// Metadata of the stream. Each record names every group, so older records are of no use.
 const STREAM_METADATA: &[u8] = br#"{"$maxCount":2}"#;
 
-/// Version of the record's form.
+/// Version of the record's format.
 const VERSION: &str = "2";
 
-/// All groups at a time. As in the original, what is zero, false or absent is left out.
+/// A record of all groups. As in EventStoreDB, zeros, `false` and absent values are left out.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Configuration<'a> {
+struct ConfigurationRecord<'a> {
     version: &'static str,
     updated: String,
     updated_by: &'a str,
-    entries: Vec<Entry<'a>>,
+    entries: Vec<GroupEntry<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry<'a> {
+struct GroupEntry<'a> {
     stream: &'a str,
     group: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +86,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl FilterEntry {
-    fn of(filter: &FilterSpec) -> Self {
+    fn from_filter(filter: &FilterSpec) -> Self {
         let (kind, data) = if filter.regex.is_empty() {
             ("prefix", filter.prefixes.join(","))
         } else {
@@ -100,17 +100,21 @@ impl FilterEntry {
     }
 }
 
-impl<'a> Entry<'a> {
-    fn of(stream: &'a str, group: &'a str, settings: &Settings) -> Self {
+impl<'a> GroupEntry<'a> {
+    fn for_group(stream: &'a str, group: &'a str, settings: &GroupSettings) -> Self {
         let key = GroupKey { stream: stream.to_owned(), name: group.to_owned() };
         Self {
             stream,
             group,
-            filter: settings.filter.as_ref().filter(|_| stream == ALL).map(FilterEntry::of),
+            filter: settings
+                .filter
+                .as_ref()
+                .filter(|_| stream == ALL_STREAM)
+                .map(FilterEntry::from_filter),
             resolve_link_tos: settings.resolve_links,
             extra_statistics: settings.extra_statistics,
             message_timeout: settings.message_timeout_ms,
-            start_position: settings.start_text(&key),
+            start_position: settings.format_start(&key),
             live_buffer_size: settings.live_buffer_size,
             history_buffer_size: settings.history_buffer_size,
             max_retry_count: settings.max_retry_count,
@@ -124,26 +128,29 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Records the groups, given with their streams and names, as changed by `user`.
-pub(super) async fn record<'a>(
+/// Appends a record of the groups, given by stream, name and settings, as changed by `user`.
+pub(super) async fn append_record<'a>(
     log: &Log,
     user: &str,
-    groups: impl Iterator<Item = (&'a str, &'a str, &'a Settings)>,
+    groups: impl Iterator<Item = (&'a str, &'a str, &'a GroupSettings)>,
 ) -> Result<(), LogError> {
-    limit_stream(log).await?;
-    let configuration = Configuration {
+    // The metadata limits the stream to two records, so it is written before the first record.
+    ensure_stream_metadata(log).await?;
+    let record = ConfigurationRecord {
         version: VERSION,
         updated: log.clock().now().strftime(TIME_FORMAT).to_string(),
         updated_by: user,
-        entries: groups.map(|(stream, name, settings)| Entry::of(stream, name, settings)).collect(),
+        entries: groups
+            .map(|(stream, name, settings)| GroupEntry::for_group(stream, name, settings))
+            .collect(),
     };
-    // Strings and numbers always have a JSON form.
-    let data = serde_json::to_vec(&configuration).unwrap_or_default();
-    append(log, STREAM.to_owned(), EVENT_TYPE, data.into()).await
+    // Serializing strings and numbers to JSON does not fail.
+    let data = serde_json::to_vec(&record).unwrap_or_default();
+    append_event(log, STREAM.to_owned(), EVENT_TYPE, data.into()).await
 }
 
-/// Gives the stream its metadata, once.
-async fn limit_stream(log: &Log) -> Result<(), LogError> {
+/// Appends the stream's metadata unless it exists.
+async fn ensure_stream_metadata(log: &Log) -> Result<(), LogError> {
     let metastream = metastream_of(STREAM);
     let newest = StreamQuery {
         stream: metastream.clone(),
@@ -154,13 +161,18 @@ async fn limit_stream(log: &Log) -> Result<(), LogError> {
     };
     match log.read_stream(newest).await? {
         StreamRead::Missing => {
-            append(log, metastream, METADATA_TYPE, Bytes::from_static(STREAM_METADATA)).await
+            append_event(log, metastream, METADATA_TYPE, Bytes::from_static(STREAM_METADATA)).await
         }
         StreamRead::Page(_) | StreamRead::Deleted => Ok(()),
     }
 }
 
-async fn append(log: &Log, stream: String, event_type: &str, data: Bytes) -> Result<(), LogError> {
+async fn append_event(
+    log: &Log,
+    stream: String,
+    event_type: &str,
+    data: Bytes,
+) -> Result<(), LogError> {
     let event = NewEvent {
         id: log.clock().new_id(),
         event_type: event_type.to_owned(),
@@ -169,17 +181,17 @@ async fn append(log: &Log, stream: String, event_type: &str, data: Bytes) -> Res
         data,
     };
     let append = Append { stream, expected: ExpectedRevision::Any, events: vec![event] };
-    // A client that has tombstoned the stream has no use for it.
+    // A refusal counts as success: a client has tombstoned the stream and does not want records.
     log.write(WriteRequest::Append(append)).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::persistent::settings::{StartFrom, Strategy};
+    use crate::persistent::settings::{ConsumerStrategy, StartFrom};
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> GroupSettings {
+        GroupSettings {
             filter: None,
             start: StartFrom::Beginning,
             resolve_links: false,
@@ -193,13 +205,13 @@ mod tests {
             live_buffer_size: 500,
             read_batch_size: 20,
             history_buffer_size: 500,
-            strategy: Strategy::RoundRobin,
+            strategy: ConsumerStrategy::RoundRobin,
         }
     }
 
     #[test]
-    fn an_entry_has_the_form_of_the_original() {
-        let entry = serde_json::to_string(&Entry::of("s", "g", &settings())).unwrap();
+    fn entry_has_the_format_of_event_store_db() {
+        let entry = serde_json::to_string(&GroupEntry::for_group("s", "g", &settings())).unwrap();
         assert_eq!(
             entry,
             r#"{"stream":"s","group":"g","messageTimeout":30000,"startPosition":"0","liveBufferSize":500,"historyBufferSize":500,"maxRetryCount":10,"readBatchSize":20,"checkPointAfter":2000,"minCheckPointCount":10,"maxCheckPointCount":1000,"namedConsumerStrategy":"RoundRobin"}"#
@@ -207,19 +219,20 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_over_all_has_its_filter() {
+    fn entry_on_all_stream_has_its_filter() {
         let filter = FilterSpec {
             field: FilterField::StreamName,
             regex: String::new(),
             prefixes: vec!["order-".to_owned(), "queue-".to_owned()],
         };
-        let settings = Settings {
+        let settings = GroupSettings {
             filter: Some(filter),
             start: StartFrom::End,
             max_retry_count: 0,
             ..settings()
         };
-        let entry = serde_json::to_value(Entry::of(ALL, "g", &settings)).unwrap();
+        let entry =
+            serde_json::to_value(GroupEntry::for_group(ALL_STREAM, "g", &settings)).unwrap();
         let expected = serde_json::json!({
             "context": "streamid", "type": "prefix", "data": "order-,queue-", "isAllStream": true
         });

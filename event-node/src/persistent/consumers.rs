@@ -1,17 +1,18 @@
-//! The consumers of a group, and which of them gets the next message.
+//! The consumers of a group, and the choice of a consumer for each message.
 
 use std::time::Duration;
 
 use crate::{
     log::ResolvedEvent,
     persistent::{
-        measurements::Measurements,
-        pinned::{Buckets, PinnedBy, bucket_of},
-        settings::Strategy,
+        latency::LatencyWindow,
+        pinning::{BucketOwners, PinningKey, bucket_of},
+        settings::ConsumerStrategy,
+        statistics::RateCounter,
     },
 };
 
-/// Names a consumer within its group.
+/// Identifies a consumer within its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ConsumerId(pub u64);
 
@@ -20,74 +21,49 @@ pub(crate) struct ConsumerId(pub u64);
 pub(super) struct Consumer {
     pub id: ConsumerId,
     pub connection_name: String,
-    /// Messages that it takes at a time.
-    pub slots: usize,
-    pub in_flight: usize,
-    pub sent: Counter,
-    pub measurements: Measurements,
+    /// Maximum number of unacknowledged messages.
+    pub n_slots: usize,
+    pub n_in_flight: usize,
+    pub sent: RateCounter,
+    pub latencies: LatencyWindow,
 }
 
-/// Counts, and remembers what it said last.
-#[derive(Debug, Default)]
-pub(super) struct Counter {
-    pub total: u64,
-    measured: u64,
-    measured_at: Duration,
-}
-
-/// What happened since the measurement before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Rate {
-    pub total: u64,
-    pub since_last: u64,
-    pub per_second: u64,
-}
-
-impl Counter {
-    pub(super) fn measure(&mut self, now: Duration) -> Rate {
-        let since_last = self.total - self.measured;
-        let millis = u64::try_from(now.saturating_sub(self.measured_at).as_millis()).unwrap_or(0);
-        let per_second = since_last.saturating_mul(1_000).checked_div(millis).unwrap_or(0);
-        self.measured = self.total;
-        self.measured_at = now;
-        Rate { total: self.total, since_last, per_second }
-    }
-}
-
-/// What the strategy says about a message.
+/// The strategy's choice for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Choice {
-    To(ConsumerId),
-    /// Its consumer is full; others may have room for other messages.
-    Skip,
-    /// Nobody has room.
-    Full,
+pub(super) enum ConsumerChoice {
+    SendTo(ConsumerId),
+    /// The message is pinned to a consumer without a free slot. Other messages may be sent.
+    PinnedConsumerFull,
+    /// No consumer has a free slot.
+    AllFull,
 }
 
 /// All consumers of a group.
 #[derive(Debug)]
-pub(super) struct Consumers {
-    sharing: Sharing,
-    /// Round robin rotates this list; otherwise it is in the order of connecting.
+pub(super) struct ConsumerSet {
+    dispatch: Dispatch,
+    /// In the order of connecting. Round robin rotates the list.
     list: Vec<Consumer>,
 }
 
+/// A strategy with its state.
 #[derive(Debug)]
-enum Sharing {
+enum Dispatch {
     RoundRobin,
     Single,
-    Pinned(PinnedBy, Box<Buckets>),
+    Pinned(PinningKey, Box<BucketOwners>),
 }
 
-impl Consumers {
-    pub(super) fn new(strategy: Strategy) -> Self {
-        let sharing = match strategy {
-            Strategy::RoundRobin => Sharing::RoundRobin,
-            Strategy::DispatchToSingle => Sharing::Single,
-            Strategy::Pinned => Sharing::Pinned(PinnedBy::Stream, Box::default()),
-            Strategy::PinnedByCorrelation => Sharing::Pinned(PinnedBy::Correlation, Box::default()),
+impl ConsumerSet {
+    pub(super) fn new(strategy: ConsumerStrategy) -> Self {
+        let pinned = |key| Dispatch::Pinned(key, Box::default());
+        let dispatch = match strategy {
+            ConsumerStrategy::RoundRobin => Dispatch::RoundRobin,
+            ConsumerStrategy::DispatchToSingle => Dispatch::Single,
+            ConsumerStrategy::Pinned => pinned(PinningKey::Stream),
+            ConsumerStrategy::PinnedByCorrelation => pinned(PinningKey::Correlation),
         };
-        Self { sharing, list: Vec::new() }
+        Self { dispatch, list: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -98,83 +74,81 @@ impl Consumers {
         self.list.iter_mut()
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.list.iter().map(|consumer| consumer.in_flight).sum()
+    pub(super) fn count_in_flight(&self) -> usize {
+        self.list.iter().map(|consumer| consumer.n_in_flight).sum()
     }
 
-    pub(super) fn join(&mut self, consumer: Consumer) {
+    pub(super) fn add_consumer(&mut self, consumer: Consumer) {
         let id = consumer.id;
         self.list.push(consumer);
         let ids = self.ids();
-        if let Sharing::Pinned(_, buckets) = &mut self.sharing {
-            buckets.join(id, &ids);
+        if let Dispatch::Pinned(_, owners) = &mut self.dispatch {
+            owners.add_consumer(id, &ids);
         }
     }
 
-    pub(super) fn leave(&mut self, id: ConsumerId) {
+    pub(super) fn remove_consumer(&mut self, id: ConsumerId) {
         self.list.retain(|consumer| consumer.id != id);
-        if let Sharing::Pinned(_, buckets) = &mut self.sharing {
-            buckets.leave(id);
+        if let Dispatch::Pinned(_, owners) = &mut self.dispatch {
+            owners.remove_consumer(id);
         }
     }
 
-    /// Chooses who gets the message.
-    pub(super) fn choose(&mut self, resolved: &ResolvedEvent) -> Choice {
-        let Some(first_free) = self.list.iter().position(Consumer::has_room) else {
-            return Choice::Full;
+    /// Chooses the consumer that gets the message.
+    pub(super) fn choose_consumer(&mut self, resolved: &ResolvedEvent) -> ConsumerChoice {
+        let Some(first_free) = self.list.iter().find(|consumer| consumer.has_free_slot()) else {
+            return ConsumerChoice::AllFull;
         };
-        match &mut self.sharing {
-            Sharing::Single | Sharing::RoundRobin => {
-                self.list.get(first_free).map_or(Choice::Full, |consumer| Choice::To(consumer.id))
-            }
-            Sharing::Pinned(by, buckets) => {
-                let bucket = bucket_of(resolved, *by);
+        let first_free = first_free.id;
+        match &mut self.dispatch {
+            Dispatch::Single | Dispatch::RoundRobin => ConsumerChoice::SendTo(first_free),
+            Dispatch::Pinned(key, owners) => {
                 let ids: Vec<_> = self.list.iter().map(|consumer| consumer.id).collect();
-                let owner = buckets.owner(bucket, &ids);
+                let owner = owners.assign_owner(bucket_of(resolved, *key), &ids);
                 let mut list = self.list.iter();
-                match list.find(|consumer| Some(consumer.id) == owner && consumer.has_room()) {
-                    Some(consumer) => Choice::To(consumer.id),
-                    None => Choice::Skip,
+                match list.find(|consumer| Some(consumer.id) == owner && consumer.has_free_slot()) {
+                    Some(consumer) => ConsumerChoice::SendTo(consumer.id),
+                    None => ConsumerChoice::PinnedConsumerFull,
                 }
             }
         }
     }
 
-    /// Takes a slot.
-    pub(super) fn sent(&mut self, id: ConsumerId, resolved: &ResolvedEvent) {
+    /// Takes a slot of the consumer for a message that is sent.
+    pub(super) fn take_slot(&mut self, id: ConsumerId, resolved: &ResolvedEvent) {
         if let Some(consumer) = self.list.iter_mut().find(|consumer| consumer.id == id) {
-            consumer.in_flight += 1;
+            consumer.n_in_flight += 1;
             consumer.sent.total += 1;
         }
-        match &mut self.sharing {
-            Sharing::RoundRobin => {
-                // The consumer goes to the end, and so do those before it, which were full and
-                // have lost their turn.
+        match &mut self.dispatch {
+            Dispatch::RoundRobin => {
+                // The consumer moves to the end of the list. Consumers before it were full: they
+                // have lost their turn and move as well.
                 if let Some(index) = self.list.iter().position(|consumer| consumer.id == id) {
                     self.list.rotate_left(index + 1);
                 }
             }
-            Sharing::Single => {}
-            Sharing::Pinned(by, buckets) => buckets.sent(bucket_of(resolved, *by)),
+            Dispatch::Single => {}
+            Dispatch::Pinned(key, owners) => owners.add_in_flight(bucket_of(resolved, *key)),
         }
     }
 
-    /// Gives the slot back. `latency` is that of a finished message.
-    pub(super) fn returned(
+    /// Frees a slot of the consumer. `latency` is the time that the consumer took to answer.
+    pub(super) fn free_slot(
         &mut self,
         id: ConsumerId,
         resolved: &ResolvedEvent,
         latency: Option<Duration>,
     ) {
-        if let Sharing::Pinned(by, buckets) = &mut self.sharing {
-            buckets.returned(bucket_of(resolved, *by));
+        if let Dispatch::Pinned(key, owners) = &mut self.dispatch {
+            owners.remove_in_flight(bucket_of(resolved, *key));
         }
         let Some(consumer) = self.list.iter_mut().find(|consumer| consumer.id == id) else {
             return;
         };
-        consumer.in_flight = consumer.in_flight.saturating_sub(1);
+        consumer.n_in_flight = consumer.n_in_flight.saturating_sub(1);
         if let Some(latency) = latency {
-            consumer.measurements.add(latency);
+            consumer.latencies.record_latency(latency);
         }
     }
 
@@ -184,18 +158,18 @@ impl Consumers {
 }
 
 impl Consumer {
-    pub(super) fn new(id: ConsumerId, slots: usize, connection_name: String) -> Self {
+    pub(super) fn new(id: ConsumerId, n_slots: usize, connection_name: String) -> Self {
         Self {
             id,
             connection_name,
-            slots,
-            in_flight: 0,
-            sent: Counter::default(),
-            measurements: Measurements::default(),
+            n_slots,
+            n_in_flight: 0,
+            sent: RateCounter::default(),
+            latencies: LatencyWindow::default(),
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.in_flight < self.slots
+    fn has_free_slot(&self) -> bool {
+        self.n_in_flight < self.n_slots
     }
 }

@@ -1,70 +1,71 @@
-//! A group's settings: what clients give, what is stored, and what may not be.
+//! The settings of a group, as clients give them and as they are stored.
 
 use serde::{Deserialize, Serialize};
 
 use crate::log::{FilterSpec, GroupKey};
 
-/// The name of the stream of all events.
-pub(crate) const ALL: &str = "$all";
+/// Name of the stream of all events.
+pub(crate) const ALL_STREAM: &str = "$all";
 
-/// Fewest and most events that the original reads at a time, and how many if a group says 0. One
-/// that names fewer than the fewest gets what it names.
+/// Limits of EventStoreDB for the number of events per read, and the number for a setting of 0. A
+/// setting between 1 and the minimum is used as it is.
 const MIN_READ_BATCH: usize = 10;
 const DEFAULT_READ_BATCH: usize = 20;
 pub(super) const MAX_READ_BATCH: usize = 500;
 
-/// Everything a group was created with. The numbers come back to clients exactly as given.
+/// Settings of a group. Clients get the numbers back exactly as given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Settings {
-    /// Only of groups over `$all`.
+pub(crate) struct GroupSettings {
+    /// Only for groups on `$all`.
     pub filter: Option<FilterSpec>,
     pub start: StartFrom,
     pub resolve_links: bool,
     pub extra_statistics: bool,
-    /// 0 expires a message at the next tick.
+    /// With 0, a message expires at the next tick.
     pub message_timeout_ms: i32,
-    /// 0 never writes a checkpoint by time.
+    /// With 0, no checkpoint is written by time.
     pub checkpoint_after_ms: i32,
     pub max_retry_count: i32,
     pub min_checkpoint_count: i32,
     pub max_checkpoint_count: i32,
-    /// 0 sets no limit.
+    /// 0 means unlimited.
     pub max_subscriber_count: i32,
     pub live_buffer_size: i32,
     pub read_batch_size: i32,
     pub history_buffer_size: i32,
-    pub strategy: Strategy,
+    pub strategy: ConsumerStrategy,
 }
 
-/// Where a group without a checkpoint begins.
+/// Where a group without a checkpoint starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum StartFrom {
     Beginning,
-    /// The first place wanted: a revision, or a position in `$all`.
+    /// At this source position.
     At(u64),
-    /// What is committed after the group began.
+    /// At the next event that is committed.
     End,
 }
 
-/// How messages are shared out between consumers.
+/// How messages are distributed to consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Strategy {
+pub(crate) enum ConsumerStrategy {
     RoundRobin,
     DispatchToSingle,
     Pinned,
     PinnedByCorrelation,
 }
 
-impl Strategy {
-    /// Reads the protocol's name of a strategy.
-    pub(crate) fn named(name: &str) -> Option<Self> {
+impl ConsumerStrategy {
+    /// Returns the strategy with this name in the protocol.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::RoundRobin, Self::DispatchToSingle, Self::Pinned, Self::PinnedByCorrelation]
             .into_iter()
             .find(|strategy| strategy.name() == name)
     }
 
+    /// Returns the strategy's name in the protocol.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => "RoundRobin",
@@ -75,18 +76,18 @@ impl Strategy {
     }
 }
 
-impl Settings {
-    /// Events that the original reads at a time.
+impl GroupSettings {
+    /// Returns the number of events that EventStoreDB reads at a time.
     pub(super) fn read_batch(&self) -> usize {
         let size = to_usize(self.read_batch_size);
         let most = if size == 0 { DEFAULT_READ_BATCH } else { size.min(MAX_READ_BATCH) };
         size.max(MIN_READ_BATCH).min(most)
     }
 
-    /// Why a group with these settings could not work, if so.
-    pub(crate) fn problem(&self) -> Option<&'static str> {
+    /// Returns why a group cannot work with these settings, or `None` if they are valid.
+    pub(crate) fn find_problem(&self) -> Option<&'static str> {
         if self.history_buffer_size <= self.read_batch_size {
-            // The original's words, which are those of its runtime.
+            // The exact text of EventStoreDB, which is that of a .NET exception.
             return Some(
                 "Specified argument was out of the range of valid values. \
                  (Parameter 'ReadBatchSize may not be greater than or equal to BufferSize')",
@@ -101,28 +102,32 @@ impl Settings {
         None
     }
 
-    /// A place as the protocol writes it in texts: `-1` is the end.
-    pub(crate) fn place_text(key: &GroupKey, place: i64) -> String {
-        if key.stream == ALL { format!("C:{place}/P:{place}") } else { place.to_string() }
+    /// Formats a source position as the protocol does. `-1` is the end.
+    pub(crate) fn format_position(key: &GroupKey, position: i64) -> String {
+        if key.stream == ALL_STREAM {
+            format!("C:{position}/P:{position}")
+        } else {
+            position.to_string()
+        }
     }
 
-    /// The text of [`Settings::start`].
-    pub(crate) fn start_text(&self, key: &GroupKey) -> String {
-        let place = match self.start {
+    /// Formats the start as the protocol does.
+    pub(crate) fn format_start(&self, key: &GroupKey) -> String {
+        let position = match self.start {
             StartFrom::Beginning => 0,
-            StartFrom::At(place) => i64::try_from(place).unwrap_or(i64::MAX),
+            StartFrom::At(position) => i64::try_from(position).unwrap_or(i64::MAX),
             StartFrom::End => -1,
         };
-        Self::place_text(key, place)
+        Self::format_position(key, position)
     }
 }
 
-/// A setting that has no meaning below 0.
+/// Converts a setting. A negative one counts as 0.
 pub(super) fn to_u64(setting: i32) -> u64 {
     u64::try_from(setting).unwrap_or(0)
 }
 
-/// A size, which has no meaning below 0.
+/// Converts a size. A negative one counts as 0.
 pub(super) fn to_usize(setting: i32) -> usize {
     usize::try_from(setting).unwrap_or(0)
 }

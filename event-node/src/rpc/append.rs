@@ -1,4 +1,4 @@
-//! Streams.Append: one atomic append, sent as a stream of its parts.
+//! Streams.Append: one atomic append. Its options and events are messages of a request stream.
 
 use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
@@ -7,7 +7,7 @@ use crate::{
     log::{Append, ExpectedRevision, NewEvent, WriteOutcome, WriteRequest},
     rpc::{
         Context,
-        convert::{proposed, stream_name},
+        convert::{parse_proposed, parse_stream_name},
         status::{append_too_big, handler_threw, stream_deleted},
     },
     wire::event_store::client::{
@@ -20,42 +20,42 @@ use crate::{
     },
 };
 
-/// Most bytes of event data in one append.
+/// Maximum number of bytes of event data per append.
 pub(crate) const MAX_APPEND_BYTES: usize = 1_048_576;
 
-/// Most bytes that one append takes in memory, with metadata, types and a share for each event:
-/// what the original sets as the limit of a record.
+/// Maximum number of bytes of an append in memory, with metadata, types and an overhead per event:
+/// EventStoreDB's limit for a record.
 const MAX_RECORD_BYTES: usize = 16 * 1_024 * 1_024 - 10_000;
 
-/// What an event counts for besides its bytes.
+/// Overhead of an event in bytes.
 const EVENT_OVERHEAD_BYTES: usize = 64;
 
-/// The events of an append, within the limits.
+/// The events of an append so far, within the limits.
 #[derive(Default)]
-pub(crate) struct Gathered {
+pub(crate) struct EventBatch {
     pub events: Vec<NewEvent>,
     data_bytes: usize,
     record_bytes: usize,
 }
 
-impl Gathered {
-    pub(crate) fn push(&mut self, event: NewEvent) -> Result<(), TooBig> {
+impl EventBatch {
+    pub(crate) fn push(&mut self, event: NewEvent) -> Result<(), AppendTooBig> {
         self.data_bytes += event.data.len();
         self.record_bytes +=
             event.data.len() + event.metadata.len() + event.event_type.len() + EVENT_OVERHEAD_BYTES;
         if self.data_bytes > MAX_APPEND_BYTES || self.record_bytes > MAX_RECORD_BYTES {
-            return Err(TooBig);
+            return Err(AppendTooBig);
         }
         self.events.push(event);
         Ok(())
     }
 }
 
-/// An append exceeds [`MAX_APPEND_BYTES`] or what it may take in memory.
+/// An append exceeds [`MAX_APPEND_BYTES`] or [`MAX_RECORD_BYTES`].
 #[derive(Debug)]
-pub(crate) struct TooBig;
+pub(crate) struct AppendTooBig;
 
-pub(crate) async fn append(
+pub(crate) async fn handle_append(
     context: &Context,
     mut request: Streaming<AppendReq>,
 ) -> Result<AppendResp, Status> {
@@ -65,26 +65,31 @@ pub(crate) async fn append(
     };
     let wanted = options.expected_stream_revision;
     let expected = ExpectedRevision::try_from(wanted)?;
-    let stream = stream_name(options.stream_identifier)?;
-    let mut gathered = Gathered::default();
+    let stream = parse_stream_name(options.stream_identifier)?;
+    // No event is written before the client has ended the request: an append is all or nothing.
+    let mut batch = EventBatch::default();
     while let Some(part) = request.next().await {
         let Some(Content::ProposedMessage(message)) = part?.content else {
             return Err(handler_threw());
         };
-        gathered.push(proposed(message)?).map_err(|TooBig| append_too_big(MAX_APPEND_BYTES))?;
+        batch
+            .push(parse_proposed(message)?)
+            .map_err(|AppendTooBig| append_too_big(MAX_APPEND_BYTES))?;
     }
-    let append = Append { stream: stream.clone(), expected, events: gathered.events };
-    let result = match context.write(WriteRequest::Append(append)).await? {
-        WriteOutcome::Written { revision, position } => Wire::Success(success(revision, position)),
+    let append = Append { stream: stream.clone(), expected, events: batch.events };
+    let result = match context.write_within_limit(WriteRequest::Append(append)).await? {
+        WriteOutcome::Written { revision, position } => {
+            Wire::Success(to_success(revision, position))
+        }
         WriteOutcome::WrongExpectedVersion { current } => {
-            Wire::WrongExpectedVersion(wrong_expected_version(wanted, current))
+            Wire::WrongExpectedVersion(to_wrong_expected_version(wanted, current))
         }
         WriteOutcome::StreamDeleted => return Err(stream_deleted(&stream)),
     };
     Ok(AppendResp { result: Some(result) })
 }
 
-fn success(revision: Option<u64>, position: Option<u64>) -> Success {
+fn to_success(revision: Option<u64>, position: Option<u64>) -> Success {
     use append_resp::success::{CurrentRevisionOption, PositionOption};
     Success {
         current_revision_option: Some(match revision {
@@ -101,9 +106,9 @@ fn success(revision: Option<u64>, position: Option<u64>) -> Success {
     }
 }
 
-/// Fills today's fields and those of 20.6: clients rely on one set or the other. What was expected
-/// is answered as the caller said it.
-fn wrong_expected_version(
+/// Fills the current fields and those of version 20.6, because clients rely on one set or the
+/// other. The expected version is returned in the form of the request.
+fn to_wrong_expected_version(
     expected: Option<ExpectedStreamRevision>,
     current: Option<u64>,
 ) -> WrongExpectedVersion {

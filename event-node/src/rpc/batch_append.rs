@@ -1,4 +1,4 @@
-//! Streams.BatchAppend: many appends in flight over one call, answered in the order they finish.
+//! Streams.BatchAppend: many concurrent appends over one call, answered in the order they finish.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -21,10 +21,10 @@ use crate::{
     log::{Append, ExpectedRevision, LogError, WriteOutcome, WriteRequest},
     rpc::{
         Context, WRITE_TIMEOUT,
-        append::{Gathered, MAX_APPEND_BYTES, TooBig},
-        convert::{id, identifier, proposed, stream_name},
-        responses::{End, Responses, Sink, channel},
-        status::{handler_threw, sentence},
+        append::{AppendTooBig, EventBatch, MAX_APPEND_BYTES},
+        convert::{parse_id, parse_proposed, parse_stream_name, stream_identifier},
+        response_stream::{ResponseSink, ResponseStream, StreamEnd, response_channel},
+        status::{handler_threw, refused_write_text},
     },
     wire::event_store::client::{
         self as wire, AllStreamPosition, Any, BadRequest, Empty, MaximumAppendSizeExceeded,
@@ -37,39 +37,39 @@ use crate::{
     },
 };
 
-/// Appends of one call that are being written.
+/// Maximum number of appends of one call that are being written.
 const MAX_IN_FLIGHT: usize = 1_024;
 
-/// Appends of one call whose events are still arriving.
+/// Maximum number of appends of one call whose events are still arriving.
 const MAX_OPEN: usize = 64;
 
-/// What a duration may have: 10,000 years either way, as the protocol's types say.
+/// Range of a protobuf duration: 10,000 years either way.
 const DURATION_SECONDS: RangeInclusive<i64> = -315_576_000_000..=315_576_000_000;
 
-/// What a time may have: the years 1 to 9999.
+/// Range of a protobuf timestamp: the years 1 to 9999.
 const TIMESTAMP_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// Most nanoseconds that either may have besides.
+/// Maximum number of nanoseconds of either.
 const MAX_NANOS: i32 = 999_999_999;
 
 /// An append whose events are still arriving.
-struct Open {
+struct OpenAppend {
     correlation_id: Option<wire::Uuid>,
     stream: String,
     expected: ExpectedRevision,
     expires: Instant,
-    gathered: Gathered,
+    batch: EventBatch,
 }
 
-/// What a part of an append leads to at once.
-enum Step {
+/// The immediate consequence of a part of an append.
+enum PartOutcome {
     Nothing,
-    Write(Open),
-    Answer(BatchAppendResp),
+    Write(OpenAppend),
+    Respond(BatchAppendResp),
 }
 
-/// Why an append of a batch did not happen.
-enum Failure {
+/// Why an append failed.
+enum AppendError {
     TooBig,
     BadRequest(String),
     TimedOut,
@@ -79,50 +79,52 @@ enum Failure {
     WrongExpectedVersion { expected: ExpectedRevision, current: Option<u64> },
 }
 
-pub(crate) fn batch_append(
+pub(crate) fn handle_batch_append(
     context: &Arc<Context>,
     request: Streaming<BatchAppendReq>,
-) -> Responses<BatchAppendResp> {
-    let (sink, responses) = channel(context.stop.clone());
+) -> ResponseStream<BatchAppendResp> {
+    let (sink, responses) = response_channel(context.stop.clone());
     let task = Arc::clone(context);
     context.tasks.spawn(async move {
         let result = tokio::select! {
-            result = serve(&task, request, &sink) => result,
-            () = sink.gone() => Err(End::Gone),
+            result = serve_appends(&task, request, &sink) => result,
+            () = sink.wait_until_closed() => Err(StreamEnd::Closed),
         };
-        sink.end(result).await;
+        sink.end_with(result).await;
     });
     responses
 }
 
-async fn serve(
+async fn serve_appends(
     context: &Arc<Context>,
     mut request: Streaming<BatchAppendReq>,
-    sink: &Sink<BatchAppendResp>,
-) -> Result<(), End> {
+    sink: &ResponseSink<BatchAppendResp>,
+) -> Result<(), StreamEnd> {
     let mut open = HashMap::new();
     let mut writes = JoinSet::new();
     let mut is_complete = false;
     while !is_complete || !writes.is_empty() {
-        let expires = open.values().map(|append: &Open| append.expires).min();
+        let expires = open.values().map(|append: &OpenAppend| append.expires).min();
         tokio::select! {
+            // Reading stops while too many writes run. HTTP/2 flow control then blocks the client.
             part = request.message(), if !is_complete && writes.len() < MAX_IN_FLIGHT => {
                 let Some(part) = part? else {
                     is_complete = true;
                     continue;
                 };
                 match take_part(context, &mut open, part)? {
-                    Step::Nothing => {}
-                    Step::Write(append) => {
-                        let mut write = Box::pin(write(Arc::clone(context), append));
-                        // The log takes writes in the order in which they are polled first, and
-                        // callers count on the order in which they sent theirs.
+                    PartOutcome::Nothing => {}
+                    PartOutcome::Write(append) => {
+                        let mut write = Box::pin(write_append(Arc::clone(context), append));
+                        // The log queues a write at its first poll. Callers rely on the order of
+                        // their appends, so the first poll happens here and not in the spawned
+                        // task.
                         match poll_fn(|task| Poll::Ready(write.as_mut().poll(task))).await {
-                            Poll::Ready(answer) => sink.send(answer).await?,
+                            Poll::Ready(response) => sink.send(response).await?,
                             Poll::Pending => drop(writes.spawn(write)),
                         }
                     }
-                    Step::Answer(answer) => sink.send(answer).await?,
+                    PartOutcome::Respond(response) => sink.send(response).await?,
                 }
             }
             Some(written) = writes.join_next() => {
@@ -131,7 +133,7 @@ async fn serve(
             () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {
                 let now = Instant::now();
                 for (_, append) in open.extract_if(|_, append| append.expires <= now) {
-                    sink.send(append.refused(&Failure::TimedOut)).await?;
+                    sink.send(append.into_error(&AppendError::TimedOut)).await?;
                 }
             }
         }
@@ -139,104 +141,116 @@ async fn serve(
     Ok(())
 }
 
-/// Adds a part to its append. What is wrong with it is answered at once, and what follows for a
-/// refused append belongs to none.
+/// Adds a part to its append. An invalid part fails its append at once. Later parts of a failed
+/// append are ignored.
 fn take_part(
     context: &Context,
-    open: &mut HashMap<Uuid, Open>,
+    open: &mut HashMap<Uuid, OpenAppend>,
     part: BatchAppendReq,
-) -> Result<Step, Status> {
+) -> Result<PartOutcome, Status> {
     let BatchAppendReq { correlation_id, options, proposed_messages, is_final } = part;
-    let key = match correlation(correlation_id.as_ref()) {
+    let key = match parse_correlation_id(correlation_id.as_ref()) {
         Ok(key) => key,
         Err(reason) => {
             let Some(options) = options else { return Err(handler_threw()) };
-            return Ok(Step::Answer(refused(correlation_id, options.stream_identifier, &reason)));
+            return Ok(PartOutcome::Respond(error_response(
+                correlation_id,
+                options.stream_identifier,
+                &reason,
+            )));
         }
     };
-    // The original lets the first options of an append stand.
+    // As in EventStoreDB, the first options of an append count and later ones are ignored.
     if let Some(options) = options
         && !open.contains_key(&key)
     {
+        // The error ends the whole call. More unfinished appends would take memory without bound.
         if open.len() >= MAX_OPEN {
             let text = format!("More than {MAX_OPEN} appends are unfinished.");
             return Err(Status::resource_exhausted(text));
         }
         let stream_identifier = options.stream_identifier.clone();
-        match begin(context, correlation_id.clone(), options) {
+        match begin_append(context, correlation_id.clone(), options) {
             Ok(append) => drop(open.insert(key, append)),
             Err(failure) => {
-                return Ok(Step::Answer(refused(correlation_id, stream_identifier, &failure)));
+                return Ok(PartOutcome::Respond(error_response(
+                    correlation_id,
+                    stream_identifier,
+                    &failure,
+                )));
             }
         }
     }
-    // The original ignores what belongs to no append.
-    let Entry::Occupied(mut append) = open.entry(key) else { return Ok(Step::Nothing) };
-    if let Err(failure) = gather(&mut append.get_mut().gathered, proposed_messages) {
-        return Ok(Step::Answer(append.remove().refused(&failure)));
+    // As in EventStoreDB, a part without an append is ignored.
+    let Entry::Occupied(mut append) = open.entry(key) else { return Ok(PartOutcome::Nothing) };
+    if let Err(failure) = add_events(&mut append.get_mut().batch, proposed_messages) {
+        return Ok(PartOutcome::Respond(append.remove().into_error(&failure)));
     }
-    Ok(if is_final { Step::Write(append.remove()) } else { Step::Nothing })
+    Ok(if is_final { PartOutcome::Write(append.remove()) } else { PartOutcome::Nothing })
 }
 
-/// The id that tells the parts of an append from those of others.
-fn correlation(correlation_id: Option<&wire::Uuid>) -> Result<Uuid, Failure> {
-    let reason = match id(correlation_id) {
+/// Parses the id that all parts of an append share.
+fn parse_correlation_id(correlation_id: Option<&wire::Uuid>) -> Result<Uuid, AppendError> {
+    let reason = match parse_id(correlation_id) {
         Some(key) if !key.is_nil() => return Ok(key),
         Some(_) => "correlationId (Parameter 'correlationId should be non-empty GUID.')",
         None => "The correlation id cannot be read.",
     };
-    Err(Failure::BadRequest(reason.to_owned()))
+    Err(AppendError::BadRequest(reason.to_owned()))
 }
 
-fn gather(gathered: &mut Gathered, messages: Vec<wire::ProposedMessage>) -> Result<(), Failure> {
+fn add_events(
+    batch: &mut EventBatch,
+    messages: Vec<wire::ProposedMessage>,
+) -> Result<(), AppendError> {
     for message in messages {
-        gathered.push(proposed(message)?).map_err(|TooBig| Failure::TooBig)?;
+        batch.push(parse_proposed(message)?).map_err(|AppendTooBig| AppendError::TooBig)?;
     }
     Ok(())
 }
 
-fn begin(
+fn begin_append(
     context: &Context,
     correlation_id: Option<wire::Uuid>,
     options: Options,
-) -> Result<Open, Failure> {
+) -> Result<OpenAppend, AppendError> {
     if options.stream_identifier.is_none() {
-        return Err(Failure::BadRequest("Required field StreamIdentifier not set.".to_owned()));
+        return Err(AppendError::BadRequest("Required field StreamIdentifier not set.".to_owned()));
     }
     let left = time_left(context, options.deadline_option)?;
-    Ok(Open {
+    Ok(OpenAppend {
         correlation_id,
-        stream: stream_name(options.stream_identifier)?,
+        stream: parse_stream_name(options.stream_identifier)?,
         expected: ExpectedRevision::try_from(options.expected_stream_position)?,
         expires: Instant::now() + left,
-        gathered: Gathered::default(),
+        batch: EventBatch::default(),
     })
 }
 
-impl From<Status> for Failure {
+impl From<Status> for AppendError {
     fn from(status: Status) -> Self {
         Self::BadRequest(status.message().to_owned())
     }
 }
 
-impl Open {
-    fn refused(self, failure: &Failure) -> BatchAppendResp {
-        refused(self.correlation_id, Some(identifier(&self.stream)), failure)
+impl OpenAppend {
+    fn into_error(self, failure: &AppendError) -> BatchAppendResp {
+        error_response(self.correlation_id, Some(stream_identifier(&self.stream)), failure)
     }
 }
 
-fn refused(
+fn error_response(
     correlation_id: Option<wire::Uuid>,
     stream_identifier: Option<wire::StreamIdentifier>,
-    failure: &Failure,
+    failure: &AppendError,
 ) -> BatchAppendResp {
-    let error = describe(failure, stream_identifier.as_ref());
+    let error = to_wire_status(failure, stream_identifier.as_ref());
     BatchAppendResp { correlation_id, stream_identifier, result: Some(Wire::Error(error)) }
 }
 
-/// How long the append may take. Fails if the deadline has passed, or is none that the protocol's
-/// types allow. Clients write deadlines of centuries: nothing overflows.
-fn time_left(context: &Context, deadline: Option<DeadlineOption>) -> Result<Duration, Failure> {
+/// Returns the time that is left for the append. Fails if the deadline has passed or is outside the
+/// ranges of protobuf. Clients send deadlines of centuries, so the arithmetic saturates.
+fn time_left(context: &Context, deadline: Option<DeadlineOption>) -> Result<Duration, AppendError> {
     let millis = match deadline {
         None => return Ok(WRITE_TIMEOUT),
         Some(DeadlineOption::Deadline(left)) => {
@@ -246,51 +260,51 @@ fn time_left(context: &Context, deadline: Option<DeadlineOption>) -> Result<Dura
                 DURATION_SECONDS.contains(&seconds) && (-MAX_NANOS..=MAX_NANOS).contains(&nanos);
             if !is_in_range || !is_one_sign {
                 let text = "Duration was not a valid normalized duration";
-                return Err(Failure::BadRequest(text.to_owned()));
+                return Err(AppendError::BadRequest(text.to_owned()));
             }
-            in_millis(seconds, nanos)
+            to_millis(seconds, nanos)
         }
         Some(DeadlineOption::Deadline21100(at)) => {
             let (seconds, nanos) = (at.seconds, at.nanos);
             if !TIMESTAMP_SECONDS.contains(&seconds) || !(0..=MAX_NANOS).contains(&nanos) {
                 let text = "Timestamp contains invalid values: ";
                 let text = format!("{text}Seconds={seconds}; Nanos={nanos}");
-                return Err(Failure::BadRequest(text));
+                return Err(AppendError::BadRequest(text));
             }
             let now = context.log.clock().now().as_millisecond();
-            in_millis(seconds, nanos).saturating_sub(now)
+            to_millis(seconds, nanos).saturating_sub(now)
         }
     };
-    let left = u64::try_from(millis).ok().filter(|left| *left > 0).ok_or(Failure::TimedOut)?;
+    let left = u64::try_from(millis).ok().filter(|left| *left > 0).ok_or(AppendError::TimedOut)?;
     Ok(Duration::from_millis(left).min(WRITE_TIMEOUT))
 }
 
-fn in_millis(seconds: i64, nanos: i32) -> i64 {
+fn to_millis(seconds: i64, nanos: i32) -> i64 {
     seconds.saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000))
 }
 
-async fn write(context: Arc<Context>, mut open: Open) -> BatchAppendResp {
-    let events = std::mem::take(&mut open.gathered).events;
+async fn write_append(context: Arc<Context>, mut open: OpenAppend) -> BatchAppendResp {
+    let events = std::mem::take(&mut open.batch).events;
     let append = Append { stream: open.stream.clone(), expected: open.expected, events };
     let written = context.log.write(WriteRequest::Append(append));
     let result = match timeout_at(open.expires, written).await {
-        Err(_) => Err(Failure::TimedOut),
-        Ok(written) => success_of(&written, open.expected),
+        Err(_) => Err(AppendError::TimedOut),
+        Ok(written) => to_success(&written, open.expected),
     };
     match result {
-        Err(failure) => open.refused(&failure),
+        Err(failure) => open.into_error(&failure),
         Ok(success) => BatchAppendResp {
             correlation_id: open.correlation_id,
-            stream_identifier: Some(identifier(&open.stream)),
+            stream_identifier: Some(stream_identifier(&open.stream)),
             result: Some(Wire::Success(success)),
         },
     }
 }
 
-fn success_of(
+fn to_success(
     written: &Result<WriteOutcome, LogError>,
     expected: ExpectedRevision,
-) -> Result<Success, Failure> {
+) -> Result<Success, AppendError> {
     match *written {
         Ok(WriteOutcome::Written { revision, position }) => Ok(Success {
             current_revision_option: Some(match revision {
@@ -306,51 +320,56 @@ fn success_of(
             }),
         }),
         Ok(WriteOutcome::WrongExpectedVersion { current }) => {
-            Err(Failure::WrongExpectedVersion { expected, current })
+            Err(AppendError::WrongExpectedVersion { expected, current })
         }
-        Ok(WriteOutcome::StreamDeleted) => Err(Failure::StreamDeleted),
-        Err(LogError::Full) => Err(Failure::Full),
+        Ok(WriteOutcome::StreamDeleted) => Err(AppendError::StreamDeleted),
+        Err(LogError::Full) => Err(AppendError::Full),
         Err(
             LogError::DamagedIndex
             | LogError::Disk(_)
             | LogError::Damaged { .. }
             | LogError::TornWrite(_)
             | LogError::Closed,
-        ) => Err(Failure::Internal),
+        ) => Err(AppendError::Internal),
     }
 }
 
-/// The status that the original answers: its message is the name of its detail.
-fn describe(failure: &Failure, stream: Option<&wire::StreamIdentifier>) -> wire::Status {
+/// Returns EventStoreDB's status. Its message is the name of its detail.
+fn to_wire_status(failure: &AppendError, stream: Option<&wire::StreamIdentifier>) -> wire::Status {
     let max_append_size = u32::try_from(MAX_APPEND_BYTES).unwrap_or(u32::MAX);
     match failure {
-        Failure::TooBig => {
+        AppendError::TooBig => {
             let detail = MaximumAppendSizeExceeded { max_append_size };
-            status(Code::InvalidArgument, "MaximumAppendSizeExceeded", &detail)
+            status_with_detail(Code::InvalidArgument, "MaximumAppendSizeExceeded", &detail)
         }
-        Failure::BadRequest(reason) => {
-            status(Code::InvalidArgument, "BadRequest", &BadRequest { message: reason.clone() })
-        }
-        Failure::TimedOut => status(Code::DeadlineExceeded, "Timeout", &Empty {}),
-        Failure::Internal => status(Code::Internal, "Unknown", &Empty {}),
-        // A detail that clients show: they are told what to do, and not only that it failed.
-        Failure::Full => {
-            let message = sentence(&LogError::Full);
+        AppendError::BadRequest(reason) => status_with_detail(
+            Code::InvalidArgument,
+            "BadRequest",
+            &BadRequest { message: reason.clone() },
+        ),
+        AppendError::TimedOut => status_with_detail(Code::DeadlineExceeded, "Timeout", &Empty {}),
+        AppendError::Internal => status_with_detail(Code::Internal, "Unknown", &Empty {}),
+        // Clients show the message of this detail. It says what to do.
+        AppendError::Full => {
+            let message = refused_write_text(&LogError::Full);
             let detail = BadRequest { message: message.clone() };
-            wire::Status { message, ..status(Code::ResourceExhausted, "BadRequest", &detail) }
+            wire::Status {
+                message,
+                ..status_with_detail(Code::ResourceExhausted, "BadRequest", &detail)
+            }
         }
-        Failure::StreamDeleted => {
+        AppendError::StreamDeleted => {
             let detail = StreamDeleted { stream_identifier: stream.cloned() };
-            status(Code::NotFound, "StreamDeleted", &detail)
+            status_with_detail(Code::NotFound, "StreamDeleted", &detail)
         }
-        Failure::WrongExpectedVersion { expected, current } => {
-            let detail = wrong_expected_version(*expected, *current);
-            status(Code::AlreadyExists, "WrongExpectedVersion", &detail)
+        AppendError::WrongExpectedVersion { expected, current } => {
+            let detail = to_wrong_expected_version(*expected, *current);
+            status_with_detail(Code::AlreadyExists, "WrongExpectedVersion", &detail)
         }
     }
 }
 
-fn status(code: Code, name: &str, detail: &impl Message) -> wire::Status {
+fn status_with_detail(code: Code, name: &str, detail: &impl Message) -> wire::Status {
     let details = Any {
         type_url: format!("type.googleapis.com/event_store.client.{name}"),
         value: detail.encode_to_vec().into(),
@@ -358,7 +377,7 @@ fn status(code: Code, name: &str, detail: &impl Message) -> wire::Status {
     wire::Status { code: code.into(), message: name.to_owned(), details: Some(details) }
 }
 
-fn wrong_expected_version(
+fn to_wrong_expected_version(
     expected: ExpectedRevision,
     current: Option<u64>,
 ) -> WrongExpectedVersion {

@@ -1,4 +1,4 @@
-//! Between the protocol's messages and the log's values.
+//! Conversions between messages of the protocol and values of the log.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,28 +15,30 @@ use crate::{
     wire::event_store::client as wire,
 };
 
-/// Longest stream or group name, in bytes: names travel in trailers, whose size clients bound.
+/// Maximum length of a stream or group name in bytes. Trailers carry names, and clients limit their
+/// size.
 pub(crate) const MAX_NAME_BYTES: usize = 1_024;
 
-/// Content type of events whose json flag is set.
+/// Content type of JSON events.
 const JSON: &str = "application/json";
 
-/// Content type of all others.
+/// Content type of all other events.
 const BINARY: &str = "application/octet-stream";
 
-/// What the unsigned fields of the protocol say for -1, the end.
+/// The end (-1) in unsigned fields of the protocol.
 const END: u64 = u64::MAX;
 
-/// How a caller wants ids written.
+/// The format of ids in responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IdStyle {
+pub(crate) enum IdFormat {
     Structured,
     Text,
 }
 
-impl IdStyle {
-    /// `None` without an option; an option that says nothing means the structured style.
-    pub(crate) fn of(option: Option<&wire::UuidOption>) -> Option<Self> {
+impl IdFormat {
+    /// Returns the format that an option asks for, or `None` without an option. An empty option
+    /// means structured ids.
+    pub(crate) fn from_option(option: Option<&wire::UuidOption>) -> Option<Self> {
         use wire::uuid_option::Content;
         Some(match option?.content {
             Some(Content::Structured(_)) | None => Self::Structured,
@@ -44,7 +46,7 @@ impl IdStyle {
         })
     }
 
-    pub(crate) fn write(self, id: Uuid) -> wire::Uuid {
+    pub(crate) fn format_id(self, id: Uuid) -> wire::Uuid {
         use wire::uuid::{Structured, Value};
         let value = match self {
             Self::Text => Value::String(id.to_string()),
@@ -60,11 +62,11 @@ impl IdStyle {
     }
 }
 
-/// Reads an id in either style.
-pub(crate) fn id(id: Option<&wire::Uuid>) -> Option<Uuid> {
+/// Parses an id in either format.
+pub(crate) fn parse_id(id: Option<&wire::Uuid>) -> Option<Uuid> {
     use wire::uuid::Value;
     match id?.value.as_ref()? {
-        Value::String(text) => guid(text),
+        Value::String(text) => parse_guid(text),
         Value::Structured(halves) => Some(Uuid::from_u64_pair(
             halves.most_significant_bits.cast_unsigned(),
             halves.least_significant_bits.cast_unsigned(),
@@ -72,9 +74,9 @@ pub(crate) fn id(id: Option<&wire::Uuid>) -> Option<Uuid> {
     }
 }
 
-/// Reads an id in one of the forms that the original accepts: 32 digits, the usual 36 characters,
-/// those in braces or parentheses, or `{0x...,0x...,0x...,{0x..,...}}`; with blanks around it.
-fn guid(text: &str) -> Option<Uuid> {
+/// Parses an id in one of the forms that EventStoreDB accepts: 32 digits; 36 characters, also in
+/// braces or parentheses; `{0x...,0x...,0x...,{0x..,...}}`. Surrounding blanks are ignored.
+fn parse_guid(text: &str) -> Option<Uuid> {
     let text = text.trim();
     let bracketed = |open, close| text.strip_prefix(open)?.strip_suffix(close);
     let dashed = bracketed('{', '}').or_else(|| bracketed('(', ')')).unwrap_or(text);
@@ -84,11 +86,11 @@ fn guid(text: &str) -> Option<Uuid> {
     if text.len() == Simple::LENGTH {
         return text.parse::<Simple>().ok().map(Uuid::from);
     }
-    guid_of_numbers(text)
+    parse_guid_of_numbers(text)
 }
 
-/// Reads `{0x00112233,0x4455,0x6677,{0x88,0x99,0xaa,0xbb,0xcc,0xdd,0xee,0xff}}`.
-fn guid_of_numbers(text: &str) -> Option<Uuid> {
+/// Parses `{0x00112233,0x4455,0x6677,{0x88,0x99,0xaa,0xbb,0xcc,0xdd,0xee,0xff}}`.
+fn parse_guid_of_numbers(text: &str) -> Option<Uuid> {
     let (numbers, bytes) = text.strip_prefix('{')?.strip_suffix("}}")?.split_once(",{")?;
     let mut numbers = numbers
         .split(',')
@@ -103,50 +105,47 @@ fn guid_of_numbers(text: &str) -> Option<Uuid> {
     numbers.next().is_none().then(|| Uuid::from_fields(first, second, third, &last))
 }
 
-/// A stream's name, which has to be there and to be UTF-8.
-pub(crate) fn stream_name(identifier: Option<wire::StreamIdentifier>) -> Result<String, Status> {
+/// Parses a stream name. Fails if it is missing, empty, too long or not UTF-8.
+pub(crate) fn parse_stream_name(
+    identifier: Option<wire::StreamIdentifier>,
+) -> Result<String, Status> {
     let bytes = identifier.ok_or_else(handler_threw)?.stream_name;
     let name = std::str::from_utf8(&bytes)
         .map_err(|_| Status::invalid_argument("The stream name is not UTF-8."))?;
-    name_within_limits(name, "stream")?;
-    Ok(name.to_owned())
-}
-
-/// Refuses names of streams that are empty or too long.
-pub(crate) fn name_within_limits(name: &str, what: &str) -> Result<(), Status> {
     if name.is_empty() {
         return Err(handler_threw());
     }
-    not_too_long(name, what)
+    check_name_length(name, "stream")?;
+    Ok(name.to_owned())
 }
 
-/// Refuses names of groups that are too long. An empty one is a name as any other.
-pub(crate) fn group_name_within_limits(name: &str) -> Result<(), Status> {
-    not_too_long(name, "group")
+/// Fails if a group name is too long. Unlike a stream name, it may be empty.
+pub(crate) fn check_group_name(name: &str) -> Result<(), Status> {
+    check_name_length(name, "group")
 }
 
-fn not_too_long(name: &str, what: &str) -> Result<(), Status> {
+fn check_name_length(name: &str, kind: &str) -> Result<(), Status> {
     if name.len() > MAX_NAME_BYTES {
-        let text = format!("The {what} name is longer than {MAX_NAME_BYTES} bytes.");
+        let text = format!("The {kind} name is longer than {MAX_NAME_BYTES} bytes.");
         return Err(Status::invalid_argument(text));
     }
     Ok(())
 }
 
-pub(crate) fn identifier(stream: &str) -> wire::StreamIdentifier {
+pub(crate) fn stream_identifier(stream: &str) -> wire::StreamIdentifier {
     wire::StreamIdentifier { stream_name: Bytes::copy_from_slice(stream.as_bytes()) }
 }
 
-/// A revision as a caller writes it: a number, or the end.
+/// A revision or position in a request: a number, or the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum RequestedPosition {
     At(u64),
     End,
 }
 
-impl Place {
-    /// Reads a revision. Beyond the signed range only -1 has a meaning.
-    pub(crate) fn revision(number: u64) -> Result<Self, Status> {
+impl RequestedPosition {
+    /// Parses a revision. Numbers beyond the signed range are invalid, except the end.
+    pub(crate) fn from_revision(number: u64) -> Result<Self, Status> {
         match number {
             END => Ok(Self::End),
             number if i64::try_from(number).is_ok() => Ok(Self::At(number)),
@@ -154,8 +153,8 @@ impl Place {
         }
     }
 
-    /// Reads a position in `$all`.
-    pub(crate) fn position(position: &wire::Position) -> Result<Self, Status> {
+    /// Parses a position in `$all`.
+    pub(crate) fn from_position(position: &wire::Position) -> Result<Self, Status> {
         let (commit, prepare) = (position.commit_position, position.prepare_position);
         if commit < prepare {
             return Err(handler_threw());
@@ -163,13 +162,13 @@ impl Place {
         if commit == END && prepare != END {
             return Err(Status::unknown("Unexpected ReadAllResult: Error"));
         }
-        Self::revision(prepare)?;
-        Self::revision(commit)
+        Self::from_revision(prepare)?;
+        Self::from_revision(commit)
     }
 }
 
-/// Reads a filter.
-pub(crate) fn filter(options: &wire::FilterOptions) -> Result<FilterSpec, Status> {
+/// Parses a filter.
+pub(crate) fn parse_filter(options: &wire::FilterOptions) -> Result<FilterSpec, Status> {
     use wire::filter_options::Filter;
     let (field, expression) = match options.filter.as_ref() {
         Some(Filter::StreamIdentifier(it)) => (FilterField::StreamName, it),
@@ -180,12 +179,12 @@ pub(crate) fn filter(options: &wire::FilterOptions) -> Result<FilterSpec, Status
     Ok(FilterSpec { field, regex, prefixes })
 }
 
-/// Reads an event to append.
-pub(crate) fn proposed(message: wire::ProposedMessage) -> Result<NewEvent, Status> {
+/// Parses an event to append.
+pub(crate) fn parse_proposed(message: wire::ProposedMessage) -> Result<NewEvent, Status> {
     let property = |name| message.metadata.get(name).ok_or_else(|| missing_metadata(name));
     let event_type = property("type")?.clone();
     let is_json = property("content-type")? == JSON;
-    let id = id(message.id.as_ref()).filter(|id| !id.is_nil()).ok_or_else(handler_threw)?;
+    let id = parse_id(message.id.as_ref()).filter(|id| !id.is_nil()).ok_or_else(handler_threw)?;
     if event_type.is_empty() {
         return Err(handler_threw());
     }
@@ -193,12 +192,16 @@ pub(crate) fn proposed(message: wire::ProposedMessage) -> Result<NewEvent, Statu
     Ok(NewEvent { id, event_type, is_json, metadata, data })
 }
 
-/// Writes an event with the position that its message gives it.
-pub(crate) fn recorded(event: &Event, style: IdStyle, position: u64) -> wire::RecordedEvent {
+/// Returns an event as a message. `position` becomes both its commit and its prepare position.
+pub(crate) fn to_recorded_event(
+    event: &Event,
+    format: IdFormat,
+    position: u64,
+) -> wire::RecordedEvent {
     let content_type = if event.is_json { JSON } else { BINARY };
     wire::RecordedEvent {
-        id: Some(style.write(event.id)),
-        stream_identifier: Some(identifier(&event.stream)),
+        id: Some(format.format_id(event.id)),
+        stream_identifier: Some(stream_identifier(&event.stream)),
         stream_revision: event.revision,
         prepare_position: position,
         commit_position: position,
@@ -212,11 +215,14 @@ pub(crate) fn recorded(event: &Event, style: IdStyle, position: u64) -> wire::Re
     }
 }
 
-/// Writes what a read or a catch-up subscription delivers: both parts with their own position.
-pub(crate) fn read_event(resolved: &ResolvedEvent, style: IdStyle) -> wire::streams::ReadEvent {
+/// Returns the event of a read or catch-up subscription. Event and link have their own positions.
+pub(crate) fn to_read_event(
+    resolved: &ResolvedEvent,
+    format: IdFormat,
+) -> wire::streams::ReadEvent {
     use wire::streams::read_event::Position;
     let write = |event: &Option<Arc<Event>>| {
-        event.as_ref().map(|event| recorded(event, style, event.position))
+        event.as_ref().map(|event| to_recorded_event(event, format, event.position))
     };
     wire::streams::ReadEvent {
         event: write(&resolved.event),
@@ -233,9 +239,9 @@ macro_rules! expected_from {
             fn try_from(expected: Option<$oneof>) -> Result<Self, Status> {
                 use $oneof as Wire;
                 match expected {
-                    Some(Wire::$revision(revision)) => match Place::revision(revision)? {
-                        Place::At(revision) => Ok(Self::Revision(revision)),
-                        Place::End => Ok(Self::NoStream),
+                    Some(Wire::$revision(revision)) => match RequestedPosition::from_revision(revision)? {
+                        RequestedPosition::At(revision) => Ok(Self::Revision(revision)),
+                        RequestedPosition::End => Ok(Self::NoStream),
                     },
                     Some(Wire::NoStream(_)) => Ok(Self::NoStream),
                     Some(Wire::Any(_)) => Ok(Self::Any),
@@ -261,22 +267,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_survive_both_styles() {
+    fn ids_round_trip_in_both_formats() {
         let known = Uuid::from_u128(0xf123_4567_89ab_cdef_8123_4567_89ab_cdef);
-        for style in [IdStyle::Structured, IdStyle::Text] {
-            assert_eq!(id(Some(&style.write(known))), Some(known));
+        for format in [IdFormat::Structured, IdFormat::Text] {
+            assert_eq!(parse_id(Some(&format.format_id(known))), Some(known));
         }
     }
 
     #[test]
-    fn revisions_beyond_the_signed_range_are_refused_except_the_end() {
-        assert_eq!(Place::revision(u64::MAX).unwrap(), Place::End);
-        assert_eq!(Place::revision(i64::MAX as u64).unwrap(), Place::At(i64::MAX as u64));
-        assert!(Place::revision(1 << 63).is_err());
+    fn revisions_beyond_signed_range_are_invalid_except_end() {
+        assert_eq!(RequestedPosition::from_revision(u64::MAX).unwrap(), RequestedPosition::End);
+        assert_eq!(
+            RequestedPosition::from_revision(i64::MAX as u64).unwrap(),
+            RequestedPosition::At(i64::MAX as u64)
+        );
+        assert!(RequestedPosition::from_revision(1 << 63).is_err());
     }
 
     #[test]
-    fn ids_are_read_in_the_forms_of_the_original() {
+    fn ids_parse_in_all_forms_of_event_store_db() {
         let known = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
         let dashed = "00112233-4455-6677-8899-AABBCCDDEEFF";
         for text in [
@@ -287,7 +296,7 @@ mod tests {
             format!(" {dashed}\t"),
             "{0x00112233,0x4455,0x6677,{0x88,0x99,0xaa,0xbb,0xcc,0xdd,0xee,0xff}}".to_owned(),
         ] {
-            assert_eq!(guid(&text), Some(known), "{text}");
+            assert_eq!(parse_guid(&text), Some(known), "{text}");
         }
         for text in [
             format!("urn:uuid:{dashed}"),
@@ -298,26 +307,27 @@ mod tests {
             "x".to_owned(),
             String::new(),
         ] {
-            assert_eq!(guid(&text), None, "{text}");
+            assert_eq!(parse_guid(&text), None, "{text}");
         }
     }
 
     #[test]
-    fn an_id_option_that_says_nothing_means_structured() {
-        let silent = wire::UuidOption { content: None };
-        assert_eq!(IdStyle::of(Some(&silent)), Some(IdStyle::Structured));
-        assert_eq!(IdStyle::of(None), None);
+    fn empty_id_option_means_structured_ids() {
+        let empty = wire::UuidOption { content: None };
+        assert_eq!(IdFormat::from_option(Some(&empty)), Some(IdFormat::Structured));
+        assert_eq!(IdFormat::from_option(None), None);
     }
 
     #[test]
-    fn positions_whose_halves_do_not_fit_are_refused() {
-        let place = |commit_position, prepare_position| {
-            Place::position(&wire::Position { commit_position, prepare_position }).ok()
+    fn positions_with_inconsistent_halves_are_invalid() {
+        let parsed = |commit_position, prepare_position| {
+            RequestedPosition::from_position(&wire::Position { commit_position, prepare_position })
+                .ok()
         };
-        assert_eq!(place(2, 1), Some(Place::At(2)));
-        assert_eq!(place(END, END), Some(Place::End));
+        assert_eq!(parsed(2, 1), Some(RequestedPosition::At(2)));
+        assert_eq!(parsed(END, END), Some(RequestedPosition::End));
         for (commit, prepare) in [(1, 2), (END, 0), (0, END), (1 << 63, 1)] {
-            assert_eq!(place(commit, prepare), None, "{commit}/{prepare}");
+            assert_eq!(parsed(commit, prepare), None, "{commit}/{prepare}");
         }
     }
 }

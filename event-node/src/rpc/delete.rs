@@ -1,4 +1,4 @@
-//! Streams.Delete: hides a stream until something is appended to it.
+//! Streams.Delete: hides a stream until the next append to it.
 
 use tonic::Status;
 
@@ -6,7 +6,7 @@ use crate::{
     log::{Deletion, ExpectedRevision, WriteOutcome, WriteRequest},
     rpc::{
         Context,
-        convert::stream_name,
+        convert::parse_stream_name,
         status::{handler_threw, stream_deleted, wrong_expected_version},
     },
     wire::event_store::client::{
@@ -15,25 +15,29 @@ use crate::{
     },
 };
 
-pub(crate) async fn delete(context: &Context, request: DeleteReq) -> Result<DeleteResp, Status> {
-    let position_option = match remove(context, request.options, WriteRequest::SoftDelete).await? {
-        Some(position) => PositionOption::Position(position),
-        None => PositionOption::NoPosition(Empty {}),
-    };
+pub(crate) async fn handle_delete(
+    context: &Context,
+    request: DeleteReq,
+) -> Result<DeleteResp, Status> {
+    let position_option =
+        match remove_stream(context, request.options, WriteRequest::SoftDelete).await? {
+            Some(position) => PositionOption::Position(position),
+            None => PositionOption::NoPosition(Empty {}),
+        };
     Ok(DeleteResp { position_option: Some(position_option) })
 }
 
-/// What Delete and Tombstone have in common. Answers the position of what was written.
-pub(crate) async fn remove(
+/// Writes a deletion or a tombstone. Returns its position, unless the stream was deleted before.
+pub(crate) async fn remove_stream(
     context: &Context,
     options: Option<DeleteOptions>,
     write: impl FnOnce(Deletion) -> WriteRequest,
 ) -> Result<Option<Position>, Status> {
     let options = options.ok_or_else(handler_threw)?;
     let expected = ExpectedRevision::try_from(options.expected_stream_revision)?;
-    let stream = stream_name(options.stream_identifier)?;
+    let stream = parse_stream_name(options.stream_identifier)?;
     let removal = Deletion { stream: stream.clone(), expected };
-    match context.write(write(removal)).await? {
+    match context.write_within_limit(write(removal)).await? {
         WriteOutcome::Written { position, .. } => Ok(position
             .map(|position| Position { commit_position: position, prepare_position: position })),
         WriteOutcome::WrongExpectedVersion { current } => {

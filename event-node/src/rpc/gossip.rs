@@ -1,4 +1,4 @@
-//! Gossip.Read: a cluster of one, which is its own leader.
+//! Gossip.Read: a cluster of one node, the leader.
 
 use std::task::{Context as TaskContext, Poll};
 
@@ -13,37 +13,37 @@ use tonic::{
 use uuid::Uuid;
 
 use crate::{
-    rpc::{Context, convert::IdStyle},
+    rpc::{Context, convert::IdFormat},
     wire::event_store::client::gossip::{
         ClusterInfo, EndPoint, MemberInfo, member_info::VNodeState,
     },
 };
 
-/// The address at which clients reach this node.
+/// The address that gossip names.
 #[derive(Debug, Clone)]
-pub(crate) struct Advertised {
-    pub instance: Uuid,
-    /// What the settings say.
+pub(crate) struct AdvertisedAddress {
+    pub instance_id: Uuid,
+    /// Host and port of `node.advertise`.
     pub configured: Option<(String, u16)>,
-    /// What is listened on.
+    /// Host and port that the node listens on.
     pub listened: (String, u16),
 }
 
-impl Advertised {
-    /// The configured address; without one, that by which the caller reached this node.
-    fn end_point(&self, asked: Option<&Authority>) -> EndPoint {
-        let asked = asked.and_then(|it| Some((it.host().to_owned(), it.port_u16()?)));
+impl AdvertisedAddress {
+    /// Returns the configured address. Without one, returns the address that the client has called.
+    fn end_point(&self, called: Option<&Authority>) -> EndPoint {
+        let called = called.and_then(|called| Some((called.host().to_owned(), called.port_u16()?)));
         let (address, port) =
-            self.configured.clone().or(asked).unwrap_or_else(|| self.listened.clone());
+            self.configured.clone().or(called).unwrap_or_else(|| self.listened.clone());
         EndPoint { address, port: u32::from(port) }
     }
 }
 
-pub(crate) fn cluster(context: &Context, extensions: &Extensions) -> ClusterInfo {
+pub(crate) fn cluster_info(context: &Context, extensions: &Extensions) -> ClusterInfo {
     let advertised = &context.advertised;
     ClusterInfo {
         members: vec![MemberInfo {
-            instance_id: Some(IdStyle::Structured.write(advertised.instance)),
+            instance_id: Some(IdFormat::Structured.format_id(advertised.instance_id)),
             time_stamp: context.log.now_ticks(),
             state: VNodeState::Leader.into(),
             is_alive: true,
@@ -52,7 +52,7 @@ pub(crate) fn cluster(context: &Context, extensions: &Extensions) -> ClusterInfo
     }
 }
 
-/// A service that is told the address its caller used.
+/// A service whose requests carry the address that the client has called, as an extension.
 #[derive(Clone)]
 pub(crate) struct WithAuthority<S>(pub S);
 
@@ -82,20 +82,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_configured_wins_over_what_was_asked_and_that_over_what_is_listened_on() {
-        let mut advertised = Advertised {
-            instance: Uuid::nil(),
+    fn configured_address_precedes_called_and_listened_address() {
+        let mut advertised = AdvertisedAddress {
+            instance_id: Uuid::nil(),
             configured: None,
             listened: ("0.0.0.0".to_owned(), 1),
         };
-        let asked = Authority::from_static("store.example:2");
-        let told = |it: &Advertised, asked| {
-            let EndPoint { address, port } = it.end_point(asked);
+        let called = Authority::from_static("store.example:2");
+        let end_point = |advertised: &AdvertisedAddress, called| {
+            let EndPoint { address, port } = advertised.end_point(called);
             format!("{address}:{port}")
         };
-        assert_eq!(told(&advertised, None), "0.0.0.0:1");
-        assert_eq!(told(&advertised, Some(&asked)), "store.example:2");
+        assert_eq!(end_point(&advertised, None), "0.0.0.0:1");
+        assert_eq!(end_point(&advertised, Some(&called)), "store.example:2");
         advertised.configured = Some(("other.example".to_owned(), 3));
-        assert_eq!(told(&advertised, Some(&asked)), "other.example:3");
+        assert_eq!(end_point(&advertised, Some(&called)), "other.example:3");
     }
 }

@@ -1,28 +1,28 @@
-//! Every method that this node serves.
+//! The methods that the node serves.
 
 /// A method of the protocol.
 #[derive(Debug)]
 pub(crate) struct Method {
-    /// Full name of its service.
+    /// Full name of the service.
     pub service: &'static str,
     pub name: &'static str,
-    pub requests: Requests,
-    /// What clients may use of it, as `ServerFeatures` names it.
+    pub requests: RequestCount,
+    /// Features that `GetSupportedMethods` reports for the method.
     pub features: &'static [&'static str],
 }
 
-/// How many messages a caller sends in one call.
+/// Number of request messages of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Requests {
+pub(crate) enum RequestCount {
     One,
     Many,
 }
 
-/// What a request's path names.
+/// The method that a request's path names.
 #[derive(Debug)]
-pub(crate) enum Called {
-    Method(&'static Method),
-    /// A method that a served service does not have.
+pub(crate) enum RequestedMethod {
+    Known(&'static Method),
+    /// The service exists and has no such method.
     Unknown,
 }
 
@@ -32,47 +32,47 @@ const GOSSIP: &str = "event_store.client.gossip.Gossip";
 const OPERATIONS: &str = "event_store.client.operations.Operations";
 const SERVER_FEATURES: &str = "event_store.client.server_features.ServerFeatures";
 
-/// What the methods about groups can be asked about.
+/// Features of the methods of groups: the kinds of sources.
 const SOURCES: &[&str] = &["stream", "all"];
 
 pub(crate) const METHODS: [Method; 17] = [
-    method(STREAMS, "Read", Requests::One, &["position", "events"]),
-    method(STREAMS, "Append", Requests::Many, &[]),
-    method(STREAMS, "BatchAppend", Requests::Many, &["deadline_duration"]),
-    method(STREAMS, "Delete", Requests::One, &[]),
-    method(STREAMS, "Tombstone", Requests::One, &[]),
-    method(GROUPS, "Create", Requests::One, SOURCES),
-    method(GROUPS, "Update", Requests::One, SOURCES),
-    method(GROUPS, "Delete", Requests::One, SOURCES),
-    method(GROUPS, "Read", Requests::Many, SOURCES),
-    method(GROUPS, "GetInfo", Requests::One, SOURCES),
-    method(GROUPS, "ReplayParked", Requests::One, SOURCES),
-    method(GROUPS, "List", Requests::One, SOURCES),
-    method(GROUPS, "RestartSubsystem", Requests::One, SOURCES),
-    method(GOSSIP, "Read", Requests::One, &[]),
-    method(OPERATIONS, "StartScavenge", Requests::One, &[]),
-    method(OPERATIONS, "StopScavenge", Requests::One, &[]),
-    method(SERVER_FEATURES, "GetSupportedMethods", Requests::One, &[]),
+    method(STREAMS, "Read", RequestCount::One, &["position", "events"]),
+    method(STREAMS, "Append", RequestCount::Many, &[]),
+    method(STREAMS, "BatchAppend", RequestCount::Many, &["deadline_duration"]),
+    method(STREAMS, "Delete", RequestCount::One, &[]),
+    method(STREAMS, "Tombstone", RequestCount::One, &[]),
+    method(GROUPS, "Create", RequestCount::One, SOURCES),
+    method(GROUPS, "Update", RequestCount::One, SOURCES),
+    method(GROUPS, "Delete", RequestCount::One, SOURCES),
+    method(GROUPS, "Read", RequestCount::Many, SOURCES),
+    method(GROUPS, "GetInfo", RequestCount::One, SOURCES),
+    method(GROUPS, "ReplayParked", RequestCount::One, SOURCES),
+    method(GROUPS, "List", RequestCount::One, SOURCES),
+    method(GROUPS, "RestartSubsystem", RequestCount::One, SOURCES),
+    method(GOSSIP, "Read", RequestCount::One, &[]),
+    method(OPERATIONS, "StartScavenge", RequestCount::One, &[]),
+    method(OPERATIONS, "StopScavenge", RequestCount::One, &[]),
+    method(SERVER_FEATURES, "GetSupportedMethods", RequestCount::One, &[]),
 ];
 
 const fn method(
     service: &'static str,
     name: &'static str,
-    requests: Requests,
+    requests: RequestCount,
     features: &'static [&'static str],
 ) -> Method {
     Method { service, name, requests, features }
 }
 
 impl Method {
-    /// The path at which the method is called.
+    /// Returns the path of the method.
     pub(crate) fn path(&self) -> String {
         format!("/{}/{}", self.service, self.name)
     }
 
-    /// Finds what `path` names, in upper or lower case as with the original; `None` if it names
-    /// neither a method nor a service of this node.
-    pub(crate) fn called_by(path: &str) -> Option<Called> {
+    /// Finds the method with this path. As in EventStoreDB, case does not matter. Returns `None` if
+    /// the service does not exist.
+    pub(crate) fn find_by_path(path: &str) -> Option<RequestedMethod> {
         let (service, name) = path.strip_prefix('/')?.split_once('/')?;
         if name.is_empty() || name.contains('/') {
             return None;
@@ -81,7 +81,7 @@ impl Method {
             METHODS.iter().filter(|method| method.service.eq_ignore_ascii_case(service)).peekable();
         methods.peek()?;
         let found = methods.find(|method| method.name.eq_ignore_ascii_case(name));
-        Some(found.map_or(Called::Unknown, Called::Method))
+        Some(found.map_or(RequestedMethod::Unknown, RequestedMethod::Known))
     }
 }
 
@@ -90,10 +90,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_found_in_any_case_and_unknown_methods_are_told_from_unknown_services() {
-        let found = |path: &str| match Method::called_by(path) {
-            Some(Called::Method(method)) => method.path(),
-            Some(Called::Unknown) => "unknown method".to_owned(),
+    fn path_lookup_ignores_case_and_tells_unknown_methods_from_services() {
+        let found = |path: &str| match Method::find_by_path(path) {
+            Some(RequestedMethod::Known(method)) => method.path(),
+            Some(RequestedMethod::Unknown) => "unknown method".to_owned(),
             None => "nothing".to_owned(),
         };
         let read = "/event_store.client.streams.Streams/Read";

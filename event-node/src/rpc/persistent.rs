@@ -1,10 +1,10 @@
-//! The rpcs of persistent subscriptions, and what they have in common.
+//! The rpcs of persistent subscriptions, and their common conversions.
 
 pub(crate) mod create;
 pub(crate) mod delete;
-pub(crate) mod info;
+pub(crate) mod get_info;
 pub(crate) mod read;
-pub(crate) mod replay;
+pub(crate) mod replay_parked;
 pub(crate) mod settings;
 pub(crate) mod update;
 
@@ -12,45 +12,45 @@ use tonic::Status;
 
 use crate::{
     log::GroupKey,
-    persistent::{ALL, HubError},
+    persistent::{ALL_STREAM, GroupError},
     rpc::{
-        convert::{group_name_within_limits, stream_name},
+        convert::{check_group_name, parse_stream_name},
         status,
     },
     wire::event_store::client::StreamIdentifier,
 };
 
-/// What a group reads, as a request names it.
-pub(crate) enum SourceName {
+/// A group's source, as a request names it.
+pub(crate) enum RequestedSource {
     All,
     Stream(Option<StreamIdentifier>),
 }
 
-/// The group that a request is about.
-pub(crate) fn group_key(source: SourceName, name: String) -> Result<GroupKey, Status> {
-    group_name_within_limits(&name)?;
+/// Parses stream and name of a group.
+pub(crate) fn parse_group_key(source: RequestedSource, name: String) -> Result<GroupKey, Status> {
+    check_group_name(&name)?;
     let stream = match source {
-        SourceName::All => ALL.to_owned(),
-        SourceName::Stream(identifier) => stream_name(identifier)?,
+        RequestedSource::All => ALL_STREAM.to_owned(),
+        RequestedSource::Stream(identifier) => parse_stream_name(identifier)?,
     };
     Ok(GroupKey { stream, name })
 }
 
-/// What the protocol answers for a failure about a group.
-pub(crate) fn refused(error: HubError, key: &GroupKey) -> Status {
+/// Returns the status of an error about a group.
+pub(crate) fn group_error_status(error: GroupError, key: &GroupKey) -> Status {
     match error {
-        HubError::Exists => status::group_exists(key),
-        HubError::Missing => status::group_missing(key),
-        HubError::Settings(reason) => status::group_failed(key, reason),
-        HubError::TooMany => status::group_failed(key, &error.to_string()),
-        HubError::Filter(error) => error.into(),
-        HubError::Log(error) => error.into(),
+        GroupError::Exists => status::group_exists(key),
+        GroupError::Missing => status::group_missing(key),
+        GroupError::Settings(reason) => status::group_failed(key, reason),
+        GroupError::TooMany => status::group_failed(key, &error.to_string()),
+        GroupError::Filter(error) => error.into(),
+        GroupError::Log(error) => error.into(),
     }
 }
 
-impl From<HubError> for Status {
-    /// Of a call that is about no group in particular.
-    fn from(error: HubError) -> Self {
-        refused(error, &GroupKey { stream: String::new(), name: String::new() })
+impl From<GroupError> for Status {
+    /// Returns the status of an error that is about no single group.
+    fn from(error: GroupError) -> Self {
+        group_error_status(error, &GroupKey { stream: String::new(), name: String::new() })
     }
 }

@@ -1,4 +1,4 @@
-//! Streams.Read: takes the request apart and reads what has an end; subscriptions are next door.
+//! Streams.Read: parses the request, and serves reads that end. `subscribe` serves subscriptions.
 
 use std::sync::Arc;
 
@@ -8,11 +8,14 @@ use crate::{
     log::{AllQuery, Direction, Filter, MAX_PAGE_EVENTS, StreamQuery, StreamRead},
     rpc::{
         Context,
-        convert::{IdStyle, Place, filter, identifier, read_event, stream_name},
-        responses::{End, Responses, Sink, channel},
-        skipped::Skipped,
+        convert::{
+            IdFormat, RequestedPosition, parse_filter, parse_stream_name, stream_identifier,
+            to_read_event,
+        },
+        response_stream::{ResponseSink, ResponseStream, StreamEnd, response_channel},
+        skipped_revisions::SkippedRevisions,
         status::{handler_threw, stream_deleted},
-        subscribe::{self, Checkpoints},
+        subscribe::{self, CheckpointInterval},
     },
     wire::event_store::client::{
         Empty, FilterOptions,
@@ -28,29 +31,29 @@ use crate::{
     },
 };
 
-/// Events looked at between checkpoints when the caller leaves the window to the server.
+/// Number of events between two checkpoints of a filtered subscription without a window.
 const DEFAULT_WINDOW_EVENTS: u32 = 32;
 
-/// What kind of messages a response is made of.
+/// The format of a response.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Format {
-    pub ids: IdStyle,
+pub(crate) struct ResponseFormat {
+    pub ids: IdFormat,
     pub resolve_links: bool,
-    /// Whether the caller understands messages about first and last revisions.
-    pub tells_positions: bool,
+    /// Whether the client understands responses with first and last revisions.
+    pub reports_positions: bool,
 }
 
-pub(crate) async fn read(
+pub(crate) async fn handle_read(
     context: &Arc<Context>,
     request: ReadReq,
-) -> Result<Responses<ReadResp>, Status> {
+) -> Result<ResponseStream<ReadResp>, Status> {
     let options = request.options.ok_or_else(handler_threw)?;
-    let ids = IdStyle::of(options.uuid_option.as_ref())
+    let ids = IdFormat::from_option(options.uuid_option.as_ref())
         .ok_or_else(|| Status::invalid_argument("The uuid option is missing."))?;
-    let format = Format {
+    let format = ResponseFormat {
         ids,
         resolve_links: options.resolve_links,
-        tells_positions: options.control_option.is_some_and(|it| it.compatibility >= 1),
+        reports_positions: options.control_option.is_some_and(|control| control.compatibility >= 1),
     };
     let wire_direction = options.read_direction;
     let ReadOptions { source, extent, filter_option, .. } = options;
@@ -69,42 +72,42 @@ pub(crate) async fn read(
     };
     match (source, extent, filter_option, direction) {
         (
-            Some(Source::Stream(it)),
+            Some(Source::Stream(stream)),
             Some(Extent::Count(count)),
             Some(FilterOption::NoFilter(_)),
             _,
-        ) => stream_read(context, it, direction, Remaining { count, format }).await,
-        (Some(Source::All(it)), Some(Extent::Count(count)), Some(filter), _) => {
+        ) => read_stream(context, stream, direction, Remaining { count, format }).await,
+        (Some(Source::All(all)), Some(Extent::Count(count)), Some(filter), _) => {
             let filter = match filter {
-                FilterOption::Filter(options) => Some(compile(&options)?),
+                FilterOption::Filter(options) => Some(compile_filter(&options)?),
                 FilterOption::NoFilter(_) => None,
             };
-            all_read(context, &it, direction, filter, Remaining { count, format })
+            read_all(context, &all, direction, filter, Remaining { count, format })
         }
         (
-            Some(Source::Stream(it)),
+            Some(Source::Stream(stream)),
             Some(Extent::Subscription(_)),
             Some(FilterOption::NoFilter(_)),
             Direction::Forwards,
         ) => {
-            let name = stream_name(it.stream_identifier)?;
-            let start = revision_of(it.revision_option.as_ref())?;
-            subscribe::to_stream(context, name, start, format).await
+            let name = parse_stream_name(stream.stream_identifier)?;
+            let start = parse_revision(stream.revision_option.as_ref())?;
+            subscribe::subscribe_to_stream(context, name, start, format).await
         }
         (
-            Some(Source::All(it)),
+            Some(Source::All(all)),
             Some(Extent::Subscription(_)),
             Some(filter),
             Direction::Forwards,
         ) => {
-            let start = position_of(&it)?;
+            let start = parse_position(&all)?;
             let (filter, checkpoints) = match filter {
                 FilterOption::NoFilter(_) => (None, None),
                 FilterOption::Filter(options) => {
-                    (Some(compile(&options)?), Some(checkpoints(&options)?))
+                    (Some(compile_filter(&options)?), Some(checkpoint_interval(&options)?))
                 }
             };
-            Ok(subscribe::to_all(context, start, filter, checkpoints, format))
+            Ok(subscribe::subscribe_to_all(context, start, filter, checkpoints, format))
         }
         (source, extent, filter, _) => {
             let (source, extent, filter) = (source.as_ref(), extent.as_ref(), filter.as_ref());
@@ -143,65 +146,69 @@ fn invalid_combination(
     ))
 }
 
-fn compile(options: &FilterOptions) -> Result<Arc<Filter>, Status> {
-    Ok(Arc::new(Filter::new(&filter(options)?)?))
+fn compile_filter(options: &FilterOptions) -> Result<Arc<Filter>, Status> {
+    Ok(Arc::new(Filter::new(&parse_filter(options)?)?))
 }
 
-fn checkpoints(options: &FilterOptions) -> Result<Checkpoints, Status> {
+fn checkpoint_interval(options: &FilterOptions) -> Result<CheckpointInterval, Status> {
     let window = match options.window {
         Some(Window::Max(window)) => window,
         Some(Window::Count(_)) | None => DEFAULT_WINDOW_EVENTS,
     };
     let interval = u64::from(window) * u64::from(options.checkpoint_interval_multiplier);
-    Checkpoints::every(interval).ok_or_else(handler_threw)
+    CheckpointInterval::new(interval).ok_or_else(handler_threw)
 }
 
-/// Where a read of a stream begins.
+/// The start of a read or subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Start {
+pub(crate) enum ReadStart {
     Beginning,
     At(u64),
     End,
 }
 
-impl From<Place> for Start {
-    fn from(place: Place) -> Self {
-        match place {
-            Place::At(place) => Self::At(place),
-            Place::End => Self::End,
+impl From<RequestedPosition> for ReadStart {
+    fn from(position: RequestedPosition) -> Self {
+        match position {
+            RequestedPosition::At(position) => Self::At(position),
+            RequestedPosition::End => Self::End,
         }
     }
 }
 
-fn revision_of(option: Option<&RevisionOption>) -> Result<Start, Status> {
+fn parse_revision(option: Option<&RevisionOption>) -> Result<ReadStart, Status> {
     Ok(match option {
-        Some(RevisionOption::Revision(revision)) => Place::revision(*revision)?.into(),
-        Some(RevisionOption::Start(_)) => Start::Beginning,
-        Some(RevisionOption::End(_)) => Start::End,
+        Some(RevisionOption::Revision(revision)) => {
+            RequestedPosition::from_revision(*revision)?.into()
+        }
+        Some(RevisionOption::Start(_)) => ReadStart::Beginning,
+        Some(RevisionOption::End(_)) => ReadStart::End,
         None => return Err(handler_threw()),
     })
 }
 
-fn position_of(all: &All) -> Result<Start, Status> {
+fn parse_position(all: &All) -> Result<ReadStart, Status> {
     Ok(match &all.position_option {
-        Some(PositionOption::Position(position)) => Place::position(position)?.into(),
-        Some(PositionOption::Start(_)) => Start::Beginning,
-        Some(PositionOption::End(_)) => Start::End,
+        Some(PositionOption::Position(position)) => {
+            RequestedPosition::from_position(position)?.into()
+        }
+        Some(PositionOption::Start(_)) => ReadStart::Beginning,
+        Some(PositionOption::End(_)) => ReadStart::End,
         None => return Err(handler_threw()),
     })
 }
 
-async fn stream_read(
+async fn read_stream(
     context: &Arc<Context>,
     stream: Stream,
     direction: Direction,
     wanted: Remaining,
-) -> Result<Responses<ReadResp>, Status> {
-    let name = stream_name(stream.stream_identifier)?;
-    let from = match revision_of(stream.revision_option.as_ref())? {
-        Start::Beginning => 0,
-        Start::At(revision) => revision,
-        Start::End => u64::MAX,
+) -> Result<ResponseStream<ReadResp>, Status> {
+    let name = parse_stream_name(stream.stream_identifier)?;
+    let from = match parse_revision(stream.revision_option.as_ref())? {
+        ReadStart::Beginning => 0,
+        ReadStart::At(revision) => revision,
+        ReadStart::End => u64::MAX,
     };
     let query = StreamQuery {
         stream: name,
@@ -210,65 +217,67 @@ async fn stream_read(
         limit: page_limit(wanted.count),
         now_ticks: context.log.now_ticks(),
     };
-    // A deleted stream is an error of the call, so it has to be known before there is a response.
+    // A tombstoned stream fails the call itself. So the first page is read before the response
+    // begins.
     let first = context.log.read_stream(query.clone()).await?;
     if matches!(first, StreamRead::Deleted) {
         return Err(stream_deleted(&query.stream));
     }
-    let (sink, responses) = channel(context.stop.clone());
+    let (sink, responses) = response_channel(context.stop.clone());
     let task = Arc::clone(context);
     context.tasks.spawn(async move {
         let result = send_stream(&task, &sink, query, first, wanted).await;
-        sink.end(result).await;
+        sink.end_with(result).await;
     });
     Ok(responses)
 }
 
-/// What is still to be sent, and how.
+/// Number and format of the events that are still to be sent.
 #[derive(Clone, Copy)]
 struct Remaining {
     count: u64,
-    format: Format,
+    format: ResponseFormat,
 }
 
 async fn send_stream(
     context: &Context,
-    sink: &Sink<ReadResp>,
+    sink: &ResponseSink<ReadResp>,
     mut query: StreamQuery,
     first: StreamRead,
     mut remaining: Remaining,
-) -> Result<(), End> {
+) -> Result<(), StreamEnd> {
     let mut read = first;
     let mut skipped = None;
     if let StreamRead::Page(page) = &read
-        && remaining.format.tells_positions
+        && remaining.format.reports_positions
     {
-        skipped = Skipped::by(&query, page, remaining.count);
+        skipped = SkippedRevisions::for_read(&query, page, remaining.count);
     }
     loop {
         let page = match read {
             StreamRead::Page(page) => page,
             StreamRead::Deleted => return Err(stream_deleted(&query.stream).into()),
             StreamRead::Missing => {
-                let stream_identifier = Some(identifier(&query.stream));
+                let stream_identifier = Some(stream_identifier(&query.stream));
                 let missing = Content::StreamNotFound(StreamNotFound { stream_identifier });
-                return sink.send(response(missing)).await;
+                return sink.send(to_response(missing)).await;
             }
         };
         let first = page.events.first().map(|event| event.revision);
-        // Only now is it known how far the events are that are too old.
+        // Expired events may fill the first pages. Only the first visible event, or the end, tells
+        // how many revisions were skipped.
         if (first.is_some() || page.next.is_none())
             && let Some(skipped) = skipped.take()
         {
-            for position in skipped.told(first) {
-                sink.send(response(Content::FirstStreamPosition(position))).await?;
+            for position in skipped.reported_positions(first) {
+                sink.send(to_response(Content::FirstStreamPosition(position))).await?;
             }
         }
         remaining.count = send_events(context, sink, page.events, remaining).await?;
         match page.next.filter(|_| remaining.count > 0) {
             Some(next) => query.from = next,
-            None if remaining.format.tells_positions => {
-                return sink.send(response(Content::LastStreamPosition(page.last))).await;
+            None if remaining.format.reports_positions => {
+                return sink.send(to_response(Content::LastStreamPosition(page.last))).await;
             }
             None => return Ok(()),
         }
@@ -277,55 +286,57 @@ async fn send_stream(
     }
 }
 
-/// Sends what is still wanted of `events`. Answers how many may follow.
+/// Sends `events`, as many as remain. Returns the number that remains after them.
 async fn send_events(
     context: &Context,
-    sink: &Sink<ReadResp>,
+    sink: &ResponseSink<ReadResp>,
     mut events: Vec<Arc<crate::log::Event>>,
     remaining: Remaining,
-) -> Result<u64, End> {
+) -> Result<u64, StreamEnd> {
     events.truncate(usize::try_from(remaining.count).unwrap_or(usize::MAX));
     let mut count = remaining.count;
-    for resolved in context.resolve(events, remaining.format).await? {
+    for resolved in context.resolve_events(events, remaining.format).await? {
         count -= 1;
-        let event = read_event(&resolved, remaining.format.ids);
-        sink.send(response(Content::Event(event))).await?;
+        let event = to_read_event(&resolved, remaining.format.ids);
+        sink.send(to_response(Content::Event(event))).await?;
     }
     Ok(count)
 }
 
-fn all_read(
+fn read_all(
     context: &Arc<Context>,
     all: &All,
     direction: Direction,
     filter: Option<Arc<Filter>>,
     wanted: Remaining,
-) -> Result<Responses<ReadResp>, Status> {
+) -> Result<ResponseStream<ReadResp>, Status> {
+    // The read ends at the head of this moment. Otherwise it would never end while writers are
+    // faster.
     let head = context.log.head();
-    let from = match (position_of(all)?, direction) {
-        (Start::Beginning, _) => 0,
-        // Forwards from a position includes its event; the log reads from behind a position.
-        (Start::At(position), Direction::Forwards) => position.saturating_sub(1),
-        (Start::At(position), Direction::Backwards) => position,
-        (Start::End, Direction::Forwards) => head,
-        (Start::End, Direction::Backwards) => head.saturating_add(1),
+    let from = match (parse_position(all)?, direction) {
+        (ReadStart::Beginning, _) => 0,
+        // A forward read includes the event at its position. The log reads from after a position.
+        (ReadStart::At(position), Direction::Forwards) => position.saturating_sub(1),
+        (ReadStart::At(position), Direction::Backwards) => position,
+        (ReadStart::End, Direction::Forwards) => head,
+        (ReadStart::End, Direction::Backwards) => head.saturating_add(1),
     };
     let query = AllQuery { direction, from, until: head, limit: page_limit(wanted.count), filter };
-    let (sink, responses) = channel(context.stop.clone());
+    let (sink, responses) = response_channel(context.stop.clone());
     let task = Arc::clone(context);
     context.tasks.spawn(async move {
         let result = send_all(&task, &sink, query, wanted).await;
-        sink.end(result).await;
+        sink.end_with(result).await;
     });
     Ok(responses)
 }
 
 async fn send_all(
     context: &Context,
-    sink: &Sink<ReadResp>,
+    sink: &ResponseSink<ReadResp>,
     mut query: AllQuery,
     mut remaining: Remaining,
-) -> Result<(), End> {
+) -> Result<(), StreamEnd> {
     while remaining.count > 0 {
         let page = context.log.read_all(query.clone()).await?;
         remaining.count = send_events(context, sink, page.events, remaining).await?;
@@ -342,10 +353,10 @@ fn page_limit(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX).min(MAX_PAGE_EVENTS)
 }
 
-pub(crate) fn response(content: Content) -> ReadResp {
+pub(crate) fn to_response(content: Content) -> ReadResp {
     ReadResp { content: Some(content) }
 }
 
-pub(crate) fn caught_up() -> ReadResp {
-    response(Content::CaughtUp(Empty {}))
+pub(crate) fn caught_up_response() -> ReadResp {
+    to_response(Content::CaughtUp(Empty {}))
 }

@@ -1,4 +1,4 @@
-//! `Operations.StartScavenge` and `Operations.StopScavenge`.
+//! Operations.StartScavenge and Operations.StopScavenge.
 
 use tonic::Status;
 
@@ -10,8 +10,9 @@ use crate::{
     },
 };
 
-/// Threads and the first chunk are the store's business: it has one thread and keeps its place.
-pub(crate) async fn start_scavenge(
+/// Ignores the number of threads and the first chunk: a scavenge has one thread and remembers its
+/// progress.
+pub(crate) async fn handle_start(
     context: &Context,
     _: StartScavengeReq,
 ) -> Result<ScavengeResp, Status> {
@@ -22,7 +23,7 @@ pub(crate) async fn start_scavenge(
     Ok(ScavengeResp { scavenge_id: id.to_string(), scavenge_result: result.into() })
 }
 
-pub(crate) fn stop_scavenge(
+pub(crate) fn handle_stop(
     context: &Context,
     request: StopScavengeReq,
 ) -> Result<ScavengeResp, Status> {

@@ -1,11 +1,11 @@
-//! ServerFeatures.GetSupportedMethods: exactly what this node serves.
+//! ServerFeatures.GetSupportedMethods: the methods that the node serves.
 
 use crate::{
     rpc::methods::METHODS,
     wire::event_store::client::server_features::{SupportedMethod, SupportedMethods},
 };
 
-/// The server whose protocol this node speaks: clients choose what to use by it.
+/// Version that the node reports. Clients choose features by it.
 const SERVER_VERSION: &str = "24.6.0";
 
 pub(crate) fn supported_methods() -> SupportedMethods {

@@ -1,4 +1,4 @@
-//! The protocol's errors: gRPC status, text and trailers, which clients match on.
+//! Errors of the protocol: gRPC status, message and trailers. Clients match on them.
 
 use tonic::{
     Code, Status,
@@ -7,21 +7,21 @@ use tonic::{
 
 use crate::log::{ExpectedRevision, FilterError, GroupKey, LogError};
 
-/// Trailer that names the kind of error.
+/// Name of the trailer with the kind of error.
 const EXCEPTION: &str = "exception";
 
 const STREAM_NAME: &str = "stream-name";
 const GROUP_NAME: &str = "group-name";
 
-/// Metadata that every appended event must have.
+/// Metadata properties that every appended event must have.
 const REQUIRED_METADATA: &str = "type,content-type";
 
-/// An argument that the original's handler throws on.
+/// Returns the status for an argument for which EventStoreDB's handler throws an exception.
 pub(crate) fn handler_threw() -> Status {
     Status::unknown("Exception was thrown by handler.")
 }
 
-pub(crate) fn stopping() -> Status {
+pub(crate) fn server_stopping() -> Status {
     Status::unavailable("Server is shutting down.")
 }
 
@@ -31,14 +31,14 @@ pub(crate) fn stream_deleted(stream: &str) -> Status {
     with_trailers(Code::FailedPrecondition, text, &trailers)
 }
 
-/// Of a deletion; an append answers a wrong version with a response.
+/// Returns the status of a deletion. An append reports a wrong version in its response instead.
 pub(crate) fn wrong_expected_version(
     stream: &str,
     expected: ExpectedRevision,
     current: Option<u64>,
 ) -> Status {
-    let expected = expected_number(expected).to_string();
-    let actual = current.map_or(-1, to_number).to_string();
+    let expected = expected_version_number(expected).to_string();
+    let actual = current.map_or(-1, to_signed).to_string();
     let text = format!(
         "Delete failed due to WrongExpectedVersion. Stream: {stream}, \
          Expected version: {expected}, Actual version: {actual}"
@@ -72,12 +72,12 @@ pub(crate) fn missing_metadata(property: &str) -> Status {
 
 pub(crate) fn group_missing(key: &GroupKey) -> Status {
     let text = format!("Subscription group {} on stream {} does not exist.", key.name, key.stream);
-    about_group(Code::NotFound, text, "persistent-subscription-does-not-exist", key)
+    group_status(Code::NotFound, text, "persistent-subscription-does-not-exist", key)
 }
 
 pub(crate) fn group_exists(key: &GroupKey) -> Status {
     let text = format!("Subscription group {} on stream {} exists.", key.name, key.stream);
-    about_group(Code::AlreadyExists, text, "persistent-subscription-exists", key)
+    group_status(Code::AlreadyExists, text, "persistent-subscription-exists", key)
 }
 
 pub(crate) fn group_failed(key: &GroupKey, reason: &str) -> Status {
@@ -97,24 +97,24 @@ pub(crate) fn too_many_subscribers(key: &GroupKey) -> Status {
         "Maximum subscriptions reached for subscription group {} on stream {}.",
         key.name, key.stream
     );
-    about_group(Code::FailedPrecondition, text, "maximum-subscribers-reached", key)
+    group_status(Code::FailedPrecondition, text, "maximum-subscribers-reached", key)
 }
 
 pub(crate) fn group_dropped(key: &GroupKey) -> Status {
     let text = format!("Subscription group {} on stream {} was dropped.", key.name, key.stream);
-    about_group(Code::Cancelled, text, "persistent-subscription-dropped", key)
+    group_status(Code::Cancelled, text, "persistent-subscription-dropped", key)
 }
 
 impl From<LogError> for Status {
     fn from(error: LogError) -> Self {
         let code = match error {
-            LogError::Closed => return stopping(),
-            LogError::Full => return Self::resource_exhausted(sentence(&LogError::Full)),
-            // Clients can tell it from what another try may mend.
+            LogError::Closed => return server_stopping(),
+            LogError::Full => return Self::resource_exhausted(refused_write_text(&LogError::Full)),
+            // DATA_LOSS tells clients that a retry does not help.
             LogError::Damaged { .. } => Code::DataLoss,
             LogError::DamagedIndex | LogError::Disk(_) | LogError::TornWrite(_) => Code::Unknown,
         };
-        tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+        tracing::error!(error = &error as &dyn std::error::Error, "Event store failed");
         Self::new(code, format!("The store failed: {error}."))
     }
 }
@@ -125,28 +125,28 @@ impl From<FilterError> for Status {
     }
 }
 
-/// What went wrong, as a status text.
-pub(crate) fn sentence(error: &LogError) -> String {
+/// Returns the status message of a write that the log refused.
+pub(crate) fn refused_write_text(error: &LogError) -> String {
     format!("The write was refused: {error}.")
 }
 
-/// An expected version as the protocol's error trailers write it.
-pub(crate) fn expected_number(expected: ExpectedRevision) -> i64 {
+/// Returns an expected version as the protocol's trailers write it.
+pub(crate) fn expected_version_number(expected: ExpectedRevision) -> i64 {
     match expected {
         ExpectedRevision::NoStream => -1,
         ExpectedRevision::Any => -2,
         ExpectedRevision::StreamExists => -4,
-        ExpectedRevision::Revision(revision) => to_number(revision),
+        ExpectedRevision::Revision(revision) => to_signed(revision),
     }
 }
 
-fn to_number(revision: u64) -> i64 {
+fn to_signed(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
-fn about_group(code: Code, text: String, exception: &str, key: &GroupKey) -> Status {
+fn group_status(code: Code, text: String, exception: &str, key: &GroupKey) -> Status {
     let mut trailers = vec![(EXCEPTION, exception), (STREAM_NAME, key.stream.as_str())];
-    // A list of groups names no group.
+    // An error of `List` is about no group.
     if !key.name.is_empty() {
         trailers.push((GROUP_NAME, key.name.as_str()));
     }
@@ -156,15 +156,15 @@ fn about_group(code: Code, text: String, exception: &str, key: &GroupKey) -> Sta
 fn with_trailers(code: Code, text: String, trailers: &[(&'static str, &str)]) -> Status {
     let mut metadata = MetadataMap::new();
     for (key, value) in trailers {
-        metadata.insert(*key, ascii(value));
+        metadata.insert(*key, to_ascii(value));
     }
     Status::with_metadata(code, text, metadata)
 }
 
-/// A trailer is visible ASCII; what a name has beyond it becomes `?`. The status text, which is
-/// percent-encoded on the wire, has the whole name.
-fn ascii(value: &str) -> AsciiMetadataValue {
-    let printable = |it: char| if it.is_ascii_graphic() || it == ' ' { it } else { '?' };
+/// Replaces characters that a trailer cannot hold by `?`: all but visible ASCII and blanks. The
+/// status message is percent-encoded and has the complete name.
+fn to_ascii(value: &str) -> AsciiMetadataValue {
+    let printable = |char: char| if char.is_ascii_graphic() || char == ' ' { char } else { '?' };
     let text: String = value.chars().map(printable).collect();
     AsciiMetadataValue::try_from(text).unwrap_or_else(|_| AsciiMetadataValue::from_static("?"))
 }
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deletion_names_both_versions() {
+    fn deletion_error_names_both_versions() {
         let status = wrong_expected_version("order-1", ExpectedRevision::StreamExists, None);
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert!(status.message().ends_with("Expected version: -4, Actual version: -1"));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told_from_other_failures() {
+    fn damaged_log_has_its_own_code() {
         let status = Status::from(LogError::Damaged { offset: 621 });
         assert_eq!(status.code(), Code::DataLoss);
         assert!(status.message().contains("damaged at byte 621"), "{status}");
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_ascii_make_no_broken_trailers() {
+    fn trailers_replace_characters_outside_ascii() {
         let status = stream_deleted("bücher\n");
         assert_eq!(status.metadata().get("stream-name").unwrap(), "b?cher?");
         assert!(status.message().contains("bücher"));

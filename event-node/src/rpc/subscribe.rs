@@ -1,5 +1,5 @@
-//! Streams.Read as a subscription: what is there, caught up, and then what comes. A reader that is
-//! too slow for that is told when it has caught up again.
+//! Streams.Read as a catch-up subscription: stored events, `caught_up`, then live events. A client
+//! that falls behind gets `caught_up` again when it has caught up.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use crate::{
     },
     rpc::{
         Context,
-        convert::read_event,
-        read::{Format, Start, caught_up, response},
-        responses::{End, Responses, Sink, channel},
+        convert::to_read_event,
+        read::{ReadStart, ResponseFormat, caught_up_response, to_response},
+        response_stream::{ResponseSink, ResponseStream, StreamEnd, response_channel},
         status::stream_deleted,
     },
     wire::event_store::client::{
@@ -26,22 +26,22 @@ use crate::{
     },
 };
 
-/// When a filtered subscription says how far it has looked.
+/// Decides when a filtered subscription sends a checkpoint.
 ///
-/// Positions have no gaps, so the number of events looked at is a difference of positions.
+/// Positions count events, so a difference of positions is the number of events in between.
 #[derive(Debug, Clone)]
-pub(crate) struct Checkpoints {
-    /// Events looked at between two checkpoints.
-    interval: u64,
-    /// The position from which the running interval counts.
+pub(crate) struct CheckpointInterval {
+    /// Number of events between two checkpoints.
+    n_events: u64,
+    /// Position at which the current interval begins.
     counted_from: u64,
     last_sent: u64,
 }
 
-impl Checkpoints {
-    /// `None` if the interval is 0.
-    pub(crate) fn every(interval: u64) -> Option<Self> {
-        (interval > 0).then_some(Self { interval, counted_from: 0, last_sent: 0 })
+impl CheckpointInterval {
+    /// Creates an interval. Returns `None` if the number of events is 0.
+    pub(crate) fn new(n_events: u64) -> Option<Self> {
+        (n_events > 0).then_some(Self { n_events, counted_from: 0, last_sent: 0 })
     }
 
     fn begin_after(&mut self, position: u64) {
@@ -49,18 +49,18 @@ impl Checkpoints {
         self.last_sent = position;
     }
 
-    /// The next checkpoint that is due at or before `position`.
-    fn due(&mut self, position: u64) -> Option<u64> {
-        let next = self.counted_from.saturating_add(self.interval);
+    /// Returns the next checkpoint that is due at or before `position`.
+    fn next_due(&mut self, position: u64) -> Option<u64> {
+        let next = self.counted_from.saturating_add(self.n_events);
         if next > position {
             return None;
         }
         self.counted_from = next;
-        self.sendable(next)
+        self.advance_to(next)
     }
 
-    /// Checkpoints only ever go forward.
-    fn sendable(&mut self, position: u64) -> Option<u64> {
+    /// Returns the position if it is beyond the last checkpoint: checkpoints never go back.
+    fn advance_to(&mut self, position: u64) -> Option<u64> {
         if position <= self.last_sent {
             return None;
         }
@@ -72,18 +72,18 @@ impl Checkpoints {
 /// A running subscription.
 struct Subscription {
     context: Arc<Context>,
-    sink: Sink<ReadResp>,
+    sink: ResponseSink<ReadResp>,
     follower: CatchUpReader,
-    checkpoints: Option<Checkpoints>,
-    format: Format,
+    checkpoints: Option<CheckpointInterval>,
+    format: ResponseFormat,
 }
 
-pub(crate) async fn to_stream(
+pub(crate) async fn subscribe_to_stream(
     context: &Arc<Context>,
     name: String,
-    start: Start,
-    format: Format,
-) -> Result<Responses<ReadResp>, Status> {
+    start: ReadStart,
+    format: ResponseFormat,
+) -> Result<ResponseStream<ReadResp>, Status> {
     let newest = StreamQuery {
         stream: name.clone(),
         direction: Direction::Backwards,
@@ -97,120 +97,129 @@ pub(crate) async fn to_stream(
         StreamRead::Page(page) => page.last.saturating_add(1),
     };
     let next = match start {
-        Start::Beginning => 0,
-        Start::At(revision) => revision.saturating_add(1),
-        Start::End => after_last,
+        ReadStart::Beginning => 0,
+        ReadStart::At(revision) => revision.saturating_add(1),
+        ReadStart::End => after_last,
     };
     let source = CatchUpSource::Stream { name: name.as_str().into() };
-    Ok(run(context, CatchUpReader::new(source, next), None, format, name))
+    Ok(start_subscription(context, CatchUpReader::new(source, next), None, format, name))
 }
 
-pub(crate) fn to_all(
+pub(crate) fn subscribe_to_all(
     context: &Arc<Context>,
-    start: Start,
+    start: ReadStart,
     filter: Option<Arc<Filter>>,
-    mut checkpoints: Option<Checkpoints>,
-    format: Format,
-) -> Responses<ReadResp> {
+    mut checkpoints: Option<CheckpointInterval>,
+    format: ResponseFormat,
+) -> ResponseStream<ReadResp> {
     let after = match start {
-        Start::Beginning => 0,
-        Start::At(position) => position,
-        Start::End => context.log.head(),
+        ReadStart::Beginning => 0,
+        ReadStart::At(position) => position,
+        ReadStart::End => context.log.head(),
     };
     context.log.warn_if_far_beyond_end(after, "subscription");
     if let Some(checkpoints) = &mut checkpoints {
         checkpoints.begin_after(after);
     }
     let follower = CatchUpReader::new(CatchUpSource::All { filter }, after.saturating_add(1));
-    run(context, follower, checkpoints, format, "$all".to_owned())
+    start_subscription(context, follower, checkpoints, format, "$all".to_owned())
 }
 
-fn run(
+fn start_subscription(
     context: &Arc<Context>,
     follower: CatchUpReader,
-    checkpoints: Option<Checkpoints>,
-    format: Format,
+    checkpoints: Option<CheckpointInterval>,
+    format: ResponseFormat,
     stream: String,
-) -> Responses<ReadResp> {
-    let (sink, responses) = channel(context.stop.clone());
+) -> ResponseStream<ReadResp> {
+    let (sink, responses) = response_channel(context.stop.clone());
     let subscription =
         Subscription { context: Arc::clone(context), sink, follower, checkpoints, format };
-    context.tasks.spawn(subscription.run(stream));
+    context.tasks.spawn(subscription.run_until_ended(stream));
     responses
 }
 
 impl Subscription {
-    async fn run(mut self, stream: String) {
+    async fn run_until_ended(mut self, stream: String) {
         let stop = self.context.stop.clone();
         let result = tokio::select! {
-            result = self.follow(&stream) => result,
-            () = stop.cancelled() => Err(End::Gone),
+            result = self.send_events(&stream) => result,
+            () = stop.cancelled() => Err(StreamEnd::Closed),
         };
-        self.sink.end(result).await;
+        self.sink.end_with(result).await;
     }
 
-    /// Ends only with an error or when nobody listens.
-    async fn follow(&mut self, stream: &str) -> Result<(), End> {
+    /// Sends events as they are committed. Ends only with an error or when the client has gone.
+    async fn send_events(&mut self, stream: &str) -> Result<(), StreamEnd> {
         let subscription_id = self.context.log.clock().new_id().to_string();
         let confirmation = Content::Confirmation(Confirmation { subscription_id });
-        self.sink.send(response(confirmation)).await?;
+        self.sink.send(to_response(confirmation)).await?;
         let mut head = self.context.log.watch_head();
         let mut is_live = false;
         loop {
-            // What is committed from here on is seen by `changed` below, if not by this page.
+            // Marks the head as seen before the page is read. A commit after this line wakes
+            // `changed` below. In the other order, a commit between both would be missed until the
+            // next one.
             head.borrow_and_update();
             let page = match self.follower.read_page(&self.context.log, MAX_PAGE_EVENTS).await? {
                 CatchUpRead::Page(page) => page,
                 CatchUpRead::StreamDeleted => return Err(stream_deleted(stream).into()),
             };
             let at_end = page.at_end;
-            // More was committed than one page holds: the reader is slower than the writers, and is
-            // told when it has caught up again.
+            // One page does not reach the end: the client is slower than the writers. It gets
+            // `caught_up` again when it has caught up.
             is_live &= at_end;
             self.send_page(page, !is_live).await?;
             if !at_end {
                 continue;
             }
             if !is_live {
-                self.sink.send(caught_up()).await?;
+                self.sink.send(caught_up_response()).await?;
                 is_live = true;
             }
             tokio::select! {
-                changed = head.changed() => changed.map_err(|_| End::Gone)?,
-                () = self.sink.gone() => return Err(End::Gone),
+                changed = head.changed() => changed.map_err(|_| StreamEnd::Closed)?,
+                () = self.sink.wait_until_closed() => return Err(StreamEnd::Closed),
             }
         }
     }
 
-    async fn send_page(&mut self, page: CatchUpPage, is_catching_up: bool) -> Result<(), End> {
-        let events = self.context.resolve(page.events, self.format).await?;
+    async fn send_page(
+        &mut self,
+        page: CatchUpPage,
+        is_catching_up: bool,
+    ) -> Result<(), StreamEnd> {
+        let events = self.context.resolve_events(page.events, self.format).await?;
         for resolved in events {
             if let Some(original) = resolved.original_event() {
                 self.send_checkpoints(original.position.saturating_sub(1)).await?;
             }
-            let event = read_event(&resolved, self.format.ids);
-            self.sink.send(response(Content::Event(event))).await?;
+            let event = to_read_event(&resolved, self.format.ids);
+            self.sink.send(to_response(Content::Event(event))).await?;
         }
         let Some(looked_to) = page.scanned_to else { return Ok(()) };
         self.send_checkpoints(looked_to).await?;
-        // Whoever saw nothing that matched still learns how far the log has been searched.
+        // A client without matching events gets a checkpoint as well. Without it, the client would
+        // read the same events again after a restart.
         let last = self.checkpoints.as_mut().filter(|_| is_catching_up && page.at_end);
-        match last.and_then(|it| it.sendable(looked_to)) {
-            Some(position) => self.sink.send(checkpoint(position)).await,
+        match last.and_then(|checkpoints| checkpoints.advance_to(looked_to)) {
+            Some(position) => self.sink.send(checkpoint_response(position)).await,
             None => Ok(()),
         }
     }
 
-    async fn send_checkpoints(&mut self, until: u64) -> Result<(), End> {
-        while let Some(position) = self.checkpoints.as_mut().and_then(|it| it.due(until)) {
-            self.sink.send(checkpoint(position)).await?;
+    async fn send_checkpoints(&mut self, until: u64) -> Result<(), StreamEnd> {
+        while let Some(position) =
+            self.checkpoints.as_mut().and_then(|checkpoints| checkpoints.next_due(until))
+        {
+            self.sink.send(checkpoint_response(position)).await?;
         }
         Ok(())
     }
 }
 
-fn checkpoint(position: u64) -> ReadResp {
-    response(Content::Checkpoint(AllStreamPosition {
+fn checkpoint_response(position: u64) -> ReadResp {
+    to_response(Content::Checkpoint(AllStreamPosition {
         commit_position: position,
         prepare_position: position,
     }))
@@ -221,20 +230,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checkpoints_are_due_once_an_interval() {
-        let mut checkpoints = Checkpoints::every(64).unwrap();
+    fn checkpoint_is_due_once_per_interval() {
+        let mut checkpoints = CheckpointInterval::new(64).unwrap();
         checkpoints.begin_after(10);
-        assert_eq!(checkpoints.due(73), None);
-        assert_eq!(checkpoints.due(300), Some(74));
-        assert_eq!(checkpoints.due(300), Some(138));
-        assert_eq!(checkpoints.sendable(138), None);
-        assert_eq!(checkpoints.sendable(150), Some(150));
-        assert_eq!(checkpoints.due(201), None);
-        assert_eq!(checkpoints.due(202), Some(202));
+        assert_eq!(checkpoints.next_due(73), None);
+        assert_eq!(checkpoints.next_due(300), Some(74));
+        assert_eq!(checkpoints.next_due(300), Some(138));
+        assert_eq!(checkpoints.advance_to(138), None);
+        assert_eq!(checkpoints.advance_to(150), Some(150));
+        assert_eq!(checkpoints.next_due(201), None);
+        assert_eq!(checkpoints.next_due(202), Some(202));
     }
 
     #[test]
-    fn an_interval_of_nothing_is_refused() {
-        assert!(Checkpoints::every(0).is_none());
+    fn interval_of_zero_events_is_invalid() {
+        assert!(CheckpointInterval::new(0).is_none());
     }
 }

@@ -1,5 +1,6 @@
-//! Damage of every kind to every file of a store: found or harmless, never a wrong answer, and the
-//! advice of the message helps. `DOFS_TEST_DAMAGE_TRIALS` and `DOFS_TEST_SEED` ask for more.
+//! Random damage to every file of a store is found or harmless, and never leads to a wrong
+//! response. The advice of each error message works. `DOFS_TEST_DAMAGE_TRIALS` and `DOFS_TEST_SEED`
+//! set the number of trials and the first seed.
 
 use std::{
     fs,
@@ -15,66 +16,68 @@ use eventstore::{
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{TestNode, append, events, in_time, start};
+use crate::fixture::{TestNode, append_events, new_events, start_node, within_deadline};
 
-/// Trials, unless the environment says more.
+/// Default number of trials.
 const TRIALS: u64 = 120;
 
 const ORDERS: u64 = 12;
 
-/// Pseudo-random numbers.
-struct Dice(u64);
+/// A generator of pseudo-random numbers.
+struct Random(u64);
 
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
+impl Random {
+    fn next_below(&mut self, end: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end.max(1)
     }
 }
 
-/// A store with two chunks, an index and a group, and a copy of an earlier state of it.
-struct Sample {
+/// A store with two chunks and an index, and a copy of its earlier state.
+struct SampleStore {
     folder: TempDir,
     earlier: TempDir,
-    /// The first append of the first order, to make it again.
+    /// Events of the first append to the first order. A test repeats the append.
     first: Vec<EventData>,
 }
 
-async fn sample() -> Sample {
+async fn create_sample() -> SampleStore {
     let node = TestNode::start().await;
     let client = node.client();
-    let first = events(1);
-    append(&client, "order-0", StreamState::NoStream, first.clone()).await;
+    let first = new_events(1);
+    append_events(&client, "order-0", StreamState::NoStream, first.clone()).await;
     for order in 0..ORDERS {
-        append(&client, &format!("order-{order}"), StreamState::Any, events(2)).await;
-        append(&client, "gone", StreamState::Any, events(3)).await;
+        append_events(&client, &format!("order-{order}"), StreamState::Any, new_events(2)).await;
+        append_events(&client, "gone", StreamState::Any, new_events(3)).await;
     }
     client.tombstone_stream("gone", &TombstoneStreamOptions::default()).await.unwrap();
     let folder = node.stop().await;
-    let earlier = copy_of(folder.path());
-    let node = TestNode::start_over(folder).await;
+    let earlier = copy_folder(folder.path());
+    let node = TestNode::start_in(folder).await;
     let client = node.client();
     let settings = format!("esdb://127.0.0.1:{}?tls=false", node.port());
     let operator = operations::Client::new(settings.parse().unwrap()).unwrap();
     let scavenge = operator.start_scavenge(1, 0, &OperationalOptions::default()).await.unwrap();
     let stream = format!("$scavenges-{}", scavenge.id());
-    in_time(async {
+    within_deadline(async {
         let options = eventstore::SubscribeToStreamOptions::default()
             .start_from(eventstore::StreamPosition::Start);
-        let mut told = client.subscribe_to_stream(stream, &options).await;
-        while told.next().await.unwrap().get_original_event().event_type != "$scavengeCompleted" {}
+        let mut scavenge_events = client.subscribe_to_stream(stream, &options).await;
+        while scavenge_events.next().await.unwrap().get_original_event().event_type
+            != "$scavengeCompleted"
+        {}
     })
     .await;
     for order in 0..ORDERS {
-        append(&client, &format!("order-{order}"), StreamState::Any, events(2)).await;
+        append_events(&client, &format!("order-{order}"), StreamState::Any, new_events(2)).await;
     }
     let folder = node.stop().await;
     verify_store(folder.path()).unwrap();
-    Sample { folder, earlier, first }
+    SampleStore { folder, earlier, first }
 }
 
-fn files_of(folder: &Path) -> Vec<PathBuf> {
+fn list_files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().path())
@@ -84,25 +87,25 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn copy_of(folder: &Path) -> TempDir {
+fn copy_folder(folder: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
-    for file in files_of(folder) {
+    for file in list_files(folder) {
         fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
     }
     copy
 }
 
-/// Harms one file. Says how.
-fn harm(folder: &Path, earlier: &Path, dice: &mut Dice) -> String {
-    let files = files_of(folder);
-    let file = &files[usize::try_from(dice.below(files.len() as u64)).unwrap()];
+/// Damages one file. Returns a description of the damage.
+fn damage_file(folder: &Path, earlier: &Path, random: &mut Random) -> String {
+    let files = list_files(folder);
+    let file = &files[usize::try_from(random.next_below(files.len() as u64)).unwrap()];
     let name = file.file_name().unwrap().to_string_lossy().into_owned();
     let mut bytes = fs::read(file).unwrap();
     let length = bytes.len() as u64;
-    let at = usize::try_from(dice.below(length)).unwrap();
-    match dice.below(5) {
+    let at = usize::try_from(random.next_below(length)).unwrap();
+    match random.next_below(5) {
         0 => {
-            let bit = dice.below(8);
+            let bit = random.next_below(8);
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= 1 << bit;
             }
@@ -136,8 +139,8 @@ fn harm(folder: &Path, earlier: &Path, dice: &mut Dice) -> String {
     }
 }
 
-/// The revisions of a stream; `None` if the store says that it is damaged.
-async fn read_revisions(client: &Client, stream: &str, trial: &str) -> Option<Vec<u64>> {
+/// Returns the revisions of a stream, or `None` if the store reports damage.
+async fn try_read_revisions(client: &Client, stream: &str, trial: &str) -> Option<Vec<u64>> {
     let mut read = client.read_stream(stream, &ReadStreamOptions::default()).await.unwrap();
     let mut revisions = Vec::new();
     loop {
@@ -154,11 +157,12 @@ async fn read_revisions(client: &Client, stream: &str, trial: &str) -> Option<Ve
     }
 }
 
-/// Each order has all its events, or is known to be damaged.
+/// Checks that each order has all its events, or that the store reports damage.
 async fn check_orders(client: &Client, may_be_shorter: bool, trial: &str) {
     for order in 0..ORDERS {
         let wanted: Vec<u64> = (0..if order == 0 { 5 } else { 4 }).collect();
-        if let Some(revisions) = read_revisions(client, &format!("order-{order}"), trial).await {
+        if let Some(revisions) = try_read_revisions(client, &format!("order-{order}"), trial).await
+        {
             let is_right = revisions == wanted
                 || (may_be_shorter && wanted.starts_with(&revisions) && !revisions.is_empty());
             assert!(is_right, "{trial}: order-{order} has {revisions:?}");
@@ -168,31 +172,32 @@ async fn check_orders(client: &Client, may_be_shorter: bool, trial: &str) {
 
 async fn check_repetition(client: &Client, first: &[EventData], trial: &str) {
     let options = AppendToStreamOptions::default().stream_state(StreamState::NoStream);
-    // Known again, or refused because of damage; never appended anew.
+    // The append is recognised, or fails because of damage. It is never written again.
     if let Ok(written) = client.append_to_stream("order-0", &options, first.to_vec()).await {
         assert_eq!(written.next_expected_version, 0, "{trial}");
     }
 }
 
-async fn try_damage(sample: &Sample, seed: u64) {
-    let mut dice = Dice(seed);
-    dice.below(1);
-    let folder = copy_of(sample.folder.path());
-    let trial = format!("seed {seed}: {}", harm(folder.path(), sample.earlier.path(), &mut dice));
-    let is_sound = verify_store(folder.path()).is_ok();
+async fn try_damage(sample: &SampleStore, seed: u64) {
+    let mut random = Random(seed);
+    random.next_below(1);
+    let folder = copy_folder(sample.folder.path());
+    let trial =
+        format!("seed {seed}: {}", damage_file(folder.path(), sample.earlier.path(), &mut random));
+    let is_valid = verify_store(folder.path()).is_ok();
     let stop = CancellationToken::new();
-    match start(folder.path(), &stop).await {
+    match start_node(folder.path(), &stop).await {
         Ok(node) => {
             let port = node.address().port();
             let settings = format!("esdb://127.0.0.1:{port}?tls=false&defaultDeadline=60000");
             let client = Client::new(settings.parse().unwrap()).unwrap();
-            // A log that ends earlier with a whole entry is what a restored backup looks like: `verify`
-            // tells, and the node warns.
-            let may_be_shorter = !is_sound && trial.contains("events");
+            // A log that ends earlier with a complete entry looks like a restored backup. `verify`
+            // reports it, and the node logs a warning.
+            let may_be_shorter = !is_valid && trial.contains("events");
             check_orders(&client, may_be_shorter, &trial).await;
             check_repetition(&client, &sample.first, &trial).await;
             stop.cancel();
-            in_time(node.finished()).await.unwrap();
+            within_deadline(node.wait_until_ended()).await.unwrap();
         }
         Err(error) => {
             let reason = format!("{error}: {}", std::error::Error::source(&error).unwrap());
@@ -201,36 +206,37 @@ async fn try_damage(sample: &Sample, seed: u64) {
                     .iter()
                     .any(|advice| reason.contains(advice));
             assert!(has_advice, "{trial}: {reason}");
-            assert!(!is_sound, "{trial}: sound for verify, and refused: {reason}");
+            assert!(!is_valid, "{trial}: valid for verify, but the node does not start: {reason}");
             check_salvage(folder.path(), &trial).await;
         }
     }
 }
 
-/// What is salvaged is a store, with events in their order.
+/// Checks that a salvage creates a valid store with events in order.
 async fn check_salvage(data: &Path, trial: &str) {
     let to = tempfile::tempdir().unwrap();
     salvage_store(data, to.path(), |_| {}).unwrap_or_else(|error| panic!("{trial}: {error}"));
     verify_store(to.path()).unwrap_or_else(|error| panic!("{trial}: {error}"));
-    let node = TestNode::start_over(to).await;
+    let node = TestNode::start_in(to).await;
     let client = node.client();
     for order in 0..ORDERS {
-        let revisions = read_revisions(&client, &format!("order-{order}"), trial).await.unwrap();
+        let revisions =
+            try_read_revisions(&client, &format!("order-{order}"), trial).await.unwrap();
         assert!(revisions.is_sorted() && revisions.len() <= 5, "{trial}: {revisions:?}");
     }
     node.stop().await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "settings of this test alone")]
-fn from_environment(name: &str) -> Option<u64> {
+#[expect(clippy::disallowed_methods, reason = "settings for this test only")]
+fn read_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
 #[tokio::test]
-async fn damage_is_found_or_harmless_and_never_a_wrong_answer() {
-    let sample = sample().await;
-    let first_seed = from_environment("DOFS_TEST_SEED").unwrap_or(1);
-    let trials = from_environment("DOFS_TEST_DAMAGE_TRIALS").unwrap_or(TRIALS);
+async fn damage_is_found_or_harmless() {
+    let sample = create_sample().await;
+    let first_seed = read_environment("DOFS_TEST_SEED").unwrap_or(1);
+    let trials = read_environment("DOFS_TEST_DAMAGE_TRIALS").unwrap_or(TRIALS);
     for seed in first_seed..first_seed + trials {
         try_damage(&sample, seed).await;
     }

@@ -1,4 +1,4 @@
-//! A node of a test's own: a free port, a temporary folder.
+//! A node for one test: on a free port, over a temporary folder.
 
 use std::{path::Path, time::Duration};
 
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-/// How long a test waits for what has to happen.
+/// Maximum time that a test waits for an expected event.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A running node over a folder that goes with it.
+/// A running node with its temporary folder.
 pub(crate) struct TestNode {
     node: Node,
     stop: CancellationToken,
@@ -24,22 +24,22 @@ pub(crate) struct TestNode {
 
 impl TestNode {
     pub(crate) async fn start() -> Self {
-        Self::start_over(tempfile::tempdir().unwrap()).await
+        Self::start_in(tempfile::tempdir().unwrap()).await
     }
 
-    pub(crate) async fn start_over(folder: TempDir) -> Self {
+    pub(crate) async fn start_in(folder: TempDir) -> Self {
         let stop = CancellationToken::new();
-        let node = start(folder.path(), &stop).await.unwrap();
+        let node = start_node(folder.path(), &stop).await.unwrap();
         Self { node, stop, folder }
     }
 
-    /// Starts a node whose scavenges read one MiB in a second.
+    /// Starts a node whose scavenges read one MiB per second.
     pub(crate) async fn start_with_slow_scavenges() -> Self {
         let (folder, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
         let listen = "127.0.0.1:0".parse().unwrap();
         let config =
             NodeConfig { scavenge_mib_per_second: 1, ..NodeConfig::new(listen, folder.path()) };
-        let node = Node::start(config, clock(), stop.clone()).await.unwrap();
+        let node = Node::start(config, system_clock(), stop.clone()).await.unwrap();
         Self { node, stop, folder }
     }
 
@@ -53,7 +53,7 @@ impl TestNode {
         self.node.address().port()
     }
 
-    /// A connection for the bare protocol.
+    /// Returns a connection for raw protocol messages.
     pub(crate) async fn channel(&self) -> Channel {
         let port = self.port();
         Endpoint::try_from(format!("http://127.0.0.1:{port}")).unwrap().connect().await.unwrap()
@@ -63,37 +63,37 @@ impl TestNode {
         self.folder.path()
     }
 
-    /// Stops the node and gives its folder back.
+    /// Stops the node and returns its folder.
     pub(crate) async fn stop(self) -> TempDir {
         self.stop.cancel();
-        tokio::time::timeout(DEADLINE, self.node.finished()).await.unwrap().unwrap();
+        tokio::time::timeout(DEADLINE, self.node.wait_until_ended()).await.unwrap().unwrap();
         self.folder
     }
 }
 
 /// Starts a node over `data` on a free port.
-pub(crate) async fn start(data: &Path, stop: &CancellationToken) -> Result<Node, NodeError> {
+pub(crate) async fn start_node(data: &Path, stop: &CancellationToken) -> Result<Node, NodeError> {
     let config = NodeConfig {
         user_name: "admin".to_owned(),
         ..NodeConfig::new("127.0.0.1:0".parse().unwrap(), data)
     };
-    Node::start(config, clock(), stop.clone()).await
+    Node::start(config, system_clock(), stop.clone()).await
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests are where a clock is made")]
-pub(crate) fn clock() -> Clock {
+#[expect(clippy::disallowed_methods, reason = "tests create their clock")]
+pub(crate) fn system_clock() -> Clock {
     Clock::new(jiff::Timestamp::now, uuid::Uuid::new_v4)
 }
 
-/// So many events of type `happened`, with ids of their own.
-pub(crate) fn events(count: usize) -> Vec<EventData> {
-    let clock = clock();
+/// Returns `count` events of type `happened` with new ids.
+pub(crate) fn new_events(count: usize) -> Vec<EventData> {
+    let clock = system_clock();
     let event = |index: usize| EventData::binary("happened", index.to_string().into());
     (0..count).map(|index| event(index).id(clock.new_id())).collect()
 }
 
-/// Appends, which has to succeed.
-pub(crate) async fn append(
+/// Appends events. Panics if the append fails.
+pub(crate) async fn append_events(
     client: &Client,
     stream: &str,
     state: StreamState,
@@ -103,8 +103,8 @@ pub(crate) async fn append(
     client.append_to_stream(stream, &options, events.into_iter().collect::<Vec<_>>()).await.unwrap()
 }
 
-/// All events of a finite read.
-pub(crate) async fn collect(mut read: ReadStream) -> Vec<ResolvedEvent> {
+/// Returns all events of a read that ends.
+pub(crate) async fn collect_events(mut read: ReadStream) -> Vec<ResolvedEvent> {
     let mut events = Vec::new();
     while let Some(event) = read.next().await.unwrap() {
         events.push(event);
@@ -112,13 +112,13 @@ pub(crate) async fn collect(mut read: ReadStream) -> Vec<ResolvedEvent> {
     events
 }
 
-/// The revisions that a stream shows.
-pub(crate) async fn revisions(client: &Client, stream: &str) -> Vec<u64> {
+/// Returns the visible revisions of a stream.
+pub(crate) async fn read_revisions(client: &Client, stream: &str) -> Vec<u64> {
     let read = client.read_stream(stream, &ReadStreamOptions::default()).await.unwrap();
-    collect(read).await.iter().map(|event| event.get_original_event().revision).collect()
+    collect_events(read).await.iter().map(|event| event.get_original_event().revision).collect()
 }
 
-/// Waits for `wanted`, but not for ever.
-pub(crate) async fn in_time<T>(wanted: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, wanted).await.unwrap()
+/// Waits for a future. Panics after [`DEADLINE`].
+pub(crate) async fn within_deadline<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap()
 }

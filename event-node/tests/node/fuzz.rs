@@ -1,5 +1,4 @@
-//! Arbitrary messages to every rpc: each is answered with responses or a status, and the node
-//! goes on serving.
+//! Random messages to every rpc. Each gets responses or a status, and the node keeps serving.
 
 use std::{
     sync::{
@@ -9,6 +8,17 @@ use std::{
     time::Duration,
 };
 
+use conformance::protocol::event_store::client::{
+    Empty, StreamIdentifier, UuidOption,
+    gossip::gossip_client::GossipClient,
+    persistent_subscriptions::{
+        self as groups,
+        persistent_subscriptions_client::PersistentSubscriptionsClient as GroupsClient,
+    },
+    server_features::server_features_client::ServerFeaturesClient,
+    streams::{self, streams_client::StreamsClient},
+    uuid_option,
+};
 use eventstore::StreamState;
 use futures::{
     StreamExt,
@@ -21,31 +31,20 @@ use proptest::{
 use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
 use crate::{
-    fixture::{DEADLINE, TestNode, append, events, revisions},
+    fixture::{DEADLINE, TestNode, append_events, new_events, read_revisions},
     fuzz_values::{
         bytes_name, count, delete_options, filter, id, name, number, position, proposed, settings,
         small, source_all,
     },
-    wire::event_store::client::{
-        Empty, StreamIdentifier, UuidOption,
-        gossip::gossip_client::GossipClient,
-        persistent_subscriptions::{
-            self as groups,
-            persistent_subscriptions_client::PersistentSubscriptionsClient as GroupsClient,
-        },
-        server_features::server_features_client::ServerFeaturesClient,
-        streams::{self, streams_client::StreamsClient},
-        uuid_option,
-    },
 };
 
-/// Responses of one call that are looked at: some calls never end by themselves.
+/// Maximum number of responses that are read per call, because some calls never end.
 const MAX_RESPONSES: usize = 20;
 
-/// How long a call is held that only its client can end.
+/// How long a call stays open that only the client can end.
 const OPEN_END: Duration = Duration::from_millis(20);
 
-/// Calls that are made.
+/// Number of calls.
 const CASES: u32 = 400;
 
 #[derive(Debug, Clone)]
@@ -67,17 +66,17 @@ enum Call {
     Gossip,
 }
 
-fn calls() -> impl Strategy<Value = Call> {
+fn any_call() -> impl Strategy<Value = Call> {
     prop_oneof![
-        6 => read().prop_map(Call::Read),
+        6 => any_read().prop_map(Call::Read),
         6 => prop::collection::vec(append_part(), 0..4).prop_map(Call::Append),
         6 => prop::collection::vec(batch_part(), 0..4).prop_map(Call::BatchAppend),
         1 => prop::option::of(delete_options())
             .prop_map(|options| Call::Delete(streams::DeleteReq { options })),
         1 => prop::option::of(delete_options())
             .prop_map(|options| Call::Tombstone(streams::TombstoneReq { options })),
-        6 => create().prop_map(Call::Create),
-        2 => create().prop_map(|create| Call::Update(as_update(create))),
+        6 => any_create().prop_map(Call::Create),
+        2 => any_create().prop_map(|create| Call::Update(to_update(create))),
         1 => (group_source(), name()).prop_map(|(source, group_name)| {
             use groups::delete_req::{Options, options::Source};
             let source = source.map(|stream| stream.map_or(Source::All(Empty {}), Source::StreamIdentifier));
@@ -89,24 +88,24 @@ fn calls() -> impl Strategy<Value = Call> {
             let source = source.map(|stream| stream.map_or(Source::All(Empty {}), Source::StreamIdentifier));
             Call::GetInfo(groups::GetInfoReq { options: Some(Options { group_name, source }) })
         }),
-        2 => replay().prop_map(Call::ReplayParked),
-        1 => list().prop_map(Call::List),
+        2 => any_replay().prop_map(Call::ReplayParked),
+        1 => any_list().prop_map(Call::List),
         1 => Just(Call::RestartSubsystem),
         1 => Just(Call::GetSupportedMethods),
         1 => Just(Call::Gossip),
     ]
 }
 
-fn identifier() -> impl Strategy<Value = Option<StreamIdentifier>> {
+fn any_identifier() -> impl Strategy<Value = Option<StreamIdentifier>> {
     prop::option::weighted(
         0.9,
         bytes_name().prop_map(|stream_name| StreamIdentifier { stream_name }),
     )
 }
 
-/// `Some(None)` is `$all`.
+/// `Some(None)` stands for `$all`.
 fn group_source() -> impl Strategy<Value = Option<Option<StreamIdentifier>>> {
-    prop_oneof![Just(None), Just(Some(None)), identifier().prop_map(Some)]
+    prop_oneof![Just(None), Just(Some(None)), any_identifier().prop_map(Some)]
 }
 
 fn ids_option() -> impl Strategy<Value = Option<UuidOption>> {
@@ -119,17 +118,17 @@ fn ids_option() -> impl Strategy<Value = Option<UuidOption>> {
     ]
 }
 
-fn read() -> impl Strategy<Value = streams::ReadReq> {
+fn any_read() -> impl Strategy<Value = streams::ReadReq> {
     use streams::read_options::{
         Control, Extent, FilterOption, Source, Stream, stream::RevisionOption,
     };
     let revision = prop_oneof![
         Just(None),
-        number().prop_map(|it| Some(RevisionOption::Revision(it))),
+        number().prop_map(|revision| Some(RevisionOption::Revision(revision))),
         Just(Some(RevisionOption::Start(Empty {}))),
         Just(Some(RevisionOption::End(Empty {}))),
     ];
-    let stream = (identifier(), revision).prop_map(|(stream_identifier, revision_option)| {
+    let stream = (any_identifier(), revision).prop_map(|(stream_identifier, revision_option)| {
         Some(Source::Stream(Stream { stream_identifier, revision_option }))
     });
     let source = prop_oneof![
@@ -144,7 +143,7 @@ fn read() -> impl Strategy<Value = streams::ReadReq> {
     ];
     let filter_option = prop_oneof![
         1 => Just(None),
-        4 => filter().prop_map(|it| Some(FilterOption::Filter(it))),
+        4 => filter().prop_map(|filter| Some(FilterOption::Filter(filter))),
         6 => Just(Some(FilterOption::NoFilter(Empty {}))),
     ];
     let control = prop::option::of(count().prop_map(|compatibility| Control { compatibility }));
@@ -176,12 +175,12 @@ fn append_part() -> impl Strategy<Value = streams::AppendReq> {
     use streams::append_req::{Content, Options, options::ExpectedStreamRevision};
     let expected = prop_oneof![
         1 => Just(None),
-        4 => number().prop_map(|it| Some(ExpectedStreamRevision::Revision(it))),
+        4 => number().prop_map(|revision| Some(ExpectedStreamRevision::Revision(revision))),
         6 => Just(Some(ExpectedStreamRevision::Any(Empty {}))),
         1 => Just(Some(ExpectedStreamRevision::NoStream(Empty {}))),
     ];
     let options =
-        (identifier(), expected).prop_map(|(stream_identifier, expected_stream_revision)| {
+        (any_identifier(), expected).prop_map(|(stream_identifier, expected_stream_revision)| {
             Some(Content::Options(Options { stream_identifier, expected_stream_revision }))
         });
     let content = prop_oneof![
@@ -199,21 +198,21 @@ fn batch_part() -> impl Strategy<Value = streams::BatchAppendReq> {
     };
     let expected = prop_oneof![
         1 => Just(None),
-        4 => number().prop_map(|it| Some(ExpectedStreamPosition::StreamPosition(it))),
+        4 => number().prop_map(|revision| Some(ExpectedStreamPosition::StreamPosition(revision))),
         6 => Just(Some(ExpectedStreamPosition::Any(Empty {}))),
     ];
     let deadline = prop_oneof![
         Just(None),
         (any::<i64>(), any::<i32>()).prop_map(|(seconds, nanos)| {
-            let at = crate::wire::event_store::client::Timestamp { seconds, nanos };
+            let at = conformance::protocol::event_store::client::Timestamp { seconds, nanos };
             Some(DeadlineOption::Deadline21100(at))
         }),
         (any::<i64>(), any::<i32>()).prop_map(|(seconds, nanos)| {
-            let left = crate::wire::event_store::client::Duration { seconds, nanos };
+            let left = conformance::protocol::event_store::client::Duration { seconds, nanos };
             Some(DeadlineOption::Deadline(left))
         }),
     ];
-    let options = (identifier(), expected, deadline).prop_map(
+    let options = (any_identifier(), expected, deadline).prop_map(
         |(stream_identifier, expected_stream_position, deadline_option)| Options {
             stream_identifier,
             expected_stream_position,
@@ -227,12 +226,12 @@ fn batch_part() -> impl Strategy<Value = streams::BatchAppendReq> {
         })
 }
 
-fn create() -> impl Strategy<Value = groups::CreateReq> {
+fn any_create() -> impl Strategy<Value = groups::CreateReq> {
     use groups::{
         AllOptions, StreamOptions, all_options, create_req::Options, create_req::options::Source,
         stream_options,
     };
-    let stream = (identifier(), number()).prop_map(|(stream_identifier, revision)| {
+    let stream = (any_identifier(), number()).prop_map(|(stream_identifier, revision)| {
         let revision_option = Some(stream_options::RevisionOption::Revision(revision));
         Some(Source::Stream(StreamOptions { stream_identifier, revision_option }))
     });
@@ -242,20 +241,20 @@ fn create() -> impl Strategy<Value = groups::CreateReq> {
         Some(Source::All(AllOptions { position_option, filter_option }))
     });
     let source = prop_oneof![1 => Just(None), 4 => stream, 4 => all];
-    (source, identifier(), name(), prop::option::weighted(0.9, settings())).prop_map(
+    (source, any_identifier(), name(), prop::option::weighted(0.9, settings())).prop_map(
         |(source, stream_identifier, group_name, settings)| groups::CreateReq {
             options: Some(Options { stream_identifier, group_name, settings, source }),
         },
     )
 }
 
-fn as_update(create: groups::CreateReq) -> groups::UpdateReq {
+fn to_update(create: groups::CreateReq) -> groups::UpdateReq {
     use groups::{create_req::options::Source as From, update_req::options::Source};
-    let options = create.options.map(|it| groups::update_req::Options {
-        stream_identifier: it.stream_identifier,
-        group_name: it.group_name,
-        settings: it.settings,
-        source: it.source.map(|source| match source {
+    let options = create.options.map(|options| groups::update_req::Options {
+        stream_identifier: options.stream_identifier,
+        group_name: options.group_name,
+        settings: options.settings,
+        source: options.source.map(|source| match source {
             From::Stream(stream) => Source::Stream(stream),
             From::All(all) => Source::All(all),
         }),
@@ -269,7 +268,7 @@ fn group_part() -> impl Strategy<Value = groups::ReadReq> {
     let options = (group_source(), name(), small(), ids_option()).prop_map(
         |(source, group_name, buffer_size, uuid_option)| {
             let source =
-                source.map(|it| it.map_or(Source::All(Empty {}), Source::StreamIdentifier));
+                source.map(|stream| stream.map_or(Source::All(Empty {}), Source::StreamIdentifier));
             Some(Content::Options(Options { group_name, buffer_size, uuid_option, source }))
         },
     );
@@ -281,7 +280,7 @@ fn group_part() -> impl Strategy<Value = groups::ReadReq> {
     content.prop_map(|content| groups::ReadReq { content })
 }
 
-fn replay() -> impl Strategy<Value = groups::ReplayParkedReq> {
+fn any_replay() -> impl Strategy<Value = groups::ReplayParkedReq> {
     use groups::replay_parked_req::{
         Options,
         options::{Source, StopAtOption},
@@ -289,7 +288,7 @@ fn replay() -> impl Strategy<Value = groups::ReplayParkedReq> {
     (group_source(), name(), prop::option::of(any::<i64>())).prop_map(
         |(source, group_name, stop_at)| {
             let source =
-                source.map(|it| it.map_or(Source::All(Empty {}), Source::StreamIdentifier));
+                source.map(|stream| stream.map_or(Source::All(Empty {}), Source::StreamIdentifier));
             let stop_at_option = stop_at.map(StopAtOption::StopAt);
             let options = Options { group_name, source, stop_at_option };
             groups::ReplayParkedReq { options: Some(options) }
@@ -297,7 +296,7 @@ fn replay() -> impl Strategy<Value = groups::ReplayParkedReq> {
     )
 }
 
-fn list() -> impl Strategy<Value = groups::ListReq> {
+fn any_list() -> impl Strategy<Value = groups::ListReq> {
     use groups::list_req::{Options, StreamOption, options::ListOption, stream_option::Source};
     let list_option = group_source().prop_map(|source| match source {
         None => Some(ListOption::ListAllSubscriptions(Empty {})),
@@ -309,20 +308,24 @@ fn list() -> impl Strategy<Value = groups::ListReq> {
     list_option.prop_map(|list_option| groups::ListReq { options: Some(Options { list_option }) })
 }
 
-/// Makes the call. Answers the status that it ended with, if it did not end with OK.
-async fn make(channel: &Channel, call: Call, finishes: bool) -> Result<(), Status> {
+/// Makes the call. Fails with the call's status unless it is OK.
+async fn make_call(channel: &Channel, call: Call, finishes: bool) -> Result<(), Status> {
     let mut streams = StreamsClient::new(channel.clone());
     let mut groups = GroupsClient::new(channel.clone());
     match call {
-        Call::Read(request) => drain(streams.read(request).await).await,
-        Call::Append(parts) => streams.append(sent(parts, finishes)).await.map(drop),
-        Call::BatchAppend(parts) => drain(streams.batch_append(sent(parts, finishes)).await).await,
+        Call::Read(request) => drain_responses(streams.read(request).await).await,
+        Call::Append(parts) => streams.append(request_stream(parts, finishes)).await.map(drop),
+        Call::BatchAppend(parts) => {
+            drain_responses(streams.batch_append(request_stream(parts, finishes)).await).await
+        }
         Call::Delete(request) => streams.delete(request).await.map(drop),
         Call::Tombstone(request) => streams.tombstone(request).await.map(drop),
         Call::Create(request) => groups.create(request).await.map(drop),
         Call::Update(request) => groups.update(request).await.map(drop),
         Call::DeleteGroup(request) => groups.delete(request).await.map(drop),
-        Call::ReadGroup(parts) => drain(groups.read(sent(parts, finishes)).await).await,
+        Call::ReadGroup(parts) => {
+            drain_responses(groups.read(request_stream(parts, finishes)).await).await
+        }
         Call::GetInfo(request) => groups.get_info(request).await.map(drop),
         Call::ReplayParked(request) => groups.replay_parked(request).await.map(drop),
         Call::List(request) => groups.list(request).await.map(drop),
@@ -335,15 +338,17 @@ async fn make(channel: &Channel, call: Call, finishes: bool) -> Result<(), Statu
     }
 }
 
-/// What a client sends, and then the end; or nothing more, and no end either.
-fn sent<T: Send + 'static>(parts: Vec<T>, finishes: bool) -> BoxStream<'static, T> {
+/// Returns the request stream of a call. It stays open unless `finishes`.
+fn request_stream<T: Send + 'static>(parts: Vec<T>, finishes: bool) -> BoxStream<'static, T> {
     let parts = stream::iter(parts);
     if finishes { parts.boxed() } else { parts.chain(stream::pending()).boxed() }
 }
 
-/// Takes what the call answers, up to a limit.
-async fn drain<T>(answered: Result<Response<Streaming<T>>, Status>) -> Result<(), Status> {
-    let mut responses = answered?.into_inner();
+/// Reads responses up to [`MAX_RESPONSES`].
+async fn drain_responses<T>(
+    response: Result<Response<Streaming<T>>, Status>,
+) -> Result<(), Status> {
+    let mut responses = response?.into_inner();
     for _ in 0..MAX_RESPONSES {
         if responses.message().await?.is_none() {
             break;
@@ -352,8 +357,8 @@ async fn drain<T>(answered: Result<Response<Streaming<T>>, Status>) -> Result<()
     Ok(())
 }
 
-/// Whether the call ends without the client's help.
-fn ends(call: &Call, finishes: bool) -> bool {
+/// Returns whether the call ends without the client.
+fn ends_by_itself(call: &Call, finishes: bool) -> bool {
     use streams::read_options::Extent;
     match call {
         Call::Read(request) => {
@@ -361,7 +366,7 @@ fn ends(call: &Call, finishes: bool) -> bool {
             !matches!(extent, Some(Extent::Subscription(_)))
         }
         Call::Append(_) | Call::BatchAppend(_) => finishes,
-        // A consumer is delivered to until it hangs up, even if it has ended its side.
+        // A consumer gets deliveries until it disconnects, even after it has ended its request.
         Call::ReadGroup(_) => false,
         Call::Delete(_)
         | Call::Tombstone(_)
@@ -377,21 +382,24 @@ fn ends(call: &Call, finishes: bool) -> bool {
     }
 }
 
-async fn check(channel: &Channel, call: Call, finishes: bool) -> Result<(), TestCaseError> {
-    let ends = ends(&call, finishes);
+async fn check_call(channel: &Channel, call: Call, finishes: bool) -> Result<(), TestCaseError> {
+    let ends = ends_by_itself(&call, finishes);
     let limit = if ends { DEADLINE } else { OPEN_END };
-    match tokio::time::timeout(limit, make(channel, call, finishes)).await {
+    match tokio::time::timeout(limit, make_call(channel, call, finishes)).await {
         Err(_) => prop_assert!(!ends, "no answer"),
         Ok(Ok(())) => {}
         Ok(Err(status)) => {
             prop_assert!(status.code() != Code::Unavailable, "{status:?}");
-            prop_assert!(std::error::Error::source(&status).is_none(), "cut off: {status:?}");
+            prop_assert!(
+                std::error::Error::source(&status).is_none(),
+                "connection lost: {status:?}"
+            );
         }
     }
     Ok(())
 }
 
-/// Counts what panics in the node: some panics would look like a status to the client.
+/// Counts panics in the node. To a client, some panics look like a status.
 fn count_panics() -> Arc<AtomicUsize> {
     let panics = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&panics);
@@ -406,21 +414,21 @@ fn count_panics() -> Arc<AtomicUsize> {
 }
 
 #[test]
-fn every_message_is_answered_and_none_harms_the_node() {
+fn every_random_message_gets_a_response() {
     let panics = count_panics();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let node = runtime.block_on(TestNode::start());
     let channel = runtime.block_on(node.channel());
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(ProptestConfig::with_cases(CASES), rng);
-    let result = runner.run(&(calls(), prop::bool::weighted(0.9)), |(call, finishes)| {
-        runtime.block_on(check(&channel, call, finishes))
+    let result = runner.run(&(any_call(), prop::bool::weighted(0.9)), |(call, finishes)| {
+        runtime.block_on(check_call(&channel, call, finishes))
     });
     result.unwrap();
     runtime.block_on(async {
         let client = node.client();
-        append(&client, "still-here", StreamState::NoStream, events(3)).await;
-        assert_eq!(revisions(&client, "still-here").await, [0, 1, 2]);
+        append_events(&client, "still-here", StreamState::NoStream, new_events(3)).await;
+        assert_eq!(read_revisions(&client, "still-here").await, [0, 1, 2]);
         node.stop().await;
     });
     assert_eq!(panics.load(Ordering::SeqCst), 0);

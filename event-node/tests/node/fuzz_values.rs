@@ -1,11 +1,11 @@
-//! Values that no well-behaved client sends, mixed with some that every client does.
+//! Random values: invalid ones, mixed with usual ones.
 
 use std::collections::HashMap;
 
 use proptest::prelude::*;
 use prost::bytes::Bytes;
 
-use crate::wire::event_store::client::{
+use conformance::protocol::event_store::client::{
     Empty, FilterOptions, Position, ProposedMessage, StreamIdentifier, Uuid,
     filter_options::{Expression, Filter, Window},
     persistent_subscriptions::{
@@ -20,7 +20,7 @@ use crate::wire::event_store::client::{
     uuid::{Structured, Value},
 };
 
-/// Longer than any name may be.
+/// Longer than the maximum length of a name.
 const HUGE_NAME_BYTES: usize = 1_024 * 1_024;
 
 pub(crate) fn name() -> impl Strategy<Value = String> {
@@ -39,7 +39,7 @@ pub(crate) fn name() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A name, or bytes that are none.
+/// A name, or bytes that are not UTF-8.
 pub(crate) fn bytes_name() -> impl Strategy<Value = Bytes> {
     prop_oneof![
         12 => name().prop_map(Bytes::from),
@@ -135,9 +135,9 @@ pub(crate) fn filter() -> impl Strategy<Value = FilterOptions> {
 pub(crate) fn proposed() -> impl Strategy<Value = ProposedMessage> {
     let metadata = prop_oneof![
         1 => Just(HashMap::new()),
-        1 => name().prop_map(|it| HashMap::from([("type".to_owned(), it)])),
-        8 => name().prop_map(|it| HashMap::from([
-            ("type".to_owned(), it),
+        1 => name().prop_map(|name| HashMap::from([("type".to_owned(), name)])),
+        8 => name().prop_map(|name| HashMap::from([
+            ("type".to_owned(), name),
             ("content-type".to_owned(), "application/json".to_owned()),
         ])),
     ];
@@ -154,7 +154,7 @@ pub(crate) fn proposed() -> impl Strategy<Value = ProposedMessage> {
 pub(crate) fn delete_options() -> impl Strategy<Value = DeleteOptions> {
     let expected = prop_oneof![
         1 => Just(None),
-        4 => number().prop_map(|it| Some(ExpectedStreamRevision::Revision(it))),
+        4 => number().prop_map(|revision| Some(ExpectedStreamRevision::Revision(revision))),
         1 => Just(Some(ExpectedStreamRevision::Any(Empty {}))),
         1 => Just(Some(ExpectedStreamRevision::StreamExists(Empty {}))),
     ];
@@ -186,7 +186,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         .prop_map(
             |(
                 numbers,
-                is_sound,
+                is_valid,
                 consumer_strategy,
                 message_timeout,
                 checkpoint_after,
@@ -202,8 +202,8 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
                     max_checkpoint_count: maximum,
                     max_subscriber_count: subscribers,
                     live_buffer_size: live,
-                    read_batch_size: if is_sound { 20 } else { batch },
-                    history_buffer_size: if is_sound { 500 } else { history },
+                    read_batch_size: if is_valid { 20 } else { batch },
+                    history_buffer_size: if is_valid { 500 } else { history },
                     named_consumer_strategy: subscribers,
                     message_timeout,
                     checkpoint_after,

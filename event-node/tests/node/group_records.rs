@@ -1,4 +1,4 @@
-//! What groups write to the store: the record of all groups, and what is parked.
+//! Streams that groups write: the record of all groups, and parked messages.
 
 use std::collections::HashMap;
 
@@ -10,32 +10,32 @@ use eventstore::{
 };
 use serde_json::{Value, json};
 
-use crate::fixture::{TestNode, append, collect, events, in_time};
+use crate::fixture::{TestNode, append_events, collect_events, new_events, within_deadline};
 
-const CONFIGURATION: &str = "$persistentSubscriptionConfig";
-const PARKED: &str = "$persistentsubscription-order-1::workers-parked";
+const CONFIGURATION_STREAM: &str = "$persistentSubscriptionConfig";
+const PARKED_STREAM: &str = "$persistentsubscription-order-1::workers-parked";
 
-async fn read(client: &Client, stream: &str) -> Vec<ResolvedEvent> {
-    collect(client.read_stream(stream, &ReadStreamOptions::default()).await.unwrap()).await
+async fn read_stream(client: &Client, stream: &str) -> Vec<ResolvedEvent> {
+    collect_events(client.read_stream(stream, &ReadStreamOptions::default()).await.unwrap()).await
 }
 
-/// The newest record of all groups: its revision and its contents.
-async fn newest_record(client: &Client) -> (u64, Value) {
-    let records = read(client, CONFIGURATION).await;
+/// Returns revision and content of the newest record of all groups.
+async fn read_newest_record(client: &Client) -> (u64, Value) {
+    let records = read_stream(client, CONFIGURATION_STREAM).await;
     let record = records.last().unwrap().get_original_event();
     assert_eq!(record.event_type, "$PersistentConfig");
     assert_eq!(record.metadata["content-type"], "application/json");
     (record.revision, serde_json::from_slice(&record.data).unwrap())
 }
 
-/// The groups that a record names, by their names.
-fn entries(record: &Value) -> HashMap<&str, &Value> {
+/// Returns the entries of a record by group name.
+fn entries_by_group(record: &Value) -> HashMap<&str, &Value> {
     let entries = record["entries"].as_array().unwrap();
     entries.iter().map(|entry| (entry["group"].as_str().unwrap(), entry)).collect()
 }
 
 #[tokio::test]
-async fn each_change_of_a_group_is_recorded_with_all_groups() {
+async fn each_change_of_a_group_records_all_groups() {
     let node = TestNode::start().await;
     let client = node.client();
     let options = PersistentSubscriptionOptions::default().max_retry_count(0);
@@ -46,10 +46,10 @@ async fn each_change_of_a_group_is_recorded_with_all_groups() {
         .filter(filter);
     client.create_persistent_subscription_to_all("all", &on_all).await.unwrap();
 
-    let (revision, record) = newest_record(&client).await;
+    let (revision, record) = read_newest_record(&client).await;
     assert_eq!((revision, &record["version"]), (1, &json!("2")));
     assert_eq!(record["updatedBy"], "admin");
-    let groups = entries(&record);
+    let groups = entries_by_group(&record);
     assert_eq!(groups.len(), 2);
     assert_eq!(groups["workers"]["stream"], "order-1");
     assert_eq!(groups["workers"]["startPosition"], "-1");
@@ -60,20 +60,24 @@ async fn each_change_of_a_group_is_recorded_with_all_groups() {
 
     let options = options.max_retry_count(7);
     client.update_persistent_subscription("order-1", "workers", &options).await.unwrap();
-    let (revision, record) = newest_record(&client).await;
-    assert_eq!((revision, &entries(&record)["workers"]["maxRetryCount"]), (2, &json!(7)));
+    let (revision, record) = read_newest_record(&client).await;
+    assert_eq!((revision, &entries_by_group(&record)["workers"]["maxRetryCount"]), (2, &json!(7)));
 
     let delete = DeletePersistentSubscriptionOptions::default();
     client.delete_persistent_subscription("order-1", "workers", &delete).await.unwrap();
-    let (revision, record) = newest_record(&client).await;
-    assert_eq!((revision, entries(&record).len()), (3, 1));
-    assert_eq!(read(&client, CONFIGURATION).await.len(), 2, "the stream keeps the newest two");
-    assert_eq!(read(&client, &format!("$${CONFIGURATION}")).await.len(), 1);
+    let (revision, record) = read_newest_record(&client).await;
+    assert_eq!((revision, entries_by_group(&record).len()), (3, 1));
+    assert_eq!(
+        read_stream(&client, CONFIGURATION_STREAM).await.len(),
+        2,
+        "the stream keeps the newest two"
+    );
+    assert_eq!(read_stream(&client, &format!("$${CONFIGURATION_STREAM}")).await.len(), 1);
     node.stop().await;
 }
 
 #[tokio::test]
-async fn a_refused_change_of_a_group_is_not_recorded() {
+async fn rejected_change_of_a_group_is_not_recorded() {
     let node = TestNode::start().await;
     let client = node.client();
     let options = PersistentSubscriptionOptions::default();
@@ -82,16 +86,20 @@ async fn a_refused_change_of_a_group_is_not_recorded() {
     client.create_persistent_subscription("order-1", "workers", &options).await.unwrap_err();
     client.create_persistent_subscription("order-1", "others", &bad).await.unwrap_err();
     client.update_persistent_subscription("order-1", "workers", &bad).await.unwrap_err();
-    let node = TestNode::start_over(node.stop().await).await;
-    assert_eq!(newest_record(&node.client()).await.0, 0, "nor is a start of the node");
+    let node = TestNode::start_in(node.stop().await).await;
+    assert_eq!(
+        read_newest_record(&node.client()).await.0,
+        0,
+        "a start of the node is not recorded either"
+    );
     node.stop().await;
 }
 
 #[tokio::test]
-async fn a_parked_record_and_its_stream_have_the_form_of_the_original() {
+async fn parked_stream_has_the_format_of_event_store_db() {
     let node = TestNode::start().await;
     let client = node.client();
-    append(&client, "order-1", StreamState::NoStream, events(2)).await;
+    append_events(&client, "order-1", StreamState::NoStream, new_events(2)).await;
     let options = PersistentSubscriptionOptions::default().start_from(StreamPosition::Start);
     client.create_persistent_subscription("order-1", "workers", &options).await.unwrap();
     let subscribe = SubscribeToPersistentSubscriptionOptions::default();
@@ -101,7 +109,7 @@ async fn a_parked_record_and_its_stream_have_the_form_of_the_original() {
         .unwrap();
     let mut held = Vec::new();
     while held.len() < 2 {
-        let next = in_time(group.next_subscription_event()).await.unwrap();
+        let next = within_deadline(group.next_subscription_event()).await.unwrap();
         if let PersistentSubscriptionEvent::EventAppeared { event, .. } = next {
             held.push(event);
         }
@@ -110,7 +118,7 @@ async fn a_parked_record_and_its_stream_have_the_form_of_the_original() {
         group.nack(event, NakAction::Park, "because of \"this\" ü").await.unwrap();
     }
     wait_for_parked(&client, 2).await;
-    let records = read(&client, PARKED).await;
+    let records = read_stream(&client, PARKED_STREAM).await;
     for (record, number) in records.iter().zip(["", ",\n  \"subscriptionEventNumber\": 1"]) {
         let metadata = record.get_original_event().custom_metadata.to_vec();
         let metadata = String::from_utf8(metadata).unwrap();
@@ -120,34 +128,34 @@ async fn a_parked_record_and_its_stream_have_the_form_of_the_original() {
         let reason = r#"Client explicitly NAK'ed message.\nbecause of \"this\" ü"#;
         assert_eq!(rest, format!(",\n  \"reason\": \"{reason}\"{number}\n}}"));
     }
-    assert!(missing(&client, &format!("$${PARKED}")).await);
+    assert!(is_missing(&client, &format!("$${PARKED_STREAM}")).await);
 
     let all = ReplayParkedMessagesOptions::default().stop_at(1);
     client.replay_parked_messages("order-1", "workers", &all).await.unwrap();
-    let next = in_time(group.next_subscription_event()).await.unwrap();
+    let next = within_deadline(group.next_subscription_event()).await.unwrap();
     let PersistentSubscriptionEvent::EventAppeared { event, .. } = next else { panic!() };
     group.ack(&event).await.unwrap();
     wait_for_parked(&client, 1).await;
-    in_time(async {
-        while missing(&client, &format!("$${PARKED}")).await {
+    within_deadline(async {
+        while is_missing(&client, &format!("$${PARKED_STREAM}")).await {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    let metadata = read(&client, &format!("$${PARKED}")).await;
+    let metadata = read_stream(&client, &format!("$${PARKED_STREAM}")).await;
     let expected = r#"{"$tb":1,"$acl":{"$r":"$admins","$w":"$admins","$d":"$admins","$mr":"$admins","$mw":"$admins"}}"#;
     assert_eq!(metadata[0].get_original_event().data, expected);
     node.stop().await;
 }
 
-async fn missing(client: &Client, stream: &str) -> bool {
+async fn is_missing(client: &Client, stream: &str) -> bool {
     let mut read = client.read_stream(stream, &ReadStreamOptions::default()).await.unwrap();
     read.next().await.is_err()
 }
 
 async fn wait_for_parked(client: &Client, count: usize) {
     let options = GetPersistentSubscriptionInfoOptions::default();
-    in_time(async {
+    within_deadline(async {
         loop {
             let info =
                 client.get_persistent_subscription_info("order-1", "workers", &options).await;

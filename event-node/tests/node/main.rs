@@ -1,15 +1,13 @@
-//! The node over the wire, with the Rust client and with bare messages.
+//! Tests of the node over its port, with the official Rust client and with raw messages.
 
-#[cfg(test)]
-mod answers;
 #[cfg(test)]
 mod append;
 #[cfg(test)]
-mod bare;
+mod backups;
 #[cfg(test)]
-mod batch;
+mod batch_append;
 #[cfg(test)]
-mod copies;
+mod cancelled_calls;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
@@ -17,32 +15,32 @@ mod durability;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
-mod frames;
-#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod fuzz_values;
-#[cfg(test)]
-mod gate;
-#[cfg(test)]
-mod give_up;
-#[cfg(test)]
-mod group_answers;
 #[cfg(test)]
 mod group_consumers;
 #[cfg(test)]
 mod group_records;
 #[cfg(test)]
+mod group_requests;
+#[cfg(test)]
 mod groups;
 #[cfg(test)]
-mod many;
+mod http2_frames;
 #[cfg(test)]
-mod raw;
+mod overload;
+#[cfg(test)]
+mod raw_http;
 #[cfg(test)]
 mod read;
 #[cfg(test)]
+mod request_validation;
+#[cfg(test)]
+mod responses;
+#[cfg(test)]
 mod scavenge;
 #[cfg(test)]
-mod subscribe;
+mod statuses;
 #[cfg(test)]
-mod wire;
+mod subscribe;

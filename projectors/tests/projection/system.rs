@@ -61,7 +61,7 @@ impl EventStore {
     /// Stops it.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.node.finished().await.unwrap();
+        self.node.wait_until_ended().await.unwrap();
     }
 
     /// Appends an order's events behind those of it that are there.

@@ -6,8 +6,8 @@ use crate::{
     rpc::{
         Context,
         persistent::{
-            refused,
-            settings::{Parts, Source, read},
+            group_error_status,
+            settings::{GroupRequestParts, StreamOrAll, parse_group_request},
         },
         status::handler_threw,
     },
@@ -16,21 +16,24 @@ use crate::{
     },
 };
 
-pub(crate) async fn create(context: &Context, request: CreateReq) -> Result<CreateResp, Status> {
+pub(crate) async fn handle_create(
+    context: &Context,
+    request: CreateReq,
+) -> Result<CreateResp, Status> {
     let options = request.options.ok_or_else(handler_threw)?;
-    let parts = Parts {
+    let parts = GroupRequestParts {
         stream_identifier: options.stream_identifier,
         group_name: options.group_name,
         settings: options.settings,
         source: options.source.map(|source| match source {
-            options::Source::Stream(stream) => Source::Stream(stream),
-            options::Source::All(all) => Source::All(all),
+            options::Source::Stream(stream) => StreamOrAll::Stream(stream),
+            options::Source::All(all) => StreamOrAll::All(all),
         }),
     };
-    let requested = read(parts)?;
+    let requested = parse_group_request(parts)?;
     let key = requested.key.clone();
-    let settings = requested.settings(context)?;
-    let created = context.groups.create(key.clone(), settings).await;
-    created.map_err(|error| refused(error, &key))?;
+    let settings = requested.into_settings(context)?;
+    let created = context.groups.create_group(key.clone(), settings).await;
+    created.map_err(|error| group_error_status(error, &key))?;
     Ok(CreateResp {})
 }

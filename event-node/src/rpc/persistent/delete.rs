@@ -5,7 +5,7 @@ use tonic::Status;
 use crate::{
     rpc::{
         Context,
-        persistent::{SourceName, group_key, refused},
+        persistent::{RequestedSource, group_error_status, parse_group_key},
         status::handler_threw,
     },
     wire::event_store::client::persistent_subscriptions::{
@@ -13,14 +13,17 @@ use crate::{
     },
 };
 
-pub(crate) async fn delete(context: &Context, request: DeleteReq) -> Result<DeleteResp, Status> {
+pub(crate) async fn handle_delete(
+    context: &Context,
+    request: DeleteReq,
+) -> Result<DeleteResp, Status> {
     let options = request.options.ok_or_else(handler_threw)?;
     let source = match options.source.ok_or_else(handler_threw)? {
-        Source::StreamIdentifier(stream) => SourceName::Stream(Some(stream)),
-        Source::All(_) => SourceName::All,
+        Source::StreamIdentifier(stream) => RequestedSource::Stream(Some(stream)),
+        Source::All(_) => RequestedSource::All,
     };
-    let key = group_key(source, options.group_name)?;
-    let deleted = context.groups.delete(key.clone()).await;
-    deleted.map_err(|error| refused(error, &key))?;
+    let key = parse_group_key(source, options.group_name)?;
+    let deleted = context.groups.delete_group(key.clone()).await;
+    deleted.map_err(|error| group_error_status(error, &key))?;
     Ok(DeleteResp {})
 }

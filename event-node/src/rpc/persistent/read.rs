@@ -1,4 +1,4 @@
-//! PersistentSubscriptions.Read: a consumer's deliveries one way, its answers the other.
+//! PersistentSubscriptions.Read: deliveries to a consumer, and acknowledgements from it.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -9,12 +9,15 @@ use uuid::Uuid;
 
 use crate::{
     log::{Event, GroupKey},
-    persistent::{Answer, Connected, Delivery, GroupHandle, NackAction, NewConsumer, ToConsumer},
+    persistent::{
+        Acknowledgement, ConsumerConnection, ConsumerMessage, ConsumerOptions, Delivery,
+        GroupHandle, NackAction,
+    },
     rpc::{
         Context,
-        convert::{self, IdStyle, recorded},
-        persistent::{SourceName, group_key, refused},
-        status::{group_dropped, handler_threw, stopping, too_many_subscribers},
+        convert::{IdFormat, parse_id, to_recorded_event},
+        persistent::{RequestedSource, group_error_status, parse_group_key},
+        status::{group_dropped, handler_threw, server_stopping, too_many_subscribers},
     },
     wire::event_store::client::{
         self as wire,
@@ -27,114 +30,121 @@ use crate::{
     },
 };
 
-/// Header in which clients name their connection.
+/// Header with the name of the client's connection.
 const CONNECTION_NAME: &str = "connection-name";
 
-/// The name of a connection that gives none.
+/// Name of a connection without the header.
 const UNNAMED_CONNECTION: &str = "<unknown>";
 
-type Deliveries = Pin<Box<dyn Stream<Item = Result<ReadResp, Status>> + Send>>;
+type DeliveryStream = Pin<Box<dyn Stream<Item = Result<ReadResp, Status>> + Send>>;
 
-pub(crate) async fn read(
+pub(crate) async fn handle_read(
     context: &Arc<Context>,
     request: Request<Streaming<ReadReq>>,
-) -> Result<Deliveries, Status> {
+) -> Result<DeliveryStream, Status> {
     let connection_name = request
         .metadata()
         .get(CONNECTION_NAME)
         .and_then(|name| name.to_str().ok())
         .unwrap_or(UNNAMED_CONNECTION)
         .to_owned();
-    let mut answers = request.into_inner();
-    let Some(ReadReq { content: Some(Content::Options(options)) }) = answers.message().await?
+    let mut acknowledgements = request.into_inner();
+    let Some(ReadReq { content: Some(Content::Options(options)) }) =
+        acknowledgements.message().await?
     else {
         return Err(handler_threw());
     };
-    let ids = IdStyle::of(options.uuid_option.as_ref()).unwrap_or(IdStyle::Structured);
-    let slots = usize::try_from(options.buffer_size).ok().filter(|slots| *slots > 0);
-    let key = key_of(options)?;
-    let slots =
-        slots.ok_or_else(|| Status::invalid_argument("The buffer size must be greater than 0."))?;
-    let group = context.groups.find(&key).await.map_err(|error| refused(error, &key))?;
-    let consumer = NewConsumer { slots, connection_name };
-    let connected = group.connect(consumer).await.map_err(|error| refused(error, &key))?;
-    let Connected { id, deliveries } = connected.ok_or_else(|| too_many_subscribers(&key))?;
+    let ids = IdFormat::from_option(options.uuid_option.as_ref()).unwrap_or(IdFormat::Structured);
+    let n_slots = usize::try_from(options.buffer_size).ok().filter(|n_slots| *n_slots > 0);
+    let key = parse_options_key(options)?;
+    let n_slots = n_slots
+        .ok_or_else(|| Status::invalid_argument("The buffer size must be greater than 0."))?;
+    let group =
+        context.groups.find_group(&key).await.map_err(|error| group_error_status(error, &key))?;
+    let options = ConsumerOptions { n_slots, connection_name };
+    let connected =
+        group.connect_consumer(options).await.map_err(|error| group_error_status(error, &key))?;
+    let ConsumerConnection { id, messages } =
+        connected.ok_or_else(|| too_many_subscribers(&key))?;
 
     let stop = context.stop.clone();
-    // Cancelled when the response is dropped, which is when the call is over.
-    let gone = CancellationToken::new();
-    let is_open = gone.clone().drop_guard();
+    // Cancelled when tonic drops the response, which is the end of the call.
+    let call_ended = CancellationToken::new();
+    let call_guard = call_ended.clone().drop_guard();
     context.tasks.spawn(async move {
         tokio::select! {
-            () = forward_answers(answers, &group, gone) => {}
+            () = forward_acknowledgements(acknowledgements, &group, call_ended) => {}
             () = stop.cancelled() => {}
         }
-        group.disconnect(id).await;
+        group.disconnect_consumer(id).await;
     });
     let subscription_id = key.to_string();
     let confirmation =
         read_resp::Content::SubscriptionConfirmation(Confirmation { subscription_id });
     let confirmation = ReadResp { content: Some(confirmation) };
-    let messages = ReceiverStream::new(deliveries).map(move |next| {
-        // Goes with the response.
-        let _is_open = &is_open;
-        match next {
-            ToConsumer::Deliver(delivery) => Ok(event(&delivery, ids)),
-            ToConsumer::GroupDropped => Err(group_dropped(&key)),
+    let responses = ReceiverStream::new(messages).map(move |message| {
+        // Moves the guard into the response, so that both are dropped together.
+        let _call_guard = &call_guard;
+        match message {
+            ConsumerMessage::Deliver(delivery) => Ok(to_delivery_response(&delivery, ids)),
+            ConsumerMessage::GroupDropped => Err(group_dropped(&key)),
         }
     });
-    // Clients take an end with OK for a defect of theirs: without a word, it is an error as well.
-    Ok(Box::pin(once(Ok(confirmation)).chain(messages).chain(once(Err(stopping())))))
+    // Some official clients do not handle an end with OK. So a channel that closes ends the call
+    // with UNAVAILABLE.
+    Ok(Box::pin(once(Ok(confirmation)).chain(responses).chain(once(Err(server_stopping())))))
 }
 
-fn key_of(options: Options) -> Result<GroupKey, Status> {
+fn parse_options_key(options: Options) -> Result<GroupKey, Status> {
     let source = match options.source.ok_or_else(handler_threw)? {
-        Source::StreamIdentifier(stream) => SourceName::Stream(Some(stream)),
-        Source::All(_) => SourceName::All,
+        Source::StreamIdentifier(stream) => RequestedSource::Stream(Some(stream)),
+        Source::All(_) => RequestedSource::All,
     };
-    group_key(source, options.group_name)
+    parse_group_key(source, options.group_name)
 }
 
-/// Ends when the client has gone, which `gone` says: a client that has nothing more to say is
-/// delivered to as before. A call that was reset may look like one whose client ended its side.
-async fn forward_answers(
-    mut answers: Streaming<ReadReq>,
+/// Forwards acknowledgements until the call ends. A client that has ended its request still gets
+/// deliveries, so the end of the request is not the end of the call. A reset may look like the end
+/// of the request.
+async fn forward_acknowledgements(
+    mut acknowledgements: Streaming<ReadReq>,
     group: &GroupHandle,
-    gone: CancellationToken,
+    call_ended: CancellationToken,
 ) {
     loop {
         let request = tokio::select! {
-            // What the client said before it went counts.
+            // Acknowledgements that were sent before the call ended count, so they are read first.
             biased;
-            answer = answers.message() => match answer {
+            message = acknowledgements.message() => match message {
                 Ok(Some(request)) => request,
-                Ok(None) => return gone.cancelled().await,
+                Ok(None) => return call_ended.cancelled().await,
                 Err(_) => return,
             },
-            () = gone.cancelled() => return,
+            () = call_ended.cancelled() => return,
         };
-        let answer = match request.content {
-            Some(Content::Ack(ack)) => Answer::Ack(known_ids(&ack.ids)),
-            Some(Content::Nack(nack)) => Answer::Nack {
-                ids: known_ids(&nack.ids),
-                action: action(nack.action()),
+        let acknowledgement = match request.content {
+            Some(Content::Ack(ack)) => Acknowledgement::Ack(parse_ids(&ack.ids)),
+            Some(Content::Nack(nack)) => Acknowledgement::Nack {
+                ids: parse_ids(&nack.ids),
+                action: to_nack_action(nack.action()),
                 reason: nack.reason,
             },
-            // A second set of options means nothing.
+            // As in EventStoreDB, further options are ignored.
             Some(Content::Options(_)) | None => continue,
         };
-        if group.answer(answer).await.is_err() {
+        if group.acknowledge_messages(acknowledgement).await.is_err() {
             return;
         }
     }
 }
 
-/// Ids that cannot be read are no message's, and answers for unknown messages are ignored.
-fn known_ids(ids: &[wire::Uuid]) -> Vec<Uuid> {
-    ids.iter().filter_map(|id| convert::id(Some(id))).collect()
+/// Parses ids and leaves out invalid ones, because acknowledgements of unknown messages are
+/// ignored.
+fn parse_ids(ids: &[wire::Uuid]) -> Vec<Uuid> {
+    ids.iter().filter_map(|id| parse_id(Some(id))).collect()
 }
 
-fn action(action: Action) -> NackAction {
+fn to_nack_action(action: Action) -> NackAction {
     match action {
         Action::Unknown => NackAction::Unknown,
         Action::Park => NackAction::Park,
@@ -144,12 +154,14 @@ fn action(action: Action) -> NackAction {
     }
 }
 
-/// Here, unlike in Streams.Read, event and link both carry the position of the original event.
-fn event(delivery: &Delivery, ids: IdStyle) -> ReadResp {
+/// Returns the response for a delivery. Unlike in Streams.Read, event and link both have the
+/// position of the original event.
+fn to_delivery_response(delivery: &Delivery, ids: IdFormat) -> ReadResp {
     let resolved = &delivery.resolved;
     let position = resolved.original_event().map_or(0, |event| event.position);
-    let write =
-        |event: &Option<Arc<Event>>| event.as_ref().map(|event| recorded(event, ids, position));
+    let write = |event: &Option<Arc<Event>>| {
+        event.as_ref().map(|event| to_recorded_event(event, ids, position))
+    };
     let event = ReadEvent {
         event: write(&resolved.event),
         link: write(&resolved.link),

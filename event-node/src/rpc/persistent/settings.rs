@@ -1,14 +1,14 @@
-//! Reads a group's settings from the requests that create and update it.
+//! Parses the settings of a group from requests that create or update it.
 
 use tonic::Status;
 
 use crate::{
     log::{FilterSpec, GroupKey},
-    persistent::{ALL, Settings, StartFrom, Strategy},
+    persistent::{ALL_STREAM, ConsumerStrategy, GroupSettings, StartFrom},
     rpc::{
         Context,
-        convert::{self, Place},
-        persistent::{SourceName, group_key},
+        convert::{RequestedPosition, check_group_name, parse_filter},
+        persistent::{RequestedSource, parse_group_key},
         status::{group_failed, handler_threw},
     },
     wire::event_store::client::{
@@ -20,95 +20,100 @@ use crate::{
     },
 };
 
-/// How much of an unknown strategy's name an error repeats.
+/// Maximum number of characters of an unknown strategy's name in an error.
 const MAX_STRATEGY_CHARS: usize = 100;
 
-/// Why a group cannot be asked to read the stream `$all`, as the original says it.
+/// EventStoreDB's reason why the stream `$all` cannot be a group's source.
 const ALL_AS_STREAM: &str =
     "Persistent subscriptions to $all are only supported over gRPC through gRPC clients";
 
-/// Why a group cannot begin behind the last event, as the original says it.
+/// EventStoreDB's reason why a group cannot start behind the last event.
 const START_BEYOND_END: &str = "Invalid Start From position: commit position must be less than \
      or equal to the last commit position in the transaction file.";
 
-/// 100 ns ticks in a millisecond.
+/// Number of 100 ns ticks in a millisecond.
 const TICKS_PER_MS: i64 = 10_000;
 
-/// What both requests are made of.
-pub(crate) struct Parts {
+/// The common parts of both requests.
+pub(crate) struct GroupRequestParts {
     pub stream_identifier: Option<StreamIdentifier>,
     pub group_name: String,
     pub settings: Option<wire::Settings>,
-    pub source: Option<Source>,
+    pub source: Option<StreamOrAll>,
 }
 
-/// The group's source as requests have named it since servers can read `$all`.
-pub(crate) enum Source {
+/// The source of a group, as requests name it since groups can read `$all`.
+pub(crate) enum StreamOrAll {
     Stream(StreamOptions),
     All(AllOptions),
 }
 
-/// A request, read as far as that needs no group.
-pub(crate) struct Requested {
+/// A parsed request. The settings are not validated yet.
+pub(crate) struct GroupRequest {
     pub key: GroupKey,
     wire: wire::Settings,
     start: StartFrom,
     filter: Option<FilterSpec>,
 }
 
-pub(crate) fn read(parts: Parts) -> Result<Requested, Status> {
+pub(crate) fn parse_group_request(parts: GroupRequestParts) -> Result<GroupRequest, Status> {
     let wire = parts.settings.ok_or_else(handler_threw)?;
     let (source, start, filter) = match parts.source {
-        // Before `$all` could be read, the stream was named outside, and its start in the settings.
-        None => (SourceName::Stream(parts.stream_identifier), start_at(wire.revision)?, None),
-        Some(Source::Stream(options)) => {
-            let start = stream_start(&options)?;
-            (SourceName::Stream(options.stream_identifier), start, None)
+        // Older clients name the stream outside the source, and its start in the settings.
+        None => (
+            RequestedSource::Stream(parts.stream_identifier),
+            parse_start_revision(wire.revision)?,
+            None,
+        ),
+        Some(StreamOrAll::Stream(options)) => {
+            let start = parse_stream_start(&options)?;
+            (RequestedSource::Stream(options.stream_identifier), start, None)
         }
-        Some(Source::All(options)) => {
-            (SourceName::All, all_start(&options)?, all_filter(&options)?)
+        Some(StreamOrAll::All(options)) => {
+            (RequestedSource::All, parse_all_start(&options)?, parse_all_filter(&options)?)
         }
     };
-    let is_over_all = matches!(source, SourceName::All);
-    if let SourceName::Stream(Some(identifier)) = &source
+    let is_over_all = matches!(source, RequestedSource::All);
+    if let RequestedSource::Stream(Some(identifier)) = &source
         && identifier.stream_name.is_empty()
     {
-        convert::group_name_within_limits(&parts.group_name)?;
+        check_group_name(&parts.group_name)?;
         let key = GroupKey { stream: String::new(), name: parts.group_name };
         return Err(group_failed(&key, "Bad stream name."));
     }
-    let key = group_key(source, parts.group_name)?;
-    if key.stream == ALL && !is_over_all {
+    let key = parse_group_key(source, parts.group_name)?;
+    if key.stream == ALL_STREAM && !is_over_all {
         return Err(group_failed(&key, ALL_AS_STREAM));
     }
-    Ok(Requested { key, wire, start, filter })
+    Ok(GroupRequest { key, wire, start, filter })
 }
 
-impl Requested {
-    /// The settings, checked as far as that needs no group.
-    pub(crate) fn settings(self, context: &Context) -> Result<Settings, Status> {
+impl GroupRequest {
+    /// Returns the settings. Fails if the strategy does not exist or the start is beyond the end of
+    /// `$all`.
+    pub(crate) fn into_settings(self, context: &Context) -> Result<GroupSettings, Status> {
         let Self { key, wire, start, filter } = self;
-        let strategy = strategy(&wire).map_err(|unknown| {
+        let strategy = parse_strategy(&wire).map_err(|unknown| {
             group_failed(&key, &format!("Consumer strategy {unknown} does not exist."))
         })?;
         if let StartFrom::At(position) = start
-            && key.stream == ALL
+            && key.stream == ALL_STREAM
             && position > context.log.head()
         {
             return Err(group_failed(&key, START_BEYOND_END));
         }
-        Ok(settings(&wire, start, filter, strategy))
+        Ok(to_group_settings(&wire, start, filter, strategy))
     }
 }
 
-fn settings(
+fn to_group_settings(
     wire: &wire::Settings,
     start: StartFrom,
     filter: Option<FilterSpec>,
-    strategy: Strategy,
-) -> Settings {
+    strategy: ConsumerStrategy,
+) -> GroupSettings {
     use settings_wire::{CheckpointAfter, MessageTimeout};
-    Settings {
+    GroupSettings {
         filter,
         start,
         strategy,
@@ -116,12 +121,12 @@ fn settings(
         extra_statistics: wire.extra_statistics,
         message_timeout_ms: match wire.message_timeout {
             Some(MessageTimeout::MessageTimeoutMs(millis)) => millis,
-            Some(MessageTimeout::MessageTimeoutTicks(ticks)) => in_ms(ticks),
+            Some(MessageTimeout::MessageTimeoutTicks(ticks)) => ticks_to_ms(ticks),
             None => 0,
         },
         checkpoint_after_ms: match wire.checkpoint_after {
             Some(CheckpointAfter::CheckpointAfterMs(millis)) => millis,
-            Some(CheckpointAfter::CheckpointAfterTicks(ticks)) => in_ms(ticks),
+            Some(CheckpointAfter::CheckpointAfterTicks(ticks)) => ticks_to_ms(ticks),
             None => 0,
         },
         max_retry_count: wire.max_retry_count,
@@ -134,67 +139,69 @@ fn settings(
     }
 }
 
-fn in_ms(ticks: i64) -> i32 {
+fn ticks_to_ms(ticks: i64) -> i32 {
     i32::try_from(ticks / TICKS_PER_MS).unwrap_or(i32::MAX)
 }
 
-/// The strategy, or what names it if there is none of that name.
-fn strategy(settings: &wire::Settings) -> Result<Strategy, String> {
+/// Parses the strategy. Fails with its name or number if the strategy does not exist.
+fn parse_strategy(settings: &wire::Settings) -> Result<ConsumerStrategy, String> {
     let name = &settings.consumer_strategy;
     if !name.is_empty() {
-        // The name goes into a trailer, whose size clients bound.
+        // A trailer carries the name, and clients limit the size of trailers.
         let shortened = || name.chars().take(MAX_STRATEGY_CHARS).collect();
-        return Strategy::named(name).ok_or_else(shortened);
+        return ConsumerStrategy::from_name(name).ok_or_else(shortened);
     }
     let number = settings.named_consumer_strategy;
     let known = wire::ConsumerStrategy::try_from(number).map_err(|_| number.to_string())?;
     Ok(match known {
-        wire::ConsumerStrategy::DispatchToSingle => Strategy::DispatchToSingle,
-        wire::ConsumerStrategy::RoundRobin => Strategy::RoundRobin,
-        wire::ConsumerStrategy::Pinned => Strategy::Pinned,
+        wire::ConsumerStrategy::DispatchToSingle => ConsumerStrategy::DispatchToSingle,
+        wire::ConsumerStrategy::RoundRobin => ConsumerStrategy::RoundRobin,
+        wire::ConsumerStrategy::Pinned => ConsumerStrategy::Pinned,
     })
 }
 
-fn no_start() -> Status {
+fn missing_start() -> Status {
     Status::invalid_argument(
         "Where the group starts is missing: give the start, the end or a place between them.",
     )
 }
 
-fn stream_start(options: &StreamOptions) -> Result<StartFrom, Status> {
+fn parse_stream_start(options: &StreamOptions) -> Result<StartFrom, Status> {
     use stream_options::RevisionOption;
     match options.revision_option {
-        Some(RevisionOption::Revision(revision)) => start_at(revision),
+        Some(RevisionOption::Revision(revision)) => parse_start_revision(revision),
         Some(RevisionOption::Start(_)) => Ok(StartFrom::Beginning),
         Some(RevisionOption::End(_)) => Ok(StartFrom::End),
-        None => Err(no_start()),
+        None => Err(missing_start()),
     }
 }
 
-fn all_start(options: &AllOptions) -> Result<StartFrom, Status> {
+fn parse_all_start(options: &AllOptions) -> Result<StartFrom, Status> {
     use all_options::PositionOption;
     match &options.position_option {
-        Some(PositionOption::Position(position)) => Ok(match Place::position(position)? {
-            Place::At(position) => StartFrom::At(position),
-            Place::End => StartFrom::End,
-        }),
+        Some(PositionOption::Position(position)) => {
+            Ok(match RequestedPosition::from_position(position)? {
+                RequestedPosition::At(position) => StartFrom::At(position),
+                RequestedPosition::End => StartFrom::End,
+            })
+        }
         Some(PositionOption::Start(_)) => Ok(StartFrom::Beginning),
         Some(PositionOption::End(_)) => Ok(StartFrom::End),
-        None => Err(no_start()),
+        None => Err(missing_start()),
     }
 }
 
-fn start_at(revision: u64) -> Result<StartFrom, Status> {
-    Ok(match Place::revision(revision)? {
-        Place::At(revision) => StartFrom::At(revision),
-        Place::End => StartFrom::End,
+fn parse_start_revision(revision: u64) -> Result<StartFrom, Status> {
+    Ok(match RequestedPosition::from_revision(revision)? {
+        RequestedPosition::At(revision) => StartFrom::At(revision),
+        RequestedPosition::End => StartFrom::End,
     })
 }
 
-fn all_filter(options: &AllOptions) -> Result<Option<FilterSpec>, Status> {
+fn parse_all_filter(options: &AllOptions) -> Result<Option<FilterSpec>, Status> {
     use all_options::FilterOption;
     match &options.filter_option {
-        Some(FilterOption::Filter(filter)) => convert::filter(filter).map(Some),
+        Some(FilterOption::Filter(filter)) => parse_filter(filter).map(Some),
         Some(FilterOption::NoFilter(_)) | None => Ok(None),
     }
 }

@@ -1,4 +1,4 @@
-//! PersistentSubscriptions.Update: begins again from the checkpoint, without its consumers.
+//! PersistentSubscriptions.Update: restarts the group from its checkpoint, without its consumers.
 
 use tonic::Status;
 
@@ -6,8 +6,8 @@ use crate::{
     rpc::{
         Context,
         persistent::{
-            refused,
-            settings::{Parts, Source, read},
+            group_error_status,
+            settings::{GroupRequestParts, StreamOrAll, parse_group_request},
         },
         status::handler_threw,
     },
@@ -16,23 +16,26 @@ use crate::{
     },
 };
 
-pub(crate) async fn update(context: &Context, request: UpdateReq) -> Result<UpdateResp, Status> {
+pub(crate) async fn handle_update(
+    context: &Context,
+    request: UpdateReq,
+) -> Result<UpdateResp, Status> {
     let options = request.options.ok_or_else(handler_threw)?;
-    let parts = Parts {
+    let parts = GroupRequestParts {
         stream_identifier: options.stream_identifier,
         group_name: options.group_name,
         settings: options.settings,
         source: options.source.map(|source| match source {
-            options::Source::Stream(stream) => Source::Stream(stream),
-            options::Source::All(all) => Source::All(all),
+            options::Source::Stream(stream) => StreamOrAll::Stream(stream),
+            options::Source::All(all) => StreamOrAll::All(all),
         }),
     };
-    let requested = read(parts)?;
+    let requested = parse_group_request(parts)?;
     let key = requested.key.clone();
-    // Unlike when a group is created, whether it is there comes before what is wanted of it.
-    context.groups.find(&key).await.map_err(|error| refused(error, &key))?;
-    let settings = requested.settings(context)?;
-    let updated = context.groups.update(key.clone(), settings).await;
-    updated.map_err(|error| refused(error, &key))?;
+    // As in EventStoreDB, an update reports a missing group before invalid settings.
+    context.groups.find_group(&key).await.map_err(|error| group_error_status(error, &key))?;
+    let settings = requested.into_settings(context)?;
+    let updated = context.groups.update_group(key.clone(), settings).await;
+    updated.map_err(|error| group_error_status(error, &key))?;
     Ok(UpdateResp {})
 }
