@@ -1,4 +1,4 @@
-//! Who asks, and how that gets into the record.
+//! The caller of a request, and the cause that events name for it.
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -10,9 +10,9 @@ use service_kit::auth::Principal;
 use service_kit::http::{RequestId, RequestName};
 use service_kit::problem::Problem;
 
-use crate::operator::Said;
+use crate::operator_request::check_actor;
 
-/// What a request says of its origin.
+/// Origin of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) request_id: RequestId,
@@ -22,43 +22,50 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// What the request is called in logs.
+    /// Returns the name of the request in logs.
     pub(crate) fn name(&self) -> &str {
         &self.name.0
     }
 
-    /// Who asks; `None`: nobody has said who it is.
+    /// Returns the authenticated actor; `None` if the API requires no keys.
     pub(crate) fn principal(&self) -> Option<&str> {
         (!self.principal.is_anonymous()).then_some(self.principal.actor.as_str())
     }
 
-    /// Why an order is placed at the caller's request: it belongs to the caller's tenant.
-    pub(crate) fn placing(&self, at: Timestamp) -> Cause {
+    /// Returns the cause of a new order, which belongs to the caller's tenant.
+    pub(crate) fn cause_of_order(&self, at: Timestamp) -> Cause {
         let tenant = self.principal.tenant.clone();
         Cause { tenant, ..self.cause(&self.principal.actor, at) }
     }
 
-    /// Who does what operators do: whoever has shown who it is, else whoever it says it is.
-    pub(crate) fn operator<'a>(&'a self, said: &'a Said) -> Result<&'a str, Problem> {
-        let said = said.actor()?;
-        Ok(if self.principal.is_anonymous() { said } else { &self.principal.actor })
+    /// Returns the actor of an operator's request: the authenticated one, or the one that the request
+    /// names if the API requires no keys.
+    pub(crate) fn operator<'a>(&'a self, named: Option<&'a str>) -> Result<&'a str, Problem> {
+        let named = check_actor(named)?;
+        Ok(if self.principal.is_anonymous() { named } else { &self.principal.actor })
     }
 
-    /// Why something is recorded at the caller's request.
+    /// Returns the cause of events that the request records.
     pub(crate) fn cause(&self, actor: &str, at: Timestamp) -> Cause {
         let id = self.request_id.0;
         let own_name = id.to_string();
         let given_name = (*self.name.0 != *own_name).then(|| self.name.0.to_string());
         Cause {
+            command_id: CommandId::for_request(id),
+            correlation_id: id,
+            causation_id: id,
+            actor: actor.to_owned(),
             request_id: Some(own_name),
             request_name: given_name,
             traceparent: self.traceparent.clone(),
-            ..Cause::new(CommandId::for_request(id), actor, at)
+            request_fingerprint: None,
+            tenant: None,
+            at,
         }
     }
 
-    /// Why something is recorded of an order at the caller's request: it belongs to the request
-    /// that began the order.
+    /// Returns the cause of events of an existing order. It keeps the correlation id of the request that
+    /// placed the order.
     pub(crate) fn cause_on(&self, loaded: &LoadedOrder, actor: &str, at: Timestamp) -> Cause {
         let cause = self.cause(actor, at);
         Cause { correlation_id: loaded.correlation_id().unwrap_or(cause.correlation_id), ..cause }
@@ -70,17 +77,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Ok(Self {
-            request_id: said_by_edge(parts)?,
-            name: said_by_edge(parts)?,
-            principal: said_by_edge(parts)?,
+            request_id: edge_extension(parts)?,
+            name: edge_extension(parts)?,
+            principal: edge_extension(parts)?,
             traceparent: traceparent(&parts.headers),
         })
     }
 }
 
-/// What the edge says of every request; see `service_kit::http`. Without it nothing has been checked: a
-/// defect, and no reason to let it pass.
-fn said_by_edge<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Problem> {
+/// Returns an extension that the HTTP server adds to every request; see `service_kit::http`. A request
+/// without it has passed no check, so that it is refused.
+fn edge_extension<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Problem> {
     parts.extensions.get().cloned().ok_or_else(Problem::internal)
 }
 
@@ -89,8 +96,8 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
     is_traceparent(text).then(|| text.to_owned())
 }
 
-/// W3C trace context, version 00: 2, 32, 16 and 2 hexadecimal digits between dashes. Ids of
-/// nothing but zeros are none.
+/// Returns whether a text is a W3C trace context of version 00: 2, 32, 16 and 2 hexadecimal digits between
+/// dashes. Ids of zeros are invalid.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<_> = text.split('-').collect();
     let is_hexadecimal = |it: &&str| it.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));

@@ -1,8 +1,8 @@
-//! Commands on dead letters: give one up for good, or redrive many.
+//! Commands on dead letters: discard one, or redrive many.
 
-pub(crate) mod discard;
-mod failures;
-pub(crate) mod redrives;
+pub(crate) mod discard_order;
+mod failed_orders;
+pub(crate) mod redrive_tasks;
 
-pub use failures::{Failure, Failures};
-pub use redrives::runner::{Runner, run as run_redrives};
+pub use failed_orders::{Failure, Failures};
+pub use redrive_tasks::runner::{Runner, run as run_redrives};

@@ -1,42 +1,43 @@
-//! Commands over HTTP: a request becomes a command, the domain decides, the log remembers.
+//! Commands over HTTP: a request becomes a command, the domain decides, the event log appends.
 
-mod api_doc;
 mod caller;
+mod command_errors;
 mod dead_letters;
-mod operator;
-mod ops;
+mod operator_request;
 mod orders;
-mod refusal;
+mod workers;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::routing::{get, post};
 use event_log::EventLog;
+use service_kit::api_doc::alias;
 use service_kit::clock::Clock;
 use service_kit::problem::{Code, Problem};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub use dead_letters::{Failure, Failures, Runner, run_redrives};
-use dead_letters::{discard, redrives};
-pub use ops::waiting::{Waiting, WaitingOrders};
-use ops::worker;
+use dead_letters::{discard_order, redrive_tasks};
+use orders::{place_order, redrive_order};
+pub use workers::waiting_orders::{Waiting, WaitingOrders};
+use workers::worker_status;
 
-/// What the command routes need.
+/// Dependencies of the command routes.
 pub struct CommandApi {
-    /// `None`: no event store is configured, and every command answers 503.
+    /// `None`: no event store is configured, and every command returns 503.
     pub log: Option<EventLog>,
     pub clock: Clock,
-    /// The name of the environment, as it stands in `execution_arn`.
+    /// Name of the environment in `execution_arn`.
     pub environment: String,
-    /// The status of an accepted order: 202, or 200 for clients of the system before this one.
+    /// Status of an accepted order: 202, or 200 for clients of the former system.
     pub accepted_status: axum::http::StatusCode,
-    /// The group that delivers orders to the workers.
+    /// Persistent subscription that delivers orders to the workers.
     pub group: String,
-    /// Which orders have failed.
+    /// Source of failed orders.
     pub failures: Arc<dyn Failures>,
-    /// Which orders wait.
+    /// Source of waiting orders.
     pub waiting: Arc<dyn WaitingOrders>,
-    /// Who runs redrives of many in this process: [`run_redrives`].
+    /// Runner of redrive tasks in this process: [`run_redrives`].
     pub runner: Arc<Runner>,
 }
 
@@ -49,23 +50,25 @@ impl CommandApi {
     }
 }
 
-/// The command routes.
-pub fn routes(api: CommandApi) -> Router {
-    let redrive = get(redrives::get).delete(redrives::cancel);
-    Router::new()
-        .route("/order", post(orders::place::place))
-        .route("/v1/orders", post(orders::place::place))
-        .route("/v1/orders/{id}/redrive", post(orders::redrive::redrive))
-        .route("/v1/dead-letters/{id}/discard", post(discard::discard))
-        .route("/v1/ops/dead-letters/redrives", post(redrives::begin).get(redrives::list))
-        .route("/v1/ops/dead-letters/redrives/{id}", redrive)
-        .route("/v1/ops/worker", get(worker::status))
-        .route("/v1/ops/worker/pause", post(worker::pause))
-        .route("/v1/ops/worker/resume", post(worker::resume))
-        .with_state(Arc::new(api))
+/// Returns the command routes with their declarations.
+pub fn routes(api: CommandApi) -> OpenApiRouter {
+    declared_routes().with_state(Arc::new(api))
 }
 
-/// The description of the command routes.
+/// Returns the declarations of the command routes.
 pub fn api_doc() -> utoipa::openapi::OpenApi {
-    <api_doc::Commands as utoipa::OpenApi>::openapi()
+    declared_routes().into_openapi()
+}
+
+fn declared_routes() -> OpenApiRouter<Arc<CommandApi>> {
+    OpenApiRouter::new()
+        .routes(routes!(place_order::place_order))
+        .routes(alias(routes!(place_order::place_order), "/order"))
+        .routes(routes!(redrive_order::redrive_order))
+        .routes(routes!(discard_order::discard_order))
+        .routes(routes!(redrive_tasks::start_redrive, redrive_tasks::list_redrives))
+        .routes(routes!(redrive_tasks::get_redrive, redrive_tasks::cancel_redrive))
+        .routes(routes!(worker_status::get_worker_status))
+        .routes(routes!(worker_status::pause_workers))
+        .routes(routes!(worker_status::resume_workers))
 }

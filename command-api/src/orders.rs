@@ -1,6 +1,6 @@
-//! Commands on one order.
+//! Commands on one order: place it, or redrive it.
 
-mod idempotency;
-pub(crate) mod place;
-pub(crate) mod redrive;
-mod request;
+mod idempotency_key;
+pub(crate) mod order_request;
+pub(crate) mod place_order;
+pub(crate) mod redrive_order;

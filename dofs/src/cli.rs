@@ -7,10 +7,10 @@ mod worker;
 
 use std::path::PathBuf;
 
+use api_types::ClampedTimestamp;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use service_kit::auth::Scope;
 use service_kit::telemetry::Verbosity;
-use service_kit::time::ClampedTimestamp;
 use uuid::Uuid;
 
 pub(crate) use dead_letters::{

@@ -1,83 +1,59 @@
-//! What describes this release to other programs: the API, and the stored events.
+//! Descriptions of this release for programs: the HTTP API, and the stored events.
 
-use domain::order::{CURRENT_SCHEMA, EVENT_TYPES, schemas};
-use serde_json::{Map, Value, json};
-use service_kit::api_doc::{Method, whole};
+use api_types::event_schemas;
+use domain::order::CURRENT_SCHEMA;
+use serde_json::{Value, to_string_pretty};
+use service_kit::api_doc::complete;
+use service_kit::health::{self, Checks};
 use utoipa::OpenApi;
 
-/// Paths of the system before this one, which are known under newer names too.
-const ALIASES: [(Method, &str, &str); 2] =
-    [(Method::Post, "/v1/orders", "/order"), (Method::Get, "/v1/orders/{id}", "/order/{id}")];
-
-/// Describe the API to programs
+/// Get this document
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "operations",
-    responses((status = 200, description = "This description", body = Object)),
+    get, path = "/openapi.json", operation_id = "getOpenApi", tag = "operations", security(()),
+    responses((status = 200, description = "This document", body = Object, example = json!({"openapi": "3.1.0"}))),
 )]
-#[expect(dead_code, reason = "describes what Swagger UI serves")]
-fn description() {}
+#[expect(dead_code, reason = "declares the route of Swagger UI")]
+fn get_openapi() {}
 
-/// Describe the API to people
+/// Read the API documentation
 #[utoipa::path(
-    get, path = "/docs/", tag = "operations",
-    responses((status = 200, description = "A page that needs no internet", body = String, content_type = "text/html")),
+    get, path = "/docs/", operation_id = "getDocs", tag = "operations", security(()),
+    responses((status = 200, description = "A page that works without internet access", body = String, content_type = "text/html", example = "<!DOCTYPE html>")),
 )]
-#[expect(dead_code, reason = "describes what Swagger UI serves")]
-fn pages() {}
+#[expect(dead_code, reason = "declares the route of Swagger UI")]
+fn get_docs() {}
 
 #[derive(OpenApi)]
 #[openapi(
-    paths(description, pages),
+    paths(get_openapi, get_docs),
     info(
         title = "DOFS",
-        description = "Distributed order fulfillment: places orders, shows them, and tells what happens to them",
+        description = "Distributed order fulfillment: place orders, read them, and follow their events.\n\nEvery response has the security headers of `docs/OPERATIONS.md`. Errors are JSON; clients that accept `application/problem+json` get problem documents (RFC 9457).",
     ),
+    servers((url = "/", description = "The server of this document")),
     tags(
         (name = "orders", description = "Orders, their histories and failures"),
-        (name = "events", description = "What happens, as it happens"),
-        (name = "operations", description = "How the system is"),
+        (name = "events", description = "Events as they are appended"),
+        (name = "operations", description = "Operation of the system"),
     )
 )]
 struct Api;
 
-/// The description of the HTTP API.
+/// Returns the description of the HTTP API.
 pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
-    let parts = vec![command_api::api_doc(), projectors::api_doc()];
-    let mut api = whole(Api::openapi(), parts, &ALIASES);
-    // Made of the package's, which has none.
-    api.info.license = None;
+    let mut api = Api::openapi();
+    api.merge(health::routes(Checks::default()).into_openapi());
+    api.merge(command_api::api_doc());
+    api.merge(projectors::api_doc());
+    complete(&mut api);
     api
 }
 
-/// A JSON Schema for every type of event as it is written today, by file name.
-pub(crate) fn event_schemas() -> Result<Vec<(String, String)>, serde_json::Error> {
-    let (events, shared): (Vec<_>, Vec<_>) =
-        schemas().into_iter().partition(|(name, _)| EVENT_TYPES.contains(&name.as_str()));
-    let mut definitions = Map::new();
-    for (name, schema) in shared {
-        definitions.insert(name, serde_json::to_value(schema)?);
-    }
-    events
-        .into_iter()
-        .map(|(event_type, schema)| {
-            let mut whole = json!({
-                "$schema": "https://json-schema.org/draft/2020-12/schema",
-                "title": event_type,
-            });
-            if let (Some(whole), Value::Object(schema)) =
-                (whole.as_object_mut(), serde_json::to_value(schema)?)
-            {
-                whole.extend(schema);
-            }
-            let is_used = |it: &str| whole.to_string().contains(&format!("/{it}\""));
-            let used: Map<String, Value> =
-                definitions.clone().into_iter().filter(|(name, _)| is_used(name)).collect();
-            if !used.is_empty() {
-                whole["$defs"] = Value::Object(used);
-            }
-            let text = serde_json::to_string_pretty(&whole)?;
-            let text = text.replace("#/components/schemas/", "#/$defs/");
-            Ok((format!("{event_type}.v{CURRENT_SCHEMA}.json"), format!("{text}\n")))
-        })
-        .collect()
+/// Returns a JSON Schema for every event type of this release, by file name.
+pub(crate) fn event_schema_files() -> Result<Vec<(String, String)>, serde_json::Error> {
+    let files = event_schemas()?.into_iter().map(|(event_type, schema): (String, Value)| {
+        let name = format!("{event_type}.v{CURRENT_SCHEMA}.json");
+        Ok((name, format!("{}\n", to_string_pretty(&schema)?)))
+    });
+    files.collect()
 }

@@ -109,7 +109,7 @@ pub(crate) fn fail_to_parse(error: &clap::Error, as_json: bool) -> ExitCode {
 }
 
 fn document(status: StatusCode, detail: &str) -> Value {
-    Problem::edge(status, detail).document(None)
+    serde_json::to_value(Problem::edge(status, detail).document(None)).unwrap_or_default()
 }
 
 fn write_document(mut document: Value, exit_code: u8, hint: Option<&str>) {

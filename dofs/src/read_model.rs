@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use command_api::{Failure, Failures, Waiting, WaitingOrders};
-use domain::operations::RedriveFilter;
-use projectors::{FailureFilter, Place, ReadModel};
+use domain::operations::FailureFilter;
+use projectors::{Place, ReadModel};
 use service_kit::lifecycle::RoleError;
 
 /// The read model, for those who are not to see it.
@@ -15,12 +15,12 @@ pub(crate) struct Known(pub(crate) Arc<dyn ReadModel>);
 impl Failures for Known {
     async fn page(
         &self,
-        filter: &RedriveFilter,
+        filter: &FailureFilter,
         after: Option<Failure>,
         limit: u32,
     ) -> Result<Vec<Failure>, RoleError> {
         let after = after.map(|it| Place { at: it.failed_at, order_id: it.order_id });
-        let failures = self.0.failures_now(&failure_filter(filter), after, limit).await?;
+        let failures = self.0.failures_now(filter, after, limit).await?;
         let failure = |it: projectors::FailedOrder| Failure {
             order_id: it.order_id,
             failed_at: it.failed_at,
@@ -28,8 +28,8 @@ impl Failures for Known {
         Ok(failures.into_iter().map(failure).collect())
     }
 
-    async fn count(&self, filter: &RedriveFilter) -> Result<u64, RoleError> {
-        let groups = self.0.failure_groups(&failure_filter(filter)).await?;
+    async fn count(&self, filter: &FailureFilter) -> Result<u64, RoleError> {
+        let groups = self.0.failure_groups(filter).await?;
         Ok(groups.iter().map(|it| it.n_orders).sum())
     }
 }
@@ -40,15 +40,5 @@ impl WaitingOrders for Known {
         let n_processing = self.0.count_orders().await?.n_processing;
         let oldest = self.0.oldest_processing().await?;
         Ok(Waiting { n_processing, oldest })
-    }
-}
-
-fn failure_filter(filter: &RedriveFilter) -> FailureFilter {
-    FailureFilter {
-        stage: filter.stage,
-        code: filter.code.clone(),
-        failed_before: filter.failed_before,
-        order_ids: filter.order_ids.clone(),
-        customer_id: filter.customer_id.clone(),
     }
 }

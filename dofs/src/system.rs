@@ -23,7 +23,7 @@ use fulfillment_worker::{
 use projectors::{Lookups, Owners, Projector, Queries, ReadModel, StoreError, Sweeper};
 use service_kit::address::HostPort;
 use service_kit::api_doc::without_keys;
-use service_kit::auth::{Access, KeyRing, Ownership};
+use service_kit::auth::{Access, KeyRing, OperationScopes, Ownership};
 use service_kit::clock::Clock;
 use service_kit::health::{self, Check, Checks};
 use service_kit::http::{self, Listener, Routes};
@@ -66,6 +66,9 @@ const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'",
 );
+
+/// Paths of Swagger UI that its declaration does not name.
+const DOCUMENTATION_PATHS: [&str; 2] = ["/docs", "/docs/{*rest}"];
 
 /// Every role.
 pub(crate) const ALL_ROLES: [Role; 3] = [Role::Api, Role::Worker, Role::Projector];
@@ -198,10 +201,10 @@ impl System {
         }
         if let Some(listener) = listener {
             let routes = Routes {
-                protected: http::refuse_unknown_parameters(routes, &mut openapi())
+                protected: http::refuse_unknown_parameters(routes, &openapi())
                     .fallback(http::not_found),
                 ownership: owners.map(|it| Arc::new(it) as Arc<dyn Ownership>),
-                health: health::routes(self.checks(roles, checks)),
+                health: health::routes(self.checks(roles, checks)).into(),
                 draining: self.roles.delay_stop(self.settings.api.drain_delay()),
             };
             self.start_http(listener, routes, access);
@@ -307,7 +310,8 @@ impl System {
             runner: Arc::new(Runner::new(&self.clock)),
         };
         let Some((log, owners)) = log else {
-            return command_api::routes(commands).merge(projectors::routes_without_store());
+            return Router::from(command_api::routes(commands))
+                .merge(projectors::routes_without_store());
         };
         let redrives = command_api::run_redrives(
             Arc::clone(&commands.runner),
@@ -328,7 +332,7 @@ impl System {
             store_folder: self.node.is_some().then(|| self.settings.node.data.clone()),
             clock: self.clock.clone(),
         };
-        command_api::routes(commands).merge(projectors::routes(queries))
+        command_api::routes(commands).merge(projectors::routes(queries)).into()
     }
 
     /// Lets those who wait for an order, and the live feed, know what happens.
@@ -416,7 +420,10 @@ impl System {
                 Ok::<_, LifecycleError>(())
             });
         }
-        Access::Keys(KeyRing::new(keys))
+        let scopes = DOCUMENTATION_PATHS
+            .into_iter()
+            .fold(OperationScopes::from_api(&openapi()), OperationScopes::with_public);
+        Access::Keys(KeyRing::new(keys), Arc::new(scopes))
     }
 
     fn start_http(&mut self, listener: Listener, routes: Routes, access: Access) {

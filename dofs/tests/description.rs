@@ -58,6 +58,80 @@ fn committed_event_schemas_are_the_code_s() {
     }
 }
 
+/// Operations that need no key.
+const PUBLIC: [&str; 4] = ["getDocs", "getLiveness", "getOpenApi", "getReadiness"];
+
+/// Returns the operations of the committed description.
+fn operations(document: &Value) -> Vec<&Value> {
+    let paths = document["paths"].as_object().unwrap().values();
+    paths.flat_map(|item| item.as_object().unwrap().values()).collect()
+}
+
+fn committed() -> Value {
+    let text = std::fs::read_to_string(root().join("openapi.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn every_operation_declares_its_scope() {
+    let document = committed();
+    let scopes = ["orders:write", "orders:read", "audit:read", "ops:read", "ops:write"];
+    let has_scope = |operation: &&Value| {
+        let security = &operation["security"];
+        let scope = security[0]["api_key"][0].as_str().unwrap_or_default();
+        scopes.contains(&scope) && security[1]["bearer"][0] == scope
+    };
+    let (guarded, others): (Vec<_>, Vec<_>) =
+        operations(&document).into_iter().partition(has_scope);
+    let mut public: Vec<_> =
+        others.iter().map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    public.sort_unstable();
+    assert_eq!(public, PUBLIC, "an operation declares no scope");
+    assert!(others.iter().all(|it| it["security"] == serde_json::json!([{}])));
+    assert_eq!(guarded.len() + PUBLIC.len(), operations(&document).len());
+}
+
+#[test]
+fn operation_ids_are_unique_and_in_camel_case() {
+    let document = committed();
+    let ids: Vec<_> =
+        operations(&document).iter().map(|it| it["operationId"].as_str().unwrap()).collect();
+    let unique: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(unique.len(), ids.len(), "{ids:?}");
+    assert!(ids.iter().all(|id| id.bytes().all(|it| it.is_ascii_alphanumeric())), "{ids:?}");
+}
+
+#[test]
+fn every_body_has_a_valid_example() {
+    let document = committed();
+    let example_of = |content: &Value| {
+        let schema = &content["schema"];
+        // An optional body is a union of its type and null.
+        let name = schema["$ref"].as_str().or_else(|| schema["oneOf"][0]["$ref"].as_str());
+        let named =
+            name.map(|it| &document["components"]["schemas"][it.rsplit('/').next().unwrap()]);
+        let places = [Some(&content["example"]), named.map(|it| &it["example"])];
+        let example = places.into_iter().flatten().find(|it| !it.is_null()).cloned();
+        // A union of types is described by the examples of its members.
+        example.or_else(|| named.filter(|it| it["oneOf"].is_array()).map(|_| Value::Null))
+    };
+    for operation in operations(&document) {
+        let id = &operation["operationId"];
+        let responses = operation["responses"].as_object().unwrap().iter();
+        let successes = responses.filter(|(status, _)| status.starts_with('2')).map(|(_, it)| it);
+        for body in successes.chain([&operation["requestBody"]]) {
+            for (media_type, content) in body["content"].as_object().into_iter().flatten() {
+                let example = example_of(content);
+                let example = example.unwrap_or_else(|| panic!("{id}: no example: {media_type}"));
+                if !example.is_null() && media_type.ends_with("json") {
+                    let fits = testkit::contract::check_schema(&content["schema"], &example);
+                    assert_eq!(fits, Ok(()), "{id}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn description_and_its_pages_are_served_without_internet() {
     let system = System::start(BINARY, &[("DOFS__AUTH__MODE", "api_key")]);

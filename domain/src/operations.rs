@@ -10,7 +10,7 @@ mod worker;
 
 pub use postponed::{DeliveryPostponed, POSTPONED};
 pub use redrive::{
-    REDRIVES, RedriveBegun, RedriveCancelled, RedriveCounts, RedriveEntry, RedriveFilter,
+    FailureFilter, REDRIVES, RedriveBegun, RedriveCancelled, RedriveCounts, RedriveEntry,
     RedriveMark, RedriveMoved, RedriveState, RedriveTask,
 };
 pub use worker::{BreakerPhase, CONTROL, Control, Pause, REPORTS, WorkerReport};

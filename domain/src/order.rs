@@ -12,9 +12,7 @@ mod event;
 mod invariants;
 mod state;
 
-pub use codec::{
-    CURRENT_SCHEMA, DecodeError, EVENT_TYPES, Encoded, OLDEST_SCHEMA, decode, encode, schemas,
-};
+pub use codec::{CURRENT_SCHEMA, DecodeError, EVENT_TYPES, Encoded, OLDEST_SCHEMA, decode, encode};
 pub use command::{
     Discard, OrderCommand, PlaceOrder, RecordDeliveryFailed, RecordDeliveryStarted, RecordFailed,
     RecordFulfilled, Redrive, Requeue,

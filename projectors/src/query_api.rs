@@ -1,21 +1,20 @@
-//! GET to rows: what can be asked about orders. Handlers translate, the tables and the log answer.
+//! Queries over HTTP: handlers read rows of the read model, or events of the log.
 
-mod api_doc;
-mod as_of;
-mod compare;
-mod cursor;
-mod dead_letter;
-mod dead_letters;
-mod failed_orders;
-mod feed;
-mod histories;
-mod history;
+mod compare_history;
+mod dead_letter_detail;
+mod dead_letter_summary;
+mod event_stream;
+mod get_order;
+mod history_point;
+mod history_reader;
+mod list_failed_orders;
+mod list_orders;
 mod lookups;
-mod order;
-mod orders;
+mod order_history;
 mod owners;
 mod ownership;
-mod stats;
+mod pagination;
+mod statistics;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -27,50 +26,55 @@ use axum::extract::FromRef;
 use axum::routing::get;
 use domain::ids::OrderId;
 use event_log::{EventLog, LogError};
+use service_kit::api_doc::alias;
 use service_kit::auth::Access;
 use service_kit::clock::Clock;
 use service_kit::error::Chain;
 use service_kit::outage::Outage;
 use service_kit::problem::{Code, Problem};
 use tokio::time::timeout;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::store::{ReadModel, StoreError};
-use histories::Histories;
+use event_stream::{ClientSlots, FeedState};
+use history_reader::HistoryReaders;
 
 pub use lookups::Lookups;
 pub use owners::Owners;
 
-/// How long a read may take before the read model counts as down.
+/// Maximum time for a read before the read model counts as unavailable.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
 const READ_MODEL_HINT: &str = "is the database running, and is `read_model.url` right?";
 
-/// The read model that this process asks, since its routes were made: the log is the process's, too.
+/// Outage of this process's read model. It is static because the log it writes to is the process's, too.
 static READ_MODEL: OnceLock<Outage> = OnceLock::new();
 
-/// What the answers come from.
+/// Dependencies of the query routes.
 #[derive(Clone)]
 pub struct Queries {
     pub store: Arc<dyn ReadModel>,
     pub lookups: Lookups,
     pub log: EventLog,
     pub owners: Owners,
-    /// Who may ask, for answers that go on.
+    /// Ends streams whose key is revoked or expires.
     pub access: Access,
-    /// The group that delivers orders to the worker.
+    /// Persistent subscription that delivers orders to the workers.
     pub group: String,
-    /// The success rate that the gateway is configured with, if it is.
+    /// Configured success rate of a simulated gateway.
     pub success_rate: Option<f64>,
-    /// The folder of the event store that this process hosts, if it hosts one.
+    /// Folder of the event store, if this process hosts it.
     pub store_folder: Option<PathBuf>,
     pub clock: Clock,
 }
 
-/// What handlers take their parts from.
+/// State of the handlers, each of which takes its part.
 #[derive(Clone)]
 struct QueryState {
     queries: Arc<Queries>,
-    histories: Histories,
+    readers: HistoryReaders,
+    feed: FeedState,
 }
 
 impl FromRef<QueryState> for Arc<Queries> {
@@ -79,58 +83,67 @@ impl FromRef<QueryState> for Arc<Queries> {
     }
 }
 
-impl FromRef<QueryState> for Histories {
+impl FromRef<QueryState> for HistoryReaders {
     fn from_ref(state: &QueryState) -> Self {
-        state.histories.clone()
+        state.readers.clone()
     }
 }
 
-/// The query routes.
-pub fn routes(queries: Queries) -> Router {
+impl FromRef<QueryState> for FeedState {
+    fn from_ref(state: &QueryState) -> Self {
+        state.feed.clone()
+    }
+}
+
+/// Returns the query routes with their declarations.
+pub fn routes(queries: Queries) -> OpenApiRouter {
     READ_MODEL.get_or_init(|| Outage::new("Read model", queries.store.address().to_owned()));
-    let feed = feed::routes(feed::Source {
+    let feed = FeedState {
         log: queries.log.clone(),
         owners: queries.owners.clone(),
         access: queries.access.clone(),
         clock: queries.clock.clone(),
-        places: feed::Places::default(),
-    });
-    let histories = Histories::new(queries.log.clone());
-    Router::<QueryState>::new()
-        .route("/order/{id}", get(order::get_order))
-        .route("/v1/orders/{id}", get(order::get_order))
-        .route("/v1/orders/{id}/history", get(history::get_history))
-        .route("/v1/orders/{id}/history/compare", get(compare::get_comparison))
-        .route("/v1/orders", get(orders::list_orders))
-        .route("/v1/failed-orders", get(failed_orders::list_failed_orders))
-        .route("/v1/dead-letters", get(dead_letters::count_dead_letters))
-        .route("/v1/dead-letters/{id}", get(dead_letter::get_dead_letter))
-        .route("/v1/stats", get(stats::get_stats))
-        .with_state(QueryState { histories, queries: Arc::new(queries) })
-        .merge(feed)
+        slots: ClientSlots::default(),
+    };
+    let readers = HistoryReaders::new(queries.log.clone());
+    declared_routes().with_state(QueryState { readers, feed, queries: Arc::new(queries) })
 }
 
-/// The same routes of a process that has no event store to ask: each says so.
+/// Returns the routes of a process without an event store: each responds 503.
 pub fn routes_without_store() -> Router {
-    let paths = api_doc().paths.paths.into_keys().chain(["/order/{id}".to_owned()]);
-    paths.fold(Router::new(), |router, path| router.route(&path, get(not_configured)))
+    let paths = api_doc().paths.paths.into_keys();
+    paths.fold(Router::new(), |router, path| router.route(&path, get(refuse_without_store)))
 }
 
-async fn not_configured() -> Problem {
+async fn refuse_without_store() -> Problem {
     Problem::unavailable("Event store not configured").with_code(Code::EventStoreUnavailable)
 }
 
-/// The description of the query routes.
+/// Returns the declarations of the query routes.
 pub fn api_doc() -> utoipa::openapi::OpenApi {
-    <api_doc::QueryRoutes as utoipa::OpenApi>::openapi()
+    declared_routes().into_openapi()
 }
 
-/// The id in a path. Taken as text first, so that a malformed one is refused in our words.
-fn order_id(text: &str) -> Result<OrderId, Problem> {
+fn declared_routes() -> OpenApiRouter<QueryState> {
+    OpenApiRouter::new()
+        .routes(routes!(get_order::get_order))
+        .routes(alias(routes!(get_order::get_order), "/order/{id}"))
+        .routes(routes!(list_orders::list_orders))
+        .routes(routes!(list_failed_orders::list_failed_orders))
+        .routes(routes!(order_history::get_order_history))
+        .routes(routes!(compare_history::compare_order_history))
+        .routes(routes!(dead_letter_summary::count_dead_letters))
+        .routes(routes!(dead_letter_detail::get_dead_letter))
+        .routes(routes!(statistics::get_statistics))
+        .routes(routes!(event_stream::stream_events))
+}
+
+/// Reads the id of an order in a path. The path is taken as text, so that the error is ours.
+fn parse_order_id(text: &str) -> Result<OrderId, Problem> {
     text.parse().map_err(|_| Problem::invalid_parameter("id", "must be a hyphenated UUID"))
 }
 
-/// Reads the read model, for a limited time.
+/// Reads from the read model, for a limited time.
 async fn read<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let read = timeout(READ_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout));
     if read.is_ok() {
@@ -146,7 +159,7 @@ fn note_read_model_answers() {
     }
 }
 
-/// Logs that the read model cannot say, once for an outage and not for each request.
+/// Logs a failed read: an outage once, and not for each request.
 fn log_read_model_failure(error: &StoreError) {
     let is_away = matches!(error, StoreError::Database(_) | StoreError::Timeout);
     if let Some(outage) = READ_MODEL.get().filter(|_| is_away) {
@@ -156,12 +169,12 @@ fn log_read_model_failure(error: &StoreError) {
     }
 }
 
-/// The answer when the read model cannot say.
+/// Returns the error for a failed read of the read model.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn read_model_failed(error: StoreError) -> Problem {
     match error {
         StoreError::Row { .. } => {
-            tracing::error!(error = &error as &dyn Error, "Row of the read model cannot be read");
+            tracing::error!(error = &error as &dyn Error, "Row of the read model is unreadable");
             Problem::internal()
         }
         StoreError::Address { .. }
@@ -181,7 +194,7 @@ fn read_model_failed(error: StoreError) -> Problem {
     }
 }
 
-/// The answer when the event store cannot say.
+/// Returns the error for a failed read of the event store.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn log_failed(error: LogError) -> Problem {
     let cause = &error as &dyn Error;
@@ -189,7 +202,7 @@ fn log_failed(error: LogError) -> Problem {
         return Problem::order_deleted();
     }
     if error.is_unavailable() {
-        // The log of an outage says it once, and not for each request.
+        // An outage is logged once, not for each request.
         tracing::debug!(error = cause, "Event store unavailable");
         return Problem::unavailable("Event store unavailable")
             .with_code(Code::EventStoreUnavailable);

@@ -32,8 +32,9 @@ use crate::orders::statistics::Minute;
 use address::Address;
 
 pub use address::ReadModelUrl;
+pub use domain::operations::FailureFilter;
 pub use examine::{Examined, IdRange, LastVerification, RowsPage};
-pub use failures::{FailureFilter, FailureGroup};
+pub use failures::FailureGroup;
 pub use lease::{Lease, Leased};
 pub use migrations::Migrated;
 pub use rows_text::RowsText;

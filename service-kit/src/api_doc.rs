@@ -1,104 +1,60 @@
-//! What descriptions of routes have in common: error bodies, and what any route may answer.
+//! API descriptions: what is true of every operation, and the same operation under another path.
+//!
+//! Handlers declare their operations with `#[utoipa::path]`. [`complete`] adds what the HTTP server does
+//! for all of them: common headers and parameters, the forms of a key, and the errors it returns itself.
+//! A declared error response without a body becomes a reference to the shared response of its status.
 
-mod complete;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{OpenApi, PathItem, RefOr};
-use utoipa::{OpenApi as _, ToSchema};
+use axum::http::Method;
+use utoipa::openapi::path::{Operation, ParameterIn, Paths};
+use utoipa::openapi::response::Response;
+use utoipa::openapi::schema::{Schema, SchemaType};
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa::openapi::{HttpMethod, OpenApi, PathItem, Ref, RefOr, Required, Type};
+use utoipa_axum::router::UtoipaMethodRouter;
 
-/// What the edge refuses.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `Problem` writes")]
-pub struct Message {
-    message: String,
-}
+use crate::auth::{Requirement, Scope, requirement_of};
+use crate::health;
+use shared::{AppliesTo, SHARED_ERRORS, SharedError};
 
-/// What the application refuses.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `Problem` writes")]
-pub struct Refusal {
-    error: String,
-    /// The order that is on record nevertheless.
-    order_id: Option<uuid::Uuid>,
-    /// Its status.
-    status: Option<String>,
-}
+/// Names of the security schemes. Declarations name the first; both forms of a key are equal.
+const SCHEMES: [&str; 2] = ["api_key", "bearer"];
 
-/// What the edge or the application refuses.
-#[derive(ToSchema)]
-#[schema(rename_all = "snake_case")]
-pub enum Refused {
-    #[schema(rename = "message")]
-    Message(String),
-    #[schema(rename = "error")]
-    Error(String),
-}
-
-/// One thing that is wrong with a request.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes `problem::Fault`")]
-struct Fault {
-    /// Where in the body: a JSON pointer (RFC 6901). Empty for a parameter.
-    pointer: String,
-    /// The parameter of the path, the query or the header that is at fault.
-    #[schema(nullable = false)]
-    parameter: Option<String>,
-    detail: String,
-}
-
-/// The same as RFC 9457 tells it, for who accepts `application/problem+json`. It has the members of
-/// the plain body too.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `Problem` writes")]
-struct Problem {
-    /// `urn:dofs:problem:` and the code.
-    #[schema(rename = "type")]
-    kind: String,
-    title: String,
-    status: u16,
-    detail: String,
-    /// What went wrong, for programs: `docs/problems` has a page for each.
-    code: String,
-    /// Every fault of the body, or the parameter that is at fault.
-    errors: Vec<Fault>,
-    request_id: String,
-    /// If the edge refused.
-    #[schema(nullable = false)]
-    message: Option<String>,
-    /// If the application refused.
-    #[schema(nullable = false)]
-    error: Option<String>,
-}
-
-#[derive(utoipa::OpenApi)]
-#[openapi(
-    paths(crate::health::livez, crate::health::readyz),
-    components(schemas(Message, Refusal, Refused, Problem, Fault))
-)]
-struct Shared;
-
-/// Returns the names of the query parameters of every method of every path.
-pub(crate) fn query_parameters(api: &mut OpenApi) -> BTreeMap<(String, String), BTreeSet<String>> {
-    let mut names = BTreeMap::new();
-    for (path, item) in &mut api.paths.paths {
-        for (method, operation) in complete::operations(item) {
-            let parameters = operation.parameters.iter().flatten();
-            let of_query = parameters.filter_map(|it| match it {
-                RefOr::T(it) if it.parameter_in == ParameterIn::Query => Some(it.name.clone()),
-                RefOr::T(_) | RefOr::Ref(_) => None,
-            });
-            names.insert((path.clone(), method.as_str().to_owned()), of_query.collect());
+/// Declares an operation under another path too.
+pub fn alias<S>(routes: UtoipaMethodRouter<S>, path: &str) -> UtoipaMethodRouter<S> {
+    let (schemas, paths, handlers) = routes;
+    let mut aliases = Paths::new();
+    for item in paths.paths.into_values() {
+        let PathItem { get, post, .. } = item;
+        for (method, operation) in [(HttpMethod::Get, get), (HttpMethod::Post, post)] {
+            let Some(mut operation) = operation else { continue };
+            if let Some(id) = &mut operation.operation_id {
+                id.push_str("Alias");
+            }
+            aliases.add_path_operation(path, vec![method], operation);
         }
     }
-    names
+    (schemas, aliases, handlers)
 }
 
-/// Takes out of a description that routes need keys, for an API that asks for none.
+/// Adds to a description what is true of every operation.
+pub fn complete(api: &mut OpenApi) {
+    for (path, item) in &mut api.paths.paths {
+        let is_health = health::ROUTES.contains(&path.as_str());
+        for (_, operation) in operations_mut(item) {
+            complete_operation(operation, is_health);
+        }
+    }
+    shared::add_components(api);
+}
+
+/// Removes the need for keys from a description, for an API that requires none.
 pub fn without_keys(api: &mut OpenApi) {
     for item in api.paths.paths.values_mut() {
-        for (_, operation) in complete::operations(item) {
+        for (_, operation) in operations_mut(item) {
             operation.security = None;
         }
     }
@@ -107,35 +63,146 @@ pub fn without_keys(api: &mut OpenApi) {
     }
 }
 
-/// The methods that are known under other paths too.
-#[derive(Debug, Clone, Copy)]
-pub enum Method {
-    Get,
-    Post,
+/// Returns the names of the query parameters of every operation, by path and method.
+pub(crate) fn query_parameters(api: &OpenApi) -> BTreeMap<(String, String), BTreeSet<String>> {
+    let mut names = BTreeMap::new();
+    for (path, item) in &api.paths.paths {
+        for (method, operation) in operations(item) {
+            let parameters = operation.parameters.iter().flatten();
+            let of_query = parameters.filter_map(|parameter| match parameter {
+                RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => {
+                    Some(parameter.name.clone())
+                }
+                RefOr::T(_) | RefOr::Ref(_) => None,
+            });
+            names.insert((path.clone(), method.as_str().to_owned()), of_query.collect());
+        }
+    }
+    names
 }
 
-/// The whole description: those of the parts, and what is true of all routes. `aliases` are paths
-/// under which another one is known as well.
-pub fn whole(mut api: OpenApi, parts: Vec<OpenApi>, aliases: &[(Method, &str, &str)]) -> OpenApi {
-    api.merge(Shared::openapi());
-    for part in parts {
-        api.merge(part);
+/// Returns the operations of a path, each with its method.
+pub(crate) fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Operation)> {
+    let PathItem { get, post, put, delete, patch, .. } = item;
+    let all = [
+        (Method::GET, get),
+        (Method::POST, post),
+        (Method::PUT, put),
+        (Method::DELETE, delete),
+        (Method::PATCH, patch),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+}
+
+fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let PathItem { get, post, put, delete, patch, .. } = item;
+    let all = [
+        (Method::GET, get),
+        (Method::POST, post),
+        (Method::PUT, put),
+        (Method::DELETE, delete),
+        (Method::PATCH, patch),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+fn complete_operation(operation: &mut Operation, is_health: bool) {
+    let scope = match requirement_of(operation) {
+        Some(Requirement::Scope(scope)) => Some(scope),
+        Some(Requirement::Public) | None => None,
+    };
+    if let Some(scope) = scope {
+        let requirement = |scheme| SecurityRequirement::new(scheme, [scope.as_str()]);
+        operation.security = Some(SCHEMES.map(requirement).into());
     }
-    for (method, path, alias) in aliases {
-        let Some(item) = api.paths.paths.get(*path) else { continue };
-        let (get, post) = (item.get.clone(), item.post.clone());
-        let mut item = PathItem::default();
-        match method {
-            Method::Get => item.get = get,
-            Method::Post => item.post = post,
-        }
-        for (_, operation) in complete::operations(&mut item) {
-            if let Some(id) = &mut operation.operation_id {
-                id.push_str("_alias");
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter
+            && parameter.parameter_in != ParameterIn::Path
+        {
+            parameter.required = Required::False;
+            if let Some(schema) = &mut parameter.schema {
+                remove_null(schema);
             }
         }
-        api.paths.paths.insert((*alias).to_owned(), item);
     }
-    complete::complete(&mut api);
-    api
+    for name in shared::REQUEST_HEADERS.map(|(name, _)| name) {
+        let parameter = Ref::new(format!("#/components/parameters/{name}"));
+        operation.parameters.get_or_insert_default().push(RefOr::Ref(parameter));
+    }
+    complete_responses(operation, scope, is_health);
+}
+
+/// Removes null from the schema of an optional parameter: an absent parameter has no value.
+fn remove_null(schema: &mut RefOr<Schema>) {
+    let is_null = |item: &RefOr<Schema>| match item {
+        RefOr::T(Schema::Object(object)) => object.schema_type == SchemaType::Type(Type::Null),
+        RefOr::T(_) | RefOr::Ref(_) => false,
+    };
+    match schema {
+        RefOr::T(Schema::Object(object)) => {
+            if let SchemaType::Array(types) = &mut object.schema_type {
+                types.retain(|kind| *kind != Type::Null);
+                if let [kind] = types.as_slice() {
+                    object.schema_type = SchemaType::Type(kind.clone());
+                }
+            }
+        }
+        RefOr::T(Schema::OneOf(union)) => {
+            union.items.retain(|item| !is_null(item));
+            if union.items.len() == 1
+                && let Some(only) = union.items.pop()
+            {
+                *schema = only;
+            }
+        }
+        RefOr::T(_) | RefOr::Ref(_) => {}
+    }
+}
+
+fn complete_responses(operation: &mut Operation, scope: Option<Scope>, is_health: bool) {
+    let has_body = operation.request_body.is_some();
+    let responses = &mut operation.responses.responses;
+    for (status, response) in responses.iter_mut() {
+        let RefOr::T(declared) = response else { continue };
+        match SharedError::for_status(status) {
+            Some(shared) if declared.content.is_empty() && declared.headers.is_empty() => {
+                *response = shared.to_reference(&declared.description);
+            }
+            Some(shared) if declared.content.is_empty() => {
+                let own_headers = std::mem::take(&mut declared.headers);
+                let description = std::mem::take(&mut declared.description);
+                *declared = shared.to_response();
+                declared.description = description;
+                declared.headers.extend(own_headers);
+            }
+            Some(_) | None => add_headers(declared, is_health),
+        }
+    }
+    for shared in SHARED_ERRORS {
+        let applies = match shared.applies_to {
+            AppliesTo::Every => true,
+            AppliesTo::WithBody => has_body,
+            AppliesTo::Guarded => scope.is_some(),
+            AppliesTo::RateLimited => !is_health,
+            AppliesTo::Declared => false,
+        };
+        if !applies || responses.contains_key(shared.status) {
+            continue;
+        }
+        let description = match scope {
+            Some(scope) if shared.status == "403" => {
+                format!("The key lacks the scope `{}`, or the origin is foreign", scope.as_str())
+            }
+            Some(_) | None => String::new(),
+        };
+        responses.insert(shared.status.to_owned(), shared.to_reference(&description));
+    }
+}
+
+fn add_headers(response: &mut Response, is_health: bool) {
+    let rate_limits = shared::RATE_LIMIT_HEADERS.into_iter().filter(|_| !is_health);
+    for name in ["X-Request-Id"].into_iter().chain(rate_limits) {
+        let header = Ref::new(format!("#/components/headers/{name}"));
+        response.headers.entry(name.to_owned()).or_insert(RefOr::Ref(header));
+    }
 }

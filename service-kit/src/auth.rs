@@ -1,24 +1,27 @@
-//! Who asks, and what they may do.
+//! Authentication and authorisation: principals, API keys and scopes.
 
 mod key;
-mod rules;
+mod operation_scopes;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::problem::{Code, Problem};
 
 pub use key::{ApiKey, ApiKeys, KeyRing, Secret, Token};
-pub(crate) use rules::{Need, need};
+pub(crate) use operation_scopes::requirement_of;
+pub use operation_scopes::{OperationScopes, Requirement};
 
-/// Who places orders, as the audit names them, while nobody has to say who they are.
+/// Actor of every request if the API requires no keys.
 const ANONYMOUS: &str = "customer";
 const X_API_KEY: &str = "x-api-key";
 
-/// What a principal may do.
+/// A permission of a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     OrdersWrite,
@@ -33,7 +36,7 @@ impl Scope {
     pub const ALL: [Self; 5] =
         [Self::OrdersWrite, Self::OrdersRead, Self::AuditRead, Self::OpsRead, Self::OpsWrite];
 
-    /// The name in commands and in stored facts.
+    /// Returns the name in commands, declarations and stored events.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OrdersWrite => "orders:write",
@@ -44,79 +47,99 @@ impl Scope {
         }
     }
 
-    /// The scope of that name.
+    /// Returns the scope with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.as_str() == name)
+        Self::ALL.into_iter().find(|scope| scope.as_str() == name)
     }
 
-    /// Whether it is about the installation, and so about everybody's orders.
+    /// Returns whether the scope concerns the installation, and so the orders of all tenants.
     pub fn is_for_operators(self) -> bool {
         matches!(self, Self::OpsRead | Self::OpsWrite)
     }
 }
 
-/// On whose behalf a request is made: in the extensions of every request that has passed the edge.
+/// The authenticated client of a request. Requests to guarded operations have it as an extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// As the audit names it.
+    /// Name in the metadata of events.
     pub actor: String,
-    /// Whose orders it places and sees; `None`: everybody's.
+    /// Tenant whose orders the principal places and reads; `None`: all tenants.
     pub tenant: Option<String>,
     scopes: Vec<Scope>,
 }
 
 impl Principal {
-    /// Everybody, where nobody has to say who they are.
+    /// Returns the principal of every request if the API requires no keys.
     pub fn anonymous() -> Self {
         Self { actor: ANONYMOUS.to_owned(), tenant: None, scopes: Scope::ALL.to_vec() }
     }
 
-    /// Whether nobody has said who it is.
+    /// Returns whether the principal is not authenticated.
     pub fn is_anonymous(&self) -> bool {
         self.actor == ANONYMOUS
     }
 
-    /// The id of its API key; `None` if it has shown none.
+    /// Returns the id of the principal's API key; `None` if it is anonymous.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.actor.strip_prefix(key::ACTOR_PREFIX)
     }
 
-    pub(crate) fn may(&self, scope: Scope) -> bool {
+    fn has_scope(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
     }
 }
 
-/// Whose it is what requests are about: what belongs to another tenant does not exist.
+/// Decides whether the resource of a request belongs to the request's tenant.
 #[async_trait]
 pub trait Ownership: Send + Sync {
-    /// Whether a request that this tenant makes is about its own, or about nothing in particular.
-    /// `None`: nobody has looked who makes it.
+    /// Checks a request of this tenant. Requests that concern no resource of a tenant pass. `None`: the
+    /// request has no principal.
     ///
     /// # Errors
-    /// What the tenant is answered if it is not, or if nobody can say.
+    /// The response if the resource belongs to another tenant, or its owner cannot be determined.
     async fn check(&self, tenant: Option<&str>, request: &mut Request) -> Result<(), Problem>;
 }
 
-/// How users of the API show who they are.
+/// How clients of the API authenticate.
 #[derive(Clone)]
 pub enum Access {
-    /// Not at all: everybody may do everything.
+    /// Without authentication: every client may do everything.
     Open,
-    /// By an API key.
-    Keys(KeyRing),
+    /// By API keys, with the scopes that operations require.
+    Keys(KeyRing, Arc<OperationScopes>),
 }
 
 impl Access {
-    /// Waits until a principal may no longer do what it could: its key is revoked or has expired.
-    /// For what goes on longer than a request.
+    /// Waits until a principal loses its permissions: its key is revoked or has expired. For responses
+    /// that outlast a request.
     pub async fn ended(&self, principal: &Principal, clock: &Clock) {
         match self {
             Self::Open => std::future::pending().await,
-            Self::Keys(ring) => ring.ended(principal, clock).await,
+            Self::Keys(ring, _) => ring.ended(principal, clock).await,
         }
     }
 
-    /// Who makes a request with these headers.
+    /// Returns the principal of a request to an operation; `None` if the operation is public.
+    ///
+    /// # Errors
+    /// If the request has no valid key, or the principal lacks the scope.
+    pub(crate) fn authorize(
+        &self,
+        principal: Result<Principal, Problem>,
+        route: &str,
+        method: &Method,
+    ) -> Result<Option<Principal>, Problem> {
+        let Self::Keys(_, scopes) = self else { return principal.map(Some) };
+        let Requirement::Scope(scope) = scopes.requirement(route, method) else { return Ok(None) };
+        let principal = principal?;
+        if principal.has_scope(scope) {
+            return Ok(Some(principal));
+        }
+        tracing::debug!(actor = principal.actor, scope = scope.as_str(), "Scope is missing");
+        Err(Problem::of_status(StatusCode::FORBIDDEN))
+    }
+
+    /// Authenticates a request by its headers.
     pub(crate) fn principal(
         &self,
         headers: &HeaderMap,
@@ -124,13 +147,13 @@ impl Access {
     ) -> Result<Principal, Problem> {
         match self {
             Self::Open => Ok(Principal::anonymous()),
-            Self::Keys(ring) => {
+            Self::Keys(ring, _) => {
                 let keys = ring.current().ok_or_else(|| {
                     Problem::unavailable("API keys are not known yet: event store unavailable")
                         .with_code(Code::EventStoreUnavailable)
                 })?;
                 let token = presented(headers).and_then(Token::parse);
-                token.and_then(|it| keys.principal(&it, now)).ok_or_else(unauthorized)
+                token.and_then(|token| keys.principal(&token, now)).ok_or_else(unauthorized)
             }
         }
     }
@@ -140,14 +163,14 @@ fn unauthorized() -> Problem {
     Problem::of_status(StatusCode::UNAUTHORIZED)
 }
 
-/// The id of the key that a request shows, whether or not the key is good. An id that no key of ours
-/// can have is left out: it may be a secret in the wrong place.
+/// Returns the id of the key that a request claims, valid or not. An id with other characters than ours
+/// is left out: it may be a secret in the wrong place.
 pub(crate) fn claimed_key_id(headers: &HeaderMap) -> Option<&str> {
     let id = presented(headers).and_then(Token::parse)?.id();
-    (id.len() <= key::MAX_ID_CHARS && id.bytes().all(|it| it.is_ascii_hexdigit())).then_some(id)
+    (id.len() <= key::MAX_ID_CHARS && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
-/// The one credential of a request. Two of them, even if equal, say nothing.
+/// Returns the only credential of a request; `None` if it has several, even equal ones.
 fn presented(headers: &HeaderMap) -> Option<&str> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let mut keys = headers.get_all(X_API_KEY).iter();

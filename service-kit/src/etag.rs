@@ -1,27 +1,27 @@
-//! Entity tags: an order's is the revision of its last event.
+//! Entity tags: the tag of an order is the revision of its last event.
 
 use axum::http::HeaderMap;
 use axum::http::header::{HeaderName, HeaderValue, IF_MATCH};
 
 use crate::problem::Problem;
 
-/// The entity tag of a revision.
+/// Returns the entity tag of a revision.
 pub fn of_revision(revision: u64) -> HeaderValue {
     HeaderValue::try_from(format!("\"{revision}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// The tags that an `If-Match` or `If-None-Match` names.
+/// Entity tags of an `If-Match` or `If-None-Match` header.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Tags {
     /// `*`
     Any,
-    /// Those that are revisions. Another tag is of no order.
+    /// Tags that are revisions. Other tags match no order.
     Revisions(Vec<u64>),
 }
 
 impl Tags {
-    /// The tags in a header; `None` if the request has none. For `If-Match` a weak one is of no
-    /// order: that compares strongly (RFC 9110, 13.1.1).
+    /// Reads the tags of a header; `None` without the header. Weak tags in `If-Match` match no order, because
+    /// `If-Match` compares strongly (RFC 9110, 13.1.1).
     pub fn of(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Problem> {
         let mut revisions = Vec::new();
         let mut is_given = false;
@@ -33,14 +33,14 @@ impl Tags {
             if text.trim() == "*" {
                 return Ok(Some(Self::Any));
             }
-            let tags = listed(text).ok_or_else(refused)?;
-            let counting = tags.iter().filter(|it| !it.is_weak || name != IF_MATCH);
-            revisions.extend(counting.filter_map(Tag::revision));
+            let tags = parse_list(text).ok_or_else(refused)?;
+            let matching = tags.iter().filter(|tag| !tag.is_weak || name != IF_MATCH);
+            revisions.extend(matching.filter_map(Tag::revision));
         }
         Ok(is_given.then_some(Self::Revisions(revisions)))
     }
 
-    /// Whether the revision is among them.
+    /// Returns whether the tags include a revision.
     pub fn contain(&self, revision: u64) -> bool {
         match self {
             Self::Any => true,
@@ -48,7 +48,7 @@ impl Tags {
         }
     }
 
-    /// The newest revision among them.
+    /// Returns the newest revision.
     pub fn newest(&self) -> Option<u64> {
         match self {
             Self::Any => None,
@@ -57,30 +57,29 @@ impl Tags {
     }
 }
 
-/// A tag as a client names it.
+/// A tag in a header.
 struct Tag<'a> {
     is_weak: bool,
     inner: &'a str,
 }
 
 impl Tag<'_> {
-    /// The revision, if it is spelled as we spell it: another spelling is another tag.
+    /// Returns the revision, if the tag is written as by [`of_revision`]: another spelling is another tag.
     fn revision(&self) -> Option<u64> {
-        self.inner.parse().ok().filter(|it: &u64| it.to_string() == self.inner)
+        self.inner.parse().ok().filter(|revision: &u64| revision.to_string() == self.inner)
     }
 }
 
-/// The tags of a list, of which there is at least one. A tag may have a comma in it, and a list
-/// empty elements.
-fn listed(text: &str) -> Option<Vec<Tag<'_>>> {
-    const BETWEEN: [char; 3] = [' ', '\t', ','];
+/// Reads a list of at least one tag. A tag may contain a comma, and a list may have empty elements.
+fn parse_list(text: &str) -> Option<Vec<Tag<'_>>> {
+    const SEPARATORS: [char; 3] = [' ', '\t', ','];
     let mut tags = Vec::new();
-    let mut rest = text.trim_start_matches(BETWEEN);
+    let mut rest = text.trim_start_matches(SEPARATORS);
     while !rest.is_empty() {
         let strong = rest.strip_prefix("W/");
         let (inner, behind) = strong.unwrap_or(rest).strip_prefix('"')?.split_once('"')?;
         tags.push(Tag { is_weak: strong.is_some(), inner });
-        rest = behind.trim_start_matches(BETWEEN);
+        rest = behind.trim_start_matches(SEPARATORS);
         if !rest.is_empty() && !behind.trim_start().starts_with(',') {
             return None;
         }
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_revisions() {
+    fn tags_are_read_as_revisions() {
         assert_eq!(of(&[]).unwrap(), None);
         let tags = of(&["\"3\", W/\"4\"", "\"x\""]).unwrap();
         assert_eq!(tags, Some(Tags::Revisions(vec![3, 4])));
@@ -114,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn weak_tag_matches_no_order_that_is_to_be_changed() {
+    fn weak_tag_of_if_match_matches_no_order() {
         let headers = HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static("W/\"4\""))]);
         assert_eq!(Tags::of(&headers, &IF_MATCH).unwrap(), Some(Tags::Revisions(Vec::new())));
     }
 
     #[test]
-    fn what_is_no_tag_is_refused() {
+    fn invalid_tags_are_refused() {
         for wrong in ["3", "\"3", "", ",", "\"3\" \"4\"", "*, \"3\"", "w/\"3\""] {
             assert!(of(&[wrong]).is_err(), "{wrong}");
         }

@@ -1,4 +1,5 @@
-//! Extractors that refuse in our words: axum's own plain-text rejections never reach a client.
+//! Extractors of bodies and parameters. Their errors are problems; axum's plain-text rejections never reach a
+//! client.
 
 mod json;
 
@@ -15,12 +16,11 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::{Fault, Problem};
 
-/// The longest reason that a client is told, in characters. It may repeat what the client sent.
+/// Maximum length of a reason in a response, in characters. A reason may repeat what the client sent.
 const MAX_REASON_CHARS: usize = 200;
 
-/// A JSON body. A missing content type, or the one that `curl -d` sends, is read as JSON too, and
-/// no body at all as `null`. An object that has a member twice is refused: nobody can say which one
-/// is meant.
+/// A JSON body. A missing content type, or the one that `curl -d` sends, is read as JSON too, and an empty
+/// body as `null`. An object with a duplicate member is refused, because it is ambiguous.
 pub struct JsonBody<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
@@ -30,7 +30,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         if !is_json(request.headers()) || is_encoded(request.headers()) {
             return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        // Whole and within its limit: it has passed the gate.
+        // The HTTP server has read the body and checked its size.
         let body = to_bytes(request.into_body(), usize::MAX)
             .await
             .map_err(|_| Problem::of_status(StatusCode::BAD_REQUEST))?;
@@ -45,7 +45,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 fn is_json(headers: &HeaderMap) -> bool {
     let mut content_types = headers.get_all(CONTENT_TYPE).iter();
     let Some(content_type) = content_types.next() else { return true };
-    // What is not even text names no type that we read, and two types name none.
+    // A header that is not text, or several headers, name no known type.
     let Some(media_type) = content_type.to_str().ok().filter(|_| content_types.next().is_none())
     else {
         return false;
@@ -56,13 +56,13 @@ fn is_json(headers: &HeaderMap) -> bool {
         .any(|known| media_type.eq_ignore_ascii_case(known))
 }
 
-/// Whether the body is packed in a way that would have to be undone first.
+/// Returns whether the body is compressed, which is not supported.
 fn is_encoded(headers: &HeaderMap) -> bool {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
-    encodings.any(|it| !it.as_bytes().eq_ignore_ascii_case(b"identity"))
+    encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// The parameters of a path.
+/// Parameters of a path.
 pub struct PathParameters<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathParameters<T> {
@@ -76,7 +76,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathPar
     }
 }
 
-/// The parameters of a query.
+/// Parameters of a query.
 pub struct QueryParameters<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParameters<T> {
@@ -84,7 +84,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParameter
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
-        if let Some(name) = parameter_that_is_no_text(query) {
+        if let Some(name) = find_invalid_utf8(query) {
             return Err(Problem::invalid_parameter(name, "must be percent-encoded UTF-8"));
         }
         let Query(parameters) = Query::from_request_parts(parts, state)
@@ -94,14 +94,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParameter
     }
 }
 
-/// Names the parameter and what is wrong with it. The rejection's source says `<name>: <reason>`, or
-/// the name between backquotes.
+/// Returns the error for a query, with the parameter and the reason. The rejection's source has the form
+/// `<name>: <reason>`, or has the name between backquotes.
 fn invalid_query(rejection: &QueryRejection) -> Problem {
-    let said = rejection.source().map_or_else(|| rejection.to_string(), ToString::to_string);
-    let (name, reason) = said
+    let source = rejection.source().map_or_else(|| rejection.to_string(), ToString::to_string);
+    let (name, reason) = source
         .split_once(": ")
-        .unwrap_or_else(|| (said.split('`').nth(1).unwrap_or_default(), &said));
-    Problem::invalid_parameter(name, readable(reason))
+        .unwrap_or_else(|| (source.split('`').nth(1).unwrap_or_default(), &source));
+    Problem::invalid_parameter(name, reword(reason))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kinds may grow with the router")]
@@ -121,13 +121,13 @@ fn invalid_path(rejection: &PathRejection) -> Problem {
         ErrorKind::ParseErrorAtKey { expected_type, .. }
         | ErrorKind::ParseError { expected_type, .. } => format!("must be of type {expected_type}"),
         ErrorKind::InvalidUtf8InPathParam { .. } => "must be percent-encoded UTF-8".to_owned(),
-        other => readable(&other.to_string()),
+        other => reword(&other.to_string()),
     };
     Problem::invalid_parameter(name, reason)
 }
 
-/// A reason of serde's, in words for clients, and short.
-fn readable(reason: &str) -> String {
+/// Rewords a reason of serde for clients, and shortens it.
+fn reword(reason: &str) -> String {
     if let Some((_, expected)) = reason.split_once(", expected ") {
         return format!("must be {expected}");
     }
@@ -143,10 +143,10 @@ fn readable(reason: &str) -> String {
     reason.chars().take(MAX_REASON_CHARS).collect()
 }
 
-/// The first parameter of a query that is not UTF-8. It would be read with other characters in place
-/// of what is not.
-fn parameter_that_is_no_text(query: &str) -> Option<String> {
-    let is_text = |it: &str| percent_encoding::percent_decode_str(it).decode_utf8().is_ok();
+/// Returns the first parameter of a query that is not UTF-8. Otherwise it would be read with replacement
+/// characters.
+fn find_invalid_utf8(query: &str) -> Option<String> {
+    let is_text = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().is_ok();
     let pair = query.split('&').find(|it| !is_text(it))?;
     let name = pair.split_once('=').map_or(pair, |(name, _)| name);
     Some(percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned())

@@ -1,89 +1,80 @@
-//! `/livez` and `/readyz`.
+//! Health checks: `/livez` and `/readyz`.
 
 mod check;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api_types::{HealthReport, HealthState, ReadinessQuery};
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use futures::future::join_all;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::extract::QueryParameters;
 use crate::problem::Problem;
 
 pub use check::{Check, Health};
 
-/// The routes of this module: for whoever decides what to do about a process, so nobody has to say
-/// who asks, and nothing limits them.
+/// Paths of the health routes, which need no key and have no rate limit: orchestrators must always get an
+/// answer.
 pub(crate) const ROUTES: [&str; 2] = ["/livez", "/readyz"];
 
-/// Names the checks that are degraded in an answer that is nevertheless ready.
+/// Names the degraded checks of a process that is ready.
 const DEGRADED: HeaderName = HeaderName::from_static("degraded");
 
-/// What a process is asked about.
+/// Checks of a process.
 #[derive(Default)]
 pub struct Checks {
-    /// What only a restart mends. `/livez` fails if one of them is unavailable.
+    /// Checks of failures that only a restart repairs. `/livez` fails if one is unavailable.
     pub liveness: Vec<Check>,
-    /// What the process needs for its work.
+    /// Checks of what the process needs for its work.
     pub readiness: Vec<Check>,
 }
 
-#[derive(Deserialize)]
-pub(crate) struct ReadinessParameters {
-    verbose: Option<String>,
-    /// Names of checks that must not be degraded either, separated by commas.
-    require: Option<String>,
-}
-
-/// The health routes.
-pub fn routes(checks: Checks) -> Router {
-    Router::new()
-        .route(ROUTES[0], get(livez))
-        .route(ROUTES[1], get(readyz))
+/// Returns the health routes with their declarations.
+pub fn routes(checks: Checks) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(get_liveness))
+        .routes(routes!(get_readiness))
         .with_state(Arc::new(checks))
 }
 
-/// Show whether the process works
+/// Check whether the process works
 ///
-/// If not, a restart is what helps.
+/// A process that does not work has to be restarted.
 #[utoipa::path(
-    get, path = "/livez", tag = "operations",
+    get, path = "/livez", operation_id = "getLiveness", tag = "operations", security(()),
     responses(
-        (status = 200, description = "It works", body = inline(HashMap<String, Value>)),
-        (status = 503, description = "It has failed: restart it", body = inline(HashMap<String, Value>)),
+        (status = 200, description = "The process works", body = HealthReport),
+        (status = 503, description = "The process has failed: restart it", body = HealthReport),
     ),
 )]
-pub(crate) async fn livez(State(checks): State<Arc<Checks>>) -> Response {
-    let report = Report::of(&checks.liveness, &[]).await;
-    report.into_answer(false)
+async fn get_liveness(State(checks): State<Arc<Checks>>) -> Response {
+    let outcomes = Outcomes::collect(&checks.liveness, &[]).await;
+    outcomes.into_response(false)
 }
 
-/// Show whether the process can do the work of its roles
+/// Check whether the process can do the work of its roles
 #[utoipa::path(
-    get, path = "/readyz", tag = "operations",
-    params(
-        ("verbose" = String, Query, description = "Say what was checked"),
-        ("require" = String, Query, description = "Names of checks, separated by commas, that must not be degraded either"),
-    ),
+    get, path = "/readyz", operation_id = "getReadiness", tag = "operations", security(()),
+    params(ReadinessQuery),
     responses(
-        (status = 200, description = "It can, perhaps with less than all: `status` is then `degraded`", body = inline(HashMap<String, Value>), headers(
-            ("Degraded" = String, description = "The checks that are degraded"),
+        (status = 200, description = "The process is ready; with reduced function if `status` is `degraded`", body = HealthReport, headers(
+            ("Degraded" = String, description = "Names of the degraded checks"),
         )),
-        (status = 400, description = "`require` names a check that this process does not have", body = crate::api_doc::Message),
-        (status = 503, description = "It cannot: send no work here", body = inline(HashMap<String, Value>)),
+        (status = 400, description = "`require` names a check that this process does not have"),
+        (status = 503, description = "The process is not ready: send no work to it", body = HealthReport),
     ),
 )]
-pub(crate) async fn readyz(
+async fn get_readiness(
     State(checks): State<Arc<Checks>>,
-    QueryParameters(parameters): QueryParameters<ReadinessParameters>,
+    QueryParameters(query): QueryParameters<ReadinessQuery>,
 ) -> Result<Response, Problem> {
-    let required: Vec<&str> = match &parameters.require {
+    let required: Vec<&str> = match &query.require {
         Some(names) => names.split(',').collect(),
         None => Vec::new(),
     };
@@ -91,20 +82,19 @@ pub(crate) async fn readyz(
     if !required.iter().all(is_known) {
         return Err(Problem::invalid_parameters());
     }
-    let report = Report::of(&checks.readiness, &required).await;
-    Ok(report.into_answer(parameters.verbose.is_some()))
+    let outcomes = Outcomes::collect(&checks.readiness, &required).await;
+    Ok(outcomes.into_response(query.verbose.is_some()))
 }
 
-/// What checks came to.
-struct Report<'a> {
+/// Outcomes of checks.
+struct Outcomes<'a> {
     outcomes: Vec<(&'a str, Health)>,
-    worst: &'static str,
+    worst: HealthState,
 }
 
-impl<'a> Report<'a> {
-    /// Runs the checks side by side. Those that are required count as unavailable if they are
-    /// degraded.
-    async fn of(checks: &'a [Check], required: &[&str]) -> Self {
+impl<'a> Outcomes<'a> {
+    /// Runs the checks concurrently. A required check that is degraded counts as unavailable.
+    async fn collect(checks: &'a [Check], required: &[&str]) -> Self {
         let outcomes = join_all(checks.iter().map(async |check| {
             let outcome = check.outcome().await;
             if let Health::Degraded(reason) = &outcome
@@ -115,36 +105,37 @@ impl<'a> Report<'a> {
             (check.name(), outcome)
         }));
         let outcomes: Vec<_> = outcomes.await;
-        let names = ["unavailable", "degraded"];
-        let is_there = |name: &&str| outcomes.iter().any(|(_, outcome)| outcome.name() == *name);
-        let worst = names.into_iter().find(is_there).unwrap_or("ok");
+        let has = |state| outcomes.iter().any(|(_, outcome)| outcome.state() == state);
+        let from_worst = [HealthState::Unavailable, HealthState::Degraded];
+        let worst = from_worst.into_iter().find(|state| has(*state)).unwrap_or(HealthState::Ok);
         Self { outcomes, worst }
     }
 
-    fn into_answer(self, is_verbose: bool) -> Response {
-        let is_ready = self.worst != "unavailable";
-        let mut body = json!({"status": self.worst});
-        if is_verbose || self.worst != "ok" {
-            let states = self.outcomes.iter().map(|(name, it)| ((*name).to_owned(), it.name()));
-            body["checks"] = states.map(|(name, state)| (name, Value::from(state))).collect();
-            let reason = |(name, outcome): &(&str, Health)| {
-                Some(((*name).to_owned(), Value::from(outcome.reason()?)))
-            };
-            let reasons: Map<_, _> = self.outcomes.iter().filter_map(reason).collect();
-            if !reasons.is_empty() {
-                body["reasons"] = Value::Object(reasons);
-            }
-        }
+    fn into_response(self, is_verbose: bool) -> Response {
+        let is_listed = is_verbose || self.worst != HealthState::Ok;
+        let checks = self.outcomes.iter().map(|(name, it)| ((*name).to_owned(), it.state()));
+        let reasons = self
+            .outcomes
+            .iter()
+            .filter_map(|(name, outcome)| Some(((*name).to_owned(), outcome.reason()?.to_owned())));
+        let report = HealthReport {
+            status: self.worst,
+            checks: is_listed.then(|| checks.collect()),
+            reasons: Some(reasons.collect::<BTreeMap<_, _>>()).filter(|it| !it.is_empty()),
+        };
+        let is_ready = self.worst != HealthState::Unavailable;
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let mut answer = (status, Json(body)).into_response();
-        if self.worst == "degraded" {
-            let degraded = self.outcomes.iter().filter(|(_, it)| it.name() == "degraded");
+        let mut response = (status, Json(report)).into_response();
+        if self.worst == HealthState::Degraded {
+            let is_degraded =
+                |(_, outcome): &&(&str, Health)| outcome.state() == HealthState::Degraded;
+            let degraded = self.outcomes.iter().filter(is_degraded);
             let names: Vec<&str> = degraded.map(|(name, _)| *name).collect();
-            // The names are ours, and valid in a header.
+            // Names of checks are valid in a header.
             let value = HeaderValue::from_str(&names.join(", ")).ok();
-            answer.headers_mut().extend(value.map(|it| (DEGRADED, it)));
+            response.headers_mut().extend(value.map(|it| (DEGRADED, it)));
         }
-        answer
+        response
     }
 }
 
@@ -154,6 +145,7 @@ mod tests {
 
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
+    use serde_json::{Value, json};
     use tower::ServiceExt;
 
     use super::*;
@@ -165,7 +157,7 @@ mod tests {
 
     async fn get(checks: Checks, path: &str) -> (StatusCode, Option<HeaderValue>, Value) {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let answer = routes(checks).oneshot(request).await.unwrap();
+        let answer = axum::Router::from(routes(checks)).oneshot(request).await.unwrap();
         let (status, degraded) = (answer.status(), answer.headers().get(DEGRADED).cloned());
         let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
         (status, degraded, serde_json::from_slice(&body).unwrap())
@@ -178,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn degraded_process_is_ready_unless_that_is_required() {
+    async fn degraded_process_is_ready_unless_the_check_is_required() {
         let away = Health::Unavailable("read model does not answer".to_owned());
         let (status, degraded, body) = get(api(&Health::Ok, &away), "/readyz").await;
         assert_eq!((status, degraded.unwrap()), (StatusCode::OK, "read_model".parse().unwrap()));
@@ -197,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn process_that_cannot_do_its_work_is_not_ready_and_lives() {
+    async fn process_that_cannot_work_is_alive_and_not_ready() {
         let failed = Health::Unavailable("disk is full".to_owned());
         let (status, degraded, body) = get(api(&failed, &Health::Ok), "/readyz").await;
         assert_eq!((status, degraded), (StatusCode::SERVICE_UNAVAILABLE, None));
@@ -209,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_only_a_restart_mends_fails_liveness() {
+    async fn failed_liveness_check_fails_livez() {
         let failed = Health::Unavailable("disk failed".to_owned());
         let checks = Checks { liveness: vec![finds("event_store", &failed)], ..Checks::default() };
         let (status, _, body) = get(checks, "/livez").await;

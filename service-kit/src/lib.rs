@@ -16,5 +16,4 @@ pub mod lifecycle;
 pub mod outage;
 pub mod problem;
 pub mod telemetry;
-pub mod time;
 pub mod wait;

@@ -1,10 +1,8 @@
-//! Errors as clients see them: two bodies, and nothing else unless asked for.
+//! Error responses: two plain bodies, or a problem document for clients that ask for it.
 //!
-//! What the edge refuses answers `{"message": ...}`, what the application refuses answers
-//! `{"error": ...}`. Who accepts `application/problem+json` gets the same fact as RFC 9457 tells
-//! it, with a stable [`Code`] and the faults of the body.
-
-mod code;
+//! The HTTP server refuses with `{"message": ...}`, handlers refuse with `{"error": ...}`. Clients that
+//! accept `application/problem+json` get a problem document (RFC 9457) with a stable [`Code`] and the
+//! faults of the request.
 
 use std::time::Duration;
 
@@ -13,107 +11,83 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER}
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
-pub use code::Code;
+pub use api_types::{Fault, ProblemCode as Code};
+use api_types::{Message, Problem as Document, Refusal, RefusedRequest};
 
-/// How long a client should wait before it asks an unavailable service again.
+/// `Retry-After` of a service that is unavailable.
 const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(1);
-/// The media type of RFC 9457.
+/// Media type of problem documents (RFC 9457).
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// An error answer.
+/// An error response.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
     code: Code,
-    body: Map<String, Value>,
+    body: RefusedRequest,
     faults: Vec<Fault>,
     retry_after: Option<Duration>,
 }
 
-/// One thing that is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fault {
-    /// Where in the body: a JSON pointer (RFC 6901). Empty for a parameter.
-    pub pointer: String,
-    /// The parameter of the path, the query or the header that is at fault.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub parameter: Option<String>,
-    /// What, for people.
-    pub detail: String,
-}
-
-impl Fault {
-    /// A fault at a place.
-    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), parameter: None, detail: detail.into() }
-    }
-
-    /// A fault of a parameter.
-    pub fn of_parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { parameter: Some(name.into()), ..Self::new("", detail) }
-    }
-}
-
 impl Problem {
-    /// What the edge refuses: the request is malformed, or not for us.
+    /// Returns an error of the HTTP server: the request is malformed or not permitted.
     pub fn edge(status: StatusCode, message: impl Into<String>) -> Self {
-        Self::new(status, "message", message.into())
+        Self::new(status, RefusedRequest::Message(Message { message: message.into() }))
     }
 
-    /// What the application refuses: the request is understood.
+    /// Returns an error of a handler, which has understood the request.
     pub fn application(status: StatusCode, error: impl Into<String>) -> Self {
-        Self::new(status, "error", error.into())
+        let refusal = Refusal { error: error.into(), order_id: None, status: None, task_id: None };
+        Self::new(status, RefusedRequest::Refusal(refusal))
     }
 
-    /// Something that the answer needs does not work right now. The same request may be made
-    /// again.
+    /// Returns an error for an unavailable dependency. The client may retry the request.
     pub fn unavailable(error: impl Into<String>) -> Self {
         Self::application(StatusCode::SERVICE_UNAVAILABLE, error)
             .with_retry_after(RETRY_AFTER_UNAVAILABLE)
     }
 
-    /// As many as may are here already. The same request may be made again.
+    /// Returns an error for a limit that is exhausted. The client may retry the request.
     pub fn overloaded(error: impl Into<String>) -> Self {
         Self::unavailable(error).with_code(Code::Overloaded)
     }
 
-    /// A defect of ours. The cause goes to the log, not to the client.
+    /// Returns an error for a defect of the server. Callers log the cause; clients do not get it.
     pub fn internal() -> Self {
         Self::application(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
     }
 
-    /// A malformed id, limit, cursor, status or time in a path or query.
+    /// Returns an error for malformed parameters.
     pub fn invalid_parameters() -> Self {
         Self::edge(StatusCode::BAD_REQUEST, "Invalid request parameters")
             .with_code(Code::InvalidParameters)
     }
 
-    /// A parameter of a path, a query or a header that cannot be taken, and why.
+    /// Returns an error for a malformed path, query or header parameter, with the reason.
     pub fn invalid_parameter(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::invalid_parameters().with_faults(vec![Fault::of_parameter(name, reason)])
     }
 
-    /// A body of the wrong shape.
+    /// Returns an error for a body of the wrong shape.
     pub fn invalid_body() -> Self {
         Self::edge(StatusCode::BAD_REQUEST, "Invalid request body").with_code(Code::InvalidBody)
     }
 
-    /// No order of that id.
+    /// Returns an error for an order that does not exist.
     pub fn order_not_found(order_id: impl std::fmt::Display) -> Self {
         Self::application(StatusCode::NOT_FOUND, format!("Order {order_id} not found"))
             .with_code(Code::OrderNotFound)
     }
 
-    /// An order of which the event store has no events any more.
+    /// Returns an error for an order whose events were deleted.
     pub fn order_deleted() -> Self {
         let error = "Order was deleted from the event store";
         Self::application(StatusCode::GONE, error).with_code(Code::OrderDeleted)
     }
 
-    /// What the edge says for a status: for answers made by the router and the limits, which know
-    /// nothing but the status.
+    /// Returns the HTTP server's error for a status.
     pub fn of_status(status: StatusCode) -> Self {
         let message = match status {
             StatusCode::PAYLOAD_TOO_LARGE => "Request Too Long",
@@ -124,76 +98,125 @@ impl Problem {
         Self::edge(status, message)
     }
 
-    /// Adds a member to the body.
+    /// Names the order that is recorded, or may be recorded, in spite of the error.
     #[must_use]
-    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.body.insert(member.to_owned(), value.into());
+    pub fn with_order_id(mut self, order_id: Uuid) -> Self {
+        if let RefusedRequest::Refusal(refusal) = &mut self.body {
+            refusal.order_id = Some(order_id);
+        }
         self
     }
 
-    /// What went wrong, more exactly than the status says.
+    /// Says that the order is recorded as failed.
+    #[must_use]
+    pub fn with_failed_order(mut self, order_id: Uuid) -> Self {
+        if let RefusedRequest::Refusal(refusal) = &mut self.body {
+            refusal.status = Some("FAILED".to_owned());
+        }
+        self.with_order_id(order_id)
+    }
+
+    /// Names the redrive task that is already running.
+    #[must_use]
+    pub fn with_task_id(mut self, task_id: Uuid) -> Self {
+        if let RefusedRequest::Refusal(refusal) = &mut self.body {
+            refusal.task_id = Some(task_id);
+        }
+        self
+    }
+
+    /// Returns the problem type.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// Says more exactly than the status what went wrong.
+    /// Sets the problem type, which otherwise follows from the status.
     #[must_use]
     pub fn with_code(self, code: Code) -> Self {
         Self { code, ..self }
     }
 
-    /// Names the faults of the body.
+    /// Sets the faults of the request.
     #[must_use]
     pub fn with_faults(self, faults: Vec<Fault>) -> Self {
         Self { faults, ..self }
     }
 
-    /// Says when the request may be made again.
+    /// Sets the time after which the client may retry.
     #[must_use]
     pub fn with_retry_after(self, delay: Duration) -> Self {
         Self { retry_after: Some(delay), ..self }
     }
 
-    /// The body for who does not ask for another one.
+    /// Returns the plain body.
     pub(crate) fn plain(&self) -> String {
-        Value::Object(self.body.clone()).to_string()
+        to_json(&self.body)
     }
 
-    /// After how many seconds the request may be made again. A second begun counts: who comes
-    /// earlier is refused again.
+    /// Returns the value of `Retry-After`, rounded up: a client that retries earlier is refused again.
     pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         let millis = self.retry_after?.as_millis();
         Some(u64::try_from(millis.div_ceil(1_000)).unwrap_or(u64::MAX))
     }
 
-    /// Returns the same fact as RFC 9457 tells it. The body's own members come with it.
-    pub fn document(&self, request_id: Option<&str>) -> Value {
-        let text = ["message", "error"].iter().find_map(|it| self.body.get(*it));
-        let mut document = Map::from_iter([
-            ("type".to_owned(), Value::String(self.code.urn())),
-            ("title".to_owned(), Value::String(self.code.title())),
-            ("status".to_owned(), self.status.as_u16().into()),
-            ("detail".to_owned(), text.cloned().unwrap_or_default()),
-            ("code".to_owned(), self.code.as_str().into()),
-            ("errors".to_owned(), json!(self.faults)),
-            ("request_id".to_owned(), request_id.into()),
-        ]);
-        for (member, value) in &self.body {
-            document.entry(member).or_insert_with(|| value.clone());
+    /// Returns the problem document. It includes the members of the plain body.
+    pub fn document(&self, request_id: Option<&str>) -> Document {
+        let (message, refusal) = match &self.body {
+            RefusedRequest::Message(body) => (Some(body.message.clone()), None),
+            RefusedRequest::Refusal(body) => (None, Some(body)),
+        };
+        let error = refusal.map(|refusal| refusal.error.clone());
+        Document {
+            problem_type: self.code.urn(),
+            title: self.code.title(),
+            status: self.status.as_u16(),
+            detail: message.clone().or_else(|| error.clone()).unwrap_or_default(),
+            code: self.code,
+            errors: self.faults.clone(),
+            request_id: request_id.map(str::to_owned),
+            message,
+            error,
+            order_id: refusal.and_then(|refusal| refusal.order_id),
+            task_id: refusal.and_then(|refusal| refusal.task_id),
         }
-        Value::Object(document)
     }
 
-    /// Gives an answer this problem's body as a problem document, and leaves its other headers.
+    /// Replaces the body of a response by this problem's document and keeps its other headers.
     pub(crate) fn as_document(&self, response: Response, request_id: &str) -> Response {
-        with_body(response, PROBLEM_JSON, self.document(Some(request_id)).to_string())
+        with_body(response, PROBLEM_JSON, to_json(&self.document(Some(request_id))))
     }
 
-    fn new(status: StatusCode, member: &str, text: String) -> Self {
-        let mut body = Map::new();
-        body.insert(member.to_owned(), Value::String(text));
-        let code = Code::of_status(status);
-        Self { status, code, body, faults: Vec::new(), retry_after: None }
+    fn new(status: StatusCode, body: RefusedRequest) -> Self {
+        Self { status, code: default_code(status), body, faults: Vec::new(), retry_after: None }
+    }
+}
+
+fn to_json(body: &impl Serialize) -> String {
+    // A struct of texts and numbers always serialises.
+    serde_json::to_string(body).unwrap_or_default()
+}
+
+/// Returns the problem type of an error that has no more exact one.
+fn default_code(status: StatusCode) -> Code {
+    match status {
+        StatusCode::UNAUTHORIZED => Code::Unauthorized,
+        StatusCode::FORBIDDEN => Code::Forbidden,
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        StatusCode::REQUEST_TIMEOUT => Code::RequestTimeout,
+        StatusCode::CONFLICT => Code::Conflict,
+        StatusCode::GONE => Code::OrderDeleted,
+        StatusCode::PRECONDITION_FAILED => Code::PreconditionFailed,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::RequestTooLong,
+        StatusCode::URI_TOO_LONG => Code::UriTooLong,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::UnsupportedMediaType,
+        StatusCode::MISDIRECTED_REQUEST => Code::UnknownHost,
+        StatusCode::UNPROCESSABLE_ENTITY => Code::Unprocessable,
+        StatusCode::TOO_MANY_REQUESTS => Code::TooManyRequests,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Code::HeadersTooLarge,
+        StatusCode::SERVICE_UNAVAILABLE => Code::ServiceUnavailable,
+        other if other.is_server_error() => Code::InternalError,
+        _ => Code::BadRequest,
     }
 }
 
@@ -204,7 +227,7 @@ fn with_body(response: Response, media_type: &'static str, body: String) -> Resp
     Response::from_parts(parts, Body::from(body))
 }
 
-/// Whether a client that accepts this asks for problem documents.
+/// Returns whether an `Accept` header asks for problem documents.
 pub(crate) fn wants_document(accept: &HeaderMap) -> bool {
     accept
         .get_all(axum::http::header::ACCEPT)
@@ -218,15 +241,15 @@ pub(crate) fn wants_document(accept: &HeaderMap) -> bool {
         })
 }
 
-/// A weight of 0 says that a media type is not wanted.
+/// Returns whether a parameter is a weight of 0: the media type is not acceptable.
 fn is_zero_weight(parameter: &str) -> bool {
     let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
     weight.and_then(|it| it.parse::<f32>().ok()).is_some_and(|it| it <= 0.0)
 }
 
 impl IntoResponse for Problem {
-    /// The plain body. The problem itself goes along, for the edge to say otherwise if the client
-    /// asks for it.
+    /// Sends the plain body. The problem is an extension of the response: the HTTP server replaces the
+    /// body by the problem document if the client asks for it.
     fn into_response(self) -> Response {
         let mut response = (self.status, self.plain()).into_response();
         let headers = response.headers_mut();
@@ -241,6 +264,8 @@ impl IntoResponse for Problem {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn wants(accept: &str) -> bool {
@@ -252,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn document_is_sent_only_to_who_asks_for_it() {
+    fn document_is_sent_to_clients_that_accept_it() {
         for accept in [
             PROBLEM_JSON,
             "application/json, Application/Problem+JSON;q=0.5",
@@ -266,22 +291,30 @@ mod tests {
     }
 
     #[test]
-    fn document_tells_the_same_fact_and_the_faults() {
-        let problem = Problem::invalid_body()
-            .with("order_id", "7")
-            .with_faults(vec![Fault::new("/items/0/quantity", "must be an integer")]);
-        let document = problem.document(Some("r-1"));
+    fn document_has_the_members_of_the_plain_body() {
+        let order_id = Uuid::from_u128(7);
+        let problem = Problem::application(StatusCode::UNPROCESSABLE_ENTITY, "Too many items")
+            .with_code(Code::OrderRejected)
+            .with_failed_order(order_id)
+            .with_faults(vec![Fault::new("/items", "Too many items")]);
+        let plain: serde_json::Value = serde_json::from_str(&problem.plain()).unwrap();
         let expected = json!({
-            "type": "urn:dofs:problem:invalid_body",
-            "title": "Invalid body",
-            "status": 400,
-            "detail": "Invalid request body",
-            "code": "invalid_body",
-            "errors": [{"pointer": "/items/0/quantity", "detail": "must be an integer"}],
-            "request_id": "r-1",
-            "message": "Invalid request body",
-            "order_id": "7",
+            "error": "Too many items",
+            "order_id": order_id,
+            "status": "FAILED",
         });
-        assert_eq!(document, expected);
+        assert_eq!(plain, expected);
+        let expected = json!({
+            "type": "urn:dofs:problem:order_rejected",
+            "title": "Order rejected",
+            "status": 422,
+            "detail": "Too many items",
+            "code": "order_rejected",
+            "errors": [{"pointer": "/items", "detail": "Too many items"}],
+            "request_id": "r-1",
+            "error": "Too many items",
+            "order_id": order_id,
+        });
+        assert_eq!(serde_json::to_value(problem.document(Some("r-1"))).unwrap(), expected);
     }
 }

@@ -1,5 +1,4 @@
-//! Requests that would rather wait than ask again: `Prefer: wait=N` (RFC 7240) and
-//! `Wait-For-Revision: n`.
+//! Requests that wait: `Prefer: wait=N` (RFC 7240) and `Wait-For-Revision: n`.
 
 use std::time::Duration;
 
@@ -10,43 +9,42 @@ use axum::http::request::Parts;
 use crate::concurrency_limit::ConcurrencyPermit;
 use crate::problem::Problem;
 
-/// The longest wait, whatever is asked for.
+/// Maximum wait.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// How long a request for a revision waits, unless it says.
+/// Default wait of a request for a revision.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const WAIT_FOR_REVISION: HeaderName = HeaderName::from_static("wait-for-revision");
-/// In an answer: the preference that it honours.
+/// Response header with the applied preference.
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// What a request says of waiting.
+/// Wait of a request.
 #[derive(Clone)]
 pub struct Wait {
-    /// The wait that it prefers, no longer than may be; `None` if it prefers none, or not to wait.
+    /// Preferred wait, at most the maximum; `None` without a preference or with `wait=0`.
     pub preferred: Option<Duration>,
-    /// The revision that it asks for.
+    /// Revision of `Wait-For-Revision`.
     pub revision: Option<u64>,
-    /// How long it waits for the revision if it prefers no wait.
+    /// Wait for the revision without a preference.
     otherwise: Duration,
     permit: Option<ConcurrencyPermit>,
 }
 
 impl Wait {
-    /// How long to wait for the revision that is asked for.
+    /// Returns the wait for the revision.
     pub fn for_revision(&self) -> Duration {
         self.preferred.unwrap_or(self.otherwise)
     }
 
-    /// To be called when the waiting begins: a request that waits is not one of those that are
-    /// handled at once.
+    /// Releases the request's share of the concurrency limit. Call it before waiting.
     pub fn begin(&self) {
         if let Some(permit) = &self.permit {
             permit.release();
         }
     }
 
-    /// `Preference-Applied`, for an answer that the preference made another one.
+    /// Returns the header `Preference-Applied` for a response that the preference has changed.
     pub fn applied(&self) -> Option<(HeaderName, HeaderValue)> {
         let seconds = self.preferred?.as_secs();
         Some((PREFERENCE_APPLIED, HeaderValue::from_str(&format!("wait={seconds}")).ok()?))
@@ -69,8 +67,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Wait {
     }
 }
 
-/// The first `wait` of all preferences. What cannot be understood is no preference (RFC 7240,
-/// section 2).
+/// Returns the first `wait` of all preferences. Invalid preferences are ignored (RFC 7240, section 2).
 fn preferred_seconds(headers: &HeaderMap) -> Option<u64> {
     let values = headers.get_all(PREFER).iter().filter_map(|it| it.to_str().ok());
     let mut preferences = values.flat_map(|it| it.split(','));
@@ -80,7 +77,7 @@ fn preferred_seconds(headers: &HeaderMap) -> Option<u64> {
         name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"'))
     })?;
     let is_number = !wait.is_empty() && wait.bytes().all(|it| it.is_ascii_digit());
-    // More digits than fit are more seconds than are waited.
+    // A number that does not fit 64 bits is more than the maximum.
     is_number.then(|| wait.parse().unwrap_or(u64::MAX))
 }
 
@@ -125,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn who_prefers_not_to_wait_does_not() {
+    fn wait_of_zero_does_not_wait() {
         let of = |pairs: &[(&'static str, &'static str)]| {
             Wait::of(&headers(pairs), None).unwrap_or_else(|it| panic!("{it:?}")).for_revision()
         };
@@ -134,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn preference_that_makes_no_sense_is_none() {
+    fn invalid_preferences_are_ignored() {
         for none in ["wait", "wait=", "wait=-1", "wait=soon", "wait=0", "await=7", ""] {
             assert_eq!(preferred(&[none]), None, "{none}");
         }
@@ -142,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn wait_is_no_longer_than_the_request_may_take() {
+    fn wait_is_capped_by_the_request_timeout() {
         let permit = |longest_wait| ConcurrencyPermit { permit: Arc::default(), longest_wait };
         let of =
             |longest_wait| Wait::of(&headers(&[("prefer", "wait=9")]), Some(permit(longest_wait)));
@@ -152,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn revision_is_one_number() {
+    fn revision_must_be_one_number() {
         let of = |values: &[&'static str]| {
             let pairs: Vec<_> = values.iter().map(|it| ("wait-for-revision", *it)).collect();
             Wait::of(&headers(&pairs), None).map(|it| it.revision).ok()

@@ -6,6 +6,7 @@ use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+use crate::contract::{self, Exchange};
 use crate::wait;
 
 /// A client of one API.
@@ -59,11 +60,24 @@ impl Api {
         self.http.request(method, format!("{}{path}", self.base))
     }
 
-    /// Sends a request; `Err` if there was no answer.
+    /// Sends a request and checks the response against the API description; `Err` without a response.
+    ///
+    /// # Panics
+    /// If the response is not what the description says.
+    #[track_caller]
     pub fn try_send(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
-        let response = request.send()?;
+        let (client, request) = request.build_split();
+        let request = request?;
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = client.execute(request)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer { status, headers, text: response.text()? })
+        let answer = Answer { status, headers, text: response.text()? };
+        let (method, headers, body) = (method.as_str(), &answer.headers, answer.text.as_str());
+        let exchange = Exchange { method, path: &path, status, headers, body };
+        if let Err(difference) = contract::check(&exchange) {
+            panic!("{method} {path}: not as openapi.json describes: {difference}\n{answer:?}");
+        }
+        Ok(answer)
     }
 
     /// Sends a request.

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "test support: a fixture that breaks ends its test")]
 
 pub mod api;
+pub mod contract;
 pub mod grpc_proxy;
 pub mod node;
 pub mod pgbouncer;

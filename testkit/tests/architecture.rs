@@ -11,16 +11,18 @@ use serde_json::Value;
 /// Who may import whom inside the workspace. A new line here is an architecture change.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
-    ("service-kit", &[]),
+    ("api-types", &["domain"]),
+    ("service-kit", &["api-types"]),
     ("event-log", &["domain", "service-kit"]),
     ("event-node", &["service-kit"]),
     ("conformance", &[]),
-    ("command-api", &["domain", "event-log", "service-kit"]),
+    ("command-api", &["api-types", "domain", "event-log", "service-kit"]),
     ("fulfillment-worker", &["domain", "event-log", "service-kit"]),
-    ("projectors", &["domain", "event-log", "service-kit"]),
+    ("projectors", &["api-types", "domain", "event-log", "service-kit"]),
     (
         "dofs",
         &[
+            "api-types",
             "command-api",
             "domain",
             "event-log",

@@ -1,8 +1,8 @@
 //! `dofs dead-letters` on the command line.
 
+use api_types::Age;
 use clap::{Args, Subcommand};
 use domain::order::Stage;
-use service_kit::time::Age;
 use uuid::Uuid;
 
 use super::{Actor, Api, item};

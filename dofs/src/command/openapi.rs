@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &OpenApi) -> Result<ExitCode, CliError> {
 fn write_schemas(folder: &Path) -> Result<(), CliError> {
     let unusable = |source| CliError::Folder { path: folder.display().to_string(), source };
     std::fs::create_dir_all(folder).map_err(unusable)?;
-    for (name, schema) in description::event_schemas().map_err(CliError::Description)? {
+    for (name, schema) in description::event_schema_files().map_err(CliError::Description)? {
         std::fs::write(folder.join(name), schema).map_err(unusable)?;
     }
     Ok(())

@@ -14,7 +14,7 @@ pub const REDRIVES: &str = "fulfillment-redrives";
 
 /// Filter of failed orders. An absent member does not restrict it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RedriveFilter {
+pub struct FailureFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,6 +25,7 @@ pub struct RedriveFilter {
     /// Exactly these orders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_ids: Option<Vec<OrderId>>,
+    /// Current customer of the order, after corrections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<String>,
 }
@@ -42,7 +43,7 @@ pub enum RedriveEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveBegun {
     pub task_id: Uuid,
-    pub filter: RedriveFilter,
+    pub filter: FailureFilter,
     /// Maximum number of orders per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_per_second: Option<u32>,
@@ -196,7 +197,8 @@ pub struct RedriveTask {
 }
 
 impl RedriveTask {
-    fn new(begun: RedriveBegun) -> Self {
+    /// Returns a task that has just begun.
+    pub fn new(begun: RedriveBegun) -> Self {
         Self {
             state: RedriveState::Running,
             counts: RedriveCounts::default(),
@@ -288,7 +290,7 @@ mod tests {
     fn begun(task: u128) -> RedriveEntry {
         RedriveEntry::Begun(Box::new(RedriveBegun {
             task_id: id(task),
-            filter: RedriveFilter::default(),
+            filter: FailureFilter::default(),
             rate_per_second: None,
             reason: "gateway is back".to_owned(),
             actor: "ann".to_owned(),

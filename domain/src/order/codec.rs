@@ -7,13 +7,8 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
-use utoipa::openapi::{RefOr, schema::Schema};
-use utoipa::{PartialSchema, ToSchema};
 
-use super::event::{
-    DeadLetterDiscarded, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderEvent,
-    OrderFailed, OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated,
-};
+use super::event::OrderEvent;
 
 /// Stored names of all event types.
 pub const EVENT_TYPES: [&str; 9] = [
@@ -40,29 +35,6 @@ pub struct Encoded {
     pub event_type: &'static str,
     pub schema_version: u32,
     pub data: Box<RawValue>,
-}
-
-/// Returns the schemas of all event types in the current version by name, and of the types that they
-/// refer to.
-pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
-    let mut schemas = Vec::new();
-    OrderReceived::schemas(&mut schemas);
-    OrderQueued::schemas(&mut schemas);
-    OrderFailed::schemas(&mut schemas);
-    FulfillmentDeliveryFailed::schemas(&mut schemas);
-    let event_types = [
-        OrderReceived::schema(),
-        OrderValidated::schema(),
-        OrderStored::schema(),
-        OrderQueued::schema(),
-        OrderFulfilled::schema(),
-        OrderFailed::schema(),
-        FulfillmentDeliveryFailed::schema(),
-        FulfillmentDeliveryStarted::schema(),
-        DeadLetterDiscarded::schema(),
-    ];
-    schemas.extend(EVENT_TYPES.iter().map(|it| (*it).to_owned()).zip(event_types));
-    schemas
 }
 
 /// Why a stored event could not be decoded.

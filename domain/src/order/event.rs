@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::ids::OrderId;
 
@@ -21,7 +20,7 @@ pub enum OrderEvent {
 }
 
 /// One line of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     pub product_id: String,
     /// At least 1.
@@ -29,9 +28,8 @@ pub struct Item {
 }
 
 /// A well-formed order was received.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderReceived {
-    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub customer_id: String,
     pub items: Vec<Item>,
@@ -39,9 +37,8 @@ pub struct OrderReceived {
 }
 
 /// The order passed the business rules.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderValidated {
-    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub total_quantity: u64,
     /// Version of the business rules; see [`RULES_VERSION`](super::RULES_VERSION).
@@ -49,18 +46,16 @@ pub struct OrderValidated {
 }
 
 /// The order is stored under its id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderStored {
-    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub stored_at: Timestamp,
 }
 
 /// The order is queued for the worker. The event has everything that the worker needs, so a first
 /// delivery reads nothing else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderQueued {
-    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     /// 1 for a new order; each redrive begins the next attempt. The attempt stays the same if it was
     /// queued again because its message was lost, or after a long wait for the gateway.
@@ -81,9 +76,8 @@ fn is_zero(number: &u32) -> bool {
 }
 
 /// The gateway fulfilled the order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderFulfilled {
-    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
     /// Number of deliveries of the attempt.
@@ -94,9 +88,8 @@ pub struct OrderFulfilled {
 }
 
 /// The order failed, and stays failed without a redrive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderFailed {
-    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub stage: Stage,
     /// Stable code for programs, e.g. `refused`.
@@ -114,7 +107,7 @@ pub struct OrderFailed {
 }
 
 /// A business rule that a new order breaks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokenRule {
     pub code: String,
     /// The member of the order that breaks the rule.
@@ -124,7 +117,7 @@ pub struct BrokenRule {
 }
 
 /// Stage at which an order failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// The order broke a business rule and was never queued.
@@ -155,9 +148,8 @@ impl Stage {
 }
 
 /// A delivery failed transiently; recorded before the retry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FulfillmentDeliveryFailed {
-    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
     /// The number of the delivery within the attempt, from 1.
@@ -169,7 +161,7 @@ pub struct FulfillmentDeliveryFailed {
 }
 
 /// Class of a delivery's failure, which decides whether it is retried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// A retry may succeed.
@@ -193,9 +185,8 @@ impl FailureClass {
 
 /// The handling of a redelivery began. Recorded from the second delivery on, so that a delivery that
 /// crashes its worker is counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FulfillmentDeliveryStarted {
-    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
     /// The number of the delivery within the attempt, from 2.
@@ -203,9 +194,8 @@ pub struct FulfillmentDeliveryStarted {
 }
 
 /// An operator discarded a dead letter: the order stays failed, and needs no more attention.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterDiscarded {
-    #[schema(value_type = uuid::Uuid)]
     pub order_id: OrderId,
     pub attempt: u32,
     /// The operator's reason.

@@ -1,4 +1,4 @@
-//! Whose orders are, asked of their streams once: it never changes.
+//! Owners of orders, read from their streams once: an owner never changes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use domain::ids::OrderId;
 use event_log::{EventLog, LogError, LoggedEvent};
 
-/// How many orders are remembered; beyond it, all are forgotten and asked for again.
+/// Maximum number of cached orders. Beyond it, the cache is cleared.
 const MAX_REMEMBERED: usize = 65_536;
 
-/// A tenant, or nobody in particular.
+/// A tenant, or `None` for an order without one.
 type Owner = Option<Arc<str>>;
 
-/// The owners of orders. The clones remember together.
+/// Owners of orders. Clones share the cache.
 #[derive(Clone)]
 pub struct Owners {
     log: EventLog,
@@ -20,13 +20,13 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Nobody is asked yet.
+    /// Returns owners with an empty cache.
     pub fn new(log: EventLog) -> Self {
         Self { log, remembered: Arc::default() }
     }
 
-    /// Whose order it is; `None` if it is nobody's, or there is no such order yet.
-    pub(super) async fn of_order(&self, order_id: OrderId) -> Result<Owner, LogError> {
+    /// Returns the owner of an order; `None` if it has none, or the order does not exist.
+    pub(super) async fn owner_of_order(&self, order_id: OrderId) -> Result<Owner, LogError> {
         if let Some(owner) = self.recall(order_id) {
             return Ok(owner);
         }
@@ -37,8 +37,8 @@ impl Owners {
         Ok(owner)
     }
 
-    /// Whose the order is that an event is about.
-    pub(super) async fn of_event(&self, event: &LoggedEvent) -> Result<Owner, LogError> {
+    /// Returns the owner of the order of an event.
+    pub(super) async fn owner_of_event(&self, event: &LoggedEvent) -> Result<Owner, LogError> {
         if let Some(owner) = self.recall(event.order_id) {
             return Ok(owner);
         }
@@ -64,7 +64,7 @@ impl Owners {
     }
 
     fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<OrderId, Owner>> {
-        // Poison says that a holder panicked; what it guards is whole at every step.
+        // A panic of another holder leaves the map consistent: every change is one operation.
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

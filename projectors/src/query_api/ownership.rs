@@ -1,4 +1,4 @@
-//! Whose order it is: what belongs to another tenant does not exist.
+//! Ownership of orders: an order of another tenant does not exist for a client.
 
 use async_trait::async_trait;
 use axum::RequestExt;
@@ -11,34 +11,35 @@ use service_kit::problem::Problem;
 use super::log_failed;
 use super::owners::Owners;
 
-/// Routes about one order, and those below them.
+/// Paths of one order; ownership is also checked for the paths below them.
 const ORDER_ROUTES: [&str; 2] = ["/order/{id}", "/v1/orders/{id}"];
 
-/// Who asks.
-pub(super) struct Known(pub(super) Principal);
+/// The principal of a request.
+pub(super) struct RequestPrincipal(pub(super) Principal);
 
-impl<S: Send + Sync> FromRequestParts<S> for Known {
+impl<S: Send + Sync> FromRequestParts<S> for RequestPrincipal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts.extensions.get().cloned().map(Self).ok_or_else(unchecked)
+        parts.extensions.get().cloned().map(Self).ok_or_else(unauthenticated)
     }
 }
 
-/// Whose orders a list has: those of the principal's tenant, or everybody's.
+/// Tenant whose orders a list contains; `None`: all tenants.
 pub(super) struct Tenant(pub(super) Option<String>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Known(principal) = Known::from_request_parts(parts, state).await?;
+        let RequestPrincipal(principal) =
+            RequestPrincipal::from_request_parts(parts, state).await?;
         Ok(Self(principal.tenant))
     }
 }
 
-/// Without a principal nothing has been checked: a defect, and no reason to let it pass.
-fn unchecked() -> Problem {
+/// Returns the error for a request without a principal. Such a request has passed no check.
+fn unauthenticated() -> Problem {
     Problem::internal()
 }
 
@@ -52,13 +53,13 @@ impl Ownership for Owners {
         if !ORDER_ROUTES.iter().any(is_at_or_below) {
             return Ok(());
         }
-        let tenant = tenant.ok_or_else(unchecked)?;
+        let tenant = tenant.ok_or_else(unauthenticated)?;
         let parameters: RawPathParams =
             request.extract_parts().await.map_err(|_| Problem::invalid_parameters())?;
         let id = parameters.iter().find(|(name, _)| *name == "id").map(|(_, value)| value);
-        // An id that is none is refused by its handler.
+        // The handler refuses an invalid id.
         let Some(order_id) = id.and_then(|it| it.parse::<OrderId>().ok()) else { return Ok(()) };
-        let owner = self.of_order(order_id).await.map_err(log_failed)?;
+        let owner = self.owner_of_order(order_id).await.map_err(log_failed)?;
         if owner.as_deref() == Some(tenant) {
             Ok(())
         } else {

@@ -1,24 +1,10 @@
 //! Failures that nobody has resolved: which of them, and how many of a kind.
 
-use domain::ids::OrderId;
 use domain::order::Stage;
 use jiff::Timestamp;
 
 use super::StoreError;
 use super::record::Time;
-
-/// Which unresolved failures are asked for. What is not given does not restrict them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FailureFilter {
-    pub stage: Option<Stage>,
-    pub code: Option<String>,
-    /// Failed before this time.
-    pub failed_before: Option<Timestamp>,
-    /// Only these orders; an empty list has none of them.
-    pub order_ids: Option<Vec<OrderId>>,
-    /// The customer that the order is of now, a correction included.
-    pub customer_id: Option<String>,
-}
 
 /// Unresolved failures of one stage and code.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -169,7 +169,7 @@ pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
     let (store_folder, clock) = (None, clock());
     let queries =
         Queries { store, lookups, log, owners, access, group, success_rate, store_folder, clock };
-    routes(queries).layer(Extension(Principal::anonymous()))
+    Router::from(routes(queries)).layer(Extension(Principal::anonymous()))
 }
 
 pub(crate) struct Answer {

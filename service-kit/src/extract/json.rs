@@ -1,4 +1,4 @@
-//! JSON as clients must mean it: one value, and no member twice.
+//! JSON bodies without duplicate members.
 
 use std::fmt;
 
@@ -10,8 +10,7 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::problem::Fault;
 
-/// The value of a body, or what is wrong with it. No body of ours is a list. What the body says is
-/// not repeated: it may be a secret, and the fault may be logged.
+/// Reads a body. Faults do not repeat the content: it may be a secret, and faults may be logged.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     let Unambiguous(value) = serde_json::from_slice(body).map_err(|error| {
         let what = match error.classify() {
@@ -22,15 +21,15 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
         Fault::new("", format!("{what}: line {}, column {}", error.line(), error.column()))
     })?;
     if value.is_array() {
-        // serde would read the fields of a struct from it, in their order.
+        // serde would read a list as the fields of a struct, in their order.
         return Err(Fault::new("", "must be an object"));
     }
     serde_path_to_error::deserialize(value)
-        .map_err(|error| Fault::new(pointer(error.path()), shape(error.inner())))
+        .map_err(|error| Fault::new(to_pointer(error.path()), expected_shape(error.inner())))
 }
 
-/// Where a fault is, as RFC 6901 writes it.
-fn pointer(path: &Path) -> String {
+/// Returns the JSON pointer (RFC 6901) of a path.
+fn to_pointer(path: &Path) -> String {
     let segments = path.iter().filter_map(|segment| match segment {
         Segment::Seq { index } => Some(index.to_string()),
         Segment::Map { key } => Some(key.replace('~', "~0").replace('/', "~1")),
@@ -39,30 +38,30 @@ fn pointer(path: &Path) -> String {
     segments.flat_map(|it| ["/".to_owned(), it]).collect()
 }
 
-/// What a type misses in a value, without the value.
-fn shape(error: &serde_json::Error) -> String {
-    let said = error.to_string();
+/// Returns what a type expects, without the value.
+fn expected_shape(error: &serde_json::Error) -> String {
+    let text = error.to_string();
     let expected =
-        said.rsplit_once(", expected ").map(|(_, expected)| format!("expected {expected}"));
+        text.rsplit_once(", expected ").map(|(_, expected)| format!("expected {expected}"));
     match expected {
         Some(expected) => expected,
-        None if said.starts_with("missing field") => said,
+        None if text.starts_with("missing field") => text,
         None => "not of the documented shape".to_owned(),
     }
 }
 
-/// A value without a member that stands twice.
+/// A value without duplicate members.
 struct Unambiguous(Value);
 
 impl<'de> Deserialize<'de> for Unambiguous {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Whole).map(Self)
+        deserializer.deserialize_any(ValueVisitor).map(Self)
     }
 }
 
-struct Whole;
+struct ValueVisitor;
 
-impl<'de> DeserializeSeed<'de> for Whole {
+impl<'de> DeserializeSeed<'de> for ValueVisitor {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -70,7 +69,7 @@ impl<'de> DeserializeSeed<'de> for Whole {
     }
 }
 
-impl<'de> Visitor<'de> for Whole {
+impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +106,7 @@ impl<'de> Visitor<'de> for Whole {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
         let mut array = Vec::new();
-        while let Some(element) = elements.next_element_seed(Whole)? {
+        while let Some(element) = elements.next_element_seed(ValueVisitor)? {
             array.push(element);
         }
         Ok(Value::Array(array))
@@ -116,7 +115,7 @@ impl<'de> Visitor<'de> for Whole {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let value = members.next_value_seed(Whole)?;
+            let value = members.next_value_seed(ValueVisitor)?;
             if object.insert(name, value).is_some() {
                 return Err(Error::custom("a member stands twice"));
             }
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_what_they_are() {
+    fn every_kind_of_value_is_read() {
         let text = r#"{"a":[null,true,-1,18446744073709551615,1.5,"\u00e9"],"b":{"a":{}}}"#;
         assert_eq!(
             parse::<Value>(text.as_bytes()).unwrap().to_string(),
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_where_and_never_what_was_sent() {
+    fn faults_name_the_place_without_the_content() {
         assert_eq!(
             detail::<Value>("{\"a\":1,\n\"a\":2}"),
             "a member stands twice in one object: line 2, column 6"

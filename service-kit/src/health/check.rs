@@ -1,33 +1,33 @@
-//! One thing that is checked, at most once a second whoever asks.
+//! A health check, which runs at most once a second.
 
 use std::pin::Pin;
 use std::time::Duration;
 
+use api_types::HealthState;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-/// How long a check may take before the thing checked counts as down.
+/// Maximum duration of a check; a slower one is unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an outcome holds: nobody has to say who asks, so asking must cost nothing.
+/// How long an outcome is reused. Health routes need no key, so that requests must be cheap.
 const HOLDS: Duration = Duration::from_secs(1);
 
-/// What a check found. Reasons are shown to whoever asks: they name no addresses.
+/// Outcome of a check. Every client can read the reasons: they contain no addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     Ok,
-    /// The work can be done, with less than all.
+    /// The process works with reduced function.
     Degraded(String),
-    /// The work cannot be done.
+    /// The process cannot work.
     Unavailable(String),
 }
 
 impl Health {
-    /// The name in answers.
-    pub(super) fn name(&self) -> &'static str {
+    pub(super) fn state(&self) -> HealthState {
         match self {
-            Self::Ok => "ok",
-            Self::Degraded(_) => "degraded",
-            Self::Unavailable(_) => "unavailable",
+            Self::Ok => HealthState::Ok,
+            Self::Degraded(_) => HealthState::Degraded,
+            Self::Unavailable(_) => HealthState::Unavailable,
         }
     }
 
@@ -41,18 +41,17 @@ impl Health {
 
 type Checking = Pin<Box<dyn Future<Output = Health> + Send>>;
 
-/// One thing that must work before work is sent here.
+/// A check of something that the process needs.
 pub struct Check {
     name: &'static str,
     run: Box<dyn Fn() -> Checking + Send + Sync>,
-    /// Whether the work can be done without it: the worst that it finds is then degraded.
+    /// Whether the process works without it: an unavailable outcome then counts as degraded.
     is_optional: bool,
     last: Mutex<Option<(Instant, Health)>>,
 }
 
 impl Check {
-    /// A check of what the work cannot be done without. `run` is made when somebody asks, at most
-    /// once a second.
+    /// Returns a check of something that the process cannot work without.
     pub fn new<F>(name: &'static str, run: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Health> + Send + 'static,
@@ -61,20 +60,20 @@ impl Check {
         Self { name, run, is_optional: false, last: Mutex::default() }
     }
 
-    /// The same check of what the work can be done without: the worst that it finds is degraded.
+    /// Returns the check for something that the process can work without: at worst it is degraded.
     #[must_use]
     pub fn optional(self) -> Self {
         Self { is_optional: true, ..self }
     }
 
-    /// The name in answers.
+    /// Returns the name in reports.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What is found now, or was found less than a second ago. A change is logged.
+    /// Returns the outcome, which is at most a second old. A change is logged.
     pub(super) async fn outcome(&self) -> Health {
-        // Held while it runs: those who ask meanwhile get the same outcome.
+        // The lock is held while the check runs, so that concurrent requests share one run.
         let mut last = self.last.lock().await;
         if let Some((at, outcome)) = &*last
             && at.elapsed() < HOLDS
@@ -88,9 +87,9 @@ impl Check {
         {
             outcome = Health::Degraded(reason);
         }
-        let before = last.as_ref().map_or("ok", |(_, outcome)| outcome.name());
-        if outcome.name() != before {
-            let (check, state) = (self.name, outcome.name());
+        let before = last.as_ref().map_or(HealthState::Ok, |(_, outcome)| outcome.state());
+        if outcome.state() != before {
+            let (check, state) = (self.name, outcome.state().as_str());
             if let Some(reason) = outcome.reason() {
                 tracing::warn!(check, state, reason, "Readiness changed");
             } else {
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn check_runs_once_a_second_however_many_ask() {
+    async fn concurrent_requests_share_one_run() {
         let n_runs = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&n_runs);
         let check = Check::new("disk", move || {
@@ -127,9 +126,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn check_that_does_not_end_is_as_bad_as_one_that_fails() {
+    async fn check_that_times_out_is_unavailable() {
         let hanging = || Check::new("disk", std::future::pending::<Health>);
-        assert_eq!(hanging().outcome().await.name(), "unavailable");
-        assert_eq!(hanging().optional().outcome().await.name(), "degraded");
+        assert_eq!(hanging().outcome().await.state(), HealthState::Unavailable);
+        assert_eq!(hanging().optional().outcome().await.state(), HealthState::Degraded);
     }
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::config::ApiConfig;
 use super::rate_limit::{RateLimit, RateLimitKey, RateLimitState};
-use crate::auth::{Access, Need, Principal, need};
+use crate::auth::{Access, Principal};
 use crate::clock::Clock;
 use crate::problem::Problem;
 
@@ -36,7 +36,7 @@ impl AccessControl {
             |limit: &RateLimit| limit.count_request(&self.key_of(principal.as_ref(), request));
         let rate_limit_state = self.rate_limit.as_ref().map(count);
         let too_many_requests = rate_limit_state.as_ref().and_then(RateLimitState::to_problem);
-        let authorized = too_many_requests.map_or_else(|| check_scope(principal, request), Err);
+        let authorized = too_many_requests.map_or_else(|| self.authorize(principal, request), Err);
         let admitted = authorized.map(|principal| {
             if let Some(principal) = principal {
                 request.extensions_mut().insert(principal);
@@ -49,34 +49,25 @@ impl AccessControl {
     /// because any client can send it.
     fn key_of(&self, principal: Result<&Principal, &Problem>, request: &Request) -> RateLimitKey {
         match (&self.access, principal) {
-            (Access::Keys(_), Ok(principal)) => RateLimitKey::Principal(principal.actor.clone()),
-            (Access::Open, _) | (Access::Keys(_), Err(_)) => {
+            (Access::Keys(..), Ok(principal)) => RateLimitKey::Principal(principal.actor.clone()),
+            (Access::Open, _) | (Access::Keys(..), Err(_)) => {
                 let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
                 let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
                 RateLimitKey::for_address(peer.map_or(unknown, |ConnectInfo(address)| address.ip()))
             }
         }
     }
-}
 
-/// Returns the principal if the route needs one, and an error if the principal lacks the scope.
-fn check_scope(
-    principal: Result<Principal, Problem>,
-    request: &Request,
-) -> Result<Option<Principal>, Problem> {
-    // A path without a route is answered with 404, with or without a key.
-    let Some(route) = request.extensions().get::<MatchedPath>() else { return Ok(None) };
-    let Need::Scope(scope) = need(route.as_str(), request.method()) else { return Ok(None) };
-    let principal = principal?;
-    if principal.may(scope) {
-        return Ok(Some(principal));
+    /// Returns the principal, if the operation requires one.
+    fn authorize(
+        &self,
+        principal: Result<Principal, Problem>,
+        request: &Request,
+    ) -> Result<Option<Principal>, Problem> {
+        // A path without a route is answered with 404, with or without a key.
+        let Some(route) = request.extensions().get::<MatchedPath>() else { return Ok(None) };
+        self.access.authorize(principal, route.as_str(), request.method())
     }
-    tracing::debug!(
-        actor = principal.actor,
-        scope = scope.as_str(),
-        "Request refused: scope missing"
-    );
-    Err(Problem::of_status(StatusCode::FORBIDDEN))
 }
 
 /// Returns the response to a request that is not admitted.

@@ -18,7 +18,7 @@ type KnownNames = BTreeMap<(String, String), BTreeSet<String>>;
 
 /// Refuses requests with a query parameter that the description of their route does not have. Routes
 /// without a description accept every parameter.
-pub fn refuse_unknown_parameters(routes: Router, api: &mut OpenApi) -> Router {
+pub fn refuse_unknown_parameters(routes: Router, api: &OpenApi) -> Router {
     let known_names = Arc::new(query_parameters(api));
     routes.layer(middleware::from_fn_with_state(known_names, check_parameters))
 }

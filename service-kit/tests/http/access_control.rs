@@ -12,7 +12,9 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use service_kit::auth::{Access, ApiKey, ApiKeys, KeyRing, Ownership, Principal, Scope, Secret};
+use service_kit::auth::{
+    Access, ApiKey, ApiKeys, KeyRing, OperationScopes, Ownership, Principal, Scope, Secret,
+};
 use service_kit::http::{ApiConfig, Listener, Routes, not_found, with_edge};
 use service_kit::problem::Problem;
 use testkit::store::clock;
@@ -20,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use utoipa::OpenApi;
 
 /// Header names and values.
 type Headers<'a> = &'a [(&'a str, &'a str)];
@@ -44,8 +47,21 @@ fn keys_with_scopes(scopes: &[Scope]) -> ApiKeys {
 }
 
 fn key_access(keys: Option<ApiKeys>) -> Access {
-    Access::Keys(KeyRing::new(watch::channel(keys.map(Arc::new)).1))
+    let scopes = OperationScopes::from_api(&Declared::openapi()).with_public("/docs");
+    Access::Keys(KeyRing::new(watch::channel(keys.map(Arc::new)).1), Arc::new(scopes))
 }
+
+#[utoipa::path(get, path = "/v1/orders", security(("api_key" = ["orders:read"])), responses())]
+#[expect(dead_code, reason = "declares the scope")]
+fn read_orders() {}
+
+#[utoipa::path(post, path = "/v1/orders", security(("api_key" = ["orders:write"])), responses())]
+#[expect(dead_code, reason = "declares the scope")]
+fn write_orders() {}
+
+#[derive(OpenApi)]
+#[openapi(paths(read_orders, write_orders))]
+struct Declared;
 
 /// An ownership check that refuses every request.
 struct RefuseAll;

@@ -235,7 +235,7 @@ async fn slow_bodies_time_out_and_take_no_permit() {
 
 #[tokio::test]
 async fn connection_stays_usable_after_an_unneeded_body() {
-    let without_keys = Access::Keys(KeyRing::new(watch::channel(None).1));
+    let without_keys = Access::Keys(KeyRing::new(watch::channel(None).1), Arc::default());
     for (access, path, status) in [(Access::Open, "/nothing", 404), (without_keys, "/json", 503)] {
         let server = start_server_with(test_config(), access);
         let mut client = TcpStream::connect(server.address).await.unwrap();

@@ -67,7 +67,7 @@ async fn unknown_parameter_is_refused() {
         .route("/described/{id}", get(|_: QueryParameters<Numbered>| async {}))
         .route("/plain", get(|| async {}))
         .route("/undescribed", get(|| async {}));
-    let protected = refuse_unknown_parameters(routes, &mut Described::openapi());
+    let protected = refuse_unknown_parameters(routes, &Described::openapi());
     let routes = Routes {
         protected,
         ownership: None,

@@ -1,0 +1,54 @@
+//! The contract of the HTTP API: every request body, query and response body, once.
+//!
+//! Handlers, the command line, tests and the `OpenAPI` document use these types. Each type serialises,
+//! deserialises and describes itself, so that the document cannot say anything else than the code. The
+//! limits of requests are schema attributes here; handlers enforce them.
+
+mod dead_letter;
+mod event;
+mod failure;
+mod health;
+mod history;
+mod operator;
+mod order;
+mod problem;
+mod redrive;
+mod statistics;
+mod time;
+mod worker;
+
+pub use dead_letter::{
+    Attempt, AttemptDelivery, AttemptDiscarded, AttemptEnd, AttemptOutcome, AttemptQueued,
+    DeadLetter, DeadLetterGroup, DeadLetterSummary, DeliveryFailure, EventSource,
+};
+pub use event::{
+    BrokenRule, DeadLetterDiscarded, EventData, FailureClass, FeedEvent, FeedMessage, FeedReset,
+    FeedResetReason, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderFailed,
+    OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, StreamEventsQuery,
+    event_schemas,
+};
+pub use failure::{FailedOrder, FailedOrderPage, FailedOrderRange, FailureFilter, FailureStage};
+pub use health::{HealthReport, HealthState, ReadinessQuery};
+pub use history::{
+    CompareHistoryQuery, FieldChange, HistoryEntry, HistoryQuery, HistorySort, OrderComparison,
+    OrderHistory,
+};
+pub use operator::{DiscardRequest, DiscardedOrder, OperatorRequest};
+pub use order::{
+    AcceptedStatus, GetOrderQuery, MAX_QUANTITY, Order, OrderFilter, OrderItem, OrderPage,
+    OrderSource, OrderState, OrderStatus, PageQuery, PlaceOrderRequest, PlaceOrderResult,
+    PlacedOrder,
+};
+pub use problem::{Fault, Message, Problem, ProblemCode, Refusal, RefusedRequest};
+pub use redrive::{
+    CancelRedriveQuery, RedriveAction, RedriveFilter, RedriveOrderRequest, RedrivePreview,
+    RedrivePreviewItem, RedriveTask, RedriveTaskKind, RedriveTaskPage, RedriveTaskState,
+    RedrivenOrder, StartRedriveRequest,
+};
+pub use statistics::{
+    EventStoreUsage, FailureCounts, FulfillmentStatus, LastVerification, MinuteStatistics,
+    OrderCounts, ProjectionStatus, QueueStatus, Statistics, StatisticsQuery, SuccessRate,
+    Unavailable,
+};
+pub use time::{Age, AgeError, ClampedTimestamp, MAX_AGE_SECONDS};
+pub use worker::{BreakerState, WorkerQueue, WorkerStatus, WorkersStatus};

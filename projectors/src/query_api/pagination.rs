@@ -1,0 +1,151 @@
+//! Pages of lists, and the cursors that lead from one page to the next.
+
+use std::borrow::Cow;
+
+use api_types::PageQuery;
+use axum::http::header::{HeaderMap, HeaderValue, LINK};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::ids::OrderId;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use service_kit::problem::Problem;
+use sha2::{Digest, Sha256};
+
+use crate::store::{Page, Place};
+
+/// Default number of rows of a page.
+const DEFAULT_LIMIT: u32 = 50;
+/// Maximum number of rows of a page.
+const MAX_LIMIT: u32 = 200;
+
+/// Prefix of the hashed content, so that no other hash of this program is a valid seal.
+const SEAL_OF: &[u8] = b"dofs.cursor.v1";
+/// Length of the seal at the end of a cursor, in bytes: enough to detect a changed cursor.
+const SEAL_BYTES: usize = 8;
+
+/// Content of a cursor: the list, its filter, and the last row of the previous page.
+#[derive(Serialize, Deserialize)]
+struct Cursor<'a, F> {
+    list: Cow<'a, str>,
+    filter: F,
+    at: Timestamp,
+    order_id: OrderId,
+}
+
+/// A request for a page of a list.
+pub(super) struct Listing<F> {
+    path: &'static str,
+    pub(super) filter: F,
+    after: Option<Place>,
+    limit: u32,
+}
+
+impl<F> Listing<F>
+where
+    F: Default + PartialEq + Serialize + DeserializeOwned,
+{
+    /// Returns the request for a page of the list at `path`. A cursor contains the filter. The request may
+    /// repeat that filter, but not change it.
+    pub(super) fn new(path: &'static str, filter: F, page: &PageQuery) -> Result<Self, Problem> {
+        let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            let reason = format!("must be from 1 to {MAX_LIMIT}");
+            return Err(Problem::invalid_parameter("limit", reason));
+        }
+        let Some(cursor) = &page.cursor else {
+            return Ok(Self { path, filter, after: None, limit });
+        };
+        let cursor: Cursor<'_, F> = open_cursor(cursor).ok_or_else(invalid_cursor)?;
+        let fits = cursor.list == path && (filter == F::default() || filter == cursor.filter);
+        if !fits {
+            return Err(invalid_cursor());
+        }
+        let after = Some(Place { at: cursor.at, order_id: cursor.order_id });
+        Ok(Self { path, filter: cursor.filter, after, limit })
+    }
+
+    /// Returns the rows to read: one more than the limit, to know whether there is a next page.
+    pub(super) fn page(&self) -> Page {
+        Page { after: self.after, limit: self.limit + 1 }
+    }
+
+    /// Removes the extra row, and returns the headers of the page and the cursor of the next one.
+    pub(super) fn finish_page<R>(
+        &self,
+        rows: &mut Vec<R>,
+        place: impl Fn(&R) -> Place,
+    ) -> (HeaderMap, Option<String>) {
+        let n_rows = self.limit as usize;
+        let has_more = rows.len() > n_rows;
+        rows.truncate(n_rows);
+        let next = rows.last().filter(|_| has_more).map(|last| self.cursor_after(place(last)));
+        let mut headers = HeaderMap::new();
+        if let Some(next) = &next {
+            let link = format!("<{}?limit={}&cursor={next}>; rel=\"next\"", self.path, self.limit);
+            headers.extend(HeaderValue::try_from(link).ok().map(|link| (LINK, link)));
+        }
+        (headers, next)
+    }
+
+    fn cursor_after(&self, place: Place) -> String {
+        seal_cursor(&Cursor {
+            list: Cow::Borrowed(self.path),
+            filter: &self.filter,
+            at: place.at,
+            order_id: place.order_id,
+        })
+    }
+}
+
+/// Returns the cursor with a content.
+pub(super) fn seal_cursor(content: &impl Serialize) -> String {
+    // Texts, numbers and times always serialise.
+    let json = serde_json::to_vec(content).unwrap_or_default();
+    URL_SAFE_NO_PAD.encode([json.as_slice(), &seal(&json)].concat())
+}
+
+/// Returns the error for a cursor of another list, or a changed one.
+pub(super) fn invalid_cursor() -> Problem {
+    let reason = "must be the next_cursor of a page of the same list, with the same parameters";
+    Problem::invalid_parameter("cursor", reason)
+}
+
+/// Returns the content of a cursor that this program has made. The seal is not secret: it only detects
+/// changed cursors. A cursor gives no access to other tenants, because it does not contain the tenant.
+pub(super) fn open_cursor<T: DeserializeOwned>(cursor: &str) -> Option<T> {
+    let sealed = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let (json, found) = sealed.split_last_chunk::<SEAL_BYTES>()?;
+    (seal(json) == *found).then(|| serde_json::from_slice(json).ok())?
+}
+
+fn seal(json: &[u8]) -> [u8; SEAL_BYTES] {
+    let hash: [u8; 32] = Sha256::new_with_prefix(SEAL_OF).chain_update(json).finalize().into();
+    std::array::from_fn(|index| hash[index])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_cursor_is_invalid() {
+        let listing = Listing { path: "/v1/orders", filter: 7_u64, after: None, limit: 1 };
+        let at = Timestamp::UNIX_EPOCH;
+        let cursor = listing.cursor_after(Place { at, order_id: OrderId(uuid::Uuid::nil()) });
+        assert_eq!(open_cursor::<Cursor<'_, u64>>(&cursor).map(|it| it.filter), Some(7));
+
+        let sealed = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
+        let json = String::from_utf8(sealed[..sealed.len() - SEAL_BYTES].to_vec()).unwrap();
+        let rest = &sealed[json.len()..];
+        let changed = [json.replace('7', "8"), format!("{json} "), format!(" {json}")];
+        let changed = changed.map(|it| [it.as_bytes(), rest].concat());
+        for forged in changed.iter().map(Vec::as_slice).chain([json.as_bytes(), rest, &[]]) {
+            assert!(
+                open_cursor::<Cursor<'_, u64>>(&URL_SAFE_NO_PAD.encode(forged)).is_none(),
+                "{forged:?}"
+            );
+        }
+    }
+}
