@@ -9,6 +9,7 @@ mod migrate;
 mod node;
 mod openapi;
 mod order;
+mod order_format;
 mod projections;
 mod serve;
 mod stress;
@@ -16,13 +17,10 @@ mod worker;
 
 use std::process::ExitCode;
 
-use serde_json::{Map, Value};
-
-use crate::cli::{Actor, Cli, Command};
+use crate::cli::{Cli, Command};
 use crate::error::CliError;
-use crate::process;
 
-/// Runs the command that was asked for.
+/// Runs the command of the parsed command line.
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let Cli { command, global } = cli;
     match command {
@@ -40,16 +38,4 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Projections(arguments) => projections::run(&arguments, &global).await,
         Command::Stress(arguments) => stress::run(&arguments, &global).await,
     }
-}
-
-/// Who acts and why, as the body of a request says it; what is not known is not in it.
-fn acting(actor: Actor, reason: Option<String>) -> Map<String, Value> {
-    let actor = actor.name.or_else(process::user_name);
-    given([("reason", reason.map(Value::from)), ("actor", actor.map(Value::from))])
-}
-
-/// The members that have a value.
-fn given<const N: usize>(members: [(&str, Option<Value>); N]) -> Map<String, Value> {
-    let given = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    given.collect()
 }

@@ -1,4 +1,4 @@
-//! Why a command failed, and the exit code that says so.
+//! Errors of the commands, with their exit codes, hints and HTTP statuses.
 
 use std::io::ErrorKind;
 
@@ -14,16 +14,22 @@ use service_kit::telemetry::TelemetryError;
 
 use crate::settings::UnsafeSettings;
 
-const DAMAGED_HINT: &str = "stop the event store; `dofs node verify` names what is damaged, `dofs node \
-    restore` and `dofs node salvage` mend an embedded one";
+const DAMAGED_HINT: &str = "stop the event store; `dofs node verify` locates the damage, `dofs node \
+    restore` and `dofs node salvage` repair an embedded event store";
 
-const READ_MODEL_HINT: &str = "is the database running, and is `read_model.url` right? A damaged \
-    SQLite file may be deleted: its tables are built anew from the events";
+const PERMISSION_HINT: &str =
+    "grant it to the user of `event_store.url`, as described in docs/event-store.md";
 
-const READ_MODEL_RIGHTS_HINT: &str = "the user in `read_model.url` must own the tables for \
-    `migrate` and `projections rebuild` and `rollback`: `scripts/postgres-roles.sql` makes the roles";
+const CONFIRMATION_HINT: &str =
+    "pass `--yes` to confirm; where there is a `--dry-run`, it shows the effects first";
 
-/// Why a command failed.
+const READ_MODEL_HINT: &str = "check that the database is running and that `read_model.url` is \
+    correct; a damaged SQLite file can be deleted: its tables are rebuilt from the events";
+
+const READ_MODEL_OWNER_HINT: &str = "`migrate`, `projections rebuild` and `projections rollback` \
+    need a user in `read_model.url` that owns the tables; `scripts/postgres-roles.sql` creates it";
+
+/// Error of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error("cannot start the runtime")]
@@ -36,9 +42,9 @@ pub(crate) enum CliError {
     Api(#[from] ApiConfigError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    #[error("configuration refused: not fit for this environment")]
+    #[error("configuration refused: unsafe in this environment")]
     Unsafe(#[from] UnsafeSettings),
-    #[error("`event_store.url` is empty: this role needs an event store")]
+    #[error("`event_store.url` is empty: an event store is required")]
     NoEventStore,
     #[error(transparent)]
     EventLog(#[from] LogError),
@@ -60,12 +66,12 @@ pub(crate) enum CliError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Lifecycle(#[from] LifecycleError),
-    #[error("the API key has characters that no key has")]
-    UnusableKey,
-    #[error("no API key `{0}`")]
+    #[error("invalid API key: it contains characters that no key has")]
+    MalformedKey,
+    #[error("API key `{0}` not found")]
     NoSuchKey(String),
     #[error(
-        "scope `{0}` is about everybody's orders: a key of one tenant cannot have it; use \
+        "invalid scope `{0}` for a key of one tenant: it grants access to all orders; use \
          `--all-tenants`"
     )]
     OperatorScope(&'static str),
@@ -75,17 +81,17 @@ pub(crate) enum CliError {
         #[source]
         source: std::io::Error,
     },
-    #[error("event store denies the right to {0}")]
+    #[error("event store denies permission to {0}")]
     Denied(event_log::AccessRight),
-    #[error("the key that was printed was not made: nobody can use it")]
-    KeyNotMade(#[source] LogError),
-    #[error("there is no file for the read model `{url}`, and this is not `dev`")]
+    #[error("creating the API key failed: the printed key is not valid")]
+    KeyNotCreated(#[source] LogError),
+    #[error("read model `{url}` has no database file, and DOFS_ENV is not `dev`")]
     NoDatabaseFile { url: String },
-    #[error("API address `{url}` cannot be used: {reason}")]
+    #[error("invalid API URL `{url}`: {reason}")]
     ApiUrl { url: String, reason: String },
-    #[error("not confirmed: there is no terminal to ask on")]
+    #[error("confirmation required: no terminal to ask on")]
     Unconfirmed,
-    #[error("not confirmed: nothing was done")]
+    #[error("not confirmed: nothing was changed")]
     Declined,
     #[error("cannot write `{path}`")]
     Output {
@@ -95,47 +101,49 @@ pub(crate) enum CliError {
     },
     #[error("Order {0} not found")]
     OrderNotFound(uuid::Uuid),
-    #[error("no answer from {url}")]
+    #[error("no response from {url}")]
     Unreachable {
         url: String,
         #[source]
         source: reqwest::Error,
     },
-    #[error("{url} answered {}: {text}", .status.as_u16())]
-    Refused { url: String, status: StatusCode, text: String, document: Box<Value> },
-    #[error("description cannot be written as JSON")]
+    #[error("{url} responded {}: {message}", .status.as_u16())]
+    Rejected { url: String, status: StatusCode, message: String, body: Box<Value> },
+    #[error("serializing the API description failed")]
     Description(#[source] serde_json::Error),
-    #[error("order {id} had not ended when the API went away, and it did not come back")]
+    #[error("watching order {id} failed: the API is gone, and the order has not ended")]
     WatchLost {
         id: uuid::Uuid,
         #[source]
         source: Box<CliError>,
     },
-    #[error("answer of {url} is not what this release expects")]
-    UnexpectedAnswer {
+    #[error("unexpected response from {url}")]
+    UnexpectedResponse {
         url: String,
         #[source]
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl CliError {
-    /// The exit code: 1 failure, 2 wrong use, 3 a check found problems, 4 not found, 5 conflict, 7 unavailable.
+    /// Returns the exit code: 1 failure, 2 usage error, 3 failed check, 4 not found, 5 conflict, 7
+    /// unavailable.
     pub(crate) fn exit_code(&self) -> u8 {
         self.code_and_hint().0
     }
 
-    /// Whether the same request may work in a moment: nobody is there, or what stands before the
-    /// API answers for it.
-    pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::UnexpectedAnswer { .. })
-            || matches!(self, Self::Refused { status, .. } if (502..=504).contains(&status.as_u16()))
+    /// Returns whether the request may succeed if retried: the API is unreachable, or a proxy in front
+    /// of it responds instead.
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::UnexpectedResponse { .. })
+            || matches!(self, Self::Rejected { status, .. } if (502..=504).contains(&status.as_u16()))
     }
 
-    /// The status by which HTTP would tell it.
+    /// Returns the HTTP status of the problem document for this error.
     pub(crate) fn status(&self) -> StatusCode {
+        // Derived from the exit code, so that `--json` and the exit code never disagree.
         match (self, self.exit_code()) {
-            (Self::Refused { status, .. }, _) => *status,
+            (Self::Rejected { status, .. }, _) => *status,
             (Self::Denied(_), _) => StatusCode::FORBIDDEN,
             (_, 2) => StatusCode::BAD_REQUEST,
             (_, 3) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -146,20 +154,22 @@ impl CliError {
         }
     }
 
-    /// What the API said when it refused, if it was the API, as a problem document.
-    pub(crate) fn refusal(&self) -> Option<&Value> {
-        let Self::Refused { document, .. } = self else { return None };
-        document.get("status").is_some().then_some(&**document)
+    /// Returns the problem document of the API, if the API rejected the request with one.
+    pub(crate) fn problem_document(&self) -> Option<&Value> {
+        let Self::Rejected { body, .. } = self else { return None };
+        // A proxy in front of the API may respond with a body of another format.
+        body.get("status").is_some().then_some(&**body)
     }
 
-    /// The one thing to do about it, where there is one.
+    /// Returns advice on how to fix the error, if there is any.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         self.code_and_hint().1
     }
 
     fn code_and_hint(&self) -> (u8, Option<&'static str>) {
-        if let Self::Refused { status, .. } = self {
-            return refused_code_and_hint(*status);
+        // The status of the API decides, not the variant of this enum.
+        if let Self::Rejected { status, .. } = self {
+            return rejection_code_and_hint(*status);
         }
         match self {
             Self::Config(_)
@@ -168,34 +178,29 @@ impl CliError {
             | Self::Telemetry(TelemetryError::Filter { .. })
             | Self::Unsafe(_)
             | Self::OperatorScope(_)
-            | Self::UnusableKey
+            | Self::MalformedKey
             | Self::EventLog(LogError::Address { .. })
             | Self::Http(HttpError::Address { .. })
             | Self::Tls(_) => (2, None),
-            Self::Denied(_) => {
-                (1, Some("grant it to the user of `event_store.url`: docs/event-store.md says how"))
+            Self::Denied(_) => (1, Some(PERMISSION_HINT)),
+            Self::ApiUrl { .. } => (2, Some("use the form `http://127.0.0.1:8080`")),
+            Self::Unconfirmed => (2, Some(CONFIRMATION_HINT)),
+            Self::NoDatabaseFile { .. } => {
+                (2, Some("check `read_model.url` and DOFS_ENV; `--create` creates the file"))
             }
-            Self::ApiUrl { .. } => (2, Some("write it like `http://127.0.0.1:8080`")),
-            Self::Unconfirmed => {
-                (2, Some("say `--yes` if that is what you mean; look first with `--dry-run`"))
-            }
-            Self::NoDatabaseFile { .. } => (
-                2,
-                Some("is `read_model.url` right? `--create` makes the file; is DOFS_ENV right?"),
-            ),
             Self::NoEventStore => {
                 (2, Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"))
             }
             Self::Verify(VerifyError::Damaged { .. } | VerifyError::DamagedIndex { .. })
             | Self::Copy(CopyError::Differs { .. } | CopyError::Unexpected { .. }) => (3, None),
-            Self::NodeCopy(error) => (node_copy_code(error), None),
+            Self::NodeCopy(error) => (node_copy_exit_code(error), None),
             Self::EventLog(LogError::Damaged { .. }) => (3, Some(DAMAGED_HINT)),
             Self::NoSuchKey(_) => (4, Some("`dofs keys list` shows the keys")),
             Self::OrderNotFound(_)
             | Self::EventLog(LogError::Deleted)
             | Self::Verify(VerifyError::Missing { .. }) => (4, None),
             Self::Output { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
-                (1, Some("name another file, or replace it with --yes"))
+                (1, Some("use another file name, or pass `--yes` to replace the file"))
             }
             Self::Rebuild(error) => rebuild_code_and_hint(error),
             Self::ReadModel(error) => read_model_code_and_hint(error),
@@ -205,13 +210,12 @@ impl CliError {
             }
             Self::EventLog(LogError::Unavailable(_))
             | Self::Copy(CopyError::Log(LogError::Unavailable(_))) => {
-                (7, Some("look at the event store's own log"))
+                (7, Some("check the log of the event store"))
             }
-            Self::WatchLost { .. } => (7, Some("watch it again once the API is back")),
-            Self::Unreachable { .. } => (
-                7,
-                Some("is it running? start it with `dofs dev`, or say where it is with `--url`"),
-            ),
+            Self::WatchLost { .. } => (7, Some("repeat the command once the API is reachable")),
+            Self::Unreachable { .. } => {
+                (7, Some("start the API with `dofs dev`, or pass its URL with `--url`"))
+            }
             Self::Runtime(_)
             | Self::Telemetry(TelemetryError::Start(_))
             | Self::EventLog(_)
@@ -222,16 +226,16 @@ impl CliError {
             | Self::Lifecycle(_)
             | Self::Folder { .. }
             | Self::Declined
-            | Self::KeyNotMade(_)
+            | Self::KeyNotCreated(_)
             | Self::Output { .. }
-            | Self::Refused { .. }
+            | Self::Rejected { .. }
             | Self::Description(_)
-            | Self::UnexpectedAnswer { .. } => (1, None),
+            | Self::UnexpectedResponse { .. } => (1, None),
         }
     }
 }
 
-fn node_copy_code(error: &NodeCopyError) -> u8 {
+fn node_copy_exit_code(error: &NodeCopyError) -> u8 {
     match error {
         NodeCopyError::DamagedStream { .. }
         | NodeCopyError::TruncatedStream { .. }
@@ -249,12 +253,14 @@ fn node_copy_code(error: &NodeCopyError) -> u8 {
     }
 }
 
-fn refused_code_and_hint(status: StatusCode) -> (u8, Option<&'static str>) {
+fn rejection_code_and_hint(status: StatusCode) -> (u8, Option<&'static str>) {
     match status.as_u16() {
-        401 | 403 => (1, Some("give an API key that may do this with `--api-key` or DOFS_API_KEY")),
+        401 | 403 => {
+            (1, Some("pass an API key with the required scope by `--api-key` or DOFS_API_KEY"))
+        }
         404 | 410 => (4, None),
         409 => (5, None),
-        412 => (5, Some("it has changed since you looked: look again, and name its revision")),
+        412 => (5, Some("the order has changed: show it again and pass its current revision")),
         503 => (7, None),
         _ => (1, None),
     }
@@ -266,7 +272,7 @@ fn read_model_code_and_hint(error: &StoreError) -> (u8, Option<&'static str>) {
         StoreError::Set(_) => (4, None),
         StoreError::Unfinished { .. } => (5, None),
         StoreError::Locked { .. } => (7, None),
-        error if error.is_denied() => (1, Some(READ_MODEL_RIGHTS_HINT)),
+        error if error.is_denied() => (1, Some(READ_MODEL_OWNER_HINT)),
         StoreError::Database(_) | StoreError::Timeout => (7, Some(READ_MODEL_HINT)),
         StoreError::SchemaOlder { .. }
         | StoreError::SchemaNewer { .. }
@@ -283,7 +289,7 @@ fn rebuild_code_and_hint(error: &RebuildError) -> (u8, Option<&'static str>) {
         RebuildError::TakenOver => (5, None),
         RebuildError::Locked => (7, None),
         RebuildError::Replay(ReplayError::Scratch { .. }) => {
-            (1, Some("has its file system room? name another folder with TMPDIR"))
+            (1, Some("check the free space of its file system; TMPDIR selects another folder"))
         }
         RebuildError::Replay(
             ReplayError::Store(_) | ReplayError::Log(_) | ReplayError::Origin(_),
@@ -304,6 +310,7 @@ impl From<StatusError> for CliError {
 impl From<ReplayError> for CliError {
     fn from(error: ReplayError) -> Self {
         match error {
+            // Errors of the stores have their own exit codes and hints, whichever command meets them.
             ReplayError::Store(error) => error.into(),
             ReplayError::Log(error) => error.into(),
             other @ (ReplayError::Misfolded(_)
@@ -316,6 +323,7 @@ impl From<ReplayError> for CliError {
 impl From<RebuildError> for CliError {
     fn from(error: RebuildError) -> Self {
         match error {
+            // Errors of the stores have their own exit codes and hints, whichever command meets them.
             RebuildError::Replay(ReplayError::Store(error)) => error.into(),
             RebuildError::Replay(ReplayError::Log(error)) => error.into(),
             other @ (RebuildError::Replay(

@@ -1,21 +1,21 @@
-//! The one binary: reads settings, builds what each role needs, runs it, waits.
+//! The `dofs` binary: parses the command line, runs the command, reports its error.
 
+mod api_client;
+mod api_keys;
 mod cli;
-mod client;
 mod command;
 mod description;
 mod error;
-mod keys;
+mod health_checks;
+mod load_generator;
 mod output;
-mod pace;
+mod permission_check;
 mod process;
-mod read_model;
-mod readiness;
-mod rights;
+mod read_model_adapter;
 mod settings;
-mod stores;
-mod stress;
 mod system;
+mod target_stores;
+mod throughput;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,21 +25,21 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use service_kit::telemetry;
 
-/// The system's allocator took a quarter of all processor time while orders were placed: messages
-/// are allocated by one thread and freed by another all the time (`BENCHMARKS.md`). SQLite has the
-/// same one, because the crate takes the place of the C library's `malloc` too.
+/// Messages are allocated by one thread and freed by another: with the system's allocator, that took
+/// a quarter of all processor time while orders were placed (`BENCHMARKS.md`). SQLite uses mimalloc
+/// too, because the crate replaces `malloc` of the C library.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// How long the process, when it ends, waits for the reader of its last log lines.
+/// Maximum time to wait at exit until the last log lines are written to standard error.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the process, when it ends, waits for calls of the system that cannot be cut off. A look-up of
-/// a name may take half a minute, and nobody waits for it any more.
+/// Maximum time to wait at exit for blocking system calls, which cannot be cancelled. A DNS lookup
+/// can take 30 seconds, and its result is no longer needed.
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Waits for the last log lines when the process ends, by a panic too. If nobody reads them, they are
-/// lost and the process ends all the same.
+/// Flushes the log when dropped, so also after a panic. Lines that the reader of standard error
+/// does not read within [`LOG_FLUSH_TIMEOUT`] are lost.
 struct LogFlush;
 
 impl Drop for LogFlush {
@@ -49,26 +49,28 @@ impl Drop for LogFlush {
 }
 
 fn main() -> ExitCode {
+    // Dropped last, after every error is logged.
     let _flush = LogFlush;
     match Cli::try_parse() {
-        Ok(cli) => run(cli),
-        Err(error) => output::fail_to_parse(&error, process::wants_json()),
+        Ok(cli) => run_command(cli),
+        // Without parsed arguments, `--json` is looked up in the raw ones.
+        Err(error) => output::report_parse_error(&error, process::is_json_requested()),
     }
 }
 
-fn run(cli: Cli) -> ExitCode {
+fn run_command(cli: Cli) -> ExitCode {
     let as_json = cli.global.json;
-    if let Err(error) = process::init_telemetry(cli.command.verbosity()) {
-        return output::fail(&error.into(), as_json);
+    if let Err(error) = process::init_telemetry(cli.command.default_verbosity()) {
+        return output::report_error(&error.into(), as_json);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return output::fail(&error::CliError::Runtime(error), as_json),
+        Err(error) => return output::report_error(&error::CliError::Runtime(error), as_json),
     };
-    let ended = runtime.block_on(command::run(cli));
+    let outcome = runtime.block_on(command::run(cli));
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
-    match ended {
+    match outcome {
         Ok(code) => code,
-        Err(error) => output::fail(&error, as_json),
+        Err(error) => output::report_error(&error, as_json),
     }
 }

@@ -1,12 +1,14 @@
-//! What a person or a script reads: results on stdout, everything else on stderr.
+//! Output of the commands: results on standard output, everything else on standard error.
 
+use std::fmt::Display;
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use axum::http::StatusCode;
 use clap::error::ErrorKind;
 use comfy_table::{ContentArrangement, Table, presets};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 use service_kit::error::Chain;
 use service_kit::problem::Problem;
 use service_kit::telemetry::{self, LogFormat};
@@ -14,34 +16,37 @@ use service_kit::telemetry::{self, LogFormat};
 use crate::error::CliError;
 use crate::process;
 
-/// The exit code of a command that was used wrongly.
-const USED_WRONGLY: u8 = 2;
+/// Exit code of a check that found problems.
+pub(crate) const CHECK_FAILED: u8 = 3;
 
-/// Prints a result.
+/// Exit code for invalid arguments.
+const USAGE_ERROR: u8 = 2;
+
+/// Prints a result on standard output.
 ///
 /// # Errors
-/// [`CliError::Output`] if it could not be written: nobody may believe that it was seen.
-pub(crate) fn print(text: impl std::fmt::Display) -> Result<(), CliError> {
+/// [`CliError::Output`] if it cannot be written: the command must not report success then.
+pub(crate) fn print_result(text: impl Display) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
     written.map_err(|source| CliError::Output { path: "standard output".to_owned(), source })
 }
 
-/// Tells a person something that is no result.
-pub(crate) fn say(text: impl std::fmt::Display) {
+/// Prints progress or a hint on standard error.
+pub(crate) fn print_notice(text: impl Display) {
+    // Notices are optional: a closed standard error does not fail the command.
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
-/// Asks on the terminal before something is done that cannot be undone, unless `is_confirmed`.
+/// Asks for confirmation on the terminal unless `is_confirmed`.
 ///
 /// # Errors
-/// [`CliError::Unconfirmed`] if there is no terminal to ask on, [`CliError::Declined`] if the answer
-/// is not a yes.
-pub(crate) fn confirm(question: &str, is_confirmed: bool) -> Result<(), CliError> {
+/// [`CliError::Unconfirmed`] without a terminal, [`CliError::Declined`] unless the user answers yes.
+pub(crate) fn confirm_action(question: &str, is_confirmed: bool) -> Result<(), CliError> {
     if is_confirmed {
         return Ok(());
     }
-    check_can_ask()?;
+    check_terminal()?;
     let mut stderr = std::io::stderr();
     drop(write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()));
     let mut answer = String::new();
@@ -49,35 +54,35 @@ pub(crate) fn confirm(question: &str, is_confirmed: bool) -> Result<(), CliError
     if read.is_ok() && is_yes(&answer) { Ok(()) } else { Err(CliError::Declined) }
 }
 
-/// Refuses to go on to a question that nobody can answer.
+/// Checks that the user can be asked for confirmation.
 ///
 /// # Errors
-/// [`CliError::Unconfirmed`] if there is no terminal to ask on.
-pub(crate) fn check_can_ask() -> Result<(), CliError> {
-    let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    can_ask.then_some(()).ok_or(CliError::Unconfirmed)
+/// [`CliError::Unconfirmed`] if standard input or standard error is not a terminal.
+pub(crate) fn check_terminal() -> Result<(), CliError> {
+    let is_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    is_terminal.then_some(()).ok_or(CliError::Unconfirmed)
 }
 
 fn is_yes(answer: &str) -> bool {
     ["y", "yes"].iter().any(|yes| answer.trim().eq_ignore_ascii_case(yes))
 }
 
-/// Prints the last words of a command that failed, and gives its exit code: with `as_json` as a
-/// problem document (RFC 9457), as the API answers it.
-pub(crate) fn fail(error: &CliError, as_json: bool) -> ExitCode {
+/// Reports the error of a failed command and returns its exit code. With `as_json`, the report is a
+/// problem document (RFC 9457), in the format of the API.
+pub(crate) fn report_error(error: &CliError, as_json: bool) -> ExitCode {
     let code = error.exit_code();
     if as_json {
-        let refusal = error.refusal().cloned();
+        let from_api = error.problem_document().cloned();
         let document =
-            refusal.unwrap_or_else(|| document(error.status(), &Chain(error).to_string()));
+            from_api.unwrap_or_else(|| problem_document(error.status(), &Chain(error).to_string()));
         write_document(document, code, error.hint());
         return ExitCode::from(code);
     }
     match process::log_format() {
         LogFormat::Json => {
             let hint = error.hint();
-            let is_refused = matches!(error, CliError::Unsafe(_));
-            let message = if is_refused { "Configuration refused" } else { "Failed" };
+            let is_unsafe = matches!(error, CliError::Unsafe(_));
+            let message = if is_unsafe { "Configuration refused" } else { "Command failed" };
             tracing::error!(error = %Chain(error), hint, "{message}");
         }
         LogFormat::Text => {
@@ -90,8 +95,8 @@ pub(crate) fn fail(error: &CliError, as_json: bool) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Prints what the command line's parser says: help, or what is wrong with the arguments.
-pub(crate) fn fail_to_parse(error: &clap::Error, as_json: bool) -> ExitCode {
+/// Prints the message of the argument parser (help, version or error) and returns the exit code.
+pub(crate) fn report_parse_error(error: &clap::Error, as_json: bool) -> ExitCode {
     if as_json
         && error.use_stderr()
         && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
@@ -99,8 +104,8 @@ pub(crate) fn fail_to_parse(error: &clap::Error, as_json: bool) -> ExitCode {
         let text = error.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         let detail = text.split("\n\n").next().unwrap_or_default();
-        write_document(document(StatusCode::BAD_REQUEST, detail), USED_WRONGLY, None);
-        return ExitCode::from(USED_WRONGLY);
+        write_document(problem_document(StatusCode::BAD_REQUEST, detail), USAGE_ERROR, None);
+        return ExitCode::from(USAGE_ERROR);
     }
     match (error.print(), u8::try_from(error.exit_code())) {
         (Ok(()), Ok(code)) => ExitCode::from(code),
@@ -108,7 +113,7 @@ pub(crate) fn fail_to_parse(error: &clap::Error, as_json: bool) -> ExitCode {
     }
 }
 
-fn document(status: StatusCode, detail: &str) -> Value {
+fn problem_document(status: StatusCode, detail: &str) -> Value {
     serde_json::to_value(Problem::edge(status, detail).document(None)).unwrap_or_default()
 }
 
@@ -118,37 +123,31 @@ fn write_document(mut document: Value, exit_code: u8, hint: Option<&str>) {
     telemetry::write_line(&document.to_string());
 }
 
-/// A table with these columns.
-pub(crate) fn table(columns: &[&str]) -> Table {
+/// Returns an empty table with these column headers.
+pub(crate) fn new_table(columns: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns);
     table
 }
 
-/// An object as a table of its members.
-pub(crate) fn fields(object: &Value) -> String {
-    let mut rows = table(&["field", "value"]);
-    for (field, value) in object.as_object().into_iter().flatten() {
-        rows.add_row([field.clone(), cell(value)]);
-    }
-    rows.to_string()
-}
-
-/// A JSON value as a cell: text bare, null as a dash. Control characters are shown and not sent:
-/// customers choose these texts, and a terminal would obey them.
-pub(crate) fn cell(value: &Value) -> String {
-    match value {
+/// Formats a value for a terminal: as in the API, but texts without quotes and null as a dash. Control
+/// characters are escaped: customers choose many of these texts, and a terminal would execute the
+/// escape sequences in them.
+pub(crate) fn format_cell(value: impl Serialize) -> String {
+    match json!(value) {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.chars().fold(String::new(), |mut shown, character| {
+        Value::String(text) => text.chars().fold(String::new(), |mut escaped, character| {
             if character.is_control() {
-                shown.extend(character.escape_default());
+                escaped.extend(character.escape_default());
             } else {
-                shown.push(character);
+                escaped.push(character);
             }
-            shown
+            escaped
         }),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            value.to_string()
+        }
     }
 }
 
@@ -157,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_yes_is_a_yes() {
+    fn only_y_and_yes_confirm() {
         for yes in ["y\n", "Y\r\n", " yes \n", "YES"] {
             assert!(is_yes(yes), "{yes:?}");
         }
@@ -167,8 +166,8 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        let text = Value::from("caf\u{e9}\u{1b}[31m\nrow\u{9b}x");
-        assert_eq!(cell(&text), "caf\u{e9}\\u{1b}[31m\\nrow\\u{9b}x");
+    fn control_characters_are_escaped() {
+        let text = "caf\u{e9}\u{1b}[31m\nrow\u{9b}x";
+        assert_eq!(format_cell(text), "caf\u{e9}\\u{1b}[31m\\nrow\\u{9b}x");
     }
 }

@@ -1,4 +1,5 @@
-//! What enters from outside: the clock, randomness and the environment. Nowhere else.
+//! Inputs from outside the process: clock, randomness, environment and process limits. No other
+//! module reads them.
 
 use std::collections::BTreeMap;
 
@@ -8,70 +9,71 @@ use service_kit::clock::Clock;
 use service_kit::telemetry::{self, Color, LogFormat, TelemetryError, Verbosity};
 use uuid::Uuid;
 
-/// The system's clock; ids are `UUIDv7`, so that they sort by time.
-#[expect(clippy::disallowed_methods, reason = "here time and randomness enter")]
-pub(crate) fn clock() -> Clock {
-    Clock::new(Timestamp::now, new_id)
+/// Returns the system's clock. Its ids are `UUIDv7`, which sort by time.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads time and randomness")]
+pub(crate) fn system_clock() -> Clock {
+    Clock::new(Timestamp::now, generate_id)
 }
 
-/// An id of version 7, or of version 4 while the clock is before 1970: version 7 cannot say that, and
-/// its maker panics.
-#[expect(clippy::disallowed_methods, reason = "here time and randomness enter")]
-fn new_id() -> Uuid {
+/// Returns a `UUIDv7`, or a `UUIDv4` while the clock is before 1970, because `Uuid::now_v7` panics
+/// on a time before the epoch.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads time and randomness")]
+fn generate_id() -> Uuid {
     if Timestamp::now() < Timestamp::UNIX_EPOCH { Uuid::new_v4() } else { Uuid::now_v7() }
 }
 
-/// The variables of the environment that can be read as text.
-pub(crate) fn environment() -> BTreeMap<String, String> {
+/// Returns the environment variables whose names and values are valid UTF-8.
+pub(crate) fn environment_variables() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
-/// Whether the arguments ask for JSON, for when they cannot be parsed.
-pub(crate) fn wants_json() -> bool {
+/// Returns whether the arguments contain `--json`. For arguments that cannot be parsed.
+pub(crate) fn is_json_requested() -> bool {
     std::env::args_os().any(|argument| argument == "--json")
 }
 
-/// The user of this machine, as the environment names it.
+/// Returns the name of the operating system user, from the environment.
 pub(crate) fn user_name() -> Option<String> {
-    let mut environment = environment();
+    let mut variables = environment_variables();
     let names = ["USER", "LOGNAME", "USERNAME"];
-    names.iter().find_map(|it| environment.remove(*it).filter(|name| !name.trim().is_empty()))
+    names.iter().find_map(|name| variables.remove(*name).filter(|user| !user.trim().is_empty()))
 }
 
-/// Starts logging as `DOFS_LOG`, `RUST_LOG` and `NO_COLOR` say; without `RUST_LOG`, as much as
-/// `usual`.
-pub(crate) fn init_telemetry(usual: Verbosity<'_>) -> Result<(), TelemetryError> {
-    let environment = environment();
-    let is_colorful = environment.get("NO_COLOR").is_none_or(String::is_empty);
+/// Starts logging, configured by `DOFS_LOG`, `RUST_LOG` and `NO_COLOR`. `default` is the verbosity
+/// without `RUST_LOG`.
+pub(crate) fn init_telemetry(default: Verbosity<'_>) -> Result<(), TelemetryError> {
+    let variables = environment_variables();
+    let is_colorful = variables.get("NO_COLOR").is_none_or(String::is_empty);
     let color = if is_colorful { Color::Auto } else { Color::Never };
-    let filter = environment.get("RUST_LOG").filter(|it| !it.is_empty());
-    let filter = filter.map(|it| Verbosity::Filter(it));
-    telemetry::init(log_format(), filter.unwrap_or(usual), color)
+    let filter = variables.get("RUST_LOG").filter(|directives| !directives.is_empty());
+    let filter = filter.map(|directives| Verbosity::Filter(directives));
+    telemetry::init(log_format(), filter.unwrap_or(default), color)
 }
 
-/// How log lines look, as `DOFS_LOG` says.
+/// Returns the format of log lines that `DOFS_LOG` selects.
 pub(crate) fn log_format() -> LogFormat {
-    LogFormat::from_name(environment().get("DOFS_LOG").map(String::as_str))
+    LogFormat::from_name(environment_variables().get("DOFS_LOG").map(String::as_str))
 }
 
-/// Lets this process have as many files open as it may, and says how many that are. Many systems allow
-/// 1,024 at first, and more to who asks.
-pub(crate) fn allow_open_files() -> usize {
+/// Raises the limit of open files to the maximum that the system allows, and returns the limit. Many
+/// systems start a process with a limit of 1,024 and allow more.
+pub(crate) fn raise_open_file_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // A process may raise its soft limit up to the hard limit without privileges.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let allowed = if raised.is_ok() { maximum } else { current };
-    // None: as many as there can be.
-    allowed.and_then(|it| usize::try_from(it).ok()).unwrap_or(usize::MAX)
+    let limit = if raised.is_ok() { maximum } else { current };
+    // `None` means unlimited.
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// A seed for what shall not be the same each time.
+/// Returns a random seed.
 pub(crate) fn random_seed() -> u64 {
     rand::random()
 }
 
-/// Bytes that nobody can guess.
+/// Returns cryptographically secure random bytes.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N]
 where
     rand::distr::StandardUniform: rand::distr::Distribution<[u8; N]>,

@@ -1,4 +1,4 @@
-//! All settings, and where they come from.
+//! Settings of the process: files, environment variables, flags.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use service_kit::http::ApiConfig;
 use crate::cli::Role;
 use crate::process;
 
-/// Every setting. The files under `config/` are the reference.
+/// All settings. The files in `config/` document each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
@@ -25,30 +25,30 @@ pub(crate) struct Settings {
     pub(crate) fulfillment: FulfillmentConfig,
     pub(crate) projector: ProjectorConfig,
     pub(crate) auth: AuthConfig,
-    /// Which environment the settings are for; not a setting itself.
+    /// Environment (`DOFS_ENV`) that the settings are for. Not part of the files.
     #[serde(skip, default)]
     pub(crate) environment: Environment,
 }
 
-/// Who may use the API (`[auth]` in the configuration).
+/// API authentication (`[auth]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AuthConfig {
     pub(crate) mode: AuthMode,
 }
 
-/// How users of the API show who they are.
+/// How API clients authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AuthMode {
-    /// Not at all: everybody may do everything. On a desk only.
+    /// No authentication: every client has every scope. For development only.
     None,
-    /// By an API key; `dofs keys` makes them.
+    /// API keys, created by `dofs keys create`.
     ApiKey,
 }
 
 impl AuthMode {
-    /// The name, as in the configuration.
+    /// Returns the name that the configuration uses.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -57,7 +57,7 @@ impl AuthMode {
     }
 }
 
-/// Where this installation stands (`DOFS_ENV`).
+/// Deployment environment (`DOFS_ENV`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Environment {
     #[default]
@@ -76,7 +76,7 @@ impl Environment {
         }
     }
 
-    /// The name, as in `DOFS_ENV` and `execution_arn`.
+    /// Returns the name that `DOFS_ENV` and `execution_arn` use.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Dev => "dev",
@@ -85,7 +85,7 @@ impl Environment {
         }
     }
 
-    fn file(self) -> &'static str {
+    fn settings_file(self) -> &'static str {
         match self {
             Self::Dev => include_str!("../../config/dev.toml"),
             Self::Staging => include_str!("../../config/staging.toml"),
@@ -94,19 +94,20 @@ impl Environment {
     }
 }
 
-/// Flags that are settings: name, section, key, value.
+/// Command-line flag that overrides a setting: flag, section, key, value.
 pub(crate) type Flag<'a> = (&'static str, &'static str, &'static str, Option<&'a str>);
 
-/// The settings of this process: files, environment, flags.
+/// Loads the settings from the files, the environment variables and `flags`. Later sources override
+/// earlier ones.
 pub(crate) fn load(flags: &[Flag<'_>]) -> Result<Settings, ConfigError> {
-    with_base(flags, |layers| layers)
+    load_layers(flags, |layers| layers)
 }
 
-/// The same for a process that keeps everything in one folder, unless it is told otherwise.
+/// Loads the settings of a process whose event store and read model are in folder `data` by default.
 pub(crate) fn load_for_folder(data: &Path, flags: &[Flag<'_>]) -> Result<Settings, ConfigError> {
     let events = data.join("events");
     let read_model = format!("sqlite://{}", data.join("read-model.sqlite").display());
-    with_base(flags, |layers| {
+    load_layers(flags, |layers| {
         layers.with_flag("--data", "node", "data", Some(&events.to_string_lossy())).with_flag(
             "--data",
             "read_model",
@@ -116,49 +117,52 @@ pub(crate) fn load_for_folder(data: &Path, flags: &[Flag<'_>]) -> Result<Setting
     })
 }
 
-fn with_base(
+fn load_layers(
     flags: &[Flag<'_>],
-    base: impl FnOnce(Layers) -> Layers,
+    add_defaults: impl FnOnce(Layers) -> Layers,
 ) -> Result<Settings, ConfigError> {
-    let variables = process::environment();
+    let variables = process::environment_variables();
     let environment = Environment::from_name(variables.get("DOFS_ENV").map_or("", String::as_str))?;
     let files = Layers::new()
         .with_toml(include_str!("../../config/default.toml"))
-        .with_toml(environment.file());
-    let mut layers = base(files).with_environment(variables)?;
+        .with_toml(environment.settings_file());
+    // Later layers override earlier ones: files, folder, environment variables, flags.
+    let mut layers = add_defaults(files).with_environment(variables)?;
     for (flag, section, key, value) in flags {
         layers = layers.with_flag(flag, section, key, *value);
     }
     Ok(Settings { environment, ..layers.extract()? })
 }
 
-/// Why this process must not serve in its environment.
+/// Settings that are unsafe in the environment of the process.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnsafeSettings {
-    #[error("`auth.mode` is `none`: everybody could place and read orders; use `api_key`")]
+    #[error("`auth.mode` is `none`: every client could place and read orders; set it to `api_key`")]
     NoAuth,
-    #[error("`event_store.url` has no TLS and is not on this machine")]
+    #[error("`event_store.url` connects to another machine without TLS")]
     NoTls,
-    #[error("`event_store.url` has `tlsVerifyCert=false`: any server could be the event store")]
+    #[error(
+        "`event_store.url` has `tlsVerifyCert=false`: any server could impersonate the event store"
+    )]
     AnyCertificate,
-    #[error("`{0}` has a default password")]
+    #[error("`{0}` contains a default password")]
     DefaultPassword(&'static str),
     #[error(
-        "`fulfillment.gateway` is `simulated`: orders would be fulfilled by dice; set it to `http`, \
-         with `fulfillment.url`, or say `fulfillment.allow_simulated = true`"
+        "`fulfillment.gateway` is `simulated`: order outcomes would be random; set it to `http` and set \
+         `fulfillment.url`, or set `fulfillment.allow_simulated = true`"
     )]
     SimulatedGateway,
     #[error(
-        "API keys would travel in the clear: `api.listen` ({0}) is not on this machine alone, and \
-         there is no TLS; name `api.tls_certificate` and `api.tls_key`, or say \
-         `api.behind_tls_proxy = true` if a proxy ends TLS"
+        "API keys would be sent unencrypted: `api.listen` ({0}) accepts remote connections without \
+         TLS; set `api.tls_certificate` and `api.tls_key`, or set `api.behind_tls_proxy = true` if a \
+         proxy terminates TLS"
     )]
-    KeysInTheClear(HostPort),
+    UnencryptedKeys(HostPort),
 }
 
 impl Settings {
-    /// Refuses what is acceptable on a desk but not where others rely on it, in a process with these
-    /// roles.
+    /// Checks that the settings are safe for a process with `roles` in its environment. `dev` permits
+    /// everything.
     pub(crate) fn check_for_environment(&self, roles: &[Role]) -> Result<(), UnsafeSettings> {
         if self.environment != Environment::Dev && self.auth.mode == AuthMode::None {
             return Err(UnsafeSettings::NoAuth);
@@ -178,6 +182,7 @@ impl Settings {
         if self.event_store.url.trusts_any_certificate() {
             return Err(UnsafeSettings::AnyCertificate);
         }
+        // Only a worker calls the gateway, and only the API receives keys.
         if roles.contains(&Role::Worker)
             && self.fulfillment.gateway == GatewayKind::Simulated
             && !self.fulfillment.allow_simulated
@@ -187,7 +192,7 @@ impl Settings {
         let ApiConfig { listen, behind_tls_proxy, .. } = &self.api;
         let is_safe = self.api.has_tls() || listen.is_loopback() || *behind_tls_proxy;
         if roles.contains(&Role::Api) && !is_safe {
-            return Err(UnsafeSettings::KeysInTheClear(listen.clone()));
+            return Err(UnsafeSettings::UnencryptedKeys(listen.clone()));
         }
         Ok(())
     }
@@ -198,35 +203,35 @@ mod tests {
     use super::*;
     use crate::system::ALL_ROLES;
 
-    /// The settings of an environment's files, with these on top: section, key, value.
-    fn settings(environment: Environment, given: &[(&str, &str, &str)]) -> Settings {
+    /// Returns the settings of an environment's files, overridden by `overrides`: section, key, value.
+    fn settings_with(environment: Environment, overrides: &[(&str, &str, &str)]) -> Settings {
         let layers = Layers::new()
             .with_toml(include_str!("../../config/default.toml"))
-            .with_toml(environment.file());
-        let layers = given.iter().fold(layers, |layers, (section, key, value)| {
+            .with_toml(environment.settings_file());
+        let layers = overrides.iter().fold(layers, |layers, (section, key, value)| {
             layers.with_flag("--test", section, key, Some(value))
         });
         Settings { environment, ..layers.extract().unwrap() }
     }
 
-    /// What production asks for that no file can know.
-    const SAFE: [(&str, &str, &str); 3] = [
+    /// Settings that production requires and that no file can contain.
+    const REQUIRED_IN_PRODUCTION: [(&str, &str, &str); 3] = [
         ("fulfillment", "gateway", "http"),
         ("fulfillment", "url", "https://warehouse.example/orders"),
         ("api", "behind_tls_proxy", "true"),
     ];
 
-    fn in_production(given: &[(&str, &str, &str)]) -> Result<(), UnsafeSettings> {
-        let given = [&SAFE, given].concat();
-        settings(Environment::Production, &given).check_for_environment(&ALL_ROLES)
+    fn check_in_production(overrides: &[(&str, &str, &str)]) -> Result<(), UnsafeSettings> {
+        let overrides = [&REQUIRED_IN_PRODUCTION, overrides].concat();
+        settings_with(Environment::Production, &overrides).check_for_environment(&ALL_ROLES)
     }
 
     #[test]
-    fn files_of_every_environment_can_be_served() {
+    fn settings_files_of_every_environment_pass_all_checks() {
         for environment in [Environment::Dev, Environment::Staging, Environment::Production] {
             let is_production = environment == Environment::Production;
-            let given = if is_production { &SAFE[..] } else { &[] };
-            let settings = settings(environment, given);
+            let overrides = if is_production { &REQUIRED_IN_PRODUCTION[..] } else { &[] };
+            let settings = settings_with(environment, overrides);
             assert_eq!(settings.fulfillment.check(), Ok(()), "{}", environment.as_str());
             assert_eq!(settings.api.check(), Ok(()), "{}", environment.as_str());
             let checked = settings.check_for_environment(&ALL_ROLES);
@@ -235,9 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_may_use_the_api_unasked_outside_of_dev() {
+    fn only_dev_permits_an_api_without_authentication() {
         let open = [("auth", "mode", "none")];
-        let checked = |environment| settings(environment, &open).check_for_environment(&[]);
+        let checked = |environment| settings_with(environment, &open).check_for_environment(&[]);
         assert_eq!(checked(Environment::Dev), Ok(()));
         for environment in [Environment::Staging, Environment::Production] {
             assert_eq!(checked(environment), Err(UnsafeSettings::NoAuth));
@@ -245,47 +250,47 @@ mod tests {
     }
 
     #[test]
-    fn production_refuses_connections_that_are_not_safe() {
-        let store = |url: &str| in_production(&[("event_store", "url", url)]);
+    fn production_rejects_unencrypted_stores_and_default_passwords() {
+        let store = |url: &str| check_in_production(&[("event_store", "url", url)]);
         let default_password = UnsafeSettings::DefaultPassword("event_store.url");
         assert_eq!(store("esdb://admin:changeit@store:2113"), Err(default_password));
         assert_eq!(store("esdb://store:2113?tls=false"), Err(UnsafeSettings::NoTls));
-        // Words of a local address, in that of another machine.
+        // The host name of another machine may begin like a loopback address.
         let disguised = "esdb://127.0.0.1.store.example:2113?tls=false";
         assert_eq!(store(disguised), Err(UnsafeSettings::NoTls));
         let any = "esdb://store:2113?tlsVerifyCert=false";
         assert_eq!(store(any), Err(UnsafeSettings::AnyCertificate));
         assert_eq!(store("esdb://127.0.0.1:2113?tls=false"), Ok(()));
         assert_eq!(store("esdb://store:2113?connectionName=tls=false"), Ok(()));
-        let rows = |url: &str| in_production(&[("read_model", "url", url)]);
+        let rows = |url: &str| check_in_production(&[("read_model", "url", url)]);
         let default_password = UnsafeSettings::DefaultPassword("read_model.url");
         assert_eq!(rows("postgres://postgres:postgres@db/dofs"), Err(default_password));
         assert_eq!(rows("postgres://dofs:s3cret@db/dofs"), Ok(()));
     }
 
     #[test]
-    fn production_does_not_fulfil_by_dice_unless_told_to() {
+    fn production_worker_rejects_the_simulated_gateway_unless_allowed() {
         let simulated = ("fulfillment", "gateway", "simulated");
-        assert_eq!(in_production(&[simulated]), Err(UnsafeSettings::SimulatedGateway));
+        assert_eq!(check_in_production(&[simulated]), Err(UnsafeSettings::SimulatedGateway));
         let allowed = ("fulfillment", "allow_simulated", "true");
-        assert_eq!(in_production(&[simulated, allowed]), Ok(()));
-        let given = [&SAFE[..], &[simulated]].concat();
-        let production = settings(Environment::Production, &given);
+        assert_eq!(check_in_production(&[simulated, allowed]), Ok(()));
+        let overrides = [&REQUIRED_IN_PRODUCTION[..], &[simulated]].concat();
+        let production = settings_with(Environment::Production, &overrides);
         assert_eq!(production.check_for_environment(&[Role::Api, Role::Projector]), Ok(()));
-        let staging = settings(Environment::Staging, &given);
+        let staging = settings_with(Environment::Staging, &overrides);
         assert_eq!(staging.check_for_environment(&ALL_ROLES), Ok(()));
     }
 
     #[test]
-    fn production_takes_no_keys_in_the_clear() {
+    fn production_api_rejects_remote_connections_without_tls() {
         let bare = ("api", "behind_tls_proxy", "false");
         let everywhere = "0.0.0.0:8080".parse().unwrap();
-        assert_eq!(in_production(&[bare]), Err(UnsafeSettings::KeysInTheClear(everywhere)));
+        assert_eq!(check_in_production(&[bare]), Err(UnsafeSettings::UnencryptedKeys(everywhere)));
         for safe in [("api", "listen", "127.0.0.1:8080"), ("api", "tls_certificate", "chain.pem")] {
-            assert_eq!(in_production(&[bare, safe]), Ok(()));
+            assert_eq!(check_in_production(&[bare, safe]), Ok(()));
         }
-        let given = [&SAFE[..], &[bare]].concat();
-        let production = settings(Environment::Production, &given);
+        let overrides = [&REQUIRED_IN_PRODUCTION[..], &[bare]].concat();
+        let production = settings_with(Environment::Production, &overrides);
         assert_eq!(production.check_for_environment(&[Role::Worker]), Ok(()));
     }
 }

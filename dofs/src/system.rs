@@ -1,76 +1,47 @@
-//! Building a running system from settings: the only place that does.
+//! Composition root: builds and runs the roles of a process from its settings.
 
-mod start_line;
+mod http_server;
+mod startup_log;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::header::CONTENT_SECURITY_POLICY;
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware;
-use axum::response::Response;
-use command_api::{CommandApi, Runner};
 use event_log::{EventLog, LogError, Producer};
 use event_node::{AppendFailure, Node, NodeError};
 use fulfillment_worker::{
     FulfillmentConfig, GROUP, Gateway, GatewayKind, HttpGateway, SimulatedGateway,
 };
-use projectors::{Lookups, Owners, Projector, Queries, ReadModel, StoreError, Sweeper};
+use projectors::{Owners, Projector, ReadModel, StoreError, Sweeper};
 use service_kit::address::HostPort;
-use service_kit::api_doc::without_keys;
-use service_kit::auth::{Access, KeyRing, OperationScopes, Ownership};
+use service_kit::auth::Access;
 use service_kit::clock::Clock;
-use service_kit::health::{self, Check, Checks};
-use service_kit::http::{self, Listener, Routes};
+use service_kit::health::Check;
+use service_kit::http::Listener;
 use service_kit::lifecycle::{LifecycleError, RoleError, Roles};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::cli::Role;
-use crate::description::openapi;
 use crate::error::CliError;
-use crate::read_model::Known;
-use crate::readiness::{
-    EVENT_STORE, event_store_check, node_check, projector_check, read_model_check, worker_check,
-};
-use crate::rights::Rights;
-use crate::settings::{AuthMode, Environment, Settings};
-use crate::{keys, process};
+use crate::health_checks::{event_store_check, projector_check, read_model_check, worker_check};
+use crate::permission_check::PermissionCheck;
+use crate::process;
+use crate::settings::{Environment, Settings};
+use http_server::documentation_routes;
 
-/// How long roles may take to finish what is in progress when they are asked to stop.
+/// Maximum time for the roles to finish work in progress after the signal to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long open requests may take of that: less, so that a client that never finishes its request
-/// does not make a clean stop a failed one.
-const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// How long the event store is still read for those who wait after the last of them, so that a
-/// process in which somebody waits now and then does not begin anew each time.
+/// Time to keep reading the event store after the last client stopped waiting for an order. Without
+/// it, a process with an occasional waiting client would open a new subscription for each.
 const FOLLOW_LINGER: Duration = Duration::from_secs(10);
 
-/// Files that a process has open beside its clients' connections, and some to spare.
-const OWN_FILES: usize = 124;
-
-/// What the pages that describe the API may load: what is served beside them. Swagger UI sets styles
-/// in its elements, and has images in its style sheet.
-const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
-     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-     frame-ancestors 'none'",
-);
-
-/// Paths of Swagger UI that its declaration does not name.
-const DOCUMENTATION_PATHS: [&str; 2] = ["/docs", "/docs/{*rest}"];
-
-/// Every role.
+/// All roles.
 pub(crate) const ALL_ROLES: [Role; 3] = [Role::Api, Role::Worker, Role::Projector];
 
 /// A running system.
@@ -80,10 +51,10 @@ pub(crate) struct System {
     stop: CancellationToken,
     roles: Roles,
     node: Option<EmbeddedNode>,
-    http: Option<SocketAddr>,
+    http_address: Option<SocketAddr>,
 }
 
-/// The embedded event store. It stops last, so that the roles can finish their work on it.
+/// The embedded event store. It stops after the roles, so that they can finish their work on it.
 struct EmbeddedNode {
     address: SocketAddr,
     failure: AppendFailure,
@@ -92,40 +63,42 @@ struct EmbeddedNode {
 }
 
 impl System {
-    /// Nothing runs yet.
+    /// Creates a system without running roles.
     pub(crate) fn new(settings: Settings) -> Self {
         let stop = CancellationToken::new();
         let roles = Roles::new(stop.clone());
-        Self { settings, clock: process::clock(), stop, roles, node: None, http: None }
+        let clock = process::system_clock();
+        Self { settings, clock, stop, roles, node: None, http_address: None }
     }
 
-    /// The settings, with the addresses that were found out.
+    /// Returns the settings. After [`start_node`](Self::start_node), they contain the address of the
+    /// embedded event store.
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Where HTTP is served.
-    pub(crate) fn http(&self) -> Option<SocketAddr> {
-        self.http
+    /// Returns the address of the HTTP server, if one is running.
+    pub(crate) fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
-    /// Where the embedded event store listens.
-    pub(crate) fn node(&self) -> Option<SocketAddr> {
-        self.node.as_ref().map(|it| it.address)
+    /// Returns the address of the embedded event store, if one is running.
+    pub(crate) fn node_address(&self) -> Option<SocketAddr> {
+        self.node.as_ref().map(|node| node.address)
     }
 
-    /// What ends the system.
-    pub(crate) fn stop(&self) -> CancellationToken {
+    /// Returns the token that stops the system when cancelled.
+    pub(crate) fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Starts the embedded event store, and points the settings at it.
+    /// Starts the embedded event store and sets `event_store.url` to its address.
     pub(crate) async fn start_node(&mut self) -> Result<(), CliError> {
         let stop = CancellationToken::new();
         let node =
             Node::start(self.settings.node.clone(), self.clock.clone(), stop.clone()).await?;
         let (address, failure) = (node.address(), node.append_failure());
-        tracing::info!(%address, data = %self.settings.node.data.display(), "Event store listens");
+        tracing::info!(%address, data = %self.settings.node.data.display(), "Event store listening");
         self.settings.event_store.url = format!("esdb://{address}?tls=false").parse()?;
 
         let ended = CancellationToken::new();
@@ -136,26 +109,28 @@ impl System {
             drop(guard);
             outcome
         });
+        // The node itself is not a role, because it must outlive them. This role fails when the node
+        // ends early, and so stops the process.
         let roles_stop = self.stop.clone();
         self.roles.spawn("event store", async move {
             tokio::select! {
                 () = roles_stop.cancelled() => Ok(()),
-                () = ended.cancelled() => Err("it ended by itself"),
+                () = ended.cancelled() => Err("ended unexpectedly"),
             }
         });
         self.node = Some(EmbeddedNode { address, failure, stop, task });
         Ok(())
     }
 
-    /// Brings the read model's tables to what this release knows.
-    pub(crate) async fn migrate(&self) -> Result<(), CliError> {
+    /// Updates the tables of the read model to the schema of this release.
+    pub(crate) async fn migrate_read_model(&self) -> Result<(), CliError> {
         let applied = self.settings.read_model.url.migrate().await?;
-        tracing::info!(n_applied = applied.len(), "Read model is up to date");
+        tracing::info!(n_applied = applied.len(), "Read model schema is up to date");
         Ok(())
     }
 
-    /// Starts roles. With `listen`, HTTP is served: the API if it is among the roles, and health
-    /// in any case.
+    /// Starts roles. With `listen`, also starts the HTTP server: it serves the API if that is among
+    /// the roles, and the health checks in any case.
     pub(crate) async fn start_roles(
         &mut self,
         roles: &[Role],
@@ -166,29 +141,30 @@ impl System {
             Some(listen) => Some(Listener::bind(listen)?.with_tls(&self.settings.api)?),
             None => None,
         };
-        let log = self.connect()?;
-        self.watch_descriptors(log.as_ref());
-        self.check_rights(log.as_ref(), roles).await?;
-        self.say_what_starts(log.as_ref(), roles, listener.as_ref().map(Listener::address)).await;
-        let owners = log.as_ref().map(|it| Owners::new(it.failing_fast()));
+        let log = self.connect_event_log()?;
+        self.watch_file_descriptors(log.as_ref());
+        // Before anything is served: a missing permission must prevent the start.
+        self.check_permissions(log.as_ref(), roles).await?;
+        self.log_startup(log.as_ref(), roles, listener.as_ref().map(Listener::address)).await;
+        let owners = log.as_ref().map(|log| Owners::new(log.failing_fast()));
         let access = match listener {
-            Some(_) => self.access(log.as_ref()),
-            // Nobody can ask.
+            Some(_) => self.start_access_control(log.as_ref()),
+            // Without a listener there are no requests to authenticate.
             None => Access::Open,
         };
         let mut routes = Router::new();
         let mut checks = Vec::new();
         if roles.contains(&Role::Api) {
             checks.push(event_store_check(log.clone()));
-            self.watch_appends(log.as_ref());
+            self.start_append_probes(log.as_ref());
         }
         if roles.contains(&Role::Api) || roles.contains(&Role::Projector) {
             let store = self.settings.read_model.url.open();
             check_schema(&*store).await?;
             checks.push(read_model_check(log.clone(), Arc::clone(&store), self.clock.clone()));
             if roles.contains(&Role::Api) {
-                self.start_following(log.as_ref());
-                routes = routes.merge(documentation(self.settings.auth.mode));
+                self.start_event_feed(log.as_ref());
+                routes = routes.merge(documentation_routes(self.settings.auth.mode));
                 let owned = log.clone().zip(owners.clone());
                 routes = routes.merge(self.api_routes(Arc::clone(&store), owned, access.clone()));
             }
@@ -200,42 +176,17 @@ impl System {
             checks.push(self.start_worker(log.as_ref())?);
         }
         if let Some(listener) = listener {
-            let routes = Routes {
-                protected: http::refuse_unknown_parameters(routes, &openapi())
-                    .fallback(http::not_found),
-                ownership: owners.map(|it| Arc::new(it) as Arc<dyn Ownership>),
-                health: health::routes(self.checks(roles, checks)).into(),
-                draining: self.roles.delay_stop(self.settings.api.drain_delay()),
-            };
-            self.start_http(listener, routes, access);
+            let checks = self.health_checks(roles, checks);
+            let routes = self.complete_routes(routes, owners, checks);
+            self.start_http_server(listener, routes, access);
         }
         Ok(())
     }
 
-    /// What the process is asked about. Beside the API, other roles are no reason to send no orders.
-    fn checks(&self, roles: &[Role], checks: Vec<Check>) -> Checks {
-        let is_api = roles.contains(&Role::Api);
-        let is_vital = |check: &Check| !is_api || check.name() == EVENT_STORE;
-        let lessened = |it: Check| if is_vital(&it) { it } else { it.optional() };
-        Checks {
-            liveness: self.node.iter().map(|it| node_check(it.failure.clone())).collect(),
-            readiness: checks.into_iter().map(lessened).collect(),
-        }
-    }
-
-    /// Finds out whether orders can be taken.
-    fn watch_appends(&mut self, log: Option<&EventLog>) {
-        let Some(log) = log.cloned() else { return };
-        let (clock, stop) = (self.clock.clone(), self.stop.clone());
-        self.roles.spawn("event store probes", async move {
-            log.watch_appends(|| clock.new_id(), stop).await;
-            Ok::<_, RoleError>(())
-        });
-    }
-
-    /// Waits until everything has ended; see [`Roles::finish`].
-    pub(crate) async fn finish(self) -> Result<(), CliError> {
-        let ended = self.roles.run_to_end(DRAIN_TIMEOUT).await;
+    /// Waits until all roles and then the embedded event store have ended; see [`Roles::run_to_end`].
+    pub(crate) async fn wait_until_stopped(self) -> Result<(), CliError> {
+        // The node stops after the roles, even if one of them failed: they append while draining.
+        let outcome = self.roles.run_to_end(DRAIN_TIMEOUT).await;
         if let Some(mut node) = self.node {
             node.stop.cancel();
             match node.task.join_next().await {
@@ -246,38 +197,41 @@ impl System {
                 None => {}
             }
         }
-        ended?;
+        outcome?;
         tracing::info!("Stopped");
         Ok(())
     }
 
-    /// The order streams; `None` if no event store is configured. Making a client is expensive,
-    /// so the roles of a process share one.
-    fn connect(&self) -> Result<Option<EventLog>, CliError> {
+    /// Connects to the event store; `None` if none is configured. A client is expensive to create, so
+    /// the roles of a process share one.
+    fn connect_event_log(&self) -> Result<Option<EventLog>, CliError> {
         if self.settings.event_store.url.is_empty() {
             return Ok(None);
         }
         let name = format!("dofs-{}", self.clock.new_id());
-        Ok(Some(EventLog::connect(&self.settings.event_store, producer(), &name)?))
+        Ok(Some(EventLog::connect(&self.settings.event_store, event_producer(), &name)?))
     }
 
-    /// Ends the process with a message if the event store denies what a role has to do: orders that
-    /// no worker may read must not be accepted.
-    async fn check_rights(
+    /// Checks that the event store grants the permissions that the roles need. An event store that is
+    /// down is checked by a task once it responds; a missing permission then ends the process, because
+    /// the API must not accept orders that no worker may read.
+    async fn check_permissions(
         &mut self,
         log: Option<&EventLog>,
         roles: &[Role],
     ) -> Result<(), CliError> {
         let Some(log) = log.cloned() else { return Ok(()) };
-        let rights = Rights::new(log, roles);
-        if !rights.look_first().await? {
-            self.roles.spawn("event store rights", rights.look_until_answered(self.stop.clone()));
+        let check = PermissionCheck::new(log, roles);
+        if !check.check_at_startup().await? {
+            let checking = check.check_until_answered(self.stop.clone());
+            self.roles.spawn("event store permissions", checking);
         }
         Ok(())
     }
 
-    /// Ends the process with a message once no file descriptor is left to reach the event store.
-    fn watch_descriptors(&mut self, log: Option<&EventLog>) {
+    /// Starts a task that ends the process when connecting to the event store fails for lack of file
+    /// descriptors: a restart frees them.
+    fn watch_file_descriptors(&mut self, log: Option<&EventLog>) {
         let Some(log) = log.cloned() else { return };
         let stop = self.stop.clone();
         self.roles.spawn("event store connection", async move {
@@ -288,55 +242,18 @@ impl System {
         });
     }
 
-    fn api_routes(
-        &mut self,
-        store: Arc<dyn ReadModel>,
-        log: Option<(EventLog, Owners)>,
-        access: Access,
-    ) -> Router {
-        let accepted_status = match self.settings.api.accepted_status {
-            200 => StatusCode::OK,
-            _ => StatusCode::ACCEPTED,
-        };
-        let log = log.map(|(log, owners)| (log.on_behalf_of("dofs-api").failing_fast(), owners));
-        let commands = CommandApi {
-            log: log.as_ref().map(|(log, _)| log.clone()),
-            clock: self.clock.clone(),
-            environment: self.settings.environment.as_str().to_owned(),
-            accepted_status,
-            group: GROUP.to_owned(),
-            failures: Arc::new(Known(Arc::clone(&store))),
-            waiting: Arc::new(Known(Arc::clone(&store))),
-            runner: Arc::new(Runner::new(&self.clock)),
-        };
-        let Some((log, owners)) = log else {
-            return Router::from(command_api::routes(commands))
-                .merge(projectors::routes_without_store());
-        };
-        let redrives = command_api::run_redrives(
-            Arc::clone(&commands.runner),
-            log.clone(),
-            Arc::clone(&commands.failures),
-            self.clock.clone(),
-            self.stop.clone(),
-        );
-        self.roles.spawn("redrives", redrives);
-        let queries = Queries {
-            lookups: Lookups::new(Arc::clone(&store)),
-            owners,
-            access,
-            store,
-            log,
-            group: GROUP.to_owned(),
-            success_rate: self.settings.fulfillment.configured_success_rate(),
-            store_folder: self.node.is_some().then(|| self.settings.node.data.clone()),
-            clock: self.clock.clone(),
-        };
-        command_api::routes(commands).merge(projectors::routes(queries)).into()
+    /// Starts a task that finds out whether the event store accepts appends.
+    fn start_append_probes(&mut self, log: Option<&EventLog>) {
+        let Some(log) = log.cloned() else { return };
+        let (clock, stop) = (self.clock.clone(), self.stop.clone());
+        self.roles.spawn("event store probes", async move {
+            log.watch_appends(|| clock.new_id(), stop).await;
+            Ok::<_, RoleError>(())
+        });
     }
 
-    /// Lets those who wait for an order, and the live feed, know what happens.
-    fn start_following(&mut self, log: Option<&EventLog>) {
+    /// Starts the task that reads new events for clients that wait for an order and for the live feed.
+    fn start_event_feed(&mut self, log: Option<&EventLog>) {
         let Some(log) = log.cloned() else { return };
         let stop = self.stop.clone();
         self.roles.spawn("event feed", async move {
@@ -345,6 +262,7 @@ impl System {
         });
     }
 
+    /// Starts the projector and the sweeper of stale orders. Returns the projector's health check.
     fn start_projector(
         &mut self,
         store: Arc<dyn ReadModel>,
@@ -367,6 +285,7 @@ impl System {
         Ok(projector_check(health, log, store, self.clock.clone()))
     }
 
+    /// Starts the fulfillment worker with the configured gateway. Returns its health check.
     fn start_worker(&mut self, log: Option<&EventLog>) -> Result<Check, CliError> {
         let config = self.settings.fulfillment.clone();
         config.check()?;
@@ -377,17 +296,17 @@ impl System {
                 if self.settings.environment != Environment::Dev {
                     tracing::warn!(
                         success_rate = config.success_rate,
-                        "SIMULATED GATEWAY: orders are fulfilled or refused by dice, and nothing is \
-                         shipped; set `fulfillment.gateway` to `http`"
+                        "SIMULATED GATEWAY: order outcomes are random and nothing is shipped; set \
+                         `fulfillment.gateway` to `http`"
                     );
                 }
                 self.spawn_worker(log, SimulatedGateway::new(&config), config);
             }
             GatewayKind::Http => {
                 let gateway = HttpGateway::new(&config, self.clock.clone())?;
-                tracing::info!(url = ?config.url, "Orders are sent to a gateway");
+                tracing::info!(url = ?config.url, "HTTP gateway configured");
                 if gateway.sends_in_the_clear() {
-                    tracing::warn!(url = ?config.url, "Orders are sent to the gateway without TLS");
+                    tracing::warn!(url = ?config.url, "HTTP gateway is used without TLS");
                 }
                 self.spawn_worker(log, gateway, config);
             }
@@ -397,90 +316,28 @@ impl System {
 
     fn spawn_worker(&mut self, log: EventLog, gateway: impl Gateway, config: FulfillmentConfig) {
         let (clock, stop) = (self.clock.clone(), self.stop.clone());
-        // The id by which `dofs worker status` shows it, in each of its log lines.
+        // `dofs worker status` shows the worker by this id: each of its log lines contains it.
         let span = tracing::info_span!("worker", worker.id = log.connection_name());
         let work = fulfillment_worker::run_worker(log, gateway, config, clock, stop);
         self.roles.spawn("worker", work.instrument(span));
         tracing::info!("Worker started");
     }
-
-    /// Who may use the API. Keys are followed from here on.
-    fn access(&mut self, log: Option<&EventLog>) -> Access {
-        if self.settings.auth.mode == AuthMode::None {
-            return Access::Open;
-        }
-        let (sender, keys) = watch::channel(None);
-        if let Some(log) = log.cloned() {
-            let environment = self.settings.environment.as_str();
-            let stop = self.stop.clone();
-            self.roles.spawn("API keys", async move {
-                let following = keys::follow(&log, environment, &sender);
-                // It does not end by itself.
-                let _: Option<()> = stop.run_until_cancelled(following).await;
-                Ok::<_, LifecycleError>(())
-            });
-        }
-        let scopes = DOCUMENTATION_PATHS
-            .into_iter()
-            .fold(OperationScopes::from_api(&openapi()), OperationScopes::with_public);
-        Access::Keys(KeyRing::new(keys), Arc::new(scopes))
-    }
-
-    fn start_http(&mut self, listener: Listener, routes: Routes, access: Access) {
-        let address = listener.address();
-        let mut config = self.settings.api.clone();
-        let n_files = process::allow_open_files();
-        let n_connections = NonZeroUsize::new(n_files.saturating_sub(OWN_FILES));
-        if let Some(most) = n_connections.filter(|it| *it < config.max_connections) {
-            tracing::warn!(
-                max_connections = most,
-                wanted = config.max_connections,
-                n_files,
-                "This process may have too few files open for `api.max_connections`: `ulimit -n`"
-            );
-            config.max_connections = most;
-        }
-        let routes = http::with_edge(routes, &config, access, self.clock.clone());
-        let stop = self.stop.clone();
-        self.roles.spawn("HTTP", async move {
-            listener.serve(routes, &config, stop, HTTP_DRAIN_TIMEOUT).await
-        });
-        self.http = Some(address);
-        tracing::info!(%address, "HTTP listens");
-    }
 }
 
-/// Refuses a schema that this release does not know. A database that is down is none: the roles
-/// wait for it.
+/// Checks that this release knows the schema of the read model. An unreachable database passes: the
+/// roles start and retry until it responds.
 async fn check_schema(store: &dyn ReadModel) -> Result<(), StoreError> {
     match store.check_schema().await {
         Err(error @ (StoreError::Database(_) | StoreError::Timeout)) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "Read model cannot be reached"
-            );
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "Read model schema check failed: read model unreachable");
             Ok(())
         }
         checked => checked,
     }
 }
 
-/// What describes the API, to programs and to people.
-fn documentation(mode: AuthMode) -> Router {
-    let mut described = openapi();
-    if mode == AuthMode::None {
-        without_keys(&mut described);
-    }
-    let config = Config::new(["/openapi.json"]).validator_url("none");
-    let pages: Router =
-        SwaggerUi::new("/docs").url("/openapi.json", described).config(config).into();
-    pages.layer(middleware::map_response(async |mut page: Response| {
-        page.headers_mut().insert(CONTENT_SECURITY_POLICY, PAGES_POLICY);
-        page
-    }))
-}
-
-/// This program, as it stands with what it writes.
-pub(crate) fn producer() -> Producer {
+/// Returns the producer that the metadata of this program's events names.
+pub(crate) fn event_producer() -> Producer {
     Producer { service: "dofs".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
 }

@@ -1,40 +1,39 @@
-//! What nobody should send, to the real binary: always refused in our words, never a failure of
-//! ours, never a hang, never a word of what is inside.
+//! Hostile requests to the real binary: each is rejected with a documented body, without a server error,
+//! a hang, or internal details.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::api::{Answer, Api, order};
+use testkit::api::{Answer, Api, valid_order};
 use testkit::system::System;
 
-/// How long any answer may take. Reached only when something is broken.
+/// Maximum time of a response. Reached only if something is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn start(environment: &[(&str, &str)]) -> (System, SocketAddr) {
+fn start_system(environment: &[(&str, &str)]) -> (System, SocketAddr) {
     let mut system = System::start(env!("CARGO_BIN_EXE_dofs"), environment);
-    let address = system.process.http();
+    let address = system.process.http_address();
     (system, address)
 }
 
-/// Sends these bytes and reads until the server closes, or has said nothing more for a while that
-/// `Connection: close` would have made short.
-fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+/// Sends these bytes and reads until the server closes the connection, at most [`PATIENCE`] long.
+fn send_raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // A server that has refused already may not read the rest.
+    // The server may close the connection before it has read everything.
     let _closed_early = stream.write_all(bytes).is_err();
     let mut said = Vec::new();
     let _reset = stream.read_to_end(&mut said).is_err();
     String::from_utf8(said).unwrap()
 }
 
-/// A refusal: one status of the 400s, one of our two bodies, nothing internal.
+/// Asserts a status of 400 to 499, one of the two documented bodies, and no internal details.
 #[track_caller]
-fn assert_refused(what: &str, status: u16, body: &str) {
+fn assert_rejected(what: &str, status: u16, body: &str) {
     assert!((400..500).contains(&status), "{what}: {status} {body}");
     let json: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{what}: {body}"));
     let texts = ["message", "error"].map(|it| json[it].as_str());
@@ -45,22 +44,22 @@ fn assert_refused(what: &str, status: u16, body: &str) {
 }
 
 #[track_caller]
-fn assert_raw_refused(what: &str, said: &str) {
+fn assert_raw_rejected(what: &str, said: &str) {
     let status = said.get(9..12).and_then(|it| it.parse().ok());
     let status = status.unwrap_or_else(|| panic!("{what}: no answer: `{said}`"));
     let (_, body) = said.split_once("\r\n\r\n").unwrap();
-    assert_refused(what, status, body);
+    assert_rejected(what, status, body);
 }
 
-fn post(api: &Api, body: Vec<u8>) -> Answer {
+fn post_order(api: &Api, body: Vec<u8>) -> Answer {
     Api::send(api.request("POST", "/order").body(body))
 }
 
-/// Numbers that look random and are the same each time.
+/// Pseudo-random numbers with a fixed seed.
 struct Numbers(u64);
 
 impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
+    fn next_below(&mut self, bound: usize) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % bound
@@ -68,38 +67,39 @@ impl Numbers {
 }
 
 #[test]
-fn mangled_bodies_are_refused_or_are_orders() {
-    let (system, _) = start(&[]);
-    let good = order().to_string().into_bytes();
+fn bit_flipped_and_truncated_bodies_are_rejected() {
+    let (system, _) = start_system(&[]);
+    let good = valid_order().to_string().into_bytes();
     let mut numbers = Numbers(7);
     for _ in 0..300 {
         let mut body = good.clone();
-        for _ in 0..=numbers.below(3) {
-            let place = numbers.below(body.len());
-            body[place] ^= 1 << numbers.below(8);
+        for _ in 0..=numbers.next_below(3) {
+            let place = numbers.next_below(body.len());
+            body[place] ^= 1 << numbers.next_below(8);
         }
         let shown = String::from_utf8_lossy(&body).into_owned();
-        let answer = post(&system.api, body);
-        // A flip may hit a letter of a name: that is an order like any other.
+        let answer = post_order(&system.api, body);
+        // A flip within a product id still gives a valid order.
         if answer.status != 202 {
-            assert_refused(&shown, answer.status, &answer.text);
+            assert_rejected(&shown, answer.status, &answer.text);
         }
     }
     for length in 0..good.len() {
-        let answer = post(&system.api, good[..length].to_vec());
-        assert_refused("cut off", answer.status, &answer.text);
+        let answer = post_order(&system.api, good[..length].to_vec());
+        assert_rejected("cut off", answer.status, &answer.text);
     }
 }
 
 #[test]
-fn bodies_that_no_client_means_are_refused() {
-    let (system, _) = start(&[]);
+fn invalid_numbers_nesting_and_encodings_are_rejected() {
+    let (system, _) = start_system(&[]);
     let with = |quantity: &str| {
         format!(
             r#"{{"customer_id":"cust-1","items":[{{"product_id":"p","quantity":{quantity}}}]}}"#
         )
     };
-    let utf16: Vec<u8> = order().to_string().encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16: Vec<u8> =
+        valid_order().to_string().encode_utf16().flat_map(u16::to_le_bytes).collect();
     let mut cases: Vec<Vec<u8>> = [
         "9223372036854775808",
         "18446744073709551616",
@@ -127,63 +127,66 @@ fn bodies_that_no_client_means_are_refused() {
         br#"{"customer_id":"\ud800","items":[{"product_id":"p","quantity":1}]}"#.to_vec(),
         br#"{"customer_id":"a\u0000bc","items":[{"product_id":"p","quantity":1}]}"#.to_vec(),
         b"{\"customer_id\":\"a\0bc\",\"items\":[{\"product_id\":\"p\",\"quantity\":1}]}".to_vec(),
-        [b"\xef\xbb\xbf".to_vec(), order().to_string().into_bytes()].concat(),
+        [b"\xef\xbb\xbf".to_vec(), valid_order().to_string().into_bytes()].concat(),
         utf16,
         b"\xff\xfe\xfd".to_vec(),
         b"customer_id=cust-1&items=1".to_vec(),
     ]);
     for body in cases {
         let shown = String::from_utf8_lossy(&body[..body.len().min(90)]).into_owned();
-        let answer = post(&system.api, body);
+        let answer = post_order(&system.api, body);
         assert_eq!(answer.status, 400, "{shown}: {answer:?}");
-        assert_refused(&shown, answer.status, &answer.text);
+        assert_rejected(&shown, answer.status, &answer.text);
     }
 }
 
-/// A new order, byte for byte.
-fn posted(headers: &str, body: &str) -> String {
+/// Returns the bytes of a request that places an order.
+fn raw_post(headers: &str, body: &str) -> String {
     format!("POST /order HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n\r\n{body}")
 }
 
 #[test]
-fn shapes_that_smuggle_or_flood_are_refused() {
-    let (system, address) = start(&[]);
-    let body = order().to_string();
+fn smuggling_and_oversized_requests_are_rejected() {
+    let (system, address) = start_system(&[]);
+    let body = valid_order().to_string();
     let n = body.len();
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let chunk = "a".repeat(0x4_0001);
     let cases = [
-        ("two lengths", posted(&format!("Content-Length: {n}\r\nContent-Length: 0"), &body)),
-        ("a length that is none", posted("Content-Length: -1", &body)),
-        ("a length with a sign", posted(&format!("Content-Length: +{n}"), &body)),
-        ("a length and more", posted(&format!("Content-Length: {n}, 0"), &body)),
-        ("an unknown coding", posted("Transfer-Encoding: xchunked", &body)),
-        ("chunked, not last", posted("Transfer-Encoding: chunked, gzip", &body)),
-        ("a folded header", posted("X-A: b\r\n c", &body)),
-        ("a space before the colon", posted("Content-Length : 5", &body)),
-        ("a control character", posted("X-A: b\u{1}c", &body)),
-        ("a broken chunk", posted("Transfer-Encoding: chunked", "zz\r\n{}\r\n0\r\n\r\n")),
+        ("two lengths", raw_post(&format!("Content-Length: {n}\r\nContent-Length: 0"), &body)),
+        ("a length that is none", raw_post("Content-Length: -1", &body)),
+        ("a length with a sign", raw_post(&format!("Content-Length: +{n}"), &body)),
+        ("a length and more", raw_post(&format!("Content-Length: {n}, 0"), &body)),
+        ("an unknown coding", raw_post("Transfer-Encoding: xchunked", &body)),
+        ("chunked, not last", raw_post("Transfer-Encoding: chunked, gzip", &body)),
+        ("a folded header", raw_post("X-A: b\r\n c", &body)),
+        ("a space before the colon", raw_post("Content-Length : 5", &body)),
+        ("a control character", raw_post("X-A: b\u{1}c", &body)),
+        ("a broken chunk", raw_post("Transfer-Encoding: chunked", "zz\r\n{}\r\n0\r\n\r\n")),
         (
             "too long in chunks",
-            posted("Transfer-Encoding: chunked", &format!("40001\r\n{chunk}\r\n0\r\n\r\n")),
+            raw_post("Transfer-Encoding: chunked", &format!("40001\r\n{chunk}\r\n0\r\n\r\n")),
         ),
-        ("too long", posted("Content-Length: 262145", &chunk)),
-        ("too long by its head", posted("Content-Length: 99999999999", "")),
+        ("too long", raw_post("Content-Length: 262145", &chunk)),
+        ("too long by its head", raw_post("Content-Length: 99999999999", "")),
         (
             "two types",
-            posted(
+            raw_post(
                 &format!(
                     "Content-Type: application/json\r\nContent-Type: text/xml\r\nContent-Length: {n}"
                 ),
                 &body,
             ),
         ),
-        ("a packed body", posted(&format!("Content-Encoding: gzip\r\nContent-Length: {n}"), &body)),
-        ("10,000 headers", posted(&"X-A: b\r\n".repeat(10_000), "")),
+        (
+            "a packed body",
+            raw_post(&format!("Content-Encoding: gzip\r\nContent-Length: {n}"), &body),
+        ),
+        ("10,000 headers", raw_post(&"X-A: b\r\n".repeat(10_000), "")),
         ("a long address", format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "u".repeat(65_536))),
         ("a long query", get(&format!("/v1/orders?cursor={}", "u".repeat(60_000)))),
         ("no host", "GET /v1/orders HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned()),
-        ("two hosts", posted(&format!("Host: y\r\nContent-Length: {n}"), &body)),
+        ("two hosts", raw_post(&format!("Host: y\r\nContent-Length: {n}"), &body)),
         ("a query that is no text", get("/v1/orders?customer_id=%FF")),
         ("TLS", "\u{16}\u{3}\u{1}\u{2}\r\n\r\n".to_owned()),
         ("no version", "GET /\r\n\r\n".to_owned()),
@@ -195,55 +198,55 @@ fn shapes_that_smuggle_or_flood_are_refused() {
         ),
     ];
     for (what, sent) in cases {
-        assert_raw_refused(what, &exchange(address, sent.as_bytes()));
+        assert_raw_rejected(what, &send_raw(address, sent.as_bytes()));
     }
-    let http2 = exchange(address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    assert_eq!(http2, "", "who speaks another protocol is let go without a word");
-    assert_eq!(system.api.place(&order()).status, 202, "it still serves");
+    let http2 = send_raw(address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(http2, "", "a connection of another protocol is closed without a response");
+    assert_eq!(system.api.place(&valid_order()).status, 202, "the server still accepts orders");
 }
 
 #[test]
-fn requests_that_can_be_read_in_two_ways_are_refused() {
-    let (system, address) = start(&[]);
-    let body = order().to_string();
+fn ambiguous_requests_are_rejected() {
+    let (system, address) = start_system(&[]);
+    let body = valid_order().to_string();
     let n = body.len();
     let cases = [
         (
             "two equal lengths",
-            posted(&format!("Content-Length: {n}\r\nContent-Length: {n}"), &body),
+            raw_post(&format!("Content-Length: {n}\r\nContent-Length: {n}"), &body),
         ),
         (
             "a length and chunks",
-            posted(&format!("Content-Length: {n}\r\nTransfer-Encoding: chunked"), &body),
+            raw_post(&format!("Content-Length: {n}\r\nTransfer-Encoding: chunked"), &body),
         ),
         (
             "chunks and a length",
-            posted("Transfer-Encoding: chunked\r\nContent-Length: 4", "2\r\n{}\r\n0\r\n\r\n"),
+            raw_post("Transfer-Encoding: chunked\r\nContent-Length: 4", "2\r\n{}\r\n0\r\n\r\n"),
         ),
-        ("chunks of chunks", posted("Transfer-Encoding: chunked, chunked", "0\r\n\r\n")),
-        ("packed chunks", posted("Transfer-Encoding: gzip, chunked", "2\r\n{}\r\n0\r\n\r\n")),
-        ("a length beyond all", posted("Content-Length: 18446744073709551615", &body)),
-        ("a host that is none", posted("", "").replace("Host: x", "Host: a b/c@")),
-        ("a host with a user", posted("", "").replace("Host: x", "Host: me@x")),
+        ("chunks of chunks", raw_post("Transfer-Encoding: chunked, chunked", "0\r\n\r\n")),
+        ("packed chunks", raw_post("Transfer-Encoding: gzip, chunked", "2\r\n{}\r\n0\r\n\r\n")),
+        ("a length beyond all", raw_post("Content-Length: 18446744073709551615", &body)),
+        ("a host that is none", raw_post("", "").replace("Host: x", "Host: a b/c@")),
+        ("a host with a user", raw_post("", "").replace("Host: x", "Host: me@x")),
     ];
     for (what, sent) in cases {
-        assert_raw_refused(what, &exchange(address, sent.as_bytes()));
+        assert_raw_rejected(what, &send_raw(address, sent.as_bytes()));
     }
-    // Both a length and chunks: whatever is believed, there is one answer and no second request.
+    // Both a length and chunks: the server must not read a second request from the body.
     let inner = "0\r\n\r\nGET /v1/orders HTTP/1.1\r\nHost: x\r\n\r\n";
     let both =
-        posted(&format!("Transfer-Encoding: chunked\r\nContent-Length: {}", inner.len()), inner);
-    let said = exchange(address, both.as_bytes());
+        raw_post(&format!("Transfer-Encoding: chunked\r\nContent-Length: {}", inner.len()), inner);
+    let said = send_raw(address, both.as_bytes());
     assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said}");
-    assert_raw_refused("a length and chunks", &said);
+    assert_raw_rejected("a length and chunks", &said);
     assert_eq!(system.api.get("/v1/orders").json()["items"].as_array().unwrap().len(), 0);
 }
 
 #[test]
-fn slow_clients_keep_nobody_from_being_served() {
+fn slow_clients_do_not_block_other_clients() {
     let environment =
         [("DOFS__API__HEADER_TIMEOUT_MS", "3000"), ("DOFS__API__BODY_TIMEOUT_MS", "3000")];
-    let (system, address) = start(&environment);
+    let (system, address) = start_system(&environment);
     let starts = [
         "POST /order HTTP/1.1\r\nHost: x\r\nX-Slow: ",
         "POST /order HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{\"customer",
@@ -258,10 +261,10 @@ fn slow_clients_keep_nobody_from_being_served() {
         .collect();
     for _ in 0..20 {
         let started = Instant::now();
-        assert_eq!(system.api.place(&order()).status, 202);
+        assert_eq!(system.api.place(&valid_order()).status, 202);
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }
-    // And all of them are let go.
+    // The server closes all slow connections.
     for (index, stream) in slow.iter_mut().enumerate() {
         let mut said = Vec::new();
         let _reset = stream.read_to_end(&mut said).is_err();
@@ -273,10 +276,10 @@ fn slow_clients_keep_nobody_from_being_served() {
 }
 
 #[test]
-fn parameters_are_values_and_nothing_else() {
-    let (system, _) = start(&[]);
-    let id = system.api.accepted();
-    system.api.projected(&id);
+fn injected_parameters_are_treated_as_plain_values() {
+    let (system, _) = start_system(&[]);
+    let id = system.api.place_valid_order();
+    system.api.wait_until_projected(&id);
     let nasty = [
         "' or '1'='1",
         "'; drop table orders; --",
@@ -299,7 +302,7 @@ fn parameters_are_values_and_nothing_else() {
         let get = |path: &str, name: &str| {
             Api::send(system.api.request("GET", path).query(&[(name, value)]))
         };
-        // Of these anything may be the value: nothing is found, and nothing else happens.
+        // These accept any value: the list is empty.
         for (path, name) in [("/v1/orders", "customer_id"), ("/v1/failed-orders", "code")] {
             let answer = get(path, name);
             assert_eq!(
@@ -311,28 +314,28 @@ fn parameters_are_values_and_nothing_else() {
         }
         for name in ["status", "from", "to", "limit", "cursor"] {
             let answer = get("/v1/orders", name);
-            assert_refused(&format!("{name}={value:?}"), answer.status, &answer.text);
+            assert_rejected(&format!("{name}={value:?}"), answer.status, &answer.text);
         }
         for name in ["stage", "from", "limit", "cursor", "include_resolved"] {
             let answer = get("/v1/failed-orders", name);
-            assert_refused(&format!("{name}={value:?}"), answer.status, &answer.text);
+            assert_rejected(&format!("{name}={value:?}"), answer.status, &answer.text);
         }
         let encoded: String =
             value.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02X}"));
         for path in [format!("/v1/orders/{encoded}"), format!("/v1/orders/{encoded}/history")] {
             let answer = system.api.get(&path);
-            assert_refused(&path, answer.status, &answer.text);
+            assert_rejected(&path, answer.status, &answer.text);
         }
     }
-    assert_eq!(system.api.get(&format!("/v1/orders/{id}")).status, 200, "the tables are there");
+    assert_eq!(system.api.get(&format!("/v1/orders/{id}")).status, 200, "the tables still exist");
 }
 
 #[test]
-fn cursor_that_was_not_given_is_refused() {
-    let (system, _) = start(&[]);
+fn forged_cursor_is_rejected() {
+    let (system, _) = start_system(&[]);
     for _ in 0..3 {
-        let id = system.api.accepted();
-        system.api.projected(&id);
+        let id = system.api.place_valid_order();
+        system.api.wait_until_projected(&id);
     }
     let cursor =
         system.api.get("/v1/orders?limit=1").json()["next_cursor"].as_str().unwrap().to_owned();
@@ -347,24 +350,24 @@ fn cursor_that_was_not_given_is_refused() {
     ];
     for cursor in forged {
         let answer = system.api.get(&format!("/v1/orders?cursor={cursor}"));
-        assert_refused(&cursor[..cursor.len().min(60)], answer.status, &answer.text);
+        assert_rejected(&cursor[..cursor.len().min(60)], answer.status, &answer.text);
     }
     let answer = system.api.get(&format!("/v1/failed-orders?cursor={cursor}"));
-    assert_refused("another list's", answer.status, &answer.text);
+    assert_rejected("another list's", answer.status, &answer.text);
 }
 
 #[test]
-fn headers_that_no_client_means_are_refused_or_say_nothing() {
-    let (system, _) = start(&[]);
+fn malformed_headers_are_rejected_or_ignored() {
+    let (system, _) = start_system(&[]);
     let send = |name: &str, value: &[u8]| {
-        Api::send(system.api.request("POST", "/order").header(name, value).json(&order()))
+        Api::send(system.api.request("POST", "/order").header(name, value).json(&valid_order()))
     };
     for key in [&b""[..], b"\"", b"\"\"", b"\xe9", b"a\tb", &[b'k'; 256]] {
         let answer = send("idempotency-key", key);
-        assert_refused(&String::from_utf8_lossy(key), answer.status, &answer.text);
+        assert_rejected(&String::from_utf8_lossy(key), answer.status, &answer.text);
     }
     assert_eq!(send("idempotency-key", &[b'k'; 255]).status, 202);
-    // A forged wait is not obeyed beyond its limit, and nothing else here says anything.
+    // A wait is limited, and the other headers have no effect.
     let cases: [(&str, &[u8]); 7] = [
         ("prefer", b"wait=1e9"),
         ("prefer", b"wait=-1"),
@@ -385,9 +388,9 @@ fn headers_that_no_client_means_are_refused_or_say_nothing() {
 }
 
 #[test]
-fn nonsense_as_a_key_is_unauthorized() {
-    let (system, _) = start(&[("DOFS__AUTH__MODE", "api_key")]);
-    testkit::wait::until("the keys are known", || {
+fn malformed_credentials_are_unauthorized() {
+    let (system, _) = start_system(&[("DOFS__AUTH__MODE", "api_key")]);
+    testkit::wait::until("the keys are loaded", || {
         (system.api.get("/v1/orders").status == 401).then_some(())
     });
     let long = format!("Bearer dofs_dev_{}_x", "a".repeat(20_000));
@@ -414,17 +417,17 @@ fn nonsense_as_a_key_is_unauthorized() {
 }
 
 #[test]
-fn members_that_are_ours_to_set_are_left_alone() {
-    let (system, _) = start(&[("DOFS__FULFILLMENT__SUCCESS_RATE", "0.0")]);
+fn server_controlled_members_in_the_body_are_ignored() {
+    let (system, _) = start_system(&[("DOFS__FULFILLMENT__SUCCESS_RATE", "0.0")]);
     let forged = "00000000-0000-4000-8000-000000000000";
-    let mut body = order();
+    let mut body = valid_order();
     let ours = json!({"order_id": forged, "status": "FULFILLED", "stage": "none", "attempt": 9,
         "revision": 99, "tenant": "other", "reference": "free", "received_at": "1999-01-01T00:00:00Z"});
     body.as_object_mut().unwrap().extend(ours.as_object().unwrap().clone());
     let answer = system.api.place(&body);
     let id = answer.json()["order_id"].as_str().unwrap().to_owned();
     assert_ne!(id, forged);
-    let order = system.api.ended(&id);
+    let order = system.api.wait_until_ended(&id);
     assert_eq!((&order["status"], &order["attempt"]), (&json!("FAILED"), &json!(1)));
     assert_eq!(order["reference"], Value::Null);
     assert!(!order["received_at"].as_str().unwrap().starts_with("1999"));
@@ -432,22 +435,22 @@ fn members_that_are_ours_to_set_are_left_alone() {
 }
 
 #[test]
-fn customers_are_not_in_the_log() {
+fn customer_ids_are_never_logged() {
     let customer = "cust-very-secret-7";
     let ours = "info,kurrentdb=off,dofs=debug,command_api=debug,projectors=debug,event_log=debug,\
                 event_node=debug,fulfillment_worker=debug,service_kit=debug";
-    let (system, _) = start(&[("RUST_LOG", ours), ("DOFS__API__ACCESS_LOG", "true")]);
+    let (system, _) = start_system(&[("RUST_LOG", ours), ("DOFS__API__ACCESS_LOG", "true")]);
     let body = json!({"customer_id": customer, "items": [{"product_id": "p", "quantity": 1}]});
     let id = system.api.place(&body).json()["order_id"].as_str().unwrap().to_owned();
-    system.api.projected(&id);
+    system.api.wait_until_projected(&id);
     system
         .api
         .place(&json!({"customer_id": customer, "items": [{"product_id": "p", "quantity": 101}]}));
     system.api.place(&json!({"customer_id": customer, "items": customer}));
     system.api.get(&format!("/v1/orders?customer_id={customer}"));
-    let log = system.process.log();
+    let log = system.process.log_lines();
     assert!(log.iter().any(|it| it["message"] == "Request answered"), "{log:?}");
-    assert!(log.len() < 200, "what is older is not kept");
+    assert!(log.len() < 200, "the log is complete");
     for line in log {
         assert!(!line.to_string().contains(customer), "{line}");
     }

@@ -1,54 +1,49 @@
-//! The access log, and the events that concern security, as an operator's tools read them.
-
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
-
-use std::process::Command;
+//! The access log and the log lines of security events.
 
 use serde_json::{Value, json};
-use testkit::api::{Api, order};
+use testkit::api::{Api, valid_order};
+use testkit::command;
 use testkit::process::Start;
 use testkit::system::System;
 use testkit::wait;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 
-fn lines(system: &System, message: &str) -> Vec<Value> {
-    let mut log = system.process.log();
+fn find_lines(system: &System, message: &str) -> Vec<Value> {
+    let mut log = system.process.log_lines();
     log.retain(|line| line["message"] == message);
     log
 }
 
-/// Waits for the first line with this message for which the test holds.
-fn line(system: &System, message: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-    wait::until(message, || lines(system, message).into_iter().find(&is_it))
+/// Waits for a line with this message that `matches`.
+fn wait_for_line(system: &System, message: &str, matches: impl Fn(&Value) -> bool) -> Value {
+    wait::until(message, || find_lines(system, message).into_iter().find(&matches))
 }
 
-/// Runs a command on the system's event store, and returns what it printed.
-fn keys(system: &System, arguments: &[&str]) -> Value {
-    let start = Start::new(BINARY, &[&["keys"], arguments, &["--json"]].concat());
-    let mut command: Command =
-        start.env("DOFS__EVENT_STORE__URL", system.event_store()).into_command();
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
+/// Runs `dofs keys` on the system's event store, and returns its result.
+fn run_keys(system: &System, arguments: &[&str]) -> Value {
+    let arguments = [&["keys"], arguments, &["--json"]].concat();
+    let environment = [("DOFS__EVENT_STORE__URL", system.event_store())];
+    command::run(BINARY, &arguments, &environment).json()
 }
 
 #[test]
-fn every_answer_has_a_line_with_who_asked_and_how_long_it_took() {
+fn every_response_is_logged_with_client_and_duration() {
     let environment = [("DOFS__API__ACCESS_LOG", "true"), ("DOFS__AUTH__MODE", "api_key")];
     let system = System::start(BINARY, &environment);
     let scopes = "orders:write,orders:read";
-    let created = keys(&system, &["create", "--name", "shop", "--tenant", "a", "--scope", scopes]);
+    let created =
+        run_keys(&system, &["create", "--name", "shop", "--tenant", "a", "--scope", scopes]);
     let token = created["token"].as_str().unwrap();
     let trace_id = "0af7651916cd43dd8448eb211c80319c";
     let place = || {
         let request = system.api.request("POST", "/v1/orders").bearer_auth(token);
         let request = request.header("traceparent", format!("00-{trace_id}-b7ad6b7169203331-01"));
-        Api::send(request.header("x-request-id", "checkout-7").json(&order()))
+        Api::send(request.header("x-request-id", "checkout-7").json(&valid_order()))
     };
-    let placed = wait::until("the key is known", || Some(place()).filter(|it| it.status == 202));
+    let placed = wait::until("the key is valid", || Some(place()).filter(|it| it.status == 202));
 
-    let line = line(&system, "Request answered", |it| it["status"] == 202);
+    let line = wait_for_line(&system, "Request answered", |it| it["status"] == 202);
     let expected = [
         ("level", json!("INFO")),
         ("method", json!("POST")),
@@ -67,17 +62,17 @@ fn every_answer_has_a_line_with_who_asked_and_how_long_it_took() {
 
     system.api.get("/livez");
     system.api.get("/nothing?x=s3cret");
-    let unknown = self::line(&system, "Request answered", |it| it["status"] == 404);
+    let unknown = wait_for_line(&system, "Request answered", |it| it["status"] == 404);
     assert_eq!((&unknown["route"], &unknown["tenant"]), (&json!("-"), &Value::Null));
     let health =
-        lines(&system, "Request answered").into_iter().filter(|it| it["route"] == "/livez");
+        find_lines(&system, "Request answered").into_iter().filter(|it| it["route"] == "/livez");
     assert_eq!(health.count(), 0, "health checks are not logged");
-    let log = format!("{:?}", system.process.log());
+    let log = format!("{:?}", system.process.log_lines());
     assert!(!log.contains("s3cret") && !log.contains(token), "{log}");
 }
 
 #[test]
-fn security_events_are_logged_without_the_access_log() {
+fn security_events_are_logged_even_without_access_log() {
     let environment = [
         ("DOFS__API__ACCESS_LOG", "false"),
         ("DOFS__AUTH__MODE", "api_key"),
@@ -85,35 +80,36 @@ fn security_events_are_logged_without_the_access_log() {
         ("DOFS__API__RATE_BURST", "20"),
     ];
     let system = System::start(BINARY, &environment);
-    line(&system, "API keys are known", |_| true);
+    wait_for_line(&system, "API keys loaded", |_| true);
     let created =
-        keys(&system, &["create", "--name", "shop", "--tenant", "a", "--scope", "orders:read"]);
-    let made = line(&system, "API key created", |_| true);
+        run_keys(&system, &["create", "--name", "shop", "--tenant", "a", "--scope", "orders:read"]);
+    let made = wait_for_line(&system, "API key created", |_| true);
     assert_eq!((&made["key.id"], &made["name"]), (&created["id"], &json!("shop")));
     let token = created["token"].as_str().unwrap();
 
-    let forbidden = system.api.request("POST", "/v1/orders").bearer_auth(token).json(&order());
+    let forbidden =
+        system.api.request("POST", "/v1/orders").bearer_auth(token).json(&valid_order());
     assert_eq!(Api::send(forbidden).status, 403);
-    let refused = line(&system, "Request refused", |it| it["status"] == 403);
+    let refused = wait_for_line(&system, "Request refused", |it| it["status"] == 403);
     assert_eq!((&refused["key.id"], &refused["code"]), (&created["id"], &json!("forbidden")));
     assert_eq!(refused["level"], "WARN");
 
     let id = created["id"].as_str().unwrap();
-    assert_eq!(keys(&system, &["revoke", id, "--yes"])["revoked"], true);
-    line(&system, "API key revoked", |it| it["key.id"] == id);
+    assert_eq!(run_keys(&system, &["revoke", id, "--yes"])["revoked"], true);
+    wait_for_line(&system, "API key revoked", |it| it["key.id"] == id);
     let request = system.api.request("GET", "/v1/orders").bearer_auth(token);
     assert_eq!(Api::send(request).status, 401);
-    let refused = line(&system, "Request refused", |it| it["status"] == 401);
-    assert_eq!(refused["key.id"], id, "of the key that was tried");
+    let refused = wait_for_line(&system, "Request refused", |it| it["status"] == 401);
+    assert_eq!(refused["key.id"], id, "the id of the rejected key");
     wait::until("too many requests", || (system.api.get("/v1/orders").status == 429).then_some(()));
-    line(&system, "Request refused", |it| it["status"] == 429);
-    assert_eq!(lines(&system, "Request answered"), Vec::<Value>::new());
-    let log = format!("{:?}", system.process.log());
+    wait_for_line(&system, "Request refused", |it| it["status"] == 429);
+    assert_eq!(find_lines(&system, "Request answered"), Vec::<Value>::new());
+    let log = format!("{:?}", system.process.log_lines());
     assert!(!log.contains(token), "{log}");
 }
 
 #[test]
-fn configuration_that_is_refused_is_logged() {
+fn refused_configuration_is_logged() {
     let start = Start::new(BINARY, &["serve"]).env("DOFS_ENV", "production");
     let refused = start.env("DOFS__AUTH__MODE", "none").into_command().output().unwrap();
     let line: Value = serde_json::from_slice(&refused.stderr).unwrap();

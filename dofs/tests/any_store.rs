@@ -1,37 +1,38 @@
-//! The order system on an event store that others use too: the store that
-//! `DOFS_TEST_EVENTSTORE_URL` names, e.g. `esdb://localhost:2113?tls=false`, or else a strict store.
+//! The order system on an event store shared with other programs: the store at
+//! `DOFS_TEST_EVENTSTORE_URL`, e.g. `esdb://localhost:2113?tls=false`, by default a strict store.
 //!
-//! The tests run one after the other, because every system consumes the same group, and look at
-//! their own orders only.
+//! The tests run one after the other, because every system consumes the same group, and check only
+//! their own orders.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
-use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::api::{Api, order};
+use testkit::api::{Api, valid_order};
+use testkit::command;
 use testkit::process::{Dofs, Start};
 use testkit::strict_store::StrictStore;
+use testkit::system::sqlite_url;
 use testkit::wait;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 
-/// One test at a time.
+/// Serializes the tests.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Settings under which retries take no time worth mentioning, and every order is fulfilled.
+/// Settings with short retries, under which every order is fulfilled.
 const WORKING: [(&str, &str); 4] = [
     ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0"),
     ("DOFS__FULFILLMENT__LATENCY_MS", "2"),
     ("DOFS__FULFILLMENT__BACKOFF_MS", "2"),
     ("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "5"),
 ];
-/// Settings under which no call of the gateway succeeds.
+/// Setting under which every gateway call fails.
 const FAILING: (&str, &str) = ("DOFS__FULFILLMENT__ERROR_RATE", "1.0");
 
-/// An event store, and a folder for what belongs to a system on it.
+/// An event store, and a data folder for systems on it.
 struct Site {
     url: String,
     data: tempfile::TempDir,
@@ -47,41 +48,33 @@ impl Site {
         let store = given.is_none().then(StrictStore::start);
         let url = given.or_else(|| store.as_ref().map(StrictStore::url)).unwrap();
         let site = Self { url, data: tempfile::tempdir().unwrap(), _store: store, _turn: turn };
-        site.succeeds(&["migrate"]);
+        site.run_command(&["migrate"]);
         site
     }
 
     fn environment(&self) -> [(&'static str, String); 2] {
-        let read_model = self.data.path().join("read-model.sqlite");
         [
             ("DOFS__EVENT_STORE__URL", self.url.clone()),
-            ("DOFS__READ_MODEL__URL", format!("sqlite://{}", read_model.display())),
+            ("DOFS__READ_MODEL__URL", sqlite_url(self.data.path())),
         ]
     }
 
-    /// Starts every role in one process.
+    /// Starts all roles in one process.
     fn serve(&self, settings: &[(&str, &str)]) -> (Dofs, Api) {
         let start = Start::new(BINARY, &["serve", "--listen", "127.0.0.1:0"]);
         let start =
             self.environment().iter().fold(start, |start, (name, value)| start.env(name, value));
         let start = settings.iter().fold(start, |start, (name, value)| start.env(name, value));
         let mut process = start.spawn();
-        let api = Api::new(process.http());
+        let api = Api::new(process.http_address());
         (process, api)
     }
 
-    /// Runs a command that has to succeed, and returns what it printed.
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(BINARY);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("DOFS_") {
-                command.env_remove(name);
-            }
-        }
-        let output: Output =
-            command.args(arguments).envs(self.environment()).env("NO_COLOR", "1").output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
+    /// Runs a command that must succeed, and returns its standard output.
+    fn run_command(&self, arguments: &[&str]) -> String {
+        let environment = self.environment();
+        let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+        command::run(BINARY, arguments, &environment).success()
     }
 }
 
@@ -89,17 +82,17 @@ impl Site {
 fn placed_order_is_fulfilled_projected_and_audited() {
     let site = Site::new();
     let (_process, api) = site.serve(&WORKING);
-    let id = api.accepted();
-    assert_eq!(api.projected(&id)["status"], "FULFILLED");
+    let id = api.place_valid_order();
+    assert_eq!(api.wait_until_projected(&id)["status"], "FULFILLED");
     let expected =
         ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued", "OrderFulfilled"];
     assert_eq!(api.event_types(&id), expected);
-    let shown = site.succeeds(&["audit", "show", &id, "--url", &api.url()]);
+    let shown = site.run_command(&["audit", "show", &id, "--url", &api.url()]);
     assert!(shown.contains("OrderFulfilled"), "{shown}");
 }
 
 #[test]
-fn repeated_key_is_answered_as_before_and_another_body_is_refused() {
+fn repeated_idempotency_key_replays_and_rejects_another_body() {
     let site = Site::new();
     let (_process, api) = site.serve(&WORKING);
     let key = format!("\"{}\"", testkit::store::clock().new_id());
@@ -107,26 +100,26 @@ fn repeated_key_is_answered_as_before_and_another_body_is_refused() {
         let request = api.request("POST", "/v1/orders").header("Idempotency-Key", &key);
         Api::send(request.json(body))
     };
-    let first = post(&order());
-    // Often enough for each kind of append to meet each kind of fault.
+    let first = post(&valid_order());
+    // Enough repetitions for every kind of append to hit every kind of fault.
     for _ in 0..20 {
-        let again = post(&order());
+        let again = post(&valid_order());
         assert_eq!((again.status, again.json()), (202, first.json()));
         assert_eq!(again.header("idempotent-replayed"), Some("true"));
     }
-    let other = json!({"customer_id": "cust-other", "items": order()["items"]});
+    let other = json!({"customer_id": "cust-other", "items": valid_order()["items"]});
     assert_eq!(post(&other).status, 422);
 }
 
 #[test]
-fn dead_letters_are_parked_and_fulfilled_once_redriven() {
+fn redriven_dead_letters_are_fulfilled_and_unparked() {
     let site = Site::new();
     let ids: Vec<String> = {
         let settings = [WORKING.as_slice(), &[FAILING]].concat();
         let (mut process, api) = site.serve(&settings);
-        let ids: Vec<String> = (0..5).map(|_| api.accepted()).collect();
+        let ids: Vec<String> = (0..5).map(|_| api.place_valid_order()).collect();
         for id in &ids {
-            assert_eq!(api.projected(id)["stage"], "dead_letter", "{id}");
+            assert_eq!(api.wait_until_projected(id)["stage"], "dead_letter", "{id}");
         }
         wait::until("the messages are parked", || {
             let stats = api.get("/v1/stats").json();
@@ -145,7 +138,7 @@ fn dead_letters_are_parked_and_fulfilled_once_redriven() {
             (order["attempt"] == 2 && order["status"] == "FULFILLED").then_some(())
         });
     }
-    wait::until("the parked messages are let go", || {
+    wait::until("the parked messages are removed", || {
         let stats = api.get("/v1/stats").json();
         (stats["queue"]["parked"] == 0).then_some(())
     });
@@ -156,11 +149,11 @@ fn orders_in_flight_survive_a_kill_and_end_once() {
     let site = Site::new();
     let slow = [WORKING.as_slice(), &[("DOFS__FULFILLMENT__LATENCY_MS", "200")]].concat();
     let (mut process, api) = site.serve(&slow);
-    let ids: Vec<String> = (0..40).map(|_| api.accepted()).collect();
+    let ids: Vec<String> = (0..40).map(|_| api.place_valid_order()).collect();
     process.kill();
     let (_process, api) = site.serve(&WORKING);
     for id in &ids {
-        assert_eq!(api.projected(id)["status"], "FULFILLED", "{id}");
+        assert_eq!(api.wait_until_projected(id)["status"], "FULFILLED", "{id}");
         let types = api.event_types(id);
         let n_ends = types.iter().filter(|name| *name == "OrderFulfilled").count();
         assert_eq!(n_ends, 1, "{id}: {types:?}");
@@ -168,40 +161,33 @@ fn orders_in_flight_survive_a_kill_and_end_once() {
 }
 
 #[test]
-fn tables_are_verified_rebuilt_and_rolled_back_on_a_quiet_store() {
+fn read_model_is_verified_rebuilt_and_rolled_back() {
     let site = Site::new();
     let (_process, api) = site.serve(&WORKING);
-    let id = api.accepted();
-    api.projected(&id);
-    // Events that concern no order move the checkpoint of the live tables beyond the last order.
+    let id = api.place_valid_order();
+    api.wait_until_projected(&id);
+    // Events of other streams move the checkpoint of the live tables beyond the last order.
     for number in 0..70 {
         let name = format!("quiet-{number}");
-        site.succeeds(&[
-            "keys",
-            "create",
-            "--name",
-            &name,
-            "--all-tenants",
-            "--scope",
-            "orders:read",
-        ]);
+        let create = ["keys", "create", "--all-tenants", "--scope", "orders:read", "--name", &name];
+        site.run_command(&create);
     }
-    site.succeeds(&["projections", "verify"]);
-    site.succeeds(&["projections", "rebuild", "--yes"]);
-    assert_eq!(api.projected(&id)["status"], "FULFILLED");
-    site.succeeds(&["projections", "rollback", "--yes"]);
-    assert_eq!(api.projected(&id)["status"], "FULFILLED");
-    site.succeeds(&["projections", "verify"]);
+    site.run_command(&["projections", "verify"]);
+    site.run_command(&["projections", "rebuild", "--yes"]);
+    assert_eq!(api.wait_until_projected(&id)["status"], "FULFILLED");
+    site.run_command(&["projections", "rollback", "--yes"]);
+    assert_eq!(api.wait_until_projected(&id)["status"], "FULFILLED");
+    site.run_command(&["projections", "verify"]);
 }
 
 #[test]
 fn idle_worker_keeps_its_subscription() {
     let site = Site::new();
-    // A watchdog that takes the live buffer for waiting work acts within two of its intervals.
+    // A watchdog that counts the live buffer as waiting work reconnects within two of its intervals.
     let (process, api) = site.serve(&WORKING);
-    let ids: Vec<String> = (0..20).map(|_| api.accepted()).collect();
+    let ids: Vec<String> = (0..20).map(|_| api.place_valid_order()).collect();
     for id in &ids {
-        api.projected(id);
+        api.wait_until_projected(id);
     }
     let idle_since = Instant::now();
     wait::until_within(Duration::from_mins(1), "25 idle seconds", || {
@@ -210,6 +196,7 @@ fn idle_worker_keeps_its_subscription() {
     let stats = api.get("/v1/stats").json();
     assert_eq!(stats["fulfillment"]["watchdog_reconnects"], 0, "{stats}");
     assert_eq!(stats["queue"]["waiting"], 0, "{stats}");
-    let warned: Vec<_> = process.log().into_iter().filter(|line| line["level"] == "WARN").collect();
+    let warned: Vec<_> =
+        process.log_lines().into_iter().filter(|line| line["level"] == "WARN").collect();
     assert_eq!(warned, Vec::<Value>::new());
 }

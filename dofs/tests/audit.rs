@@ -1,74 +1,49 @@
-//! The audit as an operator uses it: what an order was, whether the record is whole, and a copy of
-//! it for elsewhere.
+//! `dofs audit`: past states of orders, verification of the event store, and its export.
 
-#![expect(clippy::expect_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::expect_used, reason = "a failing set-up fails the test")]
 
 use std::os::unix::fs::{FileExt, FileTypeExt, symlink};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use testkit::api::Api;
-use testkit::process::{Dofs, Start};
+use testkit::command::{self, CommandOutput};
+use testkit::process::Start;
 use testkit::system::System;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const FULFIL: (&str, &str) = ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0");
 
-/// The connection string of the event store that a process runs.
-fn node(process: &mut Dofs) -> String {
-    format!("esdb://{}?tls=false", process.node())
+/// Runs `dofs audit` on an event store.
+fn run_audit(url: &str, arguments: &[&str]) -> CommandOutput {
+    let arguments = [&["audit"], arguments].concat();
+    command::run(BINARY, &arguments, &[("DOFS__EVENT_STORE__URL", url)])
 }
 
-/// Runs `dofs audit` against an event store.
-fn audit(url: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(BINARY);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("DOFS_") {
-            command.env_remove(name);
-        }
-    }
-    command.arg("audit").args(arguments).env("DOFS__EVENT_STORE__URL", url);
-    command.output().expect("the binary starts")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-fn succeeded(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    stdout(output)
-}
-
-fn lines(text: &str) -> Vec<Value> {
+fn parse_lines(text: &str) -> Vec<Value> {
     text.lines().map(|it| serde_json::from_str(it).expect("a line is JSON")).collect()
 }
 
 #[test]
-fn order_is_shown_as_it_was_and_compared() {
+fn past_states_of_an_order_are_shown_and_compared() {
     let system = System::start(BINARY, &[FULFIL]);
-    let id = system.api.accepted();
-    system.api.ended(&id);
+    let id = system.api.place_valid_order();
+    system.api.wait_until_ended(&id);
     let url = system.api.url();
     let run = |arguments: &[&str]| {
-        succeeded(&audit(system.event_store(), &[arguments, &["--url", &url]].concat()))
+        run_audit(system.event_store(), &[arguments, &["--url", &url]].concat()).success()
     };
     let was = run(&["show", &id, "--at-revision", "3"]);
     assert!(was.contains("PROCESSING") && !was.contains("FULFILLED"), "{was}");
     let is = run(&["show", &id, "--at", "2999-01-01T00:00:00Z", "--json"]);
-    assert_eq!(lines(&is)[0]["status"], "FULFILLED");
+    assert_eq!(parse_lines(&is)[0]["status"], "FULFILLED");
 
     let compared = run(&["compare", &id, "0"]);
     let status = compared.lines().find(|it| it.trim_start().starts_with("status"));
     let words: Vec<_> = status.expect("the status differs").split_whitespace().collect();
     assert_eq!(words, ["status", "PROCESSING", "FULFILLED"]);
-    let compared = lines(&run(&["compare", &id, "0", "3", "--json"]));
+    let compared = parse_lines(&run(&["compare", &id, "0", "3", "--json"]));
     assert_eq!(
         (&compared[0]["from"]["revision"], &compared[0]["to"]["revision"]),
         (&json!(0), &json!(3))
@@ -76,17 +51,17 @@ fn order_is_shown_as_it_was_and_compared() {
 }
 
 #[test]
-fn store_of_a_running_system_is_sound() {
+fn store_of_a_running_system_passes_verification() {
     let system = System::start(BINARY, &[FULFIL]);
-    let ids: Vec<_> = (0..3).map(|_| system.api.accepted()).collect();
+    let ids: Vec<_> = (0..3).map(|_| system.api.place_valid_order()).collect();
     for id in &ids {
-        system.api.ended(id);
+        system.api.wait_until_ended(id);
     }
     let refused = system
         .api
         .place(&json!({"customer_id": "ab", "items": [{"product_id": "p", "quantity": 1}]}));
     assert_eq!(refused.status, 422);
-    let verified = lines(&succeeded(&audit(system.event_store(), &["verify", "--json"])));
+    let verified = parse_lines(&run_audit(system.event_store(), &["verify", "--json"]).success());
     let expected = json!({
         "event_store": verified[0]["event_store"],
         "events": 17,
@@ -98,14 +73,14 @@ fn store_of_a_running_system_is_sound() {
         "violations": [],
     });
     assert_eq!(verified, [expected]);
-    let text = succeeded(&audit(system.event_store(), &["verify"]));
+    let text = run_audit(system.event_store(), &["verify"]).success();
     assert!(text.starts_with("sound: 17 events of 4 orders"), "{text}");
 }
 
-/// Changes what is stored, and the sums of the entries that hold it: the hand of somebody who
-/// knows the format of the log (`event-node/src/log/entry.rs`).
+/// Changes stored bytes and the checksums of their entries, like an attacker who knows the format of the
+/// log (`event-node/src/log/entry.rs`).
 fn tamper(log: &Path, from: &str, to: &str) {
-    assert_eq!(from.len(), to.len(), "or the file is damaged");
+    assert_eq!(from.len(), to.len(), "the replacement must have the same length");
     let mut bytes = std::fs::read(log).expect("the log can be read");
     let places: Vec<_> =
         (0..bytes.len()).filter(|it| bytes[*it..].starts_with(from.as_bytes())).collect();
@@ -125,49 +100,47 @@ fn tamper(log: &Path, from: &str, to: &str) {
 }
 
 #[test]
-fn change_on_disk_is_found() {
+fn tampered_event_is_reported() {
     let data = tempfile::tempdir().expect("there is room");
     let start = || Start::dev(BINARY, data.path()).env(FULFIL.0, FULFIL.1).spawn();
     let mut process = start();
-    let api = Api::new(process.http());
-    let id = api.accepted();
-    api.ended(&id);
-    succeeded(&audit(&node(&mut process), &["verify"]));
+    let api = Api::new(process.http_address());
+    let id = api.place_valid_order();
+    api.wait_until_ended(&id);
+    run_audit(&process.node_url(), &["verify"]).success();
     assert!(process.terminate().success());
 
     let item = |quantity| format!("\"product_id\":\"prod-widget-001\",\"quantity\":{quantity}");
     tamper(&data.path().join("events/events.log"), &item(2), &item(9));
     let mut process = start();
-    let verified = audit(&node(&mut process), &["verify", "--json"]);
+    let verified = run_audit(&process.node_url(), &["verify", "--json"]);
     assert_eq!(verified.status.code(), Some(3), "{verified:?}");
-    let report = &lines(&stdout(&verified))[0];
+    let report = &parse_lines(&verified.stdout)[0];
     let found: Vec<_> = report["violations"]
         .as_array()
         .expect("violations are listed")
         .iter()
         .map(|it| (it["order_id"].clone(), it["revision"].clone(), it["check"].clone()))
         .collect();
-    // What was received and what was queued: each shows behind it, and in the total between them.
+    // The change of `OrderReceived` and `OrderQueued` breaks the hash of the next event each, and the
+    // invariant I4 about the total quantity.
     let expected = [(1, "chain"), (1, "I4"), (3, "I4"), (4, "chain")]
         .map(|(revision, check)| (json!(id), json!(revision), json!(check)));
     assert_eq!((report["n_violations"].clone(), found), (json!(4), expected.to_vec()));
-    let text = audit(&node(&mut process), &["verify"]);
-    assert!(
-        stdout(&text).contains(&format!("order {id} revision 1: chain: expected `")),
-        "{text:?}"
-    );
-    assert!(stdout(&text).contains("4 violations: 5 events of 1 orders"), "{text:?}");
+    let text = run_audit(&process.node_url(), &["verify"]);
+    assert!(text.stdout.contains(&format!("order {id} revision 1: chain: expected `")), "{text:?}");
+    assert!(text.stdout.contains("4 violations: 5 events of 1 orders"), "{text:?}");
 }
 
-/// A sector that rotted: what was stored is another thing, and its sum is not.
+/// Changes a byte without its checksum, like a bad sector.
 #[test]
-fn damaged_log_is_a_finding_and_no_outage() {
+fn damaged_log_is_reported_as_a_finding() {
     let data = tempfile::tempdir().expect("there is room");
     let mut process = Start::dev(BINARY, data.path()).env(FULFIL.0, FULFIL.1).spawn();
-    let api = Api::new(process.http());
-    let ids = [api.accepted(), api.accepted()];
+    let api = Api::new(process.http_address());
+    let ids = [api.place_valid_order(), api.place_valid_order()];
     for id in &ids {
-        api.ended(id);
+        api.wait_until_ended(id);
     }
     let log = data.path().join("events/events.log");
     let bytes = std::fs::read(&log).expect("the log can be read");
@@ -176,54 +149,55 @@ fn damaged_log_is_a_finding_and_no_outage() {
     let file = std::fs::File::options().write(true).open(&log).expect("the log can be opened");
     file.write_at(&[bytes[second] ^ 1], second as u64).expect("the log can be written");
 
-    let verified = audit(&node(&mut process), &["verify", "--json"]);
+    let verified = run_audit(&process.node_url(), &["verify", "--json"]);
     assert_eq!(verified.status.code(), Some(3), "{verified:?}");
-    let report = &lines(&stdout(&verified))[0];
+    let report = &parse_lines(&verified.stdout)[0];
     let violation = &report["violations"][0];
     assert_eq!((&report["n_violations"], &violation["check"]), (&json!(1), &json!("readable")));
-    let text = stdout(&audit(&node(&mut process), &["verify"]));
-    let told = ["the store: readable: ", "reports that its log is damaged", "`dofs node verify`"];
+    let text = run_audit(&process.node_url(), &["verify"]).stdout;
+    let told = ["event store: readable: ", "reports that its log is damaged", "`dofs node verify`"];
     assert!(told.iter().all(|it| text.contains(it)), "{text}");
 
-    let exported = audit(&node(&mut process), &["export"]);
+    let exported = run_audit(&process.node_url(), &["export"]);
     assert_eq!(exported.status.code(), Some(3), "{exported:?}");
-    let said = stderr(&exported);
+    let said = exported.stderr;
     let told = said.contains("reports that its log is damaged") && said.contains("from a backup");
     assert!(told && !said.contains("is it running"), "{said}");
 }
 
 #[test]
-fn export_is_every_event_and_a_later_one_begins_with_it() {
+fn export_contains_all_events_in_a_stable_order() {
     let system = System::start(BINARY, &[FULFIL]);
-    let id = system.api.accepted();
-    system.api.ended(&id);
-    let first = succeeded(&audit(system.event_store(), &["export"]));
-    let events = lines(&first);
+    let id = system.api.place_valid_order();
+    system.api.wait_until_ended(&id);
+    let first = run_audit(system.event_store(), &["export"]).success();
+    let events = parse_lines(&first);
     let types: Vec<_> = events.iter().map(|it| it["type"].clone()).collect();
     assert_eq!(json!(types), json!(system.api.event_types(&id)));
     for pair in events.windows(2) {
         assert_eq!(pair[1]["metadata"]["previous_hash"], pair[0]["hash"]);
     }
 
-    let other = system.api.accepted();
-    system.api.ended(&other);
+    let other = system.api.place_valid_order();
+    system.api.wait_until_ended(&other);
     let folder = tempfile::tempdir().expect("there is room");
     let file = folder.path().join("events.jsonl");
     let file = file.to_str().expect("the folder's name is text");
-    succeeded(&audit(system.event_store(), &["export", "--output", file]));
+    run_audit(system.event_store(), &["export", "--output", file]).success();
     let second = std::fs::read_to_string(file).expect("it was written");
     assert!(second.starts_with(&first) && second.len() > first.len());
 
-    let again = audit(system.event_store(), &["export", "--output", file]);
+    let again = run_audit(system.event_store(), &["export", "--output", file]);
     assert_eq!(again.status.code(), Some(1), "{again:?}");
-    assert!(stderr(&again).contains("replace it with --yes"), "{again:?}");
+    assert!(again.stderr.contains("pass `--yes` to replace"), "{again:?}");
     let one = ["export", "--output", file, "--yes", "--order", &other];
-    succeeded(&audit(system.event_store(), &one));
-    let only = lines(&std::fs::read_to_string(file).expect("it was replaced"));
+    run_audit(system.event_store(), &one).success();
+    let only = parse_lines(&std::fs::read_to_string(file).expect("it was replaced"));
     assert!(only.len() == 5 && only.iter().all(|it| it["order_id"] == json!(other)), "{only:?}");
 
-    let cloud = audit(system.event_store(), &["export", "--format", "cloudevents", "--order", &id]);
-    let last = &lines(&succeeded(&cloud))[4];
+    let cloud =
+        run_audit(system.event_store(), &["export", "--format", "cloudevents", "--order", &id]);
+    let last = &parse_lines(&cloud.success())[4];
     assert_eq!((&last["specversion"], &last["type"]), (&json!("1.0"), &json!("OrderFulfilled")));
     assert_eq!(last["source"], format!("/v1/orders/{id}"));
     assert_eq!((&last["id"], &last["eventhash"]), (&events[4]["event_id"], &events[4]["hash"]));
@@ -231,26 +205,26 @@ fn export_is_every_event_and_a_later_one_begins_with_it() {
     assert_eq!(last["causationid"], events[3]["event_id"]);
 
     let nobody = ["export", "--order", "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33"];
-    let nobody = audit(system.event_store(), &nobody);
-    assert_eq!((nobody.status.code(), stdout(&nobody)), (Some(4), String::new()));
+    let nobody = run_audit(system.event_store(), &nobody);
+    assert_eq!((nobody.status.code(), nobody.stdout), (Some(4), String::new()));
 }
 
 #[test]
-fn export_replaces_files_and_nothing_else() {
+fn export_replaces_files_but_not_links_or_pipes() {
     let system = System::start(BINARY, &[FULFIL]);
-    let id = system.api.accepted();
-    system.api.ended(&id);
-    let events = succeeded(&audit(system.event_store(), &["export"]));
+    let id = system.api.place_valid_order();
+    system.api.wait_until_ended(&id);
+    let events = run_audit(system.event_store(), &["export"]).success();
     let folder = tempfile::tempdir().expect("there is room");
     let path = |name: &str| folder.path().join(name);
     let export = |to: &Path| {
         let to = to.to_str().expect("the folder's name is text");
-        audit(system.event_store(), &["export", "--yes", "--output", to])
+        run_audit(system.event_store(), &["export", "--yes", "--output", to])
     };
 
     std::fs::write(path("file"), "before").expect("the file can be written");
     symlink(path("file"), path("link")).expect("a link can be made");
-    succeeded(&export(&path("link")));
+    export(&path("link")).success();
     assert!(path("link").is_symlink());
     assert_eq!(std::fs::read_to_string(path("file")).ok(), Some(events.clone()));
 
@@ -258,34 +232,29 @@ fn export_replaces_files_and_nothing_else() {
     assert!(made.expect("mkfifo runs").success());
     let pipe = path("pipe");
     let reader = std::thread::spawn(move || std::fs::read_to_string(pipe));
-    succeeded(&export(&path("pipe")));
+    export(&path("pipe")).success();
     let read = reader.join().expect("the reader ended").expect("the pipe can be read");
     assert_eq!(read, events);
     let kind = path("pipe").metadata().expect("the pipe is there").file_type();
     assert!(kind.is_fifo());
 
     symlink("/proc/self/fd/1", path("stdout")).expect("a link can be made");
-    assert_eq!(succeeded(&export(&path("stdout"))), events);
+    assert_eq!(export(&path("stdout")).success(), events);
     assert!(path("stdout").is_symlink());
 
     symlink(path("nothing"), path("dangling")).expect("a link can be made");
     for (to, why) in [(folder.path(), "Is a directory"), (&path("dangling"), "No such file")] {
         let refused = export(to);
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-        assert!(stderr(&refused).contains(why), "{refused:?}");
+        assert!(refused.stderr.contains(why), "{refused:?}");
     }
 }
 
 #[test]
-fn audit_without_an_event_store_says_so() {
-    let run = |url: &str| {
-        let mut command = Command::new(BINARY);
-        command.args(["audit", "verify"]).env("DOFS__EVENT_STORE__URL", url);
-        command.output().expect("the binary starts")
-    };
-    assert_eq!(run("").status.code(), Some(2));
-    let nobody = run("esdb://127.0.0.1:1?tls=false");
-    assert_eq!(nobody.status.code(), Some(7), "{nobody:?}");
-    assert!(stderr(&nobody).contains("is unreachable: connection refused"), "{nobody:?}");
-    assert!(stderr(&nobody).contains("event_store.url"), "it says where it looked: {nobody:?}");
+fn unreachable_event_store_is_reported() {
+    assert_eq!(run_audit("", &["verify"]).status.code(), Some(2));
+    let unreachable = run_audit("esdb://127.0.0.1:1?tls=false", &["verify"]);
+    assert_eq!(unreachable.status.code(), Some(7), "{unreachable:?}");
+    assert!(unreachable.stderr.contains("is unreachable: connection refused"), "{unreachable:?}");
+    assert!(unreachable.stderr.contains("event_store.url"), "{unreachable:?}");
 }

@@ -1,17 +1,17 @@
-//! What orders cost the event store in calls, from the request to the row, on a strict store.
+//! Number of event store calls per order, from the request to the read model, on a strict store.
 
 use testkit::strict_store::StrictStore;
 use testkit::system::System;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const N_ORDERS: usize = 200;
-/// Orders that are placed at a time.
+/// Number of orders placed concurrently.
 const N_CUSTOMERS: usize = 8;
 
-/// Methods that are called for orders, and the most calls of each per 100 orders.
+/// Methods and their maximum number of calls per 100 orders.
 const LIMITS: [(&str, usize); 5] = [
-    // One for the placing and one for the outcome at most, if each goes alone, and repetitions of
-    // those that time out.
+    // At most one for the placement and one for the outcome, if none is batched, plus retries of
+    // timeouts.
     ("Streams/Append", 250),
     ("Streams/BatchAppend", 50),
     ("Streams/Read", 50),
@@ -20,7 +20,7 @@ const LIMITS: [(&str, usize); 5] = [
 ];
 
 #[test]
-fn calls_per_order_stay_few() {
+fn event_store_calls_per_order_stay_below_limits() {
     let store = StrictStore::start();
     let settings = [
         ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0"),
@@ -30,12 +30,13 @@ fn calls_per_order_stay_few() {
     let system = System::start_on(BINARY, &store.url(), &settings);
     let before = LIMITS.map(|(method, _)| store.proxy().n_calls(method));
     let ids: Vec<String> = std::thread::scope(|scope| {
-        let place = || (0..N_ORDERS / N_CUSTOMERS).map(|_| system.api.accepted()).collect();
+        let place =
+            || (0..N_ORDERS / N_CUSTOMERS).map(|_| system.api.place_valid_order()).collect();
         let customers: Vec<_> = (0..N_CUSTOMERS).map(|_| scope.spawn(place)).collect();
         customers.into_iter().flat_map(|it| -> Vec<String> { it.join().unwrap() }).collect()
     });
     for id in &ids {
-        system.api.projected(id);
+        system.api.wait_until_projected(id);
     }
     for ((method, limit), before) in LIMITS.into_iter().zip(before) {
         let n_calls = store.proxy().n_calls(method) - before;

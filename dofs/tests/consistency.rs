@@ -1,6 +1,6 @@
-//! What a client may rely on when it asks again, asks at once, waits, or listens.
+//! Consistency guarantees for clients that retry, compete, wait, or listen to the event feed.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -10,133 +10,134 @@ use std::time::{Duration, Instant};
 
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
-use testkit::api::{Answer, Api, order};
+use testkit::api::{Answer, Api, valid_order};
+use testkit::command;
 use testkit::process::{Dofs, Start};
-use testkit::system::System;
+use testkit::system::{System, sqlite_url};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const FULFILLED: (&str, &str) = ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0");
-/// Longer than any test takes: the order does not end.
-const NEVER: [(&str, &str); 3] = [
+/// Settings under which an order does not end during a test.
+const NEVER_ENDING: [(&str, &str); 3] = [
     ("DOFS__FULFILLMENT__LATENCY_MS", "60000"),
     ("DOFS__FULFILLMENT__TIMEOUT_MS", "90000"),
     ("DOFS__FULFILLMENT__MESSAGE_TIMEOUT_MS", "300000"),
 ];
 
-fn with(api: &Api, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+fn send_with_headers(api: &Api, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     let request = headers
         .iter()
         .fold(api.request(method, path), |request, (name, value)| request.header(*name, *value));
-    let request = if method == "POST" { request.json(&order()) } else { request };
+    let request = if method == "POST" { request.json(&valid_order()) } else { request };
     Api::send(request)
 }
 
-fn get(api: &Api, id: &str, headers: &[(&str, &str)]) -> Answer {
-    with(api, "GET", &format!("/v1/orders/{id}"), headers)
+fn get_order(api: &Api, id: &str, headers: &[(&str, &str)]) -> Answer {
+    send_with_headers(api, "GET", &format!("/v1/orders/{id}"), headers)
 }
 
 const N_CLIENTS: usize = 50;
 
-/// An API process without worker and projector, on the stores of a system.
-fn api_beside(node: &str, read_model: &str) -> (Dofs, Api) {
+/// Starts an API process without worker and projector, on existing stores.
+fn start_second_api(node: &str, read_model: &str) -> (Dofs, Api) {
     let mut process = Start::new(BINARY, &["serve", "api", "--listen", "127.0.0.1:0"])
         .env("DOFS__EVENT_STORE__URL", node)
         .env("DOFS__READ_MODEL__URL", read_model)
         .spawn();
-    let api = Api::new(process.http());
+    let api = Api::new(process.http_address());
     (process, api)
 }
 
 #[test]
-fn client_that_prefers_to_wait_is_answered_with_the_end_of_its_order() {
+fn prefer_wait_responds_with_the_finished_order() {
     let system = System::start(BINARY, &[FULFILLED]);
     let prefer = [("prefer", "respond-async, wait=20"), ("idempotency-key", "k")];
-    let answer = with(&system.api, "POST", "/v1/orders", &prefer);
+    let answer = send_with_headers(&system.api, "POST", "/v1/orders", &prefer);
     assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("FULFILLED")), "{answer:?}");
     assert_eq!(answer.header("preference-applied"), Some("wait=20"));
     assert_eq!(answer.header("etag"), Some("\"4\""));
     let id = answer.json()["order_id"].as_str().unwrap().to_owned();
     assert_eq!(answer.header("location"), Some(format!("/v1/orders/{id}").as_str()));
-    // The same again, waiting or not.
-    let again = with(&system.api, "POST", "/v1/orders", &prefer);
+    // A repetition gets the same response, with and without waiting.
+    let again = send_with_headers(&system.api, "POST", "/v1/orders", &prefer);
     assert_eq!((again.status, &again.text), (answer.status, &answer.text));
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
-    let accepted = with(&system.api, "POST", "/v1/orders", &[("idempotency-key", "k")]);
+    let accepted =
+        send_with_headers(&system.api, "POST", "/v1/orders", &[("idempotency-key", "k")]);
     assert_eq!((accepted.status, &accepted.json()["status"]), (202, &json!("processing")));
 
-    let id = system.api.accepted();
-    let ended = get(&system.api, &id, &[("prefer", "wait=20")]);
+    let id = system.api.place_valid_order();
+    let ended = get_order(&system.api, &id, &[("prefer", "wait=20")]);
     assert_eq!((ended.status, &ended.json()["status"]), (200, &json!("FULFILLED")), "{ended:?}");
     assert_eq!(ended.header("preference-applied"), Some("wait=20"));
 }
 
 #[test]
-fn wait_that_is_in_vain_ends_by_its_time_and_says_so() {
-    let system = System::start(BINARY, &NEVER);
+fn expired_wait_responds_with_stale_state() {
+    let system = System::start(BINARY, &NEVER_ENDING);
     let begun = Instant::now();
-    let answer = with(&system.api, "POST", "/v1/orders", &[("prefer", "wait=1")]);
+    let answer = send_with_headers(&system.api, "POST", "/v1/orders", &[("prefer", "wait=1")]);
     assert_eq!((answer.status, answer.header("preference-applied")), (202, None), "{answer:?}");
     let id = answer.json()["order_id"].as_str().unwrap().to_owned();
 
-    let stale = get(&system.api, &id, &[("prefer", "wait=1")]);
+    let stale = get_order(&system.api, &id, &[("prefer", "wait=1")]);
     assert_eq!((stale.status, stale.header("stale")), (200, Some("true")), "{stale:?}");
     assert_eq!(
         (&stale.json()["stale"], &stale.json()["status"]),
         (&json!(true), &json!("PROCESSING"))
     );
-    let stale = get(&system.api, &id, &[("wait-for-revision", "9"), ("prefer", "wait=1")]);
+    let stale = get_order(&system.api, &id, &[("wait-for-revision", "9"), ("prefer", "wait=1")]);
     assert_eq!((stale.status, stale.header("stale")), (200, Some("true")), "{stale:?}");
-    let unchanged = get(&system.api, &id, &[("if-none-match", "\"3\""), ("prefer", "wait=1")]);
+    let unchanged =
+        get_order(&system.api, &id, &[("if-none-match", "\"3\""), ("prefer", "wait=1")]);
     assert_eq!((unchanged.status, unchanged.text.as_str()), (304, ""), "{unchanged:?}");
     assert_eq!(
         (unchanged.header("etag"), unchanged.header("stale")),
         (Some("\"3\""), Some("true"))
     );
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert!(get(&system.api, &id, &[]).header("stale").is_none());
+    assert!(get_order(&system.api, &id, &[]).header("stale").is_none());
 }
 
 #[test]
-fn revision_that_is_in_the_log_is_shown_before_it_is_projected() {
+fn waiting_for_a_revision_reads_the_stream_if_projection_lags() {
     let system = System::start(BINARY, &[FULFILLED]);
-    let id = system.api.accepted();
-    system.api.projected(&id);
+    let id = system.api.place_valid_order();
+    system.api.wait_until_projected(&id);
     let node = system.event_store().to_owned();
-    // Tables that nobody projects into: always behind.
+    // A read model without a projector lags behind for ever.
     let data = tempfile::tempdir().unwrap();
-    let tables = format!("sqlite://{}", data.path().join("rows.sqlite").display());
-    let migrated =
-        Start::new(BINARY, &["migrate"]).env("DOFS__READ_MODEL__URL", &tables).spawn().ended();
-    assert!(migrated.success());
-    let (_process, behind) = api_beside(&node, &tables);
+    let tables = sqlite_url(data.path());
+    command::run(BINARY, &["migrate"], &[("DOFS__READ_MODEL__URL", &tables)]).success();
+    let (_process, behind) = start_second_api(&node, &tables);
 
-    let shown = get(&behind, &id, &[("wait-for-revision", "4")]);
+    let shown = get_order(&behind, &id, &[("wait-for-revision", "4")]);
     assert_eq!((shown.status, &shown.json()["revision"]), (200, &json!(4)), "{shown:?}");
     assert_eq!((&shown.json()["source"], shown.header("stale")), (&json!("stream"), None));
-    let answer = with(&behind, "POST", "/order", &[("prefer", "wait=20")]);
+    let answer = send_with_headers(&behind, "POST", "/order", &[("prefer", "wait=20")]);
     assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("FULFILLED")), "{answer:?}");
 }
 
 #[test]
-fn tag_that_was_handed_out_is_not_contradicted() {
+fn returned_etag_matches_the_next_read() {
     let system = System::start(BINARY, &[FULFILLED]);
-    // The log is ahead of the row about every second time.
+    // The log is ahead of the read model in about half of the repetitions.
     for _ in 0..20 {
-        let placed = with(&system.api, "POST", "/v1/orders", &[("prefer", "wait=20")]);
+        let placed = send_with_headers(&system.api, "POST", "/v1/orders", &[("prefer", "wait=20")]);
         let id = placed.json()["order_id"].as_str().unwrap().to_owned();
         let tag = placed.header("etag").unwrap();
         let (met, known) = (("if-match", tag), ("if-none-match", tag));
-        assert_eq!(get(&system.api, &id, &[met]).status, 200, "{tag}");
-        assert_eq!(get(&system.api, &id, &[known]).status, 304, "{tag}");
+        assert_eq!(get_order(&system.api, &id, &[met]).status, 200, "{tag}");
+        assert_eq!(get_order(&system.api, &id, &[known]).status, 304, "{tag}");
     }
 }
 
 #[test]
-fn conditions_are_kept_and_malformed_ones_refused() {
+fn conditional_headers_are_evaluated_and_malformed_ones_rejected() {
     let system = System::start(BINARY, &[FULFILLED]);
-    let id = system.api.accepted();
-    system.api.projected(&id);
-    let status = |name: &str, value: &str| get(&system.api, &id, &[(name, value)]).status;
+    let id = system.api.place_valid_order();
+    system.api.wait_until_projected(&id);
+    let status = |name: &str, value: &str| get_order(&system.api, &id, &[(name, value)]).status;
     assert_eq!(status("if-none-match", "\"4\""), 304);
     assert_eq!(status("if-none-match", "\"3\", W/\"4\""), 304);
     assert_eq!(status("if-none-match", "*"), 304);
@@ -149,15 +150,15 @@ fn conditions_are_kept_and_malformed_ones_refused() {
 }
 
 #[test]
-fn one_key_in_a_thousand_requests_to_two_processes_is_one_order() {
+fn concurrent_requests_with_one_key_place_one_order() {
     let data = tempfile::tempdir().unwrap();
     let mut first = Start::dev(BINARY, data.path()).spawn();
-    let (node, api) = (format!("esdb://{}?tls=false", first.node()), Api::new(first.http()));
-    let tables = format!("sqlite://{}", data.path().join("read-model.sqlite").display());
-    let (_second, other) = api_beside(&node, &tables);
+    let (node, api) = (first.node_url(), Api::new(first.http_address()));
+    let tables = sqlite_url(data.path());
+    let (_second, other) = start_second_api(&node, &tables);
     let keyed = |api: &Api| {
         Api::try_send(
-            api.request("POST", "/v1/orders").header("idempotency-key", "k").json(&order()),
+            api.request("POST", "/v1/orders").header("idempotency-key", "k").json(&valid_order()),
         )
     };
 
@@ -182,20 +183,20 @@ fn one_key_in_a_thousand_requests_to_two_processes_is_one_order() {
     let replays = answers.iter().filter(|it| it.header("idempotent-replayed") == Some("true"));
     assert_eq!(replays.count(), 999);
     let id = answers[0].json()["order_id"].as_str().unwrap().to_owned();
-    api.ended(&id);
+    api.wait_until_ended(&id);
     let n_placed = api.event_types(&id).iter().filter(|it| *it == "OrderReceived").count();
     assert_eq!(n_placed, 1);
 }
 
 #[test]
-fn process_that_dies_while_it_appends_leaves_one_order_or_none() {
+fn retry_after_a_killed_process_places_exactly_one_order() {
     let data = tempfile::tempdir().unwrap();
     let mut first = Start::dev(BINARY, data.path()).spawn();
-    let (node, api) = (format!("esdb://{}?tls=false", first.node()), Api::new(first.http()));
-    let tables = format!("sqlite://{}", data.path().join("read-model.sqlite").display());
-    let (mut second, other) = api_beside(&node, &tables);
+    let (node, api) = (first.node_url(), Api::new(first.http_address()));
+    let tables = sqlite_url(data.path());
+    let (mut second, other) = start_second_api(&node, &tables);
     let request = |key: &str| {
-        other.request("POST", "/v1/orders").header("idempotency-key", key).json(&order())
+        other.request("POST", "/v1/orders").header("idempotency-key", key).json(&valid_order())
     };
     let keys: Vec<String> = (0..40).map(|number| format!("crash-{number}")).collect();
     let begun = Barrier::new(keys.len() + 1);
@@ -216,7 +217,7 @@ fn process_that_dies_while_it_appends_leaves_one_order_or_none() {
     });
     for (key, before) in keys.iter().zip(before) {
         let after = Api::send(
-            api.request("POST", "/v1/orders").header("idempotency-key", key).json(&order()),
+            api.request("POST", "/v1/orders").header("idempotency-key", key).json(&valid_order()),
         );
         assert_eq!(after.status, 202, "{after:?}");
         if let Some(before) = before {
@@ -230,11 +231,11 @@ fn process_that_dies_while_it_appends_leaves_one_order_or_none() {
 }
 
 #[test]
-fn pages_hold_every_order_once_while_others_come_in() {
+fn pages_contain_each_order_once_during_new_placements() {
     let system = System::start(BINARY, &[FULFILLED]);
-    let before: BTreeSet<String> = (0..30).map(|_| system.api.accepted()).collect();
+    let before: BTreeSet<String> = (0..30).map(|_| system.api.place_valid_order()).collect();
     for id in &before {
-        system.api.projected(id);
+        system.api.wait_until_projected(id);
     }
     let mut seen = Vec::new();
     let mut path = "/v1/orders?limit=7".to_owned();
@@ -242,9 +243,9 @@ fn pages_hold_every_order_once_while_others_come_in() {
         let page = system.api.get(&path).json();
         let items = page["items"].as_array().unwrap().iter();
         seen.extend(items.map(|it| it["order_id"].as_str().unwrap().to_owned()));
-        // They stand before what is still to come.
-        let newest = system.api.accepted();
-        system.api.projected(&newest);
+        // Newer orders sort before the remaining pages.
+        let newest = system.api.place_valid_order();
+        system.api.wait_until_projected(&newest);
         let Some(next) = page["next_cursor"].as_str() else { break };
         path = format!("/v1/orders?limit=7&cursor={next}");
     }
@@ -252,19 +253,19 @@ fn pages_hold_every_order_once_while_others_come_in() {
     assert_eq!((seen.len(), &distinct), (before.len(), &before));
 }
 
-/// A client of the live feed.
-struct Listener {
+/// A client of the event feed.
+struct FeedClient {
     lines: std::io::Lines<BufReader<Response>>,
 }
 
 #[derive(Debug)]
-struct Heard {
+struct FeedMessage {
     id: String,
     event: String,
     data: Value,
 }
 
-impl Listener {
+impl FeedClient {
     fn new(api: &Api, query: &str, last_event_id: Option<&str>) -> Self {
         let request = api.request("GET", &format!("/v1/events/stream{query}"));
         let request = request.timeout(Duration::from_mins(1));
@@ -278,8 +279,8 @@ impl Listener {
         Self { lines: BufReader::new(response).lines() }
     }
 
-    fn next(&mut self) -> Heard {
-        let mut heard = Heard { id: String::new(), event: String::new(), data: Value::Null };
+    fn read_message(&mut self) -> FeedMessage {
+        let mut heard = FeedMessage { id: String::new(), event: String::new(), data: Value::Null };
         for line in &mut self.lines {
             let line = line.unwrap();
             match line.split_once(": ") {
@@ -295,14 +296,14 @@ impl Listener {
 }
 
 #[test]
-fn feed_brings_every_event_once_and_resumes_also_after_a_crash() {
+fn feed_sends_every_event_once_and_resumes_after_a_crash() {
     let data = tempfile::tempdir().unwrap();
     let mut process = Start::dev(BINARY, data.path()).env(FULFILLED.0, FULFILLED.1).spawn();
-    let api = Api::new(process.http());
-    let mut listener = Listener::new(&api, "", None);
-    let id = api.accepted();
+    let api = Api::new(process.http_address());
+    let mut listener = FeedClient::new(&api, "", None);
+    let id = api.place_valid_order();
     let types = ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued", "OrderFulfilled"];
-    let heard: Vec<_> = types.iter().map(|_| listener.next()).collect();
+    let heard: Vec<_> = types.iter().map(|_| listener.read_message()).collect();
     assert_eq!(heard.iter().map(|it| it.event.as_str()).collect::<Vec<_>>(), types);
     for (revision, heard) in heard.iter().enumerate() {
         assert_eq!(
@@ -317,38 +318,41 @@ fn feed_brings_every_event_once_and_resumes_also_after_a_crash() {
 
     process.kill();
     let mut process = Start::dev(BINARY, data.path()).env(FULFILLED.0, FULFILLED.1).spawn();
-    let api = Api::new(process.http());
-    let mut resumed = Listener::new(&api, "", Some(&heard[1].id));
+    let api = Api::new(process.http_address());
+    let mut resumed = FeedClient::new(&api, "", Some(&heard[1].id));
     let missed: Vec<_> =
-        (0..3).map(|_| resumed.next()).map(|it| it.data["revision"].clone()).collect();
+        (0..3).map(|_| resumed.read_message()).map(|it| it.data["revision"].clone()).collect();
     assert_eq!(missed, [2, 3, 4]);
 
-    let other = api.accepted();
-    let mut ends = Listener::new(&api, "?types=OrderFulfilled,OrderFailed", Some(&heard[0].id));
+    let other = api.place_valid_order();
+    let mut ends = FeedClient::new(&api, "?types=OrderFulfilled,OrderFailed", Some(&heard[0].id));
     assert_eq!(
-        [ends.next().data["order_id"].clone(), ends.next().data["order_id"].clone()],
+        [
+            ends.read_message().data["order_id"].clone(),
+            ends.read_message().data["order_id"].clone()
+        ],
         [id, other.clone()]
     );
-    let mut of_one = Listener::new(&api, &format!("?order_id={other}"), Some(&heard[0].id));
-    assert_eq!(of_one.next().data["order_id"], json!(other));
+    let mut of_one = FeedClient::new(&api, &format!("?order_id={other}"), Some(&heard[0].id));
+    assert_eq!(of_one.read_message().data["order_id"], json!(other));
 
-    let mut unknown = Listener::new(&api, "", Some("999999999-999999999"));
-    let reset = unknown.next();
+    let mut unknown = FeedClient::new(&api, "", Some("999999999-999999999"));
+    let reset = unknown.read_message();
     assert_eq!((reset.event.as_str(), reset.id.as_str()), ("reset", ""));
     assert_eq!(reset.data, json!({"reason": "unknown_position"}));
     for query in ["?order_id=7", "?types=OrderLost", "?types="] {
         assert_eq!(api.get(&format!("/v1/events/stream{query}")).status, 400, "{query}");
     }
-    // Listeners do not hold the end up.
+    // Open feeds do not delay the stop.
     let begun = Instant::now();
     assert!(process.terminate().success());
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[test]
-fn order_is_watched_to_its_end() {
+fn order_watch_prints_events_until_the_order_ends() {
     let system = System::start(BINARY, &[FULFILLED, ("DOFS__FULFILLMENT__LATENCY_MS", "300")]);
-    let id = system.api.accepted();
+    let id = system.api.place_valid_order();
     let watch = |arguments: &[&str]| {
         let mut command = Command::new(BINARY);
         command.args(["order", "watch", &id, "--url", &system.api.url()]).args(arguments);

@@ -1,10 +1,10 @@
-//! Orders whose streams an operator deleted, as clients meet them.
+//! Requests for orders whose streams an operator deleted.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use domain::ids::OrderId;
 use serde_json::json;
-use testkit::api::{Answer, Api, order};
+use testkit::api::{Answer, Api, valid_order};
 use testkit::stream_tool::StreamTool;
 use testkit::system::System;
 use testkit::wait;
@@ -13,25 +13,25 @@ use tokio::runtime::Runtime;
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const ALL_FAIL: (&str, &str) = ("DOFS__FULFILLMENT__SUCCESS_RATE", "0.0");
 
-fn place(api: &Api, key: &str) -> Answer {
-    Api::send(api.request("POST", "/v1/orders").header("idempotency-key", key).json(&order()))
+fn place_with_key(api: &Api, key: &str) -> Answer {
+    Api::send(api.request("POST", "/v1/orders").header("idempotency-key", key).json(&valid_order()))
 }
 
-/// Places an order under the key, and returns it once it has failed in the tables.
-fn failed(api: &Api, key: &str) -> OrderId {
-    let id = place(api, key).json()["order_id"].as_str().unwrap().to_owned();
-    assert_eq!(api.projected(&id)["status"], "FAILED");
+/// Places an order and returns its id once the read model shows it as failed.
+fn place_failing_order(api: &Api, key: &str) -> OrderId {
+    let id = place_with_key(api, key).json()["order_id"].as_str().unwrap().to_owned();
+    assert_eq!(api.wait_until_projected(&id)["status"], "FAILED");
     id.parse().unwrap()
 }
 
 #[test]
-fn deleted_order_is_neither_begun_anew_nor_redriven_nor_listed() {
+fn deleted_order_is_gone_for_all_requests() {
     let system = System::start(BINARY, &[ALL_FAIL]);
     let api = &system.api;
     let [deleted, ended, truncated, cut] =
-        ["deleted", "ended", "truncated", "cut"].map(|key| failed(api, key));
+        ["deleted", "ended", "truncated", "cut"].map(|key| place_failing_order(api, key));
     Runtime::new().unwrap().block_on(async {
-        let tool = StreamTool::of(system.event_store());
+        let tool = StreamTool::new(system.event_store());
         tool.delete(deleted).await;
         tool.tombstone(ended).await;
         tool.truncate(truncated, 5).await;
@@ -39,12 +39,12 @@ fn deleted_order_is_neither_begun_anew_nor_redriven_nor_listed() {
     });
     for key in ["deleted", "ended", "truncated", "cut"] {
         for _ in 0..2 {
-            let repeated = place(api, key);
+            let repeated = place_with_key(api, key);
             assert_eq!(repeated.status, 410, "{key}: {repeated:?}");
             assert!(repeated.json()["error"].as_str().unwrap().contains("use another key"));
         }
     }
-    wait::until("the deleted orders have left the lists", || {
+    wait::until("the deleted orders are no longer listed", || {
         let left = api.get("/v1/orders").json()["items"].as_array()?.len();
         (left == 2).then_some(())
     });

@@ -1,6 +1,7 @@
-//! What describes the system to other programs is what the code says, and works without internet.
+//! The committed API description and event schemas are current, and the documentation works without
+//! internet access.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,11 +13,11 @@ use testkit::system::System;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 
-fn root() -> &'static Path {
+fn repository_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-fn files(folder: &Path) -> BTreeMap<String, String> {
+fn read_files(folder: &Path) -> BTreeMap<String, String> {
     let entries = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap());
     let file = |it: std::fs::DirEntry| {
         (it.file_name().into_string().unwrap(), std::fs::read_to_string(it.path()).unwrap())
@@ -25,28 +26,29 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn committed_description_is_the_code_s() {
+fn committed_api_description_is_current() {
     let printed = Command::new(BINARY).arg("openapi").output().unwrap();
-    let committed = std::fs::read_to_string(root().join("openapi.json")).unwrap();
+    let committed = std::fs::read_to_string(repository_root().join("openapi.json")).unwrap();
     let printed = String::from_utf8(printed.stdout).unwrap();
-    assert_eq!(printed, committed, "write it anew: cargo run -- openapi > openapi.json");
+    assert_eq!(printed, committed, "regenerate it: cargo run -- openapi > openapi.json");
 }
 
 #[test]
-fn committed_event_schemas_are_the_code_s() {
+fn committed_event_schemas_are_current() {
     let written = tempfile::tempdir().unwrap();
     let ended = Command::new(BINARY).args(["openapi", "--events"]).arg(written.path()).status();
     assert!(ended.unwrap().success());
-    let committed = files(&root().join("docs/schemas"));
+    let committed = read_files(&repository_root().join("docs/schemas"));
     assert_eq!(
-        files(written.path()),
+        read_files(written.path()),
         committed,
-        "write them anew: cargo run -- openapi --events docs/schemas"
+        "regenerate them: cargo run -- openapi --events docs/schemas"
     );
-    // Each describes the golden event of its type.
+    // Every golden event conforms to the schema of its type.
     for (name, schema) in committed {
         let schema: Value = serde_json::from_str(&schema).unwrap();
-        let golden = std::fs::read_to_string(root().join("domain/tests/golden").join(&name));
+        let golden =
+            std::fs::read_to_string(repository_root().join("domain/tests/golden").join(&name));
         let golden: Value = serde_json::from_str(&golden.unwrap()).unwrap();
         let known = schema["properties"].as_object().unwrap();
         for member in golden.as_object().unwrap().keys() {
@@ -68,7 +70,7 @@ fn operations(document: &Value) -> Vec<&Value> {
 }
 
 fn committed() -> Value {
-    let text = std::fs::read_to_string(root().join("openapi.json")).unwrap();
+    let text = std::fs::read_to_string(repository_root().join("openapi.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -133,21 +135,24 @@ fn every_body_has_a_valid_example() {
 }
 
 #[test]
-fn description_and_its_pages_are_served_without_internet() {
+fn api_documentation_works_without_internet() {
     let system = System::start(BINARY, &[("DOFS__AUTH__MODE", "api_key")]);
     let described = system.api.get("/openapi.json").json();
-    let committed = std::fs::read_to_string(root().join("openapi.json")).unwrap();
-    assert!(described == serde_json::from_str::<Value>(&committed).unwrap(), "it is another");
+    let committed = std::fs::read_to_string(repository_root().join("openapi.json")).unwrap();
+    assert!(
+        described == serde_json::from_str::<Value>(&committed).unwrap(),
+        "served and committed descriptions differ"
+    );
     assert_eq!(described["openapi"], "3.1.0");
 
     let page = system.api.get("/docs/");
     assert_eq!(page.status, 200);
-    // A browser loads what its own policy allows, and what the page needs is all served here.
+    // The content security policy allows the assets, and the server serves all of them.
     let policy = page.header("content-security-policy").unwrap();
     for needed in ["script-src 'self'", "style-src 'self'", "connect-src 'self'"] {
         assert!(policy.contains(needed), "{policy}");
     }
-    assert!(!page.text.contains("<script>"), "inline scripts do not run: {}", page.text);
+    assert!(!page.text.contains("<script>"), "the policy blocks inline scripts: {}", page.text);
     assert!(!page.text.contains("//unpkg") && !page.text.contains("https://"), "{}", page.text);
     let quoted: Vec<&str> = page.text.split('"').collect();
     let is_asset = |it: &&&str| {
@@ -163,25 +168,25 @@ fn description_and_its_pages_are_served_without_internet() {
 }
 
 #[test]
-fn where_nobody_needs_a_key_the_description_asks_for_none() {
+fn description_without_authentication_requires_no_key() {
     let system = System::start(BINARY, &[]);
     let described = system.api.get("/openapi.json").json();
     let text = described.to_string();
     assert!(!text.contains("\"security\"") && !text.contains("\"securitySchemes\""));
-    let committed = std::fs::read_to_string(root().join("openapi.json")).unwrap();
+    let committed = std::fs::read_to_string(repository_root().join("openapi.json")).unwrap();
     let committed: Value = serde_json::from_str(&committed).unwrap();
     assert_eq!(described["components"]["schemas"], committed["components"]["schemas"]);
 }
 
 #[test]
-fn every_described_route_is_served() {
+fn every_described_route_responds_with_a_described_status() {
     let system = System::start(BINARY, &[]);
-    let id = system.api.accepted();
+    let id = system.api.place_valid_order();
     let described = system.api.get("/openapi.json").json();
     for (path, item) in described["paths"].as_object().unwrap() {
         let path = path.replace("{id}", &id);
         for (method, operation) in item.as_object().unwrap() {
-            // Only the head is read: the feed does not end.
+            // The body is not read, because the event feed does not end.
             let request = system.api.request(&method.to_uppercase(), &path);
             let response = request.send().unwrap();
             let status = response.status().as_u16().to_string();

@@ -1,47 +1,24 @@
-//! What keeps an operator from working on another installation than is meant, or from running one
-//! that is not fit for its environment.
+//! Protection of operators against the wrong installation and against unsafe settings.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
-
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::Value;
+use testkit::command::{self, CommandOutput};
 use testkit::process::Start;
 use testkit::stub::Stub;
-use testkit::system::System;
+use testkit::system::{System, sqlite_url};
 use testkit::wait;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const ID: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
 
-fn dofs(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    let start = Start::new(BINARY, arguments).env("DOFS_LOG", "text").env("NO_COLOR", "1");
-    let start = environment.iter().fold(start, |start, (name, value)| start.env(name, value));
-    start.into_command().output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-}
-
-#[track_caller]
-fn assert_fails(output: &Output, code: i32, words: &str) {
-    assert_eq!(output.status.code(), Some(code), "{output:?}");
-    assert!(stderr(output).contains(words), "{}", stderr(output));
-}
-
-fn sqlite(path: &Path) -> String {
-    format!("sqlite://{}", path.display())
+fn dofs(arguments: &[&str], environment: &[(&str, &str)]) -> CommandOutput {
+    command::run(BINARY, arguments, environment)
 }
 
 #[test]
-fn flag_that_a_command_does_not_use_is_refused() {
-    let of_the_api = [["--url", "http://127.0.0.1:1"], ["--api-key", "x"]];
+fn unused_flags_are_rejected() {
+    let api_flags = [["--url", "http://127.0.0.1:1"], ["--api-key", "x"]];
     let without_api: [&[&str]; 14] = [
         &["dev"],
         &["demo"],
@@ -59,12 +36,12 @@ fn flag_that_a_command_does_not_use_is_refused() {
         &["openapi"],
     ];
     for command in without_api {
-        for [flag, value] in of_the_api {
+        for [flag, value] in api_flags {
             let refused = dofs(&[command, &[flag, value]].concat(), &[]);
-            assert_fails(&refused, 2, &format!("unexpected argument '{flag}'"));
+            refused.assert_failure(2, &format!("unexpected argument '{flag}'"));
         }
     }
-    let that_never_ask: [&[&str]; 6] = [
+    let without_confirmation: [&[&str]; 6] = [
         &["serve"],
         &["migrate"],
         &["keys", "list"],
@@ -72,37 +49,37 @@ fn flag_that_a_command_does_not_use_is_refused() {
         &["audit", "show", ID],
         &["projections", "verify"],
     ];
-    for command in that_never_ask {
+    for command in without_confirmation {
         let refused = dofs(&[command, &["--yes"]].concat(), &[]);
-        assert_fails(&refused, 2, "unexpected argument '--yes'");
+        refused.assert_failure(2, "unexpected argument '--yes'");
     }
     for command in [&["worker", "status"][..], &["dead-letters", "list"]] {
         let refused = dofs(&[command, &["--actor", "alice"]].concat(), &[]);
-        assert_fails(&refused, 2, "unexpected argument '--actor'");
+        refused.assert_failure(2, "unexpected argument '--actor'");
     }
-    // A variable for other commands is no reason to refuse this one.
+    // The environment variable of a flag is ignored by other commands.
     assert!(dofs(&["openapi"], &[("DOFS_API_KEY", "x")]).status.success());
 }
 
 #[test]
-fn command_without_the_api_says_first_which_stores_it_works_on() {
+fn direct_store_access_is_announced_first() {
     let data = tempfile::tempdir().unwrap();
     let mut process = Start::dev(BINARY, data.path()).spawn();
-    let api = testkit::api::Api::new(process.http());
-    api.projected(&api.accepted());
-    let store = format!("esdb://{}?tls=false", process.node());
-    let read_model = sqlite(&data.path().join("read-model.sqlite"));
+    let api = testkit::api::Api::new(process.http_address());
+    api.wait_until_projected(&api.place_valid_order());
+    let store = process.node_url();
+    let read_model = sqlite_url(data.path());
     let with_password = store.replace("//", "//admin:s3cret@");
     let environment = [
         ("DOFS__EVENT_STORE__URL", with_password.as_str()),
         ("DOFS__READ_MODEL__URL", &read_model),
     ];
 
-    let verified = json(&dofs(&["audit", "verify", "--json"], &environment));
+    let verified = dofs(&["audit", "verify", "--json"], &environment).json();
     assert_eq!(verified["event_store"]["address"], store);
     let store_id = verified["event_store"]["store_id"].as_str().unwrap();
     let event_store = format!("event store: {store}, store {store_id}\n");
-    let status = json(&dofs(&["projections", "status", "--json"], &environment));
+    let status = dofs(&["projections", "status", "--json"], &environment).json();
     assert_eq!(status["event_store"], verified["event_store"]);
     assert_eq!(status["read_model"]["address"], read_model);
     let version = status["read_model"]["schema_version"].as_u64().unwrap();
@@ -117,21 +94,21 @@ fn command_without_the_api_says_first_which_stores_it_works_on() {
     ] {
         let output = dofs(command, &environment);
         assert!(output.status.success(), "{output:?}");
-        assert!(stderr(&output).starts_with(said), "{command:?}: {}", stderr(&output));
-        assert!(!stderr(&output).contains("s3cret"), "{}", stderr(&output));
+        assert!(output.stderr.starts_with(said), "{command:?}: {}", output.stderr);
+        assert!(!output.stderr.contains("s3cret"), "{}", output.stderr);
         let quiet = dofs(&[command, &["--quiet"]].concat(), &environment);
-        assert_eq!(stderr(&quiet), "", "{command:?}");
+        assert_eq!(quiet.stderr, "", "{command:?}");
     }
     assert!(process.terminate().success());
     let folder = data.path().join("events").display().to_string();
     let verify = ["node", "verify", "--data", &folder];
-    assert!(stderr(&dofs(&verify, &[])).starts_with(&format!("event store: {folder}\n")));
+    assert!(dofs(&verify, &[]).stderr.starts_with(&format!("event store: {folder}\n")));
     let gone = dofs(&["audit", "verify"], &environment);
-    assert_fails(&gone, 7, &format!("event store: {store}\n"));
+    gone.assert_failure(7, &format!("event store: {store}\n"));
     let unreachable = format!("event store {store} is unreachable: connection refused\n");
-    assert!(stderr(&gone).contains(&unreachable), "{gone:?}");
+    assert!(gone.stderr.contains(&unreachable), "{gone:?}");
     let gone = dofs(&["keys", "list", "--json"], &environment);
-    let document: Value = serde_json::from_slice(&gone.stderr).unwrap();
+    let document: Value = serde_json::from_str(&gone.stderr).unwrap();
     assert_eq!(
         (&document["code"], &document["exit_code"]),
         (&"service_unavailable".into(), &7.into())
@@ -139,31 +116,31 @@ fn command_without_the_api_says_first_which_stores_it_works_on() {
 }
 
 #[test]
-fn migrate_names_its_database_and_makes_a_file_outside_of_dev_only_if_told() {
+fn migrate_creates_a_file_outside_dev_only_with_create() {
     let data = tempfile::tempdir().unwrap();
-    let url = sqlite(&data.path().join("rows.sqlite"));
+    let url = sqlite_url(data.path());
     for environment in ["staging", "production"] {
         let environment = [("DOFS_ENV", environment), ("DOFS__READ_MODEL__URL", &url)];
         let refused = dofs(&["migrate"], &environment);
-        assert_fails(&refused, 2, &format!("read model: {url}, without tables\n"));
-        assert!(stderr(&refused).contains("--create"), "{refused:?}");
-        assert!(std::fs::read_dir(data.path()).unwrap().next().is_none(), "nothing was made");
+        refused.assert_failure(2, &format!("read model: {url}, without tables\n"));
+        assert!(refused.stderr.contains("--create"), "{refused:?}");
+        assert!(std::fs::read_dir(data.path()).unwrap().next().is_none(), "no file was created");
     }
     let environment = [("DOFS_ENV", "production"), ("DOFS__READ_MODEL__URL", url.as_str())];
-    let made = json(&dofs(&["migrate", "--create", "--json"], &environment));
+    let made = dofs(&["migrate", "--create", "--json"], &environment).json();
     assert_eq!(
         (&made["applied"][0], &made["read_model"]["address"]),
         (&"0001_read_model".into(), &url.as_str().into())
     );
     let again = dofs(&["migrate"], &environment);
     let version = &made["read_model"]["schema_version"];
-    assert_eq!(stderr(&again), format!("read model: {url}, schema version {version}\n"));
+    assert_eq!(again.stderr, format!("read model: {url}, schema version {version}\n"));
 }
 
 #[test]
-fn production_refuses_dice_and_keys_in_the_clear() {
+fn production_rejects_simulation_and_unencrypted_keys() {
     let data = tempfile::tempdir().unwrap();
-    let url = sqlite(&data.path().join("rows.sqlite"));
+    let url = sqlite_url(data.path());
     let safe = [
         ("DOFS_ENV", "production"),
         ("DOFS__READ_MODEL__URL", url.as_str()),
@@ -172,36 +149,36 @@ fn production_refuses_dice_and_keys_in_the_clear() {
     ];
     let without = |name: &str| safe.into_iter().filter(|it| it.0 != name).collect::<Vec<_>>();
     let dice = without("DOFS__FULFILLMENT__ALLOW_SIMULATED");
-    assert_fails(&dofs(&["serve", "worker"], &dice), 2, "`fulfillment.allow_simulated = true`");
+    dofs(&["serve", "worker"], &dice).assert_failure(2, "`fulfillment.allow_simulated = true`");
     let clear = without("DOFS__API__BEHIND_TLS_PROXY");
-    assert_fails(&dofs(&["serve", "api"], &clear), 2, "`api.behind_tls_proxy = true`");
-    // What is refused is not what the process goes on to find wrong: here, a schema that is not there.
-    assert_fails(&dofs(&["serve"], &safe), 1, "run `dofs migrate`");
+    dofs(&["serve", "api"], &clear).assert_failure(2, "`api.behind_tls_proxy = true`");
+    // With safe settings, the process gets as far as the missing schema.
+    dofs(&["serve"], &safe).assert_failure(1, "run `dofs migrate`");
     let loopback = ["serve", "api", "--listen", "127.0.0.1:0"];
-    assert_fails(&dofs(&loopback, &clear), 1, "run `dofs migrate`");
+    dofs(&loopback, &clear).assert_failure(1, "run `dofs migrate`");
 }
 
 #[test]
-fn staging_says_loudly_that_it_fulfils_by_dice() {
+fn staging_warns_of_the_simulated_gateway() {
     let worker = Start::new(BINARY, &["serve", "worker"]).env("DOFS_ENV", "staging").spawn();
-    let line = wait::until("the warning", || {
-        let mut log = worker.log().into_iter();
+    let line = wait::until("the warning is logged", || {
+        let mut log = worker.log_lines().into_iter();
         log.find(|line| line["message"].as_str().is_some_and(|it| it.starts_with("SIMULATED")))
     });
     assert_eq!(line["level"], "WARN");
 }
 
 #[test]
-fn requests_to_this_machine_go_through_no_proxy() {
+fn loopback_requests_bypass_http_proxy() {
     let system = System::start(BINARY, &[]);
     let proxy = Stub::start([(502, Value::Null)]);
     let through = [("HTTP_PROXY", proxy.url()), ("http_proxy", proxy.url())];
     let mut list = Command::new(BINARY);
     list.args(["order", "list", "--url", &system.api.url()]).envs(through.clone());
     assert!(list.output().unwrap().status.success());
-    assert_eq!(proxy.lines(), Vec::<String>::new());
+    assert_eq!(proxy.request_lines(), Vec::<String>::new());
     let mut elsewhere = Command::new(BINARY);
     elsewhere.args(["order", "list", "--url", "http://api.example"]).envs(through);
     assert!(!elsewhere.output().unwrap().status.success());
-    assert_eq!(proxy.lines().len(), 1, "the proxy is what others are reached through");
+    assert_eq!(proxy.request_lines().len(), 1, "other hosts are reached through the proxy");
 }

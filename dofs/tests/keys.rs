@@ -1,19 +1,19 @@
-//! API keys, from the command that makes one to the request that is refused after it is revoked.
+//! API keys: creation, tenants, scopes and revocation.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use testkit::api::{Answer, Api, order};
+use testkit::api::{Answer, Api, valid_order};
+use testkit::command::{self, CommandOutput};
 use testkit::system::System;
 use testkit::wait::{self, PATIENCE};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 
-/// A system that asks for keys, and its commands.
+/// A system that requires API keys.
 struct Guarded {
     system: System,
     store: String,
@@ -26,25 +26,17 @@ impl Guarded {
         Self { system, store }
     }
 
-    fn dofs(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(BINARY);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("DOFS_") {
-                command.env_remove(name);
-            }
-        }
-        command.args(arguments).env("DOFS__EVENT_STORE__URL", &self.store).output().unwrap()
+    fn dofs(&self, arguments: &[&str]) -> CommandOutput {
+        command::run(BINARY, arguments, &[("DOFS__EVENT_STORE__URL", &self.store)])
     }
 
-    /// A new key's id and token, once the API knows it.
-    fn key(&self, whose: &[&str], scopes: &str) -> (String, String) {
-        let asked = ["keys", "create", "--name", "test", "--json", "--scope", scopes];
-        let made = self.dofs(&[&asked, whose].concat());
-        assert!(made.status.success(), "{made:?}");
-        let made: Value = serde_json::from_slice(&made.stdout).unwrap();
-        let text = |member: &str| made[member].as_str().unwrap().to_owned();
+    /// Creates a key, waits until the API accepts it, and returns its id and token.
+    fn create_key(&self, owner: &[&str], scopes: &str) -> (String, String) {
+        let create = ["keys", "create", "--name", "test", "--json", "--scope", scopes];
+        let created = self.dofs(&[&create, owner].concat()).json();
+        let text = |member: &str| created[member].as_str().unwrap().to_owned();
         let (id, token) = (text("id"), text("token"));
-        wait::until("the key is known", || {
+        wait::until("the key is valid", || {
             let status = self.get("/v1/stats", &token).status;
             (![401, 503].contains(&status)).then_some(())
         });
@@ -57,25 +49,25 @@ impl Guarded {
 
     fn place(&self, token: &str, idempotency_key: &str) -> Answer {
         let request = self.system.api.request("POST", "/v1/orders").header("x-api-key", token);
-        Api::send(request.header("idempotency-key", idempotency_key).json(&order()))
+        Api::send(request.header("idempotency-key", idempotency_key).json(&valid_order()))
     }
 }
 
-fn order_id(answer: &Answer) -> String {
+fn placed_order_id(answer: &Answer) -> String {
     answer.json()["order_id"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn orders_of_a_tenant_are_invisible_to_others() {
+fn orders_of_a_tenant_are_invisible_to_other_tenants() {
     let guarded = Guarded::start();
     let scopes = "orders:write,orders:read,audit:read";
-    let (a_id, a) = guarded.key(&["--tenant", "a"], scopes);
-    let (_, b) = guarded.key(&["--tenant", "b"], scopes);
-    let (_, operator) = guarded.key(&["--all-tenants"], "orders:read,audit:read,ops:read");
+    let (a_id, a) = guarded.create_key(&["--tenant", "a"], scopes);
+    let (_, b) = guarded.create_key(&["--tenant", "b"], scopes);
+    let (_, operator) = guarded.create_key(&["--all-tenants"], "orders:read,audit:read,ops:read");
 
     let placed = guarded.place(&a, "k-1");
     assert_eq!(placed.status, 202, "{placed:?}");
-    let id = order_id(&placed);
+    let id = placed_order_id(&placed);
     let not_found = json!({"error": format!("Order {id} not found")});
     for path in [
         format!("/v1/orders/{id}"),
@@ -95,10 +87,13 @@ fn orders_of_a_tenant_are_invisible_to_others() {
         assert_eq!(guarded.get(path, &a).status, 403, "{path}");
     }
 
-    // The same idempotency key of another principal is another order; its own again is the same.
-    assert_ne!(order_id(&guarded.place(&b, "k-1")), id);
+    // Another principal's request with the same idempotency key places another order.
+    assert_ne!(placed_order_id(&guarded.place(&b, "k-1")), id);
     let again = guarded.place(&a, "k-1");
-    assert_eq!((order_id(&again), again.header("idempotent-replayed")), (id.clone(), Some("true")));
+    assert_eq!(
+        (placed_order_id(&again), again.header("idempotent-replayed")),
+        (id.clone(), Some("true"))
+    );
 
     let listed = |token: &str| {
         let page = guarded.get("/v1/orders", token).json();
@@ -112,7 +107,10 @@ fn orders_of_a_tenant_are_invisible_to_others() {
     let page = guarded.get("/v1/orders?limit=1", &operator).json();
     let cursor = page["next_cursor"].as_str().unwrap();
     let theirs = guarded.get(&format!("/v1/orders?cursor={cursor}&limit=200"), &b).json();
-    assert!(!theirs.to_string().contains(&id), "another's cursor opens nothing: {theirs}");
+    assert!(
+        !theirs.to_string().contains(&id),
+        "a cursor of another tenant grants no access: {theirs}"
+    );
 
     let history = guarded.get(&format!("/v1/orders/{id}/history"), &a).json();
     let metadata = &history["events"][0]["metadata"];
@@ -120,8 +118,8 @@ fn orders_of_a_tenant_are_invisible_to_others() {
     assert_eq!(metadata["actor"], format!("api-key:{a_id}"));
 }
 
-/// The orders of the events that a key hears of, from the beginning up to an event of `last`.
-fn heard(guarded: &Guarded, token: &str, last: &str) -> BTreeSet<String> {
+/// Reads the feed with a key from the beginning to an event of `last`, and returns the orders.
+fn read_feed_until(guarded: &Guarded, token: &str, last: &str) -> BTreeSet<String> {
     let request = guarded.system.api.request("GET", "/v1/events/stream");
     let request = request.header("x-api-key", token).header("last-event-id", "0-0");
     let response = request.timeout(PATIENCE).send().unwrap();
@@ -140,53 +138,53 @@ fn heard(guarded: &Guarded, token: &str, last: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn feed_of_a_tenant_has_its_orders_only() {
+fn feed_of_a_tenant_contains_only_its_orders() {
     let guarded = Guarded::start();
     let scopes = "orders:write,orders:read,audit:read";
-    let (_, a) = guarded.key(&["--tenant", "a"], scopes);
-    let (_, b) = guarded.key(&["--tenant", "b"], scopes);
-    let (_, operator) = guarded.key(&["--all-tenants"], scopes);
-    let (_, reader) = guarded.key(&["--tenant", "a"], "orders:read");
-    let order = |token: &str, key: &str| order_id(&guarded.place(token, key));
+    let (_, a) = guarded.create_key(&["--tenant", "a"], scopes);
+    let (_, b) = guarded.create_key(&["--tenant", "b"], scopes);
+    let (_, operator) = guarded.create_key(&["--all-tenants"], scopes);
+    let (_, reader) = guarded.create_key(&["--tenant", "a"], "orders:read");
+    let order = |token: &str, key: &str| placed_order_id(&guarded.place(token, key));
     let (first, theirs, nobodys) = (order(&a, "1"), order(&b, "2"), order(&operator, "3"));
     let last = order(&a, "4");
 
-    assert_eq!(heard(&guarded, &a, &last), BTreeSet::from([first.clone(), last.clone()]));
-    assert_eq!(heard(&guarded, &b, &theirs), BTreeSet::from([theirs.clone()]));
+    assert_eq!(read_feed_until(&guarded, &a, &last), BTreeSet::from([first.clone(), last.clone()]));
+    assert_eq!(read_feed_until(&guarded, &b, &theirs), BTreeSet::from([theirs.clone()]));
     let all = BTreeSet::from([first, theirs, nobodys, last.clone()]);
-    assert_eq!(heard(&guarded, &operator, &last), all);
+    assert_eq!(read_feed_until(&guarded, &operator, &last), all);
     assert_eq!(guarded.get("/v1/events/stream", &reader).status, 403);
 }
 
 #[test]
-fn feed_ends_with_its_key() {
+fn feed_ends_when_its_key_is_revoked() {
     let guarded = Guarded::start();
-    let (id, token) = guarded.key(&["--tenant", "a"], "audit:read");
+    let (id, token) = guarded.create_key(&["--tenant", "a"], "audit:read");
     let request = guarded.system.api.request("GET", "/v1/events/stream");
     let feed = request.header("x-api-key", &token).timeout(PATIENCE).send().unwrap();
     assert_eq!(feed.status(), 200);
     assert!(guarded.dofs(&["keys", "revoke", &id, "--yes"]).status.success());
-    // Its end, and no time-out.
+    // `text` fails if the feed ends by a timeout.
     let said = feed.text().unwrap();
     assert!(said.contains(": events follow"), "{said}");
 }
 
 #[test]
-fn idempotency_keys_of_one_tenants_programs_are_theirs() {
+fn idempotency_keys_are_scoped_to_the_api_key() {
     let guarded = Guarded::start();
-    let (_, shop) = guarded.key(&["--tenant", "a"], "orders:write");
-    let (_, till) = guarded.key(&["--tenant", "a"], "orders:write");
+    let (_, shop) = guarded.create_key(&["--tenant", "a"], "orders:write");
+    let (_, till) = guarded.create_key(&["--tenant", "a"], "orders:write");
     let (one, other) = (guarded.place(&shop, "1"), guarded.place(&till, "1"));
     assert_eq!((one.status, other.status), (202, 202));
-    assert_ne!(order_id(&one), order_id(&other));
+    assert_ne!(placed_order_id(&one), placed_order_id(&other));
 }
 
 #[test]
-fn key_works_until_it_is_revoked() {
+fn key_is_valid_until_it_is_revoked() {
     let guarded = Guarded::start();
     let unauthorized = guarded.system.api.get("/v1/orders");
     assert!([401, 503].contains(&unauthorized.status), "{unauthorized:?}");
-    let (id, token) = guarded.key(&["--all-tenants"], "orders:read");
+    let (id, token) = guarded.create_key(&["--all-tenants"], "orders:read");
     assert_eq!(guarded.get("/v1/orders", &token).status, 200);
     assert_eq!(guarded.place(&token, "k").status, 403);
     let url = guarded.system.api.url();
@@ -194,26 +192,25 @@ fn key_works_until_it_is_revoked() {
     assert!(listed.status.success(), "{listed:?}");
     let refused = guarded.dofs(&["order", "list", "--url", &url]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("--api-key"), "{refused:?}");
+    assert!(refused.stderr.contains("--api-key"), "{refused:?}");
 
     let (_, secret) = token.rsplit_once('_').unwrap();
     let shown = guarded.dofs(&["keys", "list", "--json"]).stdout;
-    let shown = String::from_utf8(shown).unwrap();
     assert!(shown.contains(&id) && shown.contains("active") && !shown.contains(secret), "{shown}");
 
     assert!(guarded.dofs(&["keys", "revoke", &id, "--yes"]).status.success());
     wait::until("the key is refused", || {
         (guarded.get("/v1/orders", &token).status == 401).then_some(())
     });
-    let shown = String::from_utf8(guarded.dofs(&["keys", "list"]).stdout).unwrap();
+    let shown = guarded.dofs(&["keys", "list"]).stdout;
     assert!(shown.contains("revoked"), "{shown}");
     assert_eq!(guarded.dofs(&["keys", "revoke", "no-such-key", "--yes"]).status.code(), Some(4));
-    let log = format!("{:?}", guarded.system.process.log());
+    let log = format!("{:?}", guarded.system.process.log_lines());
     assert!(!log.contains(secret), "{log}");
 }
 
 #[test]
-fn key_of_a_tenant_cannot_be_an_operators() {
+fn tenant_key_cannot_have_operator_scopes() {
     let guarded = Guarded::start();
     let make = |whose: &[&str]| {
         let make = ["keys", "create", "--name", "x", "--scope", "ops:read"];
@@ -226,20 +223,18 @@ fn key_of_a_tenant_cannot_be_an_operators() {
 }
 
 #[test]
-fn record_names_the_key_and_what_the_client_calls_its_request() {
+fn events_record_the_key_and_the_request_id() {
     let guarded = Guarded::start();
     let scopes = "orders:write,orders:read,audit:read,ops:read,ops:write";
-    let (id, token) = guarded.key(&["--all-tenants"], scopes);
+    let (id, token) = guarded.create_key(&["--all-tenants"], scopes);
     let actor = json!(format!("api-key:{id}"));
     let url = guarded.system.api.url();
     let dofs = |arguments: &[&str]| {
         let with_key = [arguments, &["--json", "--url", &url, "--api-key", &token]].concat();
-        let done = guarded.dofs(&with_key);
-        assert!(done.status.success(), "{arguments:?}: {done:?}");
-        serde_json::from_slice::<Value>(&done.stdout).unwrap()
+        guarded.dofs(&with_key).json()
     };
 
-    // Who shows a key cannot say to be somebody else, in a body or in a command.
+    // With a key, the actor of the request is ignored.
     let request = guarded.system.api.request("POST", "/v1/ops/worker/pause").bearer_auth(&token);
     let paused = Api::send(request.json(&json!({"actor": "root"}))).json();
     assert_eq!((&paused["paused"], &paused["actor"]), (&json!(true), &actor));
@@ -251,9 +246,9 @@ fn record_names_the_key_and_what_the_client_calls_its_request() {
     dofs(&["dead-letters", "list"]);
 
     let request = guarded.system.api.request("POST", "/v1/orders").bearer_auth(&token);
-    let placed = Api::send(request.header("x-request-id", "checkout-7").json(&order()));
+    let placed = Api::send(request.header("x-request-id", "checkout-7").json(&valid_order()));
     assert_eq!(placed.header("x-request-id"), Some("checkout-7"));
-    let order_id = order_id(&placed);
+    let order_id = placed_order_id(&placed);
     dofs(&["audit", "compare", &order_id, "0"]);
     let history = dofs(&["audit", "show", &order_id]);
     let metadata = &history["events"][0]["metadata"];
@@ -264,7 +259,7 @@ fn record_names_the_key_and_what_the_client_calls_its_request() {
 }
 
 #[test]
-fn key_has_a_name_that_fits_into_a_list_and_its_maker_is_told_when_it_works() {
+fn key_name_is_validated_on_creation() {
     let guarded = Guarded::start();
     let create = |name: &str| {
         let asked = ["keys", "create", "--all-tenants", "--scope", "orders:read", "--name", name];
@@ -273,11 +268,11 @@ fn key_has_a_name_that_fits_into_a_list_and_its_maker_is_told_when_it_works() {
     for wrong in ["", &"x".repeat(101)] {
         let refused = create(wrong);
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let said = refused.stderr;
         assert!(said.contains("use 1 to 100 printable characters"), "{said}");
     }
     let made = create("shop front");
     assert!(made.status.success(), "{made:?}");
-    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    let said = made.stderr;
     assert!(said.contains("within two seconds"), "{said}");
 }

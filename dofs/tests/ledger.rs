@@ -1,7 +1,7 @@
-//! `dofs node` killed again and again under load: what it acknowledged is there, in order, once;
-//! what it did not is there whole or not at all.
+//! `dofs node` killed repeatedly under load: acknowledged appends are stored once and in order; others
+//! are stored completely or not at all.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,11 +19,11 @@ use tokio::task::JoinSet;
 const SEED: u64 = 24;
 const KILLS: usize = 10;
 const APPENDERS: usize = 12;
-/// Shared by several appenders each, so that appends to one stream meet.
+/// Several appenders share each stream, so that appends to one stream are concurrent.
 const STREAMS: usize = 4;
 const MAX_EVENTS_PER_APPEND: usize = 5;
 
-/// Who appended, and the how many-eth append of theirs it is.
+/// Appender, and number of its append.
 type AppendId = (usize, usize);
 
 /// An append that the node acknowledged.
@@ -40,13 +40,13 @@ struct Ledger {
     n_asked: [AtomicUsize; APPENDERS],
 }
 
-fn start(data: &Path) -> Dofs {
+fn start_node(data: &Path) -> Dofs {
     let data = data.to_str().unwrap();
     let arguments = ["node", "--data", data, "--listen", "127.0.0.1:0"];
     Start::new(env!("CARGO_BIN_EXE_dofs"), &arguments).spawn()
 }
 
-fn client(address: SocketAddr) -> Client {
+fn connect(address: SocketAddr) -> Client {
     Client::new(format!("esdb://{address}?tls=false").parse().unwrap()).unwrap()
 }
 
@@ -54,20 +54,20 @@ fn stream_of(appender: usize) -> String {
     format!("ledger-{}", appender % STREAMS)
 }
 
-/// How many events an append has, which the reader has to know as well.
-fn length_of((appender, number): AppendId) -> usize {
+/// Returns the number of events of an append, for appender and reader.
+fn count_events((appender, number): AppendId) -> usize {
     1 + (7 * appender + number) % MAX_EVENTS_PER_APPEND
 }
 
-/// Appends until the node is gone.
-async fn append(client: Client, appender: usize, ledger: Arc<Ledger>) {
+/// Appends until the node is killed.
+async fn append_until_killed(client: Client, appender: usize, ledger: Arc<Ledger>) {
     loop {
         let number = ledger.n_asked[appender].fetch_add(1, Ordering::Relaxed);
         let append = (appender, number);
         let event = |index: usize| EventData::json("entered", &(append, index)).unwrap();
-        let events: Vec<EventData> = (0..length_of(append)).map(event).collect();
+        let events: Vec<EventData> = (0..count_events(append)).map(event).collect();
         let options = AppendToStreamOptions::default();
-        // No answer: the node is gone, and nothing was promised.
+        // Without a response, the append is not acknowledged.
         let Ok(written) = client.append_to_stream(stream_of(appender), &options, events).await
         else {
             return;
@@ -81,13 +81,13 @@ async fn append(client: Client, appender: usize, ledger: Arc<Ledger>) {
     }
 }
 
-/// Appends from all sides, and kills the node after so many acknowledgements.
+/// Appends concurrently, and kills the node after this many acknowledgements.
 async fn kill_under_load(data: &Path, n_appends: usize, ledger: &Arc<Ledger>) {
-    let mut node = start(data);
-    let client = client(node.node());
+    let mut node = start_node(data);
+    let client = connect(node.node_address());
     let mut appenders = JoinSet::new();
     for appender in 0..APPENDERS {
-        appenders.spawn(append(client.clone(), appender, Arc::clone(ledger)));
+        appenders.spawn(append_until_killed(client.clone(), appender, Arc::clone(ledger)));
     }
     let enough = ledger.n_acknowledged.load(Ordering::Relaxed) + n_appends;
     wait::until_async("appends are acknowledged", async || {
@@ -98,8 +98,9 @@ async fn kill_under_load(data: &Path, n_appends: usize, ledger: &Arc<Ledger>) {
     appenders.join_all().await;
 }
 
-/// Where the last event of each append is, once it is clear that each is there whole and once.
-async fn recorded(client: &Client) -> HashMap<AppendId, (u64, u64)> {
+/// Returns the place of the last event of each append. Asserts that each append is stored completely
+/// and once.
+async fn read_all_appends(client: &Client) -> HashMap<AppendId, (u64, u64)> {
     let options = ReadAllOptions::default().position(StreamPosition::Start).max_count(usize::MAX);
     let mut events = client.read_all(&options).await.unwrap();
     let mut next_revisions = HashMap::<String, u64>::new();
@@ -117,31 +118,31 @@ async fn recorded(client: &Client) -> HashMap<AppendId, (u64, u64)> {
         assert_eq!(event.revision, *next, "{}", event.stream_id());
         *next += 1;
         let wanted = unfinished.unwrap_or((append, 0));
-        assert_eq!((append, index), wanted, "an append that is not whole");
+        assert_eq!((append, index), wanted, "an incomplete append");
         if index == 0 {
             let before = last_numbers.insert(append.0, append.1);
             assert!(before.is_none_or(|it| it < append.1), "{append:?} after {before:?}");
         }
-        let is_last = index + 1 == length_of(append);
+        let is_last = index + 1 == count_events(append);
         unfinished = (!is_last).then_some((append, index + 1));
         if is_last {
             last_places.insert(append, (event.revision, event.position.commit));
         }
     }
-    assert_eq!(unfinished, None, "an append that is not whole");
+    assert_eq!(unfinished, None, "an incomplete append");
     last_places
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_node_keeps_every_acknowledged_append_in_order_and_once() {
+async fn killed_node_keeps_acknowledged_appends_in_order_and_once() {
     let data = tempfile::tempdir().unwrap();
     let ledger = Arc::new(Ledger::default());
     let mut random = StdRng::seed_from_u64(SEED);
     for _ in 0..KILLS {
         kill_under_load(data.path(), random.random_range(1..400), &ledger).await;
     }
-    let mut node = start(data.path());
-    let recorded = recorded(&client(node.node())).await;
+    let mut node = start_node(data.path());
+    let recorded = read_all_appends(&connect(node.node_address())).await;
     let acknowledged = ledger.acknowledged.lock().unwrap();
     assert!(acknowledged.len() > KILLS);
     for Acknowledged { append, last_revision, last_position } in acknowledged.iter() {

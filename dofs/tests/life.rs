@@ -1,35 +1,37 @@
-//! The life of an order through every part of the system.
+//! The lifecycle of an order through all roles.
 
 use serde_json::{Value, json};
-use testkit::api::{Api, order};
+use testkit::api::{Api, valid_order};
 use testkit::process::Start;
 use testkit::system::System;
 use testkit::wait;
 
-fn system(environment: &[(&str, &str)]) -> System {
+fn start_system(environment: &[(&str, &str)]) -> System {
     System::start(env!("CARGO_BIN_EXE_dofs"), environment)
 }
 
-/// Settings under which retries take no time worth mentioning.
+/// Settings with short retries.
 const QUICK: [(&str, &str); 3] = [
     ("DOFS__FULFILLMENT__LATENCY_MS", "1"),
     ("DOFS__FULFILLMENT__BACKOFF_MS", "1"),
     ("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "5"),
 ];
 
-fn quick_system(rates: [(&str, &str); 2]) -> System {
-    system(&[QUICK.as_slice(), rates.as_slice()].concat())
+/// Starts a system with these rates of the simulated gateway.
+fn start_quick_system(success_rate: &str, error_rate: &str) -> System {
+    let rates = [
+        ("DOFS__FULFILLMENT__SUCCESS_RATE", success_rate),
+        ("DOFS__FULFILLMENT__ERROR_RATE", error_rate),
+    ];
+    start_system(&[QUICK.as_slice(), &rates].concat())
 }
 
 #[test]
-fn order_is_fulfilled_and_every_view_of_it_agrees() {
-    let system = quick_system([
-        ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0"),
-        ("DOFS__FULFILLMENT__ERROR_RATE", "0.0"),
-    ]);
+fn fulfilled_order_is_consistent_in_all_views() {
+    let system = start_quick_system("1.0", "0.0");
     let api = &system.api;
-    let id = api.accepted();
-    let shown = api.ended(&id);
+    let id = api.place_valid_order();
+    let shown = api.wait_until_ended(&id);
     assert_eq!(shown["status"], "FULFILLED");
     assert_eq!(
         (&shown["attempt"], &shown["deliveries"], &shown["revision"], &shown["total_quantity"]),
@@ -49,7 +51,7 @@ fn order_is_fulfilled_and_every_view_of_it_agrees() {
     assert_eq!(last["metadata"]["$causationId"], events[3]["event_id"]);
     assert_eq!(last["metadata"]["$correlationId"], events[0]["metadata"]["request_id"]);
 
-    // The row and the fold of the stream are the same order.
+    // The read model and the fold of the stream give the same state.
     let row = wait::until("the order is in the table", || {
         Some(api.get(&format!("/order/{id}")).json())
             .filter(|it| it["source"] == "table" && it["status"] == "FULFILLED")
@@ -60,14 +62,11 @@ fn order_is_fulfilled_and_every_view_of_it_agrees() {
 }
 
 #[test]
-fn refused_order_is_a_failed_order() {
-    let system = quick_system([
-        ("DOFS__FULFILLMENT__SUCCESS_RATE", "0.0"),
-        ("DOFS__FULFILLMENT__ERROR_RATE", "0.0"),
-    ]);
+fn order_refused_by_the_gateway_fails() {
+    let system = start_quick_system("0.0", "0.0");
     let api = &system.api;
-    let id = api.accepted();
-    let shown = api.ended(&id);
+    let id = api.place_valid_order();
+    let shown = api.wait_until_ended(&id);
     assert_eq!((&shown["status"], &shown["stage"]), (&json!("FAILED"), &json!("fulfillment")));
 
     let failed = wait::until("the failure is listed", || {
@@ -80,14 +79,11 @@ fn refused_order_is_a_failed_order() {
 }
 
 #[test]
-fn order_whose_retries_run_out_is_dead_lettered_and_parked() {
-    let system = quick_system([
-        ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0"),
-        ("DOFS__FULFILLMENT__ERROR_RATE", "1.0"),
-    ]);
+fn order_without_retries_left_is_dead_lettered_and_parked() {
+    let system = start_quick_system("1.0", "1.0");
     let api = &system.api;
-    let id = api.accepted();
-    let shown = api.ended(&id);
+    let id = api.place_valid_order();
+    let shown = api.wait_until_ended(&id);
     assert_eq!(
         (&shown["stage"], &shown["deliveries"], &shown["failure_code"]),
         (&json!("dead_letter"), &json!(4), &json!("retries_exhausted"))
@@ -106,13 +102,10 @@ fn order_whose_retries_run_out_is_dead_lettered_and_parked() {
 
 #[test]
 fn statistics_lists_and_histories_agree() {
-    let system = quick_system([
-        ("DOFS__FULFILLMENT__SUCCESS_RATE", "0.7"),
-        ("DOFS__FULFILLMENT__ERROR_RATE", "0.1"),
-    ]);
+    let system = start_quick_system("0.7", "0.1");
     let api = &system.api;
-    let ids: Vec<String> = (0..40).map(|_| api.accepted()).collect();
-    let ended: Vec<Value> = ids.iter().map(|id| api.ended(id)).collect();
+    let ids: Vec<String> = (0..40).map(|_| api.place_valid_order()).collect();
+    let ended: Vec<Value> = ids.iter().map(|id| api.wait_until_ended(id)).collect();
     let n_failed = ended.iter().filter(|it| it["status"] == "FAILED").count();
 
     wait::until("the projection has caught up", || {
@@ -143,15 +136,12 @@ fn statistics_lists_and_histories_agree() {
 }
 
 #[test]
-fn pages_return_every_order_once() {
-    let system = quick_system([
-        ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0"),
-        ("DOFS__FULFILLMENT__ERROR_RATE", "0.0"),
-    ]);
+fn pages_contain_every_order_once() {
+    let system = start_quick_system("1.0", "0.0");
     let api = &system.api;
-    let mut ids: Vec<String> = (0..25).map(|_| api.accepted()).collect();
+    let mut ids: Vec<String> = (0..25).map(|_| api.place_valid_order()).collect();
     for id in &ids {
-        api.ended(id);
+        api.wait_until_ended(id);
     }
     wait::until("all are in the table", || {
         (api.get("/v1/stats").json()["orders"]["FULFILLED"] == ids.len()).then_some(())
@@ -170,51 +160,48 @@ fn pages_return_every_order_once() {
 }
 
 #[test]
-fn accepted_order_is_never_unknown() {
-    let system = quick_system([
-        ("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0"),
-        ("DOFS__FULFILLMENT__ERROR_RATE", "0.0"),
-    ]);
+fn accepted_order_is_readable_immediately() {
+    let system = start_quick_system("1.0", "0.0");
     for _ in 0..50 {
-        let id = system.api.accepted();
+        let id = system.api.place_valid_order();
         let answer = system.api.get(&format!("/order/{id}"));
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 }
 
 #[test]
-fn stop_drains_and_everything_is_there_afterwards() {
+fn orders_end_after_a_drained_stop() {
     let data = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_dofs");
     let slow = |start: Start| start.env("DOFS__FULFILLMENT__LATENCY_MS", "300");
     let mut first = slow(Start::dev(binary, data.path())).spawn();
-    let api = Api::new(first.http());
-    let ids: Vec<String> = (0..10).map(|_| api.accepted()).collect();
-    assert!(first.terminate().success(), "{:#?}", first.log());
+    let api = Api::new(first.http_address());
+    let ids: Vec<String> = (0..10).map(|_| api.place_valid_order()).collect();
+    assert!(first.terminate().success(), "{:#?}", first.log_lines());
 
     let mut second = slow(Start::dev(binary, data.path())).spawn();
-    let api = Api::new(second.http());
+    let api = Api::new(second.http_address());
     for id in ids {
-        api.ended(&id);
+        api.wait_until_ended(&id);
     }
 }
 
 #[test]
-fn second_process_on_the_same_folder_is_refused_with_its_reason() {
+fn second_process_on_a_data_folder_is_rejected() {
     let data = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_dofs");
     let mut first = Start::dev(binary, data.path()).spawn();
-    let api = Api::new(first.http());
+    let api = Api::new(first.http_address());
     let mut second = Start::dev(binary, data.path()).spawn();
-    assert_eq!(second.ended().code(), Some(1));
-    let said = wait::until("it says why", || second.log().last().cloned());
+    assert_eq!(second.wait_until_ended().code(), Some(1));
+    let said = wait::until("the reason is logged", || second.log_lines().last().cloned());
     assert!(said.to_string().contains("another process"), "{said}");
-    assert_eq!(api.place(&order()).status, 202, "the first goes on");
+    assert_eq!(api.place(&valid_order()).status, 202, "the first process is unaffected");
 }
 
 #[test]
-fn process_says_that_it_is_ready() {
-    let mut system = system(&[]);
+fn ready_process_reports_all_checks() {
+    let mut system = start_system(&[]);
     assert_eq!(system.api.get("/livez").status, 200);
     let ready = system.api.get("/readyz?verbose");
     assert_eq!(ready.status, 200, "{ready:?}");

@@ -1,6 +1,6 @@
-//! A reader of the log never affects the service: not one that stalls, and not one that dies.
+//! A stalled or closed reader of the log never affects the service.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,47 +12,47 @@ use testkit::api::Api;
 use testkit::process::Start;
 use testkit::wait;
 
-/// How long a process may take to stop, with the wait for the reader of its last lines.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time to stop, including the wait for the reader of the last log lines.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A `dofs dev` whose log nobody reads once it listens. Killed when dropped.
-struct Unread {
+/// A `dofs dev` whose log is no longer read once it listens. Killed when dropped.
+struct UnreadProcess {
     child: Child,
-    /// `None`: its reader is dead.
+    /// `None`: the pipe is closed.
     log: Option<BufReader<ChildStderr>>,
     api: Api,
 }
 
-impl Unread {
+impl UnreadProcess {
     fn start(data: &Path, filter: &str) -> Self {
         let mut command = Start::dev(env!("CARGO_BIN_EXE_dofs"), data).into_command();
         command.env("RUST_LOG", filter).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let listens = find_line(&mut log, "HTTP listens").unwrap();
+        let listens = find_line(&mut log, "HTTP server listening").unwrap();
         let api = Api::new(listens["address"].as_str().unwrap().parse().unwrap());
         Self { child, log: Some(log), api }
     }
 
-    fn signal_to_stop(&self) {
+    fn send_terminate(&self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
     }
 
     fn wait_for_end(&mut self) -> ExitStatus {
-        wait::until_within(STOP_PATIENCE, "the process ends", || self.child.try_wait().unwrap())
+        wait::until_within(STOP_TIMEOUT, "the process ends", || self.child.try_wait().unwrap())
     }
 }
 
-impl Drop for Unread {
+impl Drop for UnreadProcess {
     fn drop(&mut self) {
-        // It may have ended, which is as good.
+        // The process may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// Reads up to the log line with this message; `None` if the log ends before.
+/// Reads to the log line with this message; `None` if the log ends before it.
 fn find_line(log: &mut BufReader<ChildStderr>, message: &str) -> Option<Value> {
     let mut lines = log.lines().map_while(Result::ok);
     lines.find_map(|line| {
@@ -61,43 +61,43 @@ fn find_line(log: &mut BufReader<ChildStderr>, message: &str) -> Option<Value> {
 }
 
 #[test]
-fn log_that_nobody_reads_stops_neither_orders_nor_the_stop() {
+fn unread_log_blocks_neither_orders_nor_shutdown() {
     let data = tempfile::tempdir().unwrap();
-    let mut dofs = Unread::start(data.path(), "info");
+    let mut dofs = UnreadProcess::start(data.path(), "info");
     for _ in 0..500 {
-        dofs.api.accepted();
+        dofs.api.place_valid_order();
     }
     assert_eq!(dofs.api.get("/livez").status, 200);
-    dofs.signal_to_stop();
+    dofs.send_terminate();
     assert!(dofs.wait_for_end().success());
 }
 
 #[test]
-fn reader_that_comes_back_is_told_of_dropped_lines_and_reads_the_last() {
+fn resumed_reader_sees_dropped_count_and_last_lines() {
     let data = tempfile::tempdir().unwrap();
-    // Far more lines than the queue holds.
-    let mut dofs = Unread::start(data.path(), "debug");
+    // Logs far more lines than the queue holds.
+    let mut dofs = UnreadProcess::start(data.path(), "debug");
     for _ in 0..300 {
-        dofs.api.accepted();
+        dofs.api.place_valid_order();
     }
     let mut log = dofs.log.take().unwrap();
     let report = find_line(&mut log, "Log lines dropped: stderr was not read").unwrap();
     assert_eq!(report["level"], "WARN");
     assert!(report["n_lines"].as_u64().unwrap() > 0, "{report}");
-    dofs.signal_to_stop();
-    assert!(find_line(&mut log, "Stopped").is_some(), "lines of the end are written");
+    dofs.send_terminate();
+    assert!(find_line(&mut log, "Stopped").is_some(), "the last lines are written");
     assert!(dofs.wait_for_end().success());
 }
 
 #[test]
-fn reader_that_dies_ends_nothing() {
+fn closed_log_pipe_does_not_stop_the_process() {
     let data = tempfile::tempdir().unwrap();
-    let mut dofs = Unread::start(data.path(), "info");
+    let mut dofs = UnreadProcess::start(data.path(), "info");
     drop(dofs.log.take());
     for _ in 0..50 {
-        dofs.api.accepted();
+        dofs.api.place_valid_order();
     }
     assert_eq!(dofs.api.get("/livez").status, 200);
-    dofs.signal_to_stop();
+    dofs.send_terminate();
     assert!(dofs.wait_for_end().success());
 }

@@ -1,27 +1,27 @@
-//! What a command does when nobody can see what it has to say, or when it is asked to say it as JSON.
+//! Commands whose output cannot be written, confirmations without a terminal, and errors as JSON.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::fs::File;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use testkit::process::Start;
-use testkit::system::System;
+use testkit::system::{System, sqlite_url};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const ID: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
 
-fn command(arguments: &[&str], store: &str) -> Command {
+fn build_command(arguments: &[&str], store: &str) -> Command {
     let start = Start::new(BINARY, arguments).env("DOFS_LOG", "text").env("NO_COLOR", "1");
     start.env("DOFS__EVENT_STORE__URL", store).into_command()
 }
 
-fn full() -> Stdio {
+fn full_device() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-fn closed() -> Stdio {
+fn closed_pipe() -> Stdio {
     std::io::pipe().unwrap().1.into()
 }
 
@@ -30,11 +30,11 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn output_that_cannot_be_written_is_a_failure() {
+fn unwritable_stdout_is_a_failure() {
     let system = System::start(BINARY, &[]);
     let url = system.api.url();
-    let id = system.api.accepted();
-    system.api.projected(&id);
+    let id = system.api.place_valid_order();
+    system.api.wait_until_projected(&id);
     let commands: [&[&str]; 10] = [
         &["order", "get", &id, "--url", &url],
         &["order", "list", "--url", &url],
@@ -48,8 +48,8 @@ fn output_that_cannot_be_written_is_a_failure() {
         &["--help"],
     ];
     for arguments in commands {
-        for stdout in [full(), closed()] {
-            let mut command = command(arguments, system.event_store());
+        for stdout in [full_device(), closed_pipe()] {
+            let mut command = build_command(arguments, system.event_store());
             let failed = command.stdout(stdout).output().unwrap();
             assert_eq!(failed.status.code(), Some(1), "{arguments:?}: {failed:?}");
         }
@@ -57,27 +57,30 @@ fn output_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
-fn key_whose_only_showing_is_lost_is_not_made() {
+fn key_that_cannot_be_printed_is_not_created() {
     let system = System::start(BINARY, &[]);
     let create = ["keys", "create", "--name", "lost", "--tenant", "a", "--scope", "orders:read"];
-    for (arguments, stdout) in
-        [(&create[..], full()), (&create, closed()), (&[&create[..], &["--json"]].concat(), full())]
-    {
-        let failed = command(arguments, system.event_store()).stdout(stdout).output().unwrap();
+    for (arguments, stdout) in [
+        (&create[..], full_device()),
+        (&create, closed_pipe()),
+        (&[&create[..], &["--json"]].concat(), full_device()),
+    ] {
+        let failed =
+            build_command(arguments, system.event_store()).stdout(stdout).output().unwrap();
         assert_eq!(failed.status.code(), Some(1), "{failed:?}");
         assert!(stderr(&failed).contains("standard output"), "{failed:?}");
-        assert!(!stderr(&failed).contains("know the key"), "{failed:?}");
+        assert!(!stderr(&failed).contains("accept the key"), "{failed:?}");
     }
-    let listed = command(&["keys", "list", "--json"], system.event_store()).output().unwrap();
+    let listed = build_command(&["keys", "list", "--json"], system.event_store()).output().unwrap();
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert_eq!(listed["items"], Value::Array(Vec::new()));
 }
 
 #[test]
-fn destructive_command_without_a_terminal_needs_its_confirmation() {
+fn destructive_command_without_terminal_requires_yes() {
     let system = System::start(BINARY, &[]);
     let url = system.api.url();
-    let mut create = command(
+    let mut create = build_command(
         &["keys", "create", "--name", "x", "--tenant", "a", "--scope", "orders:read", "--json"],
         system.event_store(),
     );
@@ -90,22 +93,22 @@ fn destructive_command_without_a_terminal_needs_its_confirmation() {
         &["dead-letters", "discard", ID, "--reason", "old", "--url", &url],
     ];
     let data = tempfile::tempdir().unwrap();
-    let read_model = format!("sqlite://{}", data.path().join("rows.sqlite").display());
-    let mut migrate = command(&["migrate"], "");
+    let read_model = sqlite_url(data.path());
+    let mut migrate = build_command(&["migrate"], "");
     assert!(migrate.env("DOFS__READ_MODEL__URL", &read_model).output().unwrap().status.success());
     for arguments in commands {
-        let mut command = command(arguments, system.event_store());
+        let mut command = build_command(arguments, system.event_store());
         let command = command.env("DOFS__READ_MODEL__URL", &read_model).stdin(Stdio::null());
         let refused = command.output().unwrap();
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {refused:?}");
-        assert!(stderr(&refused).contains("say `--yes`"), "{arguments:?}: {refused:?}");
+        assert!(stderr(&refused).contains("pass `--yes`"), "{arguments:?}: {refused:?}");
     }
-    let listed = command(&["keys", "list"], system.event_store()).output().unwrap();
+    let listed = build_command(&["keys", "list"], system.event_store()).output().unwrap();
     assert!(String::from_utf8_lossy(&listed.stdout).contains("active"), "{listed:?}");
 }
 
 #[test]
-fn error_under_json_is_one_problem_document_on_stderr() {
+fn error_with_json_is_one_problem_document_on_stderr() {
     let system = System::start(BINARY, &[]);
     let url = system.api.url();
     let nobody = "http://127.0.0.1:1";
@@ -120,12 +123,12 @@ fn error_under_json_is_one_problem_document_on_stderr() {
         (&["node", "verify", "--data", "/nonexistent"], 4, 404, "not_found"),
     ];
     let data = tempfile::tempdir().unwrap();
-    let read_model = format!("sqlite://{}", data.path().join("rows.sqlite").display());
-    let mut migrate = command(&["migrate"], "");
+    let read_model = sqlite_url(data.path());
+    let mut migrate = build_command(&["migrate"], "");
     assert!(migrate.env("DOFS__READ_MODEL__URL", &read_model).output().unwrap().status.success());
     for (arguments, code, status, name) in cases {
         let arguments = [arguments, &["--json"]].concat();
-        let mut command = command(&arguments, system.event_store());
+        let mut command = build_command(&arguments, system.event_store());
         let failed = command.env("DOFS__READ_MODEL__URL", &read_model).output().unwrap();
         assert_eq!(failed.status.code(), Some(code), "{arguments:?}: {failed:?}");
         assert!(failed.stdout.is_empty(), "{arguments:?}: {failed:?}");

@@ -1,22 +1,23 @@
-//! Placing orders, as a client does: three tiers, exact bodies, and nothing recorded for nonsense.
+//! Placing orders: accepted, failed and rejected ones, with their exact responses.
 
 use serde_json::{Value, json};
-use testkit::api::{Answer, Api, order};
+use testkit::api::{Answer, Api, valid_order};
+use testkit::command;
 use testkit::process::Start;
-use testkit::system::System;
+use testkit::system::{System, sqlite_url};
 
-/// The default of `api.max_body_bytes`.
+/// Default of `api.max_body_bytes`.
 const MAX_BODY_BYTES: usize = 491_520;
 
-fn system(environment: &[(&str, &str)]) -> System {
+fn start_system(environment: &[(&str, &str)]) -> System {
     System::start(env!("CARGO_BIN_EXE_dofs"), environment)
 }
 
-fn post(api: &Api, body: impl Into<reqwest::blocking::Body>) -> Answer {
+fn post_order(api: &Api, body: impl Into<reqwest::blocking::Body>) -> Answer {
     Api::send(api.request("POST", "/order").body(body))
 }
 
-fn order_of(customer_id: &str, quantity: impl Into<Value>) -> Value {
+fn order_with(customer_id: &str, quantity: impl Into<Value>) -> Value {
     json!({"customer_id": customer_id, "items": [{"product_id": "p-1", "quantity": quantity.into()}]})
 }
 
@@ -27,10 +28,10 @@ fn assert_answer(answer: &Answer, status: u16, body: &Value) {
 }
 
 #[test]
-fn accepted_order_is_answered_as_documented() {
-    let system = system(&[]);
+fn accepted_order_has_the_documented_response() {
+    let system = start_system(&[]);
     for path in ["/order", "/v1/orders"] {
-        let answer = Api::send(system.api.request("POST", path).json(&order()));
+        let answer = Api::send(system.api.request("POST", path).json(&valid_order()));
         let id = answer.json()["order_id"].as_str().unwrap().to_owned();
         let expected = json!({
             "message": "Order received and processing started",
@@ -46,17 +47,17 @@ fn accepted_order_is_answered_as_documented() {
 }
 
 #[test]
-fn accepted_status_can_be_that_of_the_old_system() {
-    let system = system(&[("DOFS__API__ACCEPTED_STATUS", "200")]);
-    assert_eq!(system.api.place(&order()).status, 200);
+fn accepted_status_is_configurable() {
+    let system = start_system(&[("DOFS__API__ACCEPTED_STATUS", "200")]);
+    assert_eq!(system.api.place(&valid_order()).status, 200);
 }
 
 #[test]
-fn order_that_breaks_a_business_rule_is_recorded_and_refused() {
-    let system = system(&[]);
+fn order_that_breaks_a_business_rule_is_recorded_as_failed() {
+    let system = start_system(&[]);
     let cases = [
-        (order_of("ab", 1), "Invalid customer_id format"),
-        (order_of("cust-1", 101), "Order total quantity cannot exceed 100 items"),
+        (order_with("ab", 1), "Invalid customer_id format"),
+        (order_with("cust-1", 101), "Order total quantity cannot exceed 100 items"),
     ];
     for (order, error) in cases {
         let answer = system.api.place(&order);
@@ -64,7 +65,7 @@ fn order_that_breaks_a_business_rule_is_recorded_and_refused() {
         let expected = json!({"error": error, "order_id": id, "status": "FAILED"});
         assert_answer(&answer, 422, &expected);
         assert_eq!(system.api.event_types(&id), ["OrderReceived", "OrderFailed"]);
-        let shown = system.api.ended(&id);
+        let shown = system.api.wait_until_ended(&id);
         assert_eq!(
             (&shown["stage"], &shown["failure_reason"]),
             (&json!("validation"), &json!(error))
@@ -73,8 +74,8 @@ fn order_that_breaks_a_business_rule_is_recorded_and_refused() {
 }
 
 #[test]
-fn nonsense_is_refused_and_leaves_no_trace() {
-    let system = system(&[]);
+fn invalid_body_is_rejected_and_not_recorded() {
+    let system = start_system(&[]);
     let shape = json!({"message": "Invalid request body"});
     let no_items = json!({"error": "items must be a non-empty array"});
     let deep = format!("{{\"customer_id\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
@@ -102,32 +103,32 @@ fn nonsense_is_refused_and_leaves_no_trace() {
             shape.clone(),
         ),
         (deep.into_bytes(), 400, shape.clone()),
-        (order_of("cust-1", 0).to_string().into_bytes(), 400, shape.clone()),
-        (order_of("cust-1", -1).to_string().into_bytes(), 400, shape.clone()),
-        (order_of("cust-1", 1.5).to_string().into_bytes(), 400, shape.clone()),
-        (order_of("cust-1", "2").to_string().into_bytes(), 400, shape.clone()),
+        (order_with("cust-1", 0).to_string().into_bytes(), 400, shape.clone()),
+        (order_with("cust-1", -1).to_string().into_bytes(), 400, shape.clone()),
+        (order_with("cust-1", 1.5).to_string().into_bytes(), 400, shape.clone()),
+        (order_with("cust-1", "2").to_string().into_bytes(), 400, shape.clone()),
         (br#"{"items":[{"product_id":"p","quantity":0}]}"#.to_vec(), 400, shape.clone()),
         (br#"{"customer_id":"test","items":[]}"#.to_vec(), 400, no_items),
         (
-            order_of(&long, 1).to_string().into_bytes(),
+            order_with(&long, 1).to_string().into_bytes(),
             400,
             json!({"error": "customer_id must be at most 256 characters"}),
         ),
         (vec![b' '; MAX_BODY_BYTES + 1], 413, json!({"message": "Request Too Long"})),
     ];
     for (body, status, expected) in cases {
-        assert_answer(&post(&system.api, body), status, &expected);
+        assert_answer(&post_order(&system.api, body), status, &expected);
     }
-    system.api.projected(&system.api.accepted());
+    system.api.wait_until_projected(&system.api.place_valid_order());
     let listed = system.api.get("/v1/orders").json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
 }
 
 #[test]
-fn body_is_json_whatever_curl_calls_it() {
-    let system = system(&[]);
+fn body_is_read_as_json_for_curls_default_content_type() {
+    let system = start_system(&[]);
     let send = |content_type: Option<&str>| {
-        let request = system.api.request("POST", "/order").body(order().to_string());
+        let request = system.api.request("POST", "/order").body(valid_order().to_string());
         let request = match content_type {
             Some(content_type) => request.header("content-type", content_type),
             None => request,
@@ -150,8 +151,8 @@ fn body_is_json_whatever_curl_calls_it() {
 }
 
 #[test]
-fn unknown_routes_methods_and_parameters_are_refused_in_our_words() {
-    let system = system(&[]);
+fn unknown_routes_methods_and_parameters_are_rejected() {
+    let system = start_system(&[]);
     let api = &system.api;
     let not_found = json!({"message": "Not Found"});
     assert_answer(&api.get("/nothing/here"), 404, &not_found);
@@ -188,43 +189,41 @@ fn unknown_routes_methods_and_parameters_are_refused_in_our_words() {
 }
 
 #[test]
-fn repeated_key_is_the_same_order_and_another_body_is_refused() {
-    let system = system(&[]);
+fn repeated_key_replays_and_rejects_another_body() {
+    let system = start_system(&[]);
     let send = |order: &Value| {
         let request = system.api.request("POST", "/order").header("idempotency-key", "k-1");
         Api::send(request.json(order))
     };
-    let first = send(&order());
-    let again = send(&order());
+    let first = send(&valid_order());
+    let again = send(&valid_order());
     assert_eq!((first.status, &first.text), (again.status, &again.text));
     assert_eq!(first.header("etag"), again.header("etag"));
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(first.header("idempotent-replayed"), None);
 
-    let another = send(&order_of("cust-1", 7));
+    let another = send(&order_with("cust-1", 7));
     let expected = json!({"error": "Idempotency-Key was used with another body"});
     assert_answer(&another, 422, &expected);
 
-    // What the first answer said stays what the repetition says, whatever has happened since.
+    // The replay does not change when the order ends.
     let id = first.json()["order_id"].as_str().unwrap().to_owned();
-    system.api.ended(&id);
-    assert_eq!(send(&order()).text, first.text);
+    system.api.wait_until_ended(&id);
+    assert_eq!(send(&valid_order()).text, first.text);
 }
 
 #[test]
-fn without_an_event_store_commands_say_so() {
+fn missing_event_store_is_reported_by_every_route() {
     let data = tempfile::tempdir().unwrap();
-    let read_model = format!("sqlite://{}", data.path().join("rows.sqlite").display());
+    let read_model = sqlite_url(data.path());
     let binary = env!("CARGO_BIN_EXE_dofs");
-    let migrated =
-        Start::new(binary, &["migrate"]).env("DOFS__READ_MODEL__URL", &read_model).spawn().ended();
-    assert!(migrated.success());
+    command::run(binary, &["migrate"], &[("DOFS__READ_MODEL__URL", &read_model)]).success();
     let mut process = Start::new(binary, &["serve", "api", "--listen", "127.0.0.1:0"])
         .env("DOFS__READ_MODEL__URL", &read_model)
         .env("DOFS__EVENT_STORE__URL", "")
         .spawn();
-    let api = Api::new(process.http());
-    let answer = api.place(&order());
+    let api = Api::new(process.http_address());
+    let answer = api.place(&valid_order());
     let not_configured = json!({"error": "Event store not configured"});
     assert_answer(&answer, 503, &not_configured);
     for path in ["/v1/orders", "/order/7", "/v1/orders/7/history", "/v1/stats", "/v1/events/stream"]
@@ -236,11 +235,11 @@ fn without_an_event_store_commands_say_so() {
 }
 
 #[test]
-fn repeated_refusal_is_told_as_it_was_recorded() {
-    let system = system(&[]);
+fn repeated_rejection_replays_the_recorded_errors() {
+    let system = start_system(&[]);
     let send = || {
         let request = system.api.request("POST", "/order").header("idempotency-key", "k-2");
-        Api::send(request.header("accept", "application/problem+json").json(&order_of("ab", 101)))
+        Api::send(request.header("accept", "application/problem+json").json(&order_with("ab", 101)))
     };
     let (first, again) = (send(), send());
     assert_eq!((first.status, again.status), (422, 422));
@@ -255,7 +254,7 @@ fn repeated_refusal_is_told_as_it_was_recorded() {
     let pointers: Vec<_> =
         faults.as_array().unwrap().iter().map(|it| it["pointer"].clone()).collect();
     assert_eq!(pointers, [json!("/customer_id"), json!("/items")]);
-    // The record says it too.
+    // The recorded event contains both errors.
     let id = first.json()["order_id"].as_str().unwrap().to_owned();
     let history = system.api.get(&format!("/v1/orders/{id}/history")).json();
     let rules = history["events"][1]["data"]["broken_rules"].as_array().unwrap();
@@ -263,16 +262,16 @@ fn repeated_refusal_is_told_as_it_was_recorded() {
 }
 
 #[test]
-fn each_request_under_a_key_waits_for_itself() {
-    let system = system(&[("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0")]);
+fn replay_respects_the_wait_preference_of_each_request() {
+    let system = start_system(&[("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0")]);
     let send = |wait: Option<&str>| {
         let request = system.api.request("POST", "/order").header("idempotency-key", "k-3");
         let request = wait.into_iter().fold(request, |request, it| request.header("prefer", it));
-        Api::send(request.json(&order()))
+        Api::send(request.json(&valid_order()))
     };
     let waited = send(Some("wait=20"));
     assert_eq!((waited.status, &waited.json()["status"]), (200, &json!("FULFILLED")));
-    // Without the preference: what the first request would have been told without it.
+    // Without the preference: the response that the first request would have had without it.
     let plain = send(None);
     assert_eq!((plain.status, &plain.json()["status"]), (202, &json!("processing")));
     assert_eq!(plain.header("etag"), Some("\"3\""));
@@ -281,21 +280,21 @@ fn each_request_under_a_key_waits_for_itself() {
 }
 
 #[test]
-fn order_within_all_limits_is_recorded_whatever_its_quantities() {
-    let system = system(&[]);
+fn large_quantities_are_recorded_without_loss() {
+    let system = start_system(&[]);
     for quantity in [(1 << 32), (1 << 53) - 1, 1 << 53, i64::MAX] {
-        let answer = system.api.place(&order_of("cust-1", quantity));
+        let answer = system.api.place(&order_with("cust-1", quantity));
         assert_eq!(
             (answer.status, &answer.json()["status"]),
             (422, &json!("FAILED")),
             "{quantity}"
         );
         let id = answer.json()["order_id"].as_str().unwrap().to_owned();
-        let shown = system.api.projected(&id);
+        let shown = system.api.wait_until_projected(&id);
         assert_eq!(shown["items"][0]["quantity"], json!(quantity));
         assert_eq!(shown["total_quantity"], json!(quantity));
     }
-    let answer = post(
+    let answer = post_order(
         &system.api,
         r#"{"customer_id":"cust-1","items":[{"product_id":"p","quantity":9223372036854775808}]}"#,
     );
@@ -306,27 +305,27 @@ fn order_within_all_limits_is_recorded_whatever_its_quantities() {
     let answer = system.api.place(&largest);
     assert_eq!((answer.status, &answer.json()["status"]), (422, &json!("FAILED")));
     let id = answer.json()["order_id"].as_str().unwrap().to_owned();
-    assert_eq!(system.api.projected(&id)["items"].as_array().unwrap().len(), 1_000);
+    assert_eq!(system.api.wait_until_projected(&id)["items"].as_array().unwrap().len(), 1_000);
 }
 
 #[test]
-fn largest_body_is_taken_by_the_event_store() {
-    let system = system(&[]);
-    // One order of 1,000 lines that is accepted would break the rule of 100.
+fn event_store_accepts_the_largest_body() {
+    let system = start_system(&[]);
+    // 100 lines, because 1,000 would exceed the total quantity of 100.
     let items: Vec<_> =
         (0..100).map(|_| json!({"product_id": "p".repeat(256), "quantity": 1})).collect();
     let mut largest = json!({"customer_id": "cust-1", "items": items, "note": ""});
     let padding = MAX_BODY_BYTES - largest.to_string().len();
     largest["note"] = "n".repeat(padding).into();
-    assert_eq!(post(&system.api, largest.to_string()).status, 202);
+    assert_eq!(post_order(&system.api, largest.to_string()).status, 202);
     largest["note"] = "n".repeat(padding + 1).into();
-    assert_eq!(post(&system.api, largest.to_string()).status, 413);
-    // Characters of four bytes each, of which a body holds no 1,000 times 256.
+    assert_eq!(post_order(&system.api, largest.to_string()).status, 413);
+    // With four bytes per character, the body limit is reached before 1,000 lines of 256 characters.
     let items = |n_items: usize| {
         vec![json!({"product_id": "\u{1f4e6}".repeat(256), "quantity": 1}); n_items]
     };
     let order = |n_items| json!({"customer_id": "cust-1", "items": items(n_items)});
     let most = (MAX_BODY_BYTES - 40) / (items(1)[0].to_string().len() + 1);
-    assert_eq!(post(&system.api, order(most).to_string()).status, 422);
-    assert_eq!(post(&system.api, order(most + 2).to_string()).status, 413);
+    assert_eq!(post_order(&system.api, order(most).to_string()).status, 422);
+    assert_eq!(post_order(&system.api, order(most + 2).to_string()).status, 413);
 }

@@ -1,20 +1,20 @@
-//! What the application refuses, in both ways of telling it: every code of ours that a client can
-//! bring about by itself. What the edge refuses is in `service-kit/tests/http.rs`.
+//! Rejections by the handlers, as plain body and as problem document: every problem code that a client can
+//! cause. Rejections by the HTTP layer are tested in `service-kit/tests/http.rs`.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use serde_json::{Value, json};
-use testkit::api::{Answer, Api, order};
+use testkit::api::{Answer, Api, valid_order};
 use testkit::process::Start;
-use testkit::system::System;
+use testkit::system::{System, sqlite_url};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const UNKNOWN: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
 
-/// Request line, body, `Idempotency-Key`; status, code, plain body, pointers of the faults.
+/// Request line, body, `Idempotency-Key`; status, code, plain body, pointers of the errors.
 type Case = (&'static str, Value, &'static str, u16, &'static str, Value, &'static [&'static str]);
 
-fn placing() -> Vec<Case> {
+fn placement_cases() -> Vec<Case> {
     let item =
         |product_id: &str, quantity: Value| json!({"product_id": product_id, "quantity": quantity});
     let order_of = |items: Value| json!({"customer_id": "cust-1", "items": items});
@@ -51,7 +51,7 @@ fn placing() -> Vec<Case> {
         ),
         (
             "POST /order",
-            order(),
+            valid_order(),
             "\"",
             400,
             "invalid_idempotency_key",
@@ -70,7 +70,7 @@ fn placing() -> Vec<Case> {
     ]
 }
 
-fn asking() -> Vec<Case> {
+fn query_cases() -> Vec<Case> {
     let parameters = json!({"message": "Invalid request parameters"});
     let not_found = json!({"error": format!("Order {UNKNOWN} not found")});
     vec![
@@ -115,13 +115,13 @@ fn asking() -> Vec<Case> {
     ]
 }
 
-fn send(api: &Api, line: &str, body: &Value, key: &str, accept: &str) -> Answer {
+fn send_request(api: &Api, line: &str, body: &Value, key: &str, accept: &str) -> Answer {
     let (method, path) = line.split_once(' ').unwrap();
     let request = api.request(method, path).header("accept", accept).header("idempotency-key", key);
     Api::send(if body.is_null() { request } else { request.json(body) })
 }
 
-/// The document says what the plain body says, and more.
+/// Asserts that the problem document contains the members of the plain body.
 #[track_caller]
 fn assert_document(answer: &Answer, plain: &Value, code: &str) -> Value {
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
@@ -136,14 +136,16 @@ fn assert_document(answer: &Answer, plain: &Value, code: &str) -> Value {
 }
 
 #[test]
-fn what_the_application_refuses_is_told_in_both_ways() {
+fn rejections_have_plain_body_and_problem_document() {
     let system = System::start(BINARY, &[]);
     let api = &system.api;
-    assert_eq!(send(api, "POST /order", &order(), "used", "*/*").status, 202);
-    for (line, body, key, status, code, plain, pointers) in placing().into_iter().chain(asking()) {
-        let answer = send(api, line, &body, key, "application/json");
+    assert_eq!(send_request(api, "POST /order", &valid_order(), "used", "*/*").status, 202);
+    for (line, body, key, status, code, plain, pointers) in
+        placement_cases().into_iter().chain(query_cases())
+    {
+        let answer = send_request(api, line, &body, key, "application/json");
         assert_eq!((answer.status, answer.text), (status, plain.to_string()), "{line} {body}");
-        let answer = send(api, line, &body, key, "application/problem+json");
+        let answer = send_request(api, line, &body, key, "application/problem+json");
         assert_eq!(answer.status, status, "{line}");
         let document = assert_document(&answer, &plain, code);
         let faults = document["errors"].as_array().unwrap();
@@ -151,9 +153,10 @@ fn what_the_application_refuses_is_told_in_both_ways() {
         assert_eq!(named, pointers, "{line}: {document}");
         assert!(faults.iter().all(|it| !it["detail"].as_str().unwrap().is_empty()));
     }
-    // Its body names the order, which is another one each time.
-    let rejected = json!({"customer_id": "ab", "items": order()["items"]});
-    let answer = send(api, "POST /order", &rejected, "rejected", "application/problem+json");
+    // The body of a failed order contains its id, which differs each time.
+    let rejected = json!({"customer_id": "ab", "items": valid_order()["items"]});
+    let answer =
+        send_request(api, "POST /order", &rejected, "rejected", "application/problem+json");
     let plain = json!({"error": "Invalid customer_id format"});
     let document = assert_document(&answer, &plain, "order_rejected");
     assert_eq!((answer.status, &document["status"]), (422, &json!(422)));
@@ -161,7 +164,7 @@ fn what_the_application_refuses_is_told_in_both_ways() {
 }
 
 #[test]
-fn parameter_that_is_refused_is_named_with_the_reason() {
+fn rejected_parameter_is_named_with_the_reason() {
     let system = System::start(BINARY, &[]);
     let order = format!("/v1/orders/{UNKNOWN}");
     for (path, parameter, reason) in [
@@ -185,7 +188,7 @@ fn parameter_that_is_refused_is_named_with_the_reason() {
         (&format!("{order}/history/compare?from=x"), "from", "a revision or a time"),
         (&format!("/order/{UNKNOWN}?status=FAILED"), "status", "at, at_revision"),
     ] {
-        let answer = send(
+        let answer = send_request(
             &system.api,
             &format!("GET {path}"),
             &Value::Null,
@@ -197,10 +200,10 @@ fn parameter_that_is_refused_is_named_with_the_reason() {
         assert_eq!(fault["parameter"], parameter, "{path}: {fault}");
         assert!(fault["detail"].as_str().unwrap().contains(reason), "{path}: {fault}");
     }
-    let answer = send(
+    let answer = send_request(
         &system.api,
         "POST /v1/orders?dry_run=true",
-        &testkit::api::order(),
+        &valid_order(),
         "a",
         "application/problem+json",
     );
@@ -211,20 +214,23 @@ fn parameter_that_is_refused_is_named_with_the_reason() {
 }
 
 #[test]
-fn missing_stores_are_told_in_both_ways() {
+fn missing_event_store_has_plain_body_and_problem_document() {
     let data = tempfile::tempdir().unwrap();
-    let read_model = format!("sqlite://{}", data.path().join("rows.sqlite").display());
+    let read_model = sqlite_url(data.path());
     let start = |arguments: &[&str]| {
         Start::new(BINARY, arguments).env("DOFS__READ_MODEL__URL", &read_model)
     };
-    assert!(start(&["migrate"]).spawn().ended().success());
+    assert!(start(&["migrate"]).spawn().wait_until_ended().success());
     let mut process = start(&["serve", "api", "--listen", "127.0.0.1:0"])
         .env("DOFS__EVENT_STORE__URL", "")
         .spawn();
-    let api = Api::new(process.http());
+    let api = Api::new(process.http_address());
     let plain = json!({"error": "Event store not configured"});
-    assert_eq!(send(&api, "POST /order", &order(), "a", "*/*").text, plain.to_string());
-    let answer = send(&api, "POST /order", &order(), "a", "application/problem+json");
+    assert_eq!(
+        send_request(&api, "POST /order", &valid_order(), "a", "*/*").text,
+        plain.to_string()
+    );
+    let answer = send_request(&api, "POST /order", &valid_order(), "a", "application/problem+json");
     assert_document(&answer, &plain, "event_store_unavailable");
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
 }

@@ -1,7 +1,7 @@
-//! The read model under faults, with real processes: taken over, rebuilt under load, verified,
-//! mended.
+//! The read model under faults, with real processes: takeover, rebuild under load, verification and
+//! repair.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::api::{Api, order};
+use testkit::api::{Api, valid_order};
 use testkit::process::{Dofs, Start};
+use testkit::system::sqlite_url;
 use testkit::{postgres, wait};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
-/// How soon a projector that stands by must have taken over.
+/// Maximum time for a standby projector to take over.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 
-/// How many orders there are before a rebuild begins, if the environment names no other number: few,
-/// so that the test is quick.
+/// Default number of orders before a rebuild: few, so that the test is quick.
 const ORDERS_BEFORE_REBUILD: u64 = 100;
 
 #[expect(clippy::disallowed_methods, reason = "the setting is the test's own, not the product's")]
@@ -28,16 +28,16 @@ fn orders_before_rebuild() -> u64 {
     given.map_or(ORDERS_BEFORE_REBUILD, |it| it.parse().unwrap())
 }
 
-/// Tells other threads to end, also if this one fails.
-struct Over<'a>(&'a AtomicBool);
+/// Stops other threads when dropped, also by a panic.
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// An event store, an API with a worker, and where a projector finds them.
+/// An event store, an API with a worker, and the environment of a projector.
 struct Installation {
     _node: Dofs,
     _roles: Dofs,
@@ -51,7 +51,7 @@ impl Installation {
         let node = ["node", "--data", &data, "--listen", "127.0.0.1:0"];
         let mut node = Start::new(BINARY, &node).spawn();
         let environment = vec![
-            ("DOFS__EVENT_STORE__URL", format!("esdb://{}?tls=false", node.node())),
+            ("DOFS__EVENT_STORE__URL", node.node_url()),
             ("DOFS__READ_MODEL__URL", read_model.to_owned()),
             ("DOFS__FULFILLMENT__LATENCY_MS", "1".to_owned()),
         ];
@@ -59,7 +59,7 @@ impl Installation {
         assert!(migrated.status.success(), "{migrated:?}");
         let serve = ["serve", "api", "worker", "--listen", "127.0.0.1:0"];
         let mut roles = Self::process(&environment, &serve);
-        let api = Api::new(roles.http());
+        let api = Api::new(roles.http_address());
         Self { _node: node, _roles: roles, api, environment }
     }
 
@@ -89,7 +89,7 @@ impl Installation {
         Self::command(&self.environment, &arguments).output().unwrap()
     }
 
-    /// A rebuild in small steps, so that it can be killed in the middle.
+    /// Starts a rebuild in small batches, so that it can be killed in progress.
     fn begin_rebuild(&self, resume: &[&str]) -> Child {
         let arguments =
             [&["projections", "rebuild", "--no-swap", "--batch", "20"], resume].concat();
@@ -97,7 +97,7 @@ impl Installation {
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// Places orders, and waits until all of them are projected.
+    /// Places orders, and waits until all are projected.
     fn place(&self, n_orders: u64) {
         let url = self.api.request("GET", "").build().unwrap().url().origin().ascii_serialization();
         let n_orders = n_orders.to_string();
@@ -112,31 +112,31 @@ impl Installation {
         serde_json::from_slice(&status.stdout).unwrap_or_else(|error| panic!("{error}: {status:?}"))
     }
 
-    /// Runs `meanwhile` while orders are placed, and returns how many were accepted.
+    /// Runs `meanwhile` while orders are placed, and returns the number of accepted orders.
     fn under_load(&self, meanwhile: impl FnOnce()) -> usize {
         let enough = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let customer = scope.spawn(|| {
                 let mut n_accepted = 0;
                 while !enough.load(Ordering::Relaxed) {
-                    let request = self.api.request("POST", "/v1/orders").json(&order());
+                    let request = self.api.request("POST", "/v1/orders").json(&valid_order());
                     n_accepted += usize::from(Api::send(request).status == 202);
                 }
                 n_accepted
             });
-            let over = Over(&enough);
+            let over = StopOnDrop(&enough);
             meanwhile();
             drop(over);
             customer.join().unwrap()
         })
     }
 
-    /// Waits until a fresh order is in the read model.
+    /// Asserts that a new order reaches the read model, and returns how long that takes.
     #[track_caller]
     fn assert_projects(&self) -> Duration {
         let begun = Instant::now();
-        let id = self.api.accepted();
-        self.api.projected(&id);
+        let id = self.api.place_valid_order();
+        self.api.wait_until_projected(&id);
         begun.elapsed()
     }
 
@@ -147,14 +147,14 @@ impl Installation {
     }
 }
 
-/// The process that the lease names.
+/// Returns the process id of the lease holder.
 fn holder_id(status: &Value) -> Option<u32> {
     status["holder"].as_str()?.split('-').next()?.parse().ok()
 }
 
 #[test]
-fn projector_that_stands_by_takes_over_and_one_that_was_frozen_cannot_write() {
-    let (data, database) = (tempfile::tempdir().unwrap(), postgres::database_blocking());
+fn standby_projector_takes_over_and_frozen_one_cannot_write() {
+    let (data, database) = (tempfile::tempdir().unwrap(), postgres::create_database_blocking());
     let installation = Installation::start(data.path(), database.url());
     let mut projectors = [installation.projector(), installation.projector()];
     installation.assert_projects();
@@ -166,7 +166,7 @@ fn projector_that_stands_by_takes_over_and_one_that_was_frozen_cannot_write() {
         assert!(waited < TAKE_OVER, "took over after {waited:?}");
         let second = holder_id(&installation.status()).unwrap();
         assert_ne!(second, holder);
-        // It wakes in the middle of its work, and what it writes has no effect.
+        // It continues in the middle of a batch, whose writes have no effect.
         projectors[index].signal("CONT");
         for _order in 0..20 {
             installation.assert_projects();
@@ -183,8 +183,8 @@ fn projector_that_stands_by_takes_over_and_one_that_was_frozen_cannot_write() {
 }
 
 #[test]
-fn rebuild_that_is_killed_twice_under_load_goes_on_and_nobody_sees_a_gap() {
-    let (data, database) = (tempfile::tempdir().unwrap(), postgres::database_blocking());
+fn rebuild_killed_twice_under_load_resumes_without_a_gap() {
+    let (data, database) = (tempfile::tempdir().unwrap(), postgres::create_database_blocking());
     let installation = Installation::start(data.path(), database.url());
     let _projector = installation.projector();
     installation.assert_projects();
@@ -198,8 +198,9 @@ fn rebuild_that_is_killed_twice_under_load_goes_on_and_nobody_sees_a_gap() {
                 assert_eq!(answer.json()["items"].as_array().unwrap().len(), 50);
             }
         });
-        let over = Over(&enough);
-        let n_accepted = installation.under_load(|| rebuild_killed_twice(&installation, &database));
+        let over = StopOnDrop(&enough);
+        let n_accepted =
+            installation.under_load(|| kill_and_resume_rebuild(&installation, &database));
         drop(over);
         reader.join().unwrap();
         n_accepted
@@ -213,11 +214,11 @@ fn rebuild_that_is_killed_twice_under_load_goes_on_and_nobody_sees_a_gap() {
     installation.assert_sound();
 }
 
-fn rebuild_killed_twice(installation: &Installation, database: &postgres::Database) {
+fn kill_and_resume_rebuild(installation: &Installation, database: &postgres::Database) {
     let mut n_before = 0;
     for resume in [&[][..], &["--resume"]] {
         let mut rebuild = installation.begin_rebuild(resume);
-        wait::until("the rebuild is in the middle", || {
+        wait::until("the rebuild has made progress", || {
             (n_events(database.url(), "next") > n_before).then_some(())
         });
         rebuild.kill().unwrap();
@@ -231,8 +232,8 @@ fn rebuild_killed_twice(installation: &Installation, database: &postgres::Databa
     installation.assert_projects();
 }
 
-/// How far a set of tables is: its number of events. Quicker than the command, so that a rebuild is
-/// seen in the middle.
+/// Returns the number of events in a set of tables. Faster than the command, to observe a rebuild in
+/// progress.
 fn n_events(read_model: &str, set: &str) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -242,7 +243,7 @@ fn n_events(read_model: &str, set: &str) -> u64 {
     })
 }
 
-/// Deletes an order's rows behind everybody's back.
+/// Deletes the rows of an order directly in the database.
 fn delete_rows(read_model: &str, id: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -257,13 +258,13 @@ fn delete_rows(read_model: &str, id: &str) {
 }
 
 #[test]
-fn rows_that_somebody_deleted_are_named_and_mended() {
+fn deleted_rows_are_reported_and_repaired() {
     let data = tempfile::tempdir().unwrap();
-    let read_model = format!("sqlite://{}", data.path().join("read.sqlite").display());
+    let read_model = sqlite_url(data.path());
     let installation = Installation::start(data.path(), &read_model);
     let _projector = installation.projector();
-    let deleted = installation.api.accepted();
-    installation.api.projected(&deleted);
+    let deleted = installation.api.place_valid_order();
+    installation.api.wait_until_projected(&deleted);
     installation.assert_projects();
     let stdout = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
     installation.assert_sound();
@@ -285,9 +286,9 @@ fn rows_that_somebody_deleted_are_named_and_mended() {
 }
 
 #[test]
-fn there_is_nothing_to_resume_or_to_go_back_to_before_the_first_rebuild() {
+fn resume_and_rollback_before_any_rebuild_are_rejected() {
     let data = tempfile::tempdir().unwrap();
-    let read_model = format!("sqlite://{}", data.path().join("read.sqlite").display());
+    let read_model = sqlite_url(data.path());
     let installation = Installation::start(data.path(), &read_model);
     for arguments in [&["rollback", "--yes"][..], &["rebuild", "--resume"]] {
         let refused = installation.projections(arguments);
@@ -298,10 +299,10 @@ fn there_is_nothing_to_resume_or_to_go_back_to_before_the_first_rebuild() {
 }
 
 #[test]
-fn rollback_beside_an_unfinished_rebuild_says_what_is_so_and_what_to_do() {
+fn rollback_during_an_unfinished_rebuild_is_rejected_with_advice() {
     let data = tempfile::tempdir().unwrap();
-    let database = postgres::database_blocking();
-    let sqlite = format!("sqlite://{}", data.path().join("read.sqlite").display());
+    let database = postgres::create_database_blocking();
+    let sqlite = sqlite_url(data.path());
     for read_model in [sqlite.as_str(), database.url()] {
         let installation = Installation::start(&data.path().join(&read_model[..4]), read_model);
         let _projector = installation.projector();
@@ -333,15 +334,15 @@ fn rollback_beside_an_unfinished_rebuild_says_what_is_so_and_what_to_do() {
 }
 
 #[test]
-fn server_that_crashes_under_load_leaves_no_trace_in_the_rows() {
-    let (data, mut server) = (tempfile::tempdir().unwrap(), postgres::private_server());
+fn database_crash_under_load_leaves_the_rows_correct() {
+    let (data, mut server) = (tempfile::tempdir().unwrap(), postgres::start_private_server());
     let installation = Installation::start(data.path(), &server.url());
     let _projectors = [installation.projector(), installation.projector()];
     installation.assert_projects();
     installation.under_load(|| {
         for _time in 0..2 {
             server.stop_immediately();
-            installation.api.accepted();
+            installation.api.place_valid_order();
             server.start();
             installation.assert_projects();
         }

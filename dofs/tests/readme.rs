@@ -1,6 +1,6 @@
-//! The README's tour, taken: its answers are what the system says.
+//! The requests of the README get the responses shown there.
 
-#![expect(clippy::expect_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::expect_used, reason = "a failing set-up fails the test")]
 
 use serde_json::Value;
 use testkit::api::Api;
@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 const README: &str = include_str!("../../README.md");
 
-/// The bodies that the README posts, each with the answer that it shows.
-fn examples() -> Vec<(String, Value)> {
-    // A command goes on in the next line if it ends with a backslash.
+/// Returns the request bodies in the README, each with the response shown.
+fn parse_examples() -> Vec<(String, Value)> {
+    // A backslash at the end of a line continues the command.
     let text = README.replace("\\\n", "");
     let lines: Vec<&str> = text.lines().collect();
     let mut examples = Vec::new();
@@ -28,8 +28,8 @@ fn examples() -> Vec<(String, Value)> {
     examples
 }
 
-/// The answer with its ids made equal: every order has its own.
-fn without_ids(value: Value) -> Value {
+/// Replaces all order ids by `ID`, because every order has its own.
+fn replace_ids(value: Value) -> Value {
     let without_id = |word: &str| {
         let id = word.rsplit_once("order-").map_or(word, |(_, id)| id);
         if id.parse::<Uuid>().is_ok() { word.replace(id, "ID") } else { word.to_owned() }
@@ -37,27 +37,27 @@ fn without_ids(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(without_id(&text)),
         Value::Object(members) => {
-            members.into_iter().map(|(name, value)| (name, without_ids(value))).collect()
+            members.into_iter().map(|(name, value)| (name, replace_ids(value))).collect()
         }
         same @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => same,
     }
 }
 
 #[test]
-fn every_order_of_the_tour_is_answered_as_shown() {
+fn readme_orders_get_the_responses_shown() {
     let system = System::start(env!("CARGO_BIN_EXE_dofs"), &[]);
-    let examples = examples();
+    let examples = parse_examples();
     assert_eq!(examples.len(), 4, "the accepted order and the three refused ones");
     for (body, shown) in examples {
         let answer = Api::send(system.api.request("POST", "/order").body(body.clone()));
-        assert_eq!(without_ids(answer.json()), without_ids(shown), "{body}");
+        assert_eq!(replace_ids(answer.json()), replace_ids(shown), "{body}");
     }
 }
 
 #[test]
-fn every_resource_of_the_tour_answers() {
+fn readme_resources_respond() {
     let system = System::start(env!("CARGO_BIN_EXE_dofs"), &[]);
-    let id = system.api.accepted();
+    let id = system.api.place_valid_order();
     let paths: Vec<String> = README
         .lines()
         .filter_map(|line| line.strip_prefix("$ curl -s ")?.split_once("localhost:8080"))

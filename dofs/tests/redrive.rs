@@ -1,21 +1,19 @@
-//! Dead letters over HTTP: redriven one by one and by the hundred, corrected, discarded; workers
-//! paused. On the real binary, across restarts.
-
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+//! Redrive, correction and discard of dead letters, and the pause of workers: over HTTP, on the real
+//! binary, across restarts.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::api::{Answer, Api, order};
+use testkit::api::{Answer, Api, valid_order};
+use testkit::command;
 use testkit::process::{Dofs, Start};
 use testkit::wait;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const REDRIVES: &str = "/v1/ops/dead-letters/redrives";
 
-/// A gateway of which no call works, and retries that take no time worth mentioning.
-fn failing(data: &Path, max_retries: &str) -> Dofs {
+/// Starts a system whose gateway always fails, with short retries.
+fn start_with_failing_gateway(data: &Path, max_retries: &str) -> Dofs {
     Start::dev(BINARY, data)
         .env("DOFS__FULFILLMENT__ERROR_RATE", "1.0")
         .env("DOFS__FULFILLMENT__LATENCY_MS", "0")
@@ -25,8 +23,8 @@ fn failing(data: &Path, max_retries: &str) -> Dofs {
         .spawn()
 }
 
-/// A gateway that fulfils everything.
-fn working(data: &Path) -> Dofs {
+/// Starts a system whose gateway fulfils every order.
+fn start_with_working_gateway(data: &Path) -> Dofs {
     Start::dev(BINARY, data)
         .env("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0")
         .env("DOFS__FULFILLMENT__LATENCY_MS", "0")
@@ -34,9 +32,9 @@ fn working(data: &Path) -> Dofs {
 }
 
 /// Places orders, and waits until all are dead letters with a parked message.
-fn dead_letters(api: &Api, n_orders: usize) -> Vec<String> {
-    let ids: Vec<String> = (0..n_orders).map(|_| api.accepted()).collect();
-    wait::until("all have given up", || {
+fn create_dead_letters(api: &Api, n_orders: usize) -> Vec<String> {
+    let ids: Vec<String> = (0..n_orders).map(|_| api.place_valid_order()).collect();
+    wait::until("all orders are dead letters", || {
         let stats = api.get("/v1/stats").json();
         let is_so = stats["failed_by_stage"]["dead_letter"] == n_orders
             && stats["queue"]["parked"] == n_orders
@@ -46,16 +44,16 @@ fn dead_letters(api: &Api, n_orders: usize) -> Vec<String> {
     ids
 }
 
-fn post(api: &Api, path: &str, body: &Value) -> Answer {
+fn post_json(api: &Api, path: &str, body: &Value) -> Answer {
     Api::send(api.request("POST", path).json(body))
 }
 
-fn post_if(api: &Api, path: &str, tag: &str) -> Answer {
+fn post_if_match(api: &Api, path: &str, tag: &str) -> Answer {
     Api::send(api.request("POST", path).header("If-Match", tag))
 }
 
-/// The task once it has ended.
-fn ended(api: &Api, task_id: &str) -> Value {
+/// Waits until a redrive task has ended, and returns it.
+fn wait_for_task(api: &Api, task_id: &str) -> Value {
     wait::until("the redrive ends", || {
         let request = api.request("GET", &format!("{REDRIVES}/{task_id}"));
         let task = Api::try_send(request).ok().filter(|it| it.status == 200)?.json();
@@ -63,23 +61,18 @@ fn ended(api: &Api, task_id: &str) -> Value {
     })
 }
 
-/// What `dofs audit verify` says of the store that a process runs.
+/// Asserts that `dofs audit verify` finds nothing in the event store of a process.
 fn assert_sound(process: &mut Dofs) {
-    let url = format!("esdb://{}?tls=false", process.node());
-    let verify = Command::new(BINARY)
-        .args(["audit", "verify"])
-        .env("DOFS__EVENT_STORE__URL", url)
-        .output()
-        .unwrap();
-    assert!(verify.status.success(), "{verify:?}");
+    let url = process.node_url();
+    command::run(BINARY, &["audit", "verify"], &[("DOFS__EVENT_STORE__URL", &url)]).success();
 }
 
 #[test]
-fn orders_that_gave_up_are_redriven_once_the_gateway_is_back() {
+fn dead_letters_are_redriven_after_a_gateway_outage() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = failing(data.path(), "3");
-    let api = Api::new(process.http());
-    let ids = dead_letters(&api, 12);
+    let mut process = start_with_failing_gateway(data.path(), "3");
+    let api = Api::new(process.http_address());
+    let ids = create_dead_letters(&api, 12);
     let failures = api.get("/v1/failed-orders?limit=200").json();
     let failures = failures["items"].as_array().unwrap().clone();
     assert_eq!(failures.len(), 12);
@@ -89,8 +82,8 @@ fn orders_that_gave_up_are_redriven_once_the_gateway_is_back() {
     }
     assert!(process.terminate().success());
 
-    let mut process = working(data.path());
-    let api = Api::new(process.http());
+    let mut process = start_with_working_gateway(data.path());
+    let api = Api::new(process.http_address());
     let code = failures[0]["code"].as_str().unwrap();
     let body = json!({
         "filter": {"code": code},
@@ -98,28 +91,26 @@ fn orders_that_gave_up_are_redriven_once_the_gateway_is_back() {
         "actor": "ann",
         "dry_run": true,
     });
-    let plan = post(&api, REDRIVES, &body).json();
+    let plan = post_json(&api, REDRIVES, &body).json();
     assert_eq!((&plan["redrive"], &plan["skip"]), (&json!(12), &json!(0)));
     let mut wrong = body.clone();
     wrong["filter"]["code"] = json!("other");
-    assert_eq!(post(&api, REDRIVES, &wrong).json()["total"], 0);
-    assert_eq!(api.get("/v1/stats").json()["orders"]["FAILED"], 12, "nothing was done");
+    assert_eq!(post_json(&api, REDRIVES, &wrong).json()["total"], 0);
+    assert_eq!(api.get("/v1/stats").json()["orders"]["FAILED"], 12, "a dry run changes nothing");
 
     let mut wet = body;
     wet["dry_run"] = json!(false);
-    let begun = post(&api, REDRIVES, &wet);
+    let begun = post_json(&api, REDRIVES, &wet);
     assert_eq!(begun.status, 202, "{begun:?}");
     let task = begun.json();
     let task_id = task["task_id"].as_str().unwrap();
     assert_eq!(begun.header("location"), Some(format!("{REDRIVES}/{task_id}").as_str()));
-    let task = ended(&api, task_id);
+    let task = wait_for_task(&api, task_id);
     assert_eq!((&task["state"], &task["redriven"]), (&json!("succeeded"), &json!(12)));
     for id in &ids {
-        wait::until("it is fulfilled", || {
-            (api.get(&format!("/v1/orders/{id}")).json()["status"] == "FULFILLED").then_some(())
-        });
+        api.wait_until_fulfilled(id);
     }
-    wait::until("nothing is left over", || {
+    wait::until("no message is parked", || {
         let stats = api.get("/v1/stats").json();
         let is_so = stats["queue"]["parked"] == 0 && stats["projection"]["lag_events"] == 0;
         is_so.then_some(())
@@ -137,24 +128,24 @@ fn orders_that_gave_up_are_redriven_once_the_gateway_is_back() {
 }
 
 #[test]
-fn one_order_is_redriven_corrected_and_only_as_it_was_seen() {
+fn order_is_redriven_with_correction_and_revision_check() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = failing(data.path(), "0");
-    let api = Api::new(process.http());
-    let id = dead_letters(&api, 1).remove(0);
+    let mut process = start_with_failing_gateway(data.path(), "0");
+    let api = Api::new(process.http_address());
+    let id = create_dead_letters(&api, 1).remove(0);
     assert!(process.terminate().success());
-    let mut process = working(data.path());
-    let api = Api::new(process.http());
+    let mut process = start_with_working_gateway(data.path());
+    let api = Api::new(process.http_address());
     let path = format!("/v1/orders/{id}/redrive");
 
-    assert_eq!(post_if(&api, &path, "\"3\"").status, 412);
-    assert_eq!(post_if(&api, &path, "3").status, 400);
-    assert_eq!(post(&api, &path, &json!({"items": [{"product_id": "p"}]})).status, 400);
+    assert_eq!(post_if_match(&api, &path, "\"3\"").status, 412);
+    assert_eq!(post_if_match(&api, &path, "3").status, 400);
+    assert_eq!(post_json(&api, &path, &json!({"items": [{"product_id": "p"}]})).status, 400);
     let too_many = json!({"items": [{"product_id": "p", "quantity": 101}]});
-    assert_eq!(post(&api, &path, &too_many).status, 422);
-    assert_eq!(post(&api, "/v1/orders/seven/redrive", &json!({})).status, 400);
+    assert_eq!(post_json(&api, &path, &too_many).status, 422);
+    assert_eq!(post_json(&api, "/v1/orders/seven/redrive", &json!({})).status, 400);
     let unknown = "/v1/orders/00000000-0000-4000-8000-000000000000/redrive";
-    assert_eq!(post(&api, unknown, &json!({})).status, 404);
+    assert_eq!(post_json(&api, unknown, &json!({})).status, 404);
     assert_eq!(api.event_types(&id).len(), 5, "nothing was recorded");
 
     let corrected = json!({"items": [{"product_id": "prod-b", "quantity": 3}], "actor": "ann"});
@@ -162,12 +153,9 @@ fn one_order_is_redriven_corrected_and_only_as_it_was_seen() {
     let redriven = Api::send(request);
     assert_eq!(redriven.status, 202, "{redriven:?}");
     assert_eq!((&redriven.json()["attempt"], redriven.header("etag")), (&json!(2), Some("\"5\"")));
-    let order = wait::until("it is fulfilled", || {
-        let order = api.get(&format!("/v1/orders/{id}")).json();
-        (order["status"] == "FULFILLED").then_some(order)
-    });
+    let order = api.wait_until_fulfilled(&id);
     assert_eq!((&order["items"], &order["total_quantity"]), (&corrected["items"], &json!(3)));
-    let again = post(&api, &path, &json!({}));
+    let again = post_json(&api, &path, &json!({}));
     assert_eq!(again.status, 409, "{again:?}");
     assert_sound(&mut process);
 }
@@ -175,34 +163,35 @@ fn one_order_is_redriven_corrected_and_only_as_it_was_seen() {
 #[test]
 fn order_that_broke_a_business_rule_is_not_redriven() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = working(data.path());
-    let api = Api::new(process.http());
-    let mut wrong = order();
+    let mut process = start_with_working_gateway(data.path());
+    let api = Api::new(process.http_address());
+    let mut wrong = valid_order();
     wrong["customer_id"] = json!("c");
     let id = api.place(&wrong).json()["order_id"].as_str().unwrap().to_owned();
-    let refused = post(&api, &format!("/v1/orders/{id}/redrive"), &json!({}));
+    let refused = post_json(&api, &format!("/v1/orders/{id}/redrive"), &json!({}));
     assert_eq!(refused.status, 409);
     assert!(refused.json()["error"].as_str().unwrap().contains("place a corrected order"));
-    assert_eq!(post(&api, REDRIVES, &json!({"filter": {"stage": "validation"}})).status, 400);
-    assert_eq!(post(&api, REDRIVES, &json!({"filter": {"older_then": "1h"}})).status, 400);
-    assert_eq!(post(&api, REDRIVES, &json!({"rate_per_second": 0})).status, 400);
+    assert_eq!(post_json(&api, REDRIVES, &json!({"filter": {"stage": "validation"}})).status, 400);
+    assert_eq!(post_json(&api, REDRIVES, &json!({"filter": {"older_then": "1h"}})).status, 400);
+    assert_eq!(post_json(&api, REDRIVES, &json!({"rate_per_second": 0})).status, 400);
 }
 
 #[test]
-fn discarded_dead_letter_is_left_alone_from_then_on() {
+fn discarded_dead_letter_is_skipped_and_not_counted() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = failing(data.path(), "0");
-    let api = Api::new(process.http());
-    let ids = dead_letters(&api, 2);
+    let mut process = start_with_failing_gateway(data.path(), "0");
+    let api = Api::new(process.http_address());
+    let ids = create_dead_letters(&api, 2);
     let path = format!("/v1/dead-letters/{}/discard", ids[0]);
-    assert_eq!(post(&api, &path, &json!({})).status, 400, "a reason must be given");
+    assert_eq!(post_json(&api, &path, &json!({})).status, 400, "a reason must be given");
     let said = json!({"reason": "a test order", "actor": "bob"});
-    assert_eq!(post(&api, &path, &said).status, 200);
-    assert_eq!(post(&api, &path, &said).status, 200, "it is so already");
-    wait::until("it is no longer counted", || {
+    assert_eq!(post_json(&api, &path, &said).status, 200);
+    assert_eq!(post_json(&api, &path, &said).status, 200, "discarding twice is idempotent");
+    wait::until("the discarded order is no longer counted", || {
         (api.get("/v1/dead-letters").json()["total"] == 1).then_some(())
     });
-    let plan = post(&api, REDRIVES, &json!({"dry_run": true, "filter": {"order_ids": ids}})).json();
+    let plan =
+        post_json(&api, REDRIVES, &json!({"dry_run": true, "filter": {"order_ids": ids}})).json();
     let why = |id: &str| {
         let items = plan["items"].as_array().unwrap();
         let item = items.iter().find(|it| it["order_id"] == id).unwrap();
@@ -216,21 +205,21 @@ fn discarded_dead_letter_is_left_alone_from_then_on() {
 }
 
 #[test]
-fn redrive_of_many_goes_on_after_a_kill_and_redrives_none_twice() {
+fn bulk_redrive_resumes_after_a_kill_without_duplicates() {
     const N_ORDERS: usize = 120;
     let data = tempfile::tempdir().unwrap();
-    let mut process = failing(data.path(), "0");
-    let api = Api::new(process.http());
-    let ids = dead_letters(&api, N_ORDERS);
+    let mut process = start_with_failing_gateway(data.path(), "0");
+    let api = Api::new(process.http_address());
+    let ids = create_dead_letters(&api, N_ORDERS);
     assert!(process.terminate().success());
 
-    let mut process = working(data.path());
-    let api = Api::new(process.http());
-    let begun = post(&api, REDRIVES, &json!({"rate_per_second": 40, "reason": "again"}));
+    let mut process = start_with_working_gateway(data.path());
+    let api = Api::new(process.http_address());
+    let begun = post_json(&api, REDRIVES, &json!({"rate_per_second": 40, "reason": "again"}));
     let task = begun.json();
     let task_id = task["task_id"].as_str().unwrap();
     assert_eq!((begun.status, &task["total"]), (202, &json!(N_ORDERS)));
-    let second = post(&api, REDRIVES, &json!({}));
+    let second = post_json(&api, REDRIVES, &json!({}));
     assert_eq!(second.status, 409);
     assert!(second.json()["error"].as_str().unwrap().contains(task_id));
     wait::until("some are redriven", || {
@@ -239,58 +228,55 @@ fn redrive_of_many_goes_on_after_a_kill_and_redrives_none_twice() {
     });
     process.kill();
 
-    let mut process = working(data.path());
-    let api = Api::new(process.http());
-    let task = ended(&api, task_id);
+    let mut process = start_with_working_gateway(data.path());
+    let api = Api::new(process.http_address());
+    let task = wait_for_task(&api, task_id);
     assert_eq!((&task["state"], &task["failed"]), (&json!("succeeded"), &json!(0)), "{task}");
     assert_eq!((&task["redriven"], &task["skipped"]), (&json!(N_ORDERS), &json!(0)), "{task}");
     for id in &ids {
-        let order = wait::until("it is fulfilled", || {
-            let order = api.get(&format!("/v1/orders/{id}")).json();
-            (order["status"] == "FULFILLED").then_some(order)
-        });
+        let order = api.wait_until_fulfilled(id);
         assert_eq!(order["attempt"], 2, "{order}");
     }
     assert_sound(&mut process);
 }
 
 #[test]
-fn cancelled_redrive_ends_and_what_it_did_stays() {
+fn cancelled_redrive_ends_and_allows_another() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = failing(data.path(), "0");
-    let api = Api::new(process.http());
-    dead_letters(&api, 20);
-    let begun = post(&api, REDRIVES, &json!({"rate_per_second": 1})).json();
+    let mut process = start_with_failing_gateway(data.path(), "0");
+    let api = Api::new(process.http_address());
+    create_dead_letters(&api, 20);
+    let begun = post_json(&api, REDRIVES, &json!({"rate_per_second": 1})).json();
     let path = format!("{REDRIVES}/{}", begun["task_id"].as_str().unwrap());
     let cancelled = Api::send(api.request("DELETE", &format!("{path}?actor=ann")));
     assert_eq!((cancelled.status, &cancelled.json()["state"]), (202, &json!("cancelled")));
     assert_eq!(Api::send(api.request("DELETE", &path)).status, 409);
     let unknown = format!("{REDRIVES}/00000000-0000-4000-8000-000000000000");
     assert_eq!(api.get(&unknown).status, 404);
-    // Another may begin as soon as it is over.
-    let next = post(&api, REDRIVES, &json!({}));
+    // Another redrive may start once this one has ended.
+    let next = post_json(&api, REDRIVES, &json!({}));
     assert_eq!(next.status, 202, "{next:?}");
     let tasks = api.get(REDRIVES).json();
     let states: Vec<_> =
         tasks["items"].as_array().unwrap().iter().map(|it| &it["task_id"]).collect();
     assert_eq!(states, [&next.json()["task_id"], &begun["task_id"]], "the newest first");
-    ended(&api, next.json()["task_id"].as_str().unwrap());
+    wait_for_task(&api, next.json()["task_id"].as_str().unwrap());
 }
 
 #[test]
-fn paused_workers_take_no_work_even_after_a_restart() {
+fn pause_survives_a_restart() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = working(data.path());
-    let api = Api::new(process.http());
-    api.projected(&api.accepted());
+    let mut process = start_with_working_gateway(data.path());
+    let api = Api::new(process.http_address());
+    api.wait_until_projected(&api.place_valid_order());
     let said = json!({"reason": "the gateway is moved", "actor": "ann"});
-    let paused = post(&api, "/v1/ops/worker/pause", &said).json();
+    let paused = post_json(&api, "/v1/ops/worker/pause", &said).json();
     assert_eq!((&paused["paused"], &paused["actor"]), (&json!(true), &json!("ann")));
     assert!(process.terminate().success());
 
-    let mut process = working(data.path());
-    let api = Api::new(process.http());
-    let id = api.accepted();
+    let mut process = start_with_working_gateway(data.path());
+    let api = Api::new(process.http_address());
+    let id = api.place_valid_order();
     let status = api.get("/v1/ops/worker").json();
     assert_eq!(status["paused"], true);
     for worker in status["workers"].as_array().unwrap() {
@@ -298,7 +284,7 @@ fn paused_workers_take_no_work_even_after_a_restart() {
     }
     assert_eq!(api.get("/v1/stats").json()["fulfillment"]["paused"], true);
     assert_eq!(api.get(&format!("/v1/orders/{id}")).json()["status"], "PROCESSING");
-    assert_eq!(post(&api, "/v1/ops/worker/resume", &json!({})).json()["paused"], false);
-    assert_eq!(api.ended(&id)["status"], "FULFILLED");
+    assert_eq!(post_json(&api, "/v1/ops/worker/resume", &json!({})).json()["paused"], false);
+    assert_eq!(api.wait_until_ended(&id)["status"], "FULFILLED");
     assert!(process.terminate().success());
 }

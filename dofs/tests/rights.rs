@@ -1,57 +1,43 @@
-//! A store that denies a right: each role says which one, and ends.
+//! Roles exit with an error if the event store denies a permission they need.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
-use std::process::{Command, Output};
-
+use testkit::command::{self, CommandOutput};
 use testkit::strict_store::StrictStore;
+use testkit::system::sqlite_url;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 
-/// Runs roles on a store until they have ended by themselves.
-fn serve(store: &StrictStore, roles: &[&str]) -> Output {
+/// Runs roles on a store until the process exits.
+fn serve_until_exit(store: &StrictStore, roles: &[&str]) -> CommandOutput {
     let data = tempfile::tempdir().unwrap();
-    let read_model = format!("sqlite://{}", data.path().join("read-model.sqlite").display());
-    let dofs = |arguments: &[&str]| {
-        let mut command = Command::new(BINARY);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("DOFS_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .args(arguments)
-            .env("DOFS__EVENT_STORE__URL", store.url())
-            .env("DOFS__READ_MODEL__URL", &read_model)
-            .output()
-            .unwrap()
-    };
-    assert!(dofs(&["migrate"]).status.success());
-    dofs(&[&["serve"], roles, &["--listen", "127.0.0.1:0"]].concat())
+    let (store, read_model) = (store.url(), sqlite_url(data.path()));
+    let environment =
+        [("DOFS__EVENT_STORE__URL", store.as_str()), ("DOFS__READ_MODEL__URL", &read_model)];
+    command::run(BINARY, &["migrate"], &environment).success();
+    let serve = [&["serve"], roles, &["--listen", "127.0.0.1:0"]].concat();
+    command::run(BINARY, &serve, &environment)
 }
 
 #[track_caller]
-fn assert_names(ended: &Output, right: &str) {
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{said}");
-    let expected = format!("event store denies the right to {right}");
-    assert!(said.contains(&expected), "{said}");
-    assert!(said.contains("docs/event-store.md"), "{said}");
-    assert!(!said.contains("HTTP listens"), "nothing is served: {said}");
+fn assert_denied(output: &CommandOutput, permission: &str) {
+    output.assert_failure(1, &format!("event store denies permission to {permission}"));
+    assert!(output.stderr.contains("docs/event-store.md"), "{output:?}");
+    assert!(!output.stderr.contains("HTTP server listening"), "{output:?}");
 }
 
 #[test]
-fn role_that_may_not_read_all_streams_names_the_right_and_ends() {
+fn role_without_permission_to_read_all_exits() {
     for role in ["api", "worker", "projector"] {
         let store = StrictStore::start();
         store.deny_reading("$all");
-        assert_names(&serve(&store, &[role]), "read `$all`");
+        assert_denied(&serve_until_exit(&store, &[role]), "read `$all`");
     }
 }
 
 #[test]
-fn worker_that_may_not_read_parked_messages_names_the_right_and_ends() {
+fn worker_without_permission_to_read_parked_messages_exits() {
     let store = StrictStore::start();
     store.deny_reading("$persistentsubscription-$all::fulfillment-parked");
-    assert_names(&serve(&store, &["worker"]), "read the parked messages");
+    assert_denied(&serve_until_exit(&store, &["worker"]), "read the parked messages");
 }

@@ -72,7 +72,7 @@ async fn every_status_gives_the_outcome_of_the_append() {
     let mut checks = JoinSet::new();
     for (index, (code, detail, expected)) in STATUSES.iter().enumerate() {
         let proxy = GrpcProxy::start(store.address()).await;
-        proxy.refuse("Streams/Append", ALWAYS, When::Before, Refusal::new(*code, detail));
+        proxy.refuse_next("Streams/Append", ALWAYS, When::Before, Refusal::new(*code, detail));
         checks.spawn(async move {
             // The first append uses a call of its own: no batch call is open yet.
             let log = connect(&proxy.url()).unwrap();
@@ -94,7 +94,7 @@ async fn repeated_append_succeeds_after_a_recorded_time_out() {
             continue;
         }
         let proxy = GrpcProxy::start(store.address()).await;
-        proxy.refuse("Streams/Append", 1, When::After, Refusal::new(*code, detail));
+        proxy.refuse_next("Streams/Append", 1, When::After, Refusal::new(*code, detail));
         let log = connect(&proxy.url()).unwrap();
         let number = u128::from(proxy.address().port());
         let appended = timeout(TEST_TIMEOUT, append(&log, number)).await.unwrap();

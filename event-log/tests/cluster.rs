@@ -185,7 +185,7 @@ async fn lost_leader_is_discovered_again_from_the_address() {
     first.resign(second.address());
     place(&log, 1).await;
     assert!(second.n_calls(APPEND) > 0);
-    first.lead();
+    first.become_leader();
     drop(second);
     place(&log, 2).await;
     place(&log, 3).await;

@@ -102,7 +102,7 @@ async fn wait_for_last_event(subscription: &mut Subscription, order_id: OrderId)
 async fn reconnecting_reads_leak_no_connection() {
     let fixture = Fixture::start().await;
     for _ in 0..N_RECONNECTS {
-        fixture.proxy.refuse("Streams/Read", 1, When::Before, shutting_down());
+        fixture.proxy.refuse_next("Streams/Read", 1, When::Before, shutting_down());
         fixture.log.ping().await.unwrap();
     }
     fixture.wait_for_few_connections().await;
@@ -112,7 +112,12 @@ async fn reconnecting_reads_leak_no_connection() {
 async fn reconnecting_group_info_leaks_no_connection() {
     let fixture = Fixture::start().await;
     for _ in 0..N_RECONNECTS {
-        fixture.proxy.refuse("PersistentSubscriptions/GetInfo", 1, When::Before, shutting_down());
+        fixture.proxy.refuse_next(
+            "PersistentSubscriptions/GetInfo",
+            1,
+            When::Before,
+            shutting_down(),
+        );
         fixture.log.group_info("fulfillment").await.unwrap();
     }
     fixture.wait_for_few_connections().await;
@@ -122,7 +127,7 @@ async fn reconnecting_group_info_leaks_no_connection() {
 async fn reconnecting_appends_leak_no_connection() {
     let fixture = Fixture::start().await;
     for number in 1..=N_RECONNECTS {
-        fixture.proxy.refuse("Streams/Append", 1, When::After, shutting_down());
+        fixture.proxy.refuse_next("Streams/Append", 1, When::After, shutting_down());
         fixture.proxy.end_open("Streams/BatchAppend", shutting_down());
         fixture.place(number).await;
     }
@@ -138,7 +143,7 @@ async fn reconnecting_journals_leak_no_connection() {
     let fixture = Fixture::start().await;
     let journal = fixture.log.open_journal("test-journal");
     for number in 1..=N_RECONNECTS {
-        fixture.proxy.refuse("Streams/Append", 1, When::Before, shutting_down());
+        fixture.proxy.refuse_next("Streams/Append", 1, When::Before, shutting_down());
         journal
             .append(event_log::ExpectedLast::Any, "Noted", &number, &cause(number))
             .await

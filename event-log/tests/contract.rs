@@ -422,7 +422,7 @@ async fn membership_survives_a_silent_connection() {
     let first = next_delivery(&mut group).await;
     group.ack(first.id);
     wait_for_group(&store.log, "it is acked", |it| it.in_flight == 0).await;
-    proxy.silence();
+    proxy.stall_connections();
     let order_id = store.place(2).await;
     let second = next_delivery(&mut group).await;
     assert_eq!(second.event.order_id, order_id);

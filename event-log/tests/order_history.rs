@@ -22,7 +22,7 @@ fn is_deleted<T>(read: &Result<T, LogError>) -> bool {
 #[tokio::test]
 async fn deleted_order_differs_from_a_missing_one() {
     let store = Store::start_embedded().await;
-    let tool = StreamTool::of(&store.url());
+    let tool = StreamTool::new(&store.url());
     let [deleted, ended, truncated] =
         [store.place(1).await, store.place(2).await, store.place(3).await];
     tool.delete(deleted).await;
@@ -51,7 +51,7 @@ async fn deleted_order_differs_from_a_missing_one() {
 async fn truncated_history_begins_with_the_first_remaining_event() {
     let store = Store::start_embedded().await;
     let order_id = store.place(1).await;
-    StreamTool::of(&store.url()).truncate(order_id, 2).await;
+    StreamTool::new(&store.url()).truncate(order_id, 2).await;
     let history = store.log.read_history(order_id).await.unwrap();
     let revisions: Vec<_> = history.iter().map(|it| it.revision).collect();
     assert_eq!(revisions, [2, 3]);
@@ -101,7 +101,7 @@ async fn long_history_is_read_in_portions_of_bounded_size() {
 #[tokio::test]
 async fn subscription_delivers_deletions_and_no_system_events() {
     let store = Store::start_embedded().await;
-    let tool = StreamTool::of(&store.url());
+    let tool = StreamTool::new(&store.url());
     let orders = [store.place(1).await, store.place(2).await, store.place(3).await];
     let placed = store.log.count_backlog(None, 100).await.unwrap().n_events;
     tool.truncate(orders[2], 1).await;

@@ -105,7 +105,7 @@ async fn idle_membership_never_reconnects() {
 async fn failed_check_is_no_evidence_of_silence() {
     let fixture = Fixture::start().await;
     let group = fixture.join(QUICK);
-    fixture.proxy.refuse(INFO, usize::MAX, When::Before, Refusal::new(7, "Access Denied"));
+    fixture.proxy.refuse_next(INFO, usize::MAX, When::Before, Refusal::new(7, "Access Denied"));
     fixture.wait_for_checks(N_LOOKS).await;
     assert_eq!(*fixture.n_silences.borrow(), 0);
     assert_eq!(fixture.proxy.n_calls(JOIN), 1);
@@ -119,7 +119,7 @@ async fn silent_membership_with_pending_work_reconnects_and_is_counted() {
     fixture.store.place(1).await;
     assert_eq!(fixture.fulfil_next(&mut group).await, OrderId(Uuid::from_u128(1)));
     // The connection stays sound, and so does every other call on it.
-    fixture.proxy.silence_open(JOIN);
+    fixture.proxy.stall_open(JOIN);
     let order_id = fixture.store.place(2).await;
     assert_eq!(fixture.fulfil_next(&mut group).await, order_id);
     assert_eq!(*fixture.n_silences.borrow(), 1);

@@ -14,7 +14,7 @@ use fulfillment_worker::{
 use serde_json::json;
 use testkit::store::clock;
 use testkit::wait;
-use testkit::warehouse::{Behaviour, Warehouse, answer};
+use testkit::warehouse::{Behaviour, Warehouse, closing_response};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -109,9 +109,9 @@ async fn secrets_of_the_url_are_sent_and_never_shown() {
     let call = warehouse.calls().pop().unwrap();
     assert_eq!(call.headers["authorization"], "Basic ZG9mczpzM2NyZXQ=");
 
-    warehouse.usually(Behaviour::Drop);
+    warehouse.set_default(Behaviour::Drop);
     let dropped = transient_error(&gateway).await;
-    warehouse.usually(Behaviour::Fail(401));
+    warehouse.set_default(Behaviour::Fail(401));
     let unauthorized = transient_error(&gateway).await;
     for error in [dropped, unauthorized] {
         assert!(!error.contains(&warehouse.url()) && !error.contains("s3cret"), "{error}");
@@ -133,7 +133,7 @@ async fn trace_that_is_no_valid_header_is_omitted() {
 async fn refusal_is_final_with_code_and_reason() {
     let warehouse = Warehouse::start();
     let (code, reason) = ("no_stock".to_owned(), "none left".to_owned());
-    warehouse.usually(Behaviour::Refuse { code: code.clone(), reason: reason.clone() });
+    warehouse.set_default(Behaviour::Refuse { code: code.clone(), reason: reason.clone() });
     let outcome = fulfill(&gateway(&warehouse.url())).await;
     assert_eq!(outcome, Ok(Outcome::Refused { code, reason }));
 }
@@ -143,7 +143,7 @@ async fn other_statuses_are_transient_failures() {
     let warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url());
     for status in [400, 401, 403, 404, 405, 409, 410, 429, 500, 502, 503, 504] {
-        warehouse.usually(Behaviour::Fail(status));
+        warehouse.set_default(Behaviour::Fail(status));
         let error = transient_error(&gateway).await;
         assert!(error.starts_with(&format!("gateway answered {status} ")), "{error}");
         assert!(!error.contains(&warehouse.url()), "the URL is hidden: {error}");
@@ -154,8 +154,8 @@ async fn other_statuses_are_transient_failures() {
 #[tokio::test]
 async fn busy_gateway_may_ask_for_a_wait() {
     let warehouse = Warehouse::start();
-    let busy = answer(503, &[("Retry-After", "7")], "busy");
-    warehouse.usually(Behaviour::Say(busy));
+    let busy = closing_response(503, &[("Retry-After", "7")], "busy");
+    warehouse.set_default(Behaviour::Say(busy));
     let error = fulfill(&gateway(&warehouse.url())).await.unwrap_err();
     assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
     assert!(error.error.ends_with("answered 503 Service Unavailable"), "{error}");
@@ -166,8 +166,8 @@ async fn busy_gateway_may_ask_for_a_wait() {
 async fn redirect_is_not_followed() {
     let (warehouse, other) = (Warehouse::start(), Warehouse::start());
     for status in [301, 302, 303, 307, 308] {
-        let redirect = answer(status, &[("Location", &other.url())], "");
-        warehouse.usually(Behaviour::Say(redirect));
+        let redirect = closing_response(status, &[("Location", &other.url())], "");
+        warehouse.set_default(Behaviour::Say(redirect));
         let error = transient_error(&gateway(&warehouse.url())).await;
         assert!(error.ends_with("a redirect, which is not followed"), "{error}");
     }
@@ -181,20 +181,23 @@ async fn responses_without_a_clear_outcome_are_failures() {
     let cut_off = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"reference\": \"wh\"}".to_vec();
     let huge = format!("{{\"reference\": \"wh\", \"more\": \"{}\"}}", "x".repeat(1 << 20));
     let answers = [
-        (answer(200, &[], "<html>done</html>"), "without a `reference`: <html>done</html>"),
-        (answer(204, &[], ""), "answered 204 No Content, but without a `reference`"),
-        (answer(200, &[], &huge), "(its body is longer than 65536 bytes)"),
+        (
+            closing_response(200, &[], "<html>done</html>"),
+            "without a `reference`: <html>done</html>",
+        ),
+        (closing_response(204, &[], ""), "answered 204 No Content, but without a `reference`"),
+        (closing_response(200, &[], &huge), "(its body is longer than 65536 bytes)"),
         (cut_off, "(the rest did not arrive: "),
         (b"what?\r\n\r\n".to_vec(), "invalid HTTP"),
         (Vec::new(), "no answer from the gateway: "),
     ];
     for (bytes, expected) in answers {
-        warehouse.usually(Behaviour::WorkAndSay(bytes));
+        warehouse.set_default(Behaviour::WorkAndSay(bytes));
         let error = transient_error(&gateway).await;
         assert!(error.contains(expected), "{error}");
         assert!(error.len() < 500, "{error}");
     }
-    warehouse.usually(Behaviour::Fulfil);
+    warehouse.set_default(Behaviour::Fulfil);
     assert_eq!(
         fulfill(&gateway).await,
         Ok(fulfilled("wh-1")),
@@ -211,7 +214,7 @@ async fn second_response_to_a_request_is_not_used_for_the_next() {
         let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         text.into_bytes()
     };
-    warehouse.for_order(
+    warehouse.set_for_order(
         fulfillment(1).order_id,
         Behaviour::WorkAndSay([one("first"), one("second")].concat()),
     );
@@ -223,30 +226,30 @@ async fn second_response_to_a_request_is_not_used_for_the_next() {
 async fn repeated_call_after_a_lost_response_has_one_effect() {
     let warehouse = Warehouse::start();
     let gateway = gateway(&warehouse.url());
-    warehouse.next(2, &Behaviour::WorkAndDrop);
+    warehouse.set_for_next_calls(2, &Behaviour::WorkAndDrop);
     for _ in 0..2 {
         let error = transient_error(&gateway).await;
         assert!(error.contains("connection closed"), "{error}");
     }
     assert_eq!(fulfill(&gateway).await, Ok(fulfilled("wh-1")));
     let key = fulfillment(1).idempotency_key();
-    assert_eq!((warehouse.calls().len(), warehouse.effects(&key)), (3, 1));
+    assert_eq!((warehouse.calls().len(), warehouse.count_effects(&key)), (3, 1));
 }
 
 #[tokio::test]
 async fn call_without_a_response_times_out() {
     let warehouse = Warehouse::start();
     let gateway = gateway_with_short_timeout(&warehouse.url());
-    warehouse.usually(Behaviour::Hang);
+    warehouse.set_default(Behaviour::Hang);
     let hanging = transient_error(&gateway).await;
     assert!(hanging.ends_with("did not answer within 50 ms"), "{hanging}");
 
-    warehouse.usually(Behaviour::Slow(Duration::from_millis(200)));
+    warehouse.set_default(Behaviour::Slow(Duration::from_millis(200)));
     let slow = transient_error(&gateway).await;
     assert!(slow.ends_with("did not answer within 50 ms"), "{slow}");
     let key = fulfillment(1).idempotency_key();
     wait::until_async("the warehouse has fulfilled the order", async || {
-        (warehouse.effects(&key) == 1).then_some(())
+        (warehouse.count_effects(&key) == 1).then_some(())
     })
     .await;
 }

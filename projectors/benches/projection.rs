@@ -57,7 +57,7 @@ async fn measure(n_events: u64) {
 
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite://{}", folder.path().join("read.db").display());
-    let server = tokio::task::spawn_blocking(postgres::private_server).await.unwrap();
+    let server = tokio::task::spawn_blocking(postgres::start_private_server).await.unwrap();
     for read_model in [server.url(), sqlite] {
         migrate(&read_model).await.unwrap();
         let name = read_model.split(':').next().unwrap_or_default().to_owned();
@@ -76,7 +76,7 @@ async fn measure(n_events: u64) {
 async fn measure_latency() {
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite://{}", folder.path().join("read.db").display());
-    let server = tokio::task::spawn_blocking(postgres::private_server).await.unwrap();
+    let server = tokio::task::spawn_blocking(postgres::start_private_server).await.unwrap();
     for read_model in [server.url(), sqlite] {
         let mut events = Store::start().await;
         migrate(&read_model).await.unwrap();

@@ -1,4 +1,4 @@
-//! The HTTP API as tests use it.
+//! A blocking client of the HTTP API.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ pub struct Api {
     base: String,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -25,38 +25,38 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON.
+    /// Returns the body parsed as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// A header's value, if it is there.
+    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// An order that is accepted.
-pub fn order() -> Value {
+/// Returns the body of an order that breaks no rule.
+pub fn valid_order() -> Value {
     let items = json!([{"product_id": "prod-widget-001", "quantity": 2}]);
     json!({"customer_id": "cust-retail-001", "items": items})
 }
 
 impl Api {
-    /// The API at an address.
+    /// Creates a client of the API at an address.
     pub fn new(address: SocketAddr) -> Self {
         Self { http: Client::new(), base: format!("http://{address}") }
     }
 
-    /// Where it is.
+    /// Returns the URL of the API.
     pub fn url(&self) -> String {
         self.base.clone()
     }
 
-    /// A request that is not sent yet.
+    /// Returns a request that is not sent yet.
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
-        let method = method.parse().expect("the method is one");
+        let method = method.parse().expect("the method is valid");
         self.http.request(method, format!("{}{path}", self.base))
     }
 
@@ -83,7 +83,7 @@ impl Api {
     /// Sends a request.
     #[track_caller]
     pub fn send(request: RequestBuilder) -> Answer {
-        Self::try_send(request).expect("the API answers")
+        Self::try_send(request).expect("the API responds")
     }
 
     /// Reads a resource.
@@ -98,39 +98,45 @@ impl Api {
         Self::send(self.request("POST", "/v1/orders").json(order))
     }
 
-    /// Places an order that is accepted, and returns its id.
+    /// Places a valid order and returns its id.
     #[track_caller]
-    pub fn accepted(&self) -> String {
-        let answer = self.place(&order());
+    pub fn place_valid_order(&self) -> String {
+        let answer = self.place(&valid_order());
         assert_eq!(answer.status, 202, "{answer:?}");
         answer.json()["order_id"].as_str().expect("an accepted order has an id").to_owned()
     }
 
-    /// Waits until an order is no longer processing, and returns it.
+    /// Waits until an order is fulfilled or failed, and returns it.
     #[track_caller]
-    pub fn ended(&self, id: &str) -> Value {
-        self.order_until(id, "ends", |order| order["status"] != "PROCESSING")
+    pub fn wait_until_ended(&self, id: &str) -> Value {
+        self.wait_for_order(id, "ends", |order| order["status"] != "PROCESSING")
     }
 
-    /// Waits until the read model has an order as one that is no longer processing, and returns it.
+    /// Waits until the read model shows an order as fulfilled or failed, and returns it.
     #[track_caller]
-    pub fn projected(&self, id: &str) -> Value {
-        self.order_until(id, "has ended in the read model", |order| {
+    pub fn wait_until_projected(&self, id: &str) -> Value {
+        self.wait_for_order(id, "has ended in the read model", |order| {
             order["status"] != "PROCESSING" && order["source"] == "table"
         })
     }
 
+    /// Waits until an order is fulfilled, and returns it.
     #[track_caller]
-    fn order_until(&self, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_until_fulfilled(&self, id: &str) -> Value {
+        self.wait_for_order(id, "is fulfilled", |order| order["status"] == "FULFILLED")
+    }
+
+    #[track_caller]
+    fn wait_for_order(&self, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         wait::until(&format!("order {id} {what}"), || {
             let request = self.request("GET", &format!("/v1/orders/{id}"));
-            // A process that restarts does not answer; one whose store does, may not know yet.
+            // A restarting process does not respond, and its read model may not have the order yet.
             let answer = Self::try_send(request).ok().filter(|it| it.status == 200)?;
             Some(answer.json()).filter(&is_so)
         })
     }
 
-    /// The types of an order's events.
+    /// Returns the types of an order's events.
     #[track_caller]
     pub fn event_types(&self, id: &str) -> Vec<String> {
         let history = self.get(&format!("/v1/orders/{id}/history")).json();

@@ -1,45 +1,46 @@
-//! A gRPC proxy on loopback that behaves as a busy store or a cluster does: it refuses calls, ends
-//! open ones, takes only so many at a time, and names another node as the leader.
+//! A gRPC proxy on loopback that behaves like a busy store or a cluster: it refuses calls, ends open
+//! ones, limits their number, and names another node as the leader.
 //!
-//! It works call by call, where [`Proxy`](crate::proxy::Proxy) works byte by byte: each call can
-//! meet another fault while its connection stays open.
+//! It injects faults per call; [`Proxy`](crate::proxy::Proxy) injects them per connection.
 
 mod call;
 mod changes;
+mod frames;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
-use crate::strict_store::Strictness;
+use crate::sync::lock;
 
-/// Calls that may be open on one connection, as EventStoreDB 23.10.6 announces it.
+/// Maximum number of open calls per connection, as announced by EventStoreDB 23.10.6.
 pub const MAX_OPEN_CALLS: u32 = 100;
-/// Orders to end open calls that may wait for a call to take them.
-const MAX_PENDING_ENDS: usize = 64;
+/// Capacity of the channels that end or stall open calls.
+const MAX_PENDING_FAULTS: usize = 64;
 
-/// How a call is refused: a gRPC status and what comes with it.
+/// Refusal of a call: a gRPC status with trailers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The number of the gRPC status.
+    /// Code of the gRPC status.
     pub code: u32,
     pub message: String,
-    /// Trailers beside the status, e.g. `exception`.
+    /// Additional trailers, e.g. `exception`.
     pub trailers: Vec<(&'static str, String)>,
 }
 
 impl Refusal {
-    /// A status without further trailers.
+    /// Returns a status without additional trailers.
     pub fn new(code: u32, message: &str) -> Self {
         Self { code, message: message.to_owned(), trailers: Vec::new() }
     }
 
-    /// The answer of a node that does not lead, as EventStoreDB gives it.
+    /// Returns the response of an EventStoreDB node that is not the leader.
     pub fn not_leader(leader: SocketAddr) -> Self {
         let trailers = vec![
             ("exception", "not-leader".to_owned()),
@@ -50,24 +51,42 @@ impl Refusal {
     }
 }
 
+/// Changes the messages of the calls through a proxy.
+pub(crate) trait MessageFilter: Send + Sync {
+    /// Changes a request for the target.
+    ///
+    /// # Errors
+    /// If the call is refused.
+    fn change_request(&self, method: &str, message: &Bytes) -> Result<Bytes, Refusal>;
+
+    /// Changes a response for the client.
+    ///
+    /// # Errors
+    /// If the call ends with a status in place of the response.
+    fn change_response(&self, method: &str, message: &Bytes) -> Result<Bytes, Refusal>;
+
+    /// Returns the status that ends a subscription in place of its next message, if it is due.
+    fn take_overrun(&self, message: &Bytes) -> Option<Refusal>;
+}
+
 /// How an open call is ended.
 #[derive(Debug, Clone)]
-enum End {
+enum CallEnd {
     Status(Refusal),
     /// By `RST_STREAM` with `INTERNAL_ERROR`.
     Reset,
 }
 
-/// When a refused call is refused.
+/// When a call is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// Before the store has heard of it.
+    /// Before it reaches the store.
     Before,
-    /// After the store has carried it out.
+    /// After the store has executed it.
     After,
 }
 
-/// A running proxy. Gone when dropped, and its connections with it.
+/// A running proxy. Stopped when dropped, with its connections.
 pub struct GrpcProxy {
     address: SocketAddr,
     state: Arc<State>,
@@ -77,47 +96,50 @@ pub struct GrpcProxy {
 struct State {
     target: SocketAddr,
     rules: Mutex<Vec<Rule>>,
-    /// Calls so far, by service and method.
+    /// Number of calls so far, by service and method.
     n_calls: Mutex<BTreeMap<String, usize>>,
     n_connections: AtomicUsize,
-    ends: broadcast::Sender<(String, End)>,
-    silences: broadcast::Sender<String>,
+    ends: broadcast::Sender<(String, CallEnd)>,
+    stalls: broadcast::Sender<String>,
     closes: broadcast::Sender<()>,
     max_open_calls: u32,
-    /// What changes the messages that pass.
-    strictness: Option<Arc<Strictness>>,
+    /// Changes the messages of all calls.
+    filter: Option<Arc<dyn MessageFilter>>,
 }
 
-/// A fault that the next calls of a method meet.
+/// A fault of the next calls of a method.
 struct Rule {
-    /// `None`: every method that is bound to the leader.
+    /// `None`: every call that requires the leader.
     method: Option<String>,
     refusal: Refusal,
     when: When,
-    /// How many calls still meet it; `None`: all.
+    /// Number of calls left to refuse; `None`: all.
     n_left: Option<usize>,
 }
 
 impl GrpcProxy {
-    /// Starts one on a free port, with the limit of open calls that EventStoreDB has.
+    /// Starts a proxy on a free port, with the limit of open calls that EventStoreDB has.
     pub async fn start(target: SocketAddr) -> Self {
         Self::start_with_limit(target, MAX_OPEN_CALLS).await
     }
 
-    /// Starts one whose connections take so many calls at a time.
+    /// Starts a proxy with another limit of open calls per connection.
     pub async fn start_with_limit(target: SocketAddr, max_open_calls: u32) -> Self {
         Self::start_with(target, max_open_calls, None).await
     }
 
-    /// Starts one that changes the messages that pass.
-    pub(crate) async fn start_changing(target: SocketAddr, strictness: Arc<Strictness>) -> Self {
-        Self::start_with(target, MAX_OPEN_CALLS, Some(strictness)).await
+    /// Starts a proxy that changes messages.
+    pub(crate) async fn start_with_filter(
+        target: SocketAddr,
+        filter: Arc<dyn MessageFilter>,
+    ) -> Self {
+        Self::start_with(target, MAX_OPEN_CALLS, Some(filter)).await
     }
 
     async fn start_with(
         target: SocketAddr,
         max_open_calls: u32,
-        strictness: Option<Arc<Strictness>>,
+        filter: Option<Arc<dyn MessageFilter>>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
@@ -126,54 +148,54 @@ impl GrpcProxy {
             rules: Mutex::default(),
             n_calls: Mutex::default(),
             n_connections: AtomicUsize::new(0),
-            ends: broadcast::Sender::new(MAX_PENDING_ENDS),
-            silences: broadcast::Sender::new(MAX_PENDING_ENDS),
+            ends: broadcast::Sender::new(MAX_PENDING_FAULTS),
+            stalls: broadcast::Sender::new(MAX_PENDING_FAULTS),
             closes: broadcast::Sender::new(1),
             max_open_calls,
-            strictness,
+            filter,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&state)));
+        tasks.spawn(accept_connections(listener, Arc::clone(&state)));
         Self { address, state, _tasks: tasks }
     }
 
-    /// Where it listens.
+    /// Returns the address of the proxy.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The connection string of the store behind it.
+    /// Returns the connection string of the store behind the proxy.
     pub fn url(&self) -> String {
         format!("esdb://{}?tls=false", self.address)
     }
 
     /// Refuses the next calls of a method, e.g. `Streams/Append`.
-    pub fn refuse(&self, method: &str, n_calls: usize, when: When, refusal: Refusal) {
+    pub fn refuse_next(&self, method: &str, n_calls: usize, when: When, refusal: Refusal) {
         let method = Some(method.to_owned());
         lock(&self.state.rules).push(Rule { method, refusal, when, n_left: Some(n_calls) });
     }
 
     /// Ends all open calls of a method.
     pub fn end_open(&self, method: &str, refusal: Refusal) {
-        // No call is open: nothing to end.
-        drop(self.state.ends.send((method.to_owned(), End::Status(refusal))));
+        // `send` fails if no call is open.
+        drop(self.state.ends.send((method.to_owned(), CallEnd::Status(refusal))));
     }
 
-    /// Resets all open calls of a method, as EventStoreDB does to those that are still open some
-    /// seconds after it has begun to stop.
+    /// Resets all open calls of a method, as EventStoreDB does with calls that are still open some
+    /// seconds after it started to shut down.
     pub fn reset_open(&self, method: &str) {
-        // No call is open: nothing to reset.
-        drop(self.state.ends.send((method.to_owned(), End::Reset)));
+        // `send` fails if no call is open.
+        drop(self.state.ends.send((method.to_owned(), CallEnd::Reset)));
     }
 
-    /// Lets all open calls of a method fall silent: they stay open, and nothing that the target
-    /// says in them is passed on.
-    pub fn silence_open(&self, method: &str) {
-        // No call is open: nothing to silence.
-        drop(self.state.silences.send(method.to_owned()));
+    /// Stalls all open calls of a method: they stay open, and responses are not forwarded.
+    pub fn stall_open(&self, method: &str) {
+        // `send` fails if no call is open.
+        drop(self.state.stalls.send(method.to_owned()));
     }
 
-    /// Leads no longer: ends all open calls, and refuses every later one that asks for the leader.
+    /// Makes the node a follower of `leader`: ends all open calls, and refuses later ones that require the
+    /// leader.
     pub fn resign(&self, leader: SocketAddr) {
         let refusal = Refusal::not_leader(leader);
         let rule =
@@ -182,31 +204,31 @@ impl GrpcProxy {
         self.end_open("", refusal);
     }
 
-    /// Leads again.
-    pub fn lead(&self) {
+    /// Makes the node the leader again.
+    pub fn become_leader(&self) {
         lock(&self.state.rules).retain(|rule| rule.method.is_some());
     }
 
-    /// Closes all connections, without a word to the calls on them.
+    /// Closes all connections without ending the calls on them.
     pub fn close_connections(&self) {
-        // No connection is open: nothing to close.
+        // `send` fails if no connection is open.
         drop(self.state.closes.send(()));
     }
 
-    /// Calls of a method so far, e.g. `Streams/Read`. Subscriptions are reads too.
+    /// Returns the number of calls of a method so far, e.g. `Streams/Read`. Subscriptions are reads too.
     pub fn n_calls(&self, method: &str) -> usize {
         lock(&self.state.n_calls).get(method).copied().unwrap_or_default()
     }
 
-    /// Connections that are open now.
+    /// Returns the number of open connections.
     pub fn n_connections(&self) -> usize {
         self.state.n_connections.load(Ordering::Acquire)
     }
 }
 
 impl State {
-    /// The fault that a call meets, if any.
-    fn fault_for(&self, method: &str, needs_leader: bool) -> Option<(Refusal, When)> {
+    /// Returns the fault of a call, if it has one, and counts the call.
+    fn take_fault(&self, method: &str, needs_leader: bool) -> Option<(Refusal, When)> {
         let mut rules = lock(&self.rules);
         let applies = |rule: &Rule| match &rule.method {
             Some(name) => name == method && rule.n_left != Some(0),
@@ -222,11 +244,7 @@ impl State {
     }
 }
 
-fn lock<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {
-    guarded.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept_connections(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     while let Ok((inbound, _)) = listener.accept().await {
         let state = Arc::clone(&state);
@@ -234,17 +252,17 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
             state.n_connections.fetch_add(1, Ordering::AcqRel);
             let mut closing = state.closes.subscribe();
             tokio::select! {
-                // A connection that breaks is what tests are about.
-                served = serve(inbound, &state) => drop(served),
-                shut = closing.recv() => drop(shut),
+                // Broken connections are part of the tests.
+                served = serve_connection(inbound, &state) => drop(served),
+                closed = closing.recv() => drop(closed),
             }
             state.n_connections.fetch_sub(1, Ordering::AcqRel);
         });
     }
 }
 
-/// Serves one connection with one connection to the target.
-async fn serve(inbound: TcpStream, state: &Arc<State>) -> Result<(), h2::Error> {
+/// Serves one connection, over one connection to the target.
+async fn serve_connection(inbound: TcpStream, state: &Arc<State>) -> Result<(), h2::Error> {
     inbound.set_nodelay(true).map_err(|_| h2::Reason::INTERNAL_ERROR)?;
     let outbound = TcpStream::connect(state.target).await;
     let outbound = outbound.map_err(|_| h2::Reason::CONNECT_ERROR)?;
@@ -259,12 +277,13 @@ async fn serve(inbound: TcpStream, state: &Arc<State>) -> Result<(), h2::Error> 
     loop {
         let call = tokio::select! {
             call = calls.accept() => call,
-            // The client is to notice, as it would without a proxy.
+            // Closes the client's connection too, as without a proxy.
             () = &mut target_ended => return Ok(()),
         };
         let Some(call) = call else { return Ok(()) };
         let (request, respond) = call?;
         let (target, state) = (target.clone(), Arc::clone(state));
-        tasks.spawn(async move { drop(call::serve(request, respond, target, &state).await) });
+        tasks
+            .spawn(async move { drop(call::forward_call(request, respond, target, &state).await) });
     }
 }

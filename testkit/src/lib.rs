@@ -1,9 +1,11 @@
-//! What tests of the workspace share: given/when/then for the order's rules, the real binary on
-//! free ports, its HTTP API, and waiting without sleeping.
+//! Test support of the workspace: given/when/then for the order's rules, the `dofs` binary on free
+//! ports, a client of its HTTP API, stores, fault proxies, and waiting for conditions.
 
-#![expect(clippy::expect_used, reason = "test support: a fixture that breaks ends its test")]
+#![expect(clippy::expect_used, reason = "test support: a failing fixture fails its test")]
 
 pub mod api;
+mod clock;
+pub mod command;
 pub mod contract;
 pub mod grpc_proxy;
 pub mod node;
@@ -16,6 +18,7 @@ pub mod store;
 pub mod stream_tool;
 pub mod strict_store;
 pub mod stub;
+mod sync;
 pub mod system;
 pub mod wait;
 pub mod warehouse;

@@ -1,4 +1,4 @@
-//! An embedded event store for tests, without a client.
+//! An embedded event store without a client.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::path::Path;
 use event_node::{Node, NodeConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::clock;
+use crate::clock::clock;
 
-/// A running node. Its data stays when it stops.
+/// A running node. Its data remains when it stops.
 pub struct TestNode {
     node: Node,
     stop: CancellationToken,
 }
 
 impl TestNode {
-    /// Starts a node over `data`. Port 0 in `listen` picks a free one.
+    /// Starts a node with its data in `data`. Port 0 in `listen` selects a free port.
     pub async fn start(data: &Path, listen: &str) -> Self {
         let stop = CancellationToken::new();
         let config = NodeConfig {

@@ -1,4 +1,4 @@
-//! A `PgBouncer` in transaction mode before a PostgreSQL server of the tests.
+//! A `PgBouncer` in transaction mode in front of a PostgreSQL server.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use crate::postgres::PrivateServer;
 use crate::wait;
 
-/// Where Debian puts the program, which is not on everybody's path.
-const INSTALLED: &str = "/usr/sbin/pgbouncer";
-/// Sessions of the server for each database: fewer than clients have connections, so that sessions change
-/// hands.
+/// Path of the program on Debian, which is not in the `PATH` of every user.
+const DEBIAN_PATH: &str = "/usr/sbin/pgbouncer";
+/// Number of server sessions per database: fewer than client connections, so that clients share
+/// sessions.
 const N_SESSIONS: u32 = 8;
 
 /// A running pooler. Killed when dropped.
@@ -26,12 +26,12 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one before `server`. `None`, and a line on stderr that the test runner does not hold back,
-    /// if the program is not installed.
+    /// Starts a pooler in front of `server`. Returns `None` if the program is not installed, with a line
+    /// on standard error that the test runner does not capture.
     pub fn start(server: &PrivateServer) -> Option<Self> {
-        let Some(program) = program() else {
+        let Some(program) = find_program() else {
             let text = "SKIPPED: PgBouncer is not installed; scripts/test installs it\n";
-            // Nobody may read it, as for every other line.
+            // Standard error may be closed.
             drop(std::io::stderr().write_all(text.as_bytes()));
             return None;
         };
@@ -49,7 +49,7 @@ impl PgBouncer {
             options.get_port()
         );
         std::fs::write(&settings, text).expect("the folder can be written");
-        let child = command(&program, &settings).spawn().expect("sh starts");
+        let child = build_command(&program, &settings).spawn().expect("sh starts");
         let started = Self { child, port, _folder: folder };
         wait::until("PgBouncer listens", || {
             std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop)
@@ -65,21 +65,22 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        // It may have ended, which is as good.
+        // The process may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-fn program() -> Option<PathBuf> {
+fn find_program() -> Option<PathBuf> {
     let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| {
         std::env::split_paths(&path).map(|it| it.join("pgbouncer")).collect::<Vec<_>>()
     });
-    on_path.chain([PathBuf::from(INSTALLED)]).find(|it| it.is_file())
+    on_path.chain([PathBuf::from(DEBIAN_PATH)]).find(|it| it.is_file())
 }
 
-/// Ends with this process, however that ends. As root it runs as another user, like PostgreSQL.
-fn command(program: &Path, settings: &Path) -> Command {
+/// Returns the command that runs the pooler. The pooler is killed when this process ends, however that
+/// ends. As root, the pooler runs as another user, because it refuses to run as root.
+fn build_command(program: &Path, settings: &Path) -> Command {
     let mut command = Command::new("sh");
     let start = "as=; [ \"$(id -u)\" != 0 ] || as='--reuid=nobody --regid=nogroup --clear-groups'; \
                  exec setpriv --pdeathsig KILL $as \"$1\" --quiet \"$2\"";

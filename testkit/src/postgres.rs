@@ -1,10 +1,9 @@
-//! PostgreSQL for tests: a database for each, on a server that nobody has to set up.
+//! PostgreSQL for tests: a database for each test, on a server without manual set-up.
 //!
-//! The server is the one that `DOFS_TEST_POSTGRES_URL` names. Without it, the test process starts
-//! one of its own from PostgreSQL's installed programs, at the first call, on a free port of the
-//! loopback interface and in a temporary folder. Nobody needs a password there and nothing is
-//! written with care: it is for tests only. `supervise.sh` ends it together with the process,
-//! however that ends.
+//! The server is the one in `DOFS_TEST_POSTGRES_URL`. Without it, the test process starts its own
+//! server from PostgreSQL's installed programs, at the first call, on a free port of the loopback
+//! interface and in a temporary folder. That server needs no password and does not sync writes to disk.
+//! `supervise.sh` stops it when the process ends, however that ends.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,19 +17,19 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-/// Where Debian keeps the programs of each version.
-const INSTALLED: &str = "/usr/lib/postgresql";
-const SUPERVISE: &str = include_str!("postgres/supervise.sh");
-/// Below the range that the system hands out: no client's own end takes the port of a server that
-/// is stopped for a while.
+/// Folder of PostgreSQL's versions on Debian.
+const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
+const SUPERVISOR_SCRIPT: &str = include_str!("postgres/supervise.sh");
+/// Below the range of ephemeral ports, so that no client takes the port of a server that is stopped
+/// temporarily.
 const FIRST_PORT: u16 = 20_000;
 const N_PORTS: u16 = 12_000;
-/// Another process may take a port between our look and the server's start.
+/// Maximum number of attempts: another process may take a port after it was found free.
 const START_ATTEMPTS: usize = 5;
-/// How long making or dropping a database may take. Reached only when something is broken.
+/// Maximum time to create or drop a database. Reached only if something is broken.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A database of its own for one test, empty. Dropped with this value.
+/// An empty database for one test. Dropped with this value.
 #[derive(Debug)]
 pub struct Database {
     server: &'static str,
@@ -38,46 +37,47 @@ pub struct Database {
     url: String,
 }
 
-/// A server of its own for one test, which may stop it. Removed with this value.
+/// A server for one test, which can stop it. Removed with this value.
 ///
-/// Its functions block: in async code on one thread, nothing else runs meanwhile.
+/// Its functions block the thread, also in asynchronous tests.
 #[derive(Debug)]
 pub struct PrivateServer {
     supervisor: Child,
-    /// Closed to make the supervisor end.
+    /// Closing it ends the supervisor.
     commands: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    replies: BufReader<ChildStdout>,
     port: u16,
 }
 
-/// A fresh database on the server that all tests of this process share.
+/// Creates a database on the server that all tests of this process share.
 ///
 /// # Panics
-/// If there is no server and none can be started; the message says what to do.
-pub async fn database() -> Database {
-    let made = tokio::task::spawn_blocking(database_blocking).await;
-    made.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+/// If there is no server and none can be started; the message contains the solution.
+pub async fn create_database() -> Database {
+    let created = tokio::task::spawn_blocking(create_database_blocking).await;
+    created.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
 }
 
-/// [`database`] for tests that are not async.
-pub fn database_blocking() -> Database {
+/// Like [`create_database`], for synchronous tests.
+pub fn create_database_blocking() -> Database {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let server = shared_server();
-    // Processes in different containers, with the same id, may share a server.
-    let (process, chance) = (std::process::id(), random() >> 32);
-    let name = format!("dofs_test_{process}_{chance:08x}_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    execute(server, format!("CREATE DATABASE {name}")).expect("the server makes a database");
+    let server = shared_server_url();
+    // Processes with the same id, in different containers, may share a server: hence the random part.
+    let (process, random) = (std::process::id(), random_number() >> 32);
+    let name = format!("dofs_test_{process}_{random:08x}_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    execute_statement(server, format!("CREATE DATABASE {name}"))
+        .expect("the server creates the database");
     let url = with_database(server, &name);
     Database { server, name, url }
 }
 
-/// Starts a server for one test, whether or not `DOFS_TEST_POSTGRES_URL` names another.
-pub fn private_server() -> PrivateServer {
-    let mut server = PrivateServer::supervised();
+/// Starts a server for one test, even if `DOFS_TEST_POSTGRES_URL` is set.
+pub fn start_private_server() -> PrivateServer {
+    let mut server = PrivateServer::with_supervisor();
     let mut failure = String::new();
     for _ in 0..START_ATTEMPTS {
-        server.port = free_port();
-        match server.ask(&format!("start {}", server.port)) {
+        server.port = find_free_port();
+        match server.send_command(&format!("start {}", server.port)) {
             Ok(()) => return server,
             Err(log) => failure = log,
         }
@@ -86,7 +86,7 @@ pub fn private_server() -> PrivateServer {
 }
 
 impl Database {
-    /// Where it is: `postgres://...`.
+    /// Returns the URL of the database.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -94,65 +94,69 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // By force, because the test's own connections may still be open. A server that does not
-        // answer any more has no database to drop either.
-        drop(execute(self.server, format!("DROP DATABASE {} WITH (FORCE)", self.name)));
+        // FORCE, because connections of the test may still be open. Fails if the server has ended, with
+        // its databases.
+        drop(execute_statement(self.server, format!("DROP DATABASE {} WITH (FORCE)", self.name)));
     }
 }
 
 impl PrivateServer {
-    /// Where its one database is, whether or not the server runs.
+    /// Returns the URL of the server's database, whether or not the server runs.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Stops it as a crash would: connections break, nothing is written out. Committed rows are
-    /// there again after [`start`](Self::start).
+    /// Stops the server as in a crash: connections break, nothing is flushed. Committed rows exist again
+    /// after [`start`](Self::start).
     #[track_caller]
     pub fn stop_immediately(&mut self) {
-        self.ask("stop").unwrap_or_else(|log| panic!("PostgreSQL does not stop: {log}"));
+        self.send_command("stop").unwrap_or_else(|log| panic!("PostgreSQL does not stop: {log}"));
     }
 
-    /// Starts it again, on the same port and with the same data.
+    /// Starts the server again, on the same port and data.
     #[track_caller]
     pub fn start(&mut self) {
-        let asked = self.ask(&format!("start {}", self.port));
-        asked.unwrap_or_else(|log| panic!("PostgreSQL does not start: {log}"));
+        let outcome = self.send_command(&format!("start {}", self.port));
+        outcome.unwrap_or_else(|log| panic!("PostgreSQL does not start: {log}"));
     }
 
-    /// A server's files, and the shell that starts and stops it.
-    fn supervised() -> Self {
-        let programs = newest_programs(Path::new(INSTALLED)).or_else(programs_on_path);
+    /// Creates the files of a server, and starts the supervisor that starts and stops it.
+    fn with_supervisor() -> Self {
+        let programs =
+            find_newest_programs(Path::new(DEBIAN_VERSIONS)).or_else(find_programs_on_path);
         let programs = programs.expect(
             "these tests need PostgreSQL: run scripts/test, which installs it, \
-             or name a server in DOFS_TEST_POSTGRES_URL",
+             or set DOFS_TEST_POSTGRES_URL to the URL of a server",
         );
         let mut supervisor = Command::new("sh");
-        supervisor.args(["-c", SUPERVISE, "supervise"]).arg(programs).arg(std::env::temp_dir());
-        // PG* variables of the developer are not for this server.
+        supervisor
+            .args(["-c", SUPERVISOR_SCRIPT, "supervise"])
+            .arg(programs)
+            .arg(std::env::temp_dir());
+        // PG* variables of the developer must not configure this server.
         supervisor.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         supervisor.env("LC_ALL", "C");
-        // A group of its own: an interrupt at the terminal is for the test, whose end it sees.
+        // Its own process group, so that Ctrl-C reaches only the test; the supervisor ends after it.
         supervisor.process_group(0);
         supervisor.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut supervisor = supervisor.spawn().expect("sh starts");
         let commands = supervisor.stdin.take();
-        let answers = BufReader::new(supervisor.stdout.take().expect("stdout is piped"));
-        let mut server = Self { supervisor, commands, answers, port: 0 };
-        server.answer().unwrap_or_else(|log| panic!("initdb fails: {log}"));
+        let replies = BufReader::new(supervisor.stdout.take().expect("stdout is piped"));
+        let mut server = Self { supervisor, commands, replies, port: 0 };
+        server.read_reply().unwrap_or_else(|log| panic!("initdb fails: {log}"));
         server
     }
 
-    fn ask(&mut self, command: &str) -> Result<(), String> {
-        let commands = self.commands.as_mut().expect("it is open until this is dropped");
+    fn send_command(&mut self, command: &str) -> Result<(), String> {
+        let commands = self.commands.as_mut().expect("open until the server is dropped");
         writeln!(commands, "{command}").expect("the supervisor lives as long as this process");
-        self.answer()
+        self.read_reply()
     }
 
-    /// Waits for the answer; a failure comes with the log's end.
-    fn answer(&mut self) -> Result<(), String> {
+    /// Reads the reply to a command; the error is the end of the server's log.
+    fn read_reply(&mut self) -> Result<(), String> {
         let mut log = String::new();
-        for line in self.answers.by_ref().lines() {
+        for line in self.replies.by_ref().lines() {
             match line.expect("the supervisor writes text").as_str() {
                 "ok" => return Ok(()),
                 "failed" => return Err(log),
@@ -166,33 +170,33 @@ impl PrivateServer {
 impl Drop for PrivateServer {
     fn drop(&mut self) {
         self.commands = None;
-        // When it has ended, so has the server. There is nothing to do if it cannot be waited for.
+        // The supervisor stops the server before it ends.
         drop(self.supervisor.wait());
     }
 }
 
-/// Where the server is that the tests of this process share.
-fn shared_server() -> &'static str {
-    static GIVEN: OnceLock<Option<String>> = OnceLock::new();
+/// Returns the URL of the server that the tests of this process share.
+fn shared_server_url() -> &'static str {
+    static CONFIGURED: OnceLock<Option<String>> = OnceLock::new();
     static STARTED: OnceLock<(PrivateServer, String)> = OnceLock::new();
-    if let Some(url) = GIVEN.get_or_init(given_server) {
+    if let Some(url) = CONFIGURED.get_or_init(configured_server_url) {
         return url;
     }
     let started = STARTED.get_or_init(|| {
-        let server = private_server();
+        let server = start_private_server();
         let url = server.url();
         (server, url)
     });
     &started.1
 }
 
-#[expect(clippy::disallowed_methods, reason = "the setting is the tests' own, not the product's")]
-fn given_server() -> Option<String> {
+#[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the product")]
+fn configured_server_url() -> Option<String> {
     std::env::var("DOFS_TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// The folder of the newest version's programs among `root/<version>/bin`.
-fn newest_programs(root: &Path) -> Option<PathBuf> {
+/// Returns the newest version's `root/<version>/bin`.
+fn find_newest_programs(root: &Path) -> Option<PathBuf> {
     let versions = std::fs::read_dir(root).ok()?.filter_map(|entry| {
         let version = entry.ok()?.path();
         let number: u32 = version.file_name()?.to_str()?.parse().ok()?;
@@ -201,7 +205,7 @@ fn newest_programs(root: &Path) -> Option<PathBuf> {
     versions.max().map(|(_, bin)| bin)
 }
 
-fn programs_on_path() -> Option<PathBuf> {
+fn find_programs_on_path() -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).find(|folder| has_programs(folder))
 }
 
@@ -209,10 +213,10 @@ fn has_programs(folder: &Path) -> bool {
     ["initdb", "postgres"].iter().all(|program| folder.join(program).is_file())
 }
 
-fn free_port() -> u16 {
+fn find_free_port() -> u16 {
     let random_ports = std::iter::repeat_with(|| {
-        let offset = random() % u64::from(N_PORTS);
-        FIRST_PORT + u16::try_from(offset).expect("it is less than a u16")
+        let offset = random_number() % u64::from(N_PORTS);
+        FIRST_PORT + u16::try_from(offset).expect("the offset fits a u16")
     });
     random_ports
         .take(usize::from(N_PORTS))
@@ -220,11 +224,11 @@ fn free_port() -> u16 {
         .expect("a port is free")
 }
 
-fn random() -> u64 {
+fn random_number() -> u64 {
     RandomState::new().hash_one(())
 }
 
-/// The same server's URL with another database.
+/// Returns the URL of another database on the same server.
 fn with_database(server: &str, name: &str) -> String {
     let (address, query) = match server.split_once('?') {
         Some((address, query)) => (address, format!("?{query}")),
@@ -235,8 +239,9 @@ fn with_database(server: &str, name: &str) -> String {
     format!("{scheme}://{authority}/{name}{query}")
 }
 
-/// Runs a statement on a thread and runtime of its own: the caller's may be anything, or ending.
-fn execute(server: &str, statement: String) -> Result<(), String> {
+/// Executes a statement on its own thread and runtime: the caller may have none, or one that is shutting
+/// down.
+fn execute_statement(server: &str, statement: String) -> Result<(), String> {
     let run = async {
         let mut connection = PgConnection::connect(server).await?;
         sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
@@ -262,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_version_is_newest_by_number() {
+    fn newest_version_is_found_by_number() {
         let root = tempfile::tempdir().unwrap();
         for version in ["9", "15", "16"] {
             let bin = root.path().join(version).join("bin");
@@ -273,11 +278,11 @@ mod tests {
         }
         std::fs::remove_file(root.path().join("16/bin/initdb")).unwrap();
         std::fs::create_dir(root.path().join("lost+found")).unwrap();
-        assert_eq!(newest_programs(root.path()), Some(root.path().join("15/bin")));
+        assert_eq!(find_newest_programs(root.path()), Some(root.path().join("15/bin")));
     }
 
     #[test]
-    fn a_server_url_keeps_everything_but_its_database() {
+    fn database_name_is_replaced_in_a_server_url() {
         let cases = [
             (
                 "postgres://u:p@db:1/main?sslmode=require",

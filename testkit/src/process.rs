@@ -1,4 +1,4 @@
-//! The real binary as a child process, on free ports.
+//! The `dofs` binary as a child process on free ports.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -6,29 +6,30 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use crate::sync::lock;
 use crate::wait;
 
-/// How many log lines are kept for the message of a test that fails.
+/// Maximum number of log lines to keep; older ones are dropped.
 const KEPT_LINES: usize = 200;
 
-/// A running `dofs`. Killed when dropped.
+/// A running `dofs` process. Killed when dropped.
 pub struct Dofs {
     child: Child,
     log: Arc<Mutex<VecDeque<String>>>,
 }
 
-/// How to start one.
+/// A `dofs` process to start.
 pub struct Start {
     command: Command,
 }
 
 impl Start {
-    /// The binary, to be run with these arguments. Nothing of the test's own environment that
-    /// concerns DOFS reaches it.
+    /// Prepares the binary with these arguments. It inherits no `DOFS_*` variable of the test's own
+    /// environment.
     pub fn new(binary: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary);
         for (name, _) in std::env::vars_os() {
@@ -40,7 +41,7 @@ impl Start {
         Self { command }
     }
 
-    /// Everything in one process over this folder, on free ports.
+    /// Prepares `dofs dev` with its data in this folder, on free ports.
     pub fn dev(binary: &str, data: &Path) -> Self {
         let mut start = Self::new(binary, &["dev"]);
         let ports = ["--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"];
@@ -60,17 +61,17 @@ impl Start {
         self.command
     }
 
-    /// Starts it.
+    /// Starts the process.
     pub fn spawn(mut self) -> Dofs {
         let child = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = child.spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("stderr is piped");
         let log = Arc::new(Mutex::new(VecDeque::new()));
         let written = Arc::clone(&log);
-        // Ends by itself when the child closes its end.
+        // The thread ends when the child closes its standard error.
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut log = written.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut log = lock(&written);
                 log.push_back(line);
                 if log.len() > KEPT_LINES {
                     log.pop_front();
@@ -82,23 +83,28 @@ impl Start {
 }
 
 impl Dofs {
-    /// Where it serves HTTP; waits until it does.
-    pub fn http(&mut self) -> SocketAddr {
-        self.address("HTTP listens")
+    /// Waits until the process serves HTTP, and returns the address.
+    pub fn http_address(&mut self) -> SocketAddr {
+        self.wait_for_address("HTTP server listening")
     }
 
-    /// Where its event store listens; waits until it does.
-    pub fn node(&mut self) -> SocketAddr {
-        self.address("Event store listens")
+    /// Waits until the embedded event store listens, and returns the address.
+    pub fn node_address(&mut self) -> SocketAddr {
+        self.wait_for_address("Event store listening")
     }
 
-    /// Ends it as a crash would: SIGKILL.
+    /// Returns the connection string of the embedded event store; waits until it listens.
+    pub fn node_url(&mut self) -> String {
+        format!("esdb://{}?tls=false", self.node_address())
+    }
+
+    /// Kills the process with SIGKILL, as in a crash.
     pub fn kill(&mut self) {
         self.child.kill().expect("the child can be killed");
         self.child.wait().expect("the child ended");
     }
 
-    /// The process's id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -110,41 +116,41 @@ impl Dofs {
         assert!(sent.expect("kill runs").success(), "signal {name} was not sent");
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Sends SIGTERM and waits until the process has ended.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
-        self.ended()
+        self.wait_until_ended()
     }
 
-    /// Waits until it has ended by itself.
-    pub fn ended(&mut self) -> ExitStatus {
+    /// Waits until the process has ended.
+    pub fn wait_until_ended(&mut self) -> ExitStatus {
         wait::until("the process ends", || self.child.try_wait().expect("the child is ours"))
     }
 
-    /// Its last log lines.
-    pub fn log(&self) -> Vec<Value> {
-        parsed(&self.log)
+    /// Returns the last log lines.
+    pub fn log_lines(&self) -> Vec<Value> {
+        parse_lines(&self.log)
     }
 
-    fn address(&mut self, message: &str) -> SocketAddr {
+    fn wait_for_address(&mut self, message: &str) -> SocketAddr {
         let log = Arc::clone(&self.log);
         wait::until(&format!("log line `{message}`"), || {
             let ended = self.child.try_wait().expect("the child is ours");
-            let log = parsed(&log);
+            let log = parse_lines(&log);
             let line = log.iter().find(|line| line["message"] == message);
             if let Some(line) = line {
                 return line["address"].as_str().and_then(|it| it.parse().ok());
             }
-            assert!(ended.is_none(), "ended with {ended:?} before it listened: {log:#?}");
+            assert!(ended.is_none(), "ended with {ended:?} before it logged `{message}`: {log:#?}");
             None
         })
     }
 }
 
-/// The lines as JSON, or as they are. Not before somebody asks: a process under load writes more of
-/// them than it is fair to read beside it.
-fn parsed(log: &Mutex<VecDeque<String>>) -> Vec<Value> {
-    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+/// Parses log lines as JSON; other lines become strings. Parsed on demand only: under load, parsing
+/// every line would slow down the process under test.
+fn parse_lines(log: &Mutex<VecDeque<String>>) -> Vec<Value> {
+    let log = lock(log);
     let parsed =
         |line: &String| serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.clone()));
     log.iter().map(parsed).collect()
@@ -152,7 +158,7 @@ fn parsed(log: &Mutex<VecDeque<String>>) -> Vec<Value> {
 
 impl Drop for Dofs {
     fn drop(&mut self) {
-        // It may have ended, which is as good.
+        // The process may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }

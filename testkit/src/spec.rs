@@ -1,26 +1,26 @@
-//! `given(events).when(command).then(events)` for the order's rules.
+//! Specifications of the order's rules: `given(events).when(command).then(events)`.
 
 use domain::order::{OrderCommand, OrderError, OrderEvent, Recorded, decide, fold};
 use jiff::Timestamp;
 
-/// An order's history so far.
+/// The history of an order.
 #[derive(Debug)]
 pub struct Given {
     history: Vec<Recorded>,
 }
 
-/// What the rules said to a command.
+/// The decision on a command.
 #[derive(Debug)]
-pub struct When {
+pub struct Decision {
     outcome: Result<Vec<OrderEvent>, OrderError>,
 }
 
-/// An order to which this happened, in this order.
+/// Starts a specification with the events of an order, oldest first.
 pub fn given(events: impl IntoIterator<Item = OrderEvent>) -> Given {
     Given { history: recorded(events) }
 }
 
-/// Events as a log would hold them: numbered from 0, a second apart.
+/// Returns events as the log records them: numbered from 0, one second apart.
 pub fn recorded(events: impl IntoIterator<Item = OrderEvent>) -> Vec<Recorded> {
     events
         .into_iter()
@@ -33,32 +33,32 @@ pub fn recorded(events: impl IntoIterator<Item = OrderEvent>) -> Vec<Recorded> {
         .collect()
 }
 
-/// So many seconds after the epoch.
+/// Returns the time this many seconds after the epoch.
 pub fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("the second is a time")
+    Timestamp::from_second(second).expect("the time is in range")
 }
 
 impl Given {
-    /// Asks for a command.
-    pub fn when(self, command: OrderCommand) -> When {
-        When { outcome: decide(fold(&self.history).as_ref(), command) }
+    /// Decides on a command.
+    pub fn when(self, command: OrderCommand) -> Decision {
+        Decision { outcome: decide(fold(&self.history).as_ref(), command) }
     }
 }
 
-impl When {
-    /// Exactly these events follow.
+impl Decision {
+    /// Asserts that the decision is exactly these events.
     #[track_caller]
     pub fn then(self, expected: impl IntoIterator<Item = OrderEvent>) {
         assert_eq!(self.outcome, Ok(expected.into_iter().collect()));
     }
 
-    /// It was done already.
+    /// Asserts that the decision is no event: the command was already done.
     #[track_caller]
     pub fn then_nothing(self) {
         assert_eq!(self.outcome, Ok(Vec::new()));
     }
 
-    /// A rule forbids it.
+    /// Asserts that a rule rejects the command.
     #[track_caller]
     pub fn then_refused(self, expected: OrderError) {
         assert_eq!(self.outcome, Err(expected));

@@ -1,4 +1,4 @@
-//! What operators and other programs do to streams of orders.
+//! Changes to the streams of orders by operators and other programs.
 
 use domain::ids::OrderId;
 use eventstore::{
@@ -6,24 +6,24 @@ use eventstore::{
     StreamState, TombstoneStreamOptions,
 };
 
-/// A tool that knows nothing of orders.
+/// An EventStoreDB client that knows no orders.
 pub struct StreamTool(Client);
 
 impl StreamTool {
-    /// For the store of that address. To be called within a Tokio runtime.
-    pub fn of(url: &str) -> Self {
-        let settings = url.parse().expect("the address is one");
-        Self(Client::new(settings).expect("a client is made"))
+    /// Connects to the store at `url`. Must be called within a Tokio runtime.
+    pub fn new(url: &str) -> Self {
+        let settings = url.parse().expect("the URL is valid");
+        Self(Client::new(settings).expect("the client is created"))
     }
 
-    /// Hides all events of an order, until something is appended to its stream.
+    /// Soft-deletes the stream of an order: its events are hidden, and it can be appended to again.
     pub async fn delete(&self, order_id: OrderId) {
         let options = DeleteStreamOptions::default();
         let deleted = self.0.delete_stream(order_id.stream_name(), &options);
         deleted.await.expect("the stream is deleted");
     }
 
-    /// Ends an order's stream for ever.
+    /// Hard-deletes the stream of an order: it cannot be appended to again.
     pub async fn tombstone(&self, order_id: OrderId) {
         let options = TombstoneStreamOptions::default();
         let ended = self.0.tombstone_stream(order_id.stream_name(), &options);
@@ -38,7 +38,7 @@ impl StreamTool {
         truncated.await.expect("the stream is truncated");
     }
 
-    /// Appends an event with this text as data and as metadata, whatever there is in the stream.
+    /// Appends an event with this text as data and as metadata, at any revision.
     pub async fn append(&self, order_id: OrderId, event_type: &str, text: &str) {
         let text = text.to_owned().into_bytes();
         let event = EventData::binary(event_type, text.clone().into()).metadata(text.into());

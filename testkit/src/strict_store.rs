@@ -1,19 +1,19 @@
-//! An event store that behaves as a real EventStoreDB does where the embedded node is kinder.
+//! An event store that behaves like a real EventStoreDB in cases where the embedded node is more
+//! lenient.
 //!
-//! It is the embedded node behind a [`GrpcProxy`] that changes what passes:
+//! It is the embedded node behind a [`GrpcProxy`] that changes messages:
 //!
-//! - Positions are offsets with gaps. A position where no event begins is refused.
-//! - Another program appends, and system events stand among its events, so `$all`, checkpoints and
-//!   the last known event of a group name events that are not the order system's.
-//! - The live buffer of a group counts events that were handed out long ago.
-//! - Some appends are carried out and answered with a time-out.
-//! - Live subscriptions are ended now and then because they were too slow.
+//! - Positions are byte offsets with gaps. A position at which no event begins is refused.
+//! - Another program appends its own and system events. Positions in `$all`, checkpoints and the last
+//!   known event of a group may therefore be those of foreign events.
+//! - The live buffer of a group counts events that were delivered long ago.
+//! - Some appends are executed, but the response is a timeout.
+//! - Live subscriptions are ended at intervals, as if the consumer were too slow.
 //! - A connection has at most 100 open calls.
-//! - A subscription to a stream is not told that it has caught up before the stream exists.
+//! - A subscription to a stream receives `CaughtUp` only once the stream exists.
 //! - Rights can be denied.
 
 mod access;
-mod frames;
 mod neighbour;
 mod positions;
 mod rewrite;
@@ -28,33 +28,32 @@ use prost::Message;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::grpc_proxy::{GrpcProxy, Refusal};
+use crate::grpc_proxy::{GrpcProxy, MessageFilter, Refusal};
 use crate::node::TestNode;
 use access::Access;
-pub(crate) use frames::{Frames, frame};
 use neighbour::Neighbour;
 
 /// Environment variable that selects the store of tests: `strict`, or unset for the embedded node.
 const EVENT_STORE: &str = "DOFS_TEST_EVENT_STORE";
-/// `ABORTED`, as gRPC numbers it.
+/// gRPC status code `ABORTED`.
 const ABORTED: i32 = 10;
-/// `INVALID_ARGUMENT`.
+/// gRPC status code `INVALID_ARGUMENT`.
 const INVALID_ARGUMENT: u32 = 3;
-/// `PERMISSION_DENIED`.
+/// gRPC status code `PERMISSION_DENIED`.
 const PERMISSION_DENIED: u32 = 7;
-/// Of so many appends one is carried out and answered with a time-out.
+/// One of this many appends is executed, but the response is a timeout.
 const APPENDS_PER_TIMEOUT: u64 = 9;
-/// Of so many events that subscriptions bring one comes too fast.
+/// One of this many subscription events ends its subscription instead.
 const EVENTS_PER_OVERRUN: u64 = 60;
-/// Answer of a server whose commit was not replicated in time, though it was written.
+/// Status of a server that has written an append, but not replicated it in time.
 const APPEND_TIMED_OUT: &str = "Operation timed out: Commit phase timeout";
-/// Answer of a server that switches a live subscription back to catching up.
+/// Status of a server that ends a live subscription because the consumer is too slow.
 const TOO_SLOW: &str = "Operation timed out: Consumer too slow to handle event while live. Client \
                         resubscription required.";
 
-/// A running strict store. Gone when dropped, and its data with it.
+/// A running strict store. Stopped and deleted when dropped.
 ///
-/// It has a runtime of its own, so that tests with and without one can start it.
+/// It has its own runtime, so that synchronous and asynchronous tests can start it.
 pub struct StrictStore {
     proxy: GrpcProxy,
     access: Arc<Access>,
@@ -78,7 +77,7 @@ impl StrictStore {
             let (proxy, access) = start_proxy(node.address()).await;
             (node, proxy, access)
         };
-        // The caller may be in a runtime, where nothing may block on another.
+        // `block_on` panics if the caller is within a runtime, hence the thread.
         let handle = runtime.handle().clone();
         let started = std::thread::spawn(move || handle.block_on(starting));
         let (node, proxy, access) = started.join().expect("the store starts");
@@ -90,12 +89,12 @@ impl StrictStore {
         self.proxy.url()
     }
 
-    /// Returns the proxy, for further faults.
+    /// Returns the proxy, to inject further faults.
     pub fn proxy(&self) -> &GrpcProxy {
         &self.proxy
     }
 
-    /// Denies reading a stream from now on, e.g. `$all`; with that, consuming groups on it.
+    /// Denies reading a stream from now on, e.g. `$all`, and consuming groups on it.
     pub fn deny_reading(&self, stream: &str) {
         self.access.deny_reading(stream);
     }
@@ -106,11 +105,11 @@ impl StrictStore {
     }
 }
 
-/// Starts the proxy that makes a strict store of the node at `node`.
+/// Starts a proxy that makes the node at `node` a strict store.
 pub(crate) async fn start_proxy(node: SocketAddr) -> (GrpcProxy, Arc<Access>) {
     let access = Arc::new(Access::default());
     let strictness = Strictness::new(Neighbour::start(node).await, Arc::clone(&access));
-    (GrpcProxy::start_changing(node, Arc::new(strictness)).await, access)
+    (GrpcProxy::start_with_filter(node, Arc::new(strictness)).await, access)
 }
 
 /// Returns whether tests run on strict stores instead of embedded nodes.
@@ -133,14 +132,14 @@ impl Drop for StrictStore {
     }
 }
 
-/// What the proxy does with each message.
-pub(crate) struct Strictness {
+/// The changes that the proxy makes to messages.
+struct Strictness {
     neighbour: Neighbour,
     access: Arc<Access>,
     n_appends: AtomicU64,
     n_subscribed: AtomicU64,
-    /// Events that the groups have handed out.
-    n_handed_out: AtomicU64,
+    /// Number of events that groups have delivered.
+    n_delivered: AtomicU64,
 }
 
 impl Strictness {
@@ -150,15 +149,20 @@ impl Strictness {
             access,
             n_appends: AtomicU64::new(0),
             n_subscribed: AtomicU64::new(0),
-            n_handed_out: AtomicU64::new(0),
+            n_delivered: AtomicU64::new(0),
         }
     }
 
-    /// Returns a request as the node is to see it.
-    ///
-    /// # Errors
-    /// The call is refused.
-    pub(crate) fn change_request(&self, method: &str, message: &Bytes) -> Result<Bytes, Refusal> {
+    /// Counts an append and makes the other program append too. Returns whether the append times out.
+    fn count_append(&self) -> bool {
+        self.neighbour.trigger_append();
+        let n_before = self.n_appends.fetch_add(1, Ordering::Relaxed);
+        n_before % APPENDS_PER_TIMEOUT == APPENDS_PER_TIMEOUT - 1
+    }
+}
+
+impl MessageFilter for Strictness {
+    fn change_request(&self, method: &str, message: &Bytes) -> Result<Bytes, Refusal> {
         if self.access.is_denied(method, message) {
             let denied = vec![("exception", "access-denied".to_owned())];
             let refusal = Refusal::new(PERMISSION_DENIED, "Access Denied");
@@ -168,29 +172,24 @@ impl Strictness {
         rewrite::rewrite_request(method, message).ok_or_else(no_event)
     }
 
-    /// Returns a response as the client is to see it.
-    ///
-    /// # Errors
-    /// The call ends with this status in its place.
-    pub(crate) fn change_response(&self, method: &str, message: &Bytes) -> Result<Bytes, Refusal> {
+    fn change_response(&self, method: &str, message: &Bytes) -> Result<Bytes, Refusal> {
         match method {
             "Streams/Append" if self.count_append() => {
                 return Err(Refusal::new(ABORTED.unsigned_abs(), APPEND_TIMED_OUT));
             }
             "Streams/BatchAppend" if self.count_append() => {
-                return Ok(time_out(message));
+                return Ok(replace_with_timeout(message));
             }
             "PersistentSubscriptions/Read" => {
-                self.n_handed_out.fetch_add(1, Ordering::Relaxed);
+                self.n_delivered.fetch_add(1, Ordering::Relaxed);
             }
             _ => {}
         }
-        let n_handed_out = self.n_handed_out.load(Ordering::Relaxed);
-        Ok(rewrite::rewrite_response(method, message, n_handed_out))
+        let n_delivered = self.n_delivered.load(Ordering::Relaxed);
+        Ok(rewrite::rewrite_response(method, message, n_delivered))
     }
 
-    /// Returns the status that ends a subscription before its next event, if it is to end.
-    pub(crate) fn overrun(&self, message: &Bytes) -> Option<Refusal> {
+    fn take_overrun(&self, message: &Bytes) -> Option<Refusal> {
         let is_event = streams::ReadResp::decode(message.clone()).is_ok_and(|response| {
             matches!(response.content, Some(streams::read_resp::Content::Event(_)))
         });
@@ -198,19 +197,12 @@ impl Strictness {
         (n_before % EVENTS_PER_OVERRUN == EVENTS_PER_OVERRUN - 1)
             .then(|| Refusal::new(ABORTED.unsigned_abs(), TOO_SLOW))
     }
-
-    /// Counts an append and has the neighbour append too. Returns whether this one is to time out.
-    fn count_append(&self) -> bool {
-        self.neighbour.append();
-        let n_before = self.n_appends.fetch_add(1, Ordering::Relaxed);
-        n_before % APPENDS_PER_TIMEOUT == APPENDS_PER_TIMEOUT - 1
-    }
 }
 
-/// Returns the response to one append of a batch, with a time-out in its place.
-fn time_out(message: &Bytes) -> Bytes {
+/// Replaces the response to one append of a batch with a timeout.
+fn replace_with_timeout(message: &Bytes) -> Bytes {
     let response = streams::BatchAppendResp::decode(message.clone());
-    let mut response = response.expect("the node sends what the protocol has");
+    let mut response = response.expect("the node sends valid messages");
     response.result = Some(streams::batch_append_resp::Result::Error(Status {
         code: ABORTED,
         message: APPEND_TIMED_OUT.to_owned(),

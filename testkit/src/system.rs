@@ -1,4 +1,6 @@
-//! The whole system for one test.
+//! A complete system for one test.
+
+use std::path::Path;
 
 use tempfile::TempDir;
 
@@ -6,12 +8,17 @@ use crate::api::Api;
 use crate::process::{Dofs, Start};
 use crate::strict_store::{self, StrictStore};
 
-/// Every role in one process, on free ports and a folder of its own. Gone when dropped.
+/// Returns the URL of the SQLite read model that `dofs dev` keeps in its data folder.
+pub fn sqlite_url(data: &Path) -> String {
+    format!("sqlite://{}", data.join("read-model.sqlite").display())
+}
+
+/// All roles in one process, on free ports, with data in a temporary folder. Stopped when dropped.
 pub struct System {
     pub api: Api,
     pub process: Dofs,
     event_store: String,
-    // The last fields: the process has let go of them by then.
+    // Fields are dropped in order: the process ends before its store and folder are removed.
     _store: Option<StrictStore>,
     _data: TempDir,
 }
@@ -31,21 +38,21 @@ impl System {
     /// Starts a system on the event store at `url`.
     pub fn start_on(binary: &str, url: &str, environment: &[(&str, &str)]) -> Self {
         let data = tempfile::tempdir().expect("there is room for a temporary folder");
-        let read_model = format!("sqlite://{}", data.path().join("read-model.sqlite").display());
+        let read_model = sqlite_url(data.path());
         let start = |arguments: &[&str]| {
-            let usual = [
+            let defaults = [
                 ("DOFS__EVENT_STORE__URL", url),
                 ("DOFS__READ_MODEL__URL", &read_model),
                 ("DOFS_ENV", "dev"),
             ];
-            let variables = usual.iter().chain(environment);
+            let variables = defaults.iter().chain(environment);
             variables
                 .fold(Start::new(binary, arguments), |start, (name, value)| start.env(name, value))
         };
-        let migrated = start(&["migrate"]).spawn().ended();
-        assert!(migrated.success(), "`dofs migrate` ends with {migrated}");
+        let migrated = start(&["migrate"]).spawn().wait_until_ended();
+        assert!(migrated.success(), "`dofs migrate` failed: {migrated}");
         let mut process = start(&["serve", "--listen", "127.0.0.1:0"]).spawn();
-        let api = Api::new(process.http());
+        let api = Api::new(process.http_address());
         Self { api, process, event_store: url.to_owned(), _store: None, _data: data }
     }
 
@@ -54,12 +61,12 @@ impl System {
         let start = Start::dev(binary, data.path());
         let start = environment.iter().fold(start, |start, (name, value)| start.env(name, value));
         let mut process = start.spawn();
-        let api = Api::new(process.http());
-        let event_store = format!("esdb://{}?tls=false", process.node());
+        let api = Api::new(process.http_address());
+        let event_store = process.node_url();
         Self { api, process, event_store, _store: None, _data: data }
     }
 
-    /// Returns the connection string of its event store.
+    /// Returns the connection string of the event store.
     pub fn event_store(&self) -> &str {
         &self.event_store
     }

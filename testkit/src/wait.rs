@@ -1,45 +1,45 @@
-//! Waiting for a condition, with a deadline: what tests do instead of sleeping.
+//! Waiting for a condition with a deadline. Tests use this instead of fixed sleeps.
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take to come true. Reached only when something is broken.
+/// Default deadline of a condition. Reached only if something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks.
-const POLL: Duration = Duration::from_millis(10);
+/// Time between two checks.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks again and again until there is something to see, and returns it.
+/// Repeats `check` until it returns `Some`, and returns the value.
 ///
 /// # Panics
-/// After [`PATIENCE`], naming what was waited for.
+/// After [`PATIENCE`], with `what` in the message.
 #[track_caller]
-pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    until_within(PATIENCE, what, look)
+pub fn until<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, check)
 }
 
-/// [`until`] with a patience of its own.
+/// Like [`until`], with another deadline.
 #[track_caller]
-pub fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until_within<T>(patience: Duration, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;
     loop {
-        if let Some(seen) = look() {
-            return seen;
+        if let Some(value) = check() {
+            return value;
         }
         assert!(Instant::now() < deadline, "{what}: not within {patience:?}");
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// [`until`] in a test that is asynchronous itself.
+/// Like [`until`], for asynchronous tests.
 ///
 /// # Panics
-/// After [`PATIENCE`], naming what was waited for.
-pub async fn until_async<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+/// After [`PATIENCE`], with `what` in the message.
+pub async fn until_async<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(seen) = look().await {
-            return seen;
+        if let Some(value) = check().await {
+            return value;
         }
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

@@ -1,5 +1,5 @@
-//! A warehouse for tests: what the HTTP gateway asks, over real HTTP, with one effect per
-//! idempotency key, and with whatever faults a test wants.
+//! A warehouse for tests of the HTTP gateway: an HTTP server that fulfils orders, once per idempotency
+//! key, with faults on demand.
 
 mod ledger;
 mod script;
@@ -7,30 +7,31 @@ mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use domain::ids::OrderId;
 
+use crate::sync::lock;
 use ledger::Ledger;
 use script::Script;
-use server::{Exchange, Handler, Reply, Request, Server};
+use server::{Exchange, Handler, Reply, Request, Server, format_response};
 
 pub use script::Behaviour;
 
-/// A running warehouse. What it did stays when it is stopped; it is gone when dropped.
+/// A running warehouse. Its ledger survives [`stop`](Self::stop), but not the drop.
 pub struct Warehouse {
     address: SocketAddr,
     shared: Arc<Shared>,
     server: Option<Server>,
 }
 
-/// A request that reached the warehouse.
+/// A valid request that the warehouse received.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The idempotency key.
+    /// Idempotency key.
     pub key: String,
     pub order_id: OrderId,
-    /// All headers, their names in lower case.
+    /// Headers; their names are in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: serde_json::Value,
 }
@@ -42,92 +43,93 @@ struct Shared {
 }
 
 impl Warehouse {
-    /// Starts one on a free port. It fulfils whatever it is asked.
+    /// Starts a warehouse on a free port. It fulfils every order.
     pub fn start() -> Self {
         let shared = Arc::new(Shared::default());
-        let server = Server::start("127.0.0.1:0", handler(&shared));
+        let server = Server::start("127.0.0.1:0", create_handler(&shared));
         Self { address: server.address(), shared, server: Some(server) }
     }
 
-    /// Where orders are posted to.
+    /// Returns the URL that orders are posted to.
     pub fn url(&self) -> String {
         format!("http://{}/orders", self.address)
     }
 
-    /// An outage: connections are closed, new ones refused. Work that is not done stays undone.
+    /// Starts an outage: closes all connections and refuses new ones. Requests in progress have no
+    /// effect.
     pub fn stop(&mut self) {
         self.server = None;
     }
 
-    /// Starts it again where it was.
+    /// Ends the outage, on the same address.
     pub fn start_again(&mut self) {
         let address = self.address.to_string();
-        self.server.get_or_insert_with(|| Server::start(&address, handler(&self.shared)));
+        self.server.get_or_insert_with(|| Server::start(&address, create_handler(&self.shared)));
     }
 
-    /// What it does from now on, unless told otherwise for an order or a number of calls.
-    pub fn usually(&self, behaviour: Behaviour) {
-        lock(&self.shared.script).usual = behaviour;
+    /// Sets the default behaviour.
+    pub fn set_default(&self, behaviour: Behaviour) {
+        lock(&self.shared.script).default = behaviour;
     }
 
-    /// What it does from now on when it is asked for that order.
-    pub fn for_order(&self, order_id: OrderId, behaviour: Behaviour) {
-        lock(&self.shared.script).special.insert(order_id, behaviour);
+    /// Sets the behaviour for all calls of an order.
+    pub fn set_for_order(&self, order_id: OrderId, behaviour: Behaviour) {
+        lock(&self.shared.script).by_order.insert(order_id, behaviour);
     }
 
-    /// What it does with the next calls for orders that are not special.
-    pub fn next(&self, n_calls: usize, behaviour: &Behaviour) {
+    /// Sets the behaviour of the next calls, except for orders with their own behaviour.
+    pub fn set_for_next_calls(&self, n_calls: usize, behaviour: &Behaviour) {
         lock(&self.shared.script).next.extend(vec![behaviour.clone(); n_calls]);
     }
 
-    /// Every call that keeps the contract, in the order of their arrival.
+    /// Returns the valid calls in order of arrival.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.shared.ledger).calls.clone()
     }
 
-    /// How often it did the work for that key.
-    pub fn effects(&self, key: &str) -> usize {
+    /// Returns how often the warehouse did the work for a key.
+    pub fn count_effects(&self, key: &str) -> usize {
         lock(&self.shared.ledger).effects.iter().filter(|it| it.key == key).count()
     }
 
-    /// Keys under which the work was done twice: there are none, or the warehouse is broken.
+    /// Returns the keys for which the work was done more than once. If there are any, the warehouse is
+    /// broken.
     pub fn keys_with_more_than_one_effect(&self) -> BTreeSet<String> {
-        repeated(lock(&self.shared.ledger).effects.iter().map(|it| it.key.clone()))
+        find_repeated(lock(&self.shared.ledger).effects.iter().map(|it| it.key.clone()))
     }
 
-    /// Orders for which the work was done twice, under whatever keys: there are none, or DOFS
-    /// is broken.
+    /// Returns the orders for which the work was done more than once. If there are any, DOFS is broken.
     pub fn orders_with_more_than_one_effect(&self) -> BTreeSet<OrderId> {
-        repeated(lock(&self.shared.ledger).effects.iter().map(|it| it.order_id))
+        find_repeated(lock(&self.shared.ledger).effects.iter().map(|it| it.order_id))
     }
 
-    /// Orders for which the work was done.
+    /// Returns the orders for which the work was done.
     pub fn fulfilled_orders(&self) -> BTreeSet<OrderId> {
         lock(&self.shared.ledger).effects.iter().map(|it| it.order_id).collect()
     }
 }
 
-fn handler(shared: &Arc<Shared>) -> Handler {
+fn create_handler(shared: &Arc<Shared>) -> Handler {
     let shared = Arc::clone(shared);
-    Arc::new(move |request, exchange| shared.answer(request, exchange))
+    Arc::new(move |request, exchange| shared.handle_request(request, exchange))
 }
 
 impl Shared {
-    fn answer(&self, request: &Request, exchange: &Exchange) -> Reply {
+    fn handle_request(&self, request: &Request, exchange: &Exchange) -> Reply {
         let call = match Call::from_request(request) {
             Ok(call) => call,
-            Err(why) => return Reply::Answer(message(400, &[], &why)),
+            Err(reason) => return Reply::Respond(format_response(400, &[], &reason)),
         };
-        let behaviour = lock(&self.script).behaviour(call.order_id);
+        let behaviour = lock(&self.script).next_behaviour(call.order_id);
         lock(&self.ledger).calls.push(call.clone());
-        let work = || lock(&self.ledger).work(&call);
+        let work = || lock(&self.ledger).fulfil_once(&call);
         match behaviour {
-            Behaviour::Fulfil => Reply::Answer(work()),
-            Behaviour::Slow(delay) if exchange.sleep(delay) => Reply::Answer(work()),
+            Behaviour::Fulfil => Reply::Respond(work()),
+            Behaviour::Slow(delay) if exchange.wait_for(delay) => Reply::Respond(work()),
             Behaviour::Refuse { code, reason } => {
-                Reply::Answer(lock(&self.ledger).refuse(&call, &code, &reason))
+                Reply::Respond(lock(&self.ledger).refuse_once(&call, &code, &reason))
             }
-            Behaviour::Fail(status) => Reply::Answer(message(status, &[], "")),
+            Behaviour::Fail(status) => Reply::Respond(format_response(status, &[], "")),
             Behaviour::Say(bytes) => Reply::Close(bytes),
             Behaviour::WorkAndSay(bytes) => {
                 work();
@@ -139,7 +141,7 @@ impl Shared {
                 Reply::Close(Vec::new())
             }
             Behaviour::Hang => {
-                exchange.wait_for_the_end();
+                exchange.wait_for_stop();
                 Reply::Close(Vec::new())
             }
         }
@@ -147,43 +149,31 @@ impl Shared {
 }
 
 impl Call {
-    /// Reads a request; the error says how it breaks the contract.
+    /// Parses a request; the error is the violation of the contract.
     fn from_request(request: &Request) -> Result<Self, String> {
-        // What the query of the URL is about is not the contract's business.
-        let begin = request.start_line.split([' ', '?']).collect::<Vec<_>>();
-        if !matches!(begin[..], ["POST", "/orders", .., "HTTP/1.1"]) {
+        // The contract does not cover the query.
+        let start_line = request.start_line.split([' ', '?']).collect::<Vec<_>>();
+        if !matches!(start_line[..], ["POST", "/orders", .., "HTTP/1.1"]) {
             return Err(format!("unexpected `{}`", request.start_line));
         }
         let body: serde_json::Value =
             serde_json::from_slice(&request.body).map_err(|error| error.to_string())?;
         let order_id = body["order_id"].as_str().and_then(|it| it.parse().ok());
-        let order_id: OrderId = order_id.ok_or("there is no `order_id`")?;
-        let key = request.headers.get("idempotency-key").ok_or("there is no key")?;
+        let order_id: OrderId = order_id.ok_or("`order_id` is missing")?;
+        let key = request.headers.get("idempotency-key").ok_or("`idempotency-key` is missing")?;
         if *key != format!("{order_id}:{}", body["attempt"]) {
-            return Err(format!("key `{key}` is not that of the order and attempt"));
+            return Err(format!("key `{key}` does not match the order and attempt"));
         }
         Ok(Self { key: key.clone(), order_id, headers: request.headers.clone(), body })
     }
 }
 
-/// The bytes of an answer after which the connection is closed, for [`Behaviour::Say`].
-pub fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
-    message(status, &[headers, &[("connection", "close")]].concat(), body)
+/// Returns the bytes of a response that closes the connection, for [`Behaviour::Say`].
+pub fn closing_response(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+    format_response(status, &[headers, &[("connection", "close")]].concat(), body)
 }
 
-fn message(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
-    let header = |(name, value): &(&str, &str)| [name, ": ", value, "\r\n"].concat();
-    let headers: String = headers.iter().map(header).collect();
-    let length = body.len();
-    format!("HTTP/1.1 {status} -\r\ncontent-length: {length}\r\n{headers}\r\n{body}").into_bytes()
-}
-
-fn repeated<T: Ord + Clone>(items: impl Iterator<Item = T>) -> BTreeSet<T> {
+fn find_repeated<T: Ord + Clone>(items: impl Iterator<Item = T>) -> BTreeSet<T> {
     let mut seen = BTreeSet::new();
     items.filter(|it| !seen.insert(it.clone())).collect()
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A test that panicked while it looked changed nothing.
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

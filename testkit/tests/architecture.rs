@@ -1,6 +1,6 @@
-//! What ARCHITECTURE.md says of the code's shape and neither rustc nor clippy can check.
+//! Architecture rules of ARCHITECTURE.md that rustc and clippy cannot check.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Who may import whom inside the workspace. A new line here is an architecture change.
+/// Allowed imports between the crates of the workspace. Each new entry is an architecture change.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("api-types", &["domain"]),
@@ -34,7 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Outside crates that bring a technology with them, and the crates that may name them.
+/// Third-party crates that tie code to a technology, and the crates that may depend on them.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("kurrentdb", &["event-log", "conformance"]),
     ("filedescriptor", &["event-log"]),
@@ -46,32 +46,32 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("axum", &["service-kit", "command-api", "event-node", "projectors", "dofs"]),
 ];
 
-/// What keeps the domain pure.
+/// Crates with I/O, time or randomness, which the domain must not depend on.
 const NEVER_IN_DOMAIN: &[&str] = &["tokio", "axum", "sqlx", "kurrentdb", "rand", "tracing"];
 
 const MAX_FILE_LINES: usize = 500;
 
-fn root() -> PathBuf {
+fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-fn metadata() -> Value {
+fn cargo_metadata() -> Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
-        .current_dir(root())
+        .current_dir(workspace_root())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What a package imports when it is built, as opposed to when it is tested.
-fn imports(package: &Value) -> impl Iterator<Item = &str> {
+/// Returns the names of a package's dependencies, without dev-dependencies.
+fn non_dev_dependencies(package: &Value) -> impl Iterator<Item = &str> {
     let dependencies = package["dependencies"].as_array().unwrap().iter();
     dependencies.filter(|it| it["kind"] != "dev").map(|it| it["name"].as_str().unwrap())
 }
 
-fn forbidden_imports(metadata: &Value) -> Vec<String> {
+fn find_forbidden_imports(metadata: &Value) -> Vec<String> {
     let mut forbidden = Vec::new();
     for package in metadata["packages"].as_array().unwrap() {
         let importer = package["name"].as_str().unwrap();
@@ -80,16 +80,16 @@ fn forbidden_imports(metadata: &Value) -> Vec<String> {
         }
         let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == importer);
         let Some((_, allowed)) = allowed else {
-            forbidden.push(format!("{importer} is not in the table"));
+            forbidden.push(format!("{importer} is not in MAY_IMPORT"));
             continue;
         };
-        for import in imports(package) {
-            let ours = import == "testkit" || MAY_IMPORT.iter().any(|(name, _)| *name == import);
-            let fenced = ONLY_IN.iter().find(|(name, _)| *name == import);
-            let impure = importer == "domain" && NEVER_IN_DOMAIN.contains(&import);
-            if (ours && !allowed.contains(&import))
-                || fenced.is_some_and(|(_, homes)| !homes.contains(&importer))
-                || impure
+        for import in non_dev_dependencies(package) {
+            let is_ours = import == "testkit" || MAY_IMPORT.iter().any(|(name, _)| *name == import);
+            let restriction = ONLY_IN.iter().find(|(name, _)| *name == import);
+            let is_impure = importer == "domain" && NEVER_IN_DOMAIN.contains(&import);
+            if (is_ours && !allowed.contains(&import))
+                || restriction.is_some_and(|(_, homes)| !homes.contains(&importer))
+                || is_impure
             {
                 forbidden.push(format!("{importer} imports {import}"));
             }
@@ -99,12 +99,12 @@ fn forbidden_imports(metadata: &Value) -> Vec<String> {
 }
 
 #[test]
-fn crates_import_only_what_the_table_allows() {
-    assert_eq!(forbidden_imports(&metadata()), Vec::<String>::new());
+fn crates_import_only_allowed_crates() {
+    assert_eq!(find_forbidden_imports(&cargo_metadata()), Vec::<String>::new());
 }
 
 #[test]
-fn an_import_against_the_table_is_found() {
+fn forbidden_import_is_reported() {
     let metadata = serde_json::json!({"packages": [
         {"name": "domain", "dependencies": [{"name": "tokio", "kind": null}]},
         {"name": "command-api", "dependencies": [
@@ -114,19 +114,20 @@ fn an_import_against_the_table_is_found() {
         ]},
     ]});
     assert_eq!(
-        forbidden_imports(&metadata),
+        find_forbidden_imports(&metadata),
         ["domain imports tokio", "command-api imports sqlx", "command-api imports projectors"]
     );
 }
 
-/// What the first line of a file begins with that a generator wrote.
+/// Beginning of the first line of a generated file.
 const GENERATED: &str = "// This file is @generated";
 
-/// Every Rust source of the workspace that is written by hand, with its text.
-fn sources() -> Vec<(PathBuf, String)> {
+/// Returns every handwritten Rust source of the workspace, with its text.
+fn read_sources() -> Vec<(PathBuf, String)> {
     let mut sources = Vec::new();
-    let mut folders: Vec<_> = MAY_IMPORT.iter().map(|(name, _)| root().join(name)).collect();
-    folders.push(root().join("testkit"));
+    let mut folders: Vec<_> =
+        MAY_IMPORT.iter().map(|(name, _)| workspace_root().join(name)).collect();
+    folders.push(workspace_root().join("testkit"));
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -144,8 +145,8 @@ fn sources() -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn files_can_be_read_in_a_sitting() {
-    let long: Vec<_> = sources()
+fn files_have_at_most_500_lines() {
+    let long: Vec<_> = read_sources()
         .into_iter()
         .filter(|(_, text)| text.lines().count() > MAX_FILE_LINES)
         .map(|(path, text)| format!("{}: {} lines", path.display(), text.lines().count()))
@@ -154,19 +155,19 @@ fn files_can_be_read_in_a_sitting() {
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
-    let silent: BTreeSet<_> = sources()
+fn every_file_has_a_module_doc() {
+    let without_doc: BTreeSet<_> = read_sources()
         .into_iter()
         .filter(|(_, text)| !text.starts_with("//!"))
         .map(|(path, _)| path)
         .collect();
-    assert_eq!(silent, BTreeSet::new());
+    assert_eq!(without_doc, BTreeSet::new());
 }
 
 #[test]
 fn modules_are_named_files() {
-    // Beside integration tests a named file would be a test of its own.
-    let unnamed = sources()
+    // Next to integration tests, a file with the name of the module would be another test.
+    let unnamed = read_sources()
         .into_iter()
         .map(|(path, _)| path)
         .filter(|it| it.ends_with("mod.rs") && !it.iter().any(|part| part == "tests"));

@@ -1,4 +1,4 @@
-//! The databases that tests get, and that nothing of them stays.
+//! Test databases are independent, and are removed after use.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url).await.expect("the server answers")
 }
 
-/// The database does not exist: SQLSTATE 3D000.
+/// Returns whether the database does not exist (SQLSTATE 3D000).
 async fn is_missing(url: &str) -> bool {
     let refused = PgConnection::connect(url).await.err();
     let code = refused.as_ref().and_then(|it| it.as_database_error()?.code());
@@ -26,8 +26,8 @@ async fn is_missing(url: &str) -> bool {
 }
 
 #[tokio::test]
-async fn two_databases_are_independent() {
-    let (one, other) = (postgres::database().await, postgres::database().await);
+async fn databases_are_independent() {
+    let (one, other) = (postgres::create_database().await, postgres::create_database().await);
     assert_ne!(one.url(), other.url());
     let (mut one, mut other) = (connect(one.url()).await, connect(other.url()).await);
     let made = "CREATE TABLE only_here (id BIGINT)";
@@ -36,8 +36,8 @@ async fn two_databases_are_independent() {
 }
 
 #[tokio::test]
-async fn a_database_is_removed_on_drop_even_if_it_is_in_use() {
-    let database = postgres::database().await;
+async fn dropped_database_is_removed_even_if_in_use() {
+    let database = postgres::create_database().await;
     let url = database.url().to_owned();
     let mut user = connect(&url).await;
     drop(database);
@@ -46,16 +46,16 @@ async fn a_database_is_removed_on_drop_even_if_it_is_in_use() {
 }
 
 #[test]
-fn a_database_can_be_had_and_dropped_without_a_runtime() {
-    let database = postgres::database_blocking();
+fn database_is_created_and_dropped_without_runtime() {
+    let database = postgres::create_database_blocking();
     let url = database.url().to_owned();
     drop(database);
     assert!(block_on(is_missing(&url)), "{url} is still there");
 }
 
 #[tokio::test]
-async fn a_private_server_stops_as_in_a_crash_and_keeps_what_was_committed() {
-    let mut server = postgres::private_server();
+async fn crashed_private_server_keeps_committed_rows() {
+    let mut server = postgres::start_private_server();
     let url = server.url();
     let mut user = connect(&url).await;
     sqlx::query("CREATE TABLE kept AS SELECT 7 AS value").execute(&mut user).await.unwrap();
@@ -69,42 +69,42 @@ async fn a_private_server_stops_as_in_a_crash_and_keeps_what_was_committed() {
     let kept: i32 = kept.fetch_one(&mut connect(&url).await).await.unwrap();
     assert_eq!(kept, 7);
 
-    let data = Data::of(&url).await;
+    let data = ServerData::read(&url).await;
     drop(server);
     assert!(data.is_gone(), "{data:?} is still there");
 }
 
 #[test]
-fn nothing_is_left_of_a_process_that_ended() {
-    if let Some(database) = database_in_child() {
-        let data = block_on(Data::of(database.url()));
+fn server_is_removed_when_its_process_ends() {
+    if let Some(database) = create_database_in_child() {
+        let data = block_on(ServerData::read(database.url()));
         println!("\n{CHILD} {} {}", data.server_id, data.folder.display());
-        // Until the parent closes its end.
+        // Waits until the parent closes its end of the pipe.
         std::io::stdin().read_to_end(&mut Vec::new()).expect("stdin is the parent's pipe");
         return;
     }
-    let name = "nothing_is_left_of_a_process_that_ended";
-    let (mut child, output, data) = child_with_a_server(name);
+    let name = "server_is_removed_when_its_process_ends";
+    let (mut child, output, data) = spawn_child_with_server(name);
     drop(child.stdin.take());
     assert!(child.wait().expect("the child is ours").success(), "{:?}", output.collect::<Vec<_>>());
-    wait::until("nothing is left", || data.is_gone().then_some(()));
+    wait::until("the server is removed", || data.is_gone().then_some(()));
 
-    let (mut child, _output, data) = child_with_a_server(name);
+    let (mut child, _output, data) = spawn_child_with_server(name);
     child.kill().expect("the child can be killed");
     child.wait().expect("the child ended");
-    wait::until("nothing is left", || data.is_gone().then_some(()));
+    wait::until("the server is removed", || data.is_gone().then_some(()));
 }
 
-/// Set for a child process, and what its line begins with.
+/// Environment variable that marks the child process, and prefix of its output line.
 const CHILD: &str = "DOFS_TESTKIT_CHILD";
 
-/// In the child: a database on the server that all of its tests would share.
-fn database_in_child() -> Option<Database> {
-    std::env::var_os(CHILD).map(|_| postgres::database_blocking())
+/// In the child process, creates a database on the shared server of the process.
+fn create_database_in_child() -> Option<Database> {
+    std::env::var_os(CHILD).map(|_| postgres::create_database_blocking())
 }
 
-/// This test in a process of its own, the rest of what it says, and the server that it started.
-fn child_with_a_server(test: &str) -> (Child, impl Iterator<Item = String>, Data) {
+/// Runs this test in a child process. Returns the process, its remaining output, and its server.
+fn spawn_child_with_server(test: &str) -> (Child, impl Iterator<Item = String>, ServerData) {
     let mut child = Command::new(std::env::current_exe().expect("this process has a program"));
     child.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
     child.env_remove("DOFS_TEST_POSTGRES_URL");
@@ -115,22 +115,22 @@ fn child_with_a_server(test: &str) -> (Child, impl Iterator<Item = String>, Data
     let data = lines.find_map(|line| {
         let mut words = line.strip_prefix(CHILD)?.split_whitespace();
         let server_id = words.next()?.parse().ok()?;
-        Some(Data { server_id, folder: words.next()?.into() })
+        Some(ServerData { server_id, folder: words.next()?.into() })
     });
     let data = data.expect("the child names its server");
     assert!(!data.is_gone(), "{data:?} is there while the child lives");
     (child, lines, data)
 }
 
-/// What a server is made of.
+/// The process and the folder of a server.
 #[derive(Debug)]
-struct Data {
+struct ServerData {
     server_id: u32,
     folder: PathBuf,
 }
 
-impl Data {
-    async fn of(url: &str) -> Self {
+impl ServerData {
+    async fn read(url: &str) -> Self {
         let shown = sqlx::query_scalar("SELECT current_setting('data_directory')");
         let data: String = shown.fetch_one(&mut connect(url).await).await.unwrap();
         let lock = std::fs::read_to_string(Path::new(&data).join("postmaster.pid")).unwrap();

@@ -1,4 +1,4 @@
-//! What is measured beside: as little as can be asked of a handler, with a runtime of its own.
+//! Minimal servers to compare with, each with its own runtime.
 
 use std::fs::File;
 use std::io::Write;
@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-/// A server. Gone when dropped.
+/// A server. Stopped when dropped.
 pub(crate) struct Bare {
     pub(crate) address: SocketAddr,
     _store: Option<Store>,
@@ -32,7 +32,7 @@ pub(crate) struct Bare {
 
 impl Bare {
     fn serve(router: Router) -> Self {
-        Self::serve_on(runtime(), router)
+        Self::serve_on(create_runtime(), router)
     }
 
     fn serve_on(runtime: Runtime, router: Router) -> Self {
@@ -45,30 +45,30 @@ impl Bare {
         Self { address, _store: None, _runtime: runtime }
     }
 
-    /// Parses and validates an order, and answers.
+    /// Starts a server that parses and validates orders.
     pub(crate) fn validating() -> Self {
-        Self::serve(Router::new().route("/v1/orders", post(validated)))
+        Self::serve(Router::new().route("/v1/orders", post(validate_order)))
     }
 
-    /// The same, and appends the body to a file: it answers when that is durable. Whoever waits
-    /// shares a flush of the disk.
+    /// Starts a server that also appends the body to a file, durably. Concurrent requests share a flush.
     pub(crate) fn appending(folder: &Path) -> Self {
         let file = File::create(folder.join("bare")).unwrap();
         let (appends, waiting) = mpsc::channel();
-        drop(std::thread::spawn(move || commit(file, &waiting)));
-        Self::serve(Router::new().route("/v1/orders", post(appended)).with_state(appends))
+        drop(std::thread::spawn(move || write_batches(file, &waiting)));
+        Self::serve(Router::new().route("/v1/orders", post(append_to_file)).with_state(appends))
     }
 
-    /// Parses and validates, and appends the events of an order to an embedded event store, through
-    /// the client: what accepting costs on that way, whatever else is done.
+    /// Starts a server that appends the events of an order to an embedded event store: the minimum cost of
+    /// accepting an order through the event store client.
     pub(crate) fn logging() -> Self {
-        let runtime = runtime();
+        let runtime = create_runtime();
         let store = runtime.block_on(Store::start());
-        let router = Router::new().route("/v1/orders", post(logged)).with_state(store.log.clone());
+        let router =
+            Router::new().route("/v1/orders", post(append_to_log)).with_state(store.log.clone());
         Self { _store: Some(store), ..Self::serve_on(runtime, router) }
     }
 
-    /// Answers with this.
+    /// Starts a server that responds with a constant body.
     pub(crate) fn constant(body: Vec<u8>) -> Self {
         let body = Bytes::from(body);
         let answer = || async { ([(CONTENT_TYPE, "application/json")], body) };
@@ -76,7 +76,7 @@ impl Bare {
     }
 }
 
-fn runtime() -> Runtime {
+fn create_runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
@@ -86,7 +86,7 @@ struct Order {
     items: Vec<Item>,
 }
 
-fn parsed(body: &[u8]) -> Option<Order> {
+fn parse_order(body: &[u8]) -> Option<Order> {
     let order: Order = serde_json::from_slice(body).ok()?;
     let total: u64 = order.items.iter().map(|it| it.quantity).sum();
     let is_valid = (3..=256).contains(&order.customer_id.len())
@@ -96,7 +96,7 @@ fn parsed(body: &[u8]) -> Option<Order> {
     is_valid.then_some(order)
 }
 
-fn accepted(id: Uuid) -> Response {
+fn accepted_response(id: Uuid) -> Response {
     let body = format!(
         "{{\"message\":\"Order received and processing started\",\"order_id\":\"{id}\",\
          \"status\":\"processing\",\"execution_arn\":\"arn:dofs:orders:dev:execution/order-{id}\"}}"
@@ -109,9 +109,9 @@ fn accepted(id: Uuid) -> Response {
     (StatusCode::ACCEPTED, headers, body).into_response()
 }
 
-async fn validated(body: Bytes) -> Response {
-    if parsed(&body).is_some() {
-        accepted(Uuid::now_v7())
+async fn validate_order(body: Bytes) -> Response {
+    if parse_order(&body).is_some() {
+        accepted_response(Uuid::now_v7())
     } else {
         StatusCode::BAD_REQUEST.into_response()
     }
@@ -119,18 +119,18 @@ async fn validated(body: Bytes) -> Response {
 
 type Append = (Bytes, oneshot::Sender<()>);
 
-async fn appended(State(appends): State<mpsc::Sender<Append>>, body: Bytes) -> Response {
-    if parsed(&body).is_none() {
+async fn append_to_file(State(appends): State<mpsc::Sender<Append>>, body: Bytes) -> Response {
+    if parse_order(&body).is_none() {
         return StatusCode::BAD_REQUEST.into_response();
     }
     let (durable, wait) = oneshot::channel();
     appends.send((body, durable)).unwrap();
     wait.await.unwrap();
-    accepted(Uuid::now_v7())
+    accepted_response(Uuid::now_v7())
 }
 
-async fn logged(State(log): State<EventLog>, body: Bytes) -> Response {
-    let Some(Order { customer_id, items }) = parsed(&body) else {
+async fn append_to_log(State(log): State<EventLog>, body: Bytes) -> Response {
+    let Some(Order { customer_id, items }) = parse_order(&body) else {
         return StatusCode::BAD_REQUEST.into_response();
     };
     let id = Uuid::now_v7();
@@ -139,11 +139,11 @@ async fn logged(State(log): State<EventLog>, body: Bytes) -> Response {
     let place = PlaceOrder { order_id, customer_id, items, at: cause.at };
     let events = decide(None, OrderCommand::Place(place)).unwrap();
     log.append(order_id, Expected::NoStream, &events, &cause).await.unwrap();
-    accepted(id)
+    accepted_response(id)
 }
 
-/// Writes what waits, waits for the disk, and tells those whose it was.
-fn commit(mut file: File, waiting: &mpsc::Receiver<Append>) {
+/// Writes the waiting bodies, syncs them to disk, and signals their requests.
+fn write_batches(mut file: File, waiting: &mpsc::Receiver<Append>) {
     while let Ok(first) = waiting.recv() {
         let batch: Vec<Append> = std::iter::once(first).chain(waiting.try_iter()).collect();
         let bytes: Vec<u8> = batch.iter().flat_map(|(body, _)| body.iter().copied()).collect();

@@ -1,5 +1,5 @@
-//! Load that costs little itself: HTTP/1.1 over kept connections, each request written as it is, of
-//! each answer only status and length read.
+//! A load generator with little overhead: HTTP/1.1 over persistent connections, prebuilt requests, and of
+//! each response only status and length are parsed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,28 +10,28 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-/// How long an answer may take.
+/// Maximum time of a response.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is asked, by how many connections at a time, for how long.
+/// The requests, connections and duration of a load.
 #[derive(Clone)]
 pub(crate) struct Load {
-    /// Whole requests; each connection takes them in turn.
+    /// Complete requests; each connection sends them in turn.
     pub(crate) requests: Arc<[Vec<u8>]>,
-    /// The status of a good answer.
+    /// The expected status.
     pub(crate) status: u16,
     pub(crate) connections: usize,
     pub(crate) span: Duration,
-    /// Requests per second of all connections together; `None`: as many as are answered.
+    /// Requests per second of all connections together; `None`: unlimited.
     pub(crate) rate: Option<f64>,
 }
 
-/// What came of it.
+/// The measurements of a load.
 pub(crate) struct Outcome {
     pub(crate) per_second: f64,
-    /// How long each answer took, from the moment on at which it was due; sorted.
+    /// Sorted latencies, measured from the time at which each request was due.
     latencies: Vec<Duration>,
-    /// The last good answer's body.
+    /// Body of the last successful response.
     pub(crate) body: Vec<u8>,
     pub(crate) n_refused: usize,
 }
@@ -43,7 +43,7 @@ impl Outcome {
     }
 }
 
-/// One connection's part of an outcome.
+/// The measurements of one connection.
 #[derive(Default)]
 struct Part {
     latencies: Vec<Duration>,
@@ -52,12 +52,12 @@ struct Part {
 }
 
 impl Load {
-    pub(crate) async fn on(&self, address: SocketAddr) -> Outcome {
+    pub(crate) async fn run_against(&self, address: SocketAddr) -> Outcome {
         let begun = Instant::now();
         let mut connections = JoinSet::new();
         for number in 0..self.connections {
             let load = self.clone();
-            connections.spawn(async move { load.connection(address, number, begun).await });
+            connections.spawn(async move { load.run_connection(address, number, begun).await });
         }
         let parts = connections.join_all().await;
         let seconds = begun.elapsed().as_secs_f64();
@@ -65,17 +65,17 @@ impl Load {
         let body = parts.iter().find(|it| !it.body.is_empty()).map(|it| it.body.clone());
         let mut latencies: Vec<_> = parts.into_iter().flat_map(|it| it.latencies).collect();
         latencies.sort_unstable();
-        assert!(!latencies.is_empty(), "nothing was answered as it should be");
+        assert!(!latencies.is_empty(), "no response had the expected status");
         let per_second = latencies.len() as f64 / seconds;
         Outcome { per_second, latencies, body: body.unwrap_or_default(), n_refused }
     }
 
-    async fn connection(&self, address: SocketAddr, number: usize, begun: Instant) -> Part {
+    async fn run_connection(&self, address: SocketAddr, number: usize, begun: Instant) -> Part {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut part = Part::default();
-        let mut answer = Answer::default();
-        // Connections take turns, and none begins where another does.
+        let mut response = Response::default();
+        // Connections are staggered, and start at different requests.
         let between = self.rate.map(|it| Duration::from_secs_f64(self.connections as f64 / it));
         let first = between.map(|it| it.mul_f64(number as f64 / self.connections as f64));
         let stride = self.requests.len() * number / self.connections;
@@ -90,30 +90,31 @@ impl Load {
             }
             let index = (stride + count as usize) % self.requests.len();
             stream.write_all(&self.requests[index]).await.unwrap();
-            let status = timeout(PATIENCE, answer.read(&mut stream)).await.expect("an answer");
+            let status =
+                timeout(PATIENCE, response.read_response(&mut stream)).await.expect("an answer");
             if status == self.status {
                 part.latencies.push(asked.elapsed());
             } else {
                 part.n_refused += 1;
             }
         }
-        part.body = answer.body().to_vec();
+        part.body = response.body().to_vec();
         part
     }
 }
 
-/// The answer that a connection is reading.
+/// The response that a connection is reading.
 #[derive(Default)]
-struct Answer {
+struct Response {
     bytes: Vec<u8>,
     head: usize,
 }
 
-impl Answer {
-    async fn read(&mut self, stream: &mut TcpStream) -> u16 {
+impl Response {
+    async fn read_response(&mut self, stream: &mut TcpStream) -> u16 {
         self.bytes.clear();
         loop {
-            assert_ne!(stream.read_buf(&mut self.bytes).await.unwrap(), 0, "it hung up");
+            assert_ne!(stream.read_buf(&mut self.bytes).await.unwrap(), 0, "the connection closed");
             let Some(end) = self.bytes.windows(4).position(|it| it == b"\r\n\r\n") else {
                 continue;
             };
@@ -123,7 +124,11 @@ impl Answer {
             let length: usize = after.split("\r\n").next().unwrap().parse().unwrap();
             let status = head["HTTP/1.1 ".len()..][..3].parse().unwrap();
             while self.bytes.len() < self.head + length {
-                assert_ne!(stream.read_buf(&mut self.bytes).await.unwrap(), 0, "it hung up");
+                assert_ne!(
+                    stream.read_buf(&mut self.bytes).await.unwrap(),
+                    0,
+                    "the connection closed"
+                );
             }
             return status;
         }

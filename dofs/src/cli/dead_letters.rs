@@ -1,14 +1,14 @@
-//! `dofs dead-letters` on the command line.
+//! Arguments of `dofs dead-letters`.
 
-use api_types::Age;
+use api_types::{Age, FailureStage};
 use clap::{Args, Subcommand};
-use domain::order::Stage;
 use uuid::Uuid;
 
-use super::{Actor, Api, item};
+use super::order::parse_item;
+use super::{Actor, Api};
 
-/// The arguments of [`Which`].
-const WHICH: [&str; 6] = ["all", "stage", "code", "customer", "older_than", "orders"];
+/// Names of the arguments of [`BulkSelection`].
+const BULK_SELECTION: [&str; 6] = ["all", "stage", "code", "customer", "older_than", "orders"];
 
 #[derive(Debug, Args)]
 pub(crate) struct DeadLetters {
@@ -20,36 +20,36 @@ pub(crate) struct DeadLetters {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// Count dead letters by their cause, and list them, newest first
+    /// Count dead letters by cause and list them, newest first
     List {
         #[command(flatten)]
-        failures: Failures,
-        /// At most this many rows
+        filter: FailureFilter,
+        /// Maximum number of rows
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
         limit: u16,
     },
-    /// Show all that was tried with a failed order, and what to do next
+    /// Show every attempt and delivery of a failed order, and what to do next
     Show {
-        /// The order's id
+        /// Id of the order
         id: Uuid,
     },
-    /// Queue failed orders again: one, corrected or as it is, or many, as a task
+    /// Queue failed orders again: one order, optionally corrected, or many orders as a task
     Redrive(Redrive),
-    /// Show, follow and cancel redrives of many orders
+    /// List, show, watch and cancel bulk redrives
     Redrives {
         #[command(subcommand)]
         command: Option<RedrivesCommand>,
     },
-    /// Give up on a dead letter: it stays failed, and is no longer listed
+    /// Discard a dead letter: the order stays failed and is no longer listed
     Discard {
-        /// The order's id
+        /// Id of the order
         id: Uuid,
-        /// Why, for the audit
+        /// Reason to record in the audit trail
         #[arg(long, value_name = "TEXT")]
         reason: String,
         #[command(flatten)]
         actor: Actor,
-        /// Do not ask
+        /// Skip the confirmation
         #[arg(long)]
         yes: bool,
     },
@@ -57,42 +57,50 @@ pub(crate) enum DeadLettersCommand {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum RedrivesCommand {
-    /// List redrives, newest first
+    /// List bulk redrives, newest first
     List,
-    /// Show how far a redrive has come
+    /// Show the progress of a bulk redrive
     Show {
-        /// The task's id
+        /// Id of the task
         task: Uuid,
     },
-    /// Follow a redrive to its end
+    /// Follow a bulk redrive until it ends
     Watch {
-        /// The task's id
+        /// Id of the task
         task: Uuid,
     },
-    /// Stop a redrive; what it has queued stays queued
+    /// Cancel a bulk redrive; orders that it has queued stay queued
     Cancel {
-        /// The task's id
+        /// Id of the task
         task: Uuid,
         #[command(flatten)]
         actor: Actor,
     },
 }
 
-/// Which failures are meant.
+/// Filter of failed orders.
 #[derive(Debug, Args)]
-pub(crate) struct Failures {
-    /// Those of another stage: validation or fulfillment [default: `dead_letter`]
-    #[arg(long, value_parser = stage)]
-    pub(crate) stage: Option<Stage>,
-    /// Those of this code, e.g. `retries_exhausted`
+pub(crate) struct FailureFilter {
+    /// Only orders that failed at this stage: `validation`, `fulfillment` or `dead_letter` [default:
+    /// `dead_letter`]
+    #[arg(long, value_parser = parse_stage)]
+    pub(crate) stage: Option<FailureStage>,
+    /// Only orders with this failure code, e.g. `retries_exhausted`
     #[arg(long)]
     pub(crate) code: Option<String>,
-    /// Those of this customer
+    /// Only orders of this customer
     #[arg(long, value_name = "ID")]
     pub(crate) customer: Option<String>,
-    /// Those that failed longer ago than this, e.g. `15m`, `36h` or `2d`
+    /// Only orders that failed longer ago than this, e.g. `15m`, `36h` or `2d`
     #[arg(long, value_name = "AGE")]
     pub(crate) older_than: Option<Age>,
+}
+
+impl From<FailureFilter> for api_types::FailureFilter {
+    fn from(filter: FailureFilter) -> Self {
+        let FailureFilter { stage, code, customer, older_than } = filter;
+        Self { stage, code, customer_id: customer, older_than, order_ids: None }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -100,10 +108,10 @@ pub(crate) struct Failures {
        dofs dead-letters redrive [OPTIONS] --all
        dofs dead-letters redrive [OPTIONS] --stage|--code|--customer|--older-than|--order ...")]
 pub(crate) struct Redrive {
-    /// The one order to redrive
-    #[arg(required_unless_present_any = WHICH, conflicts_with_all = WHICH)]
+    /// Id of the one order to redrive
+    #[arg(required_unless_present_any = BULK_SELECTION, conflicts_with_all = BULK_SELECTION)]
     pub(crate) id: Option<Uuid>,
-    /// Why, for the audit
+    /// Reason to record in the audit trail
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
     #[command(flatten)]
@@ -111,59 +119,59 @@ pub(crate) struct Redrive {
     #[command(flatten)]
     pub(crate) correction: Correction,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) selection: BulkSelection,
     #[command(flatten)]
-    pub(crate) many: Many,
+    pub(crate) bulk: BulkOptions,
 }
 
-/// What the one order should have said.
+/// Corrections of the one order.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "One order")]
 pub(crate) struct Correction {
-    /// Only if the order is at this revision, which `show` tells
-    #[arg(long, value_name = "REVISION", conflicts_with_all = WHICH)]
+    /// Redrive only if the order is at this revision, as printed by `show`
+    #[arg(long, value_name = "REVISION", conflicts_with_all = BULK_SELECTION)]
     pub(crate) if_match: Option<u64>,
-    /// The customer that the order should have named
-    #[arg(long, value_name = "ID", conflicts_with_all = WHICH)]
+    /// Corrected customer of the order
+    #[arg(long, value_name = "ID", conflicts_with_all = BULK_SELECTION)]
     pub(crate) customer_id: Option<String>,
-    /// A line that the order should have had, instead of all it has; may be repeated
-    #[arg(long = "item", value_name = "PRODUCT:QUANTITY", conflicts_with_all = WHICH, value_parser = item)]
+    /// Corrected order line, replacing all existing lines; may be repeated
+    #[arg(long = "item", value_name = "PRODUCT:QUANTITY", conflicts_with_all = BULK_SELECTION, value_parser = parse_item)]
     pub(crate) items: Vec<(String, u64)>,
 }
 
-/// Which orders, if it is not one.
+/// Selection of the orders of a bulk redrive.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Many orders")]
-pub(crate) struct Which {
-    /// Every dead letter
-    #[arg(long, conflicts_with_all = &WHICH[1..])]
+pub(crate) struct BulkSelection {
+    /// Redrive every dead letter
+    #[arg(long, conflicts_with_all = &BULK_SELECTION[1..])]
     pub(crate) all: bool,
     #[command(flatten)]
-    pub(crate) failures: Failures,
-    /// This order, whatever stage it failed at; may be repeated
+    pub(crate) filter: FailureFilter,
+    /// Redrive this order, at whichever stage it failed; may be repeated
     #[arg(long = "order", value_name = "ID")]
     pub(crate) orders: Vec<Uuid>,
 }
 
-/// How many orders are redriven.
+/// Options of a bulk redrive.
 #[derive(Debug, Args)]
-pub(crate) struct Many {
-    /// At most this many orders per second
+pub(crate) struct BulkOptions {
+    /// Maximum number of orders to redrive per second
     #[arg(long, value_name = "PER_SECOND", conflicts_with = "id", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
-    /// Say for each order what would happen and why, and do nothing
+    /// Print what would happen to each order and why, without redriving any
     #[arg(long, conflicts_with_all = ["id", "detach"])]
     pub(crate) dry_run: bool,
-    /// Begin, and do not wait for the end
+    /// Start the redrive without waiting for its end
     #[arg(long, conflicts_with = "id")]
     pub(crate) detach: bool,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(long)]
     pub(crate) yes: bool,
 }
 
-fn stage(text: &str) -> Result<Stage, String> {
-    Stage::from_name(&text.replace('-', "_"))
+fn parse_stage(text: &str) -> Result<FailureStage, String> {
+    FailureStage::from_name(&text.replace('-', "_"))
         .ok_or_else(|| "use validation, fulfillment or dead_letter".to_owned())
 }
 
@@ -178,25 +186,25 @@ mod tests {
 
     const ID: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
 
-    fn parsed(arguments: &str) -> Result<DeadLetters, ErrorKind> {
+    fn parse_arguments(arguments: &str) -> Result<DeadLetters, ErrorKind> {
         let words = arguments.split(' ');
         let cli = Cli::try_parse_from(["dofs", "dead-letters"].into_iter().chain(words));
-        let Command::DeadLetters(parsed) = cli.map_err(|it| it.kind())?.command else {
-            panic!("{arguments}: another command");
+        let Command::DeadLetters(parsed) = cli.map_err(|error| error.kind())?.command else {
+            panic!("{arguments}: parsed as another command");
         };
         Ok(parsed)
     }
 
     #[test]
-    fn redrive_is_of_one_order_or_of_many_and_never_of_none_or_both() {
-        for fine in [
+    fn redrive_takes_either_one_order_or_a_bulk_selection() {
+        for valid in [
             format!("redrive {ID}"),
             format!("redrive {ID} --if-match 7 --customer-id cust-2 --item a:1 --item b:2"),
             "redrive --all --rate 50 --detach".to_owned(),
             "redrive --code poison --stage dead-letter --older-than 36h --dry-run".to_owned(),
             format!("redrive --customer cust-1 --order {ID} --reason r --actor a"),
         ] {
-            assert!(parsed(&fine).is_ok(), "{fine}: {:?}", parsed(&fine));
+            assert!(parse_arguments(&valid).is_ok(), "{valid}: {:?}", parse_arguments(&valid));
         }
         let conflicts = [
             format!("redrive {ID} --all"),
@@ -208,18 +216,19 @@ mod tests {
             "redrive --all --item a:1".to_owned(),
             "redrive --code poison --if-match 7".to_owned(),
         ];
-        for wrong in conflicts {
-            assert_eq!(parsed(&wrong).err(), Some(ErrorKind::ArgumentConflict), "{wrong}");
+        for arguments in conflicts {
+            let error = parse_arguments(&arguments).err();
+            assert_eq!(error, Some(ErrorKind::ArgumentConflict), "{arguments}");
         }
         for missing in ["redrive", "redrive --reason r", "redrive --rate 5", "discard"] {
-            let error = parsed(missing).err();
+            let error = parse_arguments(missing).err();
             assert_eq!(error, Some(ErrorKind::MissingRequiredArgument), "{missing}");
         }
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
-        for wrong in [
+    fn invalid_argument_values_are_rejected() {
+        for arguments in [
             "list --older-than soon",
             "list --stage poison",
             "list --limit 0",
@@ -227,7 +236,8 @@ mod tests {
             "redrive --all --rate 0",
             "redrives show 42",
         ] {
-            assert_eq!(parsed(wrong).err(), Some(ErrorKind::ValueValidation), "{wrong}");
+            let error = parse_arguments(arguments).err();
+            assert_eq!(error, Some(ErrorKind::ValueValidation), "{arguments}");
         }
     }
 }

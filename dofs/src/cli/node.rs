@@ -1,4 +1,4 @@
-//! `dofs node` and its subcommands.
+//! Arguments of `dofs node`.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -13,43 +13,44 @@ pub(crate) struct Node {
     pub(crate) command: Option<NodeCommand>,
     #[command(flatten)]
     pub(crate) folder: NodeFolder,
-    /// Address of gRPC; port 0 picks a free one [default: 127.0.0.1:2113]
+    /// Address of the gRPC server; port 0 selects a free port [default: 127.0.0.1:2113]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
-    /// Begin an empty store where the log is missing and other files of a store are there
+    /// Create an empty store if the log is missing although other files of a store exist
     #[arg(long)]
     pub(crate) allow_empty: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Check the whole store while no process runs on it; exit 3 if it is damaged
+    /// Verify the whole store while no process uses it; exits with code 3 if it is damaged
     Verify {
         #[command(flatten)]
         folder: NodeFolder,
     },
-    /// Back the store up, also while the node runs; what was copied is read back and checked
+    /// Back up the store, even while the node runs; every copied file is read back and verified
     ///
-    /// A backup in a folder is brought up to date: files that cannot have changed are not copied
-    /// again.
+    /// An existing backup folder is updated incrementally: files that cannot have changed are not
+    /// copied again.
     Backup {
         #[command(flatten)]
         folder: NodeFolder,
-        /// Folder of the backup, or `-` for a stream to stdout
+        /// Folder of the backup, or `-` to stream to standard output
         #[arg(long, value_name = "DIR|-")]
         to: PathBuf,
     },
-    /// Restore a backup to a folder that holds no store
+    /// Restore a backup to a folder without a store
     Restore {
         #[command(flatten)]
         folder: NodeFolder,
-        /// Folder of the backup, or `-` for a stream from stdin
+        /// Folder of the backup, or `-` to stream from standard input
         #[arg(long, value_name = "DIR|-")]
         from: PathBuf,
     },
-    /// Copy what is whole of a damaged store to a new one, and list what is lost
+    /// Copy the intact events of a damaged store to a new store, and list the lost ones
     ///
-    /// The damaged store is not changed; no process may run on it. Exit 3 if something is lost.
+    /// The damaged store is not modified; no process may use it. Exits with code 3 if events are
+    /// lost.
     Salvage {
         #[command(flatten)]
         folder: NodeFolder,
@@ -57,24 +58,24 @@ pub(crate) enum NodeCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Remove from the log of the configured event store what no reader can reach, while it runs
+    /// Scavenge the configured event store while it runs: delete events that readers cannot reach
     ///
-    /// That is: events hidden by $maxCount, $maxAge and $tb, and those of deleted streams. Orders
-    /// stay. An interrupted scavenge goes on by itself when the store starts again.
+    /// Deletes events hidden by $maxCount, $maxAge and $tb, and events of deleted streams. Events
+    /// of orders stay. An interrupted scavenge resumes when the store starts again.
     Scavenge,
     /// Copy every stream of the configured event store to another one, e.g. an EventStoreDB
     ///
-    /// Ids, metadata and revisions stay. What is there already is compared, and in the end
-    /// everything is: an interrupted copy goes on where it stopped, and a copy made again is a
-    /// check. Nobody may append to either store meanwhile. Exit 3 if they differ.
+    /// Ids, metadata and revisions are preserved. Events that the target already has are compared,
+    /// so an interrupted copy can be resumed, and repeating a finished copy verifies it. No client
+    /// may append to either store meanwhile. Exits with code 3 if the stores differ.
     Export {
-        /// Address of the other store, e.g. `esdb://host:2113?tls=false`
+        /// Connection string of the other store, e.g. `esdb://host:2113?tls=false`
         #[arg(long, value_name = "ADDRESS")]
         to: EventStoreUrl,
     },
     /// Copy every stream of another event store to the configured one; see `export`
     Import {
-        /// Address of the other store, e.g. `esdb://host:2113?tls=false`
+        /// Connection string of the other store, e.g. `esdb://host:2113?tls=false`
         #[arg(long, value_name = "ADDRESS")]
         from: EventStoreUrl,
     },
@@ -82,14 +83,14 @@ pub(crate) enum NodeCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeFolder {
-    /// Folder for the data; made if it is not there [default: .dofs/events]
+    /// Data folder of the store; created if it does not exist [default: .dofs/events]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
 impl NodeFolder {
-    /// The folder as a setting.
-    pub(crate) fn setting(&self) -> Option<Cow<'_, str>> {
+    /// Returns the folder as the value of the setting `node.data`.
+    pub(crate) fn as_setting(&self) -> Option<Cow<'_, str>> {
         self.data.as_deref().map(Path::to_string_lossy)
     }
 }

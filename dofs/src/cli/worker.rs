@@ -1,4 +1,4 @@
-//! `dofs worker` on the command line.
+//! Arguments of `dofs worker`.
 
 use clap::{Args, Subcommand};
 
@@ -14,22 +14,22 @@ pub(crate) struct Worker {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkerCommand {
-    /// Take no new deliveries, on every worker; orders are accepted and wait
+    /// Pause all workers: orders are still accepted, and wait in the queue
     Pause {
-        /// Why, for whoever looks next
+        /// Reason, shown by `dofs worker status`
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         #[command(flatten)]
         actor: Actor,
     },
-    /// Take deliveries again
+    /// Resume all workers
     Resume {
-        /// Why, for whoever looks next
+        /// Reason, shown by `dofs worker status`
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         #[command(flatten)]
         actor: Actor,
     },
-    /// Show whether the workers are paused, how the gateway answers them, and what waits
+    /// Show the workers, their circuit breakers, and the queue
     Status,
 }

@@ -1,39 +1,43 @@
-//! `dofs audit`: what happened to orders, and whether the record of it is whole.
+//! `dofs audit`: shows histories of orders, verifies and exports the event store.
 
 mod export;
 mod verify;
 
 use std::process::ExitCode;
 
+use api_types::{CompareHistoryQuery, GetOrderQuery, OrderComparison};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::json;
+use uuid::Uuid;
 
+use super::order_format::{format_history, format_order};
+use crate::api_client::ApiClient;
 use crate::cli::{Api, Audit, Global};
-use crate::client::ApiClient;
 use crate::error::CliError;
-use crate::output::{cell, fields, print, table};
+use crate::output::{format_cell, new_table, print_result};
 use crate::settings;
 
 pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, CliError> {
     match arguments {
-        Audit::Show { id, at, at_revision, api } => {
-            let client = client(api)?;
-            let mut as_of = Vec::new();
-            as_of.extend(at.map(|it| ("at", it.0.to_string())));
-            as_of.extend(at_revision.map(|it| ("at_revision", it.to_string())));
-            if as_of.is_empty() {
-                let history = client.history(*id).await?;
-                show(global, &history, timeline)?;
+        Audit::Show { id, at: None, at_revision: None, api } => {
+            let history = connect(api)?.order_history(*id).await?;
+            if global.json {
+                print_result(json!({"order_id": history.order_id, "events": history.events}))?;
             } else {
-                let order = client.get(&format!("/v1/orders/{id}"), &as_of).await?;
-                show(global, &order, fields)?;
+                print_result(format_history(&history))?;
             }
         }
+        Audit::Show { id, at, at_revision, api } => {
+            let query = GetOrderQuery { at: *at, at_revision: *at_revision };
+            show_past_state(&connect(api)?, global, *id, &query).await?;
+        }
         Audit::Compare { id, from, to, api } => {
+            let client = connect(api)?;
+            let query = CompareHistoryQuery { from: Some(from.clone()), to: to.clone() };
             let path = format!("/v1/orders/{id}/history/compare");
-            let mut points = vec![("from", from.clone())];
-            points.extend(to.clone().map(|it| ("to", it)));
-            show(global, &client(api)?.get(&path, &points).await?, comparison)?;
+            let request = client.request(Method::GET, &path).query(&query);
+            client.send(request).await?.print(global, format_comparison)?;
         }
         Audit::Verify => return verify::run(global).await,
         Audit::Export(arguments) => export::run(arguments, global).await?,
@@ -41,63 +45,40 @@ pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, 
     Ok(ExitCode::SUCCESS)
 }
 
-fn client(api: &Api) -> Result<ApiClient, CliError> {
+fn connect(api: &Api) -> Result<ApiClient, CliError> {
     ApiClient::new(api, &settings::load(&[])?)
 }
 
-fn show(
+async fn show_past_state(
+    client: &ApiClient,
     global: &Global,
-    answer: &Value,
-    as_text: impl Fn(&Value) -> String,
+    id: Uuid,
+    query: &GetOrderQuery,
 ) -> Result<(), CliError> {
-    if global.json { print(answer) } else { print(as_text(answer)) }
+    let request = client.request(Method::GET, &format!("/v1/orders/{id}")).query(query);
+    client.send(request).await?.print(global, format_order)
 }
 
-/// A count of events and their rate on a terminal, nothing elsewhere.
-fn progress(global: &Global) -> ProgressBar {
+/// Returns a counter of events that shows their rate, hidden where standard error is not a terminal.
+fn event_counter(global: &Global) -> ProgressBar {
     if global.quiet {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::no_length();
     let style = ProgressStyle::with_template("{spinner} {human_pos} events, {per_sec}");
-    style.map_or(bar.clone(), |it| bar.with_style(it))
+    style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
-fn comparison(comparison: &Value) -> String {
-    let revision = |side: &str| cell(&comparison[side]["revision"]);
-    let columns =
-        [format!("at revision {}", revision("from")), format!("at revision {}", revision("to"))];
-    let mut rows = table(&["field", &columns[0], &columns[1]]);
-    for change in comparison["changes"].as_array().into_iter().flatten() {
-        rows.add_row(["field", "before", "after"].map(|it| cell(&change[it])));
+fn format_comparison(comparison: &OrderComparison) -> String {
+    let [before, after] =
+        [&comparison.from, &comparison.to].map(|state| format!("at revision {}", state.revision));
+    let mut rows = new_table(&["field", &before, &after]);
+    for change in &comparison.changes {
+        rows.add_row([
+            format_cell(&change.field),
+            format_cell(&change.before),
+            format_cell(&change.after),
+        ]);
     }
     rows.to_string()
-}
-
-/// An order's history for a person: an event, who recorded it, and what it changed.
-pub(crate) fn timeline(history: &Value) -> String {
-    let mut lines = vec![format!("order {}", cell(&history["order_id"]))];
-    let events = history["events"].as_array().into_iter().flatten();
-    lines.extend(events.map(|event| format!("\n{}", entry(event))));
-    lines.join("\n")
-}
-
-/// An event, who recorded it, and what it changed.
-pub(crate) fn entry(event: &Value) -> String {
-    let mut lines = vec![format!(
-        "{:>3}  {:<27}  {}  by {}",
-        cell(&event["revision"]),
-        cell(&event["type"]),
-        cell(&event["recorded_at"]),
-        cell(&event["metadata"]["actor"]),
-    )];
-    for change in event["changes"].as_array().into_iter().flatten() {
-        let field = cell(&change["field"]);
-        // They change with every event and say nothing that the line above does not.
-        if field != "revision" && field != "updated_at" {
-            let (before, after) = (cell(&change["before"]), cell(&change["after"]));
-            lines.push(format!("       {field}: {before} -> {after}"));
-        }
-    }
-    lines.join("\n")
 }

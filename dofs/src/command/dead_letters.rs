@@ -1,103 +1,144 @@
-//! `dofs dead-letters`: orders that gave up, and what is done about them.
+//! `dofs dead-letters`: lists, shows, redrives and discards dead letters.
 
-mod follow;
-mod letter;
-mod many;
-mod text;
+mod bulk_redrive;
+mod detail;
+mod task_progress;
 
 use std::process::ExitCode;
 
-use domain::order::Stage;
+use api_types::{
+    DeadLetterSummary, DiscardRequest, DiscardedOrder, FailedOrderPage, FailureStage, PageQuery,
+    RedriveOrderRequest, RedrivenOrder,
+};
 use reqwest::Method;
-use serde_json::{Value, json};
+use reqwest::header::IF_MATCH;
+use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{acting, given};
-use crate::cli::{DeadLetters, DeadLettersCommand, Failures, Global, Redrive};
-use crate::client::ApiClient;
+use super::order::to_order_items;
+use crate::api_client::ApiClient;
+use crate::cli::{DeadLetters, DeadLettersCommand, FailureFilter, Global, Redrive};
 use crate::error::CliError;
-use crate::output::{cell, confirm, print};
+use crate::output::{confirm_action, format_cell, new_table, print_result};
 use crate::settings;
+use crate::throughput::format_duration;
 
 pub(crate) async fn run(arguments: DeadLetters, global: &Global) -> Result<ExitCode, CliError> {
     let DeadLetters { command, api } = arguments;
     let client = ApiClient::new(&api, &settings::load(&[])?)?;
     match command {
-        DeadLettersCommand::List { failures, limit } => {
-            list(&client, global, &failures, limit).await?;
+        DeadLettersCommand::List { filter, limit } => {
+            list_dead_letters(&client, global, filter, limit).await?;
         }
         DeadLettersCommand::Show { id } => {
-            let path = format!("/v1/dead-letters/{id}");
-            let letter = client.ask(Method::GET, &path, &[]).await?.accepted()?;
-            show(global, &letter, letter::told)?;
+            let letter = client.get(&format!("/v1/dead-letters/{id}")).await?;
+            letter.print(global, detail::format_dead_letter)?;
         }
         DeadLettersCommand::Redrive(redrive) => match redrive.id {
-            Some(id) => redrive_one(&client, global, id, redrive).await?,
-            None => return many::redrive(&client, global, redrive).await,
+            Some(id) => redrive_order(&client, global, id, redrive).await?,
+            None => return bulk_redrive::start_redrive(&client, global, redrive).await,
         },
         DeadLettersCommand::Redrives { command } => {
-            return many::redrives(&client, global, command).await;
+            return bulk_redrive::manage_redrives(&client, global, command).await;
         }
         DeadLettersCommand::Discard { id, reason, actor, yes } => {
-            confirm(
-                &format!("Give up on order {id}? It stays failed and is no longer listed."),
-                yes,
-            )?;
-            let body = Value::Object(acting(actor, Some(reason)));
+            let question = format!("Discard order {id}? It stays failed and is no longer listed.");
+            confirm_action(&question, yes)?;
+            let body = DiscardRequest { actor: actor.into_name(), reason: Some(reason) };
             let path = format!("/v1/dead-letters/{id}/discard");
-            let answer = client.command(&path, &body, None).await?.accepted()?;
-            show(global, &answer, |answer| {
-                format!("discarded: order {id} stays {}", cell(&answer["status"]))
+            let discarded = client.post::<DiscardedOrder>(&path, &body).await?;
+            discarded.print(global, |order| {
+                format!("discarded: order {id} stays {}", order.status.as_str())
             })?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints an answer as it is, or in words.
-fn show(global: &Global, answer: &Value, words: impl Fn(&Value) -> String) -> Result<(), CliError> {
-    if global.json { print(answer) } else { print(words(answer)) }
+/// Dead letters by cause, and the newest ones.
+#[derive(Serialize)]
+struct Listing {
+    #[serde(flatten)]
+    summary: DeadLetterSummary,
+    #[serde(flatten)]
+    newest: FailedOrderPage,
 }
 
-async fn list(
+async fn list_dead_letters(
     client: &ApiClient,
     global: &Global,
-    failures: &Failures,
+    filter: FailureFilter,
     limit: u16,
 ) -> Result<(), CliError> {
-    let stage = failures.stage.unwrap_or(Stage::DeadLetter);
-    let mut query = vec![("stage", stage.as_str().to_owned())];
-    query.extend(failures.code.clone().map(|it| ("code", it)));
-    query.extend(failures.customer.clone().map(|it| ("customer_id", it)));
-    query.extend(failures.older_than.map(|it| ("older_than", it.to_string())));
-    let counts = client.ask(Method::GET, "/v1/dead-letters", &query).await?;
-    let mut answer = counts.accepted()?;
-    query.push(("limit", limit.to_string()));
-    let page = client.ask(Method::GET, "/v1/failed-orders", &query).await?.accepted()?;
-    for member in ["items", "next_cursor"] {
-        answer[member] = page[member].clone();
-    }
-    show(global, &answer, text::list)
+    let stage = filter.stage.or(Some(FailureStage::DeadLetter));
+    let filter = api_types::FailureFilter { stage, ..filter.into() };
+    let summary = client.request(Method::GET, "/v1/dead-letters").query(&filter);
+    let summary = client.send::<DeadLetterSummary>(summary).await?.body;
+    let page = PageQuery { limit: Some(limit.into()), cursor: None };
+    let newest = client.request(Method::GET, "/v1/failed-orders").query(&filter).query(&page);
+    let newest = client.send::<FailedOrderPage>(newest).await?.body;
+    // Two requests: an order that fails between them may be listed but not counted.
+    let listing = Listing { summary, newest };
+    if global.json { print_result(json!(listing)) } else { print_result(format_listing(&listing)) }
 }
 
-async fn redrive_one(
+async fn redrive_order(
     client: &ApiClient,
     global: &Global,
     id: Uuid,
     redrive: Redrive,
 ) -> Result<(), CliError> {
     let Redrive { correction, reason, actor, .. } = redrive;
-    let items = correction.items.iter();
-    let items: Vec<_> = items.map(|(id, n)| json!({"product_id": id, "quantity": n})).collect();
-    let mut body = acting(actor, reason);
-    body.extend(given([
-        ("customer_id", correction.customer_id.map(Value::from)),
-        ("items", Some(Value::from(items)).filter(|_| !correction.items.is_empty())),
-    ]));
-    let path = format!("/v1/orders/{id}/redrive");
-    let answer = client.command(&path, &Value::Object(body), correction.if_match).await?;
-    show(global, &answer.accepted()?, |answer| {
-        let (status, attempt) = (cell(&answer["status"]), cell(&answer["attempt"]));
-        format!("redriven: order {id} is {status}, attempt {attempt}")
+    let items = to_order_items(correction.items);
+    let body = RedriveOrderRequest {
+        actor: actor.into_name(),
+        reason,
+        customer_id: correction.customer_id,
+        items: (!items.is_empty()).then(|| json!(items)),
+    };
+    let request = client.request(Method::POST, &format!("/v1/orders/{id}/redrive")).json(&body);
+    let request = match correction.if_match {
+        Some(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
+        None => request,
+    };
+    client.send::<RedrivenOrder>(request).await?.print(global, |order| {
+        format!("redriven: order {id} is {}, attempt {}", order.status.as_str(), order.attempt)
     })
+}
+
+fn format_listing(listing: &Listing) -> String {
+    let Listing { summary, newest } = listing;
+    if summary.total == 0 {
+        return "none".to_owned();
+    }
+    let mut groups = new_table(&["stage", "code", "orders", "oldest", "newest"]);
+    for group in &summary.groups {
+        let age = format_duration(u64::try_from(group.oldest_age_seconds).unwrap_or_default());
+        groups.add_row([
+            format_cell(group.stage),
+            format_cell(&group.code),
+            format_cell(group.count),
+            format!("{age} ago"),
+            format_cell(group.newest_failed_at),
+        ]);
+    }
+    let mut rows = new_table(&["order", "failed", "code", "attempt", "deliveries", "reason"]);
+    for order in &newest.items {
+        rows.add_row([
+            format_cell(order.order_id),
+            format_cell(order.failed_at),
+            format_cell(&order.code),
+            format_cell(order.attempt),
+            format_cell(order.deliveries),
+            format_cell(&order.reason),
+        ]);
+    }
+    let more = match newest.next_cursor {
+        Some(_) => {
+            format!("\nnewest {} of {}; --limit shows more", newest.items.len(), summary.total)
+        }
+        None => String::new(),
+    };
+    format!("{groups}\n\n{rows}{more}\n\nnext: dofs dead-letters show ORDER_ID")
 }

@@ -1,15 +1,16 @@
-//! `dofs demo`: everything once, on a folder that goes away.
+//! `dofs demo`: the whole system in a temporary folder, with 60 orders.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{audit, dev};
+use super::dev;
+use super::order_format::format_history;
+use crate::api_client::ApiClient;
 use crate::cli::{Demo, Global, Preset};
-use crate::client::ApiClient;
 use crate::error::CliError;
-use crate::stress::{self, Plan};
+use crate::load_generator::{self, LoadPlan};
 use crate::{output, process, settings};
 
 pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, CliError> {
@@ -18,7 +19,7 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
         path: std::env::temp_dir().display().to_string(),
         source,
     })?;
-    // Above the environment: nothing of a demonstration may reach a store that somebody works with.
+    // Flags override the environment: the demonstration must not write to configured stores.
     let events = folder.path().join("events").display().to_string();
     let read_model = format!("sqlite://{}", folder.path().join("read-model.sqlite").display());
     let settings = settings::load(&[
@@ -30,69 +31,70 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
         ("demo", "api", "tls_certificate", Some("")),
         ("demo", "api", "tls_key", Some("")),
     ])?;
-    let system = dev::start(settings).await?;
-    let stop = system.stop();
-    let address = system.http().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
-    let client = ApiClient::at(address)?;
-    let serving = system.finish();
-    let showing = show(client, folder.path(), arguments.keep, global, stop);
-    // Whatever ends the system early ends the demonstration, and the other way round.
-    let (served, shown) = tokio::join!(serving, showing);
+    let system = dev::start_system(settings).await?;
+    let stop = system.stop_token();
+    let address = system.http_address().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
+    let client = ApiClient::for_address(address)?;
+    let serving = system.wait_until_stopped();
+    let demonstration = demonstrate(client, folder.path(), arguments.keep, global, stop);
+    // Each ends the other: a failing role cancels the token, and the demonstration cancels it too.
+    let (served, shown) = tokio::join!(serving, demonstration);
     served?;
     shown
 }
 
-async fn show(
+/// Demonstrates the system until `stop`, then stops it unless `keep`.
+async fn demonstrate(
     client: ApiClient,
     folder: &Path,
     keep: bool,
     global: &Global,
     stop: CancellationToken,
 ) -> Result<ExitCode, CliError> {
-    let shown = tokio::select! {
+    let outcome = tokio::select! {
+        // A role has failed, or the user pressed Ctrl-C.
         () = stop.cancelled() => return Ok(ExitCode::FAILURE),
-        shown = demonstrate(&client, global) => shown,
+        outcome = place_and_report(&client, global) => outcome,
     };
-    if keep && shown.is_ok() {
-        output::print(format!("\nServing on at {}; Ctrl-C stops it.", client.base()))?;
-        output::print(format!("Data: {} (removed at the end)", folder.display()))?;
+    if keep && outcome.is_ok() {
+        let url = client.base_url();
+        output::print_result(format!("\nStill serving at {url}; press Ctrl-C to stop."))?;
+        output::print_result(format!("Data: {} (deleted at the end)", folder.display()))?;
     } else {
         stop.cancel();
     }
-    shown
+    outcome
 }
 
-async fn demonstrate(client: &ApiClient, global: &Global) -> Result<ExitCode, CliError> {
+async fn place_and_report(client: &ApiClient, global: &Global) -> Result<ExitCode, CliError> {
     if !global.json {
-        output::print(format!(
+        output::print_result(format!(
             "Placing 60 orders, 5 at a time, at {}: command API, event store, worker and \
              projector run in this process.\n",
-            client.base()
+            client.base_url()
         ))?;
     }
-    let plan = Plan::of_preset(Preset::Dev, process::random_seed());
-    let progress = stress::progress_bar(&plan, global.quiet);
-    let report = stress::run(&plan, client, progress).await;
+    let plan = LoadPlan::for_preset(Preset::Dev, process::random_seed());
+    let progress = load_generator::progress_bar(&plan, global.quiet);
+    let report = load_generator::run(&plan, client, progress).await;
     if global.json {
-        output::print(report.to_json())?;
+        output::print_result(report.to_json())?;
         return Ok(ExitCode::from(report.exit_code()));
     }
-    output::print(report.to_text())?;
-    if let Some(id) = report.example() {
-        let history = client.get(&format!("/v1/orders/{id}/history"), &[]).await?;
-        output::print(format!(
-            "\nEverything that happened to one of them:\n\n{}",
-            audit::timeline(&history)
-        ))?;
+    output::print_result(report.to_text())?;
+    if let Some(id) = report.example_order() {
+        let history = client.order_history(id).await?;
+        let timeline = format_history(&history);
+        output::print_result(format!("\nHistory of one of the orders:\n\n{timeline}"))?;
     }
-    output::print(NEXT)?;
+    output::print_result(NEXT_STEPS)?;
     Ok(ExitCode::from(report.exit_code()))
 }
 
-const NEXT: &str = "
+const NEXT_STEPS: &str = "
 What to try next:
 
-  cargo run -- dev             keep it running, with its data in .dofs
+  cargo run -- dev             run the system, with its data in .dofs
   cargo run -- order place --customer cust-retail-001 --item prod-widget-001:2
   cargo run -- order list --status failed
   cargo run -- audit show ORDER_ID

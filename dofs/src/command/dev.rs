@@ -1,11 +1,11 @@
-//! `dofs dev`: everything in one process, in one folder.
+//! `dofs dev`: all roles in one process, with all data in one folder.
 
 use std::process::ExitCode;
 
 use service_kit::telemetry::LogFormat;
 
+use crate::api_client::local_api_url;
 use crate::cli::{Dev, Global};
-use crate::client::reachable;
 use crate::error::CliError;
 use crate::settings;
 use crate::system::{ALL_ROLES, System};
@@ -20,30 +20,33 @@ pub(crate) async fn run(arguments: &Dev, global: &Global) -> Result<ExitCode, Cl
             ("--allow-empty", "node", "allow_empty", arguments.allow_empty.then_some("true")),
         ],
     )?;
-    let system = start(settings).await?;
+    let system = start_system(settings).await?;
     if process::log_format() == LogFormat::Text && !global.quiet {
-        // No result: what runs does not depend on who reads this.
-        drop(output::print(welcome(&system, &arguments.data.display().to_string())));
+        let message = welcome_message(&system, &arguments.data.display().to_string());
+        // The message is not a result: a closed standard output does not stop the system.
+        drop(output::print_result(message));
     }
-    system.finish().await?;
+    system.wait_until_stopped().await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts the embedded event store and every role over it.
-pub(crate) async fn start(settings: settings::Settings) -> Result<System, CliError> {
+/// Starts the embedded event store and all roles.
+pub(crate) async fn start_system(settings: settings::Settings) -> Result<System, CliError> {
     settings.check_for_environment(&ALL_ROLES)?;
     let listen = settings.api.listen.clone();
     let mut system = System::new(settings);
     system.start_node().await?;
-    system.migrate().await?;
+    system.migrate_read_model().await?;
     system.start_roles(&ALL_ROLES, Some(&listen)).await?;
     Ok(system)
 }
 
-fn welcome(system: &System, data: &str) -> String {
+fn welcome_message(system: &System, data: &str) -> String {
     let api = &system.settings().api;
-    let http = system.http().map_or_else(String::new, |it| reachable(api, &it.into()));
-    let node = system.node().map_or_else(String::new, |it| format!("esdb://{it}?tls=false"));
+    let address = system.http_address();
+    let http = address.map_or_else(String::new, |address| local_api_url(api, &address.into()));
+    let node = system.node_address();
+    let node = node.map_or_else(String::new, |address| format!("esdb://{address}?tls=false"));
     format!(
         "\nDOFS is running.\n\n  \
          HTTP API     {http}\n  \
@@ -52,13 +55,13 @@ fn welcome(system: &System, data: &str) -> String {
          Place an order:\n  \
          curl -s {http}/order -d '{{\"customer_id\": \"cust-retail-001\", \"items\": \
          [{{\"product_id\": \"prod-widget-001\", \"quantity\": 2}}]}}'\n\n\
-         Look at it, with the order_id of the answer:\n  \
+         Show the order and its history (ORDER_ID is in the response):\n  \
          curl -s {http}/v1/orders/ORDER_ID\n  \
          curl -s {http}/v1/orders/ORDER_ID/history\n\n\
-         All orders, the failed ones, the statistics:\n  \
+         List all orders, failed orders and statistics:\n  \
          curl -s {http}/v1/orders\n  \
          curl -s {http}/v1/failed-orders\n  \
          curl -s {http}/v1/stats\n\n\
-         Ctrl-C stops it.\n"
+         Press Ctrl-C to stop.\n"
     )
 }

@@ -1,150 +1,171 @@
-//! `dofs keys`: who may use the API.
+//! `dofs keys`: creates, lists and revokes API keys.
 
 use std::process::ExitCode;
 
-use jiff::SignedDuration;
-use serde_json::{Value, json};
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use serde_json::json;
 use service_kit::auth::{Scope, Secret};
 
+use crate::api_keys::{KeyCreated, KeyRecord, KeyStore};
 use crate::cli::{self, Global};
 use crate::error::CliError;
-use crate::keys::{Created, Keys, Known};
-use crate::output::{cell, confirm, print, say, table};
-use crate::stores::Stores;
+use crate::output::{confirm_action, format_cell, new_table, print_notice, print_result};
+use crate::target_stores::TargetStores;
 use crate::{process, settings};
+
+/// A key as printed with `--json`: without its secret and without the hash of it.
+#[derive(Serialize)]
+struct KeyView<'a> {
+    id: &'a str,
+    name: &'a str,
+    tenant: Option<&'a str>,
+    scopes: &'a [String],
+    state: &'static str,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    /// The secret; only in the result of `create`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+}
+
+impl<'a> KeyView<'a> {
+    fn new(record: &'a KeyRecord, now: Timestamp) -> Self {
+        let KeyRecord { key, created_at, revoked_at } = record;
+        let is_expired = key.expires_at.is_some_and(|expires_at| expires_at <= now);
+        let state = match (revoked_at, is_expired) {
+            (Some(_), _) => "revoked",
+            (None, true) => "expired",
+            (None, false) => "active",
+        };
+        Self {
+            id: &key.key_id,
+            name: &key.name,
+            tenant: key.tenant.as_deref(),
+            scopes: &key.scopes,
+            state,
+            created_at: *created_at,
+            expires_at: key.expires_at,
+            revoked_at: *revoked_at,
+            token: None,
+        }
+    }
+}
 
 pub(crate) async fn run(arguments: cli::Keys, global: &Global) -> Result<ExitCode, CliError> {
     let settings = settings::load(&[])?;
-    let mut stores = Stores::default();
+    let mut stores = TargetStores::default();
     let log = stores.open_event_log(&settings, "dofs-keys", global).await?;
-    let keys = Keys::of(&log);
+    let keys = KeyStore::new(&log);
     match arguments {
         cli::Keys::Create { name, tenant, all_tenants: _, scopes, expires_in } => {
             let environment = settings.environment.as_str();
-            let key = key(name, tenant, &scopes, expires_in)?;
-            create(&keys, stores, global, environment, key).await?;
+            let key = build_key(name, tenant, &scopes, expires_in)?;
+            create_key(&keys, stores, global, environment, key).await?;
         }
-        cli::Keys::List => list(global, stores, &keys.all().await?)?,
-        cli::Keys::Revoke { id, yes } => revoke(&keys, stores, global, id, yes).await?,
+        cli::Keys::List => print_keys(global, stores, &keys.list_keys().await?)?,
+        cli::Keys::Revoke { id, yes } => revoke_key(&keys, stores, global, id, yes).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The key that is asked for, without its secret.
-fn key(
+/// Returns the requested key, still without a secret.
+fn build_key(
     name: String,
     tenant: Option<String>,
     scopes: &[Scope],
     expires_in: Option<u32>,
-) -> Result<Created, CliError> {
-    if let Some(scope) = scopes.iter().find(|it| tenant.is_some() && it.is_for_operators()) {
+) -> Result<KeyCreated, CliError> {
+    let is_forbidden = |scope: &&Scope| tenant.is_some() && scope.is_for_operators();
+    if let Some(scope) = scopes.iter().find(is_forbidden) {
         return Err(CliError::OperatorScope(scope.as_str()));
     }
-    let now = process::clock().now();
+    let now = process::system_clock().now();
     let id: [u8; 6] = process::random_bytes();
-    Ok(Created {
+    Ok(KeyCreated {
         key_id: hex::encode(id),
         name,
         tenant,
-        scopes: scopes.iter().map(|it| it.as_str().to_owned()).collect(),
+        scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         secret_sha256: String::new(),
         expires_at: expires_in.map(|days| now + SignedDuration::from_hours(24 * i64::from(days))),
     })
 }
 
-/// Prints the key before it is made: one whose only showing was lost would be of no use, and nobody
-/// would know to revoke it.
-async fn create(
-    keys: &Keys,
-    stores: Stores,
+async fn create_key(
+    keys: &KeyStore,
+    stores: TargetStores,
     global: &Global,
     environment: &str,
-    key: Created,
+    key: KeyCreated,
 ) -> Result<(), CliError> {
     let secret = Secret::of(process::random_bytes());
-    let key = Created { secret_sha256: secret.sha256(), ..key };
+    let key = KeyCreated { secret_sha256: secret.sha256(), ..key };
     let token = secret.token(environment, &key.key_id);
-    let known = Known { key, created_at: process::clock().now(), revoked_at: None };
+    let record = KeyRecord { key, created_at: process::system_clock().now(), revoked_at: None };
+    // Printed before it is created: if printing fails, there is no key whose secret is lost and that
+    // nobody would know to revoke.
     if global.json {
-        let mut shown = shown(&known);
-        shown["token"] = token.into();
-        stores.print_json(shown)?;
+        let view = KeyView { token: Some(&token), ..KeyView::new(&record, record.created_at) };
+        stores.print_json(json!(view))?;
     } else {
-        print(token)?;
+        print_result(token)?;
     }
-    keys.create(&known.key, &process::clock()).await.map_err(CliError::KeyNotMade)?;
+    let created = keys.create_key(&record.key, &process::system_clock()).await;
+    created.map_err(CliError::KeyNotCreated)?;
     if !global.quiet {
-        say("Processes that serve the API know the key within two seconds.");
+        print_notice("API processes accept the key within two seconds.");
     }
     Ok(())
 }
 
-async fn revoke(
-    keys: &Keys,
-    stores: Stores,
+async fn revoke_key(
+    keys: &KeyStore,
+    stores: TargetStores,
     global: &Global,
     id: String,
     is_confirmed: bool,
 ) -> Result<(), CliError> {
-    let known = keys.all().await?;
-    let Some(known) = known.into_iter().find(|it| it.key.key_id == id) else {
+    let records = keys.list_keys().await?;
+    let Some(record) = records.into_iter().find(|record| record.key.key_id == id) else {
         return Err(CliError::NoSuchKey(id));
     };
-    let was_revoked = known.revoked_at.is_some();
+    let was_revoked = record.revoked_at.is_some();
     if !was_revoked {
-        let name = cell(&known.key.name.into());
-        let question = format!("Refuse key {id} ({name}) from now on? It cannot be allowed again.");
-        confirm(&question, is_confirmed)?;
-        keys.revoke(&id, &process::clock()).await?;
+        let name = format_cell(&record.key.name);
+        confirm_action(&format!("Revoke key {id} ({name})? This cannot be undone."), is_confirmed)?;
+        keys.revoke_key(&id, &process::system_clock()).await?;
     }
     if global.json {
         stores.print_json(json!({"id": id, "revoked": true}))
     } else if was_revoked {
-        print(format!("{id} was revoked before"))
+        print_result(format!("{id} was already revoked"))
     } else {
-        print(format!("revoked {id}"))
+        print_result(format!("revoked {id}"))
     }
 }
 
-/// A key as it is shown: never its secret, and not what is kept of it.
-fn shown(known: &Known) -> Value {
-    let Known { key, created_at, revoked_at } = known;
-    let is_expired = key.expires_at.is_some_and(|it| it <= process::clock().now());
-    let state = match (revoked_at, is_expired) {
-        (Some(_), _) => "revoked",
-        (None, true) => "expired",
-        (None, false) => "active",
-    };
-    json!({
-        "id": key.key_id,
-        "name": key.name,
-        "tenant": key.tenant,
-        "scopes": key.scopes,
-        "state": state,
-        "created_at": created_at,
-        "expires_at": key.expires_at,
-        "revoked_at": revoked_at,
-    })
-}
-
-fn list(global: &Global, stores: Stores, known: &[Known]) -> Result<(), CliError> {
-    let keys: Vec<Value> = known.iter().map(shown).collect();
+fn print_keys(
+    global: &Global,
+    stores: TargetStores,
+    records: &[KeyRecord],
+) -> Result<(), CliError> {
+    let now = process::system_clock().now();
+    let views: Vec<_> = records.iter().map(|record| KeyView::new(record, now)).collect();
     if global.json {
-        return stores.print_json(json!({"items": keys}));
+        return stores.print_json(json!({"items": views}));
     }
-    let mut rows = table(&["id", "name", "tenant", "scopes", "state", "expires"]);
-    for key in keys {
-        let scopes: Vec<_> =
-            key["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let tenant = if key["tenant"].is_null() { "(all)".into() } else { key["tenant"].clone() };
+    let mut rows = new_table(&["id", "name", "tenant", "scopes", "state", "expires"]);
+    for key in views {
         rows.add_row([
-            cell(&key["id"]),
-            cell(&key["name"]),
-            cell(&tenant),
-            scopes.join(" "),
-            cell(&key["state"]),
-            cell(&key["expires_at"]),
+            format_cell(key.id),
+            format_cell(key.name),
+            format_cell(key.tenant.unwrap_or("(all)")),
+            key.scopes.join(" "),
+            key.state.to_owned(),
+            format_cell(key.expires_at),
         ]);
     }
-    print(rows)
+    print_result(rows)
 }

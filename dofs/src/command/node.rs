@@ -1,4 +1,4 @@
-//! `dofs node`: the embedded event store alone, and what can be done with its data.
+//! `dofs node`: runs the embedded event store alone, verifies and copies its data.
 
 mod maintenance;
 
@@ -11,21 +11,21 @@ use service_kit::lifecycle::LifecycleError;
 
 use crate::cli::{Global, Node, NodeCommand, NodeFolder};
 use crate::error::CliError;
-use crate::output::{print, say};
+use crate::output::{print_notice, print_result};
 use crate::settings;
-use crate::stores::Stores;
-use crate::system::{System, producer};
+use crate::system::{System, event_producer};
+use crate::target_stores::TargetStores;
 
 pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, CliError> {
     match &arguments.command {
-        Some(NodeCommand::Verify { folder }) => verify(folder, global).await,
+        Some(NodeCommand::Verify { folder }) => verify_store(folder, global).await,
         Some(NodeCommand::Export { to }) => {
-            let ours = settings::load(&[])?.event_store;
-            copy(&ours, &EventStoreConfig { url: to.clone() }, global).await
+            let configured = settings::load(&[])?.event_store;
+            copy_streams(&configured, &EventStoreConfig { url: to.clone() }, global).await
         }
         Some(NodeCommand::Import { from }) => {
-            let ours = settings::load(&[])?.event_store;
-            copy(&EventStoreConfig { url: from.clone() }, &ours, global).await
+            let configured = settings::load(&[])?.event_store;
+            copy_streams(&EventStoreConfig { url: from.clone() }, &configured, global).await
         }
         Some(NodeCommand::Backup { folder, to }) => maintenance::back_up(folder, to, global).await,
         Some(NodeCommand::Restore { folder, from }) => {
@@ -35,41 +35,42 @@ pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, C
             maintenance::salvage(folder, out, global).await
         }
         Some(NodeCommand::Scavenge) => maintenance::scavenge(global).await,
-        None => serve(arguments).await,
+        None => serve_node(arguments).await,
     }
 }
 
-async fn serve(arguments: &Node) -> Result<ExitCode, CliError> {
+async fn serve_node(arguments: &Node) -> Result<ExitCode, CliError> {
     let settings = settings::load(&[
-        ("--data", "node", "data", arguments.folder.setting().as_deref()),
+        ("--data", "node", "data", arguments.folder.as_setting().as_deref()),
         ("--listen", "node", "listen", arguments.listen.as_deref()),
         ("--allow-empty", "node", "allow_empty", arguments.allow_empty.then_some("true")),
     ])?;
     let mut system = System::new(settings);
     system.start_node().await?;
-    system.finish().await?;
+    system.wait_until_stopped().await?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn verify(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliError> {
-    let settings = settings::load(&[("--data", "node", "data", folder.setting().as_deref())])?;
+async fn verify_store(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliError> {
+    let settings = settings::load(&[("--data", "node", "data", folder.as_setting().as_deref())])?;
     let data = settings.node.data;
-    let shown = data.display().to_string();
+    let address = data.display().to_string();
     if !global.json && !global.quiet {
-        say(format!("event store: {shown}"));
+        print_notice(format!("event store: {address}"));
     }
+    // Reads the whole store with blocking calls.
     let verified = tokio::task::spawn_blocking(move || event_node::verify_store(&data)).await;
     let verified =
         verified.map_err(|source| LifecycleError::Panicked { role: "verification", source })??;
     if global.json {
-        print(json!({
-            "event_store": {"address": shown},
+        print_result(json!({
+            "event_store": {"address": address},
             "events": verified.events,
             "streams": verified.streams,
             "groups": verified.groups,
         }))?;
     } else {
-        print(format!(
+        print_result(format!(
             "sound: {} events in {} streams, {} groups",
             verified.events, verified.streams, verified.groups
         ))?;
@@ -77,16 +78,16 @@ async fn verify(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliErr
     Ok(ExitCode::SUCCESS)
 }
 
-async fn copy(
+async fn copy_streams(
     from: &EventStoreConfig,
     to: &EventStoreConfig,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    let source = EventLog::connect(from, producer(), "dofs-copy")?;
-    let target = EventLog::connect(to, producer(), "dofs-copy")?;
-    let mut stores = Stores::default();
-    stores.say_event_store("from", &from.url, &source, global).await?;
-    stores.say_event_store("to", &to.url, &target, global).await?;
+    let source = EventLog::connect(from, event_producer(), "dofs-copy")?;
+    let target = EventLog::connect(to, event_producer(), "dofs-copy")?;
+    let mut stores = TargetStores::default();
+    stores.announce_event_store("from", &from.url, &source, global).await?;
+    stores.announce_event_store("to", &to.url, &target, global).await?;
     let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
     let copied = source
         .copy_to(&target, |progress| {
@@ -100,7 +101,9 @@ async fn copy(
         stores.print_json(json!({"events": copied.n_events, "copied": copied.n_copied}))?;
     } else {
         let CopySummary { n_events, n_copied } = copied;
-        print(format!("equal: {n_events} events, of which {n_copied} were copied now"))?;
+        print_result(format!(
+            "stores are equal: {n_events} events, {n_copied} copied by this run"
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,146 +1,156 @@
-//! `dofs order`: place, show, watch and list orders.
+//! `dofs order`: places, shows, watches and lists orders.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use api_types::{
+    Order, OrderFilter, OrderItem, OrderPage, OrderStatus, PageQuery, PlaceOrderRequest,
+    PlaceOrderResult,
+};
+use reqwest::Method;
+use serde_json::json;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::audit;
-use crate::cli::{Global, Order, OrderCommand};
-use crate::client::{ApiClient, accepted};
+use super::order_format::{format_event, format_order};
+use crate::api_client::ApiClient;
+use crate::cli::{self, Global, OrderCommand};
 use crate::error::CliError;
-use crate::output::{cell, fields, print, table};
+use crate::output::{format_cell, new_table, print_result};
 use crate::settings;
 
-/// Between two feeds, at first and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
-/// How long an API that was there may be away before it is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// First and maximum time to wait before the event feed is opened again.
+const RECONNECT_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(4));
+/// Maximum time that `order watch` waits for an API that was reachable before.
+const MAX_OUTAGE: Duration = Duration::from_secs(30);
 
-pub(crate) async fn run(arguments: Order, global: &Global) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(arguments: cli::Order, global: &Global) -> Result<ExitCode, CliError> {
     let client = ApiClient::new(&arguments.api, &settings::load(&[])?)?;
     match arguments.command {
         OrderCommand::Place { customer, items } => {
-            place(&client, global, &customer, &items).await?;
+            let order = PlaceOrderRequest { customer_id: customer, items: to_order_items(items) };
+            client.place_order(&order).await?.print(global, format_order_id)?;
         }
         OrderCommand::Get { id } => {
-            let order = client.get(&format!("/v1/orders/{id}"), &[]).await?;
-            if global.json { print(order)? } else { print(fields(&order))? }
+            let order = client.get(&format!("/v1/orders/{id}")).await?;
+            order.print(global, format_order)?;
         }
-        OrderCommand::Watch { id } => watch(&client, global, id).await?,
+        OrderCommand::Watch { id } => watch_order(&client, global, id).await?,
         OrderCommand::List { status, customer, limit } => {
-            let mut query = vec![("limit", limit.to_string())];
-            query.extend(status.map(|it| ("status", it)));
-            query.extend(customer.map(|it| ("customer_id", it)));
-            list(global, &client.get("/v1/orders", &query).await?)?;
+            let filter = OrderFilter {
+                status: status.map(OrderStatus::from),
+                customer_id: customer,
+                ..OrderFilter::default()
+            };
+            let page = PageQuery { limit: Some(limit.into()), cursor: None };
+            let request = client.request(Method::GET, "/v1/orders").query(&page).query(&filter);
+            client.send(request).await?.print(global, format_page)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn place(
-    client: &ApiClient,
-    global: &Global,
-    customer: &str,
-    items: &[(String, u64)],
-) -> Result<(), CliError> {
-    let items: Vec<Value> = items
-        .iter()
-        .map(|(product, quantity)| json!({"product_id": product, "quantity": quantity}))
-        .collect();
-    let (status, answer) = client.place(&json!({"customer_id": customer, "items": items})).await?;
-    let answer = accepted("the API".to_owned(), status, answer)?;
-    if global.json { print(answer) } else { print(cell(&answer["order_id"])) }
+/// Converts the values of `--item`.
+pub(super) fn to_order_items(items: Vec<(String, u64)>) -> Vec<OrderItem> {
+    let to_item = |(product_id, quantity)| OrderItem { product_id, quantity };
+    items.into_iter().map(to_item).collect()
 }
 
-/// Shows the events that are there, and then each as it comes, until the order has ended. Goes on
-/// when an API that was there comes back.
-async fn watch(client: &ApiClient, global: &Global, id: Uuid) -> Result<(), CliError> {
-    let mut watch = Watch { client, global, id, n_shown: 0, last_contact: None };
-    let mut delay = BACKOFF.0;
+/// Prints the events of an order until it ends. Reconnects to an API that was reachable before.
+async fn watch_order(client: &ApiClient, global: &Global, id: Uuid) -> Result<(), CliError> {
+    let mut watch = OrderWatch { client, global, id, n_printed: 0, last_contact: None };
+    let mut delay = RECONNECT_BACKOFF.0;
     loop {
-        let before = watch.last_contact;
-        let outcome = watch.follow().await;
-        if watch.last_contact != before {
-            delay = BACKOFF.0;
+        let previous_contact = watch.last_contact;
+        let outcome = watch.follow_feed().await;
+        if watch.last_contact != previous_contact {
+            delay = RECONNECT_BACKOFF.0;
         }
         match outcome {
-            Ok(Feeding::OrderEnded) => return Ok(()),
-            Ok(Feeding::FeedEnded) => {}
-            Err(error) if !error.is_passing() => return Err(error),
+            Ok(WatchOutcome::OrderEnded) => return Ok(()),
+            Ok(WatchOutcome::FeedEnded) => {}
+            Err(error) if !error.is_transient() => return Err(error),
             Err(error) => match watch.last_contact {
-                Some(contact) if contact.elapsed() < PATIENCE => {}
+                Some(contact) if contact.elapsed() < MAX_OUTAGE => {}
                 Some(_) => return Err(CliError::WatchLost { id, source: Box::new(error) }),
                 None => return Err(error),
             },
         }
         sleep(delay).await;
-        delay = BACKOFF.1.min(delay * 2);
+        delay = RECONNECT_BACKOFF.1.min(delay * 2);
     }
 }
 
-/// An order that is watched.
-struct Watch<'a> {
+/// Progress of `order watch`.
+struct OrderWatch<'a> {
     client: &'a ApiClient,
     global: &'a Global,
     id: Uuid,
-    n_shown: usize,
-    /// When the API was last there; `None`: it never was.
+    n_printed: usize,
+    /// Time of the last response; `None` before the first.
     last_contact: Option<Instant>,
 }
 
-/// Why one feed was followed to its end.
-enum Feeding {
+/// Outcome of following one event feed.
+enum WatchOutcome {
     OrderEnded,
     FeedEnded,
 }
 
-impl Watch<'_> {
-    /// Follows one feed. What it brings is only a reason to look: so nothing is missed or shown
-    /// twice, whatever becomes of the connection.
-    async fn follow(&mut self) -> Result<Feeding, CliError> {
-        let mut feed = self.client.listen(self.id).await?;
+impl OrderWatch<'_> {
+    /// Follows one event feed. Each event only triggers a read of the history, so no event is missed
+    /// or printed twice, however often the connection breaks.
+    async fn follow_feed(&mut self) -> Result<WatchOutcome, CliError> {
+        // The feed is opened before the history is read: an event between the two is not missed.
+        let mut feed = self.client.open_event_feed(self.id).await?;
         loop {
-            if self.look().await? {
-                return Ok(Feeding::OrderEnded);
+            if self.print_new_events().await? {
+                return Ok(WatchOutcome::OrderEnded);
             }
-            let is_open = feed.event().await;
+            let is_open = feed.wait_for_event().await;
             self.last_contact = Some(Instant::now());
             if !is_open {
-                return Ok(Feeding::FeedEnded);
+                return Ok(WatchOutcome::FeedEnded);
             }
         }
     }
 
-    /// Shows what is new, and says whether the order has ended.
-    async fn look(&mut self) -> Result<bool, CliError> {
-        let history = self.client.history(self.id).await?;
+    /// Prints the events that were not printed yet, and returns whether the order has ended.
+    async fn print_new_events(&mut self) -> Result<bool, CliError> {
+        let events = self.client.order_history(self.id).await?.events;
         self.last_contact = Some(Instant::now());
-        let events = history["events"].as_array().map_or(&[][..], Vec::as_slice);
-        for event in events.iter().skip(self.n_shown) {
+        for event in events.iter().skip(self.n_printed) {
             if self.global.json {
-                print(event)?;
+                print_result(json!(event))?;
             } else {
-                print(audit::entry(event))?;
+                print_result(format_event(event))?;
             }
         }
-        self.n_shown = self.n_shown.max(events.len());
-        let status = events.iter().rev().find_map(|it| it["state_after"]["status"].as_str());
-        Ok(status.is_some_and(|it| it != "PROCESSING"))
+        self.n_printed = self.n_printed.max(events.len());
+        let newest_state = events.iter().rev().find_map(|event| event.state_after.as_ref());
+        Ok(newest_state.is_some_and(|state| state.status != OrderStatus::Processing))
     }
 }
 
-fn list(global: &Global, page: &Value) -> Result<(), CliError> {
-    if global.json {
-        return print(page);
+fn format_order_id(placed: &PlaceOrderResult) -> String {
+    match placed {
+        PlaceOrderResult::Finished(order) => order.state.order_id.to_string(),
+        PlaceOrderResult::Accepted(order) => order.order_id.to_string(),
     }
-    let mut rows = table(&["order", "status", "customer", "quantity", "received", "failure"]);
-    for order in page["items"].as_array().into_iter().flatten() {
-        let fields =
-            ["order_id", "status", "customer_id", "total_quantity", "received_at", "failure_code"];
-        rows.add_row(fields.map(|field| cell(&order[field])));
+}
+
+fn format_page(page: &OrderPage) -> String {
+    let mut rows = new_table(&["order", "status", "customer", "quantity", "received", "failure"]);
+    for Order { state, .. } in &page.items {
+        rows.add_row([
+            format_cell(state.order_id),
+            format_cell(state.status),
+            format_cell(&state.customer_id),
+            format_cell(state.total_quantity),
+            format_cell(state.received_at),
+            format_cell(&state.failure_code),
+        ]);
     }
-    print(rows)
+    rows.to_string()
 }

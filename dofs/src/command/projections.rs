@@ -18,8 +18,8 @@ use service_kit::clock::Clock;
 
 use crate::cli::{Global, projections as cli};
 use crate::error::CliError;
-use crate::output::{cell, confirm, print, table};
-use crate::stores::Stores;
+use crate::output::{confirm_action, format_cell, new_table, print_result};
+use crate::target_stores::TargetStores;
 use crate::{process, settings};
 use findings::print_finding;
 use progress::Display;
@@ -41,11 +41,11 @@ pub(crate) async fn run(
     global: &Global,
 ) -> Result<ExitCode, CliError> {
     let settings = settings::load(&[])?;
-    let mut stores = Stores::default();
+    let mut stores = TargetStores::default();
     let log = stores.open_event_log(&settings, "dofs-projections", global).await?;
     let store = settings.read_model.url.open();
-    stores.say_read_model(&settings.read_model.url, &*store, global).await?;
-    let tools = Tools { log, store, clock: process::clock() };
+    stores.announce_read_model(&settings.read_model.url, &*store, global).await?;
+    let tools = Tools { log, store, clock: process::system_clock() };
     tools.store.check_schema().await?;
     match arguments {
         cli::Projections::Status => status(&tools, stores, global).await,
@@ -58,7 +58,11 @@ pub(crate) async fn run(
     }
 }
 
-async fn status(tools: &Tools, stores: Stores, global: &Global) -> Result<ExitCode, CliError> {
+async fn status(
+    tools: &Tools,
+    stores: TargetStores,
+    global: &Global,
+) -> Result<ExitCode, CliError> {
     let before = tools.store.checkpoint().await?;
     tokio::time::sleep(RATE_OVER).await;
     let status = projection_status(&tools.log, &*tools.store, tools.clock.now()).await?;
@@ -68,7 +72,7 @@ async fn status(tools: &Tools, stores: Stores, global: &Global) -> Result<ExitCo
     if global.json {
         stores.print_json(status_json(&status, rate, &sets))?;
     } else {
-        print(status_text(&status, rate, &sets))?;
+        print_result(status_text(&status, rate, &sets))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -109,8 +113,9 @@ fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String
     let ProjectionStatus { checkpoint, lease, lag, ahead } = status;
     let stuck = if lag.stuck { ", STUCK: events wait and nothing moves" } else { "" };
     let ahead = ahead.map_or_else(String::new, |ahead| format!("WARNING: {ahead}\n"));
-    let shown = |value: Value| cell(&value);
-    let mut sets_table = table(&["set", "position", "events", "skipped", "schema", "retired at"]);
+    let shown = |value: Value| format_cell(&value);
+    let mut sets_table =
+        new_table(&["set", "position", "events", "skipped", "schema", "retired at"]);
     for set in sets.iter().map(set_json) {
         let columns = [
             "name",
@@ -120,7 +125,7 @@ fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String
             "schema_version",
             "retired_at",
         ];
-        sets_table.add_row(columns.map(|it| cell(&set[it])));
+        sets_table.add_row(columns.map(|it| format_cell(&set[it])));
     }
     format!(
         "{ahead}position    {}\nlag         {} events, {:.1} s{stuck}\nlast event  {}\n\
@@ -139,7 +144,7 @@ fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String
 
 async fn verify(
     tools: &Tools,
-    stores: Stores,
+    stores: TargetStores,
     arguments: &cli::Verify,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
@@ -181,7 +186,11 @@ async fn verify(
     }
 }
 
-fn print_verified(verified: &Verified, stores: Stores, global: &Global) -> Result<(), CliError> {
+fn print_verified(
+    verified: &Verified,
+    stores: TargetStores,
+    global: &Global,
+) -> Result<(), CliError> {
     let Verified { n_events, n_orders, n_differing, n_mended, n_poison, n_miscounted, n_undecided } =
         *verified;
     if global.json {
@@ -199,9 +208,9 @@ fn print_verified(verified: &Verified, stores: Stores, global: &Global) -> Resul
             0 => String::new(),
             n => format!("; {n} of them cannot be verified, because their events were deleted"),
         };
-        print(format!("sound: {n_orders} orders, as their events say{undecided}"))
+        print_result(format!("sound: {n_orders} orders, as their events say{undecided}"))
     } else {
-        print(format!(
+        print_result(format!(
             "{n_orders} orders: {n_differing} differ, {n_mended} of them mended; {n_poison} events \
              cannot be projected; {n_miscounted} statistics are off"
         ))
@@ -210,7 +219,7 @@ fn print_verified(verified: &Verified, stores: Stores, global: &Global) -> Resul
 
 async fn rebuild(
     tools: &Tools,
-    stores: Stores,
+    stores: TargetStores,
     arguments: &cli::Rebuild,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
@@ -253,43 +262,43 @@ async fn rebuild(
         "the live tables are as they were; `dofs projections rebuild --resume` puts the new ones \
          in their place"
     };
-    print(format!("built from {} events; {compared}; {live}", rebuilt.n_events))?;
+    print_result(format!("built from {} events; {compared}; {live}", rebuilt.n_events))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Drops what an unfinished rebuild has built.
 async fn discard(
     tools: &Tools,
-    stores: Stores,
+    stores: TargetStores,
     is_confirmed: bool,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    confirm("Drop what the unfinished rebuild has built?", is_confirmed)?;
+    confirm_action("Drop what the unfinished rebuild has built?", is_confirmed)?;
     let was_there = tools.store.discard_next_set().await?;
     if global.json {
         stores.print_json(json!({"discarded": was_there}))?;
     } else if was_there {
-        print("the unfinished tables are dropped; the live tables are as they were")?;
+        print_result("the unfinished tables are dropped; the live tables are as they were")?;
     } else {
-        print("no unfinished rebuild is kept: nothing was done")?;
+        print_result("no unfinished rebuild is kept: nothing was done")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn rollback(
     tools: &Tools,
-    stores: Stores,
+    stores: TargetStores,
     arguments: &cli::Rollback,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    confirm("Make the tables live again that the last rebuild replaced?", arguments.yes)?;
+    confirm_action("Make the tables live again that the last rebuild replaced?", arguments.yes)?;
     let unfinished = if arguments.discard { Unfinished::Discard } else { Unfinished::Refuse };
     tools.store.roll_back(unfinished, tools.clock.now()).await?;
     let sets = tools.store.sets().await?;
     if global.json {
         stores.print_json(json!({"sets": sets.iter().map(set_json).collect::<Vec<_>>()}))?;
     } else {
-        print(
+        print_result(
             "the previous tables are live again, as of their position; the projector brings them \
              up to date",
         )?;

@@ -12,12 +12,12 @@ pub(crate) async fn run(arguments: &Serve) -> Result<ExitCode, CliError> {
     let settings = settings::load(&[("--listen", "api", "listen", listen)])?;
     let roles = if arguments.roles.is_empty() { &ALL_ROLES } else { arguments.roles.as_slice() };
     settings.check_for_environment(roles)?;
-    // A process without the API serves health only, and only where it is told to: several may run
-    // on one machine.
-    let is_served = roles.contains(&Role::Api) || listen.is_some();
-    let listen = is_served.then(|| settings.api.listen.clone());
+    // Without the API, a process serves health checks only, and only with `--listen`: several such
+    // processes on one machine would compete for the default port.
+    let serves_http = roles.contains(&Role::Api) || listen.is_some();
+    let listen = serves_http.then(|| settings.api.listen.clone());
     let mut system = System::new(settings);
     system.start_roles(roles, listen.as_ref()).await?;
-    system.finish().await?;
+    system.wait_until_stopped().await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,34 +1,34 @@
-//! `dofs stress`: many orders, and the figures.
+//! `dofs stress`: places many orders and reports throughput and latency.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::api_client::ApiClient;
 use crate::cli::{Global, Stress};
-use crate::client::ApiClient;
 use crate::error::CliError;
-use crate::stress::{self, Plan};
+use crate::load_generator::{self, LoadPlan};
 use crate::{output, process, settings};
 
 pub(crate) async fn run(arguments: &Stress, global: &Global) -> Result<ExitCode, CliError> {
     let client = ApiClient::new(&arguments.api, &settings::load(&[])?)?;
-    // Before anything is measured: is anybody there?
-    client.get("/livez", &[]).await?;
-    let plan = plan(arguments);
-    let progress = stress::progress_bar(&plan, global.quiet);
-    let report = stress::run(&plan, &client, progress).await;
+    // Fails early if the API is unreachable, instead of reporting a run of errors.
+    client.check_liveness().await?;
+    let plan = build_plan(arguments);
+    let progress = load_generator::progress_bar(&plan, global.quiet);
+    let report = load_generator::run(&plan, &client, progress).await;
     if global.json {
-        output::print(report.to_json())?;
+        output::print_result(report.to_json())?;
     } else {
-        output::print(report.to_text())?;
+        output::print_result(report.to_text())?;
     }
     Ok(ExitCode::from(report.exit_code()))
 }
 
-fn plan(arguments: &Stress) -> Plan {
+fn build_plan(arguments: &Stress) -> LoadPlan {
     let seed = arguments.seed.unwrap_or_else(process::random_seed);
-    let preset = Plan::of_preset(arguments.preset, seed);
-    let concurrency = arguments.concurrency.and_then(|it| usize::try_from(it).ok());
-    Plan {
+    let preset = LoadPlan::for_preset(arguments.preset, seed);
+    let concurrency = arguments.concurrency.and_then(|number| usize::try_from(number).ok());
+    LoadPlan {
         n_orders: arguments.orders.unwrap_or(preset.n_orders),
         concurrency: concurrency.unwrap_or(preset.concurrency),
         per_second: arguments.rate,

@@ -1,15 +1,13 @@
-//! `dofs worker`: the fulfillment workers, all at once.
+//! `dofs worker`: pauses, resumes and shows the fulfillment workers.
 
 use std::process::ExitCode;
 
-use reqwest::Method;
-use serde_json::Value;
+use api_types::{OperatorRequest, WorkerStatus, WorkersStatus};
 
-use super::acting;
-use crate::cli::{Global, Worker, WorkerCommand};
-use crate::client::ApiClient;
+use crate::api_client::ApiClient;
+use crate::cli::{Actor, Global, Worker, WorkerCommand};
 use crate::error::CliError;
-use crate::output::{cell, print, say, table};
+use crate::output::{format_cell, new_table, print_notice};
 use crate::settings;
 
 const WORKER: &str = "/v1/ops/worker";
@@ -18,80 +16,70 @@ pub(crate) async fn run(arguments: Worker, global: &Global) -> Result<ExitCode, 
     let Worker { command, api } = arguments;
     let is_pause = matches!(command, WorkerCommand::Pause { .. });
     let client = ApiClient::new(&api, &settings::load(&[])?)?;
-    let change = async |what: &str, actor, reason| {
-        let body = Value::Object(acting(actor, reason));
-        client.command(&format!("{WORKER}/{what}"), &body, None).await
+    let send_command = async |name: &str, actor: Actor, reason: Option<String>| {
+        let body = OperatorRequest { actor: actor.into_name(), reason };
+        client.post::<WorkersStatus>(&format!("{WORKER}/{name}"), &body).await
     };
-    let answer = match command {
-        WorkerCommand::Pause { reason, actor } => change("pause", actor, reason).await,
-        WorkerCommand::Resume { reason, actor } => change("resume", actor, reason).await,
-        WorkerCommand::Status => client.ask(Method::GET, WORKER, &[]).await,
+    let status = match command {
+        WorkerCommand::Pause { reason, actor } => send_command("pause", actor, reason).await?,
+        WorkerCommand::Resume { reason, actor } => send_command("resume", actor, reason).await?,
+        WorkerCommand::Status => client.get(WORKER).await?,
     };
-    let status = answer?.accepted()?;
-    let is_unconfirmed = is_pause && !ids(&status["unconfirmed"]).is_empty();
-    if global.json {
-        print(&status)?;
-    } else {
-        print(told(&status))?;
-    }
-    if is_unconfirmed {
-        say(format!(
-            "not confirmed in time by {}: the pause holds for them too, once they see it; `dofs \
-             worker status` shows who has confirmed",
-            ids(&status["unconfirmed"]).join(", ")
+    status.print(global, format_status)?;
+    let unconfirmed = status.body.unconfirmed.unwrap_or_default();
+    if is_pause && !unconfirmed.is_empty() {
+        print_notice(format!(
+            "pause not confirmed in time by {}: these workers pause once they read it; `dofs worker \
+             status` shows the confirmations",
+            unconfirmed.join(", ")
         ));
+        return Ok(ExitCode::FAILURE);
     }
-    Ok(if is_unconfirmed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(ExitCode::SUCCESS)
 }
 
-fn ids(list: &Value) -> Vec<&str> {
-    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
-fn told(status: &Value) -> String {
-    let (since, actor, reason) = (&status["since"], &status["actor"], &status["reason"]);
-    let paused = match status["paused"].as_bool() {
+fn format_status(status: &WorkersStatus) -> String {
+    let paused = match status.paused {
         Some(true) => "paused",
         Some(false) => "not paused",
         None => "unknown whether paused",
     };
-    let headline = [
-        paused.to_owned(),
-        if since.is_null() { String::new() } else { format!(" since {}", cell(since)) },
-        if actor.is_null() { String::new() } else { format!(" by {}", cell(actor)) },
-        if reason.is_null() { String::new() } else { format!(": {}", cell(reason)) },
-    ];
-    let queue = ["waiting", "in_flight", "retrying", "parked"]
-        .map(|it| format!("{} {}", cell(&status["queue"][it]), it.replace('_', " ")));
-    let oldest = status["oldest_waiting_seconds"].as_f64();
-    let oldest = oldest.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.0} s"));
-    let missing = status["unavailable"].as_object().into_iter().flatten();
-    let unknown = |(name, reason): (&String, &Value)| {
-        format!("unknown  {}: {}\n", name.replace('_', " "), cell(reason))
+    let since = status.since.map_or_else(String::new, |since| format!(" since {since}"));
+    let with_prefix = |prefix: &str, text: &Option<String>| {
+        text.as_ref().map_or_else(String::new, |text| format!("{prefix}{}", format_cell(text)))
     };
-    let missing = missing.map(unknown).collect::<Vec<_>>().concat();
-    let (headline, queue) = (headline.concat(), queue.join(", "));
+    let (actor, reason) = (with_prefix(" by ", &status.actor), with_prefix(": ", &status.reason));
+    let queue = &status.queue;
+    let oldest = status.oldest_waiting_seconds;
+    let oldest = oldest.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.0} s"));
+    let unavailable = &status.unavailable;
+    let unavailable =
+        [("event store", &unavailable.event_store), ("read model", &unavailable.read_model)];
+    let unavailable = unavailable
+        .map(|(source, cause)| with_prefix(&format!("unavailable  {source}: "), cause))
+        .into_iter()
+        .filter(|line| !line.is_empty())
+        .map(|line| line + "\n")
+        .collect::<String>();
     format!(
-        "{headline}\nbreaker  {}\nqueue    {queue}\norders   {} processing, oldest waits {oldest}\n\
-         {missing}\n{}",
-        cell(&status["breaker"]),
-        cell(&status["orders_processing"]),
-        workers(&status["workers"]),
+        "{paused}{since}{actor}{reason}\nbreaker  {}\nqueue    {} waiting, {} in flight, {} retrying, \
+         {} parked\norders   {} processing, oldest waits {oldest}\n{unavailable}\n{}",
+        format_cell(status.breaker),
+        format_cell(queue.waiting),
+        format_cell(queue.in_flight),
+        format_cell(queue.retrying),
+        format_cell(queue.parked),
+        format_cell(status.orders_processing),
+        format_workers(status.workers.as_deref()),
     )
 }
 
-fn workers(workers: &Value) -> String {
-    let fields = [
-        "worker",
-        "state",
-        "last_seen_at",
-        "breaker",
-        "since",
-        "watchdog_reconnects",
-        "reported_at",
-        "error",
-    ];
-    let mut rows = table(&[
+fn format_workers(workers: Option<&[WorkerStatus]>) -> String {
+    let Some(workers) = workers else { return "workers unknown".to_owned() };
+    if workers.is_empty() {
+        return "no worker is connected, and none has reported recently".to_owned();
+    }
+    let mut rows = new_table(&[
         "worker",
         "state",
         "last seen",
@@ -101,25 +89,22 @@ fn workers(workers: &Value) -> String {
         "reported",
         "error",
     ]);
-    for worker in workers.as_array().into_iter().flatten() {
-        rows.add_row(fields.map(|field| match field {
-            "state" => state(worker).to_owned(),
-            field => cell(&worker[field]),
-        }));
+    for worker in workers {
+        let state = match (worker.connected, worker.paused) {
+            (true, _) => "connected",
+            (false, true) => "paused",
+            (false, false) => "not connected",
+        };
+        rows.add_row([
+            format_cell(&worker.worker),
+            state.to_owned(),
+            format_cell(worker.last_seen_at),
+            format_cell(worker.breaker),
+            format_cell(worker.since),
+            format_cell(worker.watchdog_reconnects),
+            format_cell(worker.reported_at),
+            format_cell(&worker.error),
+        ]);
     }
-    match (workers, rows.is_empty()) {
-        (Value::Null, _) => "workers unknown".to_owned(),
-        (_, true) => "no worker is connected, and none has reported lately".to_owned(),
-        (_, false) => rows.to_string(),
-    }
-}
-
-fn state(worker: &Value) -> &'static str {
-    if worker["connected"] == true {
-        "connected"
-    } else if worker["paused"] == true {
-        "paused"
-    } else {
-        "not connected"
-    }
+    rows.to_string()
 }

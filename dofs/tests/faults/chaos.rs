@@ -1,35 +1,35 @@
-//! Workers and store killed at random under load, with a warehouse that counts.
+//! Workers and event store killed at random under load, with a warehouse that counts effects.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use testkit::api::{Api, order};
+use testkit::api::{Api, valid_order};
 use testkit::process::{Dofs, Start};
 use testkit::wait;
 use testkit::warehouse::{Behaviour, Warehouse};
 
-use crate::fixture::{BINARY, Separate, sqlite, start_node};
+use crate::fixture::{BINARY, SeparateProcesses, sqlite_url, start_node};
 
-/// How long the killing goes on, in seconds, unless `CHAOS_SECONDS` says otherwise.
+/// Duration of the kills in seconds; `CHAOS_SECONDS` overrides it.
 const SECONDS: u64 = 15;
-/// What the moments of the kills derive from, unless `CHAOS_SEED` says otherwise.
+/// Seed of the random times of the kills; `CHAOS_SEED` overrides it.
 const SEED: u64 = 4;
 
-#[expect(clippy::disallowed_methods, reason = "how long a person wants to watch is no setting")]
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(otherwise)
+#[expect(clippy::disallowed_methods, reason = "settings of the test, not of the product")]
+fn env_number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(default)
 }
 
-/// Places orders with a key each, again and again until they are accepted, until the deadline.
-fn place(api: &Api, customer: usize, deadline: Instant) -> Vec<String> {
+/// Places orders until the deadline. Each has its own idempotency key and is retried until accepted.
+fn place_until(api: &Api, customer: usize, deadline: Instant) -> Vec<String> {
     let mut accepted = Vec::new();
     while Instant::now() < deadline {
         let key = format!("chaos-{customer}-{}", accepted.len());
         let id = wait::until("an order is accepted", || {
             let request = api.request("POST", "/v1/orders").header("Idempotency-Key", &key);
-            let answer = Api::try_send(request.json(&order())).ok()?;
+            let answer = Api::try_send(request.json(&valid_order())).ok()?;
             (answer.status == 202).then(|| answer.json()["order_id"].as_str().unwrap().to_owned())
         });
         accepted.push(id);
@@ -38,15 +38,15 @@ fn place(api: &Api, customer: usize, deadline: Instant) -> Vec<String> {
 }
 
 #[test]
-fn random_kills_of_workers_and_store_lose_nothing_and_double_nothing() {
+fn random_kills_lose_no_order_and_duplicate_no_effect() {
     let data = tempfile::tempdir().unwrap();
     let warehouse = Warehouse::start();
-    warehouse.usually(Behaviour::Slow(Duration::from_millis(5)));
-    let mut system = Separate::start(data.path(), sqlite(data.path()));
-    let address = system.node.node().to_string();
+    warehouse.set_default(Behaviour::Slow(Duration::from_millis(5)));
+    let mut system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
+    let address = system.node.node_address().to_string();
     let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http());
-    let command = |system: &Separate| {
+    let api = Api::new(roles.http_address());
+    let command = |system: &SeparateProcesses| {
         system
             .command(&["serve", "worker"])
             .env("DOFS__FULFILLMENT__GATEWAY", "http")
@@ -55,16 +55,16 @@ fn random_kills_of_workers_and_store_lose_nothing_and_double_nothing() {
             .env("DOFS__FULFILLMENT__TIMEOUT_MS", "2000")
             .env("DOFS__FULFILLMENT__MAX_RETRIES", "10")
     };
-    let spawn = |system: &Separate| -> Dofs { Start::spawn(command(system)) };
+    let spawn = |system: &SeparateProcesses| -> Dofs { Start::spawn(command(system)) };
     let mut workers = [spawn(&system), spawn(&system)];
-    let mut random = StdRng::seed_from_u64(number("CHAOS_SEED", SEED));
-    let deadline = Instant::now() + Duration::from_secs(number("CHAOS_SECONDS", SECONDS));
+    let mut random = StdRng::seed_from_u64(env_number("CHAOS_SEED", SEED));
+    let deadline = Instant::now() + Duration::from_secs(env_number("CHAOS_SECONDS", SECONDS));
     let mut n_kills = 0;
     let ids: Vec<String> = std::thread::scope(|scope| {
         let customers: Vec<_> = (0..4)
             .map(|customer| {
                 let api = api.clone();
-                scope.spawn(move || place(&api, customer, deadline))
+                scope.spawn(move || place_until(&api, customer, deadline))
             })
             .collect();
         while Instant::now() < deadline {
@@ -74,12 +74,13 @@ fn random_kills_of_workers_and_store_lose_nothing_and_double_nothing() {
                 2 => {
                     system.node.kill();
                     system.node = start_node(data.path(), &address);
-                    system.node.node();
+                    system.node.node_address();
                 }
                 victim => {
                     workers[victim].kill();
                     // It may have been in the middle of an answer.
-                    warehouse.next(random.random_range(0..3), &Behaviour::WorkAndDrop);
+                    warehouse
+                        .set_for_next_calls(random.random_range(0..3), &Behaviour::WorkAndDrop);
                     workers[victim] = spawn(&system);
                 }
             }
@@ -90,7 +91,7 @@ fn random_kills_of_workers_and_store_lose_nothing_and_double_nothing() {
     println!("{n_kills} kills, {} orders", ids.len());
     assert!(n_kills > 3 && ids.len() > 20);
     for id in &ids {
-        let order = api.projected(id);
+        let order = api.wait_until_projected(id);
         assert_eq!(order["status"], "FULFILLED", "{order}");
     }
     assert!(warehouse.keys_with_more_than_one_effect().is_empty());

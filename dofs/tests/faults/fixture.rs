@@ -1,17 +1,18 @@
-//! Customers that place orders, and a system whose roles are processes of their own.
+//! Customers that place orders, and a system whose roles are separate processes.
 
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use testkit::api::{Api, order};
+use testkit::api::{Api, valid_order};
 use testkit::process::{Dofs, Start};
+pub(crate) use testkit::system::sqlite_url;
 use testkit::wait;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 
-/// Retries that take no time worth mentioning, and some of them.
-pub(crate) fn lively(start: Start) -> Start {
+/// Sets an error rate of the gateway, with short retries.
+pub(crate) fn with_fast_retries(start: Start) -> Start {
     start
         .env("DOFS__FULFILLMENT__LATENCY_MS", "2")
         .env("DOFS__FULFILLMENT__ERROR_RATE", "0.1")
@@ -19,7 +20,7 @@ pub(crate) fn lively(start: Start) -> Start {
         .env("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "20")
 }
 
-/// Places orders on several threads until told to stop; what was accepted is noted.
+/// Places orders on several threads until stopped, and records the accepted ones.
 pub(crate) struct Customers {
     n_threads: usize,
     accepted: Mutex<Vec<String>>,
@@ -37,21 +38,21 @@ impl Customers {
         }
     }
 
-    /// Runs `meanwhile` while they place orders.
+    /// Runs `meanwhile` while the customers place orders.
     pub(crate) fn place_during(&self, api: &Api, meanwhile: impl FnOnce()) {
         std::thread::scope(|scope| {
             for _ in 0..self.n_threads {
-                scope.spawn(|| self.place(api));
+                scope.spawn(|| self.place_until_stopped(api));
             }
             meanwhile();
             self.enough.store(true, Ordering::Relaxed);
         });
     }
 
-    fn place(&self, api: &Api) {
+    fn place_until_stopped(&self, api: &Api) {
         while !self.enough.load(Ordering::Relaxed) {
-            let request = api.request("POST", "/v1/orders").json(&order());
-            // No answer: the process is gone, and so is the promise.
+            let request = api.request("POST", "/v1/orders").json(&valid_order());
+            // Without a response, the order may or may not be accepted: it is not recorded.
             let Ok(answer) = Api::try_send(request) else { return };
             if answer.status == 202 {
                 let id = answer.json()["order_id"].as_str().unwrap().to_owned();
@@ -61,21 +62,21 @@ impl Customers {
         }
     }
 
-    pub(crate) fn wait_for(&self, n_orders: usize) {
+    pub(crate) fn wait_for_accepted(&self, n_orders: usize) {
         wait::until("orders are accepted", || {
             (self.n_accepted.load(Ordering::Relaxed) >= n_orders).then_some(())
         });
     }
 
-    pub(crate) fn accepted(self) -> Vec<String> {
+    pub(crate) fn into_accepted(self) -> Vec<String> {
         self.accepted.into_inner().unwrap()
     }
 }
 
-/// Every order ended, once, and its history begins as it should.
+/// Asserts that every order has ended exactly once, and that its history begins as expected.
 pub(crate) fn assert_all_ended_once(api: &Api, ids: &[String]) {
     for id in ids {
-        api.ended(id);
+        api.wait_until_ended(id);
         let events = api.event_types(id);
         let beginning = ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued"];
         assert_eq!(events[..4], beginning, "{id}");
@@ -85,24 +86,24 @@ pub(crate) fn assert_all_ended_once(api: &Api, ids: &[String]) {
     }
 }
 
-/// An event store and the roles over it, as processes of their own.
-pub(crate) struct Separate {
+/// An event store and roles as separate processes.
+pub(crate) struct SeparateProcesses {
     pub(crate) node: Dofs,
     pub(crate) store: String,
     read_model: String,
 }
 
-impl Separate {
+impl SeparateProcesses {
     pub(crate) fn start(data: &Path, read_model: String) -> Self {
         let mut node = start_node(data, "127.0.0.1:0");
-        let store = format!("esdb://{}?tls=false", node.node());
+        let store = node.node_url();
         let this = Self { node, store, read_model };
-        assert!(this.command(&["migrate"]).spawn().ended().success());
+        assert!(this.command(&["migrate"]).spawn().wait_until_ended().success());
         this
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Start {
-        lively(Start::new(BINARY, arguments))
+        with_fast_retries(Start::new(BINARY, arguments))
             .env("DOFS__EVENT_STORE__URL", &self.store)
             .env("DOFS__READ_MODEL__URL", &self.read_model)
     }
@@ -116,8 +117,4 @@ impl Separate {
 pub(crate) fn start_node(data: &Path, listen: &str) -> Dofs {
     let data = data.join("events");
     Start::new(BINARY, &["node", "--data", data.to_str().unwrap(), "--listen", listen]).spawn()
-}
-
-pub(crate) fn sqlite(data: &Path) -> String {
-    format!("sqlite://{}", data.join("rows.sqlite").display())
 }

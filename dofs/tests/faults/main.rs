@@ -1,7 +1,7 @@
-//! Promises under faults: nothing accepted is lost, nothing is fulfilled twice, and what fails
-//! says so and resumes by itself.
+//! Guarantees under faults: no accepted order is lost, none is fulfilled twice, and failures are reported
+//! and recovered automatically.
 
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 mod chaos;
 mod fixture;

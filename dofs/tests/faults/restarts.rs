@@ -1,4 +1,4 @@
-//! Processes that are killed or stopped in the middle of it, and databases that go away.
+//! Processes killed or stopped under load, and outages of the databases.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -7,34 +7,35 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::api::{Answer, Api, order};
+use testkit::api::{Answer, Api, valid_order};
 use testkit::process::Start;
 use testkit::{postgres, wait};
 
 use crate::fixture::{
-    BINARY, Customers, Separate, assert_all_ended_once, lively, sqlite, start_node,
+    BINARY, Customers, SeparateProcesses, assert_all_ended_once, sqlite_url, start_node,
+    with_fast_retries,
 };
 
 #[test]
-fn kill_in_the_middle_of_the_rush_loses_no_accepted_order() {
+fn kills_under_load_lose_no_accepted_order() {
     let data = tempfile::tempdir().unwrap();
     let mut accepted = Vec::new();
     for n_orders in [150, 300] {
-        let mut process = lively(Start::dev(BINARY, data.path())).spawn();
-        let api = Api::new(process.http());
+        let mut process = with_fast_retries(Start::dev(BINARY, data.path())).spawn();
+        let api = Api::new(process.http_address());
         let customers = Customers::new(16);
         customers.place_during(&api, || {
-            customers.wait_for(n_orders);
+            customers.wait_for_accepted(n_orders);
             process.kill();
         });
-        accepted.extend(customers.accepted());
+        accepted.extend(customers.into_accepted());
     }
-    let mut process = lively(Start::dev(BINARY, data.path())).spawn();
-    let api = Api::new(process.http());
+    let mut process = with_fast_retries(Start::dev(BINARY, data.path())).spawn();
+    let api = Api::new(process.http_address());
     assert!(accepted.len() >= 450);
     assert_all_ended_once(&api, &accepted);
 
-    // What the tables say is what the streams say, for every order that has a row.
+    // The read model and the fold of the stream give the same state of every order.
     wait::until("the projection has caught up", || {
         let stats = api.get("/v1/stats").json();
         let done = stats["projection"]["lag_events"] == 0 && stats["orders"]["PROCESSING"] == 0;
@@ -50,13 +51,13 @@ fn kill_in_the_middle_of_the_rush_loses_no_accepted_order() {
     }
 }
 
-fn orders_go_through_separate_roles(data: &Path, read_model: String) {
-    let system = Separate::start(data, read_model);
+fn assert_separate_roles_work(data: &Path, read_model: String) {
+    let system = SeparateProcesses::start(data, read_model);
     let mut api = system.serve(&["api"]);
     let mut worker = system.serve(&["worker"]);
     let mut projector = system.serve(&["projector"]);
-    let client = Api::new(api.http());
-    let ids: Vec<String> = (0..20).map(|_| client.accepted()).collect();
+    let client = Api::new(api.http_address());
+    let ids: Vec<String> = (0..20).map(|_| client.place_valid_order()).collect();
     assert_all_ended_once(&client, &ids);
     wait::until("the rows are there", || {
         let listed = client.get("/v1/orders?limit=200").json();
@@ -65,33 +66,33 @@ fn orders_go_through_separate_roles(data: &Path, read_model: String) {
         (ended == ids.len()).then_some(())
     });
     for role in [&mut api, &mut worker, &mut projector] {
-        let health = Api::new(role.http());
+        let health = Api::new(role.http_address());
         assert_eq!(health.get("/readyz").status, 200);
-        assert!(role.terminate().success(), "{:#?}", role.log());
+        assert!(role.terminate().success(), "{:#?}", role.log_lines());
     }
 }
 
 #[test]
-fn roles_are_separate_processes_over_sqlite() {
+fn separate_role_processes_work_over_sqlite() {
     let data = tempfile::tempdir().unwrap();
-    orders_go_through_separate_roles(data.path(), sqlite(data.path()));
+    assert_separate_roles_work(data.path(), sqlite_url(data.path()));
 }
 
 #[test]
-fn roles_are_separate_processes_over_postgres() {
+fn separate_role_processes_work_over_postgres() {
     let data = tempfile::tempdir().unwrap();
-    let database = postgres::database_blocking();
-    orders_go_through_separate_roles(data.path(), database.url().to_owned());
+    let database = postgres::create_database_blocking();
+    assert_separate_roles_work(data.path(), database.url().to_owned());
 }
 
 #[test]
-fn watch_of_an_order_goes_on_when_the_api_comes_back() {
+fn order_watch_resumes_after_an_api_restart() {
     let data = tempfile::tempdir().unwrap();
-    let system = Separate::start(data.path(), sqlite(data.path()));
+    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
     let mut api = system.serve(&["api"]);
-    let address = api.http();
+    let address = api.http_address();
     let client = Api::new(address);
-    let id = client.accepted();
+    let id = client.place_valid_order();
     let url = client.url();
     let mut watch = Command::new(BINARY)
         .args(["order", "watch", &id, "--json", "--url", &url])
@@ -102,16 +103,16 @@ fn watch_of_an_order_goes_on_when_the_api_comes_back() {
     let mut shown: Vec<_> = lines.by_ref().take(4).map(Result::unwrap).collect();
 
     api.kill();
-    // Whoever asks now gets no answer. Twice, so that it is no accident.
+    // Accepts two connections of the watch without responding.
     let nobody = TcpListener::bind(address).unwrap();
     nobody.set_nonblocking(true).unwrap();
     for _ in 0..2 {
-        drop(wait::until("the watch asks", || nobody.accept().ok()));
+        drop(wait::until("the watch connects", || nobody.accept().ok()));
     }
     drop(nobody);
     let serve = ["serve", "api", "--listen", &address.to_string()];
     let mut api = system.command(&serve).spawn();
-    assert_eq!(api.http(), address);
+    assert_eq!(api.http_address(), address);
     let _worker = system.serve(&["worker"]);
     shown.extend(lines.map(Result::unwrap));
     assert!(watch.wait().unwrap().success());
@@ -120,58 +121,58 @@ fn watch_of_an_order_goes_on_when_the_api_comes_back() {
 }
 
 #[test]
-fn event_store_that_is_down_refuses_new_orders_and_everything_resumes() {
+fn orders_are_rejected_while_the_event_store_is_down() {
     let data = tempfile::tempdir().unwrap();
-    let mut system = Separate::start(data.path(), sqlite(data.path()));
+    let mut system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
     let mut roles = system.serve(&[]);
-    let api = Api::new(roles.http());
-    let before = api.accepted();
-    api.projected(&before);
+    let api = Api::new(roles.http_address());
+    let before = api.place_valid_order();
+    api.wait_until_projected(&before);
 
-    let address = system.node.node().to_string();
+    let address = system.node.node_address().to_string();
     system.node.kill();
-    let refused = api.place(&order());
+    let refused = api.place(&valid_order());
     assert_eq!(refused.status, 503, "{refused:?}");
     let body = refused.json();
     let (said, id) = (body["error"].as_str().unwrap_or_default(), body["order_id"].as_str());
     assert!(said.contains("may have been recorded"), "{said}");
-    assert!(id.is_some_and(|it| said.contains(it)), "it says what to look up: {body}");
+    assert!(id.is_some_and(|it| said.contains(it)), "the error contains the order id: {body}");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(api.get("/livez").status, 200);
     assert_eq!(api.get("/readyz").status, 503);
-    assert_store_is_known_to_be_away(&api);
-    // What needs the read model only still answers.
+    assert_reports_event_store_outage(&api);
+    // Queries that need only the read model still work.
     assert_eq!(api.get("/v1/orders").status, 200);
     assert_eq!(api.get(&format!("/order/{before}")).status, 200);
 
     system.node = start_node(data.path(), &address);
     let after = wait::until("orders are accepted again", || {
-        let answer = api.place(&order());
+        let answer = api.place(&valid_order());
         (answer.status == 202).then(|| answer.json()["order_id"].as_str().unwrap().to_owned())
     });
     assert_all_ended_once(&api, &[before, after]);
 }
 
-/// Calls, and holds the answer to what is promised while something is known to be away.
-fn in_a_second(call: impl FnOnce() -> Answer) -> Answer {
+/// Asserts that a call responds within a second, as promised during a detected outage.
+fn respond_within_a_second(call: impl FnOnce() -> Answer) -> Answer {
     let asked = Instant::now();
     let answer = call();
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}: {answer:?}", asked.elapsed());
     answer
 }
 
-/// Answers come within a second, and say what is known.
-fn assert_store_is_known_to_be_away(api: &Api) {
+/// Asserts that responses come within a second and report the event store as unavailable.
+fn assert_reports_event_store_outage(api: &Api) {
     let ready = api.get("/readyz?verbose").json();
     let reason = ready["reasons"]["event_store"].as_str().unwrap();
-    assert_eq!(reason, "event store takes no orders: it does not answer");
-    let refused = in_a_second(|| api.place(&order()));
+    assert_eq!(reason, "event store accepts no orders: it does not answer");
+    let refused = respond_within_a_second(|| api.place(&valid_order()));
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     let body = refused.json();
     assert!(body["error"].as_str().unwrap().contains("nothing was recorded"), "{body}");
     assert_eq!(body.get("order_id"), None, "there is no order to look up");
 
-    let stats = in_a_second(|| api.get("/v1/stats?minutes=5"));
+    let stats = respond_within_a_second(|| api.get("/v1/stats?minutes=5"));
     assert_eq!(stats.status, 200, "{stats:?}");
     let stats = stats.json();
     assert_eq!(stats["orders"]["FULFILLED"].as_u64().map(|it| it <= 1), Some(true), "{stats}");
@@ -183,7 +184,7 @@ fn assert_store_is_known_to_be_away(api: &Api) {
     }
     assert!(stats["unavailable"]["event_store"].is_string(), "{stats}");
 
-    let workers = in_a_second(|| api.get("/v1/ops/worker"));
+    let workers = respond_within_a_second(|| api.get("/v1/ops/worker"));
     assert_eq!(workers.status, 200, "{workers:?}");
     let workers = workers.json();
     assert_eq!((&workers["paused"], &workers["workers"]), (&Value::Null, &Value::Null));
@@ -192,39 +193,39 @@ fn assert_store_is_known_to_be_away(api: &Api) {
 }
 
 #[test]
-fn worker_killed_in_the_middle_is_replaced_without_doubling() {
+fn orders_of_a_killed_worker_end_once() {
     let data = tempfile::tempdir().unwrap();
-    let system = Separate::start(data.path(), sqlite(data.path()));
+    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
     let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http());
+    let api = Api::new(roles.http_address());
     let mut worker =
         system.command(&["serve", "worker"]).env("DOFS__FULFILLMENT__LATENCY_MS", "50").spawn();
-    let ids: Vec<String> = (0..60).map(|_| api.accepted()).collect();
-    api.ended(&ids[0]);
+    let ids: Vec<String> = (0..60).map(|_| api.place_valid_order()).collect();
+    api.wait_until_ended(&ids[0]);
     worker.kill();
     let _worker = system.serve(&["worker"]);
     assert_all_ended_once(&api, &ids);
 }
 
 #[test]
-fn read_model_that_is_down_stops_no_order() {
+fn orders_are_accepted_while_the_read_model_is_down() {
     let data = tempfile::tempdir().unwrap();
-    let mut server = postgres::private_server();
-    let system = Separate::start(data.path(), server.url());
+    let mut server = postgres::start_private_server();
+    let system = SeparateProcesses::start(data.path(), server.url());
     let mut roles = system.serve(&[]);
-    let api = Api::new(roles.http());
-    let before = api.accepted();
-    api.ended(&before);
+    let api = Api::new(roles.http_address());
+    let before = api.place_valid_order();
+    api.wait_until_ended(&before);
 
     server.stop_immediately();
-    let during = api.accepted();
-    assert_eq!(api.ended(&during)["source"], "stream");
+    let during = api.place_valid_order();
+    assert_eq!(api.wait_until_ended(&during)["source"], "stream");
     assert_eq!(api.get(&format!("/order/{before}")).json()["source"], "stream");
     let refused = api.get("/v1/orders");
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.header("retry-after").is_some());
-    // Orders can be taken, so the process is ready for all but those who want its lists.
-    let ready = wait::until("it is degraded", || {
+    // Orders can be accepted, so the process is ready but degraded.
+    let ready = wait::until("the process is degraded", || {
         let ready = api.get("/readyz");
         (ready.json()["status"] == "degraded").then_some(ready)
     });
@@ -233,7 +234,7 @@ fn read_model_that_is_down_stops_no_order() {
     assert_eq!(api.get("/readyz?require=read_model").status, 503);
     assert_eq!(api.get("/readyz?require=event_store").status, 200);
     assert_eq!(api.get("/readyz?require=nothing").status, 400);
-    let stats = in_a_second(|| api.get("/v1/stats")).json();
+    let stats = respond_within_a_second(|| api.get("/v1/stats")).json();
     assert_eq!((&stats["orders"], &stats["queue"]["in_flight"]), (&Value::Null, &json!(0)));
     assert!(stats["unavailable"]["read_model"].is_string(), "{stats}");
     for _ in 0..5 {
@@ -248,14 +249,14 @@ fn read_model_that_is_down_stops_no_order() {
             (shown["source"] == "table" && shown["status"] != "PROCESSING").then_some(())
         });
     }
-    let mut told = roles.log();
-    told.retain(|line| line["message"].as_str().is_some_and(|it| it.starts_with("Read model")));
-    let messages: Vec<_> = told.iter().map(|line| &line["message"]).collect();
-    assert_eq!(messages.first(), Some(&&json!("Read model unreachable")), "{told:#?}");
-    assert_eq!(messages.last(), Some(&&json!("Read model reachable again")), "{told:#?}");
-    // A cause may change while a server stops, and each is told once.
-    assert!(messages.len() <= 5, "{told:#?}");
-    assert!(told.iter().all(|line| line["address"] == server.url()), "{told:#?}");
-    assert!(told[0]["cause"].is_string() && told[0]["hint"].is_string(), "{told:#?}");
-    assert!(roles.terminate().success(), "{:#?}", roles.log());
+    let mut logged = roles.log_lines();
+    logged.retain(|line| line["message"].as_str().is_some_and(|it| it.starts_with("Read model")));
+    let messages: Vec<_> = logged.iter().map(|line| &line["message"]).collect();
+    assert_eq!(messages.first(), Some(&&json!("Read model unreachable")), "{logged:#?}");
+    assert_eq!(messages.last(), Some(&&json!("Read model reachable again")), "{logged:#?}");
+    // The cause may change while the server stops; each cause is logged once.
+    assert!(messages.len() <= 5, "{logged:#?}");
+    assert!(logged.iter().all(|line| line["address"] == server.url()), "{logged:#?}");
+    assert!(logged[0]["cause"].is_string() && logged[0]["hint"].is_string(), "{logged:#?}");
+    assert!(roles.terminate().success(), "{:#?}", roles.log_lines());
 }

@@ -1,17 +1,17 @@
-//! Several workers beside each other, and what one of them leaves behind.
+//! Several concurrent workers: stop and pause.
 
 use serde_json::json;
 use testkit::api::Api;
 use testkit::wait;
 
-use crate::fixture::{Customers, Separate, assert_all_ended_once, sqlite};
+use crate::fixture::{Customers, SeparateProcesses, assert_all_ended_once, sqlite_url};
 
 #[test]
-fn one_of_three_workers_stops_under_load_and_nobody_notices() {
+fn stopping_one_of_three_workers_affects_no_order() {
     let data = tempfile::tempdir().unwrap();
-    let system = Separate::start(data.path(), sqlite(data.path()));
+    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
     let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http());
+    let api = Api::new(roles.http_address());
     let worker = || {
         let start = system.command(&["serve", "worker"]);
         start.env("DOFS__FULFILLMENT__ERROR_RATE", "0").spawn()
@@ -20,36 +20,38 @@ fn one_of_three_workers_stops_under_load_and_nobody_notices() {
     let mut stopping = worker();
     let customers = Customers::new(4);
     customers.place_during(&api, || {
-        customers.wait_for(200);
-        assert!(stopping.terminate().success(), "{:#?}", stopping.log());
-        customers.wait_for(400);
+        customers.wait_for_accepted(200);
+        assert!(stopping.terminate().success(), "{:#?}", stopping.log_lines());
+        customers.wait_for_accepted(400);
     });
-    let ids = customers.accepted();
+    let ids = customers.into_accepted();
     assert_all_ended_once(&api, &ids);
-    // A delivery that is made again and begun leaves a record of that.
+    // The start of every repeated delivery is recorded.
     let mut n_again = 0;
     for id in &ids {
         n_again +=
             api.event_types(id).iter().filter(|it| *it == "FulfillmentDeliveryStarted").count();
     }
-    // What was on its way to the worker when it left, and no more: it handles what it has.
+    // Only deliveries on their way to the stopping worker are repeated; it finishes those it has.
     assert!(n_again <= 5, "{n_again} of {} orders", ids.len());
-    let problems =
-        stopping.log().into_iter().filter(|it| it["level"] == "WARN" || it["level"] == "ERROR");
+    let problems = stopping
+        .log_lines()
+        .into_iter()
+        .filter(|it| it["level"] == "WARN" || it["level"] == "ERROR");
     assert_eq!(problems.collect::<Vec<_>>(), Vec::<serde_json::Value>::new());
 }
 
 #[test]
-fn pause_returns_once_every_worker_has_confirmed_it() {
+fn pause_returns_once_every_worker_has_confirmed() {
     let data = tempfile::tempdir().unwrap();
-    let system = Separate::start(data.path(), sqlite(data.path()));
+    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
     let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http());
+    let api = Api::new(roles.http_address());
     let slow = || system.command(&["serve", "worker"]).env("DOFS__FULFILLMENT__LATENCY_MS", "500");
     let mut workers = [slow().spawn(), slow().spawn()];
     let listed = || api.get("/v1/ops/worker").json()["workers"].as_array().unwrap().clone();
     wait::until("both are connected", || (listed().len() == 2).then_some(()));
-    api.accepted();
+    api.place_valid_order();
 
     let pause = api.request("POST", "/v1/ops/worker/pause").json(&json!({"reason": "test"}));
     let status = Api::send(pause).json();
@@ -60,8 +62,8 @@ fn pause_returns_once_every_worker_has_confirmed_it() {
         assert_eq!((&worker["paused"], &worker["connected"]), (&json!(true), &json!(false)));
         assert!(worker["last_seen_at"].is_string(), "{worker}");
     }
-    assert_eq!(status["queue"]["in_flight"], 0, "confirmed means that nothing is in hand");
-    let waiting = api.accepted();
+    assert_eq!(status["queue"]["in_flight"], 0, "a confirmed pause leaves nothing in flight");
+    let waiting = api.place_valid_order();
     wait::until("the waiting order is counted with its age", || {
         let status = api.get("/v1/ops/worker").json();
         let age = status["oldest_waiting_seconds"].as_f64();
@@ -71,23 +73,25 @@ fn pause_returns_once_every_worker_has_confirmed_it() {
     let ids: Vec<&str> = paused.iter().map(|it| it["worker"].as_str().unwrap()).collect();
     let resume = api.request("POST", "/v1/ops/worker/resume").json(&json!({}));
     assert_eq!(Api::send(resume).json()["paused"], false);
-    api.ended(&waiting);
+    api.wait_until_ended(&waiting);
     for worker in &mut workers {
-        assert!(worker.terminate().success(), "{:#?}", worker.log());
-        let named =
-            worker.log().iter().any(|line| ids.iter().any(|id| line.to_string().contains(id)));
-        assert!(named, "its log lines have its id: {:#?}", worker.log());
+        assert!(worker.terminate().success(), "{:#?}", worker.log_lines());
+        let named = worker
+            .log_lines()
+            .iter()
+            .any(|line| ids.iter().any(|id| line.to_string().contains(id)));
+        assert!(named, "its log lines contain its id: {:#?}", worker.log_lines());
     }
 }
 
 #[test]
-fn worker_that_does_not_confirm_a_pause_is_named() {
+fn worker_without_pause_confirmation_is_named() {
     let data = tempfile::tempdir().unwrap();
-    let system = Separate::start(data.path(), sqlite(data.path()));
+    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
     let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http());
+    let api = Api::new(roles.http_address());
     let worker = system.command(&["serve", "worker"]).spawn();
-    wait::until("it is connected", || {
+    wait::until("the worker is connected", || {
         (api.get("/v1/ops/worker").json()["workers"].as_array().unwrap().len() == 1).then_some(())
     });
     worker.signal("STOP");
@@ -95,7 +99,7 @@ fn worker_that_does_not_confirm_a_pause_is_named() {
     let status = Api::send(pause).json();
     assert_eq!(status["unconfirmed"].as_array().map(Vec::len), Some(1), "{status}");
     worker.signal("CONT");
-    wait::until("it confirms later", || {
+    wait::until("the worker confirms", || {
         (api.get("/v1/ops/worker").json()["unconfirmed"] == json!([])).then_some(())
     });
 }

@@ -98,7 +98,7 @@ async fn order_in_progress_is_not_sent_by_another_worker_of_a_recreated_group() 
     wait_for_members(&store, 2, ids.len()).await;
     // The first worker cannot join again, so the new group delivers all events to the second.
     let refusal = Refusal::new(UNAVAILABLE, "not now");
-    proxy.refuse("PersistentSubscriptions/Read", usize::MAX, When::Before, refusal);
+    proxy.refuse_next("PersistentSubscriptions/Read", usize::MAX, When::Before, refusal);
     delete_group(&store).await;
     wait_for_members(&store, 1, ids.len()).await;
     gateway.release();

@@ -33,7 +33,7 @@ async fn read_again_and_again(store: Arc<dyn ReadModel>, order_ids: Vec<OrderId>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_that_change_with_each_transaction_do_no_harm() {
-    let server = tokio::task::spawn_blocking(postgres::private_server).await.unwrap();
+    let server = tokio::task::spawn_blocking(postgres::start_private_server).await.unwrap();
     let Some(bouncer) = PgBouncer::start(&server) else { return };
     let (url, events) = (bouncer.url("postgres"), EventStore::start().await);
     assert!(!migrate(&url).await.unwrap().is_empty());
@@ -73,7 +73,7 @@ async fn sessions_that_change_with_each_transaction_do_no_harm() {
 
 #[tokio::test]
 async fn database_in_another_encoding_is_refused_with_the_reason() {
-    let server = tokio::task::spawn_blocking(postgres::private_server).await.unwrap();
+    let server = tokio::task::spawn_blocking(postgres::start_private_server).await.unwrap();
     let mut connection = PgConnection::connect(&server.url()).await.unwrap();
     let latin =
         "create database latin template template0 encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'";

@@ -33,7 +33,7 @@ async fn may(store: &Arc<dyn ReadModel>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_may_do_their_work_and_nothing_else() {
     // Roles are the server's, so it is one of the test's own.
-    let server = postgres::private_server();
+    let server = postgres::start_private_server();
     let mut superuser = PgConnection::connect(&server.url()).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(ROLES)).execute(&mut superuser).await.unwrap();
     let url_of = |role: &str| server.url().replace("postgres@", &format!("{role}@"));

@@ -117,7 +117,7 @@ async fn event_about_another_order_is_passed_over_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn server_that_crashes_is_waited_for_and_orders_are_read_from_their_streams() {
-    let (mut server, events) = (postgres::private_server(), EventStore::start().await);
+    let (mut server, events) = (postgres::start_private_server(), EventStore::start().await);
     migrate(&server.url()).await.unwrap();
     let store = open(&server.url()).unwrap();
     let api = queries(Arc::clone(&store), events.log.clone());

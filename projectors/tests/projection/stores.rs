@@ -21,7 +21,7 @@ impl Database {
     }
 
     pub(crate) async fn postgres() -> Self {
-        Self::Postgres(postgres::database().await)
+        Self::Postgres(postgres::create_database().await)
     }
 
     pub(crate) fn url(&self) -> String {

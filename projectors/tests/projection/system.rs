@@ -55,7 +55,7 @@ impl EventStore {
 
     /// Does what operators and other programs do to streams.
     pub(crate) fn tool(&self) -> StreamTool {
-        StreamTool::of(&format!("esdb://{}?tls=false", self.node.address()))
+        StreamTool::new(&format!("esdb://{}?tls=false", self.node.address()))
     }
 
     /// Stops it.

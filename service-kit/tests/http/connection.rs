@@ -1,6 +1,7 @@
 //! A client's connection: time-outs, limits, malformed requests, and how it is closed.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use serde_json::json;
 use service_kit::auth::{Access, KeyRing};

@@ -8,11 +8,11 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::broadcast;
 
 use super::changes::Changes;
-use super::{End, Refusal, State, When};
-use crate::strict_store::Frames;
+use super::frames::Frames;
+use super::{CallEnd, Refusal, State, When};
 
-/// Passes a call on to the target, or lets it meet its fault.
-pub(super) async fn serve(
+/// Forwards a call to the target, or injects its fault.
+pub(super) async fn forward_call(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     target: SendRequest<Bytes>,
@@ -21,60 +21,62 @@ pub(super) async fn serve(
     // `/event_store.client.streams.Streams/Read` is `Streams/Read` for short.
     let method = request.uri().path().rsplit('.').next().unwrap_or_default().to_owned();
     let mut ends = state.ends.subscribe();
-    let silences = state.silences.subscribe();
+    let stalls = state.stalls.subscribe();
     state.count_call(&method);
-    // As a real node: discovery is answered by every node, leader or not.
+    // Every node of a real cluster answers discovery, leader or not.
     let needs_leader = request.headers().get("requires-leader").is_some_and(|it| it == "true");
-    let fault = state.fault_for(&method, needs_leader);
+    let fault = state.take_fault(&method, needs_leader);
     if let Some((refusal, When::Before)) = &fault {
-        return refuse(&mut respond, refusal);
+        return respond_with_status(&mut respond, refusal);
     }
     let (head, body) = request.into_parts();
     let mut target = target.ready().await?;
     let (response, to_target) = target.send_request(Request::from_parts(head, ()), false)?;
-    let changes = Changes::new(method.clone(), state.strictness.clone());
-    let uploading = async {
-        match upload(body, to_target, &changes).await {
-            Some(refusal) => End::Status(refusal),
+    let changes = Changes::new(method.clone(), state.filter.clone());
+    let forwarding_request = async {
+        match forward_request(body, to_target, &changes).await {
+            Some(refusal) => CallEnd::Status(refusal),
             None => std::future::pending().await,
         }
     };
     let mut answer = None;
-    let downloading = async {
+    let forwarding_response = async {
         let response = response.await?;
         if let Some((refusal, _)) = &fault {
             let mut body = response.into_body();
             while let Some(data) = body.data().await {
                 body.flow_control().release_capacity(data?.len())?;
             }
-            return refuse(&mut respond, refusal);
+            return respond_with_status(&mut respond, refusal);
         }
         tokio::select! {
-            downloaded = download(response, &mut respond, &mut answer, &changes) => downloaded,
-            () = until_silenced(silences, &method) => std::future::pending().await,
+            forwarded = forward_response(response, &mut respond, &mut answer, &changes) => forwarded,
+            () = wait_for_stall(stalls, &method) => std::future::pending().await,
         }
     };
     let ended = tokio::select! {
-        served = downloading => return served,
-        end = uploading => end,
-        end = until_ended(&mut ends, &method) => end,
+        forwarded = forwarding_response => return forwarded,
+        end = forwarding_request => end,
+        end = wait_for_end(&mut ends, &method) => end,
     };
     match (ended, answer) {
-        (End::Status(status), Some(mut answer)) => answer.send_trailers(trailers(&status)),
-        (End::Status(status), None) => refuse(&mut respond, &status),
-        (End::Reset, Some(mut answer)) => {
+        (CallEnd::Status(status), Some(mut answer)) => {
+            answer.send_trailers(status_trailers(&status))
+        }
+        (CallEnd::Status(status), None) => respond_with_status(&mut respond, &status),
+        (CallEnd::Reset, Some(mut answer)) => {
             answer.send_reset(Reason::INTERNAL_ERROR);
             Ok(())
         }
-        (End::Reset, None) => {
+        (CallEnd::Reset, None) => {
             respond.send_reset(Reason::INTERNAL_ERROR);
             Ok(())
         }
     }
 }
 
-/// Waits until the call is to be ended.
-async fn until_ended(ends: &mut broadcast::Receiver<(String, End)>, method: &str) -> End {
+/// Waits until the test ends the call.
+async fn wait_for_end(ends: &mut broadcast::Receiver<(String, CallEnd)>, method: &str) -> CallEnd {
     loop {
         match ends.recv().await {
             Ok((ended, end)) if ended.is_empty() || ended == method => return end,
@@ -84,10 +86,10 @@ async fn until_ended(ends: &mut broadcast::Receiver<(String, End)>, method: &str
     }
 }
 
-/// Waits until the call is to fall silent.
-async fn until_silenced(mut silences: broadcast::Receiver<String>, method: &str) {
+/// Waits until the test stalls the call.
+async fn wait_for_stall(mut stalls: broadcast::Receiver<String>, method: &str) {
     loop {
-        match silences.recv().await {
+        match stalls.recv().await {
             Ok(name) if name == method => return,
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
@@ -95,8 +97,8 @@ async fn until_silenced(mut silences: broadcast::Receiver<String>, method: &str)
     }
 }
 
-/// Passes the request on. Returns with a refusal if a message of it is refused.
-async fn upload(
+/// Forwards the request. Returns a refusal if one of its messages is refused.
+async fn forward_request(
     mut body: RecvStream,
     mut to_target: SendStream<Bytes>,
     changes: &Changes,
@@ -115,12 +117,13 @@ async fn upload(
                         return Some(refusal);
                     }
                 };
-                // An end may come as an empty part. HTTP/2 servers count those of others as abuse.
+                // An empty frame may carry the end of the stream. Others are not forwarded: HTTP/2 servers
+                // treat many of them as an attack.
                 if !data.is_empty() && to_target.send_data(data, false).is_err() {
                     return None;
                 }
             }
-            // The caller has gone: so does the call.
+            // The client cancelled the call.
             Some(Err(_)) => {
                 to_target.send_reset(Reason::CANCEL);
                 return None;
@@ -133,7 +136,8 @@ async fn upload(
     }
 }
 
-async fn download(
+/// Forwards the response, whose sending half is put into `answer`.
+async fn forward_response(
     response: Response<RecvStream>,
     respond: &mut SendResponse<Bytes>,
     answer: &mut Option<SendStream<Bytes>>,
@@ -155,7 +159,7 @@ async fn download(
             answer.send_data(data, false)?;
         }
         if let Some(refusal) = end {
-            return answer.send_trailers(trailers(&refusal));
+            return answer.send_trailers(status_trailers(&refusal));
         }
     }
     match body.trailers().await? {
@@ -164,17 +168,20 @@ async fn download(
     }
 }
 
-/// Answers with a status and nothing else.
-fn refuse(respond: &mut SendResponse<Bytes>, refusal: &Refusal) -> Result<(), h2::Error> {
+/// Responds with a status and no message.
+fn respond_with_status(
+    respond: &mut SendResponse<Bytes>,
+    refusal: &Refusal,
+) -> Result<(), h2::Error> {
     let mut response = Response::new(());
-    *response.headers_mut() = trailers(refusal);
+    *response.headers_mut() = status_trailers(refusal);
     let grpc = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert("content-type", grpc);
     respond.send_response(response, true).map(drop)
 }
 
-fn trailers(refusal: &Refusal) -> HeaderMap {
-    let value = |text: &str| HeaderValue::from_str(text).expect("a test's text fits a header");
+fn status_trailers(refusal: &Refusal) -> HeaderMap {
+    let value = |text: &str| HeaderValue::from_str(text).expect("the text is a valid header value");
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", refusal.code.into());
     trailers.insert("grpc-message", value(&refusal.message));

@@ -1,9 +1,9 @@
-# Runs one PostgreSQL server for a test process, and ends it with that process.
+# Runs one PostgreSQL server for a test process, and stops it when that process ends.
 #
 # Arguments: the folder of PostgreSQL's programs, the folder for temporary files.
-# Standard input: `start PORT` and `stop`, one a line. When it ends, however the test process
-# ended, the server is stopped and everything that it wrote is removed.
-# Standard output: after initdb and after each command, `ok`, or the log's end and `failed`.
+# Standard input: `start PORT` or `stop`, one command per line. At its end, the server is stopped and
+# its files are removed. It ends when the test process ends, however that happens.
+# Standard output: after initdb and after each command, `ok`, or the end of the log and `failed`.
 
 bin=$1
 temporary=$2
@@ -42,8 +42,8 @@ full_page_writes = off
 END
 }
 
-# The server is this shell's own child, so that it is reaped too and not left to an init process
-# that may not do that.
+# The server is a child of this shell, so that the shell reaps it. The init process of a container may
+# not reap.
 server=
 start() {
     # shellcheck disable=SC2086 # $as is a command and its arguments, or nothing.
@@ -61,12 +61,12 @@ start() {
     done
 }
 
-# As PostgreSQL's own pg_ctl does: the file's first line names the process, its last the state.
+# Like pg_ctl: the first line of the file is the process id, the last the state.
 is_ready() {
     grep -qx "$server" data/postmaster.pid && grep -q '^ready' data/postmaster.pid
 } 2>/dev/null
 
-# As in a crash: nothing is written out, connections break.
+# As in a crash: nothing is flushed, connections break.
 stop() {
     [ -n "$server" ] || return 0
     kill -s QUIT "$server" 2>/dev/null
@@ -74,7 +74,7 @@ stop() {
     server=
 }
 
-# The other user may not be able to reach the folder that root was given.
+# The other user may have no access to the temporary folder of root.
 folder=
 for base in "$temporary" /tmp /var/tmp; do
     # shellcheck disable=SC2086

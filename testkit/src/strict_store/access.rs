@@ -1,14 +1,16 @@
-//! Rights that the store denies.
+//! Permissions that the store denies.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use conformance::protocol::event_store::client::{persistent_subscriptions as groups, streams};
 use prost::Message;
 
-/// What clients may not do. At first they may do everything.
+use crate::sync::lock;
+
+/// Denied permissions; initially none.
 #[derive(Default)]
 pub(crate) struct Access {
     unreadable: Mutex<BTreeSet<String>>,
@@ -17,8 +19,7 @@ pub(crate) struct Access {
 
 impl Access {
     pub(super) fn deny_reading(&self, stream: &str) {
-        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        unreadable.insert(stream.to_owned());
+        lock(&self.unreadable).insert(stream.to_owned());
     }
 
     pub(super) fn deny_creating_groups(&self) {
@@ -35,12 +36,11 @@ impl Access {
             }
             _ => None,
         };
-        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        source.is_some_and(|stream| unreadable.contains(&stream))
+        source.is_some_and(|stream| lock(&self.unreadable).contains(&stream))
     }
 }
 
-/// The stream that a read asks for.
+/// Returns the stream of a read.
 fn read_source(message: &Bytes) -> Option<String> {
     use streams::read_options::Source;
     match streams::ReadReq::decode(message.clone()).ok()?.options?.source? {
@@ -52,7 +52,7 @@ fn read_source(message: &Bytes) -> Option<String> {
     }
 }
 
-/// The source of the group that a consumer asks for.
+/// Returns the stream of a consumer's group.
 fn group_source(message: &Bytes) -> Option<String> {
     use groups::read_req::{Content, options::Source};
     match groups::ReadReq::decode(message.clone()).ok()?.content? {

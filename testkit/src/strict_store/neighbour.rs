@@ -1,4 +1,4 @@
-//! Another program that shares the store.
+//! Another program that uses the same store.
 
 use std::net::SocketAddr;
 
@@ -12,49 +12,47 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::store::clock;
+use crate::clock::clock;
 
-/// What the names of the streams begin with that the neighbour appends to by turns: its own,
-/// metadata of it, and one that begins like an order's.
+/// Name prefixes of the streams that the program appends to in turn: its own stream, the metadata of
+/// its own stream, and a stream whose name begins like that of an order.
 const STREAMS: [&str; 3] = ["another-program", "$$another-program", "order-history"];
 
-/// A program that appends to streams of its own whenever it is told to.
+/// A program that appends to its own streams on request.
 pub(super) struct Neighbour {
-    told: UnboundedSender<()>,
+    requests: UnboundedSender<()>,
     _task: JoinSet<()>,
 }
 
 impl Neighbour {
-    /// Connects to the node and appends a first event, so that the log does not begin with an
-    /// order.
+    /// Connects to the node and appends an event, so that the log does not begin with an order.
     pub(super) async fn start(address: SocketAddr) -> Self {
         let endpoint = Endpoint::try_from(format!("http://{address}"));
-        let endpoint = endpoint.expect("an address of a socket makes an address of a server");
+        let endpoint = endpoint.expect("a socket address makes a valid URL");
         let channel = endpoint.connect().await.expect("the node has started");
         let mut client = StreamsClient::new(channel);
-        // Its streams are no other neighbour's, so that a store can be copied into another.
+        // Unique stream names, so that a store can be copied to another store with such a program.
         let name = clock().new_id().to_string();
-        append(&mut client, &name, 0).await;
-        let (told, mut tellings) = unbounded_channel();
+        append_event(&mut client, &name, 0).await;
+        let (requests, mut received) = unbounded_channel();
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut n_appended = 1;
-            while tellings.recv().await.is_some() {
-                append(&mut client, &name, n_appended).await;
+            while received.recv().await.is_some() {
+                append_event(&mut client, &name, n_appended).await;
                 n_appended += 1;
             }
         });
-        Self { told, _task: task }
+        Self { requests, _task: task }
     }
 
-    /// Appends an event soon.
-    pub(super) fn append(&self) {
-        let told = self.told.send(());
-        told.expect("the neighbour's task lives as long as the neighbour");
+    /// Requests an append, which happens soon after.
+    pub(super) fn trigger_append(&self) {
+        self.requests.send(()).expect("the task lives as long as the sender");
     }
 }
 
-async fn append(client: &mut StreamsClient<Channel>, name: &str, number: usize) {
+async fn append_event(client: &mut StreamsClient<Channel>, name: &str, number: usize) {
     use append_req::{Content, Options, options::ExpectedStreamRevision};
     let prefix = STREAMS[number % STREAMS.len()];
     let stream = format!("{prefix}-{name}");
@@ -73,6 +71,6 @@ async fn append(client: &mut StreamsClient<Channel>, name: &str, number: usize) 
     };
     let requests = [Content::Options(options), Content::ProposedMessage(message)];
     let requests = requests.map(|content| AppendReq { content: Some(content) });
-    // The node may be stopping.
+    // Fails if the node is stopping.
     drop(client.append(tokio_stream::iter(requests)).await);
 }

@@ -1,13 +1,13 @@
-//! Positions as a real store has them: offsets of bytes, with gaps.
+//! Positions of a real store: byte offsets with gaps.
 
-/// Bytes that an event takes in the log that is pretended, at least.
+/// Minimum distance between the offsets of two events, in bytes.
 const STRIDE: u64 = 512;
-/// Events differ in length by less than this.
+/// Maximum variation of that distance, in bytes.
 const MAX_SKEW: u64 = 311;
-/// Positions from here on are no event's, but marks such as "the end".
+/// First position with a special meaning, such as "the end".
 const FIRST_MARK: u64 = i64::MAX as u64;
 
-/// Returns the offset under which clients know the event at `position` of the node.
+/// Returns the offset that clients see for an event at `position` of the node.
 pub(super) fn to_offset(position: u64) -> u64 {
     if position == 0 || position >= FIRST_MARK {
         return position;
@@ -15,8 +15,8 @@ pub(super) fn to_offset(position: u64) -> u64 {
     position * STRIDE + position.wrapping_mul(0x9e37_79b9) % MAX_SKEW
 }
 
-/// Returns the node's position of the event at `offset`; `None` if no event begins there. A client
-/// that computes with positions, e.g. adds one, ends up there.
+/// Returns the node's position of the event at `offset`, or `None` if no event begins there, e.g. because
+/// a client has added one to a position.
 pub(super) fn from_offset(offset: u64) -> Option<u64> {
     if offset == 0 || offset >= FIRST_MARK {
         return Some(offset);
@@ -25,7 +25,7 @@ pub(super) fn from_offset(offset: u64) -> Option<u64> {
     (to_offset(position) == offset).then_some(position)
 }
 
-/// Returns a position of a group's information, such as `C:7/P:7`, with offsets.
+/// Converts a position in the text form of group information, e.g. `C:7/P:7`.
 pub(super) fn to_offset_text(text: &str) -> String {
     let offset = |text: &str| text.parse().ok().map(to_offset);
     let both = text.strip_prefix("C:").and_then(|text| text.split_once("/P:"));
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offsets_are_in_order_with_gaps_and_lead_back() {
+    fn offsets_increase_with_gaps_and_convert_back() {
         for position in 1..10_000 {
             assert!(to_offset(position + 1) > to_offset(position) + 1, "{position}");
             assert_eq!(from_offset(to_offset(position)), Some(position));
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_stay_as_they_are() {
+    fn special_positions_are_not_converted() {
         for mark in [0, FIRST_MARK, u64::MAX] {
             assert_eq!((to_offset(mark), from_offset(mark)), (mark, Some(mark)));
         }

@@ -8,10 +8,10 @@ use prost::Message;
 
 use super::positions::{from_offset, to_offset, to_offset_text};
 
-/// Returns a request as the node understands it; `None` if it names a position of no event.
+/// Converts a request for the node; `None` if it contains a position at which no event begins.
 pub(super) fn rewrite_request(method: &str, message: &Bytes) -> Option<Bytes> {
     match method {
-        "Streams/Read" => change::<streams::ReadReq>(message, |request| {
+        "Streams/Read" => rewrite::<streams::ReadReq>(message, |request| {
             let source = request.options.as_mut().and_then(|options| options.source.as_mut());
             let Some(streams::read_options::Source::All(all)) = source else { return Some(()) };
             let position = all.position_option.as_mut();
@@ -27,14 +27,14 @@ pub(super) fn rewrite_request(method: &str, message: &Bytes) -> Option<Bytes> {
     }
 }
 
-/// Returns a response as the store that is pretended would give it.
-pub(super) fn rewrite_response(method: &str, message: &Bytes, handed_out: u64) -> Bytes {
+/// Converts a response to that of a real store.
+pub(super) fn rewrite_response(method: &str, message: &Bytes, n_delivered: u64) -> Bytes {
     let changed = match method {
-        "Streams/Read" => change(message, |response| {
+        "Streams/Read" => rewrite(message, |response| {
             rewrite_read(response);
             Some(())
         }),
-        "Streams/Append" => change(message, |response: &mut streams::AppendResp| {
+        "Streams/Append" => rewrite(message, |response: &mut streams::AppendResp| {
             use streams::append_resp::{Result, success::PositionOption};
             if let Some(Result::Success(success)) = &mut response.result
                 && let Some(PositionOption::Position(position)) = &mut success.position_option
@@ -44,7 +44,7 @@ pub(super) fn rewrite_response(method: &str, message: &Bytes, handed_out: u64) -
             }
             Some(())
         }),
-        "Streams/BatchAppend" => change(message, |response: &mut streams::BatchAppendResp| {
+        "Streams/BatchAppend" => rewrite(message, |response: &mut streams::BatchAppendResp| {
             use streams::batch_append_resp::{Result, success::PositionOption};
             if let Some(Result::Success(success)) = &mut response.result
                 && let Some(PositionOption::Position(position)) = &mut success.position_option
@@ -53,7 +53,7 @@ pub(super) fn rewrite_response(method: &str, message: &Bytes, handed_out: u64) -
             }
             Some(())
         }),
-        "PersistentSubscriptions/Read" => change(message, |response: &mut groups::ReadResp| {
+        "PersistentSubscriptions/Read" => rewrite(message, |response: &mut groups::ReadResp| {
             use groups::{read_event::Position, read_resp::Content};
             if let Some(Content::Event(event)) = &mut response.content {
                 event.event.iter_mut().chain(&mut event.link).for_each(rewrite_event);
@@ -64,16 +64,16 @@ pub(super) fn rewrite_response(method: &str, message: &Bytes, handed_out: u64) -
             Some(())
         }),
         "PersistentSubscriptions/GetInfo" => {
-            change(message, |response: &mut groups::GetInfoResp| {
+            rewrite(message, |response: &mut groups::GetInfoResp| {
                 response
                     .subscription_info
                     .iter_mut()
-                    .for_each(|info| rewrite_info(info, handed_out));
+                    .for_each(|info| rewrite_info(info, n_delivered));
                 Some(())
             })
         }
-        "PersistentSubscriptions/List" => change(message, |response: &mut groups::ListResp| {
-            response.subscriptions.iter_mut().for_each(|info| rewrite_info(info, handed_out));
+        "PersistentSubscriptions/List" => rewrite(message, |response: &mut groups::ListResp| {
+            response.subscriptions.iter_mut().for_each(|info| rewrite_info(info, n_delivered));
             Some(())
         }),
         _ => None,
@@ -81,12 +81,11 @@ pub(super) fn rewrite_response(method: &str, message: &Bytes, handed_out: u64) -
     changed.unwrap_or_else(|| message.clone())
 }
 
-fn change<M: Message + Default>(
+fn rewrite<M: Message + Default>(
     message: &Bytes,
     change: impl FnOnce(&mut M) -> Option<()>,
 ) -> Option<Bytes> {
-    let mut decoded =
-        M::decode(message.clone()).expect("clients and node send what the protocol has");
+    let mut decoded = M::decode(message.clone()).expect("clients and node send valid messages");
     change(&mut decoded)?;
     Some(decoded.encode_to_vec().into())
 }
@@ -124,12 +123,12 @@ fn rewrite_position(position: &mut AllStreamPosition) {
     position.prepare_position = to_offset(position.prepare_position);
 }
 
-/// A real server goes on counting events in its live buffer that it has handed out and that were
-/// acknowledged, up to the size of the buffer.
-fn rewrite_info(info: &mut groups::SubscriptionInfo, handed_out: u64) {
+/// A real server keeps counting delivered and acknowledged events in its live buffer, up to the size of
+/// the buffer.
+fn rewrite_info(info: &mut groups::SubscriptionInfo, n_delivered: u64) {
     info.last_checkpointed_event_position = to_offset_text(&info.last_checkpointed_event_position);
     info.last_known_event_position = to_offset_text(&info.last_known_event_position);
     info.start_from = to_offset_text(&info.start_from);
-    let kept = i64::try_from(handed_out).unwrap_or(i64::MAX).min(info.live_buffer_size.into());
+    let kept = i64::try_from(n_delivered).unwrap_or(i64::MAX).min(info.live_buffer_size.into());
     info.live_buffer_count = info.live_buffer_count.max(kept);
 }

@@ -1,49 +1,50 @@
-//! What a warehouse does when it is asked.
+//! The behaviour of a warehouse, call by call.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use domain::ids::OrderId;
 
-/// What it does with one call. Whatever it is, a key that was fulfilled or refused before has its
-/// answer, and that is what `Fulfil`, `Slow` and `Refuse` say again.
+/// Behaviour on one call. For a key that was fulfilled or refused before, `Fulfil`, `Slow` and `Refuse`
+/// repeat that response.
 #[derive(Debug, Clone, Default)]
 pub enum Behaviour {
-    /// Does the work, and says so.
+    /// Does the work and responds with 200.
     #[default]
     Fulfil,
-    /// Does the work after so long, and says so.
+    /// Does the work after this delay and responds with 200.
     Slow(Duration),
-    /// Will not do it: 422.
+    /// Refuses the order with 422.
     Refuse { code: String, reason: String },
-    /// Answers with this status, and does nothing.
+    /// Responds with this status, without doing the work.
     Fail(u16),
-    /// Says these bytes, whatever they are ([`answer`](super::answer) makes some), and does nothing.
+    /// Responds with these bytes, e.g. from [`closing_response`](super::closing_response), without doing
+    /// the work.
     Say(Vec<u8>),
-    /// Does the work, and says these bytes.
+    /// Does the work and responds with these bytes.
     WorkAndSay(Vec<u8>),
-    /// Closes the connection, and does nothing.
+    /// Closes the connection without doing the work.
     Drop,
-    /// Does the work, and closes the connection without an answer.
+    /// Does the work and closes the connection without a response.
     WorkAndDrop,
-    /// Does nothing, and does not answer before it is stopped.
+    /// Neither does the work nor responds until the warehouse is stopped.
     Hang,
 }
 
-/// Which behaviour comes when.
+/// The behaviours of coming calls.
 #[derive(Default)]
 pub(super) struct Script {
-    pub(super) usual: Behaviour,
-    pub(super) special: BTreeMap<OrderId, Behaviour>,
+    pub(super) default: Behaviour,
+    pub(super) by_order: BTreeMap<OrderId, Behaviour>,
     pub(super) next: VecDeque<Behaviour>,
 }
 
 impl Script {
-    /// What to do with the call that has come for this order.
-    pub(super) fn behaviour(&mut self, order_id: OrderId) -> Behaviour {
-        if let Some(special) = self.special.get(&order_id) {
-            return special.clone();
+    /// Returns the behaviour of the next call for an order.
+    pub(super) fn next_behaviour(&mut self, order_id: OrderId) -> Behaviour {
+        if let Some(behaviour) = self.by_order.get(&order_id) {
+            return behaviour.clone();
         }
-        self.next.pop_front().unwrap_or_else(|| self.usual.clone())
+        self.next.pop_front().unwrap_or_else(|| self.default.clone())
     }
 }

@@ -1,6 +1,5 @@
-//! As much of an HTTP/1.1 server as the warehouse needs. By hand, over blocking sockets: what it
-//! says may be no HTTP at all, tests with and without a runtime use it, and a test that stops the
-//! runtime's clock does not stop it.
+//! A minimal HTTP/1.1 server over blocking sockets. Not a library's, because it also sends invalid HTTP,
+//! works without a runtime, and is not affected by tests that pause the clock of the runtime.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -9,26 +8,26 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::lock;
+use crate::sync::lock;
 
 pub(super) type Handler = Arc<dyn Fn(&Request, &Exchange) -> Reply + Send + Sync>;
 
-/// What becomes of a request.
+/// How a request is answered.
 pub(super) enum Reply {
-    /// It is answered with these bytes, and the connection waits for the next.
-    Answer(Vec<u8>),
-    /// The connection is closed after these bytes.
+    /// Sends these bytes and keeps the connection open.
+    Respond(Vec<u8>),
+    /// Sends these bytes and closes the connection.
     Close(Vec<u8>),
 }
 
-/// A request that was read.
+/// A received request.
 pub(super) struct Request {
     pub(super) start_line: String,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) body: Vec<u8>,
 }
 
-/// What a handler waits with, so that a server that stops need not wait for it.
+/// Lets a handler wait without delaying the stop of the server.
 pub(super) struct Exchange {
     stop: Arc<Stop>,
 }
@@ -59,7 +58,7 @@ impl Server {
         let address = listener.local_addr().expect("a listener has an address");
         let stop = Arc::new(Stop::default());
         let stopping = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || accept(&listener, &stopping, &handler));
+        let thread = std::thread::spawn(move || accept_connections(&listener, &stopping, &handler));
         Self { address, stop, thread: Some(thread) }
     }
 
@@ -73,12 +72,12 @@ impl Drop for Server {
         let mut open = lock(&self.stop.open);
         open.is_stopped = true;
         for connection in open.connections.values() {
-            // It may have ended, which is as good.
+            // The connection may be closed already.
             drop(connection.shutdown(Shutdown::Both));
         }
         drop(open);
         self.stop.changed.notify_all();
-        // Wakes the listener, which then sees that it is to stop.
+        // Wakes the listening thread, which then reads the flag.
         drop(TcpStream::connect(self.address));
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
@@ -87,22 +86,22 @@ impl Drop for Server {
 }
 
 impl Exchange {
-    /// Waits so long; `false` if the server was stopped meanwhile.
-    pub(super) fn sleep(&self, delay: Duration) -> bool {
+    /// Waits for this delay. Returns `false` if the server is stopped meanwhile.
+    pub(super) fn wait_for(&self, delay: Duration) -> bool {
         let open = lock(&self.stop.open);
         let waited = self.stop.changed.wait_timeout_while(open, delay, |it| !it.is_stopped);
         waited.is_ok_and(|(open, _)| !open.is_stopped)
     }
 
     /// Waits until the server is stopped.
-    pub(super) fn wait_for_the_end(&self) {
+    pub(super) fn wait_for_stop(&self) {
         let open = lock(&self.stop.open);
         drop(self.stop.changed.wait_while(open, |it| !it.is_stopped));
     }
 }
 
-/// Takes connections until the server stops, then waits until each has ended.
-fn accept(listener: &TcpListener, stop: &Arc<Stop>, handler: &Handler) {
+/// Accepts connections until the server stops, then waits until each has ended.
+fn accept_connections(listener: &TcpListener, stop: &Arc<Stop>, handler: &Handler) {
     std::thread::scope(|connections| {
         for connection in listener.incoming() {
             let mut open = lock(&stop.open);
@@ -115,8 +114,8 @@ fn accept(listener: &TcpListener, stop: &Arc<Stop>, handler: &Handler) {
             open.n_accepted += 1;
             open.connections.insert(number, handle);
             connections.spawn(move || {
-                // A client that goes away ends its connection.
-                drop(serve(&connection, stop, handler));
+                // Fails if the client closes the connection.
+                drop(serve_connection(&connection, stop, handler));
                 drop(connection.shutdown(Shutdown::Both));
                 lock(&stop.open).connections.remove(&number);
             });
@@ -124,24 +123,24 @@ fn accept(listener: &TcpListener, stop: &Arc<Stop>, handler: &Handler) {
     });
 }
 
-fn serve(connection: &TcpStream, stop: &Arc<Stop>, handler: &Handler) -> io::Result<()> {
+fn serve_connection(connection: &TcpStream, stop: &Arc<Stop>, handler: &Handler) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let mut reader = BufReader::new(connection);
-    while let Some(request) = read(&mut reader)? {
+    while let Some(request) = read_request(&mut reader)? {
         let exchange = Exchange { stop: Arc::clone(stop) };
         match handler(&request, &exchange) {
-            Reply::Answer(bytes) => (&*connection).write_all(&bytes)?,
+            Reply::Respond(bytes) => (&*connection).write_all(&bytes)?,
             Reply::Close(bytes) => return (&*connection).write_all(&bytes),
         }
     }
     Ok(())
 }
 
-/// The next request; `None` if there is none any more.
-fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
-    let Some(start_line) = line(reader)? else { return Ok(None) };
+/// Reads the next request; `None` if the client has closed the connection.
+fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
+    let Some(start_line) = read_line(reader)? else { return Ok(None) };
     let mut headers = BTreeMap::new();
-    while let Some(header) = line(reader)?.filter(|it| !it.is_empty()) {
+    while let Some(header) = read_line(reader)?.filter(|it| !it.is_empty()) {
         if let Some((name, value)) = header.split_once(':') {
             headers.insert(name.to_lowercase(), value.trim().to_owned());
         }
@@ -152,8 +151,16 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     Ok(Some(Request { start_line, headers, body }))
 }
 
-fn line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
+fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = String::new();
     let n_bytes = reader.read_line(&mut line)?;
     Ok((n_bytes > 0).then(|| line.trim_end().to_owned()))
+}
+
+/// Returns the bytes of a response.
+pub(super) fn format_response(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+    let header = |(name, value): &(&str, &str)| [name, ": ", value, "\r\n"].concat();
+    let headers: String = headers.iter().map(header).collect();
+    let length = body.len();
+    format!("HTTP/1.1 {status} -\r\ncontent-length: {length}\r\n{headers}\r\n{body}").into_bytes()
 }

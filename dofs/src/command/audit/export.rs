@@ -1,6 +1,6 @@
-//! `dofs audit export`: events for other systems, and for a place where nobody can change them.
+//! `dofs audit export`: writes events for other systems, or for write-once storage.
 
-mod line;
+mod event_line;
 
 use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Write};
@@ -10,66 +10,74 @@ use domain::ids::OrderId;
 use event_log::{EventLog, LoggedEvent};
 use tempfile::NamedTempFile;
 
-use line::{CloudEvent, StoredEvent};
+use event_line::{CloudEvent, StoredEvent};
 
-use super::progress;
+use super::event_counter;
 use crate::cli::{Export, ExportFormat, Global};
 use crate::error::CliError;
 use crate::settings;
-use crate::stores::Stores;
+use crate::target_stores::TargetStores;
 
 pub(super) async fn run(arguments: &Export, global: &Global) -> Result<(), CliError> {
     let Some(path) = &arguments.output else {
-        return write(arguments, global, &mut BufWriter::new(io::stdout())).await;
+        return write_events(arguments, global, &mut BufWriter::new(io::stdout())).await;
     };
-    let failed = |source| failed(arguments, source);
-    let there = there(path).map_err(failed)?;
-    if there.is_some() && !arguments.yes {
-        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+    let output_error = |source| output_error(arguments, source);
+    let existing = find_existing(path).map_err(output_error)?;
+    if existing.is_some() && !arguments.yes {
+        return Err(output_error(io::ErrorKind::AlreadyExists.into()));
     }
-    match there {
-        None => replace(arguments, global, path).await,
-        // A link stays: what it leads to is replaced.
-        Some(it) if it.is_file() => {
-            replace(arguments, global, &path.canonicalize().map_err(failed)?).await
+    match existing {
+        None => write_atomically(arguments, global, path).await,
+        // The target of a symbolic link is replaced, not the link.
+        Some(metadata) if metadata.is_file() => {
+            let target = path.canonicalize().map_err(output_error)?;
+            write_atomically(arguments, global, &target).await
         }
-        // A device or a pipe is no name that a file may take. A folder refuses to be opened.
+        // A device or a pipe is opened, because renaming a file over it would replace it. Opening a
+        // folder fails.
         Some(_) => {
-            let file = File::options().write(true).open(path).map_err(failed)?;
-            write(arguments, global, &mut BufWriter::new(file)).await
+            let file = File::options().write(true).open(path).map_err(output_error)?;
+            write_events(arguments, global, &mut BufWriter::new(file)).await
         }
     }
 }
 
-/// What has this name, or what the link of this name leads to.
-fn there(path: &Path) -> io::Result<Option<Metadata>> {
+/// Returns the metadata of an existing file, or of the target of a symbolic link. A dangling link is
+/// an error.
+fn find_existing(path: &Path) -> io::Result<Option<Metadata>> {
     match path.metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(None),
-        there => there.map(Some),
+        existing => existing.map(Some),
     }
 }
 
-/// Writes a file that is whole under its name or not there.
-async fn replace(arguments: &Export, global: &Global, path: &Path) -> Result<(), CliError> {
-    let failed = |source| failed(arguments, source);
-    let folder = path.parent().filter(|it| *it != Path::new("")).unwrap_or(Path::new("."));
-    let file = NamedTempFile::new_in(folder).map_err(failed)?;
+/// Writes a temporary file and renames it to `path`, so that an incomplete export never has the name.
+async fn write_atomically(
+    arguments: &Export,
+    global: &Global,
+    path: &Path,
+) -> Result<(), CliError> {
+    let output_error = |source| output_error(arguments, source);
+    let folder = path.parent().filter(|parent| *parent != Path::new(""));
+    let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(output_error)?;
     let mut writer = BufWriter::new(file);
-    write(arguments, global, &mut writer).await?;
-    let file = writer.into_inner().map_err(|it| failed(it.into_error()))?;
-    file.as_file().sync_all().map_err(failed)?;
+    write_events(arguments, global, &mut writer).await?;
+    let file = writer.into_inner().map_err(|error| output_error(error.into_error()))?;
+    // Synced before the rename: after a power loss, the name must not refer to an incomplete file.
+    file.as_file().sync_all().map_err(output_error)?;
     let persisted = if arguments.yes { file.persist(path) } else { file.persist_noclobber(path) };
-    persisted.map(drop).map_err(|it| failed(it.error))
+    persisted.map(drop).map_err(|failure| output_error(failure.error))
 }
 
-/// Writes the events that were asked for, in the log's order.
-async fn write(
+/// Writes the selected events in the order of the log.
+async fn write_events(
     arguments: &Export,
     global: &Global,
     writer: &mut impl Write,
 ) -> Result<(), CliError> {
     let log = open_event_log(global).await?;
-    let bar = progress(global);
+    let bar = event_counter(global);
     if let Some(id) = arguments.order {
         let mut history = log.read_history_from(OrderId(id), 0);
         let mut is_found = false;
@@ -79,6 +87,7 @@ async fn write(
                 write_line(arguments, event, writer)?;
             }
         }
+        // An order without events was deleted, or never existed.
         if !is_found {
             log.refuse_deleted(OrderId(id)).await?;
             return Err(CliError::OrderNotFound(id));
@@ -91,13 +100,12 @@ async fn write(
         }
     }
     bar.finish_and_clear();
-    writer.flush().map_err(|source| failed(arguments, source))
+    writer.flush().map_err(|source| output_error(arguments, source))
 }
 
-/// The configured event store, without the API: the record is exported, and not what somebody says of
-/// it.
+/// Opens the configured event store directly: an export must not depend on what the API returns.
 async fn open_event_log(global: &Global) -> Result<EventLog, CliError> {
-    Stores::default().open_event_log(&settings::load(&[])?, "dofs-audit", global).await
+    TargetStores::default().open_event_log(&settings::load(&[])?, "dofs-audit", global).await
 }
 
 fn write_line(
@@ -112,10 +120,10 @@ fn write_line(
     written
         .map_err(io::Error::from)
         .and_then(|()| writer.write_all(b"\n"))
-        .map_err(|source| failed(arguments, source))
+        .map_err(|source| output_error(arguments, source))
 }
 
-fn failed(arguments: &Export, source: io::Error) -> CliError {
+fn output_error(arguments: &Export, source: io::Error) -> CliError {
     let path = arguments.output.as_deref().map_or("standard output".into(), Path::to_string_lossy);
     CliError::Output { path: path.into_owned(), source }
 }

@@ -1,4 +1,4 @@
-//! `dofs audit verify`: every order of the event store, held against what must hold.
+//! `dofs audit verify`: verifies the hash chain and the invariants of every order.
 
 use std::process::ExitCode;
 
@@ -6,30 +6,28 @@ use event_log::{Audit, AuditSummary, EventLog, Finding, LogError};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::progress;
+use super::event_counter;
 use crate::cli::Global;
 use crate::error::CliError;
-use crate::output::print;
+use crate::output::{CHECK_FAILED, print_result};
 use crate::settings;
-use crate::stores::Stores;
+use crate::target_stores::TargetStores;
 
-/// The exit code of a check that found problems.
-const FOUND_PROBLEMS: u8 = 3;
-/// The most findings that are listed; all are counted. A store that is wrong throughout must not
-/// need more memory than one that is sound.
+/// Maximum number of findings to list; all are counted. Bounds the memory for a store with findings
+/// in every event.
 const MAX_LISTED: usize = 1_000;
 
-/// What is listed, and how many there were.
+/// The findings: the first ones, and the number of all.
 #[derive(Default)]
 struct Findings {
     listed: Vec<Finding>,
-    n_all: u64,
+    n_total: u64,
 }
 
 impl Findings {
-    /// Adds what has to be listed whatever else there is.
-    fn put_first(&mut self, finding: Finding) {
-        self.n_all += 1;
+    /// Adds a finding that must be listed even beyond the limit.
+    fn push_front(&mut self, finding: Finding) {
+        self.n_total += 1;
         self.listed.insert(0, finding);
     }
 }
@@ -37,7 +35,7 @@ impl Findings {
 impl Extend<Finding> for Findings {
     fn extend<T: IntoIterator<Item = Finding>>(&mut self, findings: T) {
         for finding in findings {
-            self.n_all += 1;
+            self.n_total += 1;
             if self.listed.len() < MAX_LISTED {
                 self.listed.push(finding);
             }
@@ -46,29 +44,29 @@ impl Extend<Finding> for Findings {
 }
 
 pub(super) async fn run(global: &Global) -> Result<ExitCode, CliError> {
-    // Without the API: the record is audited, and not what somebody says of it.
-    let mut stores = Stores::default();
+    // Reads the event store directly: an audit must not depend on what the API returns.
+    let mut stores = TargetStores::default();
     let log = stores.open_event_log(&settings::load(&[])?, "dofs-audit", global).await?;
-    let bar = progress(global);
+    let bar = event_counter(global);
     let mut audit = Audit::default();
     let mut findings = Findings::default();
-    let read = observe_all(&log, &mut audit, &mut findings, &bar).await;
+    let outcome = observe_all(&log, &mut audit, &mut findings, &bar).await;
     bar.finish_and_clear();
     let (summary, rest) = audit.finish();
-    match read {
+    match outcome {
         Ok(()) => findings.extend(rest),
-        // An order that looks unfinished may go on behind the damage.
+        // `rest` is dropped: orders that look incomplete may have events after the damage.
         Err(error @ LogError::Damaged { .. }) => {
-            findings.put_first(Finding::damaged_log(error.to_string()));
+            findings.push_front(Finding::damaged_log(error.to_string()));
         }
         Err(error) => return Err(error.into()),
     }
     if global.json {
         stores.print_json(as_json(&summary, &findings))?;
     } else {
-        print(as_text(&summary, &findings))?;
+        print_result(as_text(&summary, &findings))?;
     }
-    Ok(if findings.n_all == 0 { ExitCode::SUCCESS } else { ExitCode::from(FOUND_PROBLEMS) })
+    Ok(if findings.n_total == 0 { ExitCode::SUCCESS } else { ExitCode::from(CHECK_FAILED) })
 }
 
 async fn observe_all(
@@ -89,13 +87,13 @@ fn as_json(summary: &AuditSummary, findings: &Findings) -> Value {
     let listed: Vec<_> = findings
         .listed
         .iter()
-        .map(|it| {
+        .map(|finding| {
             json!({
-                "order_id": it.order_id,
-                "revision": it.revision,
-                "check": it.check,
-                "expected": it.expected,
-                "found": it.found,
+                "order_id": finding.order_id,
+                "revision": finding.revision,
+                "check": finding.check,
+                "expected": finding.expected,
+                "found": finding.found,
             })
         })
         .collect();
@@ -109,18 +107,18 @@ fn as_json(summary: &AuditSummary, findings: &Findings) -> Value {
             "FULFILLED": summary.n_fulfilled,
             "FAILED": summary.n_failed,
         },
-        "n_violations": findings.n_all,
+        "n_violations": findings.n_total,
         "violations": listed,
     })
 }
 
 fn as_text(summary: &AuditSummary, findings: &Findings) -> String {
-    let mut lines: Vec<_> = findings.listed.iter().map(line).collect();
-    let n_unlisted = findings.n_all - findings.listed.len() as u64;
+    let mut lines: Vec<_> = findings.listed.iter().map(format_finding).collect();
+    let n_unlisted = findings.n_total - findings.listed.len() as u64;
     if n_unlisted > 0 {
         lines.push(format!("... and {n_unlisted} more"));
     }
-    let verdict = match findings.n_all {
+    let verdict = match findings.n_total {
         0 => "sound".to_owned(),
         n_violations => format!("{n_violations} violations"),
     };
@@ -132,17 +130,19 @@ fn as_text(summary: &AuditSummary, findings: &Findings) -> String {
          {n_fulfilled} fulfilled, {n_failed} failed"
     ));
     if *n_unchained > 0 {
-        lines.push(format!("{n_unchained} events are from before the chain: nothing ties them"));
+        lines.push(format!(
+            "{n_unchained} events are older than the hash chain and not protected by it"
+        ));
     }
     lines.join("\n")
 }
 
-fn line(finding: &Finding) -> String {
+fn format_finding(finding: &Finding) -> String {
     let Finding { order_id, revision, check, expected, found } = finding;
     let place = match (order_id, revision) {
         (Some(order_id), Some(revision)) => format!("order {order_id} revision {revision}"),
         (Some(order_id), None) => format!("order {order_id}"),
-        (None, _) => "the store".to_owned(),
+        (None, _) => "event store".to_owned(),
     };
     format!("{place}: {check}: expected {expected}, found {found}")
 }

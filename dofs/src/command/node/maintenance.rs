@@ -1,4 +1,4 @@
-//! Backups, restored and salvaged stores, and scavenges.
+//! `dofs node backup`, `restore`, `salvage` and `scavenge`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use tokio::time::sleep;
 
 use crate::cli::{Global, NodeFolder};
 use crate::error::CliError;
-use crate::system::producer;
+use crate::system::event_producer;
 use crate::{output, settings};
 
-/// How often the store is asked how its scavenge goes.
-const SCAVENGE_POLL: Duration = Duration::from_millis(500);
+/// Time between two reads of the scavenge's progress.
+const SCAVENGE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Stands for a stream in place of a folder.
+/// Argument that selects standard input or output instead of a folder.
 const STREAM: &str = "-";
 
 pub(super) async fn back_up(
@@ -28,9 +28,9 @@ pub(super) async fn back_up(
     to: &Path,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    let (data, to, progress) = (data_folder(folder)?, to.to_owned(), progress(global));
+    let (data, to, progress) = (data_folder(folder)?, to.to_owned(), progress_bar(global));
     let is_stream = to == Path::new(STREAM);
-    let backed_up = run(move || {
+    let backed_up = run_blocking(move || {
         if is_stream {
             return event_node::backup_to_stream(&data, io::stdout().lock(), progress);
         }
@@ -44,17 +44,17 @@ pub(super) async fn back_up(
         backed_up.position
     );
     if is_stream {
-        // The backup has the place of the result.
-        output::say(text);
+        // Standard output carries the backup, so the summary goes to standard error.
+        output::print_notice(text);
     } else if global.json {
-        output::print(json!({
+        output::print_result(json!({
             "store": backed_up.store,
             "position": backed_up.position,
             "copied_bytes": backed_up.copied_bytes,
             "total_bytes": backed_up.total_bytes,
         }))?;
     } else {
-        output::print(text)?;
+        output::print_result(text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -64,8 +64,8 @@ pub(super) async fn restore(
     from: &Path,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    let (data, from, progress) = (data_folder(folder)?, from.to_owned(), progress(global));
-    let restored = run(move || {
+    let (data, from, progress) = (data_folder(folder)?, from.to_owned(), progress_bar(global));
+    let restored = run_blocking(move || {
         if from == Path::new(STREAM) {
             return event_node::restore_from_stream(io::stdin().lock(), &data, progress);
         }
@@ -73,13 +73,13 @@ pub(super) async fn restore(
     })
     .await??;
     if global.json {
-        output::print(json!({
+        output::print_result(json!({
             "store": restored.store,
             "position": restored.position,
             "bytes": restored.bytes,
         }))?;
     } else {
-        output::print(format!(
+        output::print_result(format!(
             "restored: {}, up to position {}",
             HumanBytes(restored.bytes),
             restored.position
@@ -93,10 +93,10 @@ pub(super) async fn salvage(
     out: &Path,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    let (data, out, progress) = (data_folder(folder)?, out.to_owned(), progress(global));
-    let salvaged = run(move || event_node::salvage_store(&data, &out, progress)).await??;
+    let (data, out, progress) = (data_folder(folder)?, out.to_owned(), progress_bar(global));
+    let salvaged = run_blocking(move || event_node::salvage_store(&data, &out, progress)).await??;
     if global.json {
-        output::print(json!({
+        output::print_result(json!({
             "store": salvaged.store,
             "events": salvaged.n_events,
             "lost_ranges": salvaged.lost_ranges.iter().map(range_json).collect::<Vec<_>>(),
@@ -104,77 +104,82 @@ pub(super) async fn salvage(
             "is_complete": salvaged.is_complete,
         }))?;
     } else {
-        output::print(format!("saved: {} events", salvaged.n_events))?;
+        output::print_result(format!("salvaged: {} events", salvaged.n_events))?;
         for range in &salvaged.lost_ranges {
-            output::print(describe_range(range))?;
+            output::print_result(describe_range(range))?;
         }
         for LostRevisions { stream, first, last } in &salvaged.lost_revisions {
-            output::print(format!("lost: stream {stream}, revisions {first} to {last}"))?;
+            output::print_result(format!("lost: stream {stream}, revisions {first} to {last}"))?;
         }
         if !salvaged.is_complete {
-            output::print(
-                "The index was damaged too: streams of which nothing was saved are not in this list",
+            output::print_result(
+                "the index is damaged too: streams without any salvaged event are missing from this list",
             )?;
         }
     }
-    let is_all = salvaged.lost_ranges.is_empty();
-    Ok(if is_all { ExitCode::SUCCESS } else { ExitCode::from(3) })
+    let is_lossless = salvaged.lost_ranges.is_empty();
+    Ok(if is_lossless { ExitCode::SUCCESS } else { ExitCode::from(output::CHECK_FAILED) })
 }
 
 pub(super) async fn scavenge(global: &Global) -> Result<ExitCode, CliError> {
     let store = settings::load(&[])?.event_store;
-    let log = EventLog::connect(&store, producer(), "dofs-scavenge")?;
+    let log = EventLog::connect(&store, event_producer(), "dofs-scavenge")?;
     let mut scavenge = log.start_scavenge().await?;
-    let word = if scavenge.was_running { "goes on" } else { "started" };
+    let verb = if scavenge.was_running { "resumed" } else { "started" };
     if !global.quiet {
-        output::say(format!("Scavenge {} {word}; it runs on without this command", scavenge.id));
+        output::print_notice(format!(
+            "Scavenge {} {verb}; it continues if this command is interrupted",
+            scavenge.id
+        ));
     }
     let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-    let mut saved = 0;
+    let mut n_bytes_freed = 0;
     loop {
         for report in log.scavenge_reports(&mut scavenge).await? {
             match report {
                 ScavengeReport::Part { bytes_saved } => {
-                    saved += bytes_saved;
-                    bar.set_message(format!("{} freed", HumanBytes(saved)));
+                    n_bytes_freed += bytes_saved;
+                    bar.set_message(format!("{} freed", HumanBytes(n_bytes_freed)));
                     bar.tick();
                 }
                 ScavengeReport::Ended { result, bytes_saved } => {
                     bar.finish_and_clear();
-                    return tell_scavenge_end(
+                    return report_scavenge_end(
                         &scavenge.id,
                         &result,
-                        bytes_saved.max(saved),
+                        bytes_saved.max(n_bytes_freed),
                         global,
                     );
                 }
             }
         }
-        sleep(SCAVENGE_POLL).await;
+        sleep(SCAVENGE_POLL_INTERVAL).await;
     }
 }
 
-fn tell_scavenge_end(
+fn report_scavenge_end(
     id: &str,
     result: &str,
     bytes_saved: u64,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
     if global.json {
-        output::print(json!({"scavenge": id, "result": result, "bytes_saved": bytes_saved}))?;
+        output::print_result(
+            json!({"scavenge": id, "result": result, "bytes_saved": bytes_saved}),
+        )?;
     } else {
-        output::print(format!("{result}: {} freed", HumanBytes(bytes_saved)))?;
+        output::print_result(format!("{result}: {} freed", HumanBytes(bytes_saved)))?;
     }
     Ok(if result == "Success" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn data_folder(folder: &NodeFolder) -> Result<PathBuf, CliError> {
-    let settings = settings::load(&[("--data", "node", "data", folder.setting().as_deref())])?;
+    let settings = settings::load(&[("--data", "node", "data", folder.as_setting().as_deref())])?;
     Ok(settings.node.data)
 }
 
-/// Shows how far a copy has come.
-fn progress(global: &Global) -> impl FnMut(CopiedBytes) + Send + use<> {
+/// Returns a callback that shows the progress of a copy.
+fn progress_bar(global: &Global) -> impl FnMut(CopiedBytes) + Send + use<> {
     let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
     move |copied| {
         bar.set_length(copied.total);
@@ -182,9 +187,11 @@ fn progress(global: &Global) -> impl FnMut(CopiedBytes) + Send + use<> {
     }
 }
 
-async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CliError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|source| LifecycleError::Panicked { role: "maintenance", source })?)
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CliError> {
+    let result = tokio::task::spawn_blocking(work).await;
+    Ok(result.map_err(|source| LifecycleError::Panicked { role: "maintenance", source })?)
 }
 
 fn range_json(range: &LostRange) -> Value {
@@ -205,7 +212,7 @@ fn describe_range(range: &LostRange) -> String {
     let LostRange { file, from, to, first_position, last_position } = range;
     let positions = match last_position {
         Some(last) => format!("positions {first_position} to {last}"),
-        None => format!("positions from {first_position} on, as far as there were any"),
+        None => format!("positions from {first_position} to the end of the log"),
     };
     format!("lost: {file}, bytes {from} to {to}: {positions}")
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Global;
 use crate::error::CliError;
-use crate::output::{cell, print};
+use crate::output::{format_cell, print_result};
 
 /// Prints a finding: with `--json` as a line of its own, so that any number of them can be read.
 pub(super) fn print_finding(
@@ -18,7 +18,7 @@ pub(super) fn print_finding(
     match finding {
         Finding::Difference(Difference { order_id, table, field, expected, found }) => {
             if global.json {
-                print(json!({
+                print_result(json!({
                     "order_id": order_id,
                     "table": table,
                     "field": field,
@@ -27,33 +27,33 @@ pub(super) fn print_finding(
                     "mended": mended,
                 }))
             } else {
-                let (expected, found) = (cell(expected), cell(found));
+                let (expected, found) = (format_cell(expected), format_cell(found));
                 let mended = if mended { " (mended)" } else { "" };
-                print(format!(
+                print_result(format!(
                     "order {order_id}: {table}.{field}: expected {expected}, found {found}{mended}"
                 ))
             }
         }
         Finding::Poison(Poison { stream, revision, event_type, reason }) => {
             if global.json {
-                print(json!({
+                print_result(json!({
                     "stream": stream,
                     "revision": revision,
                     "type": event_type,
                     "reason": reason,
                 }))
             } else {
-                print(format!(
+                print_result(format!(
                     "event {revision} of stream {stream} ({}) cannot be projected: {}",
-                    cell(&event_type.as_str().into()),
-                    cell(&reason.as_str().into()),
+                    format_cell(event_type),
+                    format_cell(reason),
                 ))
             }
         }
         Finding::Miscounted(CountChange { status, stage, n_orders }) => {
             let stage = stage.map(Stage::as_str);
             if global.json {
-                print(json!({
+                print_result(json!({
                     "status": status.as_str(),
                     "stage": stage,
                     "off_by": -n_orders,
@@ -61,21 +61,23 @@ pub(super) fn print_finding(
                 }))
             } else {
                 let stage = stage.map_or_else(String::new, |it| format!(" ({it})"));
-                print(format!("statistics of {status}{stage} are off by {}", -n_orders))
+                print_result(format!("statistics of {status}{stage} are off by {}", -n_orders))
             }
         }
         Finding::Minute(MinuteDifference { minute, expected, found }) => {
             let minute = jiff::Timestamp::from_second(minute * 60).unwrap_or_default();
             let (expected, found) = (minute_json(expected), minute_json(found));
             if global.json {
-                print(json!({
+                print_result(json!({
                     "minute": minute,
                     "expected": expected,
                     "found": found,
                     "mended": mended,
                 }))
             } else {
-                print(format!("statistics of minute {minute}: expected {expected}, found {found}"))
+                print_result(format!(
+                    "statistics of minute {minute}: expected {expected}, found {found}"
+                ))
             }
         }
     }

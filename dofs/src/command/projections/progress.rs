@@ -6,8 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use projectors::{Phase, Progress};
 
 use crate::cli::Global;
-use crate::output::say;
-use crate::pace::{LINE_EVERY, Pace, duration};
+use crate::output::print_notice;
+use crate::throughput::{PROGRESS_LINE_INTERVAL, Throughput, format_duration};
 
 /// Shows each phase with what is done of how much, the rate, and how long the rest takes.
 pub(super) struct Display {
@@ -49,8 +49,8 @@ impl Display {
             }
         };
         let n_done = progress.n_done.saturating_sub(current.n_done_before);
-        let line = line(&progress, Some(Pace { n_done, took: current.began.elapsed() }));
-        let current = if current.last_line.elapsed() >= LINE_EVERY {
+        let line = line(&progress, Some(Throughput { n_done, elapsed: current.began.elapsed() }));
+        let current = if current.last_line.elapsed() >= PROGRESS_LINE_INTERVAL {
             self.tell(&line);
             Current { last_line: now, ..current }
         } else {
@@ -67,7 +67,7 @@ impl Display {
     /// Prints a line where there is no bar.
     fn tell(&self, line: &str) {
         if self.bar.is_hidden() && !self.is_quiet {
-            say(line);
+            print_notice(line);
         }
     }
 }
@@ -78,7 +78,7 @@ impl Drop for Display {
     }
 }
 
-fn line(progress: &Progress, pace: Option<Pace>) -> String {
+fn line(progress: &Progress, pace: Option<Throughput>) -> String {
     let Progress { phase, n_done, n_total } = *progress;
     let of = match n_total {
         // Nobody has counted the events of a log that is being read.
@@ -87,10 +87,10 @@ fn line(progress: &Progress, pace: Option<Pace>) -> String {
         None => String::new(),
     };
     let mut parts = vec![format!("{}: {n_done}{of} {}", phase.name(), phase.unit())];
-    parts.extend(pace.and_then(Pace::per_second));
+    parts.extend(pace.and_then(Throughput::format_rate));
     let n_left = n_total.map(|it| it.saturating_sub(n_done)).filter(|it| *it > 0);
-    let left = pace.zip(n_left).and_then(|(pace, n_left)| pace.time_for(n_left));
-    parts.extend(left.map(|it| format!("about {} left", duration(it.as_secs()))));
+    let left = pace.zip(n_left).and_then(|(pace, n_left)| pace.estimate_time_left(n_left));
+    parts.extend(left.map(|it| format!("about {} left", format_duration(it.as_secs()))));
     parts.join(", ")
 }
 
@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn line_says_phase_done_total_rate_and_time_left() {
-        let pace = |n_done, seconds| Some(Pace { n_done, took: Duration::from_secs(seconds) });
+        let pace =
+            |n_done, seconds| Some(Throughput { n_done, elapsed: Duration::from_secs(seconds) });
         let progress = |phase, n_done, n_total| Progress { phase, n_done, n_total };
         let replay = progress(Phase::Replay, 12_000, Some(29_240));
         assert_eq!(line(&replay, None), "replay: 12000 of about 29240 events");

@@ -242,7 +242,7 @@ proptest! {
 
 #[tokio::test]
 async fn page_that_takes_longer_than_a_sign_of_life_does_not_starve() {
-    let world = World::start(3, None, SIGN_OF_LIFE + Duration::from_millis(300)).await;
+    let world = World::start(3, None, LEASE_RENEWAL + Duration::from_millis(300)).await;
     let task = world.run(1).await;
     assert_eq!((task.state, task.counts.n_redriven), (RedriveState::Succeeded, 3));
 }
@@ -282,7 +282,7 @@ fn rate_is_kept_after_a_stall_too() {
     };
     for (rate, at_once) in [(2, 1), (200, 2), (100_000, 1_000)] {
         let clock = FakeRelativeClock::default();
-        let quota = quota(NonZeroU32::new(rate).unwrap());
+        let quota = to_quota(NonZeroU32::new(rate).unwrap());
         let limiter = RateLimiter::direct_with_clock(quota, clock.clone());
         assert_eq!(allowed(&limiter), at_once);
         clock.advance(Duration::from_mins(1));

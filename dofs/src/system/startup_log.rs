@@ -1,4 +1,4 @@
-//! The log line that says what starts.
+//! The log line of a starting process.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,43 +10,44 @@ use crate::cli::Role;
 use crate::settings::Settings;
 use crate::system::System;
 
-/// How long a start waits to be told which store and which schema it works on, each.
+/// Maximum time to wait for the store id, and for the schema version.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl System {
-    /// Logs which installation this is: what an operator looks for first in the log of an incident.
-    pub(super) async fn say_what_starts(
+    /// Logs the version, the roles and the stores of this process. Operators look for this line first
+    /// in the log of an incident.
+    pub(super) async fn log_startup(
         &self,
         log: Option<&EventLog>,
         roles: &[Role],
-        listens: Option<SocketAddr>,
+        listen: Option<SocketAddr>,
     ) {
         let Settings { api, event_store, read_model, fulfillment, auth, environment, .. } =
             &self.settings;
-        let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+        let role_names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
         let store_id = match log {
             Some(log) => timeout(IDENTIFY_TIMEOUT, log.store_id()).await.ok(),
             None => None,
         };
-        // A worker has no business with the read model, and perhaps no way to it.
-        let has_rows = roles.iter().any(|role| matches!(role, Role::Api | Role::Projector));
-        let schema_version = match has_rows.then(|| read_model.url.open()) {
+        // A worker does not use the read model, and its network may not reach it.
+        let uses_read_model = roles.iter().any(|role| matches!(role, Role::Api | Role::Projector));
+        let schema_version = match uses_read_model.then(|| read_model.url.open()) {
             Some(store) => timeout(IDENTIFY_TIMEOUT, store.schema_version()).await.ok(),
             None => None,
         };
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             environment = environment.as_str(),
-            roles = names.join(","),
-            listen = listens.map(tracing::field::display),
+            roles = role_names.join(","),
+            listen = listen.map(tracing::field::display),
             tls = api.has_tls(),
             auth = auth.mode.as_str(),
             event_store = %event_store.url,
             store_id = store_id.and_then(Result::ok).flatten().map(tracing::field::display),
-            read_model = has_rows.then(|| tracing::field::display(&read_model.url)),
+            read_model = uses_read_model.then(|| tracing::field::display(&read_model.url)),
             schema_version = schema_version.and_then(Result::ok).flatten(),
             gateway = %fulfillment.gateway_name(),
-            "DOFS starts"
+            "DOFS starting"
         );
     }
 }

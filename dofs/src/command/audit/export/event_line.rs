@@ -1,4 +1,4 @@
-//! One event as one line: as it is stored, or as a `CloudEvent`.
+//! Formats of an exported event: as stored, or as a `CloudEvent`.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,8 +10,8 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
-/// An event as it is stored. Its position in the store is left out, so that the same events give
-/// the same lines wherever they are.
+/// An event as stored. Its position in the store is omitted, so that a copied store yields the same
+/// lines.
 #[derive(Serialize)]
 pub(super) struct StoredEvent<'a> {
     order_id: OrderId,
@@ -26,14 +26,14 @@ pub(super) struct StoredEvent<'a> {
     metadata: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata_base64: Option<String>,
-    /// What the next event of the stream carries as `previous_hash`.
+    /// Hash of the event, which is `previous_hash` in the metadata of the next event of the stream.
     hash: String,
 }
 
 impl<'a> StoredEvent<'a> {
     pub(super) fn new(event: &'a LoggedEvent) -> Self {
-        let (data, data_base64) = payload(&event.data);
-        let (metadata, metadata_base64) = payload(&event.metadata);
+        let (data, data_base64) = encode_payload(&event.data);
+        let (metadata, metadata_base64) = encode_payload(&event.metadata);
         Self {
             order_id: event.order_id,
             revision: event.revision,
@@ -49,8 +49,8 @@ impl<'a> StoredEvent<'a> {
     }
 }
 
-/// An event in the JSON form of `CloudEvents` 1.0, with the extensions `sequence` and
-/// `traceparent` that its authors describe, and our own.
+/// An event in the JSON format of `CloudEvents` 1.0, with its documented extensions `sequence` and
+/// `traceparent`, and extensions of DOFS.
 #[derive(Serialize)]
 pub(super) struct CloudEvent<'a> {
     specversion: &'static str,
@@ -61,7 +61,7 @@ pub(super) struct CloudEvent<'a> {
     subject: OrderId,
     time: Timestamp,
     datacontenttype: &'static str,
-    /// The revision, with leading zeros: it is compared as text.
+    /// The revision with leading zeros, because consumers compare it as text.
     sequence: String,
     eventhash: String,
     #[serde(flatten)]
@@ -72,7 +72,8 @@ pub(super) struct CloudEvent<'a> {
     data_base64: Option<String>,
 }
 
-/// What our own metadata says, under names that `CloudEvents` allows.
+/// Event metadata as `CloudEvents` extensions, whose names are limited to lower-case letters and
+/// digits.
 #[derive(Serialize)]
 struct Extensions {
     correlationid: Uuid,
@@ -90,7 +91,7 @@ struct Extensions {
 
 impl<'a> CloudEvent<'a> {
     pub(super) fn new(event: &'a LoggedEvent) -> Self {
-        let (data, data_base64) = payload(&event.data);
+        let (data, data_base64) = encode_payload(&event.data);
         let is_json = data_base64.is_none();
         Self {
             specversion: "1.0",
@@ -124,8 +125,9 @@ impl From<Metadata> for Extensions {
     }
 }
 
-/// Bytes as JSON, character for character unless that takes more than a line, or else as Base64.
-fn payload(bytes: &[u8]) -> (Option<Box<RawValue>>, Option<String>) {
+/// Returns stored bytes as JSON, or as Base64 if they are not JSON. JSON is kept byte for byte, except
+/// that JSON with line breaks is compacted to one line.
+fn encode_payload(bytes: &[u8]) -> (Option<Box<RawValue>>, Option<String>) {
     if bytes.is_empty() {
         return (None, None);
     }
@@ -147,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    fn event(data: &[u8], metadata: &[u8]) -> LoggedEvent {
+    fn logged_event(data: &[u8], metadata: &[u8]) -> LoggedEvent {
         LoggedEvent {
             order_id: OrderId(Uuid::from_u128(7)),
             event_id: Uuid::from_u128(8),
@@ -161,26 +163,28 @@ mod tests {
     }
 
     #[test]
-    fn stored_json_is_written_as_it_stands() {
-        let line =
-            serde_json::to_string(&StoredEvent::new(&event(b"{ \"b\":1.0,\"a\":1 }", b"{}")));
+    fn stored_json_is_exported_byte_for_byte() {
+        let line = serde_json::to_string(&StoredEvent::new(&logged_event(
+            b"{ \"b\":1.0,\"a\":1 }",
+            b"{}",
+        )));
         assert!(line.unwrap().contains(r#""data":{ "b":1.0,"a":1 },"metadata":{},"hash":""#));
     }
 
     #[test]
-    fn event_is_one_line_whatever_it_holds() {
-        let written = |data: &[u8], metadata: &[u8]| {
-            let event = event(data, metadata);
+    fn every_event_is_exported_as_one_line() {
+        let export = |data: &[u8], metadata: &[u8]| {
+            let event = logged_event(data, metadata);
             let stored = serde_json::to_string(&StoredEvent::new(&event)).unwrap();
             let cloud = serde_json::to_string(&CloudEvent::new(&event)).unwrap();
             assert!(!stored.contains('\n') && !cloud.contains('\n'), "{stored} {cloud}");
             let values = [stored, cloud].map(|it| serde_json::from_str::<Value>(&it).unwrap());
             values.into()
         };
-        let (stored, cloud): (Value, Value) = written(b"{\n\"a\": 1}", b"\xff");
+        let (stored, cloud): (Value, Value) = export(b"{\n\"a\": 1}", b"\xff");
         assert_eq!((&stored["data"], &cloud["data"]), (&json!({"a": 1}), &json!({"a": 1})));
         assert_eq!(stored["metadata_base64"], "/w==");
-        let (stored, cloud) = written(b"no json", b"");
+        let (stored, cloud) = export(b"no json", b"");
         assert_eq!(
             (&stored["data_base64"], &cloud["data_base64"]),
             (&json!("bm8ganNvbg=="), &json!("bm8ganNvbg=="))
@@ -190,11 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn cloud_event_has_what_the_specification_asks_for() {
-        let line = serde_json::to_value(CloudEvent::new(&event(b"{}", b"{}"))).unwrap();
+    fn cloud_event_has_valid_names_and_required_attributes() {
+        let line = serde_json::to_value(CloudEvent::new(&logged_event(b"{}", b"{}"))).unwrap();
         let names: Vec<_> = line.as_object().unwrap().keys().collect();
-        let lower_case = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit();
-        assert!(names.iter().all(|it| it.chars().all(lower_case)), "{names:?}");
+        let is_allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        assert!(names.iter().all(|name| name.chars().all(is_allowed)), "{names:?}");
         assert_eq!(
             (&line["specversion"], &line["sequence"], &line["time"]),
             (&json!("1.0"), &json!("00000000000000000003"), &json!("1970-01-01T00:00:00Z"))

@@ -1,7 +1,7 @@
-//! What each role needs for its work, as `/livez` and `/readyz` tell it.
+//! Health checks of the roles, for `/livez` and `/readyz`.
 //!
-//! A process that serves the API is ready if orders can be taken: whatever else is wrong with it is
-//! degraded. One that does not serve the API is ready if its other roles can do their work.
+//! A process with the `api` role is ready if it can accept orders; every other failure makes it
+//! degraded. A process without the `api` role is ready if its roles can do their work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,33 +12,36 @@ use projectors::{ProjectorHealth, ReadModel, ReadModelTrouble, find_trouble};
 use service_kit::clock::Clock;
 use service_kit::health::{Check, Health};
 
-/// The check without which no orders are taken.
+/// Name of the check that decides whether orders are accepted.
 pub(crate) const EVENT_STORE: &str = "event_store";
-/// How long a worker may be without its subscription.
-const MAX_WORKER_AWAY: Duration = Duration::from_secs(30);
+/// Maximum time that a worker may be without its subscription and still be healthy.
+const MAX_SUBSCRIPTION_OUTAGE: Duration = Duration::from_secs(30);
 
-/// The embedded event store takes appends, or a restart of this process helps.
+/// Liveness: the embedded event store accepts appends. After a failed write it accepts none until the
+/// process is restarted.
 pub(crate) fn node_check(failure: AppendFailure) -> Check {
     Check::new(EVENT_STORE, move || {
         let cause = failure.cause();
-        let failed = |it| Health::Unavailable(format!("event store takes no appends: {it}"));
+        let failed =
+            |cause| Health::Unavailable(format!("event store accepts no appends: {cause}"));
         std::future::ready(cause.map_or(Health::Ok, failed))
     })
 }
 
-/// Orders can be taken.
+/// Readiness: the event store accepts appends.
 pub(crate) fn event_store_check(log: Option<EventLog>) -> Check {
     Check::new(EVENT_STORE, move || {
         let failure = match &log {
             Some(log) => log.append_failure(),
-            None => Some("none is configured: set `event_store.url`".to_owned()),
+            None => Some("no event store is configured: set `event_store.url`".to_owned()),
         };
-        let failed = |it| Health::Unavailable(format!("event store takes no orders: {it}"));
+        let failed = |cause| Health::Unavailable(format!("event store accepts no orders: {cause}"));
         std::future::ready(failure.map_or(Health::Ok, failed))
     })
 }
 
-/// The rows can be read, and are as the event store says.
+/// Readiness: the read model can be queried and is up to date. Optional, because orders are accepted
+/// without it.
 pub(crate) fn read_model_check(
     log: Option<EventLog>,
     store: Arc<dyn ReadModel>,
@@ -48,13 +51,13 @@ pub(crate) fn read_model_check(
         let (log, store, now) = (log.clone(), Arc::clone(&store), clock.now());
         async move {
             let trouble = find_trouble(log.as_ref(), &*store, now).await;
-            trouble.map_or(Health::Ok, |it| Health::Unavailable(it.to_string()))
+            trouble.map_or(Health::Ok, |trouble| Health::Unavailable(trouble.to_string()))
         }
     });
     check.optional()
 }
 
-/// This process keeps the read model, or stands by.
+/// Readiness: this process projects events, or stands by for the projector that does.
 pub(crate) fn projector_check(
     health: ProjectorHealth,
     log: EventLog,
@@ -69,11 +72,11 @@ pub(crate) fn projector_check(
                 return Health::Unavailable(failure);
             }
             match find_trouble(Some(&log), &*store, now).await {
-                Some(it @ (ReadModelTrouble::Away | ReadModelTrouble::Stuck { .. })) => {
-                    Health::Unavailable(it.to_string())
+                Some(trouble @ (ReadModelTrouble::Away | ReadModelTrouble::Stuck { .. })) => {
+                    Health::Unavailable(trouble.to_string())
                 }
-                Some(it @ (ReadModelTrouble::Ahead(_) | ReadModelTrouble::Lagging { .. })) => {
-                    Health::Degraded(it.to_string())
+                Some(trouble @ (ReadModelTrouble::Ahead(_) | ReadModelTrouble::Lagging { .. })) => {
+                    Health::Degraded(trouble.to_string())
                 }
                 None => Health::Ok,
             }
@@ -81,12 +84,13 @@ pub(crate) fn projector_check(
     })
 }
 
-/// This process is given work, or has been without its subscription for a short time only.
+/// Readiness: this process has a subscription to the fulfillment group, or lost it only a short time
+/// ago.
 pub(crate) fn worker_check(log: EventLog) -> Check {
     Check::new("worker", move || {
-        let away = log.subscription_outage().filter(|it| *it >= MAX_WORKER_AWAY);
-        std::future::ready(away.map_or(Health::Ok, |it| {
-            let seconds = it.as_secs();
+        let outage = log.subscription_outage().filter(|outage| *outage >= MAX_SUBSCRIPTION_OUTAGE);
+        std::future::ready(outage.map_or(Health::Ok, |outage| {
+            let seconds = outage.as_secs();
             Health::Unavailable(format!("worker has had no subscription for {seconds} s"))
         }))
     })

@@ -1,4 +1,5 @@
-//! What commands and workers have to know of the read model: they never see it themselves.
+//! Adapter that gives `command-api` and `fulfillment-worker` the read model queries they need: neither
+//! crate may import `projectors`.
 
 use std::sync::Arc;
 
@@ -8,34 +9,34 @@ use domain::operations::FailureFilter;
 use projectors::{Place, ReadModel};
 use service_kit::lifecycle::RoleError;
 
-/// The read model, for those who are not to see it.
-pub(crate) struct Known(pub(crate) Arc<dyn ReadModel>);
+/// The read model behind the query traits of the other crates.
+pub(crate) struct ReadModelAdapter(pub(crate) Arc<dyn ReadModel>);
 
 #[async_trait]
-impl Failures for Known {
+impl Failures for ReadModelAdapter {
     async fn page(
         &self,
         filter: &FailureFilter,
         after: Option<Failure>,
         limit: u32,
     ) -> Result<Vec<Failure>, RoleError> {
-        let after = after.map(|it| Place { at: it.failed_at, order_id: it.order_id });
+        let after = after.map(|last| Place { at: last.failed_at, order_id: last.order_id });
         let failures = self.0.failures_now(filter, after, limit).await?;
-        let failure = |it: projectors::FailedOrder| Failure {
-            order_id: it.order_id,
-            failed_at: it.failed_at,
+        let to_failure = |row: projectors::FailedOrder| Failure {
+            order_id: row.order_id,
+            failed_at: row.failed_at,
         };
-        Ok(failures.into_iter().map(failure).collect())
+        Ok(failures.into_iter().map(to_failure).collect())
     }
 
     async fn count(&self, filter: &FailureFilter) -> Result<u64, RoleError> {
         let groups = self.0.failure_groups(filter).await?;
-        Ok(groups.iter().map(|it| it.n_orders).sum())
+        Ok(groups.iter().map(|group| group.n_orders).sum())
     }
 }
 
 #[async_trait]
-impl WaitingOrders for Known {
+impl WaitingOrders for ReadModelAdapter {
     async fn waiting(&self) -> Result<Waiting, RoleError> {
         let n_processing = self.0.count_orders().await?.n_processing;
         let oldest = self.0.oldest_processing().await?;

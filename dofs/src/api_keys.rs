@@ -1,0 +1,226 @@
+//! API keys, stored as events in the stream `api-keys`: every process that serves the API reads them,
+//! and the record of granted access cannot be edited.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::ids::CommandId;
+use event_log::{Cause, EventLog, ExpectedLast, Journal, JournalEntry, LogError};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use service_kit::auth::{ApiKey, ApiKeys, Scope};
+use service_kit::clock::Clock;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+const STREAM: &str = "api-keys";
+const CREATED: &str = "ApiKeyCreated";
+const REVOKED: &str = "ApiKeyRevoked";
+/// Time between two checks of the stream for new events. A revoked key is rejected after at most this
+/// time plus that of one read.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Maximum number of events to read, newest first. A revocation is always newer than its key, so
+/// beyond the limit a valid key may be lost, but a revoked key is never accepted.
+const MAX_EVENTS: usize = 100_000;
+/// Actor in the metadata of the events.
+const ACTOR: &str = "operator";
+
+/// Event: a key was created.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeyCreated {
+    pub(crate) key_id: String,
+    pub(crate) name: String,
+    pub(crate) tenant: Option<String>,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) secret_sha256: String,
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// Event: a key was revoked.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeyRevoked {
+    key_id: String,
+}
+
+/// State of a key, folded from its events.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyRecord {
+    pub(crate) key: KeyCreated,
+    pub(crate) created_at: Timestamp,
+    pub(crate) revoked_at: Option<Timestamp>,
+}
+
+/// The API keys of one event store.
+pub(crate) struct KeyStore {
+    journal: Journal,
+}
+
+impl KeyStore {
+    pub(crate) fn new(log: &EventLog) -> Self {
+        Self { journal: log.open_journal(STREAM) }
+    }
+
+    /// Returns all keys, oldest first.
+    pub(crate) async fn list_keys(&self) -> Result<Vec<KeyRecord>, LogError> {
+        let mut entries = self.journal.newest_entries(MAX_EVENTS).await?;
+        // `newest` returns the newest first, and a revocation must be applied after its creation.
+        entries.reverse();
+        let mut keys: Vec<KeyRecord> = Vec::new();
+        for entry in &entries {
+            apply_event(entry, &mut keys);
+        }
+        Ok(keys)
+    }
+
+    pub(crate) async fn create_key(
+        &self,
+        created: &KeyCreated,
+        clock: &Clock,
+    ) -> Result<(), LogError> {
+        self.append_event(CREATED, created, clock).await
+    }
+
+    pub(crate) async fn revoke_key(&self, key_id: &str, clock: &Clock) -> Result<(), LogError> {
+        self.append_event(REVOKED, &KeyRevoked { key_id: key_id.to_owned() }, clock).await
+    }
+
+    async fn append_event(
+        &self,
+        event_type: &str,
+        event: &impl Serialize,
+        clock: &Clock,
+    ) -> Result<(), LogError> {
+        let id = clock.new_id();
+        let cause = Cause {
+            command_id: CommandId::for_request(id),
+            correlation_id: id,
+            causation_id: id,
+            actor: ACTOR.to_owned(),
+            request_id: None,
+            request_name: None,
+            traceparent: None,
+            request_fingerprint: None,
+            tenant: None,
+            at: clock.now(),
+        };
+        // Keys are independent of one another, so any expected revision is correct: concurrent
+        // operators must not conflict.
+        self.journal.append(ExpectedLast::Any, event_type, event, &cause).await.map(drop)
+    }
+}
+
+/// Applies an event to the keys. An unreadable event changes nothing, and is logged as an error
+/// because it may be a revocation.
+fn apply_event(entry: &JournalEntry, keys: &mut Vec<KeyRecord>) {
+    match entry.entry_type.as_str() {
+        CREATED => {
+            if let Some(key) = entry.parse::<KeyCreated>() {
+                keys.push(KeyRecord { key, created_at: entry.recorded_at, revoked_at: None });
+                return;
+            }
+        }
+        REVOKED => {
+            if let Some(KeyRevoked { key_id }) = entry.parse() {
+                for record in keys.iter_mut().filter(|record| record.key.key_id == key_id) {
+                    // A second revocation does not change the time of the first.
+                    record.revoked_at.get_or_insert(entry.recorded_at);
+                }
+                return;
+            }
+        }
+        _ => {}
+    }
+    tracing::error!(
+        stream = STREAM,
+        revision = entry.revision,
+        event_type = entry.entry_type,
+        "API key event ignored: it is unreadable"
+    );
+}
+
+/// Publishes the valid keys to `sender` whenever they change, until the future is dropped. While the
+/// event store is unreachable, the keys published last stay valid.
+pub(crate) async fn publish_changes(
+    log: &EventLog,
+    environment: &str,
+    sender: &watch::Sender<Option<Arc<ApiKeys>>>,
+) {
+    let store = KeyStore::new(log);
+    let mut current = None;
+    let mut is_failing = false;
+    loop {
+        match read_if_changed(&store, current.as_ref()).await {
+            Ok(changed) => {
+                if std::mem::take(&mut is_failing) {
+                    tracing::info!("API keys readable again");
+                }
+                if let Some(snapshot) = changed {
+                    log_changes(current.as_ref(), &snapshot);
+                    let valid = snapshot.keys.iter().filter_map(to_valid_key);
+                    sender.send_replace(Some(Arc::new(ApiKeys::new(environment, valid))));
+                    current = Some(snapshot);
+                }
+            }
+            Err(error) if !is_failing => {
+                is_failing = true;
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "API keys unreadable: keys loaded before stay valid");
+            }
+            Err(_) => {}
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// All keys, as of a number of events.
+struct Snapshot {
+    n_events: u64,
+    keys: Vec<KeyRecord>,
+}
+
+/// Reads the keys, or returns `None` if the stream has no events newer than `current`.
+async fn read_if_changed(
+    store: &KeyStore,
+    current: Option<&Snapshot>,
+) -> Result<Option<Snapshot>, LogError> {
+    // One event is read to detect a change: revisions are consecutive, so the last one gives the number.
+    let n_events =
+        store.journal.newest_entries(1).await?.first().map_or(0, |last| last.revision + 1);
+    if current.is_some_and(|snapshot| snapshot.n_events == n_events) {
+        return Ok(None);
+    }
+    Ok(Some(Snapshot { n_events, keys: store.list_keys().await? }))
+}
+
+/// Logs the keys created and revoked between two snapshots.
+fn log_changes(before: Option<&Snapshot>, after: &Snapshot) {
+    let n_keys = after.keys.iter().filter(|record| record.revoked_at.is_none()).count();
+    let Some(before) = before else {
+        tracing::info!(n_keys, "API keys loaded");
+        return;
+    };
+    for KeyRecord { key, revoked_at, .. } in &after.keys {
+        let earlier = before.keys.iter().find(|record| record.key.key_id == key.key_id);
+        let (id, tenant) = (&key.key_id, key.tenant.as_deref());
+        if earlier.is_none() {
+            let scopes = key.scopes.join(" ");
+            tracing::info!(key.id = id, name = key.name, tenant, scopes, "API key created");
+        }
+        if revoked_at.is_some() && earlier.is_none_or(|record| record.revoked_at.is_none()) {
+            tracing::info!(key.id = id, name = key.name, tenant, "API key revoked");
+        }
+    }
+}
+
+/// Converts a key for the authentication of requests; `None` if it is revoked. Scopes unknown to
+/// this release are dropped: they grant nothing.
+fn to_valid_key(record: &KeyRecord) -> Option<ApiKey> {
+    let KeyRecord { key, revoked_at, .. } = record;
+    revoked_at.is_none().then(|| ApiKey {
+        id: key.key_id.clone(),
+        tenant: key.tenant.clone(),
+        scopes: key.scopes.iter().filter_map(|name| Scope::from_name(name)).collect(),
+        secret_sha256: key.secret_sha256.clone(),
+        expires_at: key.expires_at,
+    })
+}
