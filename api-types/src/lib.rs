@@ -4,6 +4,7 @@
 //! deserialises and describes itself, so that the document cannot say anything else than the code. The
 //! limits of requests are schema attributes here; handlers enforce them.
 
+mod customer;
 mod dead_letter;
 mod event;
 mod failure;
@@ -17,6 +18,7 @@ mod statistics;
 mod time;
 mod worker;
 
+pub use customer::{Customer, CustomerFailure, CustomerOrder, CustomerOrderCounts, CustomerPage};
 pub use dead_letter::{
     Attempt, AttemptDelivery, AttemptDiscarded, AttemptEnd, AttemptOutcome, AttemptQueued,
     DeadLetter, DeadLetterGroup, DeadLetterSummary, DeliveryFailure, EventSource,

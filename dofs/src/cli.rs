@@ -100,7 +100,6 @@ pub(crate) enum Command {
     /// Pause and resume the fulfillment workers, and show their status
     Worker(Worker),
     /// Show the status of the read model, verify it and rebuild it
-    #[command(subcommand)]
     Projections(projections::Projections),
     /// Place many orders and report throughput and latency
     Stress(Stress),

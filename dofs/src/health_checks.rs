@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use event_log::EventLog;
 use event_node::AppendFailure;
+use futures::future::join_all;
+use jiff::Timestamp;
 use projectors::{ProjectorHealth, ReadModel, ReadModelTrouble, find_trouble};
 use service_kit::clock::Clock;
 use service_kit::health::{Check, Health};
@@ -57,31 +59,51 @@ pub(crate) fn read_model_check(
     check.optional()
 }
 
-/// Readiness: this process projects events, or stands by for the projector that does.
+/// Readiness: this process keeps the tables of each projection, or stands by for the projector that
+/// does. The worst state counts.
 pub(crate) fn projector_check(
-    health: ProjectorHealth,
+    projected: Vec<(ProjectorHealth, Arc<dyn ReadModel>)>,
     log: EventLog,
-    store: Arc<dyn ReadModel>,
     clock: Clock,
 ) -> Check {
     Check::new("projector", move || {
-        let failure = health.failure();
-        let (log, store, now) = (log.clone(), Arc::clone(&store), clock.now());
+        let (projected, log, now) = (projected.clone(), log.clone(), clock.now());
         async move {
-            if let Some(failure) = failure {
-                return Health::Unavailable(failure);
+            let checks = projected.iter().map(|(health, store)| {
+                let (log, failure) = (&log, health.failure_cause());
+                async move { projection_health(failure, log, &**store, now).await }
+            });
+            let mut worst = Health::Ok;
+            for health in join_all(checks).await {
+                worst = match (worst, health) {
+                    (worst @ Health::Unavailable(_), _) | (worst, Health::Ok) => worst,
+                    (Health::Degraded(cause), Health::Degraded(_)) => Health::Degraded(cause),
+                    (Health::Ok | Health::Degraded(_), health) => health,
+                };
             }
-            match find_trouble(Some(&log), &*store, now).await {
-                Some(trouble @ (ReadModelTrouble::Away | ReadModelTrouble::Stuck { .. })) => {
-                    Health::Unavailable(trouble.to_string())
-                }
-                Some(trouble @ (ReadModelTrouble::Ahead(_) | ReadModelTrouble::Lagging { .. })) => {
-                    Health::Degraded(trouble.to_string())
-                }
-                None => Health::Ok,
-            }
+            worst
         }
     })
+}
+
+async fn projection_health(
+    failure: Option<String>,
+    log: &EventLog,
+    store: &dyn ReadModel,
+    now: Timestamp,
+) -> Health {
+    if let Some(failure) = failure {
+        return Health::Unavailable(failure);
+    }
+    match find_trouble(Some(log), store, now).await {
+        Some(trouble @ (ReadModelTrouble::Away | ReadModelTrouble::Stuck { .. })) => {
+            Health::Unavailable(trouble.to_string())
+        }
+        Some(trouble @ (ReadModelTrouble::Ahead(_) | ReadModelTrouble::Lagging { .. })) => {
+            Health::Degraded(trouble.to_string())
+        }
+        None => Health::Ok,
+    }
 }
 
 /// Readiness: this process has a subscription to the fulfillment group, or lost it only a short time

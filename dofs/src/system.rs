@@ -169,7 +169,7 @@ impl System {
                 routes = routes.merge(self.api_routes(Arc::clone(&store), owned, access.clone()));
             }
             if roles.contains(&Role::Projector) {
-                checks.push(self.start_projector(store, log.as_ref())?);
+                checks.push(self.start_projector(&store, log.as_ref())?);
             }
         }
         if roles.contains(&Role::Worker) {
@@ -265,24 +265,30 @@ impl System {
     /// Starts the projector and the sweeper of stale orders. Returns the projector's health check.
     fn start_projector(
         &mut self,
-        store: Arc<dyn ReadModel>,
+        store: &Arc<dyn ReadModel>,
         log: Option<&EventLog>,
     ) -> Result<Check, CliError> {
         let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-projector");
         let config = self.settings.projector.clone();
         let sweeper = Sweeper {
             log: log.clone(),
-            store: Arc::clone(&store),
+            store: Arc::clone(store),
             group: GROUP.to_owned(),
             stale_after: self.settings.fulfillment.stale_after(),
             clock: self.clock.clone(),
         };
         self.roles.spawn("sweeper", sweeper.run(self.stop.clone()));
-        let projector = Projector::new(log.clone(), Arc::clone(&store), config, self.clock.clone());
-        let health = projector.health();
-        self.roles.spawn("projector", projector.run(self.stop.clone()));
+        let mut projected = Vec::new();
+        for projection in projectors::PROJECTIONS {
+            let store = store.for_projection(projection);
+            let (config, clock) = (config.clone(), self.clock.clone());
+            let projector = Projector::new(log.clone(), Arc::clone(&store), config, clock);
+            projected.push((projector.health(), store));
+            let span = tracing::info_span!("projector", projection = projection.name);
+            self.roles.spawn("projector", projector.run(self.stop.clone()).instrument(span));
+        }
         tracing::info!("Projector started");
-        Ok(projector_check(health, log, store, self.clock.clone()))
+        Ok(projector_check(projected, log, self.clock.clone()))
     }
 
     /// Starts the fulfillment worker with the configured gateway. Returns its health check.

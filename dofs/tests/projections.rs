@@ -248,10 +248,10 @@ fn delete_rows(read_model: &str, id: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store = projectors::open(read_model).unwrap();
-        let rows = BTreeMap::from([(id.parse().unwrap(), projectors::Rows::default())]);
+        let rows = BTreeMap::from([(id.parse().unwrap(), projectors::OrderRecords::default())]);
         wait::until_async("nobody writes meanwhile", async || {
             let checkpoint = store.checkpoint().await.unwrap();
-            store.mend(&rows, &checkpoint).await.ok()
+            store.mend_rows(&rows, &checkpoint).await.ok()
         })
         .await;
     });

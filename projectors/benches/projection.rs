@@ -1,8 +1,8 @@
-//! What the projection costs: rebuild, verify and the live projector, beside what PostgreSQL needs
-//! for the same rows in any case.
+//! Costs of the projection: rebuild, verify and the live projector, beside the time that PostgreSQL needs
+//! for the same rows without a projection.
 //!
-//! `cargo bench -p projectors --bench projection -- 100000 1000000`: numbers of events. Each piece
-//! of work has a process of its own, so that its memory can be told; the event store is in this one.
+//! `cargo bench -p projectors --bench projection -- 100000 1000000`: numbers of events. Each piece of work
+//! has its own process, so that its memory can be measured; the event store is in this process.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,13 +21,13 @@ use support::{fill, latency, limit};
 use testkit::postgres;
 use testkit::store::Store;
 
-/// As in the program.
+/// The allocator of `dofs`.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Events of one order.
 const EVENTS_PER_ORDER: u64 = 5;
-/// Appended a second while the latency is measured: half of the load that is asked for.
+/// Events per second while the latency is measured: half of the required load.
 const HALF_LOAD: u64 = 10_000;
 const HALF_LOAD_FOR: Duration = Duration::from_secs(10);
 
@@ -48,7 +48,7 @@ fn main() {
     runtime.block_on(measure_latency());
 }
 
-/// One size, on both databases.
+/// Measures one size on both databases.
 async fn measure(n_events: u64) {
     let mut events = Store::start().await;
     let started = std::time::Instant::now();
@@ -72,7 +72,7 @@ async fn measure(n_events: u64) {
     events.stop().await;
 }
 
-/// From the append of an event to the row that shows it, at half load.
+/// Measures the time from the append of an event to its row, at half load.
 async fn measure_latency() {
     let folder = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite://{}", folder.path().join("read.db").display());

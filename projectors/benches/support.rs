@@ -1,4 +1,4 @@
-//! What the measurement is made of.
+//! Parts of the measurement.
 
 pub(crate) mod child;
 pub(crate) mod fill;

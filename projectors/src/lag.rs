@@ -1,4 +1,4 @@
-//! How far the tables are behind the log, and whether they get any nearer.
+//! The lag of the tables behind the log.
 
 use event_log::Backlog;
 use jiff::Timestamp;
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::store::Checkpoint;
 
-/// Beyond this many events the lag is not counted further.
+/// Maximum number of events that are counted for the lag.
 pub(crate) const MAX_LAG_EVENTS: usize = 10_000;
-/// The projection is stuck if the oldest event that it has not applied waits for longer than this,
-/// and the checkpoint has not moved for as long either.
+/// The projection is stuck if an event has waited for longer than this, and the checkpoint has not moved
+/// for as long either.
 const STUCK_AFTER_SECS: f64 = 10.0;
 
 /// How far the tables are behind the log.
@@ -19,16 +19,16 @@ pub struct Lag {
     pub lag_events: u64,
     /// The age of the oldest event that is not applied; 0 if there is none.
     pub lag_seconds: f64,
-    /// Events wait, and nothing moves.
+    /// Events wait, and the checkpoint does not move.
     pub stuck: bool,
 }
 
-pub(crate) fn lag(checkpoint: &Checkpoint, backlog: Backlog, now: Timestamp) -> Lag {
+pub(crate) fn compute_lag(checkpoint: &Checkpoint, backlog: Backlog, now: Timestamp) -> Lag {
     let age = |time: Timestamp| now.duration_since(time).as_secs_f64().max(0.0);
     let lag_seconds = backlog.oldest.map_or(0.0, age);
     let unmoved_seconds = checkpoint.moved_at.map_or(f64::INFINITY, age);
     Lag {
-        // One more is counted if the checkpoint names an event of another program.
+        // One event too many is counted if the checkpoint is at an event of another program.
         lag_events: backlog.n_events.min(MAX_LAG_EVENTS as u64),
         lag_seconds,
         stuck: lag_seconds > STUCK_AFTER_SECS && unmoved_seconds > STUCK_AFTER_SECS,
@@ -44,21 +44,21 @@ mod tests {
     }
 
     #[test]
-    fn projection_is_stuck_only_if_events_wait_and_nothing_moves() {
+    fn stuck_projection_has_waiting_events_and_unmoved_checkpoint() {
         let moved = |second| Checkpoint { moved_at: Some(at(second)), ..Checkpoint::default() };
         let waiting = |second| Backlog { n_events: 3, oldest: Some(at(second)) };
         let nothing = Backlog { n_events: 0, oldest: None };
-        let stuck = |checkpoint, backlog| lag(&checkpoint, backlog, at(1_000)).stuck;
+        let stuck = |checkpoint, backlog| compute_lag(&checkpoint, backlog, at(1_000)).stuck;
 
         assert!(stuck(moved(900), waiting(901)));
         assert!(stuck(Checkpoint::default(), waiting(901)));
-        // It is behind and catching up, it was idle until just now, or there is nothing to do.
+        // Behind and catching up; idle until just now; nothing to do.
         assert!(!stuck(moved(999), waiting(901)));
         assert!(!stuck(moved(900), waiting(999)));
         assert!(!stuck(moved(900), nothing));
         let beyond = Backlog { n_events: MAX_LAG_EVENTS as u64 + 1, oldest: Some(at(1_000)) };
-        assert_eq!(lag(&moved(900), beyond, at(1_000)).lag_events, MAX_LAG_EVENTS as u64);
-        let behind = lag(&moved(900), waiting(998), at(1_000));
+        assert_eq!(compute_lag(&moved(900), beyond, at(1_000)).lag_events, MAX_LAG_EVENTS as u64);
+        let behind = compute_lag(&moved(900), waiting(998), at(1_000));
         assert_eq!(behind, Lag { lag_events: 3, lag_seconds: 2.0, stuck: false });
     }
 }

@@ -1,14 +1,15 @@
-//! Subscription to rows to query: the read model, who writes it and who reads it.
+//! The read model: projectors that write its tables, and the query routes that read them.
 //!
-//! [`Projector`] follows the log and keeps the tables, [`routes`] answers from them. The rows, the SQL
-//! that writes them and the SQL that reads them live here together; the dialect of a database is
-//! known below `store` only.
+//! A [`Projection`] is a name, tables and a pure fold. A [`Projector`] follows the log and writes the tables
+//! of one projection; [`routes`] reads them. Only the module `store` knows SQL and the dialects.
 
 mod ahead;
+mod customer_orders;
 mod lag;
 mod orders;
 mod pace;
 mod progress;
+mod projection;
 mod query_api;
 mod rebuild;
 mod replay;
@@ -20,12 +21,15 @@ mod trouble;
 mod verify;
 
 pub use ahead::Ahead;
+pub use customer_orders::{CUSTOMER_ORDERS, CustomerOrder};
 pub use lag::Lag;
-pub use orders::apply::apply;
-pub use orders::row::{Changes, FailedOrder, Rows};
-pub use orders::statistics::{CountChange, Minute, Statistics};
+pub use orders::{Changes, FailedOrder, ORDERS, OrderRow, Rows, apply};
 pub use pace::Pace;
 pub use progress::{Phase, Progress};
+pub use projection::{
+    Apply, Column, ColumnType, CountChange, Deletion, Events, Kind, Minute, OrderRecords,
+    Projection, Record, Row, RowChanges, Statistics, Step, Table, TableRow, UnreadableRow, Value,
+};
 pub use query_api::{Lookups, Owners, Queries, api_doc, routes, routes_without_store};
 pub use rebuild::{Rebuild, RebuildError, Rebuilt, SwapAtEnd};
 pub use replay::ReplayError;
@@ -33,11 +37,14 @@ pub use runner::batch::Poison;
 pub use runner::{OtherEventStore, Projector, ProjectorConfig, ProjectorError, ProjectorHealth};
 pub use status::{ProjectionStatus, StatusError, projection_status};
 pub use store::{
-    Begin, Checkpoint, Examined, FailedOrderFilter, FailureFilter, FailureGroup, IdRange,
-    LastVerification, Lease, Leased, Migrated, OrderCounts, OrderFilter, Page, Place, ReadModel,
-    ReadModelConfig, ReadModelUrl, RowsPage, RowsText, SetInfo, Sets, Steps, StoreError, SwapWhen,
-    Swapped, Unfinished, migrate, open,
+    Begin, Checkpoint, Customer, CustomerFilter, Customers, Examined, FailedOrderFilter,
+    FailureFilter, FailureGroup, IdRange, LastVerification, Lease, Leased, Migrated, Newest,
+    OrderCounts, OrderFilter, Page, Place, ReadModel, ReadModelConfig, ReadModelUrl, RowsPage,
+    RowsText, SetInfo, Sets, Steps, StoreError, SwapWhen, Swapped, Unfinished, migrate, open,
 };
 pub use sweeper::Sweeper;
 pub use trouble::{ReadModelTrouble, find_trouble};
 pub use verify::{Difference, Finding, MinuteDifference, Repair, Verification, Verified};
+
+/// Every projection, the one of the orders first.
+pub static PROJECTIONS: [&Projection; 2] = [&ORDERS, &CUSTOMER_ORDERS];

@@ -1,26 +1,26 @@
-//! How far a rebuild or a verification has come.
+//! Progress of rebuilds and verifications.
 
 use crate::verify::Finding;
 
-/// What a rebuild or a verification does at the moment.
+/// The phase of a rebuild or a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Folds the log into tables.
+    /// The log is folded into tables.
     Replay,
-    /// Compares the tables with the live ones, a page of orders at a time.
+    /// The tables are compared with the live ones, page by page.
     Compare,
-    /// Asks the streams of orders whose rows differ which side is wrong.
+    /// The streams of orders whose rows differ decide which side is wrong.
     Judge,
-    /// Makes the indexes of the new tables.
+    /// The indexes of the new tables are made.
     Indexes,
-    /// Folds what was recorded since the replay.
+    /// Events that were recorded since the replay are folded.
     CatchUp,
-    /// Puts the new tables in the place of the live ones.
+    /// The new tables are swapped in.
     Swap,
 }
 
 impl Phase {
-    /// The phase in a word or two, as progress is labelled.
+    /// Returns the label of the phase.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Replay => "replay",
@@ -32,7 +32,7 @@ impl Phase {
         }
     }
 
-    /// What the numbers of the phase count.
+    /// Returns the unit of the numbers of the phase.
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Replay | Self::CatchUp => "events",
@@ -42,29 +42,29 @@ impl Phase {
     }
 }
 
-/// How far a phase has come.
+/// The progress of a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     pub phase: Phase,
-    /// In the phase's unit; what an interrupted rebuild had done before counts.
+    /// In the phase's unit. The work of an interrupted rebuild counts.
     pub n_done: u64,
-    /// Of how many. While the log is read this is an estimate, because a position says nothing
-    /// about a number of events. `None` if nobody knows.
+    /// The total; `None` if it is unknown. While the log is read it is an estimate, because positions
+    /// do not count events.
     pub n_total: Option<u64>,
 }
 
-/// Is told of progress.
+/// Receives progress.
 pub(crate) type Watcher<'a> = dyn FnMut(Progress) + Send + 'a;
 
-/// Is told how far a rebuild or a verification is, and what it finds.
+/// Receives the progress and the findings of a rebuild or a verification.
 pub(crate) struct Observer<'a> {
     pub(crate) progress: &'a mut Watcher<'a>,
     pub(crate) found: &'a mut (dyn FnMut(Finding) + Send + 'a),
 }
 
-/// Estimates how many events there are up to `until`, if `n_done` of them were found up to
-/// `position`: positions are byte offsets, and events of other programs lie between the orders'.
-pub(crate) fn estimate(n_done: u64, position: u64, until: u64) -> Option<u64> {
+/// Estimates the number of events of orders up to `until`, given that `n_done` of them were found up to
+/// `position`. Positions are byte offsets, and the log also contains events of other programs.
+pub(crate) fn estimate_total(n_done: u64, position: u64, until: u64) -> Option<u64> {
     if position >= until {
         return Some(n_done);
     }
@@ -77,11 +77,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn total_is_estimated_from_the_part_of_the_log_that_was_read() {
-        assert_eq!(estimate(100, 1_000, 4_000), Some(400));
-        assert_eq!(estimate(100, 4_000, 4_000), Some(100));
-        assert_eq!(estimate(100, 5_000, 4_000), Some(100));
-        assert_eq!(estimate(0, 10, 4_000), None);
-        assert_eq!(estimate(u64::MAX, 1, u64::MAX), None);
+    fn total_is_estimated_from_the_part_read() {
+        assert_eq!(estimate_total(100, 1_000, 4_000), Some(400));
+        assert_eq!(estimate_total(100, 4_000, 4_000), Some(100));
+        assert_eq!(estimate_total(100, 5_000, 4_000), Some(100));
+        assert_eq!(estimate_total(0, 10, 4_000), None);
+        assert_eq!(estimate_total(u64::MAX, 1, u64::MAX), None);
     }
 }

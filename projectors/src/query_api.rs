@@ -4,9 +4,11 @@ mod compare_history;
 mod dead_letter_detail;
 mod dead_letter_summary;
 mod event_stream;
+mod get_customer;
 mod get_order;
 mod history_point;
 mod history_reader;
+mod list_customers;
 mod list_failed_orders;
 mod list_orders;
 mod lookups;
@@ -135,6 +137,8 @@ fn declared_routes() -> OpenApiRouter<QueryState> {
         .routes(routes!(dead_letter_summary::count_dead_letters))
         .routes(routes!(dead_letter_detail::get_dead_letter))
         .routes(routes!(statistics::get_statistics))
+        .routes(routes!(list_customers::list_customers))
+        .routes(routes!(get_customer::get_customer))
         .routes(routes!(event_stream::stream_events))
 }
 

@@ -1,4 +1,4 @@
-//! The tables built anew beside the live ones, compared with them, and put in their place.
+//! Rebuild: tables are built beside the live ones, compared with them, and swapped in.
 
 use std::time::Duration;
 
@@ -16,52 +16,52 @@ use crate::verify::{Comparison, Finding, Side, Verified};
 
 /// How long the previous set is kept for a rollback.
 pub(crate) const KEPT_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How often the new set is brought up to the live one while the projector works. It may always be
-/// a step ahead; then it has to stand by for a moment.
+/// Maximum number of swap attempts beside a running projector. If the projector stays ahead, the next
+/// attempts make it stand by for a moment.
 const POLITE_SWAPS: usize = 3;
-/// How often at all.
+/// Maximum number of all swap attempts.
 const MAX_SWAPS: usize = 20;
-/// How often the new set follows the live one before both are compared: each time, fewer events
-/// have come meanwhile.
+/// Maximum number of times that the new set catches up before both are compared. Each time, fewer
+/// events have come meanwhile.
 const MAX_APPROACHES: usize = 5;
-/// So few events are no reason for another approach.
+/// With fewer new events than this, the new set is near enough for the comparison.
 const NEAR_EVENTS: u64 = 1_000;
-/// How long a projector that works may take to reach a new set that is ahead of the live one.
+/// How long a running projector may take to reach a new set that is ahead of the live one.
 const PROJECTOR_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks at the live checkpoint.
+/// Delay between two reads of the live checkpoint.
 const LOOK: Duration = Duration::from_millis(50);
-/// Our name in the lease.
+/// The name of a rebuild in the lease.
 const HOLDER: &str = "rebuild";
 
-/// What is rebuilt, and how.
+/// A rebuild of the tables of one projection.
 pub struct Rebuild<'a> {
     pub log: &'a EventLog,
     pub store: &'a dyn ReadModel,
     pub clock: &'a Clock,
     pub begin: Begin,
     pub at_end: SwapAtEnd,
-    /// The most events in one transaction.
+    /// Maximum number of events in one transaction.
     pub batch_size: u64,
 }
 
-/// Whether the new set becomes the live one.
+/// Whether the new set becomes the live one at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SwapAtEnd {
     Yes,
     No,
 }
 
-/// What a rebuild came to.
+/// The outcome of a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Events in the new set.
+    /// Number of events in the new set.
     pub n_events: u64,
-    /// The comparison with the live set; `None` if that comes from another event store.
+    /// The comparison with the live set; `None` if the live set comes from another event store.
     pub compared: Option<Verified>,
     pub is_live: bool,
 }
 
-/// Why the tables were not rebuilt. The live ones are as they were.
+/// Why a rebuild failed. The live tables are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
     #[error(transparent)]
@@ -71,7 +71,7 @@ pub enum RebuildError {
          `dofs` that knows these events, which `dofs projections verify` names"
     )]
     Poison(u64),
-    /// Another process builds the next set, or has dropped it.
+    /// Another process builds or has dropped the next set.
     #[error(
         "another process has taken over the unfinished tables of this rebuild, or has dropped \
          them, and the live tables are as they were: `dofs projections status` shows the sets"
@@ -116,7 +116,7 @@ impl From<LogError> for RebuildError {
 }
 
 impl Rebuild<'_> {
-    /// Builds, compares and swaps. What was built so far stays if this ends early.
+    /// Builds, compares and swaps. If it ends early, `Begin::WhereItStopped` continues it.
     pub async fn run(
         &self,
         progress: &mut (dyn FnMut(Progress) + Send),
@@ -136,17 +136,17 @@ impl Rebuild<'_> {
         };
         let mut compared = None;
         if is_of_this_log {
-            let reached = self.approach(&*next, observer).await?;
-            // With events that cannot be projected it ends below, once all of them are named.
+            let reached = self.approach_live_set(&*next, observer).await?;
+            // With events that cannot be projected, the rebuild fails below, after all are reported.
             if reached.events_skipped == 0 {
-                compared = Some(self.compare(&*next, observer).await?);
+                compared = Some(self.compare_with_live(&*next, observer).await?);
             }
         }
         let is_near = compared.is_some() && live.position.is_some();
         let phase = if is_near { Phase::CatchUp } else { Phase::Replay };
         let mut checkpoint = self.catch_up(&*next, phase, observer).await?;
         let mut steps =
-            |n_done, n_total| (observer.progress)(step(Phase::Indexes, n_done, n_total));
+            |n_done, n_total| (observer.progress)(step_progress(Phase::Indexes, n_done, n_total));
         self.store.complete_next_set(&mut steps).await?;
         let is_live = self.at_end == SwapAtEnd::Yes;
         if is_live {
@@ -155,8 +155,8 @@ impl Rebuild<'_> {
         Ok(Rebuilt { n_events: checkpoint.events_applied, compared, is_live })
     }
 
-    /// Brings the next set to where the live one is, and not beyond: there they can be compared.
-    async fn approach(
+    /// Brings the next set to the position of the live one, and not beyond: there both are compared.
+    async fn approach_live_set(
         &self,
         next: &dyn ReadModel,
         observer: &mut Observer<'_>,
@@ -168,7 +168,7 @@ impl Rebuild<'_> {
                 break;
             }
             let n_before = reached.n_events();
-            reached = self.replay(next, live, Phase::Replay, observer).await?;
+            reached = self.replay_into(next, live, Phase::Replay, observer).await?;
             if reached.n_events() - n_before <= NEAR_EVENTS {
                 break;
             }
@@ -176,9 +176,9 @@ impl Rebuild<'_> {
         Ok(reached)
     }
 
-    /// Compares the next set with the live one at one position; where they differ, the streams
-    /// decide about both.
-    async fn compare(
+    /// Compares the next set with the live one at one position. Where they differ, the streams decide
+    /// which one is right.
+    async fn compare_with_live(
         &self,
         next: &dyn ReadModel,
         observer: &mut Observer<'_>,
@@ -187,7 +187,7 @@ impl Rebuild<'_> {
         let live = self.store.snapshot().await?;
         let live_position = live.checkpoint().await?.position;
         if live_position.is_some() {
-            self.replay(next, live_position, Phase::Replay, observer).await?;
+            self.replay_into(next, live_position, Phase::Replay, observer).await?;
         }
         let comparison = Comparison {
             log: self.log,
@@ -197,17 +197,17 @@ impl Rebuild<'_> {
             pace: Pace::Full,
         };
         let mut compared = Verified::default();
-        comparison.all(&mut compared, observer).await?;
+        comparison.compare_all(&mut compared, observer).await?;
         Ok(compared)
     }
 
-    /// A next set that an earlier rebuild left is at the log's end of then, which a projector that
-    /// works reaches soon. Without one, the streams of orders that have moved on are asked.
+    /// Waits until a running projector has reached a next set that is ahead of the live one. Without a
+    /// projector, the comparison asks the streams of the orders that have changed since.
     async fn wait_for_projector(&self, reached: Option<Position>) -> Result<(), RebuildError> {
         let deadline = Instant::now() + PROJECTOR_PATIENCE;
         while Instant::now() < deadline && self.store.lease().await?.holder.is_some() {
             let live = self.store.checkpoint().await?.position;
-            // The positions may differ though no order's event is between them.
+            // The positions may differ without any event of an order between them.
             if live >= reached || self.log.count_backlog(live, 1).await?.n_events == 0 {
                 break;
             }
@@ -216,7 +216,7 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Makes the next set the live one, and returns its checkpoint.
+    /// Swaps the next set with the live one, and returns its checkpoint.
     async fn put_in_place(
         &self,
         next: &dyn ReadModel,
@@ -225,17 +225,17 @@ impl Rebuild<'_> {
     ) -> Result<Checkpoint, RebuildError> {
         let mut last = Swapped::Behind;
         for n_tries in 1..=MAX_SWAPS {
-            // While the projector stands by, the live set stays where it is.
+            // Without the lease, the projector cannot move the live set.
             let epoch = if n_tries > POLITE_SWAPS { self.hold_projector().await? } else { None };
-            // Read before the catching up. All that the live set has was in the log by then, so the
-            // next set has it after, wherever the position of the live one is: it may name an event
-            // of another program, or the log's end.
+            // Read before the next set catches up. All events of the live set were in the log by then,
+            // so the next set has them afterwards. The position itself proves less: it may be that of
+            // an event of another program, or of the end of the log.
             let live = self.store.checkpoint().await?.position;
             let caught_up = self.catch_up(next, Phase::CatchUp, observer);
             let checkpoint = match epoch {
                 Some(epoch) => tokio::select! {
                     caught_up = caught_up => caught_up?,
-                    () = turn::keep(self.store, epoch) => continue,
+                    () = turn::keep_turn(self.store, epoch) => continue,
                 },
                 None => caught_up.await?,
             };
@@ -245,7 +245,7 @@ impl Rebuild<'_> {
                 SwapWhen::Anyway
             };
             let mut steps =
-                |n_done, n_total| (observer.progress)(step(Phase::Swap, n_done, n_total));
+                |n_done, n_total| (observer.progress)(step_progress(Phase::Swap, n_done, n_total));
             let swapped = self.store.swap(&checkpoint, when, self.clock.now(), &mut steps).await;
             if epoch.is_some() {
                 self.let_projector_go().await?;
@@ -262,14 +262,14 @@ impl Rebuild<'_> {
         })
     }
 
-    /// Takes the lease, so that the projector stands by. If this process dies now, the projector
-    /// takes it back as from any other.
+    /// Takes the lease, so that the projector stands by. If this process dies, the projector takes the
+    /// lease back as from any other holder.
     async fn hold_projector(&self) -> Result<Option<u64>, StoreError> {
         let seen = self.store.lease().await?;
         self.store.take_lease(&seen, HOLDER).await
     }
 
-    /// Gives the lease back, which the swap has handed on.
+    /// Gives the lease back, which the swap has moved to the new live set.
     async fn let_projector_go(&self) -> Result<(), StoreError> {
         let lease = self.store.lease().await?;
         if lease.holder.as_deref() == Some(HOLDER) {
@@ -278,22 +278,22 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Brings the next set to the log's end.
+    /// Brings the next set to the end of the log.
     async fn catch_up(
         &self,
         next: &dyn ReadModel,
         phase: Phase,
         observer: &mut Observer<'_>,
     ) -> Result<Checkpoint, RebuildError> {
-        let checkpoint = self.replay(next, None, phase, observer).await?;
+        let checkpoint = self.replay_into(next, None, phase, observer).await?;
         match checkpoint.events_skipped {
             0 => Ok(checkpoint),
             n_poison => Err(RebuildError::Poison(n_poison)),
         }
     }
 
-    /// Brings the next set to a position, or to the log's end, and names what cannot be projected.
-    async fn replay(
+    /// Brings the next set to a position, or to the end of the log, and reports undecodable events.
+    async fn replay_into(
         &self,
         next: &dyn ReadModel,
         to: Option<Position>,
@@ -314,6 +314,6 @@ impl Rebuild<'_> {
     }
 }
 
-fn step(phase: Phase, n_done: u64, n_total: u64) -> Progress {
+fn step_progress(phase: Phase, n_done: u64, n_total: u64) -> Progress {
     Progress { phase, n_done, n_total: Some(n_total) }
 }

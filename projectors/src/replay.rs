@@ -1,4 +1,4 @@
-//! The log, projected into tables that nobody else writes.
+//! Replay: the log is projected into tables that no other process writes.
 
 mod reader;
 
@@ -7,13 +7,13 @@ use event_log::{EventLog, LogError, Position};
 use service_kit::clock::Clock;
 
 use crate::pace::Pace;
-use crate::progress::{Phase, Progress, Watcher, estimate};
+use crate::progress::{Phase, Progress, Watcher, estimate_total};
 use crate::runner::batch::Poison;
-use crate::runner::{OtherEventStore, project};
+use crate::runner::{OtherEventStore, project_batch};
 use crate::store::{Checkpoint, ReadModel, StoreError};
 use reader::Reader;
 
-/// How many events that cannot be projected are named; beyond it they are counted.
+/// Maximum number of undecodable events that are reported. Further ones are only counted.
 const MAX_NAMED: usize = 1_000;
 
 /// Why the log could not be replayed.
@@ -23,17 +23,17 @@ pub enum ReplayError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Log(#[from] LogError),
-    /// To compare or mend would be about orders that the event store never had.
+    /// A comparison or repair would be about orders that the event store never had.
     #[error("the read model cannot be verified")]
     Origin(#[from] OtherEventStore),
-    /// The tables that a verification folds, and then throws away, cannot be written or read.
+    /// The temporary tables of a verification cannot be written or read.
     #[error("the log cannot be folded into temporary tables in `{folder}`")]
     Scratch {
         folder: String,
         #[source]
         source: StoreError,
     },
-    /// A defect of this release: it must not be trusted with the tables.
+    /// A defect of this release: its repairs cannot be trusted.
     #[error(
         "tables folded from the log disagree with the stream of order {0}, which is a defect of \
          this release: the live tables are as they were; report it with the output of `dofs audit \
@@ -42,33 +42,32 @@ pub enum ReplayError {
     Misfolded(OrderId),
 }
 
-/// What a replay came by.
+/// What a replay has found.
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) n_events: u64,
     /// Orders whose streams were deleted.
     pub(crate) n_deletions: u64,
     pub(crate) n_poison: u64,
-    /// The first of the events that cannot be projected.
+    /// The first undecodable events.
     pub(crate) poison: Vec<Poison>,
 }
 
-/// What is replayed into which tables. They reflect the log up to their checkpoint, and nothing
-/// else.
+/// A replay of the log into tables, which reflect the log up to their checkpoint.
 pub(crate) struct Replay<'a> {
     pub(crate) log: &'a EventLog,
     pub(crate) store: &'a dyn ReadModel,
     pub(crate) clock: &'a Clock,
-    /// The most events in one transaction.
+    /// Maximum number of events in one transaction.
     pub(crate) batch_size: u64,
-    /// What the replay is a part of, for progress.
+    /// The phase that progress is reported for.
     pub(crate) phase: Phase,
     pub(crate) pace: Pace,
 }
 
 impl Replay<'_> {
-    /// Projects from the tables' checkpoint to what is the log's end now, and moves the checkpoint
-    /// there, whosever event that is.
+    /// Projects from the checkpoint to the current end of the log, and moves the checkpoint there, even if
+    /// the last event belongs to another program.
     pub(crate) async fn run(
         &self,
         replayed: &mut Replayed,
@@ -80,9 +79,9 @@ impl Replay<'_> {
         }
     }
 
-    /// Projects from the tables' checkpoint to a position, and no event beyond it. A position
-    /// beyond the log's newest event is taken for that event: a server may name the log's end in a
-    /// checkpoint, and what comes there later must not be passed over.
+    /// Projects from the checkpoint to a position, and no event beyond it. A position beyond the newest
+    /// event counts as that event: a server may name the end of the log in a checkpoint, and events
+    /// that are appended there later must not be skipped.
     pub(crate) async fn run_to(
         &self,
         position: Position,
@@ -102,7 +101,7 @@ impl Replay<'_> {
         progress: &mut Watcher<'_>,
     ) -> Result<(), ReplayError> {
         let mut checkpoint = self.store.checkpoint().await?;
-        progress(self.progress(&checkpoint, until));
+        progress(self.progress_to(&checkpoint, until));
         if checkpoint.position >= Some(until) {
             return Ok(());
         }
@@ -115,16 +114,20 @@ impl Replay<'_> {
             replayed.n_poison += batch.skipped.len() as u64;
             let room = MAX_NAMED - replayed.poison.len();
             replayed.poison.extend(batch.skipped.iter().take(room).cloned());
-            checkpoint = project(self.store, checkpoint, batch, self.clock.now()).await?;
-            progress(self.progress(&checkpoint, until));
-            self.pace.rest(n_events).await;
+            checkpoint = project_batch(self.store, checkpoint, batch, self.clock.now()).await?;
+            progress(self.progress_to(&checkpoint, until));
+            self.pace.rest_after(n_events).await;
         }
         Ok(())
     }
 
-    fn progress(&self, checkpoint: &Checkpoint, until: Position) -> Progress {
+    fn progress_to(&self, checkpoint: &Checkpoint, until: Position) -> Progress {
         let n_done = checkpoint.n_events();
         let position = checkpoint.position.map_or(0, |it| it.commit);
-        Progress { phase: self.phase, n_done, n_total: estimate(n_done, position, until.commit) }
+        Progress {
+            phase: self.phase,
+            n_done,
+            n_total: estimate_total(n_done, position, until.commit),
+        }
     }
 }

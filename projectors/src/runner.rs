@@ -1,4 +1,4 @@
-//! The projector: follows the log, batch by batch, and keeps the tables.
+//! The projector: follows the log, batch by batch, and writes the tables of one projection.
 
 pub(crate) mod batch;
 mod health;
@@ -21,8 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ahead::{Ahead, find_ahead};
-use crate::orders::apply::apply;
-use crate::orders::row::Changes;
+use crate::projection::{Events, RowChanges};
 use crate::rebuild::KEPT_FOR;
 use crate::store::{Checkpoint, ReadModel, StoreError};
 use batch::{Batch, Batches};
@@ -31,36 +30,36 @@ pub use health::ProjectorHealth;
 pub use origin::OtherEventStore;
 pub(crate) use origin::check_origin;
 
-/// Between two tries to reach the database, at first and at most. At first also between two turns,
-/// so that one which ends at once is not begun again thousands of times a second.
+/// First and longest delay between two attempts to reach the database. The first delay also comes
+/// between two turns, so that a turn that ends at once is not begun thousands of times a second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How long one call to the database may take before it counts as failed: a connection that
-/// nobody answers on would hold the projector for ever.
+/// How long one call to the database may take before it counts as failed: a connection without an
+/// answer would block the projector for ever.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long giving the lease back may take at the end.
+/// How long the return of the lease may take at the end.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often the newest rows are compared with the event store.
 const AHEAD_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How often a look is taken at tables that a rebuild replaced.
+/// How often tables that a rebuild replaced are checked for their age.
 const RETIRE_INTERVAL: Duration = Duration::from_hours(1);
 
 /// How the projector works (`[projector]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectorConfig {
-    /// The most events in one transaction.
+    /// Maximum number of events in one transaction.
     pub batch_size: usize,
-    /// The least time between two transactions, in milliseconds, unless a batch is full.
+    /// Minimum time between two transactions, in milliseconds, unless a batch is full.
     pub batch_ms: u64,
-    /// The time between two verifications of all rows, in milliseconds. 0: rows are verified by
-    /// `dofs projections verify` only.
+    /// Time between two verifications of all rows, in milliseconds. With 0, only `dofs projections
+    /// verify` verifies rows.
     pub verify_interval_ms: u64,
 }
 
-/// Why the projector ended without being told to.
+/// Why the projector ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectorError {
     #[error("the read model cannot be projected into")]
@@ -78,48 +77,48 @@ enum Interruption {
     Log(#[from] LogError),
     #[error(transparent)]
     Origin(#[from] OtherEventStore),
-    /// Somebody else's turn has begun, or the tables were changed under us.
+    /// The turn of another projector has begun, or another process changed the tables.
     #[error("turn is over")]
     TurnOver,
 }
 
-/// Keeps a read model up to date.
+/// Keeps the tables of one projection up to date.
 pub struct Projector {
     log: EventLog,
     store: Arc<dyn ReadModel>,
     config: ProjectorConfig,
     clock: Clock,
-    /// Our name in the lease.
+    /// The name of this projector in the lease.
     holder: String,
     health: ProjectorHealth,
 }
 
 impl Projector {
-    /// A projector that does nothing yet.
+    /// Creates a projector of the projection of `store`.
     pub fn new(
         log: EventLog,
         store: Arc<dyn ReadModel>,
         config: ProjectorConfig,
         clock: Clock,
     ) -> Self {
-        // The process's id is for people, the other one for certainty.
+        // The process id is for people; the other id makes the name unique.
         let holder = format!("{}-{}", std::process::id(), clock.new_id());
         Self { log, store, config, clock, holder, health: ProjectorHealth::default() }
     }
 
-    /// Whether it works or stands by.
+    /// Returns the health of this projector.
     pub fn health(&self) -> ProjectorHealth {
         self.health.clone()
     }
 
-    /// Keeps the read model up to date until `stop`, or stands by while another projector does. A
-    /// database or an event store that fails is waited for.
+    /// Keeps the tables up to date until `stop`, or stands by while another projector does. Waits for a
+    /// database or an event store that fails.
     ///
     /// # Errors
     /// [`ProjectorError::Schema`] if the schema is not the one that this release knows;
     /// [`ProjectorError::Origin`] if the rows come from another event store.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ProjectorError> {
-        let mut outage = Outage::of(self.health());
+        let mut outage = Outage::new(self.health());
         loop {
             let interrupted = stop.run_until_cancelled(self.take_turn(&mut outage)).await;
             let delay = match interrupted {
@@ -130,38 +129,38 @@ impl Projector {
                 Some(Interruption::Origin(error)) => return Err(error.into()),
                 Some(Interruption::TurnOver) => BACKOFF.0,
                 Some(Interruption::Store(error)) => {
-                    outage.failed(&error, "read model cannot be used")
+                    outage.note_failure(&error, "read model cannot be used")
                 }
                 Some(Interruption::Log(error)) => {
-                    outage.failed(&error, "event store does not answer")
+                    outage.note_failure(&error, "event store does not answer")
                 }
             };
             if stop.run_until_cancelled(sleep(delay)).await.is_none() {
                 break;
             }
         }
-        self.give_back().await;
+        self.give_back_lease().await;
         Ok(())
     }
 
-    /// Waits for our turn and projects until it is over.
+    /// Waits for the lease and projects until the lease is lost.
     async fn take_turn(&self, outage: &mut Outage) -> Interruption {
-        let epoch = match self.begin().await {
+        let epoch = match self.begin_turn().await {
             Ok(epoch) => epoch,
             Err(error) => return error.into(),
         };
         tokio::select! {
-            () = turn::keep(&*self.store, epoch) => {
+            () = turn::keep_turn(&*self.store, epoch) => {
                 tracing::warn!(epoch, "Another projector has taken over, or the tables changed");
                 Interruption::TurnOver
             }
-            never = self.retire() => match never {},
+            never = self.drop_retired_tables() => match never {},
             never = self.watch_ahead() => match never {},
-            never = self.verify_now_and_then() => match never {},
-            ended = self.follow(epoch, outage) => match ended {
+            never = self.verify_periodically() => match never {},
+            ended = self.follow_log(epoch, outage) => match ended {
                 Ok(never) => match never {},
                 Err(Interruption::Store(StoreError::CheckpointMoved)) => {
-                    tracing::warn!(epoch, "Checkpoint moved under us, nothing was written");
+                    tracing::warn!(epoch, "Checkpoint was moved by another process, nothing was written");
                     Interruption::TurnOver
                 }
                 Err(error) => error,
@@ -169,17 +168,35 @@ impl Projector {
         }
     }
 
-    async fn begin(&self) -> Result<u64, StoreError> {
-        within(self.store.check_schema()).await?;
-        turn::begin(&*self.store, &self.holder, &self.health).await
+    async fn begin_turn(&self) -> Result<u64, StoreError> {
+        limit_call(self.store.check_schema()).await?;
+        self.warn_of_old_version().await?;
+        turn::wait_for_turn(&*self.store, &self.holder, &self.health).await
     }
 
-    /// Drops the tables that a rebuild replaced, once they are old. A projector that may not drop
-    /// tables leaves it to the next rebuild.
-    async fn retire(&self) -> Infallible {
+    /// Warns if another version of the fold has built the tables: their older rows may differ.
+    async fn warn_of_old_version(&self) -> Result<(), StoreError> {
+        let projection = self.store.projection();
+        let sets = limit_call(self.store.sets()).await?;
+        let live = sets.iter().find(|set| set.name == "live");
+        if let Some(live) = live.filter(|set| set.projection_version != projection.version) {
+            tracing::warn!(
+                projection = projection.name,
+                found = live.projection_version,
+                needed = projection.version,
+                "Tables were built by another version of the projection: run `dofs projections \
+                 rebuild --projection NAME`"
+            );
+        }
+        Ok(())
+    }
+
+    /// Drops the tables that a rebuild replaced, once they are old. Without the right to drop tables,
+    /// this is left to the next rebuild.
+    async fn drop_retired_tables(&self) -> Infallible {
         loop {
             if let Ok(retired_before) = self.clock.now().checked_sub(KEPT_FOR) {
-                match within(self.store.drop_previous(retired_before)).await {
+                match limit_call(self.store.drop_previous(retired_before)).await {
                     Ok(true) => tracing::info!("Tables that a rebuild replaced were dropped"),
                     Ok(false) => {}
                     Err(error) => {
@@ -192,8 +209,8 @@ impl Projector {
         }
     }
 
-    /// Ends our turn, if it is ours, so that a projector that stands by need not wait.
-    async fn give_back(&self) {
+    /// Gives the lease back if this projector holds it, so that a standby need not wait.
+    async fn give_back_lease(&self) {
         let given_back = timeout(GIVE_BACK_TIMEOUT, async {
             let lease = self.store.lease().await?;
             if lease.holder.as_ref() == Some(&self.holder) {
@@ -202,13 +219,17 @@ impl Projector {
             Ok::<_, StoreError>(())
         });
         if !matches!(given_back.await, Ok(Ok(()))) {
-            tracing::debug!("The lease stays: it is taken over once it is seen to be unchanged");
+            tracing::debug!("Lease not returned: a standby takes it over after its timeout");
         }
     }
 
-    /// Projects from the read model's checkpoint on.
-    async fn follow(&self, epoch: u64, outage: &mut Outage) -> Result<Infallible, Interruption> {
-        let mut checkpoint = within(self.store.checkpoint()).await?;
+    /// Projects from the checkpoint of the tables on.
+    async fn follow_log(
+        &self,
+        epoch: u64,
+        outage: &mut Outage,
+    ) -> Result<Infallible, Interruption> {
+        let mut checkpoint = limit_call(self.store.checkpoint()).await?;
         if checkpoint.epoch != epoch {
             return Err(Interruption::TurnOver);
         }
@@ -218,26 +239,27 @@ impl Projector {
         let mut batches = Batches::new(subscription, &self.config);
         loop {
             let batch = batches.next().await;
-            // Nothing has happened: a write would only keep the disk busy.
+            // Without this, an idle projector would write a checkpoint every second.
             if batch.is_empty() && batch.position <= checkpoint.position {
-                outage.over();
+                outage.note_success();
                 continue;
             }
-            // Before it, there was none.
+            // The first event of the log comes in the first batch.
             checkpoint.first_event_id = checkpoint.first_event_id.or(batch.first_event_id);
             let now = self.clock.now();
-            checkpoint = project(&*self.store, checkpoint, batch, now).await?;
-            outage.over();
+            checkpoint = project_batch(&*self.store, checkpoint, batch, now).await?;
+            outage.note_success();
         }
     }
 
-    /// Warns of rows that know more than the log, which mean an older backup of it: what comes next
-    /// may be passed over, and is not in the tables then. A warning only, because a stream may have
-    /// been deleted, and a cluster's follower may be behind. The store may be replaced at any time.
+    /// Warns if rows reflect events that the log does not have, as after the restore of an older backup:
+    /// events that follow may then be missing in the tables. It is only a warning, because a stream
+    /// may have been deleted, and a follower of a cluster may be behind. The event store may be
+    /// replaced at any time, so the check is repeated.
     async fn watch_ahead(&self) -> Infallible {
         let mut known = None;
         loop {
-            // A store or a database that cannot be reached is told of by the projection itself.
+            // The projection itself reports an event store or a database that cannot be reached.
             if let Ok(ahead) = find_ahead::<Interruption>(&self.log, &*self.store).await {
                 if let Some(ahead) = ahead.filter(|_| known.is_none()) {
                     let Ahead { order_id, n_events } = ahead;
@@ -255,18 +277,23 @@ impl Projector {
     }
 }
 
-/// Writes what the batch changes, and returns the checkpoint behind it.
-pub(crate) async fn project(
+/// Writes the changes of a batch, and returns the checkpoint after it.
+pub(crate) async fn project_batch(
     store: &dyn ReadModel,
     from: Checkpoint,
     batch: Batch,
     now: Timestamp,
 ) -> Result<Checkpoint, StoreError> {
     let order_ids = batch.orders_with_rows();
-    let rows =
-        if order_ids.is_empty() { BTreeMap::new() } else { within(store.rows(&order_ids)).await? };
-    let folded = apply(rows, &batch.events, &batch.deletions);
-    let changes = Changes { tenants: batch.tenants, begun: batch.begun, ..folded };
+    let rows = if order_ids.is_empty() {
+        BTreeMap::new()
+    } else {
+        limit_call(store.rows(&order_ids)).await?
+    };
+    let events =
+        Events { recorded: &batch.events, deletions: &batch.deletions, tenants: &batch.tenants };
+    let changes = (store.projection().apply)(rows, &events)?;
+    let changes = RowChanges { begun: batch.begun, ..changes };
     let to = Checkpoint {
         position: batch.position.or(from.position),
         events_applied: from.events_applied + batch.events.len() as u64,
@@ -275,11 +302,11 @@ pub(crate) async fn project(
         moved_at: Some(now),
         ..from
     };
-    within(store.write(&changes, &from, &to)).await?;
+    limit_call(store.write(&changes, &from, &to)).await?;
     Ok(to)
 }
 
-/// A time of failures: reported once when it begins and once when it is over.
+/// An outage: logged once when it begins and once when it is over.
 struct Outage {
     current: Option<Retries>,
     health: ProjectorHealth,
@@ -292,13 +319,13 @@ struct Retries {
 }
 
 impl Outage {
-    /// None yet.
-    fn of(health: ProjectorHealth) -> Self {
+    /// No outage yet.
+    fn new(health: ProjectorHealth) -> Self {
         Self { current: None, health }
     }
 
-    /// Notes a failure, and returns how long to wait before the next try.
-    fn failed(&mut self, error: &(dyn Error + 'static), cause: &'static str) -> Duration {
+    /// Notes a failure, and returns how long to wait before the next attempt.
+    fn note_failure(&mut self, error: &(dyn Error + 'static), cause: &'static str) -> Duration {
         self.health.note_interruption(cause);
         let retries = self.current.get_or_insert_with(|| {
             tracing::warn!(error, "Projection interrupted, trying again until it works");
@@ -314,7 +341,7 @@ impl Outage {
     }
 
     /// Notes a success.
-    fn over(&mut self) {
+    fn note_success(&mut self) {
         self.health.note_work();
         if let Some(retries) = self.current.take() {
             let duration_ms = retries.begun.elapsed().as_millis();
@@ -323,7 +350,8 @@ impl Outage {
     }
 }
 
-pub(crate) async fn within<T>(
+/// Limits the time of one call to the database.
+pub(crate) async fn limit_call<T>(
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout))

@@ -1,13 +1,13 @@
-//! How the projection is: how far, how fast, and who keeps it.
+//! The status of a projection: position, lag and lease.
 
 use event_log::{EventLog, LogError};
 use jiff::Timestamp;
 
 use crate::ahead::{Ahead, find_ahead};
-use crate::lag::{Lag, MAX_LAG_EVENTS, lag};
+use crate::lag::{Lag, MAX_LAG_EVENTS, compute_lag};
 use crate::store::{Checkpoint, Lease, ReadModel, StoreError};
 
-/// How the projection is.
+/// The status of a projection.
 #[derive(Debug, Clone)]
 pub struct ProjectionStatus {
     pub checkpoint: Checkpoint,
@@ -17,7 +17,7 @@ pub struct ProjectionStatus {
     pub ahead: Option<Ahead>,
 }
 
-/// Why nobody can say how the projection is.
+/// Why the status cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     #[error(transparent)]
@@ -26,7 +26,7 @@ pub enum StatusError {
     Log(#[from] LogError),
 }
 
-/// How the projection is now.
+/// Reads the current status of the projection of `store`.
 pub async fn projection_status(
     log: &EventLog,
     store: &dyn ReadModel,
@@ -35,5 +35,5 @@ pub async fn projection_status(
     let (lease, checkpoint) = (store.lease().await?, store.checkpoint().await?);
     let backlog = log.count_backlog(checkpoint.position, MAX_LAG_EVENTS).await?;
     let ahead = find_ahead::<StatusError>(log, store).await?;
-    Ok(ProjectionStatus { lag: lag(&checkpoint, backlog, now), checkpoint, lease, ahead })
+    Ok(ProjectionStatus { lag: compute_lag(&checkpoint, backlog, now), checkpoint, lease, ahead })
 }

@@ -1,16 +1,16 @@
-//! The read model's tables: one contract, two databases.
+//! The tables of the projections: one contract, two databases.
 
 mod address;
-mod columns;
+mod customers;
+mod database;
 mod examine;
-mod failures;
 mod lease;
 mod migrations;
 mod postgres;
-mod record;
-mod rows_text;
+mod query;
 mod sets;
 mod sqlite;
+mod statistics;
 mod transaction;
 
 use std::borrow::Cow;
@@ -21,30 +21,25 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
-use domain::order::{Order, Stage, Status};
+use domain::order::{Stage, Status};
 use event_log::Position;
 use jiff::Timestamp;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::orders::row::{Changes, FailedOrder, Rows};
-use crate::orders::statistics::Minute;
+use crate::orders::{FailedOrder, OrderRow};
+use crate::projection::{Minute, OrderRecords, Projection, RowChanges, UnreadableRow, row};
 use address::Address;
 
 pub use address::ReadModelUrl;
+pub use customers::{Customer, CustomerFilter, Customers};
 pub use domain::operations::FailureFilter;
-pub use examine::{Examined, IdRange, LastVerification, RowsPage};
-pub use failures::FailureGroup;
+pub use examine::{Examined, IdRange, LastVerification, RowsPage, RowsText};
 pub use lease::{Lease, Leased};
 pub use migrations::Migrated;
-pub use rows_text::RowsText;
 pub use sets::{Begin, SetInfo, Sets, Steps, SwapWhen, Swapped, Unfinished};
 
-/// The name of the set of tables that queries are answered from.
-const LIVE: &str = "orders";
-/// For how many minutes before the newest the statistics say what happened in each.
-const KEPT_MINUTES: i64 = 24 * 60;
-/// How long to wait for a connection: a database that is down is an error soon.
+/// How long to wait for a connection: an unreachable database is reported soon.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the read model is (`[read_model]` in the configuration).
@@ -55,63 +50,78 @@ pub struct ReadModelConfig {
     pub url: ReadModelUrl,
 }
 
-/// The tables `orders`, `failed_orders` and `projection_checkpoints` of one database. Every read
+/// The tables of a projection, in one database, and what is asked of the tables of `orders`. Every read
 /// is one statement, so its answer is of one moment.
 #[async_trait]
-pub trait ReadModel: Leased + Examined + Sets + Send + Sync {
-    /// Whether the database answers, and has the orders.
+pub trait ReadModel: Leased + Examined + Sets + Customers + Send + Sync {
+    /// Returns the projection whose tables are read and written.
+    fn projection(&self) -> &'static Projection;
+
+    /// Returns the tables of another projection in the same database, with the same connections.
+    fn for_projection(&self, projection: &'static Projection) -> Arc<dyn ReadModel>;
+
+    /// Succeeds if the database answers and has the tables.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Where it is, without what is secret.
+    /// Returns the address without its secrets.
     fn address(&self) -> &str;
 
-    /// Whether the schema is the one that this release was written for.
+    /// Checks that the schema is the one that this release was written for.
     ///
     /// # Errors
     /// [`StoreError::SchemaOlder`] and [`StoreError::SchemaNewer`] say what to do about it.
     async fn check_schema(&self) -> Result<(), StoreError>;
 
-    /// The version of the newest migration that the database has had; `None` before the first.
+    /// Returns the version of the newest migration that the database has had; `None` before the first.
     async fn schema_version(&self) -> Result<Option<i64>, StoreError>;
 
-    /// How far the projection has come.
+    /// Returns how far the projection has come.
     async fn checkpoint(&self) -> Result<Checkpoint, StoreError>;
 
-    /// The rows of these orders; those without any are left out.
-    async fn rows(&self, orders: &[OrderId]) -> Result<BTreeMap<OrderId, Rows>, StoreError>;
+    /// Reads the rows of these orders. Orders without rows are left out.
+    async fn rows(
+        &self,
+        order_ids: &[OrderId],
+    ) -> Result<BTreeMap<OrderId, OrderRecords>, StoreError>;
 
-    /// Writes rows and statistics and moves the checkpoint, in one transaction. A row that reflects a newer
-    /// revision already stays as it is.
+    /// Writes rows and statistics and moves the checkpoint, in one transaction. A row that reflects a
+    /// newer revision already stays as it is.
     ///
     /// # Errors
     /// [`StoreError::CheckpointMoved`] if the checkpoint is not at `from`: then nothing is written.
     async fn write(
         &self,
-        changes: &Changes,
+        changes: &RowChanges,
         from: &Checkpoint,
         to: &Checkpoint,
     ) -> Result<(), StoreError>;
 
-    /// One order.
-    async fn order(&self, order_id: OrderId) -> Result<Option<Order>, StoreError> {
+    /// Reads the revisions of the newest orders behind `after`, newest first.
+    async fn newest(&self, after: Option<Place>, limit: u32) -> Result<Vec<Newest>, StoreError>;
+
+    /// Returns the number of orders that have rows. It may be wrong where statistics are.
+    async fn count_rows(&self) -> Result<u64, StoreError>;
+
+    /// Reads one order.
+    async fn order(&self, order_id: OrderId) -> Result<Option<OrderRow>, StoreError> {
         Ok(self.orders_by_id(&[order_id]).await?.pop())
     }
 
-    /// Those of these orders that there are, in any sequence.
-    async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<Order>, StoreError>;
+    /// Reads orders by their ids, in any sequence. Unknown ids are left out.
+    async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<OrderRow>, StoreError>;
 
-    /// Orders, newest first by the time they were received.
-    async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<Order>, StoreError>;
+    /// Lists orders, newest first by the time they were received.
+    async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<OrderRow>, StoreError>;
 
-    /// Failures, newest first by the time of the failure.
+    /// Lists failures, newest first by the time of the failure.
     async fn failed_orders(
         &self,
         filter: &FailedOrderFilter,
         page: &Page,
     ) -> Result<Vec<FailedOrder>, StoreError>;
 
-    /// Failures that are not resolved, oldest first by the time of the failure, beginning behind a
-    /// place.
+    /// Lists failures that are not resolved and come behind `after`, oldest first by the time of the
+    /// failure: a client that works through them handles the past before the present.
     async fn failures_now(
         &self,
         filter: &FailureFilter,
@@ -119,36 +129,38 @@ pub trait ReadModel: Leased + Examined + Sets + Send + Sync {
         limit: u32,
     ) -> Result<Vec<FailedOrder>, StoreError>;
 
-    /// Failures that are not resolved, counted by stage and code, the largest number first.
+    /// Counts failures that are not resolved by stage and code, the largest number first.
     async fn failure_groups(&self, filter: &FailureFilter)
     -> Result<Vec<FailureGroup>, StoreError>;
 
-    /// How many orders there are, by what became of them.
+    /// Returns the number of orders in each state.
     async fn count_orders(&self) -> Result<OrderCounts, StoreError>;
 
-    /// When something last happened to the order in `PROCESSING` that has waited longest; `None` if
-    /// no order is in `PROCESSING`.
+    /// Returns the time of the last event of the order in `PROCESSING` that has waited longest; `None`
+    /// if no order is in `PROCESSING`.
     async fn oldest_processing(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// What happened in each minute from this one on, counted from 1970, as far back as is kept.
+    /// Returns the events of each minute from this one on, counted from 1970, as far back as is kept.
     async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError>;
 }
 
 impl ReadModelUrl {
-    /// Opens the read model. Connects at the first call, not yet here, so a database that is down
-    /// does not keep a process from starting. To be called within a Tokio runtime.
+    /// Opens the tables of the projection `orders`. Connects at the first call, not here, so that a
+    /// database that is down does not keep a process from starting.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub fn open(&self) -> Arc<dyn ReadModel> {
-        let shown = self.shown.clone();
         match self.address.clone() {
             Address::Postgres(options, sessions) => {
-                Arc::new(postgres::Postgres::open(*options, sessions, shown))
+                Arc::new(postgres::PostgresStore::open(*options, sessions, &self.shown))
             }
-            Address::Sqlite(path) => Arc::new(sqlite::Sqlite::open(path, shown)),
+            Address::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path, &self.shown)),
         }
     }
 
-    /// Brings the read model's schema to what this release needs, making the SQLite database if it
-    /// is not there, and returns what was done; nothing if it was up to date.
+    /// Brings the schema to what this release needs, making the SQLite database if it is missing, and
+    /// returns the migrations that were run.
     ///
     /// # Errors
     /// [`StoreError::SchemaNewer`] if a newer release migrated it; it is left as it is.
@@ -165,53 +177,73 @@ impl ReadModelUrl {
 /// Opens the read model at `url`, as [`ReadModelUrl::open`] does.
 ///
 /// # Errors
-/// [`StoreError::Address`] if the URL is of no kind that can be opened.
+/// [`StoreError::Address`] if the URL is not valid.
 pub fn open(url: &str) -> Result<Arc<dyn ReadModel>, StoreError> {
     Ok(url.parse::<ReadModelUrl>()?.open())
 }
 
-/// A read model in a new file, to be thrown away: quicker than one that must outlive a power cut, and
-/// without what makes lists quick.
-pub(crate) async fn open_scratch(path: &Path) -> Result<Arc<dyn ReadModel>, StoreError> {
-    Ok(Arc::new(sqlite::open_scratch(path).await?))
+/// Opens the tables of a projection in a new file that is to be thrown away: quicker than one that must
+/// survive a power cut, and without the indexes of lists.
+pub(crate) async fn open_scratch(
+    path: &Path,
+    projection: &'static Projection,
+) -> Result<Arc<dyn ReadModel>, StoreError> {
+    Ok(Arc::new(sqlite::open_scratch(path, projection).await?))
 }
 
 /// Migrates the read model at `url`, as [`ReadModelUrl::migrate`] does.
 ///
 /// # Errors
-/// [`StoreError::Address`] if the URL is of no kind that can be opened.
+/// [`StoreError::Address`] if the URL is not valid.
 pub async fn migrate(url: &str) -> Result<Vec<Migrated>, StoreError> {
     url.parse::<ReadModelUrl>()?.migrate().await
 }
 
-/// How far the projection has come.
+/// How far a projection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checkpoint {
     /// The last position that the rows reflect; `None` before the first.
     pub position: Option<Position>,
-    /// Which holder of the projection moved it.
+    /// The epoch of the holder of the lease that moved it.
     pub epoch: u64,
     /// Events that were applied.
     pub events_applied: u64,
-    /// Events that could not be read and were passed over.
+    /// Events that could not be read and were skipped.
     pub events_skipped: u64,
     /// When the last applied event was recorded.
     pub last_event_at: Option<Timestamp>,
     /// When the projector moved it, by its own clock.
     pub moved_at: Option<Timestamp>,
-    /// The first event of any order in the event store that the rows come from: it tells one store
-    /// from another.
+    /// The first event of any order in the event store that the rows come from: it tells one event
+    /// store from another.
     pub first_event_id: Option<Uuid>,
 }
 
 impl Checkpoint {
-    /// Events of orders up to here: those that were applied and those that were passed over.
+    /// Returns the number of events of orders up to here, applied and skipped.
     pub fn n_events(&self) -> u64 {
         self.events_applied + self.events_skipped
     }
 }
 
-/// Which orders a list has. What is not given does not restrict it.
+row! {
+    /// How far the row of an order is, and its place among the newest.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Newest {
+        pub order_id: OrderId,
+        pub revision: u64,
+        pub listed_at: Timestamp,
+    }
+}
+
+impl Newest {
+    /// Returns the order's place among the orders.
+    pub fn place(&self) -> Place {
+        Place { at: self.listed_at, order_id: self.order_id }
+    }
+}
+
+/// Restricts a list of orders. Fields that are `None` do not restrict it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrderFilter {
     pub tenant: Option<String>,
@@ -223,7 +255,7 @@ pub struct OrderFilter {
     pub to: Option<Timestamp>,
 }
 
-/// Which failures a list has. What is not given does not restrict it.
+/// Restricts a list of failures. Fields that are `None` do not restrict it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FailedOrderFilter {
     pub tenant: Option<String>,
@@ -234,8 +266,20 @@ pub struct FailedOrderFilter {
     pub from: Option<Timestamp>,
     /// Failed before this time.
     pub to: Option<Timestamp>,
-    /// Also those that a redrive has mended or an operator discarded.
+    /// Includes failures that a redrive has resolved or an operator discarded.
     pub include_resolved: bool,
+}
+
+row! {
+    /// Unresolved failures of one stage and code.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct FailureGroup {
+        pub stage: Stage,
+        pub code: String,
+        pub n_orders: u64,
+        pub oldest_failed_at: Timestamp,
+        pub newest_failed_at: Timestamp,
+    }
 }
 
 /// A part of a list that is sorted by time and id, the newest first.
@@ -243,11 +287,11 @@ pub struct FailedOrderFilter {
 pub struct Page {
     /// The last place of the page before; `None` for the first page.
     pub after: Option<Place>,
-    /// The most rows to return.
+    /// Maximum number of rows to return.
     pub limit: u32,
 }
 
-/// Where a row stands in a list.
+/// The place of a row in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub at: Timestamp,
@@ -255,37 +299,37 @@ pub struct Place {
 }
 
 impl Place {
-    /// An order's place among the orders. If nobody knows when it was received, it is the oldest.
-    pub fn of_order(order: &Order) -> Self {
+    /// Returns an order's place among the orders. An order without a known time of receipt comes last.
+    pub fn of_order(order: &OrderRow) -> Self {
         let at = order.received_at.unwrap_or(Timestamp::UNIX_EPOCH);
         Self { at, order_id: order.order_id }
     }
 
-    /// A failure's place among the failures.
+    /// Returns a failure's place among the failures.
     pub fn of_failure(failed: &FailedOrder) -> Self {
         Self { at: failed.failed_at, order_id: failed.order_id }
     }
 }
 
-/// How many orders there are, by what became of them.
+/// Numbers of orders by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OrderCounts {
     pub n_processing: u64,
     pub n_fulfilled: u64,
     pub n_failed: u64,
-    /// Of those that failed, by where.
+    /// Failed orders by stage.
     pub n_failed_validation: u64,
     pub n_failed_fulfillment: u64,
     pub n_failed_dead_letter: u64,
 }
 
 impl OrderCounts {
-    /// How many there are in all.
+    /// Returns the number of all orders.
     pub fn total(&self) -> u64 {
         self.n_processing + self.n_fulfilled + self.n_failed
     }
 
-    /// Adds orders of one kind.
+    /// Adds orders of one state.
     fn add(&mut self, status: Status, stage: Option<Stage>, n_orders: u64) {
         match status {
             Status::Processing => self.n_processing += n_orders,
@@ -301,13 +345,13 @@ impl OrderCounts {
     }
 }
 
-/// Why the read model could not do what was asked.
+/// Why a call to the read model failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The URL cannot be used. No retry helps.
+    /// The URL is not valid. No retry helps.
     #[error("read model address `{url}` is not usable: {reason}")]
     Address { url: String, reason: String },
-    /// No retry helps until somebody migrates it.
+    /// No retry helps until the database is migrated.
     #[error(
         "schema of the read model `{url}` is at version {found}, older than the {needed} that this \
          release needs: run `dofs migrate`"
@@ -331,28 +375,28 @@ pub enum StoreError {
          be in any script: make it with `create database NAME template template0 encoding 'UTF8'`"
     )]
     Encoding { url: String, encoding: String },
-    /// Somebody else moves the same checkpoint, or a commit took effect without our hearing of it:
+    /// Another process moves the same checkpoint, or a commit took effect although its answer was lost:
     /// read the checkpoint again and go on from there.
-    #[error("checkpoint of the read model moved under us")]
+    #[error("checkpoint of the read model was moved by another process")]
     CheckpointMoved,
-    /// A set of tables is not there, or not fit.
+    /// A set of tables is missing, or of another schema.
     #[error("{0}")]
     Set(&'static str),
-    /// A rebuild was cut off, or is at work, and what it has built is in the way.
+    /// An interrupted or running rebuild has left tables that are in the way.
     #[error(
         "an unfinished rebuild is kept beside the live tables, built up to event {n_events} of all \
          orders{}: let it end, finish it with `dofs projections rebuild --resume`, or drop it and \
          go back with `dofs projections rollback --discard`",
-        .moved_at.map_or_else(String::new, |it| format!(" at {it}"))
+        .moved_at.map_or_else(String::new, |time| format!(" at {time}"))
     )]
     Unfinished { n_events: u64, moved_at: Option<Timestamp> },
-    /// A retry helps once the other transaction has ended.
+    /// A retry helps after the other transaction has ended.
     #[error(
         "tables of the read model `{url}` are in use by another transaction, and nothing was \
          changed: end long transactions on its database, then try again"
     )]
     Locked { url: String },
-    /// A row that no release of ours wrote.
+    /// A row holds a value that no release writes.
     #[error("row of {of} cannot be read: {reason}")]
     Row { of: String, reason: String },
     #[error("database of the read model did not answer in time")]
@@ -361,13 +405,19 @@ pub enum StoreError {
     Database(#[from] sqlx::Error),
 }
 
+impl From<UnreadableRow> for StoreError {
+    fn from(UnreadableRow { of, reason }: UnreadableRow) -> Self {
+        Self::Row { of, reason }
+    }
+}
+
 impl StoreError {
-    /// Whether the database answered, and refused because its user has no right to do it.
+    /// Returns whether the database refused the call because its user lacks the privilege.
     pub fn is_denied(&self) -> bool {
         self.code().is_some_and(|it| it == "42501")
     }
 
-    /// What the database calls the failure, if it is the one that says so.
+    /// Returns the database's code for the failure, if the failure comes from the database.
     fn code(&self) -> Option<Cow<'_, str>> {
         let Self::Database(sqlx::Error::Database(error)) = self else { return None };
         error.code()

@@ -1,4 +1,4 @@
-//! What is wrong with a read model, for readiness.
+//! Problems of a read model, for readiness checks.
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
@@ -9,25 +9,25 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use crate::ahead::{Ahead, find_ahead};
-use crate::lag::lag;
+use crate::lag::compute_lag;
 use crate::status::StatusError;
 use crate::store::ReadModel;
 
-/// How long either side may take to answer.
+/// How long the database and the event store may each take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(800);
-/// The read model lags if the oldest event that it does not reflect is older than so many seconds.
+/// The read model lags if the oldest event that it does not reflect is older than this.
 const LAGGING_AFTER_SECS: f64 = 10.0;
 
-/// Why rows are not to be relied on. Its text is for whoever asks: it names no addresses.
+/// Why rows cannot be relied on. The text is for clients: it contains no addresses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ReadModelTrouble {
     /// The database does not answer.
     Away,
-    /// The rows know more than the event store.
+    /// The rows reflect events that the event store does not have.
     Ahead(Ahead),
-    /// Events have waited for so many seconds, and none is applied.
+    /// Events have waited for this time, and none is applied.
     Stuck { seconds: f64 },
-    /// The oldest event that the rows do not reflect is so many seconds old.
+    /// The age of the oldest event that the rows do not reflect.
     Lagging { seconds: f64 },
 }
 
@@ -45,8 +45,7 @@ impl Display for ReadModelTrouble {
     }
 }
 
-/// Finds out what is wrong with the read model; `None` if nothing is, or if the event store does not
-/// say how far the rows are.
+/// Returns the problem of the read model; `None` if there is none, or the event store does not answer.
 pub async fn find_trouble(
     log: Option<&EventLog>,
     store: &dyn ReadModel,
@@ -55,7 +54,7 @@ pub async fn find_trouble(
     if !matches!(timeout(ANSWER_TIMEOUT, store.ping()).await, Ok(Ok(()))) {
         return Some(ReadModelTrouble::Away);
     }
-    match timeout(ANSWER_TIMEOUT, compare(log?, store, now)).await {
+    match timeout(ANSWER_TIMEOUT, compare_with_log(log?, store, now)).await {
         Ok(Ok(trouble)) => trouble,
         Ok(Err(error)) => {
             tracing::debug!(error = &error as &dyn Error, "Read model cannot be compared");
@@ -65,8 +64,8 @@ pub async fn find_trouble(
     }
 }
 
-/// What is wrong with the rows as the log knows it.
-async fn compare(
+/// Compares the rows with the log.
+async fn compare_with_log(
     log: &EventLog,
     store: &dyn ReadModel,
     now: Timestamp,
@@ -75,7 +74,7 @@ async fn compare(
         return Ok(Some(ReadModelTrouble::Ahead(ahead)));
     }
     let checkpoint = store.checkpoint().await?;
-    let lag = lag(&checkpoint, log.count_backlog(checkpoint.position, 1).await?, now);
+    let lag = compute_lag(&checkpoint, log.count_backlog(checkpoint.position, 1).await?, now);
     let seconds = lag.lag_seconds;
     if lag.stuck {
         return Ok(Some(ReadModelTrouble::Stuck { seconds }));

@@ -1,8 +1,7 @@
-//! Whether the tables say what the events say, and mending them where they do not.
+//! Verification of rows against events, and their repair.
 //!
-//! The log is folded into tables of its own, in a file that is thrown away, up to the position of a
-//! snapshot of the live ones, and both are read side by side in the order of ids. Where they differ,
-//! the order's stream decides.
+//! The log is folded into temporary tables up to the position of a snapshot of the live tables. Both are
+//! compared in the order of ids. Where they differ, the order's stream decides.
 
 mod comparison;
 mod judge;
@@ -15,9 +14,9 @@ use event_log::EventLog;
 use serde_json::Value;
 use service_kit::clock::Clock;
 
-use crate::orders::statistics::{CountChange, Minute};
 use crate::pace::Pace;
 use crate::progress::{Observer, Phase, Progress};
+use crate::projection::{CountChange, Minute};
 use crate::replay::{Replay, ReplayError, Replayed};
 use crate::runner::batch::Poison;
 use crate::runner::check_origin;
@@ -27,57 +26,57 @@ use judge::Judge;
 pub(crate) use comparison::Comparison;
 pub(crate) use judge::Side;
 
-/// Events in one transaction of the tables that are thrown away.
+/// Events in one transaction of the temporary tables.
 const BATCH_SIZE: u64 = 20_000;
-/// From the first minute on, however early.
+/// Selects every minute.
 const ALL_MINUTES: i64 = i64::MIN;
-/// The most orders that are passed over at once in search of the next of a sample.
+/// Maximum distance of two orders of a sample.
 const MAX_STRIDE: u64 = 10_000;
 
-/// What is verified, against what.
+/// A verification of the tables of one projection against the log.
 pub struct Verification<'a> {
     pub log: &'a EventLog,
     pub store: &'a dyn ReadModel,
     pub clock: &'a Clock,
-    /// An empty folder, with room for the tables.
+    /// An empty folder with room for the temporary tables.
     pub scratch: &'a Path,
-    /// Whether to mend what is wrong.
+    /// Whether differences are repaired.
     pub repair: Repair,
     pub pace: Pace,
 }
 
-/// Whether what is wrong is mended.
+/// Whether differences are repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repair {
     Never,
     Always,
 }
 
-/// What is wrong.
+/// A finding of a verification.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finding {
-    /// A field of a row is not what the order's events say.
+    /// A field of a row does not agree with the order's events.
     Difference(Difference),
-    /// An event cannot be projected. No repair helps.
+    /// An event cannot be projected. A repair does not help.
     Poison(Poison),
-    /// The statistics are off by so many orders.
+    /// The statistics are off by this number of orders.
     Miscounted(CountChange),
-    /// The statistics have a minute wrong.
+    /// The statistics of a minute are wrong.
     Minute(MinuteDifference),
 }
 
-/// A field that is not what the order's events say.
+/// A field that does not agree with the order's events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
     pub order_id: OrderId,
     pub table: &'static str,
-    /// `row` if there should be none, or should be one.
+    /// `row` if the whole row is missing or should not exist.
     pub field: String,
     pub expected: Value,
     pub found: Value,
 }
 
-/// A minute in which there was more or less than the statistics say.
+/// A minute whose statistics are wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinuteDifference {
     /// Counted from 1970.
@@ -86,26 +85,26 @@ pub struct MinuteDifference {
     pub found: Minute,
 }
 
-/// What a verification came to.
+/// The outcome of a verification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
     pub n_events: u64,
     pub n_orders: u64,
-    /// Orders of which a row differs.
+    /// Orders with a row that differs.
     pub n_differing: u64,
-    /// Orders whose rows were mended.
+    /// Orders whose rows were repaired.
     pub n_mended: u64,
-    /// Events that cannot be projected, more perhaps than were named.
+    /// Events that cannot be projected; possibly more than were reported.
     pub n_poison: u64,
-    /// Kinds of orders, and minutes, that the statistics had wrong.
+    /// States of orders, and minutes, whose statistics were wrong.
     pub n_miscounted: u64,
-    /// Orders whose rows nothing can be said about, because the event store no longer has all of
-    /// their events. They are left as they are.
+    /// Orders that cannot be verified, because the event store no longer has all of their events. Their
+    /// rows are left unchanged.
     pub n_undecided: u64,
 }
 
 impl Verified {
-    /// Whether nothing was found, not even something that was mended.
+    /// Returns whether nothing was found, repaired findings included.
     pub fn is_sound(&self) -> bool {
         self.n_differing == 0 && self.n_poison == 0 && self.n_miscounted == 0
     }
@@ -113,7 +112,7 @@ impl Verified {
 
 impl Verification<'_> {
     /// Verifies every row of every order.
-    pub async fn all(
+    pub async fn verify_all(
         &self,
         progress: &mut (dyn FnMut(Progress) + Send),
         found: &mut (dyn FnMut(Finding) + Send),
@@ -121,14 +120,15 @@ impl Verification<'_> {
         let observer = &mut Observer { progress, found };
         let live = self.store.checkpoint().await?;
         check_origin::<ReplayError>(self.log, self.store, &live).await?;
-        let opened = open_scratch(&self.scratch.join("verify.sqlite")).await;
+        let opened =
+            open_scratch(&self.scratch.join("verify.sqlite"), self.store.projection()).await;
         let scratch = opened.map_err(|it| self.of_scratch(it.into()))?;
         let phase = Phase::Replay;
         let (log, clock, pace) = (self.log, self.clock, self.pace);
         let batch_size = pace.batch_size(BATCH_SIZE);
         let replay = Replay { log, store: &*scratch, clock, batch_size, phase, pace };
         let mut replayed = Replayed::default();
-        // Most of the log before the snapshot, which a database should not keep for long.
+        // Most of the log is folded before the snapshot, which a database should not keep for long.
         if let Some(position) = live.position {
             let replaying = replay.run_to(position, &mut replayed, observer.progress).await;
             replaying.map_err(|it| self.of_scratch(it))?;
@@ -145,22 +145,24 @@ impl Verification<'_> {
             log: self.log,
             expected: Side { store: &*scratch, position },
             found: Side { store: &*live, position: at },
-            mended: self.mended(),
+            mended: self.tables_to_mend(),
             pace,
         };
-        comparison.all(&mut verified, observer).await?;
-        let mut minutes =
-            differing(&scratch.minutes(ALL_MINUTES).await?, &live.minutes(ALL_MINUTES).await?);
-        // The tables may have counted events that the store no longer has.
+        comparison.compare_all(&mut verified, observer).await?;
+        let mut minutes = differing_minutes(
+            &scratch.minutes(ALL_MINUTES).await?,
+            &live.minutes(ALL_MINUTES).await?,
+        );
+        // The live tables may have counted events that the event store no longer has.
         if verified.n_undecided > 0 || replayed.n_deletions > 0 {
             minutes.retain(|it| it.expected.exceeds(it.found));
         }
         drop(live);
-        // Rows that are wrong make the count wrong too.
+        // Wrong rows make the counts wrong too.
         if verified.n_differing == verified.n_mended {
-            self.statistics(&minutes, &mut verified, observer.found).await?;
+            self.verify_statistics(&minutes, &mut verified, observer.found).await?;
         }
-        // An event that cannot be projected is named before the projector comes to it.
+        // Undecodable events are reported before the projector reaches them.
         let rest = Replay { phase: Phase::CatchUp, ..replay };
         let replaying = rest.run(&mut replayed, observer.progress).await;
         replaying.map_err(|it| self.of_scratch(it))?;
@@ -170,8 +172,8 @@ impl Verification<'_> {
         Ok(Verified { n_events: replayed.n_events, n_poison: replayed.n_poison, ..verified })
     }
 
-    /// Verifies some orders that have rows, spread over all of them.
-    pub async fn sample(
+    /// Verifies `n_orders` orders that have rows, spread over all of them.
+    pub async fn verify_sample(
         &self,
         n_orders: u64,
         progress: &mut (dyn FnMut(Progress) + Send),
@@ -180,7 +182,7 @@ impl Verification<'_> {
         let live = self.store.snapshot().await?;
         let checkpoint = live.checkpoint().await?;
         check_origin::<ReplayError>(self.log, self.store, &checkpoint).await?;
-        let n_all = live.count_orders().await?.total();
+        let n_all = live.count_rows().await?;
         let stride = (n_all / n_orders.max(1)).clamp(1, MAX_STRIDE);
         let stride = u32::try_from(stride).unwrap_or(u32::MAX);
         let mut sampled = Vec::new();
@@ -195,20 +197,21 @@ impl Verification<'_> {
             log,
             expected: None,
             found: Side { store: &*live, position },
-            mended: self.mended(),
+            mended: self.tables_to_mend(),
         };
-        judge.all(&sampled, &mut verified, &mut Observer { progress, found }).await?;
+        judge.judge_all(&sampled, &mut verified, &mut Observer { progress, found }).await?;
         Ok(verified)
     }
 
-    fn mended(&self) -> Option<&dyn ReadModel> {
+    /// Returns the tables to repair, if differences are repaired.
+    fn tables_to_mend(&self) -> Option<&dyn ReadModel> {
         match self.repair {
             Repair::Never => None,
             Repair::Always => Some(self.store),
         }
     }
 
-    /// Says of a failure of the tables that are thrown away that it is theirs, and where they are.
+    /// Adds to a failure of the temporary tables where they are.
     fn of_scratch(&self, error: ReplayError) -> ReplayError {
         match error {
             ReplayError::Store(source) => {
@@ -221,16 +224,16 @@ impl Verification<'_> {
         }
     }
 
-    async fn statistics(
+    async fn verify_statistics(
         &self,
         minutes: &[MinuteDifference],
         verified: &mut Verified,
         found: &mut (dyn FnMut(Finding) + Send),
     ) -> Result<(), StoreError> {
-        let miscounted = self.store.miscounted().await?;
+        let miscounted = self.store.find_miscounted().await?;
         verified.n_miscounted = (miscounted.len() + minutes.len()) as u64;
         if self.repair == Repair::Always && verified.n_miscounted > 0 {
-            let lacking = minutes.iter().map(|it| (it.minute, it.expected.since(it.found)));
+            let lacking = minutes.iter().map(|it| (it.minute, it.expected.subtract(it.found)));
             self.store.mend_statistics(&lacking.collect()).await?;
         }
         for it in miscounted {
@@ -243,9 +246,8 @@ impl Verification<'_> {
     }
 }
 
-/// The minutes that are not the same on both sides. One that is missing is one in which nothing
-/// happened.
-fn differing(
+/// Returns the minutes that differ. A missing minute has no events.
+fn differing_minutes(
     expected: &BTreeMap<i64, Minute>,
     found: &BTreeMap<i64, Minute>,
 ) -> Vec<MinuteDifference> {

@@ -44,17 +44,25 @@ pub(crate) async fn run(
     let mut stores = TargetStores::default();
     let log = stores.open_event_log(&settings, "dofs-projections", global).await?;
     let store = settings.read_model.url.open();
+    let projection = projectors::PROJECTIONS.into_iter().find(|it| it.name == arguments.projection);
+    let store = store.for_projection(projection.unwrap_or(&projectors::ORDERS));
     stores.announce_read_model(&settings.read_model.url, &*store, global).await?;
     let tools = Tools { log, store, clock: process::system_clock() };
     tools.store.check_schema().await?;
-    match arguments {
-        cli::Projections::Status => status(&tools, stores, global).await,
-        cli::Projections::Verify(arguments) => verify(&tools, stores, arguments, global).await,
-        cli::Projections::Rebuild(arguments) if arguments.discarding.discard => {
+    match &arguments.command {
+        cli::ProjectionsCommand::Status => status(&tools, stores, global).await,
+        cli::ProjectionsCommand::Verify(arguments) => {
+            verify(&tools, stores, arguments, global).await
+        }
+        cli::ProjectionsCommand::Rebuild(arguments) if arguments.discarding.discard => {
             discard(&tools, stores, arguments.discarding.yes, global).await
         }
-        cli::Projections::Rebuild(arguments) => rebuild(&tools, stores, arguments, global).await,
-        cli::Projections::Rollback(arguments) => rollback(&tools, stores, arguments, global).await,
+        cli::ProjectionsCommand::Rebuild(arguments) => {
+            rebuild(&tools, stores, arguments, global).await
+        }
+        cli::ProjectionsCommand::Rollback(arguments) => {
+            rollback(&tools, stores, arguments, global).await
+        }
     }
 }
 
@@ -171,8 +179,8 @@ async fn verify(
     };
     let mut progress = |it| display.show(it);
     let verified = match arguments.sample {
-        Some(n_orders) => verification.sample(n_orders, &mut progress, &mut found).await,
-        None => verification.all(&mut progress, &mut found).await,
+        Some(n_orders) => verification.verify_sample(n_orders, &mut progress, &mut found).await,
+        None => verification.verify_all(&mut progress, &mut found).await,
     };
     drop(display);
     let verified = verified?;

@@ -1,4 +1,4 @@
-//! A piece of work in a process of its own, which says at its end what it cost.
+//! A piece of work in its own process, which reports its costs at the end.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use projectors::{
 use testkit::store::{clock, connect};
 use tokio_util::sync::CancellationToken;
 
-/// As the command has it by itself.
+/// The default of the command.
 const REBUILD_BATCH: u64 = 20_000;
-/// Larger than by itself: one who catches up writes more at a time.
+/// Larger than the default: a projector that catches up writes more at a time.
 const PROJECTOR: ProjectorConfig =
     ProjectorConfig { batch_size: 2_000, batch_ms: 50, verify_interval_ms: 0 };
-/// Between two looks at how far the projector is.
+/// Delay between two reads of the checkpoint.
 const LOOK: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy)]
@@ -30,7 +30,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// What ends by itself, in an order in which each finds what it needs.
+    /// Work that ends by itself, in the order of its needs.
     pub(crate) const ALL: [Self; 3] = [Self::CatchUp, Self::Rebuild, Self::Verify];
 
     fn name(self) -> &'static str {
@@ -48,10 +48,10 @@ impl Work {
     }
 }
 
-/// A process that works.
+/// A working process.
 pub(crate) struct Working(Child);
 
-/// Starts it.
+/// Starts the process.
 pub(crate) fn start(work: Work, event_store: &str, read_model: &str) -> Working {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([work.name(), event_store, read_model]).stdout(Stdio::piped());
@@ -59,7 +59,7 @@ pub(crate) fn start(work: Work, event_store: &str, read_model: &str) -> Working 
 }
 
 impl Working {
-    /// Waits for its end, and returns what it said.
+    /// Waits for the end of the process, and returns its output.
     pub(crate) fn finished(self) -> String {
         let output = tokio::task::block_in_place(|| self.0.wait_with_output().unwrap());
         assert!(output.status.success(), "{output:?}");
@@ -127,23 +127,23 @@ async fn verify(log: &EventLog, store: &dyn ReadModel) -> u64 {
     let (scratch, repair) = (scratch.path(), Repair::Never);
     let verification =
         Verification { log, store, clock: &clock, scratch, repair, pace: Pace::Full };
-    let verified = verification.all(&mut |_| {}, &mut |it| panic!("{it:?}")).await.unwrap();
+    let verified = verification.verify_all(&mut |_| {}, &mut |it| panic!("{it:?}")).await.unwrap();
     assert!(verified.is_sound(), "{verified:?}");
     verified.n_events
 }
 
-/// The most memory that this process ever had.
+/// Returns the peak memory of this process.
 fn peak_mebibytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap();
     line.trim_end_matches("kB").trim().parse::<u64>().unwrap() / 1_024
 }
 
-/// Processor time of this process so far.
+/// Returns the processor time of this process so far.
 fn processor_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let after_name = stat.rsplit_once(')').unwrap().1;
     let ticks = after_name.split_whitespace().skip(11).take(2);
-    // Linux counts in hundredths of a second wherever this runs.
+    // Linux counts in hundredths of a second.
     ticks.map(|it| it.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }

@@ -1,4 +1,4 @@
-//! Orders as they come: placed, and a while later fulfilled or refused.
+//! Orders: placed, and later fulfilled or refused.
 
 use domain::ids::{CommandId, OrderId};
 use domain::order::{OrderCommand, OrderEvent, RecordFailed, RecordFulfilled, Stage, decide, fold};
@@ -8,18 +8,18 @@ use testkit::store::{cause, placed};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// Appends that are under way at a time.
+/// Concurrent appends.
 const CONCURRENCY: usize = 256;
-/// How many orders are placed before the outcomes of as many others are recorded.
+/// Number of orders that are placed before the outcomes of the previous ones are recorded.
 const WAVE: u64 = 1_000;
 
-/// The id of an order. As those that the API gives: in the order of time, otherwise random.
+/// Returns the id of an order: in the order of time, otherwise random, as the API makes them.
 pub(crate) fn order_id(number: u64) -> OrderId {
     let random = Uuid::new_v5(&Uuid::NAMESPACE_OID, &number.to_be_bytes()).as_u128();
     OrderId(Uuid::from_u128(u128::from(number) << 80 | random >> 48))
 }
 
-/// Appends so many orders, each in two appends.
+/// Appends `n_orders` orders, each in two appends.
 pub(crate) async fn append_orders(log: &EventLog, n_orders: u64) {
     let mut running = JoinSet::new();
     for wave in 0..=n_orders.div_ceil(WAVE) {

@@ -1,4 +1,4 @@
-//! How soon an appended event is in its row, while events come at a steady rate.
+//! The time from an append to its row, at a steady rate of events.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use tokio::time::{Instant, interval, sleep};
 
 use super::fill::{end, order_id, place};
 
-/// Orders are placed in so many portions a second, each at once.
+/// Portions of orders per second; the orders of a portion are placed at once.
 const PORTIONS_PER_SECOND: u64 = 100;
-/// One order in so many is looked at: more looks would be a load of their own.
+/// One order of this many is observed: more reads would be a load of their own.
 const LOOKED_AT: u64 = 50;
-/// Between two looks at an order.
+/// Delay between two reads of an order.
 const LOOK: Duration = Duration::from_millis(2);
-/// Orders that are placed before anything is measured.
+/// Orders that are placed before the measurement.
 const WARM_UP: u64 = 1_000;
 
-/// The latencies that were seen, the shortest first.
+/// The measured latencies, the shortest first.
 pub(crate) struct Latencies {
     seen: Vec<Duration>,
     n_events: u64,
@@ -35,7 +35,7 @@ impl fmt::Display for Latencies {
     }
 }
 
-/// Appends at a rate of so many events a second, for so long, and looks at some of the orders.
+/// Appends events at a rate per second for some time, and observes some of the orders.
 pub(crate) async fn measure(
     log: &EventLog,
     read_model: &str,
@@ -60,7 +60,7 @@ pub(crate) async fn measure(
     Latencies { seen, n_events: number * super::super::EVENTS_PER_ORDER, appended_in }
 }
 
-/// Places an order and ends it; for some, returns how long the end took to show.
+/// Places an order and ends it. For observed orders, returns the time until the row shows the end.
 async fn order(log: EventLog, store: Arc<dyn ReadModel>, number: u64) -> Option<Duration> {
     place(&log, number).await;
     end(&log, number).await;

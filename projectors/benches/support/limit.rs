@@ -1,12 +1,12 @@
-//! What PostgreSQL needs for the same rows whatever the projection does: to take them in by COPY,
-//! and to upsert each of them once into tables with all of their indexes.
+//! The time that PostgreSQL needs for the same rows without a projection: COPY, and one upsert of each row
+//! into tables with all indexes.
 
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-/// Each table with the columns that are not computed.
+/// Each table with its columns that are not computed.
 const TABLES: [(&str, &str); 3] = [
     (
         "orders",
@@ -22,7 +22,7 @@ const TABLES: [(&str, &str); 3] = [
     ("order_tenants", "order_id, tenant"),
 ];
 
-/// Measures it with the rows that are in the live tables, of so many events.
+/// Measures with the rows of the live tables, which come from `n_events` events.
 pub(crate) async fn measure(url: &str, n_events: u64) -> String {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let (mut copying, mut upserting) = (Duration::ZERO, Duration::ZERO);
@@ -55,7 +55,7 @@ pub(crate) async fn measure(url: &str, n_events: u64) -> String {
     format!("limit    COPY {copy:.2} s and upsert {pass:.2} s: {rate} events/s")
 }
 
-/// The table as COPY writes it.
+/// Returns the table as COPY writes it.
 async fn rows_of(connection: &mut PgConnection, table: &str, columns: &str) -> Vec<Vec<u8>> {
     let statement = format!("copy {table} ({columns}) to stdout with (format binary)");
     let mut chunks = connection.copy_out_raw(&statement).await.unwrap();

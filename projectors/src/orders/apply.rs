@@ -1,86 +1,123 @@
-//! From events to rows: a pure fold.
+//! The fold from events to rows of the projection `orders`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::ids::OrderId;
-use domain::order::{Order, OrderEvent, OrderFailed, Recorded, evolve, fields};
+use domain::order::{Order, OrderEvent, OrderFailed, Recorded, Stage, Status, evolve, fields};
 use jiff::Timestamp;
 
 use super::row::{Changes, FailedOrder, Rows};
-use super::statistics::{Statistics, kind};
+use crate::projection::{Deletion, Events, Statistics, Step};
 
-/// That the stream of an order was deleted, in a batch of events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deletion {
-    pub order_id: OrderId,
-    /// How many events of the batch come before it.
-    pub n_events_before: usize,
-}
+/// What an order is counted as.
+type CountedAs = (Status, Option<Stage>);
 
-/// The rows to write so that `rows`, the rows of the batch's orders, reflect the batch too. A deleted
-/// order leaves the tables: privacy is the usual reason to delete a stream.
+/// Folds a batch of events into `rows`, the rows of its orders, and returns the rows to write. The rows
+/// of a deleted order are deleted: privacy is the usual reason to delete a stream.
 ///
-/// An event that a row reflects already changes nothing, so any part of the log may be applied
-/// again, and however a history is cut into batches, the rows come out the same.
-pub fn apply(
-    mut rows: BTreeMap<OrderId, Rows>,
-    batch: &[Recorded],
-    deletions: &[Deletion],
-) -> Changes {
-    // What each changed order was before the batch.
-    let mut orders = BTreeMap::new();
-    let mut failed_orders = BTreeSet::new();
-    let mut deleted = BTreeSet::new();
-    let mut statistics = Statistics::default();
-    let mut deletions = deletions.iter().peekable();
-    for index in 0..=batch.len() {
-        while let Some(deletion) = deletions.next_if(|it| it.n_events_before <= index) {
-            let order_id = deletion.order_id;
-            let before = std::mem::take(rows.entry(order_id).or_default());
-            orders.entry(order_id).or_insert_with(|| before.order.as_ref().map(kind));
-            failed_orders.remove(&order_id);
-            deleted.insert(order_id);
+/// An event that a row reflects already changes nothing. So any part of the log may be applied again,
+/// and the rows do not depend on how a history is cut into batches.
+pub fn apply(rows: BTreeMap<OrderId, Rows>, batch: &[Recorded], deletions: &[Deletion]) -> Changes {
+    let mut fold = Fold::new(rows);
+    for step in (Events { recorded: batch, deletions, tenants: &[] }).steps() {
+        match step {
+            Step::Event(recorded, _) => fold.apply_event(recorded),
+            Step::Deleted(order_id) => fold.delete_order(order_id),
         }
-        let Some(recorded) = batch.get(index) else { break };
-        let order_id = recorded.event.order_id();
-        let Rows { order, failed, tenant: _ } = rows.entry(order_id).or_default();
-        if order.as_ref().is_some_and(|it| recorded.revision <= it.revision) {
-            continue;
-        }
-        orders.entry(order_id).or_insert_with(|| order.as_ref().map(kind));
-        statistics.event_applied(recorded);
-        let after = evolve(order.take(), recorded);
-        if let Some(changed) = failure_after(failed.as_ref(), &after, recorded) {
-            *failed = Some(changed);
-            failed_orders.insert(order_id);
-        }
-        *order = Some(after);
     }
-
-    let mut changes = Changes::default();
-    for (order_id, Rows { order, failed, tenant: _ }) in rows {
-        if let Some(before) = orders.get(&order_id) {
-            statistics.order_changed(*before, order.as_ref().map(kind));
-            changes.orders.extend(order);
-        }
-        changes.failed_orders.extend(failed.filter(|_| failed_orders.contains(&order_id)));
-    }
-    changes.deleted = deleted;
-    changes.statistics = statistics;
-    changes
+    fold.into_changes()
 }
 
-/// The row of `failed_orders` after the event, if the event changes it.
+/// The rows of one order while a batch is folded.
+#[derive(Default)]
+struct Folded {
+    order: Option<Order>,
+    failed: Option<FailedOrder>,
+    is_changed: bool,
+    /// What the order was counted as before its first change; `None` if it had no row.
+    before: Option<CountedAs>,
+    is_failure_changed: bool,
+}
+
+impl Folded {
+    fn counted_as(&self) -> Option<CountedAs> {
+        self.order.as_ref().map(|order| (order.status, order.stage))
+    }
+
+    /// Notes that the order changes now.
+    fn note_change(&mut self) {
+        if !self.is_changed {
+            self.before = self.counted_as();
+            self.is_changed = true;
+        }
+    }
+}
+
+struct Fold {
+    orders: BTreeMap<OrderId, Folded>,
+    deleted: BTreeSet<OrderId>,
+    statistics: Statistics,
+}
+
+impl Fold {
+    fn new(rows: BTreeMap<OrderId, Rows>) -> Self {
+        let fold_of = |(order_id, Rows { order, failed, tenant: _ })| {
+            let order = order.map(Order::from);
+            (order_id, Folded { order, failed, ..Folded::default() })
+        };
+        let orders = rows.into_iter().map(fold_of).collect();
+        Self { orders, deleted: BTreeSet::new(), statistics: Statistics::default() }
+    }
+
+    fn delete_order(&mut self, order_id: OrderId) {
+        let folded = self.orders.entry(order_id).or_default();
+        folded.note_change();
+        *folded = Folded { is_changed: true, before: folded.before, ..Folded::default() };
+        self.deleted.insert(order_id);
+    }
+
+    fn apply_event(&mut self, recorded: &Recorded) {
+        let folded = self.orders.entry(recorded.event.order_id()).or_default();
+        if folded.order.as_ref().is_some_and(|order| recorded.revision <= order.revision) {
+            return;
+        }
+        folded.note_change();
+        self.statistics.count_event(recorded);
+        let order = evolve(folded.order.take(), recorded);
+        if let Some(changed) = failure_after(folded.failed.as_ref(), &order, recorded) {
+            folded.failed = Some(changed);
+            folded.is_failure_changed = true;
+        }
+        folded.order = Some(order);
+    }
+
+    fn into_changes(mut self) -> Changes {
+        let mut changes = Changes { deleted: self.deleted, ..Changes::default() };
+        for folded in self.orders.into_values().filter(|folded| folded.is_changed) {
+            self.statistics.count_change(folded.before, folded.counted_as());
+            changes.orders.extend(folded.order.map(Into::into));
+            changes.failed_orders.extend(folded.failed.filter(|_| folded.is_failure_changed));
+        }
+        changes.statistics = self.statistics;
+        changes
+    }
+}
+
+/// Returns the row of `failed_orders` after the event, if the event changes it.
 fn failure_after(
     failed: Option<&FailedOrder>,
     after: &Order,
     recorded: &Recorded,
 ) -> Option<FailedOrder> {
     match &recorded.event {
-        OrderEvent::Failed(it) => Some(new_failure(it, after)),
-        // The order failed before and a redrive mended it: the row stays, resolved.
-        OrderEvent::Fulfilled(it) => resolved(failed, it.fulfilled_at, recorded.revision),
-        OrderEvent::Discarded(it) => resolved(failed, it.discarded_at, recorded.revision),
+        OrderEvent::Failed(event) => Some(new_failure(event, after)),
+        // A redrive has fulfilled an order that had failed: the row stays, resolved.
+        OrderEvent::Fulfilled(event) => {
+            resolve_failure(failed, event.fulfilled_at, recorded.revision)
+        }
+        OrderEvent::Discarded(event) => {
+            resolve_failure(failed, event.discarded_at, recorded.revision)
+        }
         OrderEvent::Received(_)
         | OrderEvent::Validated(_)
         | OrderEvent::Stored(_)
@@ -90,7 +127,11 @@ fn failure_after(
     }
 }
 
-fn resolved(failed: Option<&FailedOrder>, at: Timestamp, revision: u64) -> Option<FailedOrder> {
+fn resolve_failure(
+    failed: Option<&FailedOrder>,
+    at: Timestamp,
+    revision: u64,
+) -> Option<FailedOrder> {
     let row = failed.filter(|row| row.resolved_at.is_none())?;
     Some(FailedOrder { resolved_at: Some(at), revision, ..row.clone() })
 }

@@ -14,7 +14,7 @@ use service_kit::problem::Problem;
 use super::ownership::Tenant;
 use super::pagination::Listing;
 use super::{Queries, read, read_model_failed};
-use crate::orders::row;
+use crate::orders;
 use crate::store::{FailedOrderFilter, Place};
 
 /// List failures, newest first
@@ -64,7 +64,7 @@ fn to_store_filter(
     }
 }
 
-fn to_failed_order(row: row::FailedOrder) -> Result<FailedOrder, Problem> {
+fn to_failed_order(row: orders::FailedOrder) -> Result<FailedOrder, Problem> {
     let order = api_types::OrderState::deserialize(serde_json::Value::Object(row.order));
     Ok(FailedOrder {
         order_id: row.order_id.0,

@@ -36,7 +36,7 @@ pub(super) async fn list_orders(
     let mut orders =
         read(queries.store.orders(&filter, &listing.page())).await.map_err(read_model_failed)?;
     let (headers, next_cursor) = listing.finish_page(&mut orders, Place::of_order);
-    let items = orders.iter().map(|order| Order::new(order, OrderSource::Table)).collect();
+    let items = orders.iter().map(|row| Order::new(row, OrderSource::Table)).collect();
     Ok((headers, Json(OrderPage { items, next_cursor })))
 }
 

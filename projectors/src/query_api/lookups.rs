@@ -79,7 +79,7 @@ impl Lookups {
         match self.store.orders_by_id(&order_ids).await {
             Ok(orders) => {
                 let orders: HashMap<_, _> =
-                    orders.into_iter().map(|it| (it.order_id, Arc::new(it))).collect();
+                    orders.into_iter().map(|it| (it.order_id, Arc::new(it.into()))).collect();
                 for lookup in lookups {
                     let order = orders.get(&lookup.order_id).cloned();
                     lookup.answer(Ok(order));
@@ -100,7 +100,7 @@ impl Lookups {
 
     async fn read_one(&self, lookup: Lookup) {
         let order = self.store.order(lookup.order_id).await;
-        lookup.answer(order.map(|it| it.map(Arc::new)).map_err(Arc::new));
+        lookup.answer(order.map(|it| it.map(|row| Arc::new(row.into()))).map_err(Arc::new));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Lookup>> {

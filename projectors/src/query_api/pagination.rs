@@ -49,11 +49,7 @@ where
     /// Returns the request for a page of the list at `path`. A cursor contains the filter. The request may
     /// repeat that filter, but not change it.
     pub(super) fn new(path: &'static str, filter: F, page: &PageQuery) -> Result<Self, Problem> {
-        let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            let reason = format!("must be from 1 to {MAX_LIMIT}");
-            return Err(Problem::invalid_parameter("limit", reason));
-        }
+        let limit = read_limit(page)?;
         let Some(cursor) = &page.cursor else {
             return Ok(Self { path, filter, after: None, limit });
         };
@@ -81,12 +77,7 @@ where
         let has_more = rows.len() > n_rows;
         rows.truncate(n_rows);
         let next = rows.last().filter(|_| has_more).map(|last| self.cursor_after(place(last)));
-        let mut headers = HeaderMap::new();
-        if let Some(next) = &next {
-            let link = format!("<{}?limit={}&cursor={next}>; rel=\"next\"", self.path, self.limit);
-            headers.extend(HeaderValue::try_from(link).ok().map(|link| (LINK, link)));
-        }
-        (headers, next)
+        (link_header(self.path, self.limit, next.as_deref()), next)
     }
 
     fn cursor_after(&self, place: Place) -> String {
@@ -97,6 +88,26 @@ where
             order_id: place.order_id,
         })
     }
+}
+
+/// Returns the number of rows of a page that a client asks for.
+pub(super) fn read_limit(page: &PageQuery) -> Result<u32, Problem> {
+    let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        let reason = format!("must be from 1 to {MAX_LIMIT}");
+        return Err(Problem::invalid_parameter("limit", reason));
+    }
+    Ok(limit)
+}
+
+/// Returns the `Link` header that leads to the next page; no header on the last page.
+pub(super) fn link_header(path: &str, limit: u32, next_cursor: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(next) = next_cursor {
+        let link = format!("<{path}?limit={limit}&cursor={next}>; rel=\"next\"");
+        headers.extend(HeaderValue::try_from(link).ok().map(|link| (LINK, link)));
+    }
+    headers
 }
 
 /// Returns the cursor with a content.

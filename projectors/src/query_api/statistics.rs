@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Queries;
-use crate::orders::statistics::Minute;
+use crate::projection::Minute;
 use crate::status::{self, StatusError, projection_status};
 use crate::store::{self, StoreError};
 

@@ -1,4 +1,4 @@
-//! Reads the log and decodes its events while the batches before are written.
+//! A reader of the log that decodes events while previous batches are written.
 
 use std::panic::resume_unwind;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use tokio::time::timeout;
 
 use crate::runner::batch::Batch;
 
-/// Batches that wait to be written. With the one that is being read and the one that is being
-/// written, they are what a replay holds in memory.
+/// Batches that wait to be written. A replay also holds the batch that is read and the batch that is
+/// written in memory.
 const WAITING_BATCHES: usize = 1;
-/// A log that brings nothing for so long is asked whether there is more.
+/// After this time without an event, the log is asked whether there are more events.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// The batches from one position to another. Dropping it ends it.
+/// The batches from one position to another. The reading task ends when the reader is dropped.
 pub(super) struct Reader {
     batches: mpsc::Receiver<Result<Batch, LogError>>,
     reading: JoinSet<()>,
 }
 
 impl Reader {
-    /// Begins to read behind `after`. `until` must be in the log already: the last batch has it as
-    /// its position, whether or not an order's event is there.
+    /// Starts to read after `after`. The log must have reached `until`, which is the position of the last
+    /// batch, even if no event of an order is there.
     pub(super) fn start(
         log: &EventLog,
         after: Option<Position>,
@@ -39,10 +39,10 @@ impl Reader {
         Self { batches, reading: task }
     }
 
-    /// The next batch; `None` at the end.
+    /// Returns the next batch; `None` at the end.
     ///
     /// # Panics
-    /// If the task that reads has panicked: the batches are not all that there are.
+    /// If the reading task has panicked: then batches are missing.
     pub(super) async fn next(&mut self) -> Result<Option<Batch>, LogError> {
         if let Some(batch) = self.batches.recv().await {
             return batch.map(Some);
@@ -54,15 +54,15 @@ impl Reader {
     }
 }
 
-/// Where events come from.
-trait Source: Send + 'static {
-    /// The next of the feed, if it is there.
+/// A source of events.
+trait FeedSource: Send + 'static {
+    /// Returns the next item of the feed if it is there.
     fn ready(&mut self) -> Option<SubscriptionItem>;
 
-    /// The next of the feed; waits for it. Nothing is lost if the wait is abandoned.
+    /// Waits for the next item of the feed. Cancel safe.
     fn next(&mut self) -> impl Future<Output = SubscriptionItem> + Send;
 
-    /// Whether no event of an order is behind a position.
+    /// Returns whether no event of an order follows a position.
     fn is_at_end(
         &self,
         position: Option<Position>,
@@ -74,7 +74,7 @@ struct FromLog {
     subscription: Subscription,
 }
 
-impl Source for FromLog {
+impl FeedSource for FromLog {
     fn ready(&mut self) -> Option<SubscriptionItem> {
         self.subscription.try_next()
     }
@@ -95,20 +95,20 @@ struct Reading<S> {
     batch_size: u64,
 }
 
-impl<S: Source> Reading<S> {
+impl<S: FeedSource> Reading<S> {
     async fn run(mut self, batches: mpsc::Sender<Result<Batch, LogError>>) {
         while self.read_to < Some(self.until) {
-            let batch = self.batch().await;
+            let batch = self.read_batch().await;
             let is_over = batch.is_err();
-            // Nobody takes them any more if the replay has failed.
+            // The receiver is gone if the replay has failed.
             if batches.send(batch).await.is_err() || is_over {
                 return;
             }
         }
     }
 
-    /// The next batch.
-    async fn batch(&mut self) -> Result<Batch, LogError> {
+    /// Reads the next batch.
+    async fn read_batch(&mut self) -> Result<Batch, LogError> {
         let mut batch = Batch::default();
         while !batch.is_full(self.batch_size) && self.read_to < Some(self.until) {
             let next = match self.source.ready() {
@@ -116,45 +116,47 @@ impl<S: Source> Reading<S> {
                 None => match timeout(IDLE, self.source.next()).await {
                     Ok(next) => next,
                     Err(_) if !batch.is_empty() => break,
-                    // The events up to `until` may be those of other programs, and a store need
-                    // not say that it has passed them. `until` was in the log before the question,
-                    // so an order's event up to there would have been found by it.
+                    // The events up to `until` may belong to other programs, and a server need not
+                    // report that it has passed them. `until` was in the log before this question, so
+                    // the answer covers every event of an order up to there.
                     Err(_) if self.source.is_at_end(self.read_to).await? => {
-                        self.pass(self.until, &mut batch);
+                        self.pass_to(self.until, &mut batch);
                         break;
                     }
                     Err(_) => continue,
                 },
             };
-            self.take(next, &mut batch);
+            self.take_item(next, &mut batch);
         }
         batch.note_begun();
         Ok(batch)
     }
 
-    fn take(&mut self, next: SubscriptionItem, batch: &mut Batch) {
+    fn take_item(&mut self, next: SubscriptionItem, batch: &mut Batch) {
         match &next {
             SubscriptionItem::Event(LoggedEvent { position, .. })
             | SubscriptionItem::Deleted { position, .. } => {
                 let position = *position;
                 if position > self.until {
-                    // All before it has come.
-                    self.pass(self.until, batch);
+                    // Events come in order, so none up to `until` is missing.
+                    self.pass_to(self.until, batch);
                 } else if Some(position) > self.read_to {
                     self.read_to = Some(position);
                     batch.add(next);
                 }
-                // What came already was taken.
+                // A redelivered event was taken already.
             }
-            // It may name the log's end, where an event comes yet: what is not in the log when the
-            // reading begins is not passed.
-            SubscriptionItem::Checkpoint(position) => self.pass((*position).min(self.until), batch),
+            // The position may be the end of the log, where the next event will be. Limited to `until`,
+            // which was in the log when the reading began, it skips no event.
+            SubscriptionItem::Checkpoint(position) => {
+                self.pass_to((*position).min(self.until), batch)
+            }
             SubscriptionItem::CaughtUp => {}
         }
     }
 
-    /// Notes that no event of an order is missing up to a position.
-    fn pass(&mut self, position: Position, batch: &mut Batch) {
+    /// Notes that all events of orders up to a position have been taken.
+    fn pass_to(&mut self, position: Position, batch: &mut Batch) {
         if Some(position) > self.read_to {
             self.read_to = Some(position);
             batch.add(SubscriptionItem::Checkpoint(position));
@@ -181,7 +183,7 @@ mod tests {
         last_of_orders: Option<Position>,
     }
 
-    impl Source for Script {
+    impl FeedSource for Script {
         fn ready(&mut self) -> Option<SubscriptionItem> {
             self.feed.pop_front()
         }
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reader_whose_task_panics_is_not_taken_for_one_that_is_at_its_end() {
+    async fn panic_of_the_reading_task_is_not_the_end() {
         let (sender, batches) = mpsc::channel(WAITING_BATCHES);
         let mut reading = JoinSet::new();
         reading.spawn(async move {
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reading_ends_at_its_position_whatever_the_feed_names_beyond_it() {
+    async fn reading_ends_at_its_position_not_beyond() {
         let end = Some(position(977));
         for beyond in [event(1_200), SubscriptionItem::Checkpoint(position(1_200))] {
             let feed = vec![event(118), event(977), beyond];

@@ -1,4 +1,4 @@
-//! From the feed to batches: how much is projected in one transaction, and how soon.
+//! Batches of events: how many events are projected in one transaction, and how soon.
 
 use std::collections::{BTreeSet, HashSet};
 use std::future::pending;
@@ -12,23 +12,23 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::ProjectorConfig;
-use crate::orders::apply::Deletion;
+use crate::projection::Deletion;
 
-/// How long a batch waits for the events that come with its first: those of one append.
+/// How long a batch waits for the other events of the append that its first event belongs to.
 const GATHER: Duration = Duration::from_millis(2);
-/// How often the checkpoint moves while nothing happens to orders.
+/// How often the checkpoint moves while no events of orders come.
 const IDLE_CHECKPOINT: Duration = Duration::from_secs(1);
 
-/// A batch is full with so many bytes of events, however few they are: it is in memory, decoded.
+/// Maximum size of a batch in bytes of stored events: a batch is decoded in memory.
 const FULL_BYTES: usize = 16 * 1024 * 1024;
 
-/// Events to project in one transaction, and how far the log is read with them.
+/// Events to project in one transaction, and the position up to which they complete the log.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) events: Vec<Recorded>,
-    /// Whose orders are, of those that begin here.
+    /// The tenants of orders whose first event is in the batch.
     pub(crate) tenants: Vec<(OrderId, String)>,
-    /// Orders that have no rows yet, as far as this is known.
+    /// Orders that are known to have no rows yet.
     pub(crate) begun: HashSet<OrderId>,
     /// Orders whose streams were deleted.
     pub(crate) deletions: Vec<Deletion>,
@@ -36,7 +36,7 @@ pub(crate) struct Batch {
     pub(crate) skipped: Vec<Poison>,
     pub(crate) position: Option<Position>,
     pub(crate) first_event_id: Option<Uuid>,
-    /// Whether the log's end was reached with it.
+    /// Whether the end of the log was reached.
     is_caught_up: bool,
     /// The size of the events as they are stored.
     n_bytes: usize,
@@ -56,17 +56,17 @@ impl Batch {
         (self.events.len() + self.skipped.len()) as u64
     }
 
-    /// Whether it changes no rows.
+    /// Returns whether the batch changes no rows.
     pub(crate) fn is_empty(&self) -> bool {
         self.n_events() == 0 && self.deletions.is_empty()
     }
 
-    /// Whether no more is to be added, if `size` events are enough.
+    /// Returns whether the batch has `size` events or its maximum size in bytes.
     pub(crate) fn is_full(&self, size: u64) -> bool {
         self.n_events() + self.deletions.len() as u64 >= size || self.n_bytes >= FULL_BYTES
     }
 
-    /// The orders that it is about and that may have rows.
+    /// Returns the orders of the batch that may have rows.
     pub(crate) fn orders_with_rows(&self) -> Vec<OrderId> {
         let changed = self.events.iter().map(|it| it.event.order_id());
         let deleted = self.deletions.iter().map(|it| it.order_id);
@@ -74,8 +74,8 @@ impl Batch {
         order_ids.into_iter().filter(|it| !self.begun.contains(it)).collect()
     }
 
-    /// Notes that nobody wrote rows of what comes in this batch, so that an order whose first event
-    /// is in it has none.
+    /// Notes that no process has written rows for these events: orders whose first event is in the batch
+    /// have no rows.
     pub(crate) fn note_begun(&mut self) {
         let first = self.events.iter().filter(|it| it.revision == 0);
         self.begun = first.map(|it| it.event.order_id()).collect();
@@ -101,23 +101,29 @@ impl Batch {
         }
     }
 
-    /// An event that cannot be read would stop the projection for ever: it is named and passed
-    /// over, and counted in the checkpoint.
+    /// Adds an event. One that cannot be decoded would stop the projection for ever: it is logged,
+    /// skipped, and counted in the checkpoint.
     fn add_event(&mut self, event: &LoggedEvent) {
         self.tenants.extend(event.tenant().map(|it| (event.order_id, it)));
-        match readable(event) {
+        match decode_event(event) {
             Ok(recorded) => self.events.push(recorded),
             Err(poison) => {
                 let Poison { stream, revision, event_type, reason } = &poison;
-                tracing::warn!(stream, revision, event_type, reason, "Event passed over");
+                tracing::warn!(
+                    stream,
+                    revision,
+                    event_type,
+                    reason,
+                    "Event skipped: it cannot be projected"
+                );
                 self.skipped.push(poison);
             }
         }
     }
 }
 
-/// The event as the projection takes it.
-pub(crate) fn readable(event: &LoggedEvent) -> Result<Recorded, Poison> {
+/// Decodes an event for the projection.
+pub(crate) fn decode_event(event: &LoggedEvent) -> Result<Recorded, Poison> {
     let reason = match event.decode() {
         Ok(recorded) if recorded.event.order_id() == event.order_id => return Ok(recorded),
         Ok(recorded) => format!("it is about another order, {}", recorded.event.order_id()),
@@ -131,13 +137,13 @@ pub(crate) fn readable(event: &LoggedEvent) -> Result<Recorded, Poison> {
     })
 }
 
-/// Cuts the feed into batches: what is there at once if the projector was idle, else what comes
-/// until `batch_ms` after the batch before, but never more than `batch_size` events.
+/// Cuts the feed into batches. An idle projector takes the events that are there at once; a busy one
+/// takes the events until `batch_ms` after the previous batch, and never more than `batch_size`.
 pub(crate) struct Batches {
     subscription: Subscription,
     batch_size: u64,
     interval: Duration,
-    /// When the batch before was handed out.
+    /// When the previous batch was returned.
     last: Instant,
 }
 
@@ -148,18 +154,18 @@ impl Batches {
         Self { subscription, batch_size, interval, last: Instant::now() }
     }
 
-    /// The next batch; waits for it. It is empty if the feed has nothing more at its beginning.
+    /// Waits for the next batch. It is empty if the feed has no more events when the wait begins.
     pub(crate) async fn next(&mut self) -> Batch {
         let mut batch = Batch::default();
         let mut first_event = None;
         while !batch.is_full(self.batch_size) {
-            let due = self.due(&batch, first_event);
+            let due = self.due_time(&batch, first_event);
             let next = if let Some(ready) = self.subscription.try_next() {
                 ready
             } else {
                 tokio::select! {
                     next = self.subscription.next() => next,
-                    () = reached(due) => break,
+                    () = wait_until(due) => break,
                 }
             };
             batch.add(next);
@@ -171,18 +177,18 @@ impl Batches {
         batch
     }
 
-    /// When to hand out the batch as it is; `None` while there is nothing in it.
-    fn due(&self, batch: &Batch, first_event: Option<Instant>) -> Option<Instant> {
+    /// Returns when the batch is complete; `None` while it is empty.
+    fn due_time(&self, batch: &Batch, first_event: Option<Instant>) -> Option<Instant> {
         match (first_event, batch.position) {
             (Some(at), _) => Some((at + GATHER).max(self.last + self.interval)),
             (None, Some(_)) => Some(self.last + IDLE_CHECKPOINT),
-            // That there is nothing to do is news after an outage.
+            // An empty batch tells the projector that an outage is over.
             (None, None) => batch.is_caught_up.then_some(self.last),
         }
     }
 }
 
-async fn reached(due: Option<Instant>) {
+async fn wait_until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
         None => pending().await,
@@ -213,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_projected_is_counted_and_passed_over() {
+    fn undecodable_events_are_skipped_and_counted() {
         let stored = |id: Uuid| {
             logged(3, &format!(r#"{{"order_id":"{id}","stored_at":"1970-01-01T00:00:00Z"}}"#))
         };
@@ -230,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn large_events_fill_a_batch_before_many_do() {
+    fn few_large_events_fill_a_batch() {
         let mut batch = Batch::default();
         for commit in 0..2 {
             assert!(!batch.is_full(3));

@@ -1,14 +1,14 @@
-//! What the projector of a process knows of its own work.
+//! The health of this process's projector.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the projection may be interrupted before it counts.
+/// How long the projection may be interrupted before the projector counts as unhealthy.
 const INTERRUPTED_AFTER: Duration = Duration::from_secs(10);
 
-/// Whether the projector of this process works or stands by. Clones share it.
+/// The health of a projector. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct ProjectorHealth(Arc<Mutex<Option<Interrupted>>>);
 
@@ -19,9 +19,9 @@ struct Interrupted {
 }
 
 impl ProjectorHealth {
-    /// Why the projector has not worked for more than 10 s, without addresses; `None` if it works or
-    /// stands by.
-    pub fn failure(&self) -> Option<String> {
+    /// Returns why the projector has not worked for more than 10 s, without addresses; `None` if it works
+    /// or stands by.
+    pub fn failure_cause(&self) -> Option<String> {
         let interrupted = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let elapsed = interrupted.since.elapsed();
         (elapsed > INTERRUPTED_AFTER).then(|| {

@@ -1,9 +1,9 @@
-//! Whether the rows come from this event store: a checkpoint says nothing about another one.
+//! Check that the rows come from this event store: positions of another event store mean nothing.
 
 use event_log::{EventLog, LogError};
 use uuid::Uuid;
 
-use crate::ahead::newest_orders;
+use crate::ahead::PAGE_ORDERS;
 use crate::store::{Checkpoint, ReadModel, StoreError};
 
 /// The event store is not the one that the rows come from.
@@ -19,7 +19,7 @@ pub struct OtherEventStore {
     pub found: Option<Uuid>,
 }
 
-/// The log's first event, if the rows at the checkpoint are of this log.
+/// Returns the first event of the log, if the rows at the checkpoint come from this log.
 pub(crate) async fn check_origin<E>(
     log: &EventLog,
     store: &dyn ReadModel,
@@ -30,7 +30,7 @@ where
 {
     let found = log.first_event_id().await?;
     match checkpoint.first_event_id {
-        // A scavenge may have removed the event that was the first.
+        // A scavenge may have removed the first event. Then the newest orders decide.
         Some(expected) if found != Some(expected) && !has_orders_of::<E>(log, store).await? => {
             Err(OtherEventStore { expected, found }.into())
         }
@@ -38,13 +38,13 @@ where
     }
 }
 
-/// Whether the log has, or had, one of the newest orders of the tables. Ids of orders are unique, so
-/// it is no other store's.
+/// Returns whether the log has or had one of the newest orders of the tables. Ids of orders are unique,
+/// so such a log is the one that the rows come from.
 async fn has_orders_of<E>(log: &EventLog, store: &dyn ReadModel) -> Result<bool, E>
 where
     E: From<LogError> + From<StoreError>,
 {
-    let orders = newest_orders(store, None).await?;
+    let orders = store.newest(None, PAGE_ORDERS).await?;
     for order in orders {
         match log.newest_revision(order.order_id).await {
             Ok(Some(_)) | Err(LogError::Deleted) => return Ok(true),

@@ -1,37 +1,37 @@
-//! Whose turn it is to keep the read model: one projector works, the others stand by.
+//! The lease: one projector writes the tables of a projection, the others stand by.
 //!
 //! The lease has no times in it. A projector that stands by challenges the holder: it makes the
-//! lease odd, and the holder makes it even again. If no answer comes for long enough by the clock of
-//! the one that stands by, it takes over and raises the epoch. A holder that was only slow, or
-//! frozen, finds the epoch changed when it writes: then nothing is written. While nobody stands by,
-//! the holder only reads the lease.
+//! beat odd, and the holder makes it even again. If the holder does not answer in time, by the clock of
+//! the standby, the standby takes the lease and raises the epoch. A holder that was only slow, or
+//! frozen, finds the epoch changed when it writes: then nothing is written. Without a standby, the
+//! holder only reads the lease.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{ProjectorHealth, within};
+use super::{ProjectorHealth, limit_call};
 use crate::store::{Lease, ReadModel, StoreError};
 
-/// How often the holder looks whether it was challenged.
+/// How often the holder checks for a challenge.
 const LOOK_FOR_CHALLENGE: Duration = Duration::from_millis(500);
-/// How often who stands by looks at the lease.
+/// How often a standby reads the lease.
 const LOOK: Duration = Duration::from_millis(250);
 /// Between the holder's answer and the next challenge.
 const CHALLENGE_AFTER: Duration = Duration::from_secs(1);
-/// How long the holder may leave a challenge unanswered before somebody else takes the lease: four
-/// of its looks.
+/// How long a challenge may stay unanswered before a standby takes the lease: four checks of the
+/// holder.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
 
-/// Waits until nobody else keeps the read model, and returns the epoch of our turn.
-pub(super) async fn begin(
+/// Waits until no other projector holds the lease, takes it, and returns the new epoch.
+pub(super) async fn wait_for_turn(
     store: &dyn ReadModel,
     holder: &str,
     health: &ProjectorHealth,
 ) -> Result<u64, StoreError> {
     let mut watched: Option<(Lease, Instant)> = None;
     loop {
-        let seen = within(store.lease()).await?;
+        let seen = limit_call(store.lease()).await?;
         let is_first_look = watched.is_none();
         let since = match watched {
             Some((before, since)) if before == seen => since,
@@ -46,30 +46,30 @@ pub(super) async fn begin(
         let is_free = seen.holder.as_deref().is_none_or(|it| it == holder);
         let is_silent = seen.is_challenged() && since.elapsed() >= TAKE_OVER_AFTER;
         if is_free || is_silent {
-            if let Some(epoch) = within(store.take_lease(&seen, holder)).await? {
+            if let Some(epoch) = limit_call(store.take_lease(&seen, holder)).await? {
                 tracing::info!(epoch, "This projector keeps the read model");
                 return Ok(epoch);
             }
         } else {
-            // To stand by is to work.
+            // A standby is healthy.
             health.note_work();
         }
         if !is_free
             && !seen.is_challenged()
             && (is_first_look || since.elapsed() >= CHALLENGE_AFTER)
         {
-            // It does not matter which of several that stand by has made the challenge.
-            within(store.challenge(&seen)).await?;
+            // Of several standbys, any may have made the challenge.
+            limit_call(store.challenge(&seen)).await?;
         }
         watched = Some((seen, since));
         sleep(LOOK).await;
     }
 }
 
-/// Answers challenges, until our turn is over. A database that does not answer is no end: whether it
-/// is our turn is for the writes to find out.
-pub(crate) async fn keep(store: &dyn ReadModel, epoch: u64) {
-    while !matches!(within(is_over(store, epoch)).await, Ok(true)) {
+/// Answers challenges until the lease is lost. A database that does not answer does not end the turn:
+/// the next write finds out whether the epoch is still valid.
+pub(crate) async fn keep_turn(store: &dyn ReadModel, epoch: u64) {
+    while !matches!(limit_call(is_over(store, epoch)).await, Ok(true)) {
         sleep(LOOK_FOR_CHALLENGE).await;
     }
 }

@@ -1,7 +1,6 @@
-//! The projector's own verification of its rows: slow, now and then, and for as long as it keeps them.
+//! The projector's own verification of its rows, in the background, at an interval.
 //!
-//! Rows carry no checksum: what a disk or another program has changed in them is found by nothing
-//! else.
+//! Rows carry no checksum: no other check finds rows that a disk or another program has changed.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -10,56 +9,56 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Projector, within};
+use super::{Projector, limit_call};
 use crate::pace::Pace;
 use crate::replay::ReplayError;
 use crate::store::{LastVerification, StoreError};
 use crate::verify::{Difference, Finding, Repair, Verification};
 
-/// How long a projector works before the first verification of rows, and between two tries.
+/// Delay before the first verification of rows, and between two attempts.
 const DELAY: Duration = Duration::from_mins(10);
-/// How many findings are logged one by one; beyond it they are counted.
+/// Maximum number of findings that are logged one by one. Further findings are only counted.
 const MAX_LOGGED: u64 = 10;
 
-/// Why rows could not be verified.
+/// Why a verification failed.
 #[derive(Debug, thiserror::Error)]
 enum VerificationFailure {
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    #[error("what a verification found cannot be written")]
+    #[error("the outcome of the verification cannot be written")]
     Store(#[from] StoreError),
-    #[error("no temporary folder can be made")]
+    #[error("a temporary folder cannot be made")]
     Folder(#[from] io::Error),
 }
 
 impl Projector {
-    /// Verifies the rows each time the interval has passed since they were verified last.
-    pub(super) async fn verify_now_and_then(&self) -> Infallible {
+    /// Verifies the rows whenever the interval has passed since their last verification.
+    pub(super) async fn verify_periodically(&self) -> Infallible {
         let interval = Duration::from_millis(self.config.verify_interval_ms);
         if interval.is_zero() {
             return std::future::pending().await;
         }
         loop {
             sleep(self.until_due(interval).await).await;
-            let Err(failure) = Box::pin(self.verify()).await else { continue };
+            let Err(failure) = Box::pin(self.verify_rows()).await else { continue };
             tracing::warn!(
                 error = &failure as &dyn Error,
-                "Read model could not be verified: it is tried again"
+                "Read model could not be verified; the verification is retried"
             );
             sleep(interval.min(DELAY)).await;
         }
     }
 
-    /// How long it is until the next verification.
+    /// Returns the time until the next verification.
     async fn until_due(&self, interval: Duration) -> Duration {
-        let Ok(Some(last)) = within(self.store.last_verification()).await else {
+        let Ok(Some(last)) = limit_call(self.store.last_verification()).await else {
             return interval.min(DELAY);
         };
         let elapsed = self.clock.now().duration_since(last.verified_at);
         interval.saturating_sub(Duration::try_from(elapsed).unwrap_or_default())
     }
 
-    async fn verify(&self) -> Result<(), VerificationFailure> {
+    async fn verify_rows(&self) -> Result<(), VerificationFailure> {
         let folder = tempfile::tempdir()?;
         let verification = Verification {
             log: &self.log,
@@ -73,17 +72,17 @@ impl Projector {
         let mut found = |finding: Finding| {
             n_found += 1;
             if n_found <= MAX_LOGGED {
-                warn_of(&finding);
+                log_finding(&finding);
             }
         };
-        let verified = verification.all(&mut |_| {}, &mut found).await?;
+        let verified = verification.verify_all(&mut |_| {}, &mut found).await?;
         let n_findings = verified.n_differing + verified.n_poison + verified.n_miscounted;
         let last = LastVerification {
             verified_at: self.clock.now(),
             n_orders: verified.n_orders,
             n_findings,
         };
-        within(self.store.note_verification(&last)).await?;
+        limit_call(self.store.note_verification(&last)).await?;
         let n_orders = verified.n_orders;
         if n_findings == 0 {
             tracing::info!(n_orders, "Read model verified: rows are as the events say");
@@ -99,8 +98,8 @@ impl Projector {
     }
 }
 
-/// Names what is wrong, and no value of a row: those are about customers.
-fn warn_of(finding: &Finding) {
+/// Logs a finding without the values of rows, which are personal data of customers.
+fn log_finding(finding: &Finding) {
     match finding {
         Finding::Difference(Difference { order_id, table, field, .. }) => {
             tracing::warn!(order.id = %order_id, table, field, "Row is not as the events say");

@@ -1,4 +1,4 @@
-//! A read model's URL: which database it names, and how to show it.
+//! The URL of a read model, which is shown without its secrets.
 
 use std::fmt::{self, Debug, Display, Formatter};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use super::postgres::sessions::Sessions;
 /// User and password that PostgreSQL is set up with in every tutorial.
 const DEFAULT_CREDENTIALS: (&str, &str) = ("postgres", "postgres");
 
-/// Where the read model is: `sqlite://path` or `postgres://user:password@host:port/database`. It may
-/// hold a password, so it is shown without one.
+/// The URL of a read model: `sqlite://path` or `postgres://user:password@host:port/database`. It is
+/// displayed without the password.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ReadModelUrl {
@@ -44,7 +44,7 @@ impl FromStr for ReadModelUrl {
     type Err = StoreError;
 
     /// # Errors
-    /// [`StoreError::Address`] if the URL is of no kind that can be opened.
+    /// [`StoreError::Address`] if the URL is not valid.
     fn from_str(url: &str) -> Result<Self, StoreError> {
         Ok(Self { address: Address::parse(url)?, shown: without_password(url) })
     }
@@ -58,14 +58,14 @@ impl TryFrom<String> for ReadModelUrl {
     }
 }
 
-/// Without a password, and without parameters, which may hold one.
+/// Writes the URL without its password, and without parameters, which may contain one.
 impl Display for ReadModelUrl {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
 }
 
-/// As it is displayed.
+/// Writes the URL as [`Display`] does.
 impl Debug for ReadModelUrl {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "ReadModelUrl({self})")
@@ -108,7 +108,7 @@ impl Address {
     }
 }
 
-/// The URL without our own parameter `pgbouncer`, and what that says.
+/// Removes our own parameter `pgbouncer` from the URL, and returns its meaning.
 fn without_pooler(url: &str) -> Result<(String, Sessions), String> {
     let Some((address, query)) = url.split_once('?') else {
         return Ok((url.to_owned(), Sessions::Own));
@@ -133,9 +133,9 @@ fn without_password(url: &str) -> String {
     if scheme == "sqlite" {
         return url.to_owned();
     }
-    // The last `@`, since a password may hold one that nobody escaped.
+    // The last `@`: a password may contain one that is not escaped.
     match rest.rsplit_once('@') {
-        // Where parameters begin is a guess then, and a wrong one shows a secret.
+        // The begin of the parameters is ambiguous here, and a wrong guess would show a secret.
         Some((before, _)) if before.contains('?') => format!("{scheme}://(not shown)"),
         Some((before, place)) => {
             let user = before.split([':', '/']).next().unwrap_or_default();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn pooler_is_named_by_a_parameter_of_our_own() {
+    fn pgbouncer_parameter_selects_pooled_sessions() {
         let pooled = |url| without_pooler(url).unwrap();
         let plain = "postgres://db/orders?sslmode=require";
         assert_eq!(pooled(plain), (plain.to_owned(), Sessions::Own));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn default_password_is_known_wherever_it_stands() {
+    fn default_password_is_found_in_every_url_form() {
         let has_default = |url: &str| url.parse::<ReadModelUrl>().unwrap().has_default_password();
         for default in [
             "postgres://postgres:postgres@db/orders",
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_addresses_say_why() {
+    fn invalid_addresses_say_why() {
         let urls = [
             ("mysql://db/orders", "must begin with `sqlite://` or `postgres://`"),
             ("read.db", "must begin with"),

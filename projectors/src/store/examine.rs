@@ -1,164 +1,320 @@
-//! What it takes to find out whether rows are right, and to mend them.
+//! Examination and repair of the tables while they are in use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
-use domain::order::Order;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::rows_text::RowsText;
-use super::{Checkpoint, ReadModel, StoreError};
-use crate::orders::row::{FailedOrder, Rows};
-use crate::orders::statistics::{CountChange, Minute};
+use super::database::{Backend, Store, delete_rows};
+use super::query::{Dialect, Query, quoted, select};
+use super::sets::Sets;
+use super::{Checkpoint, ReadModel, StoreError, statistics};
+use crate::projection::{
+    Column, CountChange, Kind, Minute, OrderRecords, Projection, Record, RowChanges, Statistics,
+    Table, order_of, row,
+};
 
-// Statements that mean the same in both databases.
-
-/// The ids from `$1` on of orders that have a row in any table, `$2` at most.
-pub(super) const IDS: &str = "/* orders.ids */ select order_id from ( \
-    select * from (select order_id from orders \
-    where order_id >= $1 order by order_id limit $2) as ordered \
-    union select * from (select order_id from failed_orders \
-    where order_id >= $1 order by order_id limit $2) as failed \
-    union select * from (select order_id from order_tenants \
-    where order_id >= $1 order by order_id limit $2) as owned) as tables \
-    order by order_id limit $2";
-
-/// The first id that is the one `$2` rows behind the first from `$1` on, in any table.
-pub(super) const PAGE_END: &str = "/* orders.page_end */ select order_id from ( \
-    select * from (select order_id from orders \
-    where order_id >= $1 order by order_id limit 1 offset $2) as ordered \
-    union select * from (select order_id from failed_orders \
-    where order_id >= $1 order by order_id limit 1 offset $2) as failed \
-    union select * from (select order_id from order_tenants \
-    where order_id >= $1 order by order_id limit 1 offset $2) as owned) as tables \
-    order by order_id limit 1";
-
-/// The last id of an order that has a row in any table.
-pub(super) const LAST_ID: &str = "/* orders.last_id */ select order_id from ( \
-    select * from (select order_id from orders order by order_id desc limit 1) as ordered \
-    union select * from \
-    (select order_id from failed_orders order by order_id desc limit 1) as failed \
-    union select * from \
-    (select order_id from order_tenants order by order_id desc limit 1) as owned) \
-    as tables order by order_id desc limit 1";
-
-/// A read model that can be examined and mended while it is in use.
+/// A read model that can be examined and repaired while it is in use.
 #[async_trait]
 pub trait Examined {
-    /// The tables as they are now, whatever is written meanwhile, and to be read only. The database
-    /// keeps old rows for it until it is dropped, so it is not for hours.
+    /// Returns the tables as they are now, read-only, whatever is written meanwhile. The database keeps
+    /// old rows for the snapshot until it is dropped, so it is not for hours.
     ///
     /// # Errors
-    /// Reads fail with [`StoreError::Database`] or [`StoreError::Timeout`] once the database has
-    /// lost it.
+    /// Reads fail with [`StoreError::Database`] or [`StoreError::Timeout`] once the database has lost
+    /// the snapshot.
     async fn snapshot(&self) -> Result<Arc<dyn ReadModel>, StoreError>;
 
-    /// The rows of the next orders, in the order of their ids.
+    /// Reads the rows of the next orders, in the order of their ids.
     async fn rows_after(&self, after: Option<OrderId>, limit: u32) -> Result<RowsPage, StoreError>;
 
-    /// The next orders that have a row in any table, in the order of their ids.
+    /// Reads the next orders that have a row in any table, in the order of their ids.
     async fn ids_after(
         &self,
         after: Option<OrderId>,
         limit: u32,
     ) -> Result<Vec<OrderId>, StoreError>;
 
-    /// Where the next page ends: the order up to which no table has more than `limit` rows. `None`
-    /// if no table has so many.
+    /// Returns where the next page ends: the order up to which no table has more than `limit` rows;
+    /// `None` if no table has so many rows.
     async fn page_end(
         &self,
         after: Option<OrderId>,
         limit: u32,
     ) -> Result<Option<OrderId>, StoreError>;
 
-    /// The rows of some consecutive orders, to be compared with those of another database.
+    /// Reads the rows of some consecutive orders as a text, to compare them with another database.
     async fn rows_text(&self, range: IdRange) -> Result<RowsText, StoreError>;
 
-    /// The last order that has a row in any table, in the order of ids.
+    /// Returns the last order that has a row in any table, in the order of ids.
     async fn last_id(&self) -> Result<Option<OrderId>, StoreError>;
 
-    /// Replaces the rows of these orders by what is given, which may be none, as of a checkpoint.
-    /// Whoever keeps the read model has to begin anew, because what it has read is old.
+    /// Replaces the rows of these orders, as of a checkpoint. Orders without rows lose theirs. The
+    /// projector has to begin anew, because the rows that it has read are old.
     ///
     /// # Errors
-    /// [`StoreError::CheckpointMoved`] if the checkpoint is no longer that: nothing is changed.
-    async fn mend(&self, rows: &BTreeMap<OrderId, Rows>, at: &Checkpoint)
-    -> Result<(), StoreError>;
+    /// [`StoreError::CheckpointMoved`] if the checkpoint is another one: nothing is changed.
+    async fn mend_rows(
+        &self,
+        rows: &BTreeMap<OrderId, OrderRecords>,
+        at: &Checkpoint,
+    ) -> Result<(), StoreError>;
 
-    /// What the projector's last own verification of these tables came to; `None` before the first.
+    /// Returns the outcome of the projector's own last verification of these tables; `None` before the
+    /// first.
     async fn last_verification(&self) -> Result<Option<LastVerification>, StoreError>;
 
-    /// Remembers what a verification came to.
+    /// Stores the outcome of a verification.
     async fn note_verification(&self, last: &LastVerification) -> Result<(), StoreError>;
 
-    /// Counts the rows, and returns what would have to be added to the statistics.
-    async fn miscounted(&self) -> Result<Vec<CountChange>, StoreError>;
+    /// Counts the rows and returns the changes that the statistics need.
+    async fn find_miscounted(&self) -> Result<Vec<CountChange>, StoreError>;
 
-    /// Makes the counts agree with the rows, and adds to the minutes what they lack: numbers that
-    /// wrap around, so that they may also be taken away.
+    /// Makes the counts agree with the rows, and adds `lacking` to the minutes: numbers that wrap
+    /// around, so that they can be subtracted too.
     async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<(), StoreError>;
 }
 
-/// What a verification of all rows came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LastVerification {
-    /// When it ended, by the projector's clock.
-    pub verified_at: Timestamp,
-    /// Orders that were looked at.
-    pub n_orders: u64,
-    /// Orders that differed, events that cannot be projected, and statistics that were off.
-    pub n_findings: u64,
+row! {
+    /// The outcome of a verification of all rows.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct LastVerification {
+        /// When it ended, by the projector's clock.
+        pub verified_at: Timestamp,
+        /// Orders that were verified.
+        pub n_orders: u64,
+        /// Orders that differed, events that cannot be projected, and statistics that were off.
+        pub n_findings: u64,
+    }
 }
 
 /// Consecutive orders.
 #[derive(Debug, Clone, Copy)]
 pub struct IdRange {
-    /// The last order before them; `None`: they begin with the first.
+    /// The last order before the range; `None` if the range begins with the first order.
     pub after: Option<OrderId>,
-    /// The last of them.
+    /// The last order of the range.
     pub until: OrderId,
 }
 
 /// Rows of consecutive orders.
 pub struct RowsPage {
-    pub rows: BTreeMap<OrderId, Rows>,
-    /// Up to here they are complete; `None` if there are no others.
+    pub rows: BTreeMap<OrderId, OrderRecords>,
+    /// The last order up to which the rows are complete; `None` if there are no others.
     pub until: Option<OrderId>,
 }
 
-impl RowsPage {
-    /// Brings together what the tables have, at most `limit` rows of each, in the order of ids.
-    pub(super) fn of(
-        orders: Vec<Order>,
-        failed_orders: Vec<FailedOrder>,
-        tenants: Vec<(OrderId, String)>,
-        limit: u32,
-    ) -> Self {
-        let limit = limit as usize;
-        // Behind the last row of a full page, that table is not known.
-        let ends = [
-            orders.get(limit - 1).map(|it| it.order_id),
-            failed_orders.get(limit - 1).map(|it| it.order_id),
-            tenants.get(limit - 1).map(|it| it.0),
-        ];
-        let until = ends.into_iter().flatten().min();
-        let mut rows = Rows::by_order(orders, failed_orders, tenants);
-        if let Some(until) = until {
-            rows.retain(|id, _| *id <= until);
-        }
-        Self { rows, until }
+row! {
+    /// The rows of consecutive orders, as a text that is the same for the same rows in either
+    /// database. So two databases can be compared without decoding any row.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct RowsText {
+        /// Number of orders that have a row in the main table.
+        pub n_orders: u64,
+        text: String,
     }
 }
 
-/// The smallest id behind another one, or of all.
-pub(super) fn first_behind(after: Option<OrderId>) -> Uuid {
-    after.map_or(Uuid::nil(), |it| Uuid::from_u128(it.0.as_u128().saturating_add(1)))
+/// Returns the smallest id after another one, or the smallest of all.
+fn first_id_after(after: Option<OrderId>) -> OrderId {
+    OrderId(after.map_or(Uuid::nil(), |it| Uuid::from_u128(it.0.as_u128().saturating_add(1))))
 }
 
-/// Whose order the rows say that it is.
-pub(super) fn owner<'a>((order_id, rows): (&OrderId, &'a Rows)) -> Option<(OrderId, &'a str)> {
-    rows.tenant.as_deref().map(|it| (*order_id, it))
+/// Selects ids from all tables of the projection: `part` is the end of the statement for one table,
+/// `end` that of the whole.
+fn select_ids(name: &str, projection: &Projection, part: &str, end: &str) -> Query {
+    let table = |table: &Table| {
+        let name = table.name;
+        format!("select * from (select order_id from {name} {part}) as ids_of_{name}")
+    };
+    let tables: Vec<_> = projection.tables.iter().map(table).collect();
+    let tables = tables.join(" union ");
+    Query::new(format!("/* {name} */ select order_id from ({tables}) as ids {end}"))
+}
+
+/// Returns the statement that reads the rows of the ids from `$1` to `$2` as a text.
+fn select_rows_text<D: Dialect>(projection: &Projection) -> Query {
+    const RANGE: &str = "where order_id >= $1 and order_id <= $2";
+    let column_text = |column: &Column| {
+        let text = D::column_as_text(&quoted(column), column.kind);
+        match column.kind {
+            Kind::Id | Kind::Number | Kind::Time => format!("{text}, ','"),
+            // The length keeps a text apart from its neighbours; a null has no length.
+            Kind::Text | Kind::Document => format!("octet_length({text}), ':', {text}"),
+        }
+    };
+    let rows = |table: &Table| {
+        let values: Vec<_> = table.columns.iter().map(column_text).collect();
+        format!(
+            "coalesce((select string_agg(line, '') from (select concat({}) as line \
+             from {} {RANGE} order by order_id) as lines), '')",
+            values.join(", "),
+            table.name
+        )
+    };
+    let texts: Vec<_> = projection.tables.iter().map(rows).collect();
+    Query::new(format!(
+        "/* rows.text */ select (select count(*) from {} {RANGE}), {}",
+        projection.main_table().name,
+        texts.join(" || ';' || ")
+    ))
+}
+
+impl<D: Backend> Store<D> {
+    /// Invalidates the epoch of the projector, if the set is at a checkpoint.
+    async fn interrupt_at(
+        &self,
+        connection: &mut D::Connection,
+        at: &Checkpoint,
+    ) -> Result<(), StoreError> {
+        let interrupted = Query::new(
+            "/* projection_checkpoints.interrupt_at */ update projection_checkpoints \
+             set epoch = epoch + 1 where name = $1 and commit_position is not distinct from $2 \
+             and prepare_position is not distinct from $3 and epoch = $4",
+        )
+        .bind(self.set.clone())
+        .bind(at.position.map(|it| it.commit))
+        .bind(at.position.map(|it| it.prepare))
+        .bind(at.epoch);
+        match interrupted.execute::<D>(connection).await? {
+            0 => Err(StoreError::CheckpointMoved),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl<D: Backend> Examined for Store<D>
+where
+    Self: Sets,
+{
+    async fn snapshot(&self) -> Result<Arc<dyn ReadModel>, StoreError> {
+        Ok(Arc::new(D::snapshot(self).await?))
+    }
+
+    async fn rows_after(&self, after: Option<OrderId>, limit: u32) -> Result<RowsPage, StoreError> {
+        let mut connection = self.acquire_reader().await?;
+        let mut tables: Vec<Vec<Record>> = Vec::new();
+        for table in self.projection.tables {
+            let mut page = select::<D>(&format!("{}.page", table.name), table);
+            page.push_str(" where order_id >= $1 order by order_id limit $2");
+            let page = Query::new(page).bind(first_id_after(after)).bind(limit);
+            tables.push(page.fetch_records::<D>(&mut connection, table.columns).await?);
+        }
+        // Behind the last row of a full page, that table is unknown.
+        let last_index = limit.saturating_sub(1) as usize;
+        let ends = tables.iter().filter_map(|records| order_of(records.get(last_index)?));
+        let until = ends.min();
+        let mut rows = self.group_by_order(tables);
+        if let Some(until) = until {
+            rows.retain(|order_id, _| *order_id <= until);
+        }
+        Ok(RowsPage { rows, until })
+    }
+
+    async fn ids_after(
+        &self,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Vec<OrderId>, StoreError> {
+        let part = "where order_id >= $1 order by order_id limit $2";
+        let ids = select_ids("ids.page", self.projection, part, "order by order_id limit $2");
+        let ids = ids.bind(first_id_after(after)).bind(limit);
+        ids.fetch_values::<D, _>(&mut *self.acquire_reader().await?).await
+    }
+
+    async fn page_end(
+        &self,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Option<OrderId>, StoreError> {
+        let part = "where order_id >= $1 order by order_id limit 1 offset $2";
+        let end = select_ids("ids.page_end", self.projection, part, "order by order_id limit 1");
+        let end = end.bind(first_id_after(after)).bind(limit.saturating_sub(1));
+        end.fetch_value::<D, _>(&mut *self.acquire_reader().await?).await
+    }
+
+    async fn rows_text(&self, range: IdRange) -> Result<RowsText, StoreError> {
+        let text = select_rows_text::<D>(self.projection)
+            .bind(first_id_after(range.after))
+            .bind(range.until);
+        let text = text.fetch_first::<D, RowsText>(&mut *self.acquire_reader().await?).await?;
+        text.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
+    }
+
+    async fn last_id(&self) -> Result<Option<OrderId>, StoreError> {
+        let last = "order by order_id desc limit 1";
+        let last = select_ids("ids.last", self.projection, last, last);
+        last.fetch_value::<D, _>(&mut *self.acquire_reader().await?).await
+    }
+
+    async fn mend_rows(
+        &self,
+        rows: &BTreeMap<OrderId, OrderRecords>,
+        at: &Checkpoint,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        self.interrupt_at(&mut transaction, at).await?;
+        delete_rows::<D>(&mut transaction, self.projection, rows.keys()).await?;
+        let of_table = |index: usize| {
+            rows.values().filter_map(|records| records.get(index)?.clone()).collect()
+        };
+        let written = (0..self.projection.tables.len()).map(of_table).collect();
+        let changes = RowChanges { written, ..RowChanges::default() };
+        D::write_rows(&mut transaction, self.projection, &changes).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn last_verification(&self) -> Result<Option<LastVerification>, StoreError> {
+        let last = Query::new(
+            "/* verification.get */ select verified_at, verified_orders, verify_findings \
+             from projection_checkpoints where name = $1 and verified_at is not null",
+        )
+        .bind(self.set.clone());
+        last.fetch_first::<D, _>(&mut *self.acquire_reader().await?).await
+    }
+
+    async fn note_verification(&self, last: &LastVerification) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        Query::new(
+            "/* verification.note */ update projection_checkpoints \
+             set verified_at = $2, verified_orders = $3, verify_findings = $4 where name = $1",
+        )
+        .bind(self.set.clone())
+        .bind(last.verified_at)
+        .bind(last.n_orders)
+        .bind(last.n_findings)
+        .execute::<D>(&mut transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn find_miscounted(&self) -> Result<Vec<CountChange>, StoreError> {
+        if !self.projection.has_statistics {
+            return Ok(Vec::new());
+        }
+        statistics::find_miscounted::<D>(&mut *self.acquire_reader().await?, &self.set).await
+    }
+
+    async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        // No projector may write until the statistics agree with the rows that were counted.
+        Query::new(
+            "/* projection_checkpoints.interrupt */ update projection_checkpoints \
+             set epoch = epoch + 1 where name = $1",
+        )
+        .bind(self.set.clone())
+        .execute::<D>(&mut transaction)
+        .await?;
+        let counts = statistics::find_miscounted::<D>(&mut transaction, &self.set).await?;
+        let statistics = Statistics { counts, minutes: lacking.clone() };
+        statistics::add_statistics::<D>(&mut transaction, &self.set, &statistics).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
 }

@@ -1,4 +1,4 @@
-//! The schema's migrations, embedded, and whether a database has had them.
+//! The embedded migrations of the schema, and the check that a database has had them.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +21,7 @@ pub(super) const POSTGRES: &[Embedded] = &[
     (3, "failures_now", include_str!("../../../migrations/postgres/0003_failures_now.sql")),
     (4, "order_tenants", include_str!("../../../migrations/postgres/0004_order_tenants.sql")),
     (5, "verifications", include_str!("../../../migrations/postgres/0005_verifications.sql")),
+    (6, "customer_orders", include_str!("../../../migrations/postgres/0006_customer_orders.sql")),
 ];
 
 /// The migrations of SQLite, oldest first.
@@ -34,6 +35,7 @@ pub(super) const SQLITE: &[Embedded] = &[
     (3, "failures_now", include_str!("../../../migrations/sqlite/0003_failures_now.sql")),
     (4, "order_tenants", include_str!("../../../migrations/sqlite/0004_order_tenants.sql")),
     (5, "verifications", include_str!("../../../migrations/sqlite/0005_verifications.sql")),
+    (6, "customer_orders", include_str!("../../../migrations/sqlite/0006_customer_orders.sql")),
 ];
 
 /// A migration that was run.
@@ -53,11 +55,11 @@ where
     C: Migrate,
 {
     let failed = |source| StoreError::Migration { url: url.to_owned(), source };
-    let migrator = migrator(embedded);
+    let migrator = build_migrator(embedded);
     connection.ensure_migrations_table(&migrator.table_name).await.map_err(failed)?;
     let had = connection.list_applied_migrations(&migrator.table_name).await.map_err(failed)?;
     let had: BTreeSet<_> = had.into_iter().map(|it| it.version).collect();
-    if let Err(newer @ StoreError::SchemaNewer { .. }) = check(embedded, &had, url) {
+    if let Err(newer @ StoreError::SchemaNewer { .. }) = check_versions(embedded, &had, url) {
         return Err(newer);
     }
     migrator.run_direct(None, connection, false).await.map_err(failed)?;
@@ -65,8 +67,8 @@ where
     Ok(ran.map(|&(version, name, _)| Migrated { version, name: name.to_owned() }).collect())
 }
 
-/// Whether a database that had the migrations `had` is the one that this release knows.
-pub(super) fn check(
+/// Checks that a database that had the migrations `had` has the schema that this release knows.
+pub(super) fn check_versions(
     embedded: &[Embedded],
     had: &BTreeSet<i64>,
     url: &str,
@@ -84,12 +86,12 @@ pub(super) fn check(
     Ok(())
 }
 
-fn migrator(embedded: &[Embedded]) -> Migrator {
+fn build_migrator(embedded: &[Embedded]) -> Migrator {
     let migration = |&(version, name, sql): &Embedded| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
     let mut migrator = Migrator::with_migrations(embedded.iter().map(migration).collect());
-    // The caller keeps others out: a lock of the migrator's would stay in a pooler's session.
+    // The caller keeps other processes out: the migrator's own lock would stay in a pooler's session.
     migrator.set_locking(false);
     migrator
 }
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_is_embedded_under_its_number_and_name() {
+    fn every_migration_file_is_embedded_in_order() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
         for (dialect, embedded) in [("postgres", POSTGRES), ("sqlite", SQLITE)] {
             let files: BTreeSet<_> = std::fs::read_dir(format!("{folder}/{dialect}"))
@@ -115,12 +117,12 @@ mod tests {
     }
 
     #[test]
-    fn schema_that_is_not_ours_is_refused_with_what_helps() {
+    fn older_and_newer_schemas_are_refused_with_advice() {
         let known = &[(1, "a", ""), (2, "b", "")];
         let refusal = |had: &[i64]| {
-            check(known, &had.iter().copied().collect(), "sqlite://x")
+            check_versions(known, &had.iter().copied().collect(), "sqlite://x")
                 .err()
-                .map(|it| it.to_string())
+                .map(|error| error.to_string())
         };
         assert_eq!(refusal(&[1, 2]), None);
         assert!(refusal(&[]).unwrap().contains("run `dofs migrate`"));

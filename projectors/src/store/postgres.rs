@@ -1,39 +1,32 @@
-//! The read model in PostgreSQL.
+//! PostgreSQL: connections, COPY and arrays, schemas for sets of tables, snapshots and failovers.
 
-mod copy;
-mod examine;
+mod bulk;
 mod failover;
-mod failures;
-mod lease;
-mod read;
 pub(super) mod sessions;
 mod sets;
 mod snapshot;
-mod statistics;
 mod value;
-mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
-use domain::order::Order;
-use jiff::Timestamp;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use futures::future::BoxFuture;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{Arguments, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Row, SqlStr};
 use tokio::time::timeout;
 
-use super::migrations::{self, Migrated};
-use super::transaction::WriteTransaction;
-use super::{
-    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, LIVE, OrderCounts,
-    OrderFilter, Page, Place, ReadModel, StoreError,
-};
-use crate::orders::row::{Changes, FailedOrder, Rows};
-use crate::orders::statistics::Minute;
+use super::database::{Backend, Store};
+use super::migrations::{self, Embedded, Migrated};
+use super::query::{Dialect, Query, select};
+use super::{ACQUIRE_TIMEOUT, StoreError};
+use crate::orders::ORDERS;
+use crate::projection::{Column, Kind, Projection, Record, RowChanges, Table, Value};
 use failover::Failover;
 use sessions::Sessions;
+use value::{escape_text, pg_time, unescape_text};
 
 /// Connections of one process.
 const MAX_CONNECTIONS: u32 = 10;
@@ -45,111 +38,78 @@ const IDLE_TIMEOUT: &str = "2s";
 const ENCODING: &str = "UTF8";
 /// Guards migrations of one database against each other.
 const MIGRATION_LOCK: i64 = 0x646f_6673;
-/// What PostgreSQL calls it if a lock was not to be had in time.
+/// PostgreSQL's code for a lock that was not available in time.
 const LOCKED: &str = "55P03";
 
-pub(super) struct Postgres {
-    pool: PgPool,
+pub(super) type PostgresStore = Store<Postgres>;
+
+#[derive(Clone)]
+pub(super) struct PostgresHandle {
     options: PgConnectOptions,
     sessions: Sessions,
-    /// For messages.
-    url: String,
-    /// The set of tables that it is about.
-    set: &'static str,
-    /// The schema that its connections look into first; empty: the one that the address gives.
-    schema: &'static str,
-    /// Which sessions of the pool are useless.
+    /// The schema that connections look into first; empty for the one that the address gives.
+    schema: Arc<str>,
+    /// Knows which sessions of the pool are useless.
     failover: Failover,
-    /// Keeps the snapshot that all connections of the pool read; `None`: they read what is there.
-    _snapshot: Option<Mutex<PgConnection>>,
+    /// Keeps the snapshot that all connections of the pool read; `None` if they read current rows.
+    _snapshot: Option<Arc<Mutex<PgConnection>>>,
 }
 
-impl Postgres {
-    pub(super) fn open(options: PgConnectOptions, sessions: Sessions, url: String) -> Self {
-        let failover = Failover::default();
-        let pool = pool(options.clone(), sessions, "", failover.clone());
-        Self { pool, options, sessions, url, set: LIVE, schema: "", failover, _snapshot: None }
+impl PostgresHandle {
+    /// The same for another pool, whose sessions have seen no failover.
+    fn unwatched(&self) -> Self {
+        Self { failover: Failover::default(), ..self.clone() }
     }
 
-    /// The same with tables of another schema before its own.
-    fn beside(&self, schema: &'static str, set: &'static str) -> Self {
-        let failover = Failover::default();
+    /// Makes a pool whose connections look into the handle's schema first.
+    ///
+    /// The server ends a transaction that is idle: a process that was frozen in one must not keep
+    /// others from its rows. Sessions that a failover has made useless are closed before they are used
+    /// again.
+    fn make_pool(&self) -> PgPool {
         let sessions = self.sessions;
-        let pool = pool(self.options.clone(), sessions, schema, failover.clone());
-        let (options, url) = (self.options.clone(), self.url.clone());
-        Self { pool, options, sessions, url, set, schema, failover, _snapshot: None }
-    }
-
-    /// Begins a transaction that writes.
-    async fn begin(&self) -> Result<WriteTransaction<sqlx::Postgres>, StoreError> {
-        Ok(WriteTransaction::begin(&self.pool, self.sessions.begin(), self.sessions.commit())
-            .await?)
-    }
-
-    /// Runs a call that writes, and ends the pool's sessions if it fails because of a failover.
-    async fn watched<T>(
-        &self,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        call.await.inspect_err(|error| self.failover.note(error))
-    }
-
-    async fn write_batch(
-        &self,
-        changes: &Changes,
-        from: &Checkpoint,
-        to: &Checkpoint,
-    ) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        // First, so that a second projector is stopped before it has written a row.
-        write::move_checkpoint(&mut transaction, self.set, from, to).await?;
-        write::rows(&mut transaction, changes).await?;
-        statistics::add(&mut transaction, self.set, &changes.statistics).await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    /// The failure of a statement that waits for a lock: it must not pass for a database that is
-    /// away.
-    fn locked(&self, error: sqlx::Error) -> StoreError {
-        let error = StoreError::from(error);
-        match error.code().as_deref() {
-            Some(LOCKED) => StoreError::Locked { url: self.url.clone() },
-            _ => error,
-        }
+        let (connected, acquired) = (Arc::clone(&self.schema), Arc::clone(&self.schema));
+        let failover = self.failover.clone();
+        PgPoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(move |connection, _| {
+                let schema = Arc::clone(&connected);
+                Box::pin(async move { sessions.prepare(connection, &schema, IDLE_TIMEOUT).await })
+            })
+            .before_acquire(move |connection, session| {
+                let is_useful = !failover.ends_session(session.age);
+                let schema = Arc::clone(&acquired);
+                Box::pin(async move {
+                    if is_useful && sessions == Sessions::Pooled {
+                        sessions.prepare(connection, &schema, IDLE_TIMEOUT).await?;
+                    }
+                    Ok(is_useful)
+                })
+            })
+            .after_release(move |connection, _| {
+                Box::pin(async move { sessions.leave(connection).await.map(|()| true) })
+            })
+            .connect_lazy_with(self.options.clone())
     }
 }
 
-/// Connections that look into `schema` first, if it is not empty.
-///
-/// A transaction that nobody goes on with is ended by the server: a process that was frozen in one
-/// must not keep the others from its rows. Sessions that a failover has made useless are closed
-/// before they are used again.
-fn pool(
-    options: PgConnectOptions,
-    sessions: Sessions,
-    schema: &'static str,
-    failover: Failover,
-) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(MAX_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(move |connection, _| {
-            Box::pin(sessions.prepare(connection, schema, IDLE_TIMEOUT))
-        })
-        .before_acquire(move |connection, session| {
-            let is_useful = !failover.ends_session(session.age);
-            Box::pin(async move {
-                if is_useful && sessions == Sessions::Pooled {
-                    sessions.prepare(connection, schema, IDLE_TIMEOUT).await?;
-                }
-                Ok(is_useful)
-            })
-        })
-        .after_release(move |connection, _| {
-            Box::pin(async move { sessions.leave(connection).await.map(|()| true) })
-        })
-        .connect_lazy_with(options)
+impl PostgresStore {
+    pub(super) fn open(options: PgConnectOptions, sessions: Sessions, url: &str) -> Self {
+        let (schema, failover) = ("".into(), Failover::default());
+        let handle = PostgresHandle { options, sessions, schema, failover, _snapshot: None };
+        Self::with_handle(handle, url.into(), &ORDERS, ORDERS.name.to_owned())
+    }
+
+    fn with_handle(
+        handle: PostgresHandle,
+        url: Arc<str>,
+        projection: &'static Projection,
+        set: String,
+    ) -> Self {
+        let pool = handle.make_pool();
+        Self { readers: pool.clone(), writer: pool, url, projection, set, handle }
+    }
 }
 
 /// Runs all migrations in one transaction.
@@ -179,106 +139,132 @@ pub(super) async fn migrate(
     Ok(migrated)
 }
 
-impl Postgres {
-    /// The versions of the migrations that the database has had.
-    async fn applied_migrations(&self) -> Result<BTreeSet<i64>, StoreError> {
-        let migrated: bool = sqlx::query_scalar(
-            "/* schema.exists */ select to_regclass('_sqlx_migrations') is not null",
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        let mut had = BTreeSet::new();
-        if migrated {
-            let versions = "/* schema.versions */ select version from _sqlx_migrations";
-            had.extend(sqlx::query_scalar::<_, i64>(versions).fetch_all(&self.pool).await?);
+fn read_column(row: &PgRow, index: usize, kind: Kind) -> sqlx::Result<Value> {
+    let value = match kind {
+        Kind::Id => row.try_get::<Option<_>, _>(index)?.map(Value::Id),
+        Kind::Text => row.try_get::<Option<_>, _>(index)?.map(unescape_text).map(Value::Text),
+        Kind::Number => row.try_get::<Option<_>, _>(index)?.map(Value::Number),
+        Kind::Document => row.try_get::<Option<_>, _>(index)?.map(Value::Document),
+        Kind::Time => {
+            let time: Option<DateTime<Utc>> = row.try_get(index)?;
+            time.map(|it| Value::Time(it.timestamp_micros()))
         }
-        Ok(had)
+    };
+    Ok(value.unwrap_or(Value::Null(kind)))
+}
+
+impl Dialect for Postgres {
+    fn bind(arguments: &mut PgArguments, value: Value) -> Result<(), BoxDynError> {
+        match value {
+            Value::Null(Kind::Id) => arguments.add(None::<uuid::Uuid>),
+            Value::Null(Kind::Text | Kind::Document) => arguments.add(None::<String>),
+            Value::Null(Kind::Number) => arguments.add(None::<i64>),
+            Value::Null(Kind::Time) => arguments.add(None::<DateTime<Utc>>),
+            Value::Id(id) => arguments.add(id),
+            Value::Text(text) => arguments.add(escape_text(&text)),
+            Value::Document(json) => arguments.add(json),
+            Value::Number(number) => arguments.add(number),
+            Value::Time(micros) => arguments.add(pg_time(micros)),
+        }
+    }
+
+    fn execute(
+        connection: &mut PgConnection,
+        sql: SqlStr,
+        arguments: PgArguments,
+    ) -> BoxFuture<'_, sqlx::Result<u64>> {
+        Box::pin(async move {
+            Ok(sqlx::query_with(sql, arguments).execute(connection).await?.rows_affected())
+        })
+    }
+
+    fn fetch<'c>(
+        connection: &'c mut PgConnection,
+        sql: SqlStr,
+        arguments: PgArguments,
+        columns: &'static [Column],
+    ) -> BoxFuture<'c, sqlx::Result<Vec<Record>>> {
+        let read = |row: PgRow| {
+            let kinds = columns.iter().enumerate();
+            kinds.map(|(index, column)| read_column(&row, index, column.kind)).collect()
+        };
+        Box::pin(sqlx::query_with(sql, arguments).try_map(read).fetch_all(connection))
+    }
+
+    fn execute_raw(connection: &mut PgConnection, sql: SqlStr) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
+    }
+
+    fn select_column(column: &str, kind: Kind) -> String {
+        match kind {
+            Kind::Document => format!("{column}::text"),
+            Kind::Id | Kind::Text | Kind::Number | Kind::Time => column.to_owned(),
+        }
+    }
+
+    fn column_as_text(column: &str, kind: Kind) -> String {
+        match kind {
+            Kind::Id => format!("upper(encode(uuid_send({column}), 'hex'))"),
+            Kind::Text | Kind::Number => column.to_owned(),
+            Kind::Document => format!("{column}::text"),
+            // Microseconds, as SQLite has them.
+            Kind::Time => format!("(extract(epoch from {column}) * 1000000)::bigint"),
+        }
+    }
+
+    fn id_is_in(parameter: usize) -> String {
+        format!("order_id = any(${parameter}::text::uuid[])")
+    }
+
+    fn list_ids(order_ids: &[OrderId]) -> String {
+        let ids: Vec<_> = order_ids.iter().map(|it| it.0.simple().to_string()).collect();
+        format!("{{{}}}", ids.join(","))
+    }
+
+    fn fetch_by_ids<'c>(
+        connection: &'c mut PgConnection,
+        table: &'static Table,
+        order_ids: &'c [OrderId],
+    ) -> BoxFuture<'c, Result<Vec<Record>, StoreError>> {
+        let mut query = Query::new(select::<Self>(&format!("{}.get_many", table.name), table));
+        query.push(" where true");
+        query.restrict_ids::<Self>(order_ids);
+        Box::pin(async move { Ok(query.fetch_records::<Self>(connection, table.columns).await?) })
     }
 }
 
 #[async_trait]
-impl ReadModel for Postgres {
-    async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("/* ping */ select 1 from orders limit 1").execute(&self.pool).await?;
-        Ok(())
+impl Backend for Postgres {
+    type Handle = PostgresHandle;
+
+    const MIGRATIONS: &'static [Embedded] = migrations::POSTGRES;
+    const FIND_MIGRATIONS: &'static str = "/* schema.exists */ select count(*) \
+        from pg_class where oid = to_regclass('_sqlx_migrations')";
+
+    fn exists(_: &PostgresHandle) -> bool {
+        true
     }
 
-    fn address(&self) -> &str {
-        &self.url
+    fn transaction(handle: &PostgresHandle) -> (&'static str, &'static str) {
+        (handle.sessions.begin_statement(), handle.sessions.commit_statement())
     }
 
-    async fn check_schema(&self) -> Result<(), StoreError> {
-        migrations::check(migrations::POSTGRES, &self.applied_migrations().await?, &self.url)
+    fn note_failure(handle: &PostgresHandle, error: &StoreError) {
+        handle.failover.note_failure(error);
     }
 
-    async fn schema_version(&self) -> Result<Option<i64>, StoreError> {
-        Ok(self.applied_migrations().await?.last().copied())
+    async fn snapshot(store: &PostgresStore) -> Result<PostgresStore, StoreError> {
+        store.take_snapshot().await
     }
 
-    async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
-        match read::checkpoint(&self.pool, self.set).await {
-            // The set was dropped under us: every other one is begun with a row.
-            Err(StoreError::Database(sqlx::Error::RowNotFound)) if self.set != LIVE => {
-                Err(StoreError::CheckpointMoved)
-            }
-            checkpoint => checkpoint,
-        }
-    }
-
-    async fn rows(&self, orders: &[OrderId]) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
-        read::rows(&self.pool, orders).await
-    }
-
-    async fn write(
-        &self,
-        changes: &Changes,
-        from: &Checkpoint,
-        to: &Checkpoint,
+    async fn write_rows(
+        connection: &mut PgConnection,
+        projection: &'static Projection,
+        changes: &RowChanges,
     ) -> Result<(), StoreError> {
-        self.watched(self.write_batch(changes, from, to)).await
-    }
-
-    async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
-        read::orders_by_id(&self.pool, order_ids).await
-    }
-
-    async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<Order>, StoreError> {
-        read::orders(&self.pool, filter, page).await
-    }
-
-    async fn failed_orders(
-        &self,
-        filter: &FailedOrderFilter,
-        page: &Page,
-    ) -> Result<Vec<FailedOrder>, StoreError> {
-        read::failed_orders(&self.pool, filter, page).await
-    }
-
-    async fn failures_now(
-        &self,
-        filter: &FailureFilter,
-        after: Option<Place>,
-        limit: u32,
-    ) -> Result<Vec<FailedOrder>, StoreError> {
-        failures::now(&self.pool, filter, after, limit).await
-    }
-
-    async fn failure_groups(
-        &self,
-        filter: &FailureFilter,
-    ) -> Result<Vec<FailureGroup>, StoreError> {
-        failures::groups(&self.pool, filter).await
-    }
-
-    async fn count_orders(&self) -> Result<OrderCounts, StoreError> {
-        statistics::counts(&self.pool, self.set).await
-    }
-
-    async fn oldest_processing(&self) -> Result<Option<Timestamp>, StoreError> {
-        statistics::oldest_processing(&self.pool).await
-    }
-
-    async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError> {
-        statistics::minutes(&self.pool, self.set, from).await
+        for (table, records) in projection.tables.iter().zip(&changes.written) {
+            bulk::write_table(connection, table, records, &changes.begun).await?;
+        }
+        Ok(())
     }
 }

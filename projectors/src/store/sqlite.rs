@@ -1,106 +1,76 @@
-//! The read model in SQLite: one connection writes, a few others read beside it.
+//! SQLite: one connection writes, a few others read beside it; statements of many rows, and files for sets
+//! of tables.
 
-mod examine;
-mod failures;
-mod lease;
-mod read;
 mod sets;
-mod statistics;
-mod swap;
-mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
-use domain::order::Order;
-use futures::future::try_join_all;
-use jiff::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqlitePool};
-
-use super::migrations::{self, Migrated};
-use super::record::Time;
-use super::transaction::WriteTransaction;
-use super::{
-    ACQUIRE_TIMEOUT, Checkpoint, FailedOrderFilter, FailureFilter, FailureGroup, LIVE, OrderCounts,
-    OrderFilter, Page, Place, ReadModel, StoreError,
+use futures::future::{BoxFuture, try_join_all};
+use serde_json::Value as Json;
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
-use crate::orders::row::{Changes, FailedOrder, Rows};
-use crate::orders::statistics::Minute;
+use sqlx::{Arguments, ConnectOptions, Connection, Row, SqlStr, Sqlite, SqliteConnection};
+use uuid::Uuid;
 
-/// Connections that read. They need no more: what they read is on this machine.
+use super::database::{Backend, Store};
+use super::migrations::{self, Embedded, Migrated};
+use super::query::{Dialect, Query, column_list, on_conflict, quoted};
+use super::{ACQUIRE_TIMEOUT, StoreError};
+use crate::orders::ORDERS;
+use crate::projection::{Column, Kind, Projection, Record, RowChanges, Table, Value};
+
+/// Connections that read. More are not needed: the file is on this machine.
 const MAX_READERS: u32 = 4;
-/// After how many pages the log beside the file is copied into it: 16 MiB. SQLite's own 1,000 copy
+/// After how many pages the write-ahead log is copied into the file: 16 MiB. SQLite's own 1,000 copy
 /// pages that change with every batch four times as often.
 const CHECKPOINT_PAGES: &str = "4000";
-/// Statements that the connection keeps: those that write rows, of every number of rows.
+/// Prepared statements that the writing connection keeps: those that write rows, for every number of
+/// rows.
 const KEPT_STATEMENTS: usize = 256;
 /// How long to wait for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rows of one statement that writes. To hand a statement over to the connection's thread costs more
+/// than SQLite needs for a row.
+const ROWS_PER_STATEMENT: usize = 64;
+/// Orders that are read as one text. At 480 KiB each, the most that a request holds unless it is set
+/// otherwise, and twice that in a text of texts, an eighth of what SQLite takes for one
+/// (`SQLITE_MAX_LENGTH`, a billion bytes).
+const MAX_ORDERS_IN_TEXT: usize = 128;
 
-/// A time in microseconds since 1970.
-type Micros = i64;
+pub(super) type SqliteStore = Store<Sqlite>;
 
-impl Time for Micros {
-    fn of(time: Timestamp) -> Self {
-        time.as_microsecond()
-    }
-
-    fn timestamp(self) -> Option<Timestamp> {
-        Timestamp::from_microsecond(self).ok()
-    }
-}
-
-pub(super) struct Sqlite {
-    writer: SqlitePool,
-    readers: SqlitePool,
+#[derive(Clone)]
+pub(super) struct SqliteHandle {
     path: PathBuf,
-    /// For messages.
-    url: String,
-    /// The set of tables that it is about.
-    set: &'static str,
 }
 
-impl Sqlite {
-    pub(super) fn open(path: PathBuf, url: String) -> Self {
+impl SqliteStore {
+    pub(super) fn open(path: PathBuf, url: &str) -> Self {
         let options = options(&path);
-        Self::with_options(options, path, url)
+        Self::with_options(options, path, url, &ORDERS)
     }
 
-    /// The same as it is now, read by one connection that holds the moment for as long as it lives.
-    async fn at_one_moment(&self) -> Result<Self, StoreError> {
-        let pool = SqlitePoolOptions::new()
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    // The first read fixes what the transaction sees.
-                    let begin = "begin; select 1 from projection_checkpoints";
-                    sqlx::raw_sql(begin).execute(connection).await?;
-                    Ok(())
-                })
-            })
-            .connect_with(options(&self.path).pragma("query_only", "on"))
-            .await?;
-        let (path, url) = (self.path.clone(), self.url.clone());
-        Ok(Self { writer: pool.clone(), readers: pool, path, url, set: self.set })
-    }
-
-    fn with_options(options: SqliteConnectOptions, path: PathBuf, url: String) -> Self {
-        // A file does not go away like a server: to ask first would double what a read costs.
+    fn with_options(
+        options: SqliteConnectOptions,
+        path: PathBuf,
+        url: &str,
+        projection: &'static Projection,
+    ) -> Self {
+        // A file does not go away like a server: a test before each use would double the cost of a
+        // read.
         let pool = SqlitePoolOptions::new()
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None);
-        // What undoes a statement of so many rows would go into a temporary file, which took a sixth
-        // of this connection's time. Statements about whole tables have a connection of their own.
+        // The undo records of a statement of many rows would go into a temporary file, which took a
+        // sixth of this connection's time. Statements about whole tables have their own connection.
         let writing = options
             .clone()
             .pragma("temp_store", "memory")
@@ -111,16 +81,11 @@ impl Sqlite {
             readers: pool
                 .max_connections(MAX_READERS)
                 .connect_lazy_with(options.pragma("query_only", "on")),
-            path,
-            url,
-            set: LIVE,
+            url: url.into(),
+            projection,
+            set: projection.name.to_owned(),
+            handle: SqliteHandle { path },
         }
-    }
-
-    /// Begins a transaction that writes. It waits for other writers now, not at its first write,
-    /// where SQLite would refuse to wait if they have written since its first read.
-    async fn begin(&self) -> Result<WriteTransaction<sqlx::Sqlite>, StoreError> {
-        Ok(WriteTransaction::begin(&self.writer, "begin immediate", "commit").await?)
     }
 }
 
@@ -132,23 +97,26 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(BUSY_TIMEOUT)
 }
 
-/// For a file that is thrown away. What is committed outlives the process; that is enough. One
-/// writes, and hardly anybody reads meanwhile: a log beside the file would only have each page
-/// written twice.
+/// Options for a file that is thrown away. Its commits survive the process; that is enough. One
+/// connection writes and hardly any reads meanwhile: a write-ahead log would only have each page written
+/// twice.
 fn scratch_options(path: &Path) -> SqliteConnectOptions {
     options(path).synchronous(SqliteSynchronous::Off).journal_mode(SqliteJournalMode::Truncate)
 }
 
 /// See [`super::open_scratch`].
-pub(super) async fn open_scratch(path: &Path) -> Result<Sqlite, StoreError> {
+pub(super) async fn open_scratch(
+    path: &Path,
+    projection: &'static Projection,
+) -> Result<SqliteStore, StoreError> {
     let url = format!("sqlite://{}", path.display());
     let options = scratch_options(path);
     migrate_with(options.clone(), &url).await?;
-    let scratch = Sqlite::with_options(options, path.to_owned(), url);
-    // All connections now: another process may put a file of its own in the place of this one, and a
-    // connection that is opened later would be to that.
+    let scratch = SqliteStore::with_options(options, path.to_owned(), &url, projection);
+    // All connections are opened now: another process may put a file of its own in the place of this
+    // one, and a connection that is opened later would be to that file.
     try_join_all((0..MAX_READERS).map(|_reader| scratch.readers.acquire())).await?;
-    swap::drop_indexes(&mut *scratch.writer.acquire().await?).await?;
+    sets::drop_indexes(&mut *scratch.writer.acquire().await?, projection).await?;
     Ok(scratch)
 }
 
@@ -169,117 +137,228 @@ async fn migrate_with(
     Ok(migrated)
 }
 
-impl Sqlite {
-    /// The versions of the migrations that the database has had.
-    async fn applied_migrations(&self) -> Result<BTreeSet<i64>, StoreError> {
-        let mut had = BTreeSet::new();
-        // A file that is not there yet is a schema that is not there yet.
-        if self.path.exists() {
-            let migrated: bool = sqlx::query_scalar(
-                "/* schema.exists */ select exists (select 1 from sqlite_schema \
-                 where name = '_sqlx_migrations')",
-            )
-            .fetch_one(&self.readers)
-            .await?;
-            if migrated {
-                let versions = "/* schema.versions */ select version from _sqlx_migrations";
-                had.extend(sqlx::query_scalar::<_, i64>(versions).fetch_all(&self.readers).await?);
-            }
+fn read_column(row: &SqliteRow, index: usize, kind: Kind) -> sqlx::Result<Value> {
+    let value = match kind {
+        Kind::Id => row.try_get::<Option<_>, _>(index)?.map(Value::Id),
+        Kind::Text => row.try_get::<Option<_>, _>(index)?.map(Value::Text),
+        Kind::Number => row.try_get::<Option<_>, _>(index)?.map(Value::Number),
+        Kind::Time => row.try_get::<Option<_>, _>(index)?.map(Value::Time),
+        Kind::Document => row.try_get::<Option<_>, _>(index)?.map(Value::Document),
+    };
+    Ok(value.unwrap_or(Value::Null(kind)))
+}
+
+/// Returns the value of a column from a row that was read as JSON; `None` if the column cannot hold it.
+fn read_json_cell(cell: Json, kind: Kind) -> Option<Value> {
+    match (cell, kind) {
+        (Json::Null, kind) => Some(Value::Null(kind)),
+        (Json::String(text), Kind::Text) => Some(Value::Text(text)),
+        (Json::String(json), Kind::Document) => Some(Value::Document(json)),
+        (Json::String(hex), Kind::Id) => Uuid::try_parse(&hex).ok().map(Value::Id),
+        (Json::Number(number), Kind::Number) => number.as_i64().map(Value::Number),
+        (Json::Number(micros), Kind::Time) => micros.as_i64().map(Value::Time),
+        _ => None,
+    }
+}
+
+/// Reads rows as one text: read row by row, each of their values is copied, and each row wakes its
+/// reader.
+async fn fetch_as_text(
+    connection: &mut SqliteConnection,
+    table: &Table,
+    order_ids: &[OrderId],
+) -> Result<Vec<Record>, StoreError> {
+    let cells: Vec<_> = table
+        .columns
+        .iter()
+        .map(|column| match column.kind {
+            Kind::Id => format!("hex({})", quoted(column)),
+            Kind::Text | Kind::Number | Kind::Time | Kind::Document => quoted(column),
+        })
+        .collect();
+    let name = table.name;
+    let mut query = Query::new(format!(
+        "/* {name}.get_many */ select json_group_array(json_array({})) from {name} where true",
+        cells.join(", ")
+    ));
+    query.restrict_ids::<Sqlite>(order_ids);
+    let text: Option<String> = query.fetch_value::<Sqlite, _>(connection).await?;
+    let unreadable = |reason| StoreError::Row { of: name.to_owned(), reason };
+    let rows: Vec<Vec<Json>> = serde_json::from_str(text.as_deref().unwrap_or("[]"))
+        .map_err(|error| unreadable(error.to_string()))?;
+    let read_row = |cells: Vec<Json>| {
+        let cells = cells.into_iter().zip(table.columns);
+        cells.map(|(cell, column)| read_json_cell(cell, column.kind)).collect::<Option<Record>>()
+    };
+    let rows = rows.into_iter().map(read_row).collect::<Option<_>>();
+    rows.ok_or_else(|| unreadable("a column holds a value of another type".to_owned()))
+}
+
+impl Dialect for Sqlite {
+    fn bind(arguments: &mut SqliteArguments, value: Value) -> Result<(), BoxDynError> {
+        match value {
+            Value::Null(_) => Arguments::add(arguments, None::<i64>),
+            Value::Id(id) => Arguments::add(arguments, id),
+            Value::Text(text) | Value::Document(text) => Arguments::add(arguments, text),
+            Value::Number(number) | Value::Time(number) => Arguments::add(arguments, number),
         }
-        Ok(had)
+    }
+
+    fn execute(
+        connection: &mut SqliteConnection,
+        sql: SqlStr,
+        arguments: SqliteArguments,
+    ) -> BoxFuture<'_, sqlx::Result<u64>> {
+        Box::pin(async move {
+            Ok(sqlx::query_with(sql, arguments).execute(connection).await?.rows_affected())
+        })
+    }
+
+    fn fetch<'c>(
+        connection: &'c mut SqliteConnection,
+        sql: SqlStr,
+        arguments: SqliteArguments,
+        columns: &'static [Column],
+    ) -> BoxFuture<'c, sqlx::Result<Vec<Record>>> {
+        let read = |row: SqliteRow| {
+            let kinds = columns.iter().enumerate();
+            kinds.map(|(index, column)| read_column(&row, index, column.kind)).collect()
+        };
+        Box::pin(sqlx::query_with(sql, arguments).try_map(read).fetch_all(connection))
+    }
+
+    fn execute_raw(
+        connection: &mut SqliteConnection,
+        sql: SqlStr,
+    ) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
+    }
+
+    fn select_column(column: &str, _: Kind) -> String {
+        column.to_owned()
+    }
+
+    fn column_as_text(column: &str, kind: Kind) -> String {
+        match kind {
+            Kind::Id => format!("hex({column})"),
+            Kind::Text | Kind::Number | Kind::Time | Kind::Document => column.to_owned(),
+        }
+    }
+
+    fn id_is_in(parameter: usize) -> String {
+        format!("order_id in (select unhex(value) from json_each(${parameter}))")
+    }
+
+    fn list_ids(order_ids: &[OrderId]) -> String {
+        let ids: Vec<_> = order_ids.iter().map(|it| format!("\"{}\"", it.0.simple())).collect();
+        format!("[{}]", ids.join(","))
+    }
+
+    fn fetch_by_ids<'c>(
+        connection: &'c mut SqliteConnection,
+        table: &'static Table,
+        order_ids: &'c [OrderId],
+    ) -> BoxFuture<'c, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move {
+            let mut records = Vec::with_capacity(order_ids.len());
+            for order_ids in order_ids.chunks(MAX_ORDERS_IN_TEXT) {
+                records.extend(fetch_as_text(connection, table, order_ids).await?);
+            }
+            Ok(records)
+        })
     }
 }
 
 #[async_trait]
-impl ReadModel for Sqlite {
-    async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("/* ping */ select 1 from orders limit 1").execute(&self.readers).await?;
-        Ok(())
+impl Backend for Sqlite {
+    type Handle = SqliteHandle;
+
+    const MIGRATIONS: &'static [Embedded] = migrations::SQLITE;
+    const FIND_MIGRATIONS: &'static str = "/* schema.exists */ select count(*) from sqlite_schema \
+        where name = '_sqlx_migrations'";
+
+    fn exists(handle: &SqliteHandle) -> bool {
+        handle.path.exists()
     }
 
-    fn address(&self) -> &str {
-        &self.url
+    /// Waits for other writers at its begin: at its first write, SQLite would refuse to wait if another
+    /// connection has written since the transaction's first read.
+    fn transaction(_: &SqliteHandle) -> (&'static str, &'static str) {
+        ("begin immediate", "commit")
     }
 
-    async fn check_schema(&self) -> Result<(), StoreError> {
-        migrations::check(migrations::SQLITE, &self.applied_migrations().await?, &self.url)
+    fn note_failure(_: &SqliteHandle, _: &StoreError) {}
+
+    /// One connection reads, in a transaction that lasts as long as the connection.
+    async fn snapshot(store: &SqliteStore) -> Result<SqliteStore, StoreError> {
+        let pool = SqlitePoolOptions::new()
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // The first read fixes what the transaction sees.
+                    let begin = "begin; select 1 from projection_checkpoints";
+                    sqlx::raw_sql(begin).execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect_with(options(&store.handle.path).pragma("query_only", "on"))
+            .await?;
+        Ok(SqliteStore { writer: pool.clone(), readers: pool, ..store.clone() })
     }
 
-    async fn schema_version(&self) -> Result<Option<i64>, StoreError> {
-        Ok(self.applied_migrations().await?.last().copied())
-    }
-
-    async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
-        read::checkpoint(&self.readers, self.set).await
-    }
-
-    async fn rows(&self, orders: &[OrderId]) -> Result<BTreeMap<OrderId, Rows>, StoreError> {
-        read::rows(&self.readers, orders).await
-    }
-
-    async fn write(
-        &self,
-        changes: &Changes,
-        from: &Checkpoint,
-        to: &Checkpoint,
+    async fn write_rows(
+        connection: &mut SqliteConnection,
+        projection: &'static Projection,
+        changes: &RowChanges,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        // First, so that a second projector is stopped before it has written a row.
-        write::move_checkpoint(&mut transaction, self.set, from, to).await?;
-        let Changes { deleted, orders, failed_orders, tenants, begun: _, statistics } = changes;
-        let orders: Vec<_> = orders.iter().collect();
-        let failed_orders: Vec<_> = failed_orders.iter().collect();
-        let tenants: Vec<_> = tenants.iter().map(|(id, it)| (*id, it.as_str())).collect();
-        write::delete(&mut transaction, deleted).await?;
-        write::upsert_orders(&mut transaction, &orders).await?;
-        write::upsert_failed_orders(&mut transaction, &failed_orders).await?;
-        write::insert_tenants(&mut transaction, &tenants).await?;
-        statistics::add(&mut transaction, self.set, statistics).await?;
-        transaction.commit().await?;
+        for (table, records) in projection.tables.iter().zip(&changes.written) {
+            for records in records.chunks(ROWS_PER_STATEMENT) {
+                let (name, columns) = (table.name, column_list(table));
+                let mut query = Query::new(format!(
+                    "/* {name}.upsert */ insert into {name} ({columns}) values "
+                ));
+                for (index, record) in records.iter().enumerate() {
+                    query.push(if index == 0 { "" } else { ", " });
+                    query.push_record(record.clone());
+                }
+                query.push(&on_conflict(table));
+                query.execute::<Sqlite>(connection).await?;
+            }
+        }
         Ok(())
     }
+}
 
-    async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<Order>, StoreError> {
-        read::orders_by_id(&self.readers, order_ids).await
+#[cfg(test)]
+mod tests {
+    use domain::order::Stage;
+    use sqlx::{AssertSqlSafe, SqlitePool};
+
+    use super::*;
+    use crate::store::database::count_failures;
+    use crate::store::{FailureFilter, migrate};
+
+    /// Returns SQLite's plan of the statement.
+    async fn explain_count(filter: &FailureFilter) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("read.db").display());
+        migrate(&url).await.unwrap();
+        let pool = SqlitePool::connect(&url).await.unwrap();
+        let explain = format!("explain query plan {}", count_failures::<Sqlite>(filter).sql());
+        let steps = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&pool).await.unwrap();
+        steps.iter().map(|step| step.get::<String, _>("detail")).collect::<Vec<_>>().join("; ")
     }
 
-    async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<Order>, StoreError> {
-        read::orders(&self.readers, filter, page).await
-    }
-
-    async fn failed_orders(
-        &self,
-        filter: &FailedOrderFilter,
-        page: &Page,
-    ) -> Result<Vec<FailedOrder>, StoreError> {
-        read::failed_orders(&self.readers, filter, page).await
-    }
-
-    async fn failures_now(
-        &self,
-        filter: &FailureFilter,
-        after: Option<Place>,
-        limit: u32,
-    ) -> Result<Vec<FailedOrder>, StoreError> {
-        failures::now(&self.readers, filter, after, limit).await
-    }
-
-    async fn failure_groups(
-        &self,
-        filter: &FailureFilter,
-    ) -> Result<Vec<FailureGroup>, StoreError> {
-        failures::groups(&self.readers, filter).await
-    }
-
-    async fn count_orders(&self) -> Result<OrderCounts, StoreError> {
-        statistics::counts(&self.readers, self.set).await
-    }
-
-    async fn oldest_processing(&self) -> Result<Option<Timestamp>, StoreError> {
-        statistics::oldest_processing(&self.readers).await
-    }
-
-    async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError> {
-        statistics::minutes(&self.readers, self.set, from).await
+    #[tokio::test]
+    async fn failures_are_counted_without_reading_resolved_rows() {
+        let stage = Some(Stage::DeadLetter);
+        for filter in [FailureFilter::default(), FailureFilter { stage, ..Default::default() }] {
+            let plan = explain_count(&filter).await;
+            assert!(plan.contains("COVERING INDEX failures_now_by_code"), "{plan}");
+        }
     }
 }

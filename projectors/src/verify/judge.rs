@@ -1,73 +1,67 @@
-//! Orders one by one, their streams against their rows.
+//! Comparison of single orders: their streams against their rows.
 
 use std::collections::BTreeMap;
 
 use domain::ids::OrderId;
-use domain::order::fields;
 use event_log::{EventLog, LogError, LoggedEvent, Position};
 use futures::StreamExt;
 use futures::stream;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::{Difference, Finding, Verified};
-use crate::orders::apply::apply;
-use crate::orders::row::{FailedOrder, Rows};
 use crate::progress::{Observer, Phase, Progress};
+use crate::projection::{Events, OrderRecords, Projection};
 use crate::replay::ReplayError;
-use crate::runner::batch::readable;
+use crate::runner::batch::decode_event;
 use crate::store::{ReadModel, StoreError};
 
-/// Orders that are judged at a time. A read of a stream takes tens of milliseconds on some servers,
-/// most of which is waiting; more than a connection carries in calls would wait for each other.
+/// Orders that are judged concurrently. On some servers, the read of a stream takes tens of
+/// milliseconds, mostly waiting. More calls than a connection carries would wait for each other.
 const CONCURRENT_JUDGEMENTS: usize = 32;
 
 /// Tables that reflect the log up to a position, and do not change while they are judged.
 #[derive(Clone, Copy)]
 pub(crate) struct Side<'a> {
     pub(crate) store: &'a dyn ReadModel,
-    /// `None`: up to before the first event.
+    /// `None` before the first event.
     pub(crate) position: Option<Position>,
 }
 
 impl Side<'_> {
-    /// What is wrong with an order's rows, by its events.
-    async fn differences(
+    /// Returns where an order's rows do not agree with its events.
+    async fn find_differences(
         &self,
         order_id: OrderId,
         history: &[LoggedEvent],
     ) -> Result<Vec<Difference>, StoreError> {
-        let expected = expected_rows(order_id, history, self.position);
+        let expected = expected_rows(self.store.projection(), order_id, history, self.position)?;
         self.differences_from(order_id, &expected).await
     }
 
-    /// Where an order's rows are not the expected ones.
+    /// Returns where an order's rows are not the expected ones.
     async fn differences_from(
         &self,
         order_id: OrderId,
-        expected: &Rows,
+        expected: &OrderRecords,
     ) -> Result<Vec<Difference>, StoreError> {
-        let between = Between { order_id };
-        match self.store.rows(&[order_id]).await {
-            Ok(mut rows) => Ok(between.all(expected, &rows.remove(&order_id).unwrap_or_default())),
-            Err(StoreError::Row { reason, .. }) => Ok(vec![between.unreadable(reason)]),
-            Err(error) => Err(error),
-        }
+        let found = self.store.rows(&[order_id]).await?.remove(&order_id).unwrap_or_default();
+        Ok(differences_between(self.store.projection(), order_id, expected, &found))
     }
 }
 
-/// Lets the streams of orders decide about their rows.
+/// A judge of rows by the streams of their orders.
 pub(super) struct Judge<'a> {
     pub(super) log: &'a EventLog,
-    /// Tables that this process folded, which must be right.
+    /// Tables that this process folded. They must agree with the streams.
     pub(super) expected: Option<Side<'a>>,
     pub(super) found: Side<'a>,
-    /// The tables whose rows are mended where the ones found are wrong.
+    /// The tables that are repaired where the ones found are wrong.
     pub(super) mended: Option<&'a dyn ReadModel>,
 }
 
 impl Judge<'_> {
-    /// Judges some orders, several at a time; what is wrong is told in their order.
-    pub(super) async fn all(
+    /// Judges some orders concurrently, and reports differences in the order of `order_ids`.
+    pub(super) async fn judge_all(
         &self,
         order_ids: &[OrderId],
         verified: &mut Verified,
@@ -75,8 +69,9 @@ impl Judge<'_> {
     ) -> Result<(), ReplayError> {
         let n_total = Some(order_ids.len() as u64);
         let order_ids = stream::iter(order_ids.iter().copied());
-        let mut judged =
-            order_ids.map(|order_id| self.differences(order_id)).buffered(CONCURRENT_JUDGEMENTS);
+        let mut judged = order_ids
+            .map(|order_id| self.find_differences(order_id))
+            .buffered(CONCURRENT_JUDGEMENTS);
         let mut n_done = 0;
         while let Some(differences) = judged.next().await {
             let differences = differences?;
@@ -89,7 +84,7 @@ impl Judge<'_> {
             let Some(order_id) = differences.first().map(|it| it.order_id) else { continue };
             verified.n_differing += 1;
             if let Some(store) = self.mended {
-                mend(self.log, store, order_id).await?;
+                mend_order(self.log, store, order_id).await?;
                 verified.n_mended += 1;
             }
             for it in differences {
@@ -99,12 +94,15 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// What is wrong with an order's rows; `None` if its stream does not say, because the store no
-    /// longer has all of its events.
-    async fn differences(&self, order_id: OrderId) -> Result<Option<Vec<Difference>>, ReplayError> {
-        // Before the first event there are no rows, whatever the stream says.
+    /// Returns the differences of an order's rows; `None` if the event store no longer has all of the
+    /// order's events.
+    async fn find_differences(
+        &self,
+        order_id: OrderId,
+    ) -> Result<Option<Vec<Difference>>, ReplayError> {
+        // Tables at no position must have no rows, whatever the stream contains.
         if self.found.position.is_none() {
-            return Ok(Some(self.found.differences(order_id, &[]).await?));
+            return Ok(Some(self.found.find_differences(order_id, &[]).await?));
         }
         let history = match self.log.read_history(order_id).await {
             Err(LogError::Deleted) => return self.differences_of_deleted(order_id).await,
@@ -114,15 +112,15 @@ impl Judge<'_> {
             return Ok(None);
         }
         if let Some(expected) = &self.expected
-            && !expected.differences(order_id, &history).await?.is_empty()
+            && !expected.find_differences(order_id, &history).await?.is_empty()
         {
             return Err(ReplayError::Misfolded(order_id));
         }
-        Ok(Some(self.found.differences(order_id, &history).await?))
+        Ok(Some(self.found.find_differences(order_id, &history).await?))
     }
 
-    /// Where the rows of a deleted order differ from those on the other side, if both are at one
-    /// position: else the deletion may be between them.
+    /// Returns where the rows of a deleted order differ from those on the other side; `None` unless both
+    /// sides are at one position: else the deletion may be between them.
     async fn differences_of_deleted(
         &self,
         order_id: OrderId,
@@ -136,97 +134,71 @@ impl Judge<'_> {
     }
 }
 
-/// Writes what an order's events say over its rows, which others may write meanwhile.
-async fn mend(log: &EventLog, store: &dyn ReadModel, order_id: OrderId) -> Result<(), ReplayError> {
+/// Replaces an order's rows by what its events say. Retries if another process has written meanwhile.
+async fn mend_order(
+    log: &EventLog,
+    store: &dyn ReadModel,
+    order_id: OrderId,
+) -> Result<(), ReplayError> {
     loop {
         let checkpoint = store.checkpoint().await?;
         let history = match log.read_history(order_id).await {
             Err(LogError::Deleted) => Vec::new(),
             history => history?,
         };
-        let expected = expected_rows(order_id, &history, checkpoint.position);
-        match store.mend(&BTreeMap::from([(order_id, expected)]), &checkpoint).await {
+        let expected = expected_rows(store.projection(), order_id, &history, checkpoint.position)?;
+        match store.mend_rows(&BTreeMap::from([(order_id, expected)]), &checkpoint).await {
             Err(StoreError::CheckpointMoved) => {}
             mended => return Ok(mended?),
         }
     }
 }
 
-/// An order's rows as they should be at a position.
-fn expected_rows(order_id: OrderId, history: &[LoggedEvent], position: Option<Position>) -> Rows {
-    let applied = history.iter().filter(|it| Some(it.position) <= position);
-    let events: Vec<_> = applied.filter_map(|it| readable(it).ok()).collect();
-    let changes = apply(BTreeMap::new(), &events, &[]);
-    let first = history.first().filter(|it| Some(it.position) <= position);
-    Rows {
-        order: changes.orders.into_iter().find(|it| it.order_id == order_id),
-        failed: changes.failed_orders.into_iter().find(|it| it.order_id == order_id),
-        tenant: first.and_then(LoggedEvent::tenant),
-    }
-}
-
-/// The differences between what an order's rows should be and what they are.
-struct Between {
+/// Returns an order's rows as they should be at a position.
+fn expected_rows(
+    projection: &Projection,
     order_id: OrderId,
+    history: &[LoggedEvent],
+    position: Option<Position>,
+) -> Result<OrderRecords, StoreError> {
+    let applied = history.iter().filter(|event| Some(event.position) <= position);
+    let recorded: Vec<_> = applied.clone().filter_map(|event| decode_event(event).ok()).collect();
+    let tenants: Vec<_> = applied.filter_map(|event| Some((order_id, event.tenant()?))).collect();
+    let events = Events { recorded: &recorded, deletions: &[], tenants: &tenants };
+    let changes = (projection.apply)(BTreeMap::new(), &events)?;
+    Ok(projection.written_rows(changes, order_id))
 }
 
-impl Between {
-    fn all(&self, expected: &Rows, found: &Rows) -> Vec<Difference> {
-        let orders = [expected, found].map(|it| it.order.as_ref().map(fields));
-        let failures = [expected, found].map(|it| it.failed.as_ref().map(failure_fields));
-        let mut differences = self.of_rows("orders", orders);
-        differences.extend(self.of_rows("failed_orders", failures));
-        if expected.tenant != found.tenant {
-            let [expected, found] = [expected, found].map(|it| json!(it.tenant));
-            differences.push(self.difference("order_tenants", "tenant", expected, found));
-        }
-        differences
-    }
-
-    fn of_rows(
-        &self,
-        table: &'static str,
-        rows: [Option<Map<String, Value>>; 2],
-    ) -> Vec<Difference> {
-        match rows {
-            [Some(expected), Some(mut found)] => expected
-                .into_iter()
-                .filter_map(|(field, expected)| {
+/// Returns the differences between an order's rows as they should be and as they are.
+fn differences_between(
+    projection: &Projection,
+    order_id: OrderId,
+    expected: &OrderRecords,
+    found: &OrderRecords,
+) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    for (index, table) in projection.tables.iter().enumerate() {
+        let [expected, found] = [expected, found].map(|rows| {
+            rows.get(index).and_then(Option::as_ref).map(|record| table.record_to_json(record))
+        });
+        let difference = |field: &str, expected, found| {
+            let (table, field) = (table.name, field.to_owned());
+            Difference { order_id, table, field, expected, found }
+        };
+        match (expected, found) {
+            (Some(expected), Some(mut found)) => {
+                differences.extend(expected.into_iter().filter_map(|(field, expected)| {
                     let found = found.remove(&field).unwrap_or_default();
-                    (expected != found).then(|| self.difference(table, &field, expected, found))
-                })
-                .collect(),
-            [None, None] => Vec::new(),
-            [expected, found] => {
+                    (expected != found).then(|| difference(&field, expected, found))
+                }));
+            }
+            (None, None) => {}
+            (expected, found) => {
                 let [expected, found] =
-                    [expected, found].map(|it| it.map_or(Value::Null, Value::Object));
-                vec![self.difference(table, "row", expected, found)]
+                    [expected, found].map(|row| row.map_or(Value::Null, Value::Object));
+                differences.push(difference("row", expected, found));
             }
         }
     }
-
-    fn unreadable(&self, reason: String) -> Difference {
-        self.difference("orders or failed_orders", "row", Value::Null, reason.into())
-    }
-
-    fn difference(
-        &self,
-        table: &'static str,
-        field: &str,
-        expected: Value,
-        found: Value,
-    ) -> Difference {
-        Difference { order_id: self.order_id, table, field: field.to_owned(), expected, found }
-    }
-}
-
-fn failure_fields(failed: &FailedOrder) -> Map<String, Value> {
-    match serde_json::to_value(failed) {
-        Ok(Value::Object(mut fields)) => {
-            fields.insert("revision".to_owned(), failed.revision.into());
-            fields
-        }
-        // Texts, numbers and times under the names of fields are always an object.
-        Ok(_) | Err(_) => Map::new(),
-    }
+    differences
 }

@@ -1,10 +1,10 @@
-//! The fold alone.
+//! The fold of the projection `orders`.
 
 use std::collections::BTreeMap;
 
 use domain::ids::OrderId;
 use domain::order::{Recorded, Stage, Status, fields, fold};
-use projectors::{Changes, Rows, apply};
+use projectors::{Changes, OrderRow, Rows, apply};
 use proptest::prelude::*;
 
 use crate::events::{History, at, id};
@@ -33,10 +33,10 @@ fn applied(batch: &[Recorded]) -> Tables {
 }
 
 #[test]
-fn order_is_written_once_however_many_of_its_events_are_in_the_batch() {
+fn order_is_written_once_per_batch() {
     let history = History::of(1).placed().fulfilled().events();
     let changes = apply(BTreeMap::new(), &history, &[]);
-    assert_eq!(changes.orders, [fold(&history).unwrap()]);
+    assert_eq!(changes.orders, [OrderRow::from(fold(&history).unwrap())]);
     assert_eq!(changes.failed_orders, []);
 }
 
@@ -50,7 +50,7 @@ fn failure_keeps_the_order_as_it_was() {
 }
 
 #[test]
-fn failure_is_resolved_by_the_redrive_that_succeeds_or_by_a_discard_and_by_nothing_less() {
+fn failure_is_resolved_by_success_or_discard_only() {
     let failed = || History::of(1).placed().failed(Stage::DeadLetter, "transient");
     let resolved_at =
         |history: History| applied(&history.events())[&id(1)].failed.as_ref().unwrap().resolved_at;
@@ -95,7 +95,7 @@ fn any_history(number: u128) -> impl Strategy<Value = Vec<Recorded>> {
     })
 }
 
-/// Histories of several orders, one event of each in turn, as a log may hold them.
+/// Histories of several orders, interleaved as in a log.
 fn any_log() -> impl Strategy<Value = Vec<Recorded>> {
     (any_history(1), any_history(2), any_history(3)).prop_map(|(first, second, third)| {
         let mut log: Vec<_> = [first, second, third].concat();
@@ -105,10 +105,10 @@ fn any_log() -> impl Strategy<Value = Vec<Recorded>> {
 }
 
 proptest! {
-    /// However a log is cut into batches, and whatever part of it is applied again, the rows are
-    /// those of the whole in one batch, and the orders' are the folds of their streams.
+    /// For any batches, and any part of the log applied again, the rows equal those of one batch, and the
+    /// rows of orders equal the folds of their streams.
     #[test]
-    fn batches_make_no_difference(
+    fn rows_do_not_depend_on_batches(
         log in any_log(),
         sizes in prop::collection::vec(1_usize..6, 1..40),
         again_from in 0_usize..40,
@@ -133,7 +133,7 @@ proptest! {
 
         for (order_id, rows) in whole {
             let history = log.iter().filter(|it| it.event.order_id() == order_id);
-            prop_assert_eq!(rows.order, fold(history));
+            prop_assert_eq!(rows.order, fold(history).map(OrderRow::from));
         }
     }
 }

@@ -1,16 +1,17 @@
-//! What a read model promises, whatever database it is in.
+//! The contract of the store, whatever the database.
 
 mod failures;
 mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::order::{Order, Recorded, Stage, Status, fields};
+use domain::order::{Recorded, Stage, Status};
 use event_log::Position;
 use jiff::Timestamp;
 use projectors::{
-    Changes, Checkpoint, FailedOrder, FailedOrderFilter, Lookups, Minute, OrderCounts, OrderFilter,
-    Page, Place, ReadModel, StoreError, apply, migrate, open,
+    Changes, Checkpoint, Events, FailedOrder, FailedOrderFilter, Lookups, Minute, OrderCounts,
+    OrderFilter, OrderRow, Page, Place, ReadModel, RowChanges, Rows, StoreError, apply, migrate,
+    open,
 };
 use tokio::task::JoinSet;
 
@@ -27,9 +28,10 @@ const ALL: Page = Page { after: None, limit: 1_000 };
 /// Applies a batch as the runner does, and moves the checkpoint by one.
 pub(crate) async fn project(store: &dyn ReadModel, batch: &[Recorded]) {
     let from = store.checkpoint().await.unwrap();
-    let orders: BTreeSet<_> = batch.iter().map(|it| it.event.order_id()).collect();
-    let orders: Vec<_> = orders.into_iter().collect();
-    let changes = apply(store.rows(&orders).await.unwrap(), batch, &[]);
+    let orders: Vec<_> = batch.iter().map(|it| it.event.order_id()).collect();
+    let events = Events { recorded: batch, ..Events::default() };
+    let rows = store.rows(&orders).await.unwrap();
+    let changes = (store.projection().apply)(rows, &events).unwrap();
     store.write(&changes, &from, &behind(&from)).await.unwrap();
 }
 
@@ -44,16 +46,12 @@ fn behind(from: &Checkpoint) -> Checkpoint {
     }
 }
 
-/// Everything there is, in the public form: `failed_delivery` is not a column.
-async fn tables(store: &dyn ReadModel) -> (Vec<String>, Vec<FailedOrder>) {
+/// Returns all rows of orders and failures.
+async fn tables(store: &dyn ReadModel) -> (Vec<OrderRow>, Vec<FailedOrder>) {
     let orders = store.orders(&OrderFilter::default(), &ALL).await.unwrap();
     let with_resolved = FailedOrderFilter { include_resolved: true, ..Default::default() };
     let failed_orders = store.failed_orders(&with_resolved, &ALL).await.unwrap();
-    (orders.iter().map(shown).collect(), failed_orders)
-}
-
-fn shown(order: &Order) -> String {
-    serde_json::to_string(&fields(order)).unwrap()
+    (orders, failed_orders)
 }
 
 pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
@@ -63,7 +61,7 @@ pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
         History::of(1).customer(awkward).placed().fulfilled().events(),
         History::of(2).quantity(u64::MAX).received().failed(Stage::Validation, awkward).events(),
         History::of(3).placed().delivery_failed().failed(Stage::DeadLetter, "transient").events(),
-        // Its first event could not be read.
+        // Its first event cannot be decoded.
         History::of(4).placed().events().split_off(1),
     ];
     for history in histories {
@@ -72,11 +70,12 @@ pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
 
         let order_id = history[0].event.order_id();
         let order = store.order(order_id).await.unwrap().unwrap();
-        assert_eq!(shown(&order), shown(&expected.orders[0]));
+        assert_eq!(order, expected.orders[0]);
         let rows = store.rows(&[order_id, id(99)]).await.unwrap();
         assert_eq!(rows.keys().collect::<Vec<_>>(), [&order_id]);
-        assert_eq!(rows[&order_id].order.as_ref().map(shown), Some(shown(&order)));
-        assert_eq!(rows[&order_id].failed.as_ref(), expected.failed_orders.first());
+        let rows = Rows::from_records(rows[&order_id].clone()).unwrap();
+        assert_eq!(rows.order, Some(order));
+        assert_eq!(rows.failed.as_ref(), expected.failed_orders.first());
     }
     assert_eq!(store.order(id(99)).await.unwrap(), None);
 }
@@ -93,8 +92,8 @@ pub(crate) async fn any_number_of_orders_is_read_at_once(database: &Database) {
     assert_eq!(store.orders_by_id(&[]).await.unwrap(), []);
 }
 
-/// Also when some of those who asked no longer wait.
-pub(crate) async fn orders_that_are_asked_for_at_once_are_each_found(database: &Database) {
+/// Some lookups are aborted meanwhile.
+pub(crate) async fn concurrent_lookups_find_each_order(database: &Database) {
     let store = database.read_model().await;
     for number in 1..=3 {
         project(&*store, &History::of(number).placed().events()).await;
@@ -154,9 +153,9 @@ pub(crate) async fn older_revision_never_overwrites_a_newer_one(database: &Datab
     project(&*store, &newer.events()).await;
     let before = tables(&*store).await;
 
-    // Past the fold, which would have left it out.
+    // Without the fold, which would skip these events.
     let from = store.checkpoint().await.unwrap();
-    store.write(&older, &from, &behind(&from)).await.unwrap();
+    store.write(&older.into(), &from, &behind(&from)).await.unwrap();
     assert_eq!(tables(&*store).await, before);
 }
 
@@ -166,10 +165,11 @@ pub(crate) async fn rows_and_checkpoint_move_together_or_not_at_all(database: &D
     let checkpoint = store.checkpoint().await.unwrap();
     let failed = History::of(1).placed().failed(Stage::Fulfillment, "refused").events();
 
-    // The last table of the transaction is missing, so it fails when the others are written.
+    // The last table of the transaction is missing, so the transaction fails after the others are written.
     database.execute("alter table failed_orders rename to elsewhere").await;
     let changes = apply(BTreeMap::new(), &failed, &[]);
-    let error = store.write(&changes, &checkpoint, &behind(&checkpoint)).await.unwrap_err();
+    let error =
+        store.write(&changes.clone().into(), &checkpoint, &behind(&checkpoint)).await.unwrap_err();
     assert!(matches!(error, StoreError::Database(_)), "{error:?}");
 
     assert_eq!(store.checkpoint().await.unwrap(), checkpoint);
@@ -198,7 +198,7 @@ pub(crate) async fn checkpoint_that_moved_stops_the_writer(database: &Database) 
         Checkpoint { position: at(1, 2), ..current },
     ];
     for from in others {
-        let error = store.write(&changes, &from, &behind(&from)).await.unwrap_err();
+        let error = store.write(&changes.clone().into(), &from, &behind(&from)).await.unwrap_err();
         assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
     }
     assert_eq!(store.checkpoint().await.unwrap(), current);
@@ -210,7 +210,7 @@ pub(crate) async fn checkpoint_moves_without_events(database: &Database) {
     let from = store.checkpoint().await.unwrap();
     let position = Some(Position { commit: u64::MAX - 1, prepare: 7 });
     let to = Checkpoint { position, events_skipped: 3, moved_at: Some(at(9)), ..from };
-    store.write(&Changes::default(), &from, &to).await.unwrap();
+    store.write(&RowChanges::default(), &from, &to).await.unwrap();
     assert_eq!(store.checkpoint().await.unwrap(), to);
 }
 
@@ -262,7 +262,7 @@ pub(crate) async fn orders_are_filtered(database: &Database) {
         History::of(1).second(100).customer("cust-\0").placed().events(),
         History::of(2).second(200).customer("cust-b").placed().fulfilled().events(),
         History::of(3).second(300).customer("cust-\0").placed().fulfilled().events(),
-        // Nobody knows when it was received: it is listed as the oldest.
+        // An order without a known time of receipt is listed as the oldest.
         History::of(4).second(400).customer("cust-b").placed().events().split_off(3),
     ];
     project(&*store, &log.concat()).await;
@@ -336,7 +336,7 @@ pub(crate) async fn failures_are_filtered_and_resolved_ones_shown_on_request(dat
     }
 }
 
-pub(crate) async fn orders_are_counted_by_what_became_of_them(database: &Database) {
+pub(crate) async fn orders_are_counted_by_state(database: &Database) {
     let store = database.read_model().await;
     assert_eq!(store.count_orders().await.unwrap(), OrderCounts::default());
     let log = [
@@ -346,7 +346,7 @@ pub(crate) async fn orders_are_counted_by_what_became_of_them(database: &Databas
         History::of(4).placed().failed(Stage::Fulfillment, "refused").events(),
         History::of(5).placed().failed(Stage::Fulfillment, "refused").events(),
         History::of(6).placed().failed(Stage::DeadLetter, "poison").events(),
-        // It failed and is tried again: it is no failure any more.
+        // Failed and queued again: not listed as failed.
         History::of(7).placed().failed(Stage::DeadLetter, "poison").queued().events(),
     ];
     project(&*store, &log.concat()).await;
@@ -358,7 +358,7 @@ pub(crate) async fn orders_are_counted_by_what_became_of_them(database: &Databas
     assert_eq!(by_stage, [1, 2, 1]);
 }
 
-pub(crate) async fn lists_of_a_tenant_have_its_orders_only(database: &Database) {
+pub(crate) async fn lists_of_a_tenant_contain_its_orders_only(database: &Database) {
     let store = database.read_model().await;
     let log: Vec<_> = (1..=4)
         .flat_map(|it| History::of(it).placed().failed(Stage::Fulfillment, "refused").events())
@@ -368,11 +368,11 @@ pub(crate) async fn lists_of_a_tenant_have_its_orders_only(database: &Database) 
         ..apply(BTreeMap::new(), &log, &[])
     };
     let from = store.checkpoint().await.unwrap();
-    store.write(&changes, &from, &behind(&from)).await.unwrap();
-    // What is projected again says the same again; what it would say otherwise is not believed.
+    store.write(&changes.clone().into(), &from, &behind(&from)).await.unwrap();
+    // A tenant that was written once is never replaced.
     let from = store.checkpoint().await.unwrap();
     let again = Changes { tenants: vec![(id(1), "b".to_owned())], ..Changes::default() };
-    store.write(&again, &from, &behind(&from)).await.unwrap();
+    store.write(&again.into(), &from, &behind(&from)).await.unwrap();
 
     for (tenant, expected) in [("a", vec![1, 3]), ("b\0", vec![2]), ("b", vec![]), ("%", vec![])] {
         let tenant = Some(tenant.to_owned());
@@ -401,14 +401,14 @@ pub(crate) async fn statistics_count_every_event_once(database: &Database) {
         assert_eq!(store.count_orders().await.unwrap().n_failed_fulfillment, 1);
     }
 
-    // A day and a minute later, what was before is forgotten.
+    // A day and a minute later, older minutes are dropped.
     let later = History::of(3).second(60 * (24 * 60 + 2)).received().events();
     project(&*store, &later).await;
     let minutes = store.minutes(0).await.unwrap();
     assert_eq!(minutes.keys().copied().collect::<Vec<_>>(), [24 * 60 + 2]);
 }
 
-pub(crate) async fn lease_is_taken_by_one_and_whoever_lost_it_cannot_write(database: &Database) {
+pub(crate) async fn former_holder_of_the_lease_cannot_write(database: &Database) {
     let store = database.read_model().await;
     let free = store.lease().await.unwrap();
     assert_eq!((free.epoch, free.holder.as_deref()), (0, None));
@@ -416,7 +416,7 @@ pub(crate) async fn lease_is_taken_by_one_and_whoever_lost_it_cannot_write(datab
     assert_eq!(store.take_lease(&free, "second").await.unwrap(), None);
     let of_first = store.checkpoint().await.unwrap();
 
-    // A beat makes what somebody saw before it old.
+    // A beat invalidates the lease as it was seen before.
     let seen = store.lease().await.unwrap();
     assert!(store.beat(1).await.unwrap());
     assert_eq!(store.take_lease(&seen, "second").await.unwrap(), None);
@@ -425,7 +425,8 @@ pub(crate) async fn lease_is_taken_by_one_and_whoever_lost_it_cannot_write(datab
 
     assert!(!store.beat(1).await.unwrap());
     let changes = apply(BTreeMap::new(), &History::of(1).placed().events(), &[]);
-    let error = store.write(&changes, &of_first, &behind(&of_first)).await.unwrap_err();
+    let error =
+        store.write(&changes.clone().into(), &of_first, &behind(&of_first)).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
     assert_eq!(store.order(id(1)).await.unwrap(), None);
 
@@ -442,7 +443,7 @@ pub(crate) async fn challenged_lease_is_answered_by_its_holder_only(database: &D
     let taken = store.lease().await.unwrap();
     assert!(!taken.is_challenged());
 
-    // Of several that stand by, one makes the challenge.
+    // Of several standbys, one makes the challenge.
     assert!(store.challenge(&taken).await.unwrap());
     assert!(!store.challenge(&taken).await.unwrap());
     let challenged = store.lease().await.unwrap();

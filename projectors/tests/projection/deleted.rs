@@ -14,7 +14,7 @@ use crate::stores::Database;
 use crate::system::{EventStore, Projector, get, projected, queries};
 use crate::verify::verify;
 
-/// Orders 1 to 4, of which 1 and 2 failed, with the projector at work.
+/// Projects the orders 1 to 4, of which 1 and 2 have failed. The projector keeps running.
 async fn four_orders(events: &EventStore, database: &Database) -> (Arc<dyn ReadModel>, Projector) {
     let store = database.read_model().await;
     let projector = Projector::start(&events.log, &store, 100);
@@ -71,12 +71,12 @@ async fn deleted_orders_leave_postgres_and_rebuild_and_verify_are_sound() {
 }
 
 #[tokio::test]
-async fn rows_that_an_older_release_kept_of_deleted_orders_are_found_and_mended() {
+async fn rows_of_deleted_orders_are_found_and_removed() {
     let (events, database) = (EventStore::start().await, Database::sqlite());
     let (store, projector) = four_orders(&events, &database).await;
     projector.stop().await.unwrap();
     events.tool().tombstone(id(1)).await;
-    // An older release passed the end of the stream without touching the row.
+    // An older release passed the deletion without deleting the row.
     let head = events.log.head().await.unwrap().unwrap();
     database
         .execute(&format!(
@@ -99,7 +99,7 @@ async fn rows_of_a_truncated_order_are_left_as_they_are() {
     let (store, projector) = four_orders(&events, &database).await;
     projector.stop().await.unwrap();
     events.tool().truncate(id(2), 3).await;
-    // What the log still says of it is no reason to change the row, nor to call it wrong.
+    // The rest of the stream is no reason to change the row or to report it.
     let order_id = id(2).0.simple().to_string();
     let changed = format!("update orders set customer_id = 'kept' where order_id = x'{order_id}'");
     database.execute(&changed).await;
@@ -138,7 +138,7 @@ async fn deleted_order_is_gone_on_every_route() {
             assert_eq!((answer.status, &answer.body), (StatusCode::GONE, &gone), "{uri}");
         }
     }
-    // Of one that is only truncated, the rest is shown.
+    // Of a truncated stream, the rest is shown.
     tool.truncate(id(4), 3).await;
     let order = format!("/v1/orders/{}", id(4));
     let history = get(&api, &format!("{order}/history")).await;

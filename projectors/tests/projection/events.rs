@@ -1,4 +1,4 @@
-//! Histories of orders, as the log would hold them.
+//! Histories of orders, as the log contains them.
 
 use domain::ids::OrderId;
 use domain::order::{
@@ -22,7 +22,7 @@ pub(crate) struct History {
     pub(crate) order_id: OrderId,
     pub(crate) customer_id: String,
     pub(crate) quantity: u64,
-    /// When it was received, and all the rest happened, in seconds.
+    /// When the order was received, in seconds; other times derive from it.
     pub(crate) second: i64,
     attempt: u32,
     events: Vec<Recorded>,

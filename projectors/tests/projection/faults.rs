@@ -1,4 +1,4 @@
-//! Every statement of a projection step fails for a while, and the projector goes on by itself.
+//! Recovery of the projector from failures of every statement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::journal::Journal;
 use crate::stores::Database;
 use crate::system::{EventStore, Projector, get, projected, queries};
 
-/// The statements of a projection step that change rows: the table and what is done to it.
+/// The statements of a projection step that change rows: table and operation.
 const WRITES: [(&str, &str); 7] = [
     ("projection_checkpoints", "update"),
     ("orders", "insert"),
@@ -28,21 +28,21 @@ const WRITES: [(&str, &str); 7] = [
 /// The tables that a projection step reads.
 const READ_TABLES: [&str; 4] =
     ["orders", "failed_orders", "order_tenants", "projection_checkpoints"];
-/// A minute that the next batch forgets, so that there is something to delete.
+/// A minute that the next batch drops, so that there is a row to delete.
 const OLD_MINUTE: &str = "insert into projection_minutes values ('orders', -9000, 0, 0, 0, 0, 0);";
 /// More than a pool has connections.
 const MANY_READERS: usize = 20;
-/// How long the projection may take to go on once its database takes writes again.
+/// How long the projection may take to resume once its database takes writes again.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// SQL that makes a statement fail, and SQL that mends it.
+/// SQL that makes a statement fail, and SQL that removes the fault.
 pub(crate) struct Fault {
     pub(crate) install: String,
     pub(crate) remove: String,
 }
 
 impl Fault {
-    /// Fails what is done to the table, and ends the transaction, as SQLite does when the disk is
+    /// Fails an operation on the table and ends the transaction, as SQLite does when the disk is
     /// full or fails.
     fn ends_transaction(table: &str, action: &str) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl Fault {
         }
     }
 
-    /// Runs PL/pgSQL before what is done to the table.
+    /// Runs PL/pgSQL before an operation on the table.
     fn runs(table: &str, action: &str, statement: &str) -> Self {
         let row = if action == "delete" { "old" } else { "new" };
         Self {
@@ -113,7 +113,7 @@ async fn assert_survives(database: &Database, faults: Vec<Fault>) {
         let order = History::of(number).placed().failed(Stage::Fulfillment, "refused").events();
         events.append_of(Some("acme"), id(number), &order).await;
         journal.heard(1, "Projection interrupted").await;
-        // It fails more than once, and says so once.
+        // It fails more than once, and logs that once.
         journal.heard(2, "Projection failed").await;
         database.execute(&fault.remove).await;
         projected(&store, n_events).await;
@@ -131,11 +131,11 @@ async fn assert_survives(database: &Database, faults: Vec<Fault>) {
     projector.stop().await.unwrap();
     let n_failed = store.count_orders().await.unwrap().n_failed_fulfillment;
     assert_eq!(n_failed, faults.len() as u64);
-    assert_eq!(store.miscounted().await.unwrap(), []);
+    assert_eq!(store.find_miscounted().await.unwrap(), []);
 }
 
 #[tokio::test]
-async fn sqlite_statement_that_fails_does_not_stop_the_projector() {
+async fn projector_survives_failing_sqlite_statements() {
     let database = Database::sqlite();
     let mut faults: Vec<_> =
         WRITES.iter().map(|(table, action)| Fault::ends_transaction(table, action)).collect();
@@ -145,7 +145,7 @@ async fn sqlite_statement_that_fails_does_not_stop_the_projector() {
 }
 
 #[tokio::test]
-async fn postgres_statement_that_fails_does_not_stop_the_projector() {
+async fn projector_survives_failing_postgres_statements() {
     let database = Database::postgres().await;
     let serialization = "raise exception 'fault' using errcode = '40001'";
     let mut faults: Vec<_> =
@@ -156,7 +156,7 @@ async fn postgres_statement_that_fails_does_not_stop_the_projector() {
 }
 
 #[tokio::test]
-async fn postgres_connection_that_is_lost_does_not_stop_the_projector() {
+async fn projector_survives_a_lost_postgres_connection() {
     let database = Database::postgres().await;
     let lost = "perform pg_terminate_backend(pg_backend_pid())";
     let faults = WRITES.iter().map(|(table, action)| Fault::runs(table, action, lost));
@@ -164,7 +164,7 @@ async fn postgres_connection_that_is_lost_does_not_stop_the_projector() {
 }
 
 #[tokio::test]
-async fn read_only_sessions_are_replaced_once_the_database_takes_writes() {
+async fn read_only_sessions_are_replaced_after_a_failover() {
     let (journal, events) = (Journal::listen(), EventStore::start().await);
     let database = Database::postgres().await;
     migrate(&database.url()).await.unwrap();
@@ -184,7 +184,7 @@ async fn read_only_sessions_are_replaced_once_the_database_takes_writes() {
         .await;
     events.append(&History::of(2).placed().events()).await;
     journal.heard(1, "read-only transaction").await;
-    // Lists are read all the same, by as many sessions as the pool has.
+    // Lists are still read, by all sessions of the pool.
     for list in join_all((0..MANY_READERS).map(|_| get(&api, "/v1/orders"))).await {
         assert_eq!(list.status, StatusCode::OK, "{}", list.body);
     }

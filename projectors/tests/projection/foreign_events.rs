@@ -19,10 +19,10 @@ use crate::stores::Database;
 use crate::system::{EventStore, Projector, clock};
 use crate::verify::verify;
 
-/// As many as make a filtered subscription send checkpoints.
+/// Number of events after which a filtered subscription sends checkpoints.
 const ENOUGH_FOR_CHECKPOINTS: u128 = 70;
 
-/// Appends events to a stream that is no order's.
+/// Appends events to a stream of another program.
 async fn append_foreign(events: &EventStore, numbers: std::ops::Range<u128>) {
     let journal = events.log.open_journal("another-program");
     for number in numbers {
@@ -32,8 +32,8 @@ async fn append_foreign(events: &EventStore, numbers: std::ops::Range<u128>) {
     }
 }
 
-/// Waits until the live checkpoint is beyond a position: then it names an event of no order, if
-/// no order was appended since.
+/// Waits until the live checkpoint is beyond a position. If no order was appended since, it is then at an
+/// event of another program.
 async fn live_moved_beyond(store: &Arc<dyn ReadModel>, position: Option<Position>) {
     wait::until_async("a filter checkpoint moves the live checkpoint", async || {
         (store.checkpoint().await.ok()?.position > position).then_some(())
@@ -53,8 +53,8 @@ async fn rebuild_ends_without_any_order(database: &Database) {
     append_foreign(&events, 0..ENOUGH_FOR_CHECKPOINTS).await;
     live_moved_beyond(&store, None).await;
     projector.stop().await.unwrap();
-    // The embedded store counts the events between two checkpoints alike for all subscriptions, a
-    // real one does not: there, the live checkpoint may name any foreign event.
+    // The embedded store counts the events between two checkpoints alike for all subscriptions; a
+    // real one does not: there, the live checkpoint may be at any foreign event.
     let head = events.log.head().await.unwrap().unwrap();
     let moved = format!(
         "update projection_checkpoints set commit_position = {}, prepare_position = {}",
@@ -91,7 +91,7 @@ async fn rebuild_and_resume_end_behind_foreign_events(database: &Database) {
     let projector = Projector::start(&events.log, &store, 100);
     projected_all(&store, 20).await;
     projector.stop().await.unwrap();
-    // Its checkpoints are counted from where it begins, those of a replay from the first event.
+    // A projector counts checkpoints from where it begins, a replay from the first event.
     let projector = Projector::start(&events.log, &store, 100);
     append_foreign(&events, 10..10 + ENOUGH_FOR_CHECKPOINTS).await;
     live_moved_beyond(&store, last_of_orders).await;
@@ -124,7 +124,7 @@ async fn rebuild_and_resume_end_behind_foreign_events_in_postgres() {
 }
 
 /// A server up to 24.10 may name the end of its log in a filter checkpoint, where no event is yet.
-async fn rebuild_ends_though_the_live_checkpoint_is_beyond_the_newest_event(database: &Database) {
+async fn rebuild_ends_with_a_checkpoint_beyond_the_log(database: &Database) {
     let events = EventStore::start().await;
     let store = database.read_model().await;
     append_orders(&events, 1..=10).await;
@@ -142,7 +142,7 @@ async fn rebuild_ends_though_the_live_checkpoint_is_beyond_the_newest_event(data
     assert_eq!(findings, []);
     let rebuilt = rebuilt.unwrap();
     assert!(rebuilt.is_live && rebuilt.compared.unwrap().is_sound(), "{rebuilt:?}");
-    // What comes next is no longer passed over.
+    // The next events are no longer skipped.
     let projector = Projector::start(&events.log, &store, 100);
     append_orders(&events, 11..=12).await;
     projected_all(&store, 12).await;
@@ -150,18 +150,18 @@ async fn rebuild_ends_though_the_live_checkpoint_is_beyond_the_newest_event(data
 }
 
 #[tokio::test]
-async fn rebuild_ends_though_the_live_checkpoint_is_beyond_the_newest_event_in_sqlite() {
-    rebuild_ends_though_the_live_checkpoint_is_beyond_the_newest_event(&Database::sqlite()).await;
+async fn rebuild_ends_with_a_checkpoint_beyond_the_log_in_sqlite() {
+    rebuild_ends_with_a_checkpoint_beyond_the_log(&Database::sqlite()).await;
 }
 
 #[tokio::test]
-async fn rebuild_ends_though_the_live_checkpoint_is_beyond_the_newest_event_in_postgres() {
+async fn rebuild_ends_with_a_checkpoint_beyond_the_log_in_postgres() {
     let database = Database::postgres().await;
-    rebuild_ends_though_the_live_checkpoint_is_beyond_the_newest_event(&database).await;
+    rebuild_ends_with_a_checkpoint_beyond_the_log(&database).await;
 }
 
-/// A store that was restored from an older backup, and has grown beyond the checkpoint since, by
-/// events of others.
+/// An event store that was restored from an older backup, and has since grown beyond the checkpoint by
+/// events of other programs.
 async fn older_backup_is_noticed_and_rebuilt_from(database: &Database) {
     let (events, restored) = (EventStore::start().await, EventStore::start().await);
     let store = database.read_model().await;
@@ -227,9 +227,9 @@ async fn rows_of_another_event_store_are_neither_verified_nor_mended() {
         pace: Pace::Full,
     };
     let mut found = |it| panic!("{it:?}");
-    let all = verification.all(&mut |_| {}, &mut found).await.unwrap_err();
+    let all = verification.verify_all(&mut |_| {}, &mut found).await.unwrap_err();
     assert!(matches!(all, ReplayError::Origin(_)), "{all:?}");
-    let sample = verification.sample(2, &mut |_| {}, &mut found).await.unwrap_err();
+    let sample = verification.verify_sample(2, &mut |_| {}, &mut found).await.unwrap_err();
     assert!(matches!(sample, ReplayError::Origin(_)), "{sample:?}");
     assert!(store.order(id(1)).await.unwrap().is_some());
 }

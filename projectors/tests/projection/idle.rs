@@ -1,4 +1,4 @@
-//! A system that does nothing writes nothing.
+//! An idle system writes nothing.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::journal::Journal;
 use crate::stores::Database;
 use crate::system::{EventStore, PATIENCE, POLL, Projector, projected};
 
-/// What statements that may write begin with, behind their name.
+/// First words of statements that may write, after their name.
 const WRITES: [&str; 4] = ["begin", "update", "insert", "delete"];
 
-/// For how long an idle system is watched: four looks of the holder at its lease.
+/// How long an idle system is watched: four lease checks of the holder.
 const WATCHED: Duration = Duration::from_secs(2);
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn idle_projector_writes_nothing_in_postgres() {
     let projector = Projector::start(&events.log, &store, 100);
     events.append(&History::of(1).placed().fulfilled().events()).await;
     projected(&store, 5).await;
-    // The checkpoint may move once more behind the batch.
+    // The checkpoint may move once more after the batch.
     journal.clear();
     journal.heard(3, "lease.get").await;
 
@@ -70,7 +70,7 @@ async fn holder_that_answers_challenges_keeps_its_turn() {
     loop {
         let lease = store.lease().await.unwrap();
         assert!(lease.epoch <= 1, "{lease:?}");
-        // Each challenge and its answer are two; the first two are the taking of the lease.
+        // A challenge and its answer are two writes; the first two writes take the lease.
         if lease.beat >= 2 + 3 * 2 {
             break;
         }

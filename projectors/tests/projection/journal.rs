@@ -1,4 +1,4 @@
-//! What the code under test says: its log lines and the statements that it runs.
+//! Log lines of the code under test, and the statements that it runs.
 
 use std::error::Error;
 use std::fmt::{Debug, Write};
@@ -12,8 +12,8 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use crate::system::{PATIENCE, POLL};
 
-/// The lines of this thread since it began to listen. A test on one thread hears nobody else; what
-/// SQLite's connections run, they do on threads of their own.
+/// The lines of this thread since it began to listen. Statements of SQLite run on threads of their own
+/// and are not recorded.
 pub(crate) struct Journal {
     lines: Arc<Mutex<Vec<Line>>>,
     _listening: DefaultGuard,
@@ -33,12 +33,12 @@ impl Journal {
         Self { lines, _listening: tracing::subscriber::set_default(listener) }
     }
 
-    /// The lines so far that have `text` in them.
+    /// Returns the lines so far that contain `text`.
     pub(crate) fn lines(&self, text: &str) -> Vec<Line> {
         locked(&self.lines).iter().filter(|it| it.text.contains(text)).cloned().collect()
     }
 
-    /// Waits for so many lines that have `text` in them.
+    /// Waits for `n_lines` lines that contain `text`.
     pub(crate) async fn heard(&self, n_lines: usize, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while self.lines(text).len() < n_lines {
@@ -48,7 +48,7 @@ impl Journal {
         }
     }
 
-    /// Forgets the lines so far.
+    /// Clears the lines so far.
     pub(crate) fn clear(&self) {
         locked(&self.lines).clear();
     }

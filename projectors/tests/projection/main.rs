@@ -1,4 +1,4 @@
-//! The projection: the fold, the two stores under one contract, and the routes.
+//! Projections: folds, both stores under one contract, projectors and routes.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,6 +9,7 @@
 mod apply;
 mod as_of;
 mod contract;
+mod customers;
 mod dead_letters;
 mod deleted;
 mod events;

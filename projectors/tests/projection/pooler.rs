@@ -15,7 +15,7 @@ use crate::rebuild::{append_orders, projected_all, rebuild};
 use crate::system::{EventStore, Projector};
 use crate::verify::verify;
 
-/// Readers at once: more than the pooler has sessions.
+/// Concurrent readers: more than the pooler has sessions.
 const N_READERS: usize = 16;
 const N_READS: usize = 50;
 
@@ -32,7 +32,7 @@ async fn read_again_and_again(store: Arc<dyn ReadModel>, order_ids: Vec<OrderId>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_change_with_each_transaction_do_no_harm() {
+async fn pooled_sessions_of_single_transactions_work() {
     let server = tokio::task::spawn_blocking(postgres::start_private_server).await.unwrap();
     let Some(bouncer) = PgBouncer::start(&server) else { return };
     let (url, events) = (bouncer.url("postgres"), EventStore::start().await);
@@ -45,7 +45,7 @@ async fn sessions_that_change_with_each_transaction_do_no_harm() {
     let projector = Projector::start_verifying(&events.log, store, 3, 100);
     projected_all(store, 20).await;
 
-    // While it writes and verifies, two processes read with more connections than there are sessions.
+    // Meanwhile, two processes read with more connections than there are sessions.
     let order_ids: Vec<OrderId> = (1..=20).map(id).collect();
     let mut readers = JoinSet::new();
     for n_reader in 0..N_READERS {

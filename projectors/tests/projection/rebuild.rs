@@ -1,4 +1,4 @@
-//! Tables built anew beside the live ones, while everything goes on.
+//! Rebuilds beside the live tables, while projector and readers go on.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use projectors::{
     Begin, Difference, Finding, OrderFilter, Page, Phase, Progress, ReadModel, Rebuild,
     RebuildError, Rebuilt, Repair, StoreError, SwapAtEnd, SwapWhen, Swapped, Unfinished,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use testkit::wait;
 use tokio::task::JoinSet;
@@ -36,7 +36,7 @@ pub(crate) async fn rebuild(
         }
     };
     let rebuilt = work.run(&mut progress, &mut |it| findings.push(it)).await;
-    // Both sides are at one position: an order is asked for only if its rows are wrong.
+    // Both sides are at one position: a stream is read only if its rows differ.
     let n_differing = rebuilt.as_ref().ok().and_then(|it| it.compared).map(|it| it.n_differing);
     assert!(n_differing.is_none_or(|it| it == n_judged), "{n_judged} judged, {n_differing:?}");
     (rebuilt, findings)
@@ -61,7 +61,7 @@ pub(crate) async fn projected_all(store: &Arc<dyn ReadModel>, n_orders: u64) {
     .await;
 }
 
-/// Reads as the API does until told to stop: no error, and no order that was there is missing.
+/// Reads as the API does until it is told to stop. No read fails, and no order is missing.
 async fn read_without_a_gap(store: Arc<dyn ReadModel>, stop: CancellationToken) -> u64 {
     let mut n_reads = 0;
     let page = Page { after: None, limit: 20 };
@@ -76,7 +76,7 @@ async fn read_without_a_gap(store: Arc<dyn ReadModel>, stop: CancellationToken) 
     n_reads
 }
 
-async fn rebuild_goes_on_beside_everything_else(database: &Database) {
+async fn rebuild_runs_beside_projector_and_readers(database: &Database) {
     let events = EventStore::start().await;
     let store = database.read_model().await;
     let projector = Projector::start(&events.log, &store, 100);
@@ -107,7 +107,7 @@ async fn rebuild_goes_on_beside_everything_else(database: &Database) {
     let names: Vec<_> = store.sets().await.unwrap().iter().map(|it| it.name).collect();
     assert_eq!(names, ["live", "previous"]);
 
-    // There and back again, while the projector goes on.
+    // Swap and rollback, while the projector goes on.
     for _time in 0..2 {
         store.roll_back(Unfinished::Refuse, clock().now()).await.unwrap();
         projected_all(&store, 400).await;
@@ -123,19 +123,19 @@ async fn rebuild_goes_on_beside_everything_else(database: &Database) {
     assert!(store.drop_previous(later).await.unwrap());
     let nothing = store.roll_back(Unfinished::Refuse, later).await.unwrap_err();
     assert!(matches!(nothing, StoreError::Set(_)), "{nothing:?}");
-    // The indexes are there, and by their names.
+    // The indexes exist under their names.
     database.execute("drop index orders_by_time").await;
     database.execute("drop index orders_processing_by_age").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rebuild_goes_on_beside_everything_else_in_sqlite() {
-    Box::pin(rebuild_goes_on_beside_everything_else(&Database::sqlite())).await;
+async fn rebuild_runs_beside_projector_and_readers_in_sqlite() {
+    Box::pin(rebuild_runs_beside_projector_and_readers(&Database::sqlite())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rebuild_goes_on_beside_everything_else_in_postgres() {
-    Box::pin(rebuild_goes_on_beside_everything_else(&Database::postgres().await)).await;
+async fn rebuild_runs_beside_projector_and_readers_in_postgres() {
+    Box::pin(rebuild_runs_beside_projector_and_readers(&Database::postgres().await)).await;
 }
 
 async fn rows_that_are_wrong_are_reported_and_replaced(database: &Database) {
@@ -173,7 +173,7 @@ async fn rebuild_that_was_cut_off_goes_on_and_another_one_ends_it(database: &Dat
     let nothing = rebuild(&events, &store, Begin::WhereItStopped, SwapAtEnd::Yes).await.0;
     assert!(nothing.unwrap_err().to_string().contains("without `--resume`"));
 
-    // Cut off in the middle: the future is dropped when it has come past the first batch.
+    // Interrupted: the future is dropped after the first batch.
     let (cut, reached) = (CancellationToken::new(), CancellationToken::new());
     let clock = clock();
     let (log, begin, at_end) = (&events.log, Begin::Anew, SwapAtEnd::Yes);
@@ -193,14 +193,15 @@ async fn rebuild_that_was_cut_off_goes_on_and_another_one_ends_it(database: &Dat
     }
     assert!(reached.is_cancelled() && (1..300).contains(&n_done), "{n_done}");
 
-    // One that took over cannot be disturbed by one that is still at it.
+    // A rebuild that was taken over can no longer write.
     let stale = store.next_set(Begin::WhereItStopped).await.unwrap();
     let before = stale.checkpoint().await.unwrap();
     let (rebuilt, findings) = rebuild(&events, &store, Begin::WhereItStopped, SwapAtEnd::No).await;
-    // The live tables are empty, as they should be: nothing was projected into them.
+    // The live tables are empty: nothing was projected into them.
     assert_eq!(findings, []);
     assert_eq!(rebuilt.unwrap().n_events, 300);
-    let error = stale.write(&projectors::Changes::default(), &before, &before).await.unwrap_err();
+    let error =
+        stale.write(&projectors::RowChanges::default(), &before, &before).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckpointMoved), "{error:?}");
     let error = store
         .swap(&before, SwapWhen::LiveAtMost(None), clock.now(), &mut |_, _| {})
@@ -235,7 +236,7 @@ async fn rebuild_names_events_that_it_cannot_project_and_leaves_the_live_tables(
 }
 
 #[tokio::test]
-async fn rebuild_makes_the_read_model_that_of_another_event_store() {
+async fn rebuild_switches_to_another_event_store() {
     let (database, first) = (Database::sqlite(), EventStore::start().await);
     let store = database.read_model().await;
     append_orders(&first, 1..=20).await;
@@ -255,14 +256,14 @@ async fn rebuild_makes_the_read_model_that_of_another_event_store() {
     assert_eq!(store.order(id(1)).await.unwrap(), None);
 }
 
-/// The orders that a tenant's list has.
+/// Lists the orders of a tenant.
 async fn orders_of(store: &Arc<dyn ReadModel>, tenant: &str) -> Vec<OrderId> {
     let filter = OrderFilter { tenant: Some(tenant.to_owned()), ..OrderFilter::default() };
     let orders = store.orders(&filter, &Page { after: None, limit: 20 }).await.unwrap();
     orders.iter().map(|it| it.order_id).collect()
 }
 
-async fn whose_orders_are_is_part_of_a_set(database: &Database) {
+async fn tenants_are_part_of_a_set(database: &Database) {
     let events = EventStore::start().await;
     let store = database.read_model().await;
     for (number, tenant) in [(1, "shop"), (2, "shop"), (3, "market")] {
@@ -275,17 +276,16 @@ async fn whose_orders_are_is_part_of_a_set(database: &Database) {
     projector.stop().await.unwrap();
     let damage = "delete from order_tenants where tenant = 'market'; \
         update order_tenants set tenant = 'market'";
-    let differs = |number: u128, found: Value| {
-        Finding::Difference(Difference {
-            order_id: id(number),
-            table: "order_tenants",
-            field: "tenant".to_owned(),
-            expected: if number == 3 { "market".into() } else { "shop".into() },
-            found,
-        })
+    let differs = |number: u128, field: &str, expected: Value, found: Value| {
+        let (table, field) = ("order_tenants", field.to_owned());
+        Finding::Difference(Difference { order_id: id(number), table, field, expected, found })
     };
-    let damaged =
-        [differs(1, "market".into()), differs(2, "market".into()), differs(3, Value::Null)];
+    let missing = json!({"order_id": id(3), "tenant": "market"});
+    let damaged = [
+        differs(1, "tenant", "shop".into(), "market".into()),
+        differs(2, "tenant", "shop".into(), "market".into()),
+        differs(3, "row", missing, Value::Null),
+    ];
 
     database.execute(damage).await;
     let (_, findings) = verify(&events, &store, Repair::Always).await;
@@ -303,17 +303,17 @@ async fn whose_orders_are_is_part_of_a_set(database: &Database) {
 }
 
 #[tokio::test]
-async fn whose_orders_are_is_part_of_a_set_in_sqlite() {
-    whose_orders_are_is_part_of_a_set(&Database::sqlite()).await;
+async fn tenants_are_part_of_a_set_in_sqlite() {
+    tenants_are_part_of_a_set(&Database::sqlite()).await;
 }
 
 #[tokio::test]
-async fn whose_orders_are_is_part_of_a_set_in_postgres() {
-    whose_orders_are_is_part_of_a_set(&Database::postgres().await).await;
+async fn tenants_are_part_of_a_set_in_postgres() {
+    tenants_are_part_of_a_set(&Database::postgres().await).await;
 }
 
-/// A rebuild that ends right behind the swap, as if it were killed there, with a projector at work.
-async fn rebuild_may_end_right_behind_the_swap(database: &Database) {
+/// A rebuild that ends right after the swap, as if it were killed there, beside a running projector.
+async fn rebuild_may_end_right_after_the_swap(database: &Database) {
     let events = EventStore::start().await;
     let store = database.read_model().await;
     append_orders(&events, 1..=30).await;
@@ -321,7 +321,7 @@ async fn rebuild_may_end_right_behind_the_swap(database: &Database) {
     projected_all(&store, 30).await;
     rebuild(&events, &store, Begin::Anew, SwapAtEnd::No).await.0.unwrap();
     let next = store.next_set(Begin::WhereItStopped).await.unwrap().checkpoint().await.unwrap();
-    // It held the projector back, and nobody lets it go.
+    // The rebuild held the lease and has not given it back.
     wait::until_async("the projector does not renew its lease just then", async || {
         let seen = store.lease().await.unwrap();
         store.take_lease(&seen, "rebuild").await.unwrap()
@@ -340,13 +340,13 @@ async fn rebuild_may_end_right_behind_the_swap(database: &Database) {
 }
 
 #[tokio::test]
-async fn rebuild_may_end_right_behind_the_swap_in_sqlite() {
-    rebuild_may_end_right_behind_the_swap(&Database::sqlite()).await;
+async fn rebuild_may_end_right_after_the_swap_in_sqlite() {
+    rebuild_may_end_right_after_the_swap(&Database::sqlite()).await;
 }
 
 #[tokio::test]
-async fn rebuild_may_end_right_behind_the_swap_in_postgres() {
-    rebuild_may_end_right_behind_the_swap(&Database::postgres().await).await;
+async fn rebuild_may_end_right_after_the_swap_in_postgres() {
+    rebuild_may_end_right_after_the_swap(&Database::postgres().await).await;
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ async fn rebuild_that_is_cut_off_in_the_swap_leaves_the_live_tables() {
     let before = store.checkpoint().await.unwrap();
     let next = store.next_set(Begin::WhereItStopped).await.unwrap().checkpoint().await.unwrap();
 
-    // A reader that takes its time: the swap waits for it, in the middle of its transaction.
+    // A slow reader: the swap waits for it within its transaction.
     let mut reader = PgConnection::connect(&database.url()).await.unwrap();
     sqlx::raw_sql("begin; lock table orders in access share mode")
         .execute(&mut reader)

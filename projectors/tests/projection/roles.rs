@@ -1,4 +1,4 @@
-//! PostgreSQL refuses each role what it does not need.
+//! Privileges of the PostgreSQL roles.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::events::{History, id};
 use crate::system::clock;
 
 const ROLES: &str = include_str!("../../../scripts/postgres-roles.sql");
-/// What PostgreSQL calls a lack of privileges.
+/// PostgreSQL's code for missing privileges.
 const DENIED: &str = "42501";
 
 #[track_caller]
@@ -31,8 +31,8 @@ async fn may(store: &Arc<dyn ReadModel>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_may_do_their_work_and_nothing_else() {
-    // Roles are the server's, so it is one of the test's own.
+async fn postgres_roles_have_least_privileges() {
+    // Roles belong to the server, so the test has its own server.
     let server = postgres::start_private_server();
     let mut superuser = PgConnection::connect(&server.url()).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(ROLES)).execute(&mut superuser).await.unwrap();
@@ -46,17 +46,19 @@ async fn roles_may_do_their_work_and_nothing_else() {
     let (owner, projector, api) = (of("dofs_owner"), of("dofs_projector"), of("dofs_api"));
     project(&*projector, &History::of(1).placed().events()).await;
 
-    // Also after a rebuild, which moves other tables into their place.
+    // Also after a rebuild, which swaps other tables in.
     for _time in 0..2 {
         may(&projector).await;
         may(&api).await;
         let checkpoint = projector.checkpoint().await.unwrap();
         let lease = api.lease().await.unwrap();
         assert_denied(&api.take_lease(&lease, "api").await);
-        assert_denied(&api.write(&projectors::Changes::default(), &checkpoint, &checkpoint).await);
+        assert_denied(
+            &api.write(&projectors::RowChanges::default(), &checkpoint, &checkpoint).await,
+        );
         assert_denied(&api.next_set(Begin::Anew).await.map(|_| ()));
         assert_denied(&projector.next_set(Begin::Anew).await.map(|_| ()));
-        assert_denied(&api.mend(&std::collections::BTreeMap::new(), &checkpoint).await);
+        assert_denied(&api.mend_rows(&std::collections::BTreeMap::new(), &checkpoint).await);
 
         let next = owner.next_set(Begin::Anew).await.unwrap();
         project(&*next, &History::of(1).placed().events()).await;

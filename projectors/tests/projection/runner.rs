@@ -35,7 +35,7 @@ async fn projector_goes_on_where_it_stopped() {
     for number in 1..=4 {
         let order = store.order(id(number)).await.unwrap().unwrap();
         let whole = events.log.load(id(number)).await.unwrap().order.unwrap();
-        assert_eq!(fields(&order), fields(&whole));
+        assert_eq!(fields(&order.into()), fields(&whole));
     }
     let checkpoint = store.checkpoint().await.unwrap();
     assert_eq!((checkpoint.events_applied, checkpoint.events_skipped), (20, 0));
@@ -63,7 +63,7 @@ async fn two_projectors_of_one_read_model_do_no_harm() {
 async fn projector_that_stands_by_takes_over_from_one_that_fell_silent() {
     let (database, events) = (Database::sqlite(), EventStore::start().await);
     let store = database.read_model().await;
-    // A holder that will never beat again.
+    // A holder that never answers a challenge.
     let free = store.lease().await.unwrap();
     store.take_lease(&free, "silent").await.unwrap();
     events.append(&History::of(1).placed().events()).await;

@@ -1,4 +1,4 @@
-//! Sets of tables in the way of each other, in use, taken over, and read at one moment.
+//! Sets of tables: conflicts, locks, takeovers and snapshots.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ async fn rollback_beside_an_unfinished_rebuild_is_refused(database: &Database) {
     store.roll_back(Unfinished::Discard, clock().now()).await.unwrap();
     assert_eq!(names(&store).await, ["live", "previous"]);
     assert_eq!(store.count_orders().await.unwrap().total(), 0);
-    // What is not in the way need not be dropped.
+    // Without an unfinished set, nothing has to be dropped.
     store.roll_back(Unfinished::Discard, clock().now()).await.unwrap();
     assert_eq!(store.count_orders().await.unwrap().total(), 20);
 
@@ -59,7 +59,7 @@ async fn rollback_beside_an_unfinished_rebuild_is_refused_in_postgres() {
     rollback_beside_an_unfinished_rebuild_is_refused(&Database::postgres().await).await;
 }
 
-/// Rebuilds, and lets `interfere` happen while a phase is begun.
+/// Rebuilds, and runs `interfere` when a phase begins.
 async fn rebuild_disturbed(
     events: &EventStore,
     store: &Arc<dyn ReadModel>,
@@ -81,7 +81,7 @@ async fn rebuild_disturbed(
         () = reached.cancelled() => {}
         ended = &mut work => return ended,
     }
-    // It goes on meanwhile: what it has begun to write may be waited for.
+    // The rebuild goes on meanwhile, so its current write may have to be waited for.
     tokio::join!(work, interfere()).0
 }
 
@@ -94,7 +94,7 @@ async fn rebuild_whose_tables_are_dropped_says_so(database: &Database) {
     assert!(matches!(ended, Err(RebuildError::TakenOver)), "{ended:?}");
     assert_eq!(names(&store).await, ["live"]);
 
-    // Another one has begun anew.
+    // Another rebuild has begun anew.
     let begun = async || drop(store.next_set(Begin::Anew).await.unwrap());
     let ended = rebuild_disturbed(&events, &store, Phase::Replay, begun).await;
     assert!(matches!(ended, Err(RebuildError::TakenOver)), "{ended:?}");
@@ -158,7 +158,7 @@ async fn snapshot_stays_as_it_was(database: &Database) {
         assert!(orders.len() == 5 && orders.iter().all(|it| it.customer_id != "other"));
     }
     assert_eq!(snapshot.checkpoint().await.unwrap().position, before.position);
-    let changes = projectors::Changes::default();
+    let changes = projectors::RowChanges::default();
     snapshot.write(&changes, &before, &before).await.unwrap_err();
     drop(snapshot);
     assert_eq!(store.order(id(20)).await.unwrap().unwrap().customer_id, "other");
@@ -205,7 +205,7 @@ async fn folder_without_room_for_temporary_tables_is_named() {
         repair,
         pace: Pace::Full,
     };
-    let failed = verification.all(&mut |_| {}, &mut |_| {}).await.unwrap_err();
+    let failed = verification.verify_all(&mut |_| {}, &mut |_| {}).await.unwrap_err();
     assert!(matches!(failed, ReplayError::Scratch { .. }), "{failed:?}");
     assert!(failed.to_string().contains("missing"), "{failed}");
 }

@@ -1,4 +1,4 @@
-//! The contract, on both stores.
+//! The contract of the store, tested on both databases.
 
 use std::sync::Arc;
 
@@ -7,9 +7,10 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use testkit::postgres;
 
-use crate::contract;
+use crate::contract::*;
+use crate::customers::customers_are_summed_up;
 
-/// A database of the test's own. Dropping it removes it.
+/// A database of one test. Dropping it removes it.
 pub(crate) enum Database {
     Sqlite(TempDir),
     Postgres(postgres::Database),
@@ -31,13 +32,13 @@ impl Database {
         }
     }
 
-    /// The migrated read model in it.
+    /// Migrates the database and opens the read model in it.
     pub(crate) async fn read_model(&self) -> Arc<dyn ReadModel> {
         migrate(&self.url()).await.unwrap();
         open(&self.url()).unwrap()
     }
 
-    /// Does something to it behind the read model's back.
+    /// Changes the database without the read model.
     pub(crate) async fn execute(&self, sql: &str) {
         let sql = AssertSqlSafe(sql.to_owned());
         match self {
@@ -54,7 +55,7 @@ impl Database {
         }
     }
 
-    /// The columns of a table that are not computed from others, with their types.
+    /// Returns the columns of a table that are not computed, with their types.
     pub(crate) async fn columns(&self, table: &str) -> Vec<(String, String)> {
         match self {
             Self::Sqlite(_) => {
@@ -78,14 +79,14 @@ macro_rules! on_both_stores {
         mod sqlite {
             $(#[tokio::test]
             async fn $contract() {
-                super::contract::$contract(&super::Database::sqlite()).await;
+                super::$contract(&super::Database::sqlite()).await;
             })+
         }
 
         mod postgres_server {
             $(#[tokio::test]
             async fn $contract() {
-                super::contract::$contract(&super::Database::postgres().await).await;
+                super::$contract(&super::Database::postgres().await).await;
             })+
         }
     };
@@ -96,7 +97,7 @@ on_both_stores! {
     every_column_is_in_the_text_of_the_rows,
     batch_applied_again_changes_nothing,
     any_number_of_orders_is_read_at_once,
-    orders_that_are_asked_for_at_once_are_each_found,
+    concurrent_lookups_find_each_order,
     older_revision_never_overwrites_a_newer_one,
     rows_and_checkpoint_move_together_or_not_at_all,
     checkpoint_that_moved_stops_the_writer,
@@ -108,14 +109,15 @@ on_both_stores! {
     unresolved_failures_are_listed_oldest_first,
     unresolved_failures_are_walked_through_exactly_once,
     unresolved_failures_are_counted_by_their_cause,
-    lists_of_a_tenant_have_its_orders_only,
-    orders_are_counted_by_what_became_of_them,
+    lists_of_a_tenant_contain_its_orders_only,
+    orders_are_counted_by_state,
     statistics_count_every_event_once,
     lease_counts_as_held_only_after_its_commit,
     challenged_lease_is_answered_by_its_holder_only,
-    lease_is_taken_by_one_and_whoever_lost_it_cannot_write,
+    former_holder_of_the_lease_cannot_write,
     migrating_again_does_nothing,
     schema_that_is_missing_or_newer_is_refused,
+    customers_are_summed_up,
 }
 
 #[tokio::test]
@@ -123,7 +125,7 @@ async fn same_rows_have_the_same_text_in_both_databases() {
     let databases = [Database::sqlite(), Database::postgres().await];
     let mut texts = Vec::new();
     for database in &databases {
-        texts.push(contract::text_of_some_rows(database).await);
+        texts.push(text_of_some_rows(database).await);
     }
     assert_eq!(texts[0], texts[1]);
 }

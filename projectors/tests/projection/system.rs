@@ -1,4 +1,4 @@
-//! What is around the projection: an event store, the projector, the routes, and who asks.
+//! The surroundings of a projection: an event store, a projector and the routes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,12 +25,12 @@ use uuid::Uuid;
 
 use crate::events::at;
 
-/// How long a condition may take to come true. Reached only when something is broken.
+/// How long a condition may take. Only a broken test reaches the limit.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks.
+/// Delay between two checks.
 pub(crate) const POLL: Duration = Duration::from_millis(5);
 
-/// An embedded event store of the test's own.
+/// An embedded event store of one test.
 pub(crate) struct EventStore {
     pub(crate) log: EventLog,
     node: Node,
@@ -45,7 +45,7 @@ impl EventStore {
             user_name: "admin".to_owned(),
             ..NodeConfig::new("127.0.0.1:0".parse().unwrap(), data.path())
         };
-        // The node's identity: one id is as good as another.
+        // The identity of the node may be any id.
         let clock = Clock::new(|| at(1_000), || Uuid::from_u128(1));
         let stop = CancellationToken::new();
         let node = Node::start(config, clock, stop.clone()).await.unwrap();
@@ -53,29 +53,29 @@ impl EventStore {
         Self { log, node, stop, _data: data }
     }
 
-    /// Does what operators and other programs do to streams.
+    /// Returns a tool for changes of streams by operators and other programs.
     pub(crate) fn tool(&self) -> StreamTool {
         StreamTool::new(&format!("esdb://{}?tls=false", self.node.address()))
     }
 
-    /// Stops it.
+    /// Stops the event store.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.node.wait_until_ended().await.unwrap();
     }
 
-    /// Appends an order's events behind those of it that are there.
+    /// Appends events to the stream of their order.
     pub(crate) async fn append(&self, history: &[Recorded]) {
         let order_id = history[0].event.order_id();
         self.append_to(order_id, history).await;
     }
 
-    /// Appends events to the stream of an order, which they need not be about.
+    /// Appends events to the stream of an order, even of another one.
     pub(crate) async fn append_to(&self, order_id: OrderId, history: &[Recorded]) {
         self.append_of(None, order_id, history).await;
     }
 
-    /// Appends the events of an order that is somebody's.
+    /// Appends the events of an order of a tenant.
     pub(crate) async fn append_of(
         &self,
         tenant: Option<&str>,
@@ -96,7 +96,7 @@ impl EventStore {
     }
 }
 
-/// A projector at work.
+/// A running projector.
 pub(crate) struct Projector {
     running: JoinSet<Result<(), ProjectorError>>,
     stop: CancellationToken,
@@ -107,7 +107,7 @@ impl Projector {
         Self::start_verifying(log, store, batch_size, 0)
     }
 
-    /// The same of one that verifies all rows so often.
+    /// Starts a projector that verifies all rows at this interval.
     pub(crate) fn start_verifying(
         log: &EventLog,
         store: &Arc<dyn ReadModel>,
@@ -123,20 +123,20 @@ impl Projector {
         Self { running, stop }
     }
 
-    /// Tells it to stop, and waits for its end.
+    /// Stops the projector and waits for its end.
     pub(crate) async fn stop(self) -> Result<(), ProjectorError> {
         self.stop.cancel();
         self.ended().await
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the projector.
     pub(crate) async fn ended(mut self) -> Result<(), ProjectorError> {
         let ended = tokio::time::timeout(PATIENCE, self.running.join_next()).await;
         ended.expect("the projector ends").expect("it was started").expect("it does not panic")
     }
 }
 
-/// Waits until the read model has counted so many events, applied or skipped. It may be down for a
+/// Waits until the read model has applied or skipped `n_events` events. The database may be down for a
 /// while.
 pub(crate) async fn projected(store: &Arc<dyn ReadModel>, n_events: u64) {
     let deadline = Instant::now() + PATIENCE;
@@ -162,6 +162,15 @@ pub(crate) fn log(url: &str) -> EventLog {
 }
 
 pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
+    queries_of_tenant(store, log, None)
+}
+
+/// Returns the routes for a key of this tenant.
+pub(crate) fn queries_of_tenant(
+    store: Arc<dyn ReadModel>,
+    log: EventLog,
+    tenant: Option<&str>,
+) -> Router {
     let group = "fulfillment".to_owned();
     let (lookups, owners) = (Lookups::new(Arc::clone(&store)), Owners::new(log.clone()));
     let success_rate = Some(0.7);
@@ -169,7 +178,9 @@ pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
     let (store_folder, clock) = (None, clock());
     let queries =
         Queries { store, lookups, log, owners, access, group, success_rate, store_folder, clock };
-    Router::from(routes(queries)).layer(Extension(Principal::anonymous()))
+    let mut principal = Principal::anonymous();
+    principal.tenant = tenant.map(str::to_owned);
+    Router::from(routes(queries)).layer(Extension(principal))
 }
 
 pub(crate) struct Answer {

@@ -10,33 +10,32 @@ use std::time::{Duration, Instant};
 
 use crate::store::StoreError;
 
-/// Failures that say that the session, and those beside it, have no future: the transaction is
-/// read-only or the server in recovery, the server shuts down, has crashed or does not take
-/// connections yet, or has too many. All of class 08, the connection's own failures, are others.
+/// Codes after which no session of the pool is useful: the transaction is read-only, or the server is in
+/// recovery, shuts down, has crashed, does not take connections yet, or has too many.
 const FAILOVER_CODES: [&str; 5] = ["25006", "57P01", "57P02", "57P03", "53300"];
-/// Failures of the connection itself.
+/// The class of failures of the connection itself, after which no session is useful either.
 const CONNECTION_CLASS: &str = "08";
 
-/// When the last failover was noticed. Clones share it.
+/// The time of the last failover that was noticed. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Failover(Arc<Mutex<Option<Instant>>>);
 
 impl Failover {
-    /// Notes a failure, if it is of a failover.
-    pub(super) fn note(&self, error: &StoreError) {
-        if is_of_failover(error) {
+    /// Notes the failure of a call, if it is that of a failover.
+    pub(super) fn note_failure(&self, error: &StoreError) {
+        if is_failover(error) {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
     }
 
-    /// Whether a session of this age was open when the last failover was noticed.
+    /// Returns whether a session of this age was open when the last failover was noticed.
     pub(super) fn ends_session(&self, age: Duration) -> bool {
         let noticed = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         noticed.is_some_and(|at| age >= at.elapsed())
     }
 }
 
-fn is_of_failover(error: &StoreError) -> bool {
+fn is_failover(error: &StoreError) -> bool {
     if matches!(error, StoreError::Database(sqlx::Error::Io(_))) {
         return true;
     }
@@ -50,16 +49,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failover_ends_sessions_that_were_open_by_then() {
+    fn failover_ends_sessions_that_were_open() {
         let failover = Failover::default();
         assert!(!failover.ends_session(Duration::MAX));
 
-        failover.note(&StoreError::CheckpointMoved);
-        failover.note(&StoreError::Database(sqlx::Error::PoolTimedOut));
+        failover.note_failure(&StoreError::CheckpointMoved);
+        failover.note_failure(&StoreError::Database(sqlx::Error::PoolTimedOut));
         assert!(!failover.ends_session(Duration::MAX));
 
         let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-        failover.clone().note(&StoreError::Database(sqlx::Error::Io(lost)));
+        failover.clone().note_failure(&StoreError::Database(sqlx::Error::Io(lost)));
         assert!(failover.ends_session(Duration::from_mins(1)));
         assert!(!failover.ends_session(Duration::ZERO));
     }

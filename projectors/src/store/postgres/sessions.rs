@@ -1,13 +1,13 @@
-//! Whose the sessions are that statements run in: ours, or those of a pooler that gives each transaction
-//! another one, as `PgBouncer` in transaction mode does.
+//! Sessions that statements run in: our own, or those of a pooler that gives each transaction another
+//! session, as `PgBouncer` in transaction mode does.
 //!
-//! With such a pooler nothing may be left in a session. So each use of a connection is one transaction,
-//! its settings are local to it, and it forgets the prepared statements of others before it makes its
-//! own: their names begin anew with each client.
+//! With such a pooler, nothing may be left in a session. So each use of a connection is one transaction
+//! with local settings. It first drops the prepared statements of other clients, whose names would
+//! collide with its own.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// Whose the sessions are.
+/// The kind of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Sessions {
     /// A connection is a session.
@@ -17,12 +17,12 @@ pub(in crate::store) enum Sessions {
 }
 
 impl Sessions {
-    /// Tells a new connection where its tables are, and how long a transaction may be idle.
+    /// Sets the schema and the idle timeout of transactions on a new connection.
     pub(super) async fn prepare(
         self,
         connection: &mut PgConnection,
-        schema: &'static str,
-        idle_timeout: &'static str,
+        schema: &str,
+        idle_timeout: &str,
     ) -> Result<(), sqlx::Error> {
         match self {
             Self::Own => {
@@ -44,24 +44,24 @@ impl Sessions {
         }
     }
 
-    /// Does what a transaction that has begun needs before its first statement.
+    /// Prepares a transaction that has begun for its first statement.
     pub(super) async fn enter(
         self,
         connection: &mut PgConnection,
-        schema: &'static str,
-        idle_timeout: &'static str,
+        schema: &str,
+        idle_timeout: &str,
     ) -> Result<(), sqlx::Error> {
         if self == Self::Own {
             return Ok(());
         }
         let schema = if schema.is_empty() { String::new() } else { format!("{schema}, ") };
-        // No parameters: those would need a prepared statement. Both are constants of ours.
+        // Parameters would need a prepared statement. Both texts are names and constants of our own.
         let settings = format!(
             "set local idle_in_transaction_session_timeout = '{idle_timeout}'; \
              select set_config('search_path', '{schema}' || current_setting('search_path'), true)"
         );
         sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *connection).await?;
-        // By itself: a pooler that keeps prepared statements for its clients knows it so.
+        // In a message of its own: only so does a pooler that tracks prepared statements see it.
         sqlx::raw_sql("deallocate all").execute(connection).await?;
         Ok(())
     }
@@ -74,16 +74,16 @@ impl Sessions {
         Ok(())
     }
 
-    /// What begins a transaction on a connection of the pool.
-    pub(super) fn begin(self) -> &'static str {
+    /// Returns the statement that begins a transaction on a connection of the pool.
+    pub(super) fn begin_statement(self) -> &'static str {
         match self {
             Self::Own => "begin",
             Self::Pooled => "/* begun with its use */ select 1",
         }
     }
 
-    /// What commits it.
-    pub(super) fn commit(self) -> &'static str {
+    /// Returns the statement that commits it.
+    pub(super) fn commit_statement(self) -> &'static str {
         match self {
             Self::Own => "commit",
             Self::Pooled => "commit and chain",

@@ -1,142 +1,181 @@
-//! Sets of tables in schemas of their own. A set's checkpoint and statistics are rows under its
-//! name; the tables of the live set are wherever the connection looks for them first.
+//! Sets of tables in schemas of their own. A set's checkpoint and statistics are rows under its key;
+//! the tables of the live set are in the schema in which the connection looks first.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres};
 
-use super::value::PgTime;
-use super::{LOCKED, Postgres, read};
-use crate::store::record::Time;
+use super::{LOCKED, PostgresHandle, PostgresStore};
+use crate::projection::Projection;
+use crate::store::database::find_checkpoint;
+use crate::store::query::Query;
 use crate::store::sets::{
-    Begin, NEXT, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, PREVIOUS, SetInfo, Sets, Steps, SwapWhen,
-    Swapped, Unfinished, set_name,
+    Begin, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, SetInfo, SetName, Sets, Steps, SwapWhen,
+    Swapped, Unfinished, check_unfinished, forget_set, hand_over_lease, is_behind, is_retired,
+    is_rollback_possible, list_sets, rename_set,
 };
-use crate::store::{Checkpoint, LIVE, ReadModel, StoreError};
+use crate::store::{Checkpoint, ReadModel, StoreError};
 
-/// How long the swap may wait for a reader; until then it holds up those that come behind.
+/// How long the swap may wait for a reader. Until then it blocks the readers that come behind.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '2s'";
 
-/// The key is there from the start: rows are written by it.
-const MAKE_NEXT: &str = "drop schema if exists dofs_next cascade; create schema dofs_next; \
-    create table dofs_next.orders (like orders including all excluding indexes); \
-    create table dofs_next.failed_orders (like failed_orders including all excluding indexes); \
-    create table dofs_next.order_tenants (like order_tenants including all excluding indexes); \
-    alter table dofs_next.orders add primary key (order_id); \
-    alter table dofs_next.failed_orders add primary key (order_id); \
-    alter table dofs_next.order_tenants add primary key (order_id); \
-    delete from projection_counts where name = 'orders_next'; \
-    delete from projection_minutes where name = 'orders_next'";
+/// Returns the schema of the tables of a set beside the live one.
+fn schema_of(projection: &Projection, set: SetName) -> String {
+    // The names of the first projection's schemas are older than the second projection.
+    let prefix = match projection.name {
+        "orders" => "dofs".to_owned(),
+        name => format!("dofs_{name}"),
+    };
+    match set {
+        SetName::Live => String::new(),
+        SetName::Next => format!("{prefix}_next"),
+        SetName::Previous => format!("{prefix}_previous"),
+        SetName::Aside => format!("{prefix}_aside"),
+    }
+}
 
-/// Statements that make the live tables' indexes, by the same names.
-const INDEXES: &str = "/* sets.indexes */ select \
-    replace(replace(indexdef, ' INDEX ', ' INDEX IF NOT EXISTS '), \
-    ' ON ' || quote_ident(schemaname) || '.', ' ON dofs_next.') \
-    from pg_indexes where schemaname = current_schema() \
-    and tablename in ('orders', 'failed_orders', 'order_tenants') \
-    and indexname not like '%\\_pkey' order by indexname";
+/// Makes the tables of the next set. Their keys are there from the start: rows are written by them.
+fn make_next(projection: &Projection) -> String {
+    let schema = schema_of(projection, SetName::Next);
+    let make = |name: &str| {
+        format!(
+            "create table {schema}.{name} (like {name} including all excluding indexes); \
+             alter table {schema}.{name} add primary key (order_id);"
+        )
+    };
+    let tables: String = projection.tables.iter().map(|table| make(table.name)).collect();
+    format!("drop schema if exists {schema} cascade; create schema {schema}; {tables}")
+}
 
-/// Statistics for the planner.
-const ANALYZE: [&str; 3] = [
-    "analyze dofs_next.orders",
-    "analyze dofs_next.failed_orders",
-    "analyze dofs_next.order_tenants",
-];
+/// Returns the names of the projection's tables as a list of SQL.
+fn table_names(projection: &Projection) -> String {
+    let names: Vec<_> = projection.tables.iter().map(|table| format!("'{}'", table.name)).collect();
+    names.join(", ")
+}
 
-/// The next set, and all that is kept under its name.
-const DISCARD_NEXT: &str = "drop schema if exists dofs_next cascade; \
-    delete from projection_checkpoints where name = 'orders_next'; \
-    delete from projection_counts where name = 'orders_next'; \
-    delete from projection_minutes where name = 'orders_next'";
+/// Selects the statements that make the indexes of the live tables, by the same names, for the next
+/// set.
+fn select_indexes(projection: &Projection) -> String {
+    let (schema, tables) = (schema_of(projection, SetName::Next), table_names(projection));
+    format!(
+        "/* sets.indexes */ select \
+         replace(replace(indexdef, ' INDEX ', ' INDEX IF NOT EXISTS '), \
+         ' ON ' || quote_ident(schemaname) || '.', ' ON {schema}.') \
+         from pg_indexes where schemaname = current_schema() \
+         and tablename in ({tables}) and indexname not like '%\\_pkey' order by indexname"
+    )
+}
 
-const SWAP_TABLES: &str = "do $$ declare live text := current_schema(); begin \
-    drop schema if exists dofs_previous cascade; create schema dofs_previous; \
-    alter table orders set schema dofs_previous; \
-    alter table failed_orders set schema dofs_previous; \
-    alter table order_tenants set schema dofs_previous; \
-    execute format('alter table dofs_next.orders set schema %I', live); \
-    execute format('alter table dofs_next.failed_orders set schema %I', live); \
-    execute format('alter table dofs_next.order_tenants set schema %I', live); \
-    drop schema dofs_next; \
-    delete from projection_checkpoints where name = 'orders_previous'; \
-    delete from projection_counts where name = 'orders_previous'; \
-    delete from projection_minutes where name = 'orders_previous'; end $$";
+/// Moves tables from the schemas of the second set of each pair to those of the first. `Live` is the
+/// schema that the session looks into first.
+fn move_tables(projection: &Projection, moves: &[(SetName, SetName)]) -> String {
+    let move_table = |name: &str, (from, to): (SetName, SetName)| match (from, to) {
+        (SetName::Live, to) => {
+            let to = schema_of(projection, to);
+            format!("execute format('alter table %I.{name} set schema {to}', live);")
+        }
+        (from, SetName::Live) => {
+            let from = schema_of(projection, from);
+            format!("execute format('alter table {from}.{name} set schema %I', live);")
+        }
+        (from, to) => {
+            let (from, to) = (schema_of(projection, from), schema_of(projection, to));
+            format!("alter table {from}.{name} set schema {to};")
+        }
+    };
+    let of_pair = |pair| projection.tables.iter().map(move |table| move_table(table.name, pair));
+    let statements: Vec<_> = moves.iter().copied().flat_map(of_pair).collect();
+    format!("do $$ declare live text := current_schema(); begin {} end $$", statements.join(" "))
+}
 
-const EXCHANGE_TABLES: &str = "do $$ declare live text := current_schema(); begin \
-    create schema dofs_aside; \
-    alter table orders set schema dofs_aside; alter table failed_orders set schema dofs_aside; \
-    alter table order_tenants set schema dofs_aside; \
-    execute format('alter table dofs_previous.orders set schema %I', live); \
-    execute format('alter table dofs_previous.failed_orders set schema %I', live); \
-    execute format('alter table dofs_previous.order_tenants set schema %I', live); \
-    alter table dofs_aside.orders set schema dofs_previous; \
-    alter table dofs_aside.failed_orders set schema dofs_previous; \
-    alter table dofs_aside.order_tenants set schema dofs_previous; \
-    drop schema dofs_aside; end $$";
+async fn execute_raw(connection: &mut PgConnection, sql: String) -> sqlx::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+}
 
-const DROP_PREVIOUS: &str = "drop schema if exists dofs_previous cascade; \
-    delete from projection_checkpoints where name = 'orders_previous'; \
-    delete from projection_counts where name = 'orders_previous'; \
-    delete from projection_minutes where name = 'orders_previous'";
+async fn drop_schema(
+    connection: &mut PgConnection,
+    projection: &Projection,
+    set: SetName,
+) -> sqlx::Result<()> {
+    let schema = schema_of(projection, set);
+    execute_raw(connection, format!("drop schema if exists {schema} cascade")).await?;
+    forget_set::<Postgres>(connection, projection, set).await
+}
 
 #[async_trait]
-impl Sets for Postgres {
+impl Sets for PostgresStore {
     async fn next_set(&self, begin: Begin) -> Result<Arc<dyn ReadModel>, StoreError> {
+        let projection = self.projection;
+        let schema = schema_of(projection, SetName::Next);
         let mut transaction = self.begin().await?;
         match begin {
             Begin::Anew => {
-                sqlx::raw_sql(MAKE_NEXT).execute(&mut *transaction).await?;
-                sqlx::query(
+                execute_raw(&mut transaction, make_next(projection)).await?;
+                for table in ["projection_counts", "projection_minutes"] {
+                    let delete = Query::new(format!("delete from {table} where name = $1"));
+                    let delete = delete.bind(SetName::Next.key(projection));
+                    delete.execute::<Postgres>(&mut transaction).await?;
+                }
+                // The epoch of a checkpoint that is there goes up in the same statement: no process
+                // that builds the set already may write into the new tables.
+                Query::new(
                     "/* sets.begin */ insert into projection_checkpoints \
-                     (name, schema_version, epoch) \
-                     values ($1, (select max(version) from _sqlx_migrations), 1) \
+                     (name, schema_version, projection_version, epoch) \
+                     values ($1, (select max(version) from _sqlx_migrations), $2, 1) \
                      on conflict (name) do update set commit_position = null, \
                      prepare_position = null, events_applied = 0, events_skipped = 0, \
                      last_event_at = null, moved_at = null, first_event_id = null, \
                      schema_version = excluded.schema_version, \
+                     projection_version = excluded.projection_version, \
                      epoch = projection_checkpoints.epoch + 1",
                 )
-                .bind(NEXT)
-                .execute(&mut *transaction)
+                .bind(SetName::Next.key(projection))
+                .bind(projection.version)
+                .execute::<Postgres>(&mut transaction)
                 .await?;
             }
             Begin::WhereItStopped => {
-                let resumed = sqlx::query(
+                let last = projection.main_table().name;
+                let resumed = Query::new(format!(
                     "/* sets.resume */ update projection_checkpoints set epoch = epoch + 1 \
-                     where name = $1 and to_regclass('dofs_next.order_tenants') is not null \
-                     and schema_version = (select max(version) from _sqlx_migrations)",
-                )
-                .bind(NEXT)
-                .execute(&mut *transaction)
-                .await?;
-                if resumed.rows_affected() == 0 {
+                     where name = $1 and projection_version = $2 \
+                     and to_regclass('{schema}.{last}') is not null \
+                     and schema_version = (select max(version) from _sqlx_migrations)"
+                ))
+                .bind(SetName::Next.key(projection))
+                .bind(projection.version);
+                if resumed.execute::<Postgres>(&mut transaction).await? == 0 {
                     return Err(NOTHING_TO_RESUME);
                 }
             }
         }
         transaction.commit().await?;
-        Ok(Arc::new(self.beside("dofs_next", NEXT)))
+        Ok(Arc::new(self.with_schema(schema, SetName::Next)))
     }
 
     async fn complete_next_set(&self, progress: &mut Steps<'_>) -> Result<(), StoreError> {
-        // That this takes as long as the tables are large is no reason for a warning.
-        let options = self.options.clone().disable_statement_logging();
-        let mut statements: Vec<String> = sqlx::query_scalar(INDEXES).fetch_all(&self.pool).await?;
+        // These statements take as long as the tables are large; that is no reason for a warning.
+        let options = self.handle.options.clone().disable_statement_logging();
+        let projection = self.projection;
+        let schema = schema_of(projection, SetName::Next);
+        let indexes = Query::new(select_indexes(projection));
+        let mut statements: Vec<String> =
+            indexes.fetch_values::<Postgres, _>(&mut *self.acquire_reader().await?).await?;
+        // Statistics for the planner.
+        statements
+            .extend(projection.tables.iter().map(|it| format!("analyze {schema}.{}", it.name)));
         let mut connection = options.connect().await?;
-        statements.extend(ANALYZE.map(str::to_owned));
         let n_steps = statements.len() as u64;
         for (n_done, statement) in (0..).zip(statements) {
             progress(n_done, n_steps);
-            let made = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await;
-            if let Err(error) = made {
-                // Without the set, its tables are not there to have indexes.
-                let mut pooled = self.pool.acquire().await?;
-                return match read::maybe_checkpoint(&mut pooled, NEXT).await? {
-                    None => Err(StoreError::CheckpointMoved),
-                    Some(_) => Err(error.into()),
-                };
+            if let Err(error) = execute_raw(&mut connection, statement).await {
+                // A missing table says that the set was dropped.
+                let key = SetName::Next.key(projection);
+                let next =
+                    find_checkpoint::<Postgres>(&mut *self.acquire_reader().await?, &key).await?;
+                return Err(next.map_or(StoreError::CheckpointMoved, |_| error.into()));
             }
         }
         progress(n_steps, n_steps);
@@ -147,10 +186,10 @@ impl Sets for Postgres {
     async fn discard_next_set(&self) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
-        // One who builds it holds the same lock while it writes.
-        let next = locked(&mut transaction, NEXT).await.map_err(|it| self.locked(it))?;
-        let discarded = sqlx::raw_sql(DISCARD_NEXT).execute(&mut *transaction).await;
-        discarded.map_err(|it| self.locked(it))?;
+        // A process that builds the set holds the same lock while it writes.
+        let next = self.lock(&mut transaction, SetName::Next).await?;
+        let dropped = drop_schema(&mut transaction, self.projection, SetName::Next).await;
+        dropped.map_err(|error| self.locked_error(error))?;
         transaction.commit().await?;
         Ok(next.is_some())
     }
@@ -163,184 +202,140 @@ impl Sets for Postgres {
         progress: &mut Steps<'_>,
     ) -> Result<Swapped, StoreError> {
         progress(0, 1);
-        let mut transaction = self.begin().await?;
-        sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
-        // The writer takes the same lock first.
-        let Some(live) = unless_locked(locked(&mut transaction, LIVE).await)? else {
-            return Ok(Swapped::Locked);
-        };
-        let Some(built) = unless_locked(locked(&mut transaction, NEXT).await)? else {
-            return Ok(Swapped::Locked);
-        };
-        let is_as_seen =
-            built.is_some_and(|it| (it.position, it.epoch) == (next.position, next.epoch));
-        if !is_as_seen {
-            return Err(StoreError::CheckpointMoved);
-        }
-        let live_position = live.and_then(|it| it.position);
-        match when {
-            SwapWhen::LiveAtMost(position) if live_position > position => {
-                return Ok(Swapped::Behind);
+        match self.swap_unless_locked(next, when, now).await {
+            Err(StoreError::Locked { .. }) => Ok(Swapped::Locked),
+            Ok(Swapped::Done) => {
+                progress(1, 1);
+                Ok(Swapped::Done)
             }
-            SwapWhen::LiveAtMost(_) | SwapWhen::Anyway => {}
+            other => other,
         }
-        let swapped = sqlx::raw_sql(SWAP_TABLES).execute(&mut *transaction).await;
-        if unless_locked(swapped)?.is_none() {
-            return Ok(Swapped::Locked);
-        }
-        rename(&mut transaction, LIVE, PREVIOUS, now).await?;
-        rename(&mut transaction, NEXT, LIVE, now).await?;
-        hand_over(&mut transaction, PREVIOUS).await?;
-        transaction.commit().await?;
-        progress(1, 1);
-        Ok(Swapped::Done)
     }
 
     async fn roll_back(&self, unfinished: Unfinished, now: Timestamp) -> Result<(), StoreError> {
+        let projection = self.projection;
         let mut transaction = self.begin().await?;
         sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
-        locked(&mut transaction, LIVE).await.map_err(|it| self.locked(it))?;
-        let is_fit: bool = sqlx::query_scalar(
-            "/* sets.can_roll_back */ select exists (select 1 from projection_checkpoints \
-             where name = $1 and schema_version = (select max(version) from _sqlx_migrations) \
-             and to_regclass('dofs_previous.order_tenants') is not null)",
-        )
-        .bind(PREVIOUS)
-        .fetch_one(&mut *transaction)
-        .await?;
-        if !is_fit {
+        self.lock(&mut transaction, SetName::Live).await?;
+        let previous = schema_of(projection, SetName::Previous);
+        let table_exists =
+            format!("to_regclass('{previous}.{}') is not null", projection.main_table().name);
+        if !is_rollback_possible::<Postgres>(&mut transaction, projection, &table_exists).await? {
             return Err(NOTHING_TO_ROLL_BACK);
         }
-        if unfinished == Unfinished::Refuse
-            && let Some(next) = read::maybe_checkpoint(&mut transaction, NEXT).await?
-        {
-            let (n_events, moved_at) = (next.n_events(), next.moved_at);
-            return Err(StoreError::Unfinished { n_events, moved_at });
-        }
+        let next = SetName::Next.key(projection);
+        check_unfinished(unfinished, find_checkpoint::<Postgres>(&mut transaction, &next).await?)?;
         if unfinished == Unfinished::Discard {
-            let discarded = sqlx::raw_sql(DISCARD_NEXT).execute(&mut *transaction).await;
-            discarded.map_err(|it| self.locked(it))?;
+            let dropped = drop_schema(&mut transaction, projection, SetName::Next).await;
+            dropped.map_err(|error| self.locked_error(error))?;
         }
-        let exchanged = sqlx::raw_sql(EXCHANGE_TABLES).execute(&mut *transaction).await;
-        exchanged.map_err(|it| self.locked(it))?;
-        // Through a name that nothing else has.
-        let aside = "orders_aside";
-        rename(&mut transaction, LIVE, aside, now).await?;
-        rename(&mut transaction, PREVIOUS, LIVE, now).await?;
-        rename(&mut transaction, aside, PREVIOUS, now).await?;
-        hand_over(&mut transaction, PREVIOUS).await?;
+        let moves = [
+            (SetName::Live, SetName::Aside),
+            (SetName::Previous, SetName::Live),
+            (SetName::Aside, SetName::Previous),
+        ];
+        let aside = schema_of(projection, SetName::Aside);
+        let exchange = format!(
+            "create schema {aside}; {}; drop schema {aside}",
+            move_tables(projection, &moves)
+        );
+        let exchanged = execute_raw(&mut transaction, exchange).await;
+        exchanged.map_err(|error| self.locked_error(error))?;
+        for names in moves {
+            rename_set::<Postgres>(&mut transaction, projection, names, now).await?;
+        }
+        hand_over_lease::<Postgres>(&mut transaction, projection).await?;
         transaction.commit().await?;
         Ok(())
     }
 
     async fn drop_previous(&self, retired_before: Timestamp) -> Result<bool, StoreError> {
+        let projection = self.projection;
         let mut transaction = self.begin().await?;
-        let retired: Option<i32> = sqlx::query_scalar(
-            "/* sets.retired */ select 1 from projection_checkpoints \
-             where name = $1 and retired_at < $2 for update",
-        )
-        .bind(PREVIOUS)
-        .bind(PgTime::of(retired_before))
-        .fetch_optional(&mut *transaction)
-        .await?;
-        if retired.is_some() {
-            sqlx::raw_sql(DROP_PREVIOUS).execute(&mut *transaction).await?;
+        let key = SetName::Previous.key(projection);
+        lock_row(&mut transaction, key).await?;
+        let is_retired =
+            is_retired::<Postgres>(&mut transaction, projection, retired_before).await?;
+        if is_retired {
+            drop_schema(&mut transaction, projection, SetName::Previous).await?;
         }
         transaction.commit().await?;
-        Ok(retired.is_some())
+        Ok(is_retired)
     }
 
     async fn sets(&self) -> Result<Vec<SetInfo>, StoreError> {
-        let rows = sqlx::query(
-            "/* sets.list */ select name, schema_version, retired_at from projection_checkpoints \
-             order by name",
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let mut sets = Vec::new();
-        for row in rows {
-            let name: String = row.try_get("name")?;
-            let retired_at: Option<PgTime> = row.try_get("retired_at")?;
-            sets.push(SetInfo {
-                name: set_name(&name),
-                checkpoint: read::checkpoint(&self.pool, &name).await?,
-                schema_version: row.try_get("schema_version")?,
-                retired_at: retired_at.and_then(Time::timestamp),
-            });
+        list_sets::<Postgres>(&mut *self.acquire_reader().await?, self.projection).await
+    }
+}
+
+impl PostgresStore {
+    /// The same with the tables of another schema before its own.
+    fn with_schema(&self, schema: String, set: SetName) -> Self {
+        let handle = PostgresHandle { schema: schema.into(), ..self.handle.unwatched() };
+        let set = set.key(self.projection);
+        Self::with_handle(handle, Arc::clone(&self.url), self.projection, set)
+    }
+
+    async fn swap_unless_locked(
+        &self,
+        next: &Checkpoint,
+        when: SwapWhen,
+        now: Timestamp,
+    ) -> Result<Swapped, StoreError> {
+        let projection = self.projection;
+        let mut transaction = self.begin().await?;
+        sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
+        // The writer takes the same lock first.
+        let live = self.lock(&mut transaction, SetName::Live).await?;
+        let built = self.lock(&mut transaction, SetName::Next).await?;
+        if built.is_none_or(|it| (it.position, it.epoch) != (next.position, next.epoch)) {
+            return Err(StoreError::CheckpointMoved);
         }
-        Ok(sets)
+        if is_behind(when, live.and_then(|it| it.position)) {
+            return Ok(Swapped::Behind);
+        }
+        let previous = schema_of(projection, SetName::Previous);
+        let moves = [(SetName::Live, SetName::Previous), (SetName::Next, SetName::Live)];
+        let swap = format!(
+            "drop schema if exists {previous} cascade; create schema {previous}; {}; drop schema {}",
+            move_tables(projection, &moves),
+            schema_of(projection, SetName::Next)
+        );
+        let swapped = execute_raw(&mut transaction, swap).await;
+        swapped.map_err(|error| self.locked_error(error))?;
+        forget_set::<Postgres>(&mut transaction, projection, SetName::Previous).await?;
+        for names in moves {
+            rename_set::<Postgres>(&mut transaction, projection, names, now).await?;
+        }
+        hand_over_lease::<Postgres>(&mut transaction, projection).await?;
+        transaction.commit().await?;
+        Ok(Swapped::Done)
+    }
+
+    /// Reads a set's checkpoint and locks it until the transaction ends.
+    async fn lock(
+        &self,
+        connection: &mut PgConnection,
+        set: SetName,
+    ) -> Result<Option<Checkpoint>, StoreError> {
+        let key = set.key(self.projection);
+        lock_row(connection, key.clone()).await.map_err(|error| self.locked_error(error))?;
+        find_checkpoint::<Postgres>(connection, &key).await
+    }
+
+    /// Names the failure of a statement that waited for a lock: it must not pass for a database that
+    /// is unreachable.
+    fn locked_error(&self, error: sqlx::Error) -> StoreError {
+        let error = StoreError::from(error);
+        match error.code().as_deref() {
+            Some(LOCKED) => StoreError::Locked { url: self.url.to_string() },
+            _ => error,
+        }
     }
 }
 
-/// A set's checkpoint, held until the transaction ends.
-async fn locked(
-    connection: &mut PgConnection,
-    set: &str,
-) -> Result<Option<Checkpoint>, sqlx::Error> {
-    sqlx::query(
-        "/* projection_checkpoints.lock */ select 1 from projection_checkpoints where name = $1 \
-         for update",
-    )
-    .bind(set)
-    .execute(&mut *connection)
-    .await?;
-    read::maybe_checkpoint(connection, set).await
-}
-
-/// `None` if another transaction holds what the statement waited for.
-fn unless_locked<T>(outcome: Result<T, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
-    match outcome {
-        Ok(outcome) => Ok(Some(outcome)),
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(LOCKED) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Gives a set's checkpoint and statistics another name.
-async fn rename(
-    connection: &mut PgConnection,
-    from: &str,
-    to: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "/* projection_checkpoints.rename */ update projection_checkpoints set name = $2, \
-         retired_at = case when $2 = 'orders_previous' then $3 end, \
-         schema_version = case when $2 <> 'orders' \
-             then (select max(version) from _sqlx_migrations) end \
-         where name = $1",
-    )
-    .bind(from)
-    .bind(to)
-    .bind(PgTime::of(now))
-    .execute(&mut *connection)
-    .await?;
-    let statistics = [
-        "/* projection_counts.rename */ update projection_counts set name = $2 where name = $1",
-        "/* projection_minutes.rename */ update projection_minutes set name = $2 where name = $1",
-    ];
-    for statement in statistics {
-        sqlx::query(statement).bind(from).bind(to).execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
-/// Gives the lease to the live set, under a new epoch: the holder has to begin anew.
-async fn hand_over(connection: &mut PgConnection, from: &str) -> Result<(), StoreError> {
-    sqlx::query(
-        "/* lease.hand_over */ update projection_checkpoints as live set holder = before.holder, \
-         beat = before.beat, epoch = before.epoch + 1 \
-         from projection_checkpoints as before where live.name = $1 and before.name = $2",
-    )
-    .bind(LIVE)
-    .bind(from)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query(
-        "/* lease.forget */ update projection_checkpoints set holder = null where name = $1",
-    )
-    .bind(from)
-    .execute(connection)
-    .await?;
-    Ok(())
+async fn lock_row(connection: &mut PgConnection, key: String) -> sqlx::Result<()> {
+    let lock = "/* projection_checkpoints.lock */ select 1 from projection_checkpoints \
+        where name = $1 for update";
+    Query::new(lock).bind(key).execute::<Postgres>(connection).await.map(drop)
 }

@@ -1,37 +1,29 @@
-//! Times and texts as PostgreSQL can hold them.
+//! Times and texts in the forms that PostgreSQL can hold.
 
-use jiff::Timestamp;
+use std::borrow::Cow;
+
 use sqlx::types::chrono::{DateTime, Utc};
 
-use crate::store::record::{FailedOrderRecord, OrderRecord, Time};
-
-/// Stands before what cannot be written as it is. Of the private use area, so that it hardly ever
-/// has to be escaped itself.
+/// Stands before characters that cannot be written as they are. It is of the private use area, so it
+/// hardly ever has to be escaped itself.
 const ESCAPE: char = '\u{E000}';
-/// Behind [`ESCAPE`], a character U+0000, which JSON strings may hold and `text` may not.
+/// Behind [`ESCAPE`]: a character U+0000, which JSON strings may hold and `text` may not.
 const NUL: char = '0';
 
-/// The earliest time that PostgreSQL knows, in microseconds since 1970: the years from there to the
-/// first that we can represent are one and the same to it.
+/// The earliest time that PostgreSQL knows, in microseconds since 1970. The years between the first one
+/// of a timestamp and this one are stored as this one.
 const EARLIEST_MICROS: i64 = -210_866_803_200_000_000;
 
-pub(super) type PgTime = DateTime<Utc>;
-
-impl Time for PgTime {
-    fn of(time: Timestamp) -> Self {
-        // Chrono's range is the wider one.
-        Self::from_timestamp_micros(time.as_microsecond().max(EARLIEST_MICROS)).unwrap_or_default()
-    }
-
-    fn timestamp(self) -> Option<Timestamp> {
-        Timestamp::from_microsecond(self.timestamp_micros()).ok()
-    }
+/// Returns a time, in microseconds since 1970, as a `timestamptz` holds it.
+pub(super) fn pg_time(micros: i64) -> DateTime<Utc> {
+    // Chrono's range is wider than that of our timestamps.
+    DateTime::from_timestamp_micros(micros.max(EARLIEST_MICROS)).unwrap_or_default()
 }
 
-/// The text as a `text` column can hold it. Every text has one such form and reads back equal.
-pub(super) fn escaped(text: String) -> String {
+/// Returns the text as a `text` column can hold it. [`unescape_text`] restores it.
+pub(super) fn escape_text(text: &str) -> Cow<'_, str> {
     if !text.contains(['\0', ESCAPE]) {
-        return text;
+        return text.into();
     }
     let mut escaped = String::with_capacity(text.len() + ESCAPE.len_utf8());
     for character in text.chars() {
@@ -41,11 +33,11 @@ pub(super) fn escaped(text: String) -> String {
             other => escaped.push(other),
         }
     }
-    escaped
+    escaped.into()
 }
 
-/// The text that was [`escaped`].
-pub(super) fn unescaped(text: String) -> String {
+/// Restores a text that was escaped by [`escape_text`].
+pub(super) fn unescape_text(text: String) -> String {
     if !text.contains(ESCAPE) {
         return text;
     }
@@ -58,36 +50,16 @@ pub(super) fn unescaped(text: String) -> String {
     original
 }
 
-impl<T> OrderRecord<T> {
-    /// The record with `change` made to every text that others wrote.
-    pub(super) fn map_text(self, change: fn(String) -> String) -> Self {
-        Self {
-            customer_id: change(self.customer_id),
-            failure_code: self.failure_code.map(change),
-            failure_reason: self.failure_reason.map(change),
-            reference: self.reference.map(change),
-            ..self
-        }
-    }
-}
-
-impl<T> FailedOrderRecord<T> {
-    /// The record with `change` made to every text that others wrote.
-    pub(super) fn map_text(self, change: fn(String) -> String) -> Self {
-        Self { code: change(self.code), reason: change(self.reason), ..self }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn any_text_can_be_held_and_reads_back_equal() {
+    fn escaped_text_contains_no_nul_and_is_restored() {
         for text in ["", "cust-1", "a\0b", "\0\0", "\u{E000}", "\u{E000}0", "0\u{E000}\0"] {
-            let held = escaped(text.to_owned());
-            assert!(!held.contains('\0'), "{text:?}");
-            assert_eq!(unescaped(held), text);
+            let escaped = escape_text(text).into_owned();
+            assert!(!escaped.contains('\0'), "{text:?}");
+            assert_eq!(unescape_text(escaped), text);
         }
     }
 }

@@ -1,33 +1,30 @@
-//! Sets of tables. The next one is built in a file of its own, so that nobody waits for it, and
-//! copied into the read model's in the transaction that makes it live; the previous one is kept
-//! under other names.
+//! Sets of tables. The next set is built in a file of its own, so that it blocks nobody, and copied into
+//! the read model's file in the transaction that makes it live. The previous set is kept under other
+//! names.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection};
 
-use super::swap::{drop_indexes, schema, swap_attached};
-use super::{Micros, Sqlite, read};
-use crate::store::record::Time;
+use super::SqliteStore;
+use crate::projection::{Projection, Table, row};
+use crate::store::database::find_checkpoint;
+use crate::store::query::{Query, column_list};
 use crate::store::sets::{
-    Begin, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, PREVIOUS, SetInfo, Sets, Steps, SwapWhen,
-    Swapped, Unfinished, set_name,
+    Begin, KEYED_TABLES, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, SetInfo, SetName, Sets, Steps,
+    SwapWhen, Swapped, Unfinished, check_unfinished, forget_set, hand_over_lease, is_behind,
+    is_retired, is_rollback_possible, list_sets, rename_set,
 };
-use crate::store::{Checkpoint, LIVE, ReadModel, StoreError};
+use crate::store::{Checkpoint, ReadModel, StoreError};
 
-/// The tables of a set that hold its rows.
-pub(super) const TABLES: [&str; 3] = ["orders", "failed_orders", "order_tenants"];
-/// What SQLite calls a database that another connection writes to.
+/// SQLite's code for a database that another connection writes to.
 const SQLITE_BUSY: i32 = 5;
-/// The tables in which a set has rows under its name.
-pub(super) const NAMED: [&str; 3] =
-    ["projection_checkpoints", "projection_counts", "projection_minutes"];
 
 #[async_trait]
-impl Sets for Sqlite {
+impl Sets for SqliteStore {
     async fn next_set(&self, begin: Begin) -> Result<Arc<dyn ReadModel>, StoreError> {
         let path = self.next_path();
         match begin {
@@ -35,11 +32,25 @@ impl Sets for Sqlite {
             Begin::WhereItStopped if !path.exists() => return Err(NOTHING_TO_RESUME),
             Begin::WhereItStopped => {}
         }
-        let next = super::open_scratch(&path).await?;
-        // Whoever else builds it can no longer write.
-        sqlx::query("/* sets.resume */ update projection_checkpoints set epoch = epoch + 1")
-            .execute(&next.writer)
-            .await?;
+        let next = super::open_scratch(&path, self.projection).await?;
+        let mut connection = next.writer.acquire().await?;
+        // A new epoch: no other process that builds the set can write any more. Only a new set may get
+        // the version of another fold.
+        let resumed = Query::new(match begin {
+            Begin::Anew => {
+                "/* sets.begin */ update projection_checkpoints \
+                 set epoch = epoch + 1, projection_version = $2 where name = $1"
+            }
+            Begin::WhereItStopped => {
+                "/* sets.resume */ update projection_checkpoints set epoch = epoch + 1 \
+                 where name = $1 and projection_version = $2"
+            }
+        });
+        let resumed = resumed.bind(next.set.clone()).bind(self.projection.version);
+        if resumed.execute::<Sqlite>(&mut connection).await? == 0 {
+            return Err(NOTHING_TO_RESUME);
+        }
+        drop(connection);
         Ok(Arc::new(next))
     }
 
@@ -53,7 +64,7 @@ impl Sets for Sqlite {
         if !path.exists() {
             return Ok(false);
         }
-        // A process that still builds it would go on in a file without a name. One that is no
+        // A process that still builds the set would go on in a file without a name. A file that is no
         // database of ours is removed all the same.
         let next = self.next_file();
         let stopped =
@@ -62,10 +73,10 @@ impl Sets for Sqlite {
                 .await;
         if let Err(error) = stopped {
             let error = &error as &dyn std::error::Error;
-            tracing::debug!(error, "Unfinished tables are dropped without a word to their builder");
+            tracing::debug!(error, "Process that builds the dropped tables could not be stopped");
         }
         next.writer.close().await;
-        remove(&path)?;
+        remove_database(&path)?;
         Ok(true)
     }
 
@@ -85,49 +96,53 @@ impl Sets for Sqlite {
             .bind(path.to_string_lossy())
             .execute(&mut connection)
             .await?;
-        let swapped = match swap_attached(&mut connection, next, when, now, progress).await {
+        let swap = Swap { projection: self.projection, next, when, now };
+        let swapped = match swap.run(&mut connection, progress).await {
             Err(StoreError::Database(error)) if is_busy(&error) => Ok(Swapped::Locked),
             swapped => swapped,
         };
         connection.close().await?;
         if let Ok(Swapped::Done) = swapped {
-            remove(&path)?;
+            remove_database(&path)?;
         }
         swapped
     }
 
     async fn roll_back(&self, unfinished: Unfinished, now: Timestamp) -> Result<(), StoreError> {
+        let projection = self.projection;
         let mut connection = self.connect_for_large_statements().await?;
         let begun = connection.begin_with("begin immediate").await;
-        let mut transaction = begun.map_err(|it| self.locked(it))?;
-        if !is_rollback_possible(&mut transaction).await? {
+        let mut transaction = begun.map_err(|error| self.locked_error(error))?;
+        let table_exists = format!(
+            "exists (select 1 from sqlite_schema where name = 'previous_{}')",
+            projection.main_table().name
+        );
+        if !is_rollback_possible::<Sqlite>(&mut transaction, projection, &table_exists).await? {
             return Err(NOTHING_TO_ROLL_BACK);
         }
-        if unfinished == Unfinished::Refuse
-            && let Some(next) = self.next_checkpoint().await?
-        {
-            let (n_events, moved_at) = (next.n_events(), next.moved_at);
-            return Err(StoreError::Unfinished { n_events, moved_at });
-        }
-        let made_by = schema(&mut transaction).await?;
-        drop_indexes(&mut transaction).await?;
-        for table in TABLES {
+        check_unfinished(unfinished, self.next_checkpoint().await?)?;
+        let indexes = select_indexes(&mut transaction, projection).await?;
+        drop_indexes(&mut transaction, projection).await?;
+        for Table { name, .. } in projection.tables {
             for (from, to) in [
-                (table.to_owned(), format!("aside_{table}")),
-                (format!("previous_{table}"), table.to_owned()),
-                (format!("aside_{table}"), format!("previous_{table}")),
+                ((*name).to_owned(), format!("aside_{name}")),
+                (format!("previous_{name}"), (*name).to_owned()),
+                (format!("aside_{name}"), format!("previous_{name}")),
             ] {
                 execute(&mut transaction, format!("alter table {from} rename to {to}")).await?;
             }
         }
-        for index in made_by.indexes {
-            execute(&mut transaction, index).await?;
+        for index in indexes {
+            execute(&mut transaction, index.sql).await?;
         }
-        let aside = "orders_aside";
-        rename(&mut transaction, LIVE, aside, now).await?;
-        rename(&mut transaction, PREVIOUS, LIVE, now).await?;
-        rename(&mut transaction, aside, PREVIOUS, now).await?;
-        hand_over(&mut transaction).await?;
+        for names in [
+            (SetName::Live, SetName::Aside),
+            (SetName::Previous, SetName::Live),
+            (SetName::Aside, SetName::Previous),
+        ] {
+            rename_set::<Sqlite>(&mut transaction, projection, names, now).await?;
+        }
+        hand_over_lease::<Sqlite>(&mut transaction, projection).await?;
         transaction.commit().await?;
         connection.close().await?;
         if unfinished == Unfinished::Discard {
@@ -139,101 +154,93 @@ impl Sets for Sqlite {
     async fn drop_previous(&self, retired_before: Timestamp) -> Result<bool, StoreError> {
         let mut connection = self.connect_for_large_statements().await?;
         let mut transaction = connection.begin_with("begin immediate").await?;
-        let retired: bool = sqlx::query_scalar(
-            "/* sets.retired */ select exists (select 1 from projection_checkpoints \
-             where name = ?1 and retired_at < ?2)",
-        )
-        .bind(PREVIOUS)
-        .bind(Micros::of(retired_before))
-        .fetch_one(&mut *transaction)
-        .await?;
-        if retired {
-            forget_previous(&mut transaction).await?;
+        let is_retired =
+            is_retired::<Sqlite>(&mut transaction, self.projection, retired_before).await?;
+        if is_retired {
+            drop_previous_tables(&mut transaction, self.projection).await?;
         }
         transaction.commit().await?;
         connection.close().await?;
-        Ok(retired)
+        Ok(is_retired)
     }
 
     async fn sets(&self) -> Result<Vec<SetInfo>, StoreError> {
-        let rows = sqlx::query(
-            "/* sets.list */ select name, schema_version, retired_at from projection_checkpoints \
-             order by name",
-        )
-        .fetch_all(&self.readers)
-        .await?;
-        let mut sets = Vec::new();
-        for row in rows {
-            let name: String = row.try_get("name")?;
-            let retired_at: Option<Micros> = row.try_get("retired_at")?;
-            sets.push(SetInfo {
-                name: set_name(&name),
-                checkpoint: read::checkpoint(&self.readers, &name).await?,
-                schema_version: row.try_get("schema_version")?,
-                retired_at: retired_at.and_then(Time::timestamp),
-            });
-        }
+        let mut sets =
+            list_sets::<Sqlite>(&mut *self.acquire_reader().await?, self.projection).await?;
         if let Some(checkpoint) = self.next_checkpoint().await? {
-            sets.push(SetInfo { name: "next", checkpoint, schema_version: None, retired_at: None });
+            let projection_version = self.projection.version;
+            let (schema_version, retired_at) = (None, None);
+            let name = "next";
+            sets.push(SetInfo { name, checkpoint, schema_version, projection_version, retired_at });
         }
         Ok(sets)
     }
 }
 
-impl Sqlite {
-    /// For statements about whole tables. What they need to be undone, and indexes that are sorted,
-    /// go into temporary files there, not into memory.
+impl SqliteStore {
+    /// Opens a connection for statements about whole tables. Their undo records and sorted indexes go
+    /// into temporary files, not into memory.
     async fn connect_for_large_statements(&self) -> Result<SqliteConnection, StoreError> {
-        // That they take as long as the tables are large is no reason for a warning.
-        Ok(super::options(&self.path).disable_statement_logging().connect().await?)
+        // These statements take as long as the tables are large; that is no reason for a warning.
+        Ok(super::options(&self.handle.path).disable_statement_logging().connect().await?)
     }
 
-    /// The next set, whose file must be there.
+    /// Opens the next set, whose file must be there.
     fn next_file(&self) -> Self {
         let path = self.next_path();
-        Self::with_options(super::scratch_options(&path), path, self.url.clone())
+        Self::with_options(super::scratch_options(&path), path, &self.url, self.projection)
     }
 
-    /// How far the next set is; `None` if there is none. One that a rebuild was cut off in making
-    /// is at the beginning.
+    /// Reads the checkpoint of the next set; `None` if there is no such set. A set that a rebuild has
+    /// only begun to make is at the beginning.
     async fn next_checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
         if !self.next_path().exists() {
             return Ok(None);
         }
         let next = self.next_file();
-        let is_made: bool = sqlx::query_scalar(
-            "/* sets.is_made */ select exists (select 1 from sqlite_schema \
-             where name = 'projection_checkpoints')",
-        )
-        .fetch_one(&next.readers)
-        .await?;
-        let checkpoint = if is_made { next.checkpoint().await? } else { Checkpoint::default() };
-        Ok(Some(checkpoint))
+        let n_tables = Query::new(
+            "/* sets.is_made */ select count(*) from sqlite_schema \
+             where name = 'projection_checkpoints'",
+        );
+        let n_tables =
+            n_tables.fetch_value::<Sqlite, i64>(&mut *next.acquire_reader().await?).await?;
+        match n_tables {
+            Some(1) => next.checkpoint().await.map(Some),
+            _ => Ok(Some(Checkpoint::default())),
+        }
     }
 
-    /// The failure to begin a transaction: a file that is in use must not pass for one that is
+    /// Names the failure to begin a transaction: a file that is in use must not pass for one that is
     /// damaged.
-    fn locked(&self, error: sqlx::Error) -> StoreError {
-        if is_busy(&error) { StoreError::Locked { url: self.url.clone() } } else { error.into() }
+    fn locked_error(&self, error: sqlx::Error) -> StoreError {
+        if is_busy(&error) {
+            StoreError::Locked { url: self.url.to_string() }
+        } else {
+            error.into()
+        }
     }
 
     fn next_path(&self) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
+        let mut path = self.handle.path.clone().into_os_string();
+        // The name of the first projection's file is older than the second projection.
+        if self.projection.name != "orders" {
+            path.push(format!(".{}", self.projection.name));
+        }
         path.push(".next");
         path.into()
     }
 }
 
-/// Whether another connection has the database locked for longer than was waited.
+/// Returns whether another connection kept the database locked for longer than the busy timeout.
 fn is_busy(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
-    // What follows the primary code tells one kind from another.
+    // The low byte is the primary code.
     let code = error.code().and_then(|it| it.parse::<i32>().ok());
     code.is_some_and(|it| it & 0xFF == SQLITE_BUSY)
 }
 
-/// Removes a database that nobody uses.
-fn remove(path: &Path) -> Result<(), StoreError> {
+/// Removes a database that no process uses.
+fn remove_database(path: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-journal", "-wal", "-shm"] {
         let mut file = path.to_owned().into_os_string();
         file.push(suffix);
@@ -247,82 +254,151 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) async fn forget_previous(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    for table in TABLES {
-        execute(connection, format!("drop table if exists previous_{table}")).await?;
-    }
-    for table in NAMED {
-        execute(connection, format!("delete from main.{table} where name = '{PREVIOUS}'")).await?;
-    }
-    Ok(())
-}
-
-async fn is_rollback_possible(connection: &mut SqliteConnection) -> Result<bool, StoreError> {
-    let is_fit = sqlx::query_scalar(
-        "/* sets.can_roll_back */ select exists (select 1 from projection_checkpoints \
-         where name = ?1 and schema_version = (select max(version) from _sqlx_migrations) \
-         and exists (select 1 from sqlite_schema where name = 'previous_order_tenants'))",
-    )
-    .bind(PREVIOUS)
-    .fetch_one(connection)
-    .await?;
-    Ok(is_fit)
-}
-
-/// Gives a set's checkpoint and statistics another name.
-pub(super) async fn rename(
-    connection: &mut SqliteConnection,
-    from: &str,
-    to: &str,
+/// A swap of the next set, from a file that is attached as `built`, with the live one.
+struct Swap<'a> {
+    projection: &'static Projection,
+    next: &'a Checkpoint,
+    when: SwapWhen,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "/* projection_checkpoints.rename */ update main.projection_checkpoints set name = ?2, \
-         retired_at = case when ?2 = 'orders_previous' then ?3 end, \
-         schema_version = case when ?2 <> 'orders' \
-             then (select max(version) from main._sqlx_migrations) end \
-         where name = ?1",
-    )
-    .bind(from)
-    .bind(to)
-    .bind(Micros::of(now))
-    .execute(&mut *connection)
-    .await?;
-    let statistics = [
-        "update main.projection_counts set name = ?2 where name = ?1",
-        "update main.projection_minutes set name = ?2 where name = ?1",
-    ];
-    for statement in statistics {
-        sqlx::query(statement).bind(from).bind(to).execute(&mut *connection).await?;
+}
+
+impl Swap<'_> {
+    /// Swaps in one transaction, if the next set is at its checkpoint and the live one is not beyond it.
+    async fn run(
+        &self,
+        connection: &mut SqliteConnection,
+        progress: &mut Steps<'_>,
+    ) -> Result<Swapped, StoreError> {
+        let (projection, live) = (self.projection, self.projection.name);
+        let mut transaction = connection.begin_with("begin immediate").await?;
+        let live_position =
+            find_checkpoint::<Sqlite>(&mut transaction, live).await?.and_then(|it| it.position);
+        if !self.is_as_seen(&mut transaction).await? {
+            return Err(StoreError::CheckpointMoved);
+        }
+        if is_behind(self.when, live_position) {
+            return Ok(Swapped::Behind);
+        }
+        drop_previous_tables(&mut transaction, projection).await?;
+        let made_by = select_tables(&mut transaction, projection).await?;
+        let indexes = select_indexes(&mut transaction, projection).await?;
+        drop_indexes(&mut transaction, projection).await?;
+        let n_steps = (projection.tables.len() + indexes.len() + 1) as u64;
+        let mut steps = 0..;
+        let mut step = || progress(steps.next().unwrap_or(n_steps), n_steps);
+        for (table, make) in projection.tables.iter().zip(made_by) {
+            step();
+            let (name, columns) = (table.name, column_list(table));
+            let retire = format!("alter table {name} rename to previous_{name}");
+            execute(&mut transaction, retire).await?;
+            execute(&mut transaction, make).await?;
+            let copy =
+                format!("insert into main.{name} ({columns}) select {columns} from built.{name}");
+            execute(&mut transaction, copy).await?;
+        }
+        for index in indexes {
+            step();
+            execute(&mut transaction, index.sql).await?;
+        }
+        step();
+        let retired = (SetName::Live, SetName::Previous);
+        rename_set::<Sqlite>(&mut transaction, projection, retired, self.now).await?;
+        copy_keyed_rows(&mut transaction, live).await?;
+        hand_over_lease::<Sqlite>(&mut transaction, projection).await?;
+        transaction.commit().await?;
+        Ok(Swapped::Done)
+    }
+
+    async fn is_as_seen(&self, connection: &mut SqliteConnection) -> Result<bool, StoreError> {
+        let n_sets = Query::new(
+            "/* sets.built */ select count(*) from built.projection_checkpoints where name = $1 \
+             and commit_position is not distinct from $2 \
+             and prepare_position is not distinct from $3 and epoch = $4",
+        )
+        .bind(self.projection.name.to_owned())
+        .bind(self.next.position.map(|it| it.commit))
+        .bind(self.next.position.map(|it| it.prepare))
+        .bind(self.next.epoch);
+        Ok(n_sets.fetch_value::<Sqlite, i64>(connection).await? == Some(1))
+    }
+}
+
+/// Copies the checkpoint and the statistics of the next set under the live set's key.
+async fn copy_keyed_rows(connection: &mut SqliteConnection, live: &str) -> Result<(), StoreError> {
+    for table in KEYED_TABLES {
+        let columns = "select group_concat(name, ', ') from pragma_table_info($1)";
+        let columns = Query::new(columns).bind(table.to_owned());
+        let columns: Option<String> = columns.fetch_value::<Sqlite, _>(connection).await?;
+        let columns = columns.unwrap_or_default();
+        let copy = Query::new(format!(
+            "insert into main.{table} ({columns}) select {columns} from built.{table} \
+             where name = $1"
+        ));
+        copy.bind(live.to_owned()).execute::<Sqlite>(connection).await?;
     }
     Ok(())
 }
 
-/// Gives the lease to the live set, under a new epoch: the holder has to begin anew.
-pub(super) async fn hand_over(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    sqlx::query(
-        "/* lease.hand_over */ update main.projection_checkpoints as live \
-         set holder = before.holder, beat = before.beat, epoch = before.epoch + 1 \
-         from main.projection_checkpoints as before where live.name = ?1 and before.name = ?2",
-    )
-    .bind(LIVE)
-    .bind(PREVIOUS)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query(
-        "/* lease.forget */ update main.projection_checkpoints set holder = null where name = ?1",
-    )
-    .bind(PREVIOUS)
-    .execute(connection)
-    .await?;
+async fn drop_previous_tables(
+    connection: &mut SqliteConnection,
+    projection: &Projection,
+) -> Result<(), StoreError> {
+    for table in projection.tables {
+        execute(connection, format!("drop table if exists previous_{}", table.name)).await?;
+    }
+    Ok(forget_set::<Sqlite>(connection, projection, SetName::Previous).await?)
+}
+
+/// Reads the statements that made the live tables, in the order of the projection's tables.
+async fn select_tables(
+    connection: &mut SqliteConnection,
+    projection: &Projection,
+) -> Result<Vec<String>, StoreError> {
+    let mut statements = Vec::new();
+    for table in projection.tables {
+        let made_by = "select sql from main.sqlite_schema where type = 'table' and name = $1";
+        let made_by = Query::new(made_by).bind(table.name.to_owned());
+        statements.extend(made_by.fetch_value::<Sqlite, String>(connection).await?);
+    }
+    Ok(statements)
+}
+
+row! {
+    /// An index and the statement that makes it.
+    struct Index {
+        name: String,
+        sql: String,
+    }
+}
+
+/// Reads the indexes of the live tables, without those of their keys.
+async fn select_indexes(
+    connection: &mut SqliteConnection,
+    projection: &Projection,
+) -> Result<Vec<Index>, StoreError> {
+    let tables: Vec<_> =
+        projection.tables.iter().map(|table| format!("'{}'", table.name)).collect();
+    let indexes = Query::new(format!(
+        "select name, sql from main.sqlite_schema where type = 'index' and sql is not null \
+         and tbl_name in ({})",
+        tables.join(", ")
+    ));
+    indexes.fetch::<Sqlite, _>(connection).await
+}
+
+/// Drops the indexes of a set's tables. The keys stay.
+pub(super) async fn drop_indexes(
+    connection: &mut SqliteConnection,
+    projection: &Projection,
+) -> Result<(), StoreError> {
+    for index in select_indexes(connection, projection).await? {
+        execute(connection, format!("drop index main.{}", index.name)).await?;
+    }
     Ok(())
 }
 
 /// Runs a statement that is put together from names of our own.
-pub(super) async fn execute(
-    connection: &mut SqliteConnection,
-    sql: String,
-) -> Result<(), StoreError> {
+async fn execute(connection: &mut SqliteConnection, sql: String) -> Result<(), StoreError> {
     sqlx::query(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a read model promises of failures that nobody has resolved.
+//! The contract of unresolved failures.
 
 use domain::ids::OrderId;
 use domain::order::Stage;
@@ -8,7 +8,7 @@ use super::{crowd, project};
 use crate::events::{History, at, id};
 use crate::stores::Database;
 
-/// Failures of every kind, and orders that are none, or none any more.
+/// Projects failures of every kind, resolved failures, and orders that did not fail.
 async fn failures(store: &dyn ReadModel) {
     let dead = |number: u128, second, code| {
         History::of(number).second(second).placed().failed(Stage::DeadLetter, code)
@@ -19,7 +19,7 @@ async fn failures(store: &dyn ReadModel) {
         dead(3, 200, "permanent").events(),
         History::of(4).second(100).placed().failed(Stage::Fulfillment, "permanent").events(),
         History::of(5).second(50).received().failed(Stage::Validation, "rules").events(),
-        // Being tried again, and not known to be well.
+        // Queued again, with an unknown outcome.
         dead(6, 400, "permanent\0").queued().events(),
         dead(7, 10, "permanent").queued().fulfilled().events(),
         dead(8, 10, "permanent").discarded().events(),

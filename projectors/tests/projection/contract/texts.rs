@@ -1,4 +1,4 @@
-//! Rows as texts, by which databases are compared.
+//! Comparison texts of rows.
 
 use domain::order::Stage;
 use projectors::{IdRange, ReadModel, RowsText};
@@ -7,7 +7,7 @@ use super::project;
 use crate::events::{History, id};
 use crate::stores::Database;
 
-/// Every kind of value, present and absent.
+/// Returns the text of rows with every kind of value, present and null.
 pub(crate) async fn text_of_some_rows(database: &Database) -> RowsText {
     let store = database.read_model().await;
     for history in [

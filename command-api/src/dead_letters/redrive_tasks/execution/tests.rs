@@ -1,4 +1,4 @@
-//! TaskJournal that are killed, cancelled and taken over: every order is counted once.
+//! Redrive tasks that are killed, cancelled and taken over: every order is counted once.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,30 +1,34 @@
-//! What a batch changes in the statistics.
+//! Statistics: orders by state, and events by minute.
 
 use std::collections::BTreeMap;
 
-use domain::order::{Order, OrderEvent, Recorded, Stage, Status};
+use domain::order::{OrderEvent, Recorded, Stage, Status};
 
-/// How many orders became of a kind, less those that no longer are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CountChange {
-    pub status: Status,
-    pub stage: Option<Stage>,
-    pub n_orders: i64,
+use super::row;
+
+row! {
+    /// A change of the number of orders in one state.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct CountChange {
+        pub status: Status,
+        pub stage: Option<Stage>,
+        pub n_orders: i64,
+    }
 }
 
-/// What happened in one minute.
+/// Numbers of events in one minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Minute {
     pub n_events: u64,
     pub n_received: u64,
     pub n_fulfilled: u64,
     pub n_failed: u64,
-    /// Those of the failed that the gateway refused.
+    /// Failures because the gateway refused the order.
     pub n_refused: u64,
 }
 
 impl Minute {
-    /// Whether anything happened more often than in the other.
+    /// Returns whether one of the numbers is greater than in `other`.
     pub fn exceeds(self, other: Self) -> bool {
         self.n_events > other.n_events
             || self.n_received > other.n_received
@@ -33,15 +37,15 @@ impl Minute {
             || self.n_refused > other.n_refused
     }
 
-    /// Of the orders that the gateway answered for, those that it fulfilled.
+    /// Returns the share of fulfilled orders among those that the gateway fulfilled or refused.
     #[expect(clippy::cast_precision_loss, reason = "a rate of more than 2^53 may be imprecise")]
     pub fn success_rate(&self) -> Option<f64> {
         let n_answered = self.n_fulfilled + self.n_refused;
         (n_answered > 0).then(|| self.n_fulfilled as f64 / n_answered as f64)
     }
 
-    /// What it has more than another one. The numbers wrap around where it has less.
-    pub(crate) fn since(self, other: Self) -> Self {
+    /// Subtracts the numbers of `other`. Smaller numbers wrap around.
+    pub(crate) fn subtract(self, other: Self) -> Self {
         Self {
             n_events: self.n_events.wrapping_sub(other.n_events),
             n_received: self.n_received.wrapping_sub(other.n_received),
@@ -52,19 +56,19 @@ impl Minute {
     }
 }
 
-/// What a batch adds to the statistics.
+/// Changes of the statistics by one batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// No two of one kind, and none of 0.
+    /// At most one entry per state, and none of 0.
     pub counts: Vec<CountChange>,
     /// By the number of minutes since 1970.
     pub minutes: BTreeMap<i64, Minute>,
 }
 
 impl Statistics {
-    /// Notes that an order was what it was `before` and is what it is `after`; `None`: there is no
-    /// such order.
-    pub(super) fn order_changed(
+    /// Counts an order that was in the state `before` and is in the state `after` now; `None` if there
+    /// is no such order.
+    pub(crate) fn count_change(
         &mut self,
         before: Option<(Status, Option<Stage>)>,
         after: Option<(Status, Option<Stage>)>,
@@ -73,15 +77,15 @@ impl Statistics {
             return;
         }
         if let Some(after) = after {
-            self.count(after, 1);
+            self.add_orders(after, 1);
         }
         if let Some(before) = before {
-            self.count(before, -1);
+            self.add_orders(before, -1);
         }
     }
 
-    /// Notes that an event was applied.
-    pub(super) fn event_applied(&mut self, recorded: &Recorded) {
+    /// Counts an event that was applied.
+    pub(crate) fn count_event(&mut self, recorded: &Recorded) {
         let number = recorded.recorded_at.as_second().div_euclid(60);
         let minute = self.minutes.entry(number).or_default();
         minute.n_events += 1;
@@ -101,17 +105,13 @@ impl Statistics {
         }
     }
 
-    fn count(&mut self, (status, stage): (Status, Option<Stage>), n_orders: i64) {
-        let known = self.counts.iter_mut().find(|it| (it.status, it.stage) == (status, stage));
+    fn add_orders(&mut self, (status, stage): (Status, Option<Stage>), n_orders: i64) {
+        let known =
+            self.counts.iter_mut().find(|count| (count.status, count.stage) == (status, stage));
         match known {
             Some(known) => known.n_orders += n_orders,
             None => self.counts.push(CountChange { status, stage, n_orders }),
         }
         self.counts.retain(|it| it.n_orders != 0);
     }
-}
-
-/// What an order is counted as.
-pub(super) fn kind(order: &Order) -> (Status, Option<Stage>) {
-    (order.status, order.stage)
 }
