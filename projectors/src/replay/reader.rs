@@ -149,7 +149,7 @@ impl<S: FeedSource> Reading<S> {
             // The position may be the end of the log, where the next event will be. Limited to `until`,
             // which was in the log when the reading began, it skips no event.
             SubscriptionItem::Checkpoint(position) => {
-                self.pass_to((*position).min(self.until), batch)
+                self.pass_to((*position).min(self.until), batch);
             }
             SubscriptionItem::CaughtUp => {}
         }
