@@ -13,6 +13,8 @@ pub enum HealthState {
     /// The process works with reduced function.
     Degraded,
     Unavailable,
+    /// The process is stopping: it completes the requests in progress and takes no new work.
+    Draining,
 }
 
 impl HealthState {
@@ -22,6 +24,7 @@ impl HealthState {
             Self::Ok => "ok",
             Self::Degraded => "degraded",
             Self::Unavailable => "unavailable",
+            Self::Draining => "draining",
         }
     }
 }

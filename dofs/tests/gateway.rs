@@ -102,7 +102,7 @@ fn warehouse_texts_are_recorded_but_not_logged() {
     );
     let log = wait::until("both failures are logged", || {
         let log = format!("{:?}", system.process.log_lines());
-        (log.contains("dead-lettered") && log.contains("refused it")).then_some(log)
+        (log.contains("dead-lettered") && log.contains("refused by the gateway")).then_some(log)
     });
     assert!(log.contains("gateway answered 500") && !log.contains(&customer), "{log}");
 }

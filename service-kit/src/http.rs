@@ -21,13 +21,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_types::{HealthReport, HealthState};
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use axum_server::Handle;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 
@@ -241,8 +241,8 @@ async fn fail_readiness_while_draining(
     next: Next,
 ) -> Response {
     if draining.is_cancelled() && request.uri().path() == READYZ {
-        let body = Json(json!({"status": "draining"}));
-        return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
+        let report = HealthReport { status: HealthState::Draining, checks: None, reasons: None };
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(report)).into_response();
     }
     next.run(request).await
 }

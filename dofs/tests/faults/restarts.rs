@@ -249,13 +249,16 @@ fn orders_are_accepted_while_the_read_model_is_down() {
             (shown["source"] == "table" && shown["status"] != "PROCESSING").then_some(())
         });
     }
-    let mut logged = roles.log_lines();
-    logged.retain(|line| line["message"].as_str().is_some_and(|it| it.starts_with("Read model")));
-    let messages: Vec<_> = logged.iter().map(|line| &line["message"]).collect();
-    assert_eq!(messages.first(), Some(&&json!("Read model unreachable")), "{logged:#?}");
-    assert_eq!(messages.last(), Some(&&json!("Read model reachable again")), "{logged:#?}");
+    let logged = wait::until("the end of the outage is logged", || {
+        let mut logged = roles.log_lines();
+        logged.retain(|line| {
+            line["message"].as_str().is_some_and(|message| message.starts_with("Read model"))
+        });
+        (logged.last()?["message"] == "Read model reachable again").then_some(logged)
+    });
+    assert_eq!(logged[0]["message"], "Read model unreachable", "{logged:#?}");
     // The cause may change while the server stops; each cause is logged once.
-    assert!(messages.len() <= 5, "{logged:#?}");
+    assert!(logged.len() <= 5, "{logged:#?}");
     assert!(logged.iter().all(|line| line["address"] == server.url()), "{logged:#?}");
     assert!(logged[0]["cause"].is_string() && logged[0]["hint"].is_string(), "{logged:#?}");
     assert!(roles.terminate().success(), "{:#?}", roles.log_lines());
