@@ -47,12 +47,18 @@ impl OperationScopes {
     }
 
     /// Returns what a request to a route needs. An operation without a declaration needs an operator's
-    /// scope, so that a forgotten declaration opens nothing.
+    /// scope, so that a forgotten declaration opens nothing. On a path whose operations are all public,
+    /// an undeclared method is public too: the answer is 405.
     pub(super) fn requirement(&self, route: &str, method: &Method) -> Requirement {
         let is_read = *method == Method::GET || *method == Method::HEAD;
         let declared = if is_read { &Method::GET } else { method };
-        let operations = self.by_path.get(route).into_iter().flatten();
-        let requirement = operations.into_iter().find(|(method, _)| method == declared);
+        let operations = self.by_path.get(route).map_or(&[][..], Vec::as_slice);
+        let is_public =
+            |(_, requirement): &(Method, Requirement)| *requirement == Requirement::Public;
+        if !operations.is_empty() && operations.iter().all(is_public) {
+            return Requirement::Public;
+        }
+        let requirement = operations.iter().find(|(method, _)| method == declared);
         let operator = if is_read { Scope::OpsRead } else { Scope::OpsWrite };
         requirement.map_or(Requirement::Scope(operator), |(_, requirement)| *requirement)
     }
@@ -108,7 +114,7 @@ mod tests {
             (Method::POST, "/read", Requirement::Scope(Scope::OrdersWrite)),
             (Method::DELETE, "/read", operator[1]),
             (Method::GET, "/public", Requirement::Public),
-            (Method::POST, "/public", operator[1]),
+            (Method::POST, "/public", Requirement::Public),
             (Method::GET, "/forgotten", operator[0]),
             (Method::GET, "/misspelt", operator[0]),
             (Method::GET, "/docs/", Requirement::Public),
