@@ -20,6 +20,7 @@ mod commit_session;
 mod compaction;
 #[cfg(test)]
 mod crash_states;
+mod direction;
 mod disk;
 mod entry;
 mod entry_scanner;
@@ -27,7 +28,6 @@ mod error;
 mod event;
 mod filter;
 mod folder_lock;
-mod generational_cache;
 mod index;
 mod index_buffer;
 mod indexer;
@@ -56,22 +56,12 @@ use std::{
     thread::JoinHandle,
 };
 
+use prost::bytes::Bytes;
 use service_kit::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use crate::log::{
-    catch_up_reader::{CatchUpPage, CatchUpRead, CatchUpReader, CatchUpSource},
-    compaction::CompactionSummary,
-    error::{LogError, OpenError},
-    event::{Event, NewEvent, ResolvedEvent, metastream_of},
-    filter::{Filter, FilterError, FilterField, FilterSpec},
-    index::StoredGroup,
-    pages::{AllPage, AllQuery, Direction, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
-    requests::{
-        Append, Deletion, ExpectedRevision, GroupKey, GroupWrite, WriteOutcome, WriteRequest,
-    },
-};
 use crate::log::{
+    appender::Appender,
     chunk::CHUNK_BYTES,
     chunked_log::ChunkedLog,
     compaction::{Liveness, compact_chunk},
@@ -87,6 +77,19 @@ use crate::log::{
     writer::{Announcements, MAX_WAITING_WRITES, QueuedWrite, Writer, WriterMessage},
     writer_cache::WriterCache,
 };
+pub(crate) use crate::log::{
+    catch_up_reader::{CatchUpPage, CatchUpRead, CatchUpReader, CatchUpSource},
+    compaction::{CompactionSummary, ScavengeCheckpoint},
+    direction::Direction,
+    error::{LogError, OpenError},
+    event::{Event, LINK_TYPE, METADATA_TYPE, NewEvent, ResolvedEvent, metastream_of},
+    filter::{Filter, FilterError, FilterField, FilterSpec},
+    index::StoredGroup,
+    pages::{AllPage, AllQuery, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
+    requests::{
+        Append, Deletion, ExpectedRevision, GroupKey, GroupWrite, WriteOutcome, WriteRequest,
+    },
+};
 pub use crate::log::{
     store_copy::{
         BackupSummary, CopiedBytes, CopyError, LostRange, LostRevisions, RestoreSummary,
@@ -95,7 +98,6 @@ pub use crate::log::{
     },
     verify::{VerifyError, VerifySummary, verify_store},
 };
-use crate::scavenge::{ScavengeCheckpoint, Throttle};
 
 /// Maximum number of events taken from the tail cache at once.
 const MAX_RECENT_EVENTS: usize = 1_024;
@@ -145,7 +147,7 @@ impl Log {
         let (announced, head) = watch::channel(0);
         let (failed, failure) = watch::channel(None);
         let writer = Writer {
-            appender: log.appender(CHUNK_BYTES),
+            appender: Appender::new(log.clone(), CHUNK_BYTES),
             index: Arc::clone(&index),
             index_buffer: Arc::clone(&index_buffer),
             indexer: Indexer::start(index, Arc::clone(&index_buffer))?,
@@ -185,6 +187,18 @@ impl Log {
         answer.await.map_err(|_| LogError::Closed)?
     }
 
+    /// Appends a JSON event at any revision.
+    pub(crate) async fn append_json_event(
+        &self,
+        stream: String,
+        event_type: &str,
+        data: impl Into<Bytes>,
+    ) -> Result<WriteOutcome, LogError> {
+        let events = vec![NewEvent::new(self.clock().new_id(), event_type, true, data)];
+        let append = Append { stream, expected: ExpectedRevision::Any, events };
+        self.write(WriteRequest::Append(append)).await
+    }
+
     /// Closes the current chunk and returns the start offset of the next one. Earlier chunks
     /// receive no further appends.
     pub(crate) async fn begin_chunk(&self) -> Result<u64, LogError> {
@@ -204,11 +218,12 @@ impl Log {
             .collect()
     }
 
-    /// Removes unreachable entries from the chunk that starts at `start`.
+    /// Removes unreachable entries from the chunk that starts at `start`. `throttle` receives the
+    /// number of bytes read and stops the compaction by returning an error.
     pub(crate) async fn compact_chunk(
         &self,
         start: u64,
-        mut throttle: Throttle,
+        throttle: impl FnMut(u64) -> Result<(), LogError> + Send + 'static,
     ) -> Result<CompactionSummary, LogError> {
         let now_ticks = self.now_ticks();
         let compact = move |view: &ReadView<'_>| {
@@ -216,7 +231,7 @@ impl Log {
             // the scavenge drop a group's newest record.
             view.index_buffer.flush_and_wait()?;
             let liveness = Liveness { view: *view, groups: view.index.groups(), now_ticks };
-            compact_chunk(&liveness, start, |n_bytes| throttle.count_read(n_bytes))
+            compact_chunk(&liveness, start, throttle)
         };
         self.shared.read_pool.read(compact).await
     }
@@ -317,6 +332,18 @@ impl Log {
         self.shared.read_pool.read(move |view| read_stream(view, &query)).await
     }
 
+    /// Reads the page with the newest event of a stream.
+    pub(crate) async fn read_newest_event(&self, stream: &str) -> Result<StreamRead, LogError> {
+        let query = StreamQuery {
+            stream: stream.to_owned(),
+            direction: Direction::Backwards,
+            from: u64::MAX,
+            limit: 1,
+            now_ticks: self.now_ticks(),
+        };
+        self.read_stream(query).await
+    }
+
     pub(crate) async fn read_all(&self, query: AllQuery) -> Result<AllPage, LogError> {
         self.shared.read_pool.read(move |view| read_all(view, &query)).await
     }
@@ -331,12 +358,13 @@ impl Log {
         self.shared.read_pool.read(read).await
     }
 
-    /// Resolves the links among `events` to their target events.
-    pub(crate) async fn resolve_links(
+    /// Resolves the links among `events` to their target events, if `resolve_links` is set.
+    pub(crate) async fn resolve_events(
         &self,
         events: Vec<Arc<Event>>,
+        resolve_links: bool,
     ) -> Result<Vec<ResolvedEvent>, LogError> {
-        if !events.iter().any(|event| is_link(event)) {
+        if !resolve_links || !events.iter().any(|event| is_link(event)) {
             return Ok(events.into_iter().map(ResolvedEvent::without_link).collect());
         }
         let now_ticks = self.now_ticks();

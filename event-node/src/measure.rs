@@ -10,7 +10,6 @@ use crate::log::{
     OpenError, WriteOutcome, WriteRequest,
 };
 
-/// An open store.
 #[derive(Clone)]
 pub struct Store {
     log: Log,
@@ -24,13 +23,7 @@ impl Store {
 
     /// Appends one event per body durably and returns the position of the last one.
     pub async fn append(&self, stream: String, bodies: Vec<Bytes>) -> Result<u64, LogError> {
-        let event = |data| NewEvent {
-            id: self.log.clock().new_id(),
-            event_type: "happened".to_owned(),
-            is_json: false,
-            metadata: Bytes::new(),
-            data,
-        };
+        let event = |data| NewEvent::new(self.log.clock().new_id(), "happened", false, data);
         let events = bodies.into_iter().map(event).collect();
         let append = Append { stream, expected: ExpectedRevision::Any, events };
         Ok(match self.log.write(WriteRequest::Append(append)).await? {

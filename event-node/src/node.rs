@@ -104,11 +104,7 @@ pub enum NodeError {
     #[error("the event store cannot be opened")]
     Open(#[from] OpenError),
     #[error("the event store cannot listen on {listen}: free the address or choose another one")]
-    Listen {
-        listen: HostPort,
-        #[source]
-        source: io::Error,
-    },
+    Listen { listen: HostPort, source: io::Error },
     #[error("the stored persistent subscription groups cannot be started")]
     Groups(#[source] GroupError),
     #[error("the state of the interrupted scavenge cannot be read")]
@@ -169,34 +165,23 @@ impl Node {
         // caller.
         let stop = stop.child_token();
         let tasks = TaskTracker::new();
-        let groups = match GroupRegistry::start(
-            log.clone(),
-            tasks.clone(),
-            stop.clone(),
-            config.user_name.clone(),
-        )
-        .await
-        {
-            Ok(groups) => groups,
-            Err(error) => {
-                stop.cancel();
-                log.close().await;
-                return Err(NodeError::Groups(error));
-            }
-        };
         let scavenged_bytes = u64::from(config.scavenge_mib_per_second) * 1_024 * 1_024;
-        let scavenges =
-            Scavenger::new_and_resume(log.clone(), tasks.clone(), stop.clone(), scavenged_bytes)
-                .await;
-        let scavenges = match scavenges {
-            Ok(scavenges) => scavenges,
+        let started = async {
+            let (tasks, user_name) = (tasks.clone(), config.user_name.clone());
+            let groups =
+                GroupRegistry::start(log.clone(), tasks.clone(), stop.clone(), user_name).await;
+            let groups = groups.map_err(NodeError::Groups)?;
+            let scavenges =
+                Scavenger::new_and_resume(log.clone(), tasks, stop.clone(), scavenged_bytes).await;
+            Ok((groups, scavenges.map_err(NodeError::Scavenge)?))
+        };
+        let (groups, scavenges) = match started.await {
+            Ok(started) => started,
             Err(error) => {
                 // Closing the store releases the lock on its folder, so that the caller can retry.
                 stop.cancel();
-                tasks.close();
-                tasks.wait().await;
-                log.close().await;
-                return Err(NodeError::Scavenge(error));
+                close_store(&tasks, &log).await;
+                return Err(error);
             }
         };
         let context = Arc::new(Context {
@@ -243,6 +228,13 @@ async fn open_log(data: PathBuf, clock: Clock, allow_empty: bool) -> Result<Log,
     Ok(opened.map_err(NodeError::Panicked)??)
 }
 
+/// Waits for the tasks, which must have been stopped, and closes the store.
+async fn close_store(tasks: &TaskTracker, log: &Log) {
+    tasks.close();
+    tasks.wait().await;
+    log.close().await;
+}
+
 /// Serves until the node stops, then waits for all tasks and closes the store.
 async fn serve_until_stopped(
     listener: TcpListener,
@@ -278,9 +270,7 @@ async fn serve_until_stopped(
     };
     // The store closes last: ending groups still write their checkpoints to it.
     stop.cancel();
-    context.tasks.close();
-    context.tasks.wait().await;
-    context.log.close().await;
+    close_store(&context.tasks, &context.log).await;
     tracing::info!("Event store stopped");
     result
 }

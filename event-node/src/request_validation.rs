@@ -42,7 +42,6 @@ pub(crate) const HEALTH_PATHS: [&str; 2] = ["/health/live", "/livez"];
 /// Prefix of all content types of gRPC.
 const GRPC: &str = "application/grpc";
 
-/// Accepted content types.
 const ACCEPTED_CONTENT_TYPES: [&str; 2] = [GRPC, "application/grpc+proto"];
 
 /// Header that names the compression of messages.

@@ -15,17 +15,16 @@ pub(crate) mod services;
 pub(crate) mod skipped_revisions;
 pub(crate) mod status;
 pub(crate) mod subscribe;
-pub(crate) mod tombstone;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
-    log::{Event, Log, LogError, ResolvedEvent, WriteOutcome, WriteRequest},
+    log::{Log, WriteOutcome, WriteRequest},
     persistent::GroupRegistry,
-    rpc::{gossip::AdvertisedAddress, read::ResponseFormat},
+    rpc::gossip::AdvertisedAddress,
     scavenge::Scavenger,
 };
 
@@ -55,17 +54,5 @@ impl Context {
             // unknown.
             Err(_) => Err(Status::aborted("Operation timed out: the write was not confirmed.")),
         }
-    }
-
-    /// Resolves links, if the format asks for that.
-    async fn resolve_events(
-        &self,
-        events: Vec<Arc<Event>>,
-        format: ResponseFormat,
-    ) -> Result<Vec<ResolvedEvent>, LogError> {
-        if format.resolve_links {
-            return self.log.resolve_links(events).await;
-        }
-        Ok(events.into_iter().map(ResolvedEvent::without_link).collect())
     }
 }

@@ -9,15 +9,11 @@ use std::{
     time::Duration,
 };
 
-use prost::bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::log::{
-    Append, CompactionSummary, ExpectedRevision, Log, LogError, NewEvent, WriteRequest,
-};
+use crate::log::{CompactionSummary, Log, LogError, ScavengeCheckpoint};
 
 /// Bytes that a scavenge reads between two pauses.
 const THROTTLE_BYTES: u64 = 256 * 1_024;
@@ -26,18 +22,6 @@ const THROTTLE_BYTES: u64 = 256 * 1_024;
 const STARTED: &str = "$scavengeStarted";
 const CHUNK_COMPLETED: &str = "$scavengeChunksCompleted";
 const COMPLETED: &str = "$scavengeCompleted";
-
-/// Checkpoint of the running scavenge, stored for the next start.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct ScavengeCheckpoint {
-    id: Uuid,
-    /// Start offset of the next chunk to compact.
-    next: u64,
-    /// Chunks that start at or after this offset are not compacted.
-    until: u64,
-    n_events: u64,
-    n_bytes: u64,
-}
 
 /// Result of a request to start a scavenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +58,7 @@ impl Scavenger {
         let scavenger = Self { log, tasks, stop, bytes_per_second, running: Arc::default() };
         if let Some(checkpoint) = scavenger.log.read_scavenge_checkpoint().await? {
             tracing::info!(id = %checkpoint.id, "Scavenge resumed");
-            scavenger.spawn_scavenge(checkpoint);
+            scavenger.spawn_scavenge(checkpoint, true);
         }
         Ok(scavenger)
     }
@@ -93,7 +77,7 @@ impl Scavenger {
         }
         match self.begin_scavenge(id).await {
             Ok(checkpoint) => {
-                self.spawn_scavenge(checkpoint);
+                self.spawn_scavenge(checkpoint, false);
                 Ok(ScavengeStart::Started(id))
             }
             Err(error) => {
@@ -122,7 +106,7 @@ impl Scavenger {
         Ok(checkpoint)
     }
 
-    fn spawn_scavenge(&self, checkpoint: ScavengeCheckpoint) {
+    fn spawn_scavenge(&self, checkpoint: ScavengeCheckpoint, is_resumed: bool) {
         let stop = {
             let mut running = self.lock_running();
             // A new scavenge has reserved its slot already; a resumed one has not.
@@ -132,7 +116,7 @@ impl Scavenger {
         let scavenger = self.clone();
         self.tasks.spawn(async move {
             let id = checkpoint.id;
-            match scavenger.scavenge_chunks(checkpoint, &stop).await {
+            match scavenger.scavenge_chunks(checkpoint, is_resumed, &stop).await {
                 Ok(checkpoint) => tracing::info!(
                     %id,
                     events = checkpoint.n_events,
@@ -160,12 +144,14 @@ impl Scavenger {
     async fn scavenge_chunks(
         &self,
         mut checkpoint: ScavengeCheckpoint,
+        is_resumed: bool,
         stop: &CancellationToken,
     ) -> Result<ScavengeCheckpoint, LogError> {
         for start in self.log.chunk_starts(checkpoint.next..checkpoint.until) {
-            let limit = Throttle::new(self.bytes_per_second, stop.clone());
+            let mut limit = Throttle::new(self.bytes_per_second, stop.clone());
+            let throttle = move |n_bytes| limit.count_read(n_bytes);
             let CompactionSummary { n_events, n_bytes } =
-                self.log.compact_chunk(start, limit).await?;
+                self.log.compact_chunk(start, throttle).await?;
             checkpoint.next = start + 1;
             checkpoint.n_events += n_events;
             checkpoint.n_bytes += n_bytes;
@@ -180,9 +166,9 @@ impl Scavenger {
             self.append_event(checkpoint.id, CHUNK_COMPLETED, progress).await?;
             self.log.save_scavenge_checkpoint(Some(checkpoint)).await?;
         }
-        // Counts events of chunks before an interruption too: the index of the last run still lists
-        // them.
-        if checkpoint.n_events > 0 {
+        // The index still lists the removed events. A killed run may have removed events that its
+        // checkpoint does not count: it dies between a compaction and the checkpoint after it.
+        if checkpoint.n_events > 0 || is_resumed {
             self.log.rebuild_index().await?;
         }
         let result = json!({
@@ -219,19 +205,8 @@ impl Scavenger {
     }
 
     async fn append_event(&self, id: Uuid, event_type: &str, data: Value) -> Result<(), LogError> {
-        let event = NewEvent {
-            id: self.log.clock().new_id(),
-            event_type: event_type.to_owned(),
-            is_json: true,
-            metadata: Bytes::new(),
-            data: data.to_string().into(),
-        };
-        let append = Append {
-            stream: format!("$scavenges-{id}"),
-            expected: ExpectedRevision::Any,
-            events: vec![event],
-        };
-        self.log.write(WriteRequest::Append(append)).await.map(drop)
+        let stream = format!("$scavenges-{id}");
+        self.log.append_json_event(stream, event_type, data.to_string()).await.map(drop)
     }
 
     fn lock_running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -241,19 +216,19 @@ impl Scavenger {
 
 /// Limits the read rate of a scavenge and stops it when cancelled.
 #[derive(Debug)]
-pub(crate) struct Throttle {
+struct Throttle {
     bytes_per_second: u64,
     stop: CancellationToken,
     n_bytes: u64,
 }
 
 impl Throttle {
-    pub(crate) fn new(bytes_per_second: u64, stop: CancellationToken) -> Self {
+    fn new(bytes_per_second: u64, stop: CancellationToken) -> Self {
         Self { bytes_per_second, stop, n_bytes: 0 }
     }
 
     /// Counts bytes read and blocks the thread to keep the rate.
-    pub(crate) fn count_read(&mut self, n_bytes: u64) -> Result<(), LogError> {
+    fn count_read(&mut self, n_bytes: u64) -> Result<(), LogError> {
         self.n_bytes += n_bytes;
         if self.n_bytes >= THROTTLE_BYTES {
             let millis = self.n_bytes.saturating_mul(1_000) / self.bytes_per_second.max(1);
@@ -265,5 +240,56 @@ impl Throttle {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use service_kit::clock::Clock;
+
+    use super::*;
+    use crate::log::{Append, Deletion, ExpectedRevision, NewEvent, WriteRequest, verify_store};
+
+    fn open_log(folder: &Path) -> Log {
+        #[expect(clippy::disallowed_methods, reason = "tests create their own clock")]
+        let clock = Clock::new(jiff::Timestamp::now, Uuid::new_v4);
+        Log::open(folder, clock, false).unwrap()
+    }
+
+    async fn write(log: &Log, write: WriteRequest) {
+        log.write(write).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn resumed_scavenge_drops_rows_of_uncounted_events() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open_log(folder.path());
+        let event = NewEvent::new(log.clock().new_id(), "happened", false, vec![7; 100]);
+        let (stream, expected) = ("gone".to_owned(), ExpectedRevision::Any);
+        let append = Append { stream: stream.clone(), expected, events: vec![event] };
+        write(&log, WriteRequest::Append(append)).await;
+        write(&log, WriteRequest::Tombstone(Deletion { stream, expected })).await;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let scavenger =
+            Scavenger::new_and_resume(log.clone(), tasks, stop.clone(), u64::MAX).await.unwrap();
+        let checkpoint = scavenger.begin_scavenge(log.clock().new_id()).await.unwrap();
+        // The node is killed after the compaction and before the next checkpoint.
+        for start in log.chunk_starts(0..checkpoint.until) {
+            let removed = log.compact_chunk(start, |_| Ok(())).await.unwrap();
+            assert_eq!(removed.n_events, 1);
+        }
+        log.close().await;
+        drop((scavenger, log));
+
+        let log = open_log(folder.path());
+        let tasks = TaskTracker::new();
+        Scavenger::new_and_resume(log.clone(), tasks.clone(), stop, u64::MAX).await.unwrap();
+        tasks.close();
+        tasks.wait().await;
+        assert!(log.read_scavenge_checkpoint().await.unwrap().is_none());
+        log.close().await;
+        verify_store(folder.path()).unwrap();
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::log::{
     Log,
+    direction::Direction,
     error::LogError,
     event::{Event, TOMBSTONE_REVISION},
     filter::Filter,
-    pages::{AllQuery, Direction, StreamQuery, StreamRead},
+    pages::{AllQuery, StreamQuery, StreamRead},
 };
 
 /// The stream that a reader follows.

@@ -71,7 +71,6 @@ enum Layout {
     Compacted { end: u64, entries_end: u64, landmarks: Vec<Landmark> },
 }
 
-/// An open chunk.
 #[derive(Debug)]
 pub(super) struct Chunk {
     name: String,
@@ -97,7 +96,11 @@ pub(super) fn parse_chunk_name(name: &str) -> Option<u64> {
     (chunk_name(start) == name).then_some(start)
 }
 
-/// Encodes the header of a new store's first chunk.
+/// Returns the index of the chunk that contains `offset`; `None` before the first chunk.
+pub(super) fn chunk_index_at(chunks: &[Arc<Chunk>], offset: u64) -> Option<usize> {
+    chunks.partition_point(|chunk| chunk.start_offset() <= offset).checked_sub(1)
+}
+
 pub(super) fn encode_first_header(store: Uuid) -> Vec<u8> {
     let mut header = vec![0; FIRST_HEADER_BYTES];
     header[..8].copy_from_slice(&FIRST_FORMAT);
@@ -182,7 +185,6 @@ impl Chunk {
         }))
     }
 
-    /// Creates the first chunk of a new store.
     pub(super) fn create_first(folder: &dyn Folder, store: Uuid) -> io::Result<Self> {
         Self::create_whole(folder, FIRST_ENTRY, store, &encode_first_header(store))
     }

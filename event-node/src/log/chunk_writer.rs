@@ -82,7 +82,6 @@ impl ChunkWriter {
         self.folder.sync_names()
     }
 
-    /// Deletes the temporary file.
     pub(super) fn discard(self) -> io::Result<()> {
         self.folder.remove_file(&temporary_name(&self.name))
     }

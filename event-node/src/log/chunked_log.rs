@@ -12,8 +12,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::log::{
-    appender::Appender,
-    chunk::{Chunk, FIRST_CHUNK, FIRST_ENTRY, OpenedChunk, parse_chunk_name},
+    chunk::{Chunk, FIRST_CHUNK, FIRST_ENTRY, OpenedChunk, chunk_index_at, parse_chunk_name},
     disk::Folder,
     entry_scanner::EntryScanner,
     error::{LogError, OpenError},
@@ -103,7 +102,6 @@ impl ChunkedLog {
         Ok(log)
     }
 
-    /// Returns the store id.
     pub(super) fn store_id(&self) -> Uuid {
         self.id
     }
@@ -191,11 +189,6 @@ impl ChunkedLog {
         self.folder.sync_names()
     }
 
-    /// Returns an appender. Only one may exist at a time.
-    pub(super) fn appender(&self, chunk_bytes: u64) -> Appender {
-        Appender::new(self.clone(), chunk_bytes)
-    }
-
     /// Marks bytes up to `end` as appended.
     pub(super) fn advance_end(&self, end: u64) {
         self.durable.store(end, Ordering::Release);
@@ -228,11 +221,6 @@ impl ChunkedLog {
     }
 }
 
-/// Returns the index of the chunk that contains `offset`; `None` before the first chunk.
-pub(super) fn chunk_index_at(chunks: &[Arc<Chunk>], offset: u64) -> Option<usize> {
-    chunks.partition_point(|chunk| chunk.start_offset() <= offset).checked_sub(1)
-}
-
 /// Lists name and start offset of every chunk but the first, ordered by offset.
 fn list_later_chunks(folder: &dyn Folder) -> Result<Vec<(String, u64)>, OpenError> {
     let names = folder
@@ -257,6 +245,7 @@ pub(super) fn list_other_store_files(folder: &dyn Folder) -> io::Result<Vec<Stri
 mod tests {
     use super::*;
     use crate::log::{
+        appender::Appender,
         disk::{
             Disk, DiskFolder,
             simulated::{Fault, Power, SimulatedDisk, SimulatedFolder},
@@ -299,7 +288,7 @@ mod tests {
     #[test]
     fn appended_entries_are_scanned_with_any_read_ahead() {
         let (folder, log) = log();
-        log.appender(u64::MAX).append(&entries(100)).unwrap();
+        Appender::new(log.clone(), u64::MAX).append(&entries(100)).unwrap();
         let wanted: Vec<u64> = (0..100).collect();
         for read_ahead in [1, HEADER_BYTES, 1_000, LONG_READ] {
             assert_eq!(scanned(&log, FIRST_ENTRY, read_ahead), wanted);
@@ -314,7 +303,7 @@ mod tests {
     #[test]
     fn scanner_can_seek_in_both_directions() {
         let (_folder, log) = log();
-        log.appender(u64::MAX).append(&entries(3)).unwrap();
+        Appender::new(log.clone(), u64::MAX).append(&entries(3)).unwrap();
         let mut scanner = log.scan_from(FIRST_ENTRY, SHORT_READ);
         let mut offsets = Vec::new();
         while let Some((offset, _)) = scanner.next_entry().unwrap() {
@@ -357,7 +346,7 @@ mod tests {
         for fail in [SimulatedDisk::fail_next_write, SimulatedDisk::fail_next_sync] {
             let (folder, log) = simulated();
             let disk = disk(&folder);
-            let mut appender = log.appender(u64::MAX);
+            let mut appender = Appender::new(log.clone(), u64::MAX);
             appender.append(&entries(2)).unwrap();
             fail(&disk, Fault::Full);
             let refused = appender.append(&entries(10)).unwrap_err();
@@ -372,7 +361,7 @@ mod tests {
     fn failed_fsync_drops_its_entries_and_log_continues() {
         let (folder, log) = simulated();
         let disk = disk(&folder);
-        let mut appender = log.appender(u64::MAX);
+        let mut appender = Appender::new(log.clone(), u64::MAX);
         disk.fail_next_sync(Fault::Failed);
         assert!(matches!(appender.append(&entries(3)), Err(LogError::Disk(_))));
         assert_eq!(scanned(&log, FIRST_ENTRY, SHORT_READ), [0; 0]);
@@ -384,7 +373,7 @@ mod tests {
     fn appends_are_refused_until_torn_write_is_truncated() {
         let (folder, log) = simulated();
         let disk = disk(&folder);
-        let mut appender = log.appender(u64::MAX);
+        let mut appender = Appender::new(log.clone(), u64::MAX);
         disk.fail_next_write(Fault::Failed);
         disk.fail_next_sync(Fault::Failed);
         assert!(matches!(appender.append(&entries(3)), Err(LogError::Disk(_))));

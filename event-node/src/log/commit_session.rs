@@ -10,6 +10,7 @@ use service_kit::clock::Clock;
 use uuid::Uuid;
 
 use crate::log::{
+    direction::Direction,
     entry::{Encoder, EventStamp},
     error::LogError,
     event::{
@@ -17,7 +18,7 @@ use crate::log::{
         metastream_of,
     },
     memtable::{Memtable, Progress, Run},
-    pages::{Direction, read_revision},
+    pages::read_revision,
     read_view::{ReadView, StagedEntries},
     requests::{Append, Deletion, ExpectedRevision, WriteOutcome, WriteRequest},
     stream_metadata::{SOFT_DELETED, StreamLimits, with_truncate_before},
@@ -130,7 +131,7 @@ impl CommitSession<'_> {
         }
         // The next revision is then the one reserved for tombstones.
         stream.last = Some(TOMBSTONE_REVISION - 1);
-        let tombstone = self.system_event(TOMBSTONE_TYPE, false, Bytes::new());
+        let tombstone = NewEvent::new(self.clock.new_id(), TOMBSTONE_TYPE, false, Bytes::new());
         Ok(self.write_events(stream, &[tombstone]).into())
     }
 
@@ -201,7 +202,7 @@ impl CommitSession<'_> {
     ) -> Decision {
         let mut last = None;
         for (index, id) in ids.enumerate() {
-            match self.cache.ids.get(&(Arc::clone(&stream.name), id)) {
+            match self.cache.ids.get(&(Arc::clone(&stream.name), id)).copied() {
                 Some(written) => last = Some(written),
                 // The cache is bounded: an id that was evicted counts as new.
                 None if index == 0 => return Decision::Accept,
@@ -295,18 +296,9 @@ impl CommitSession<'_> {
     }
 
     fn write_metadata(&mut self, metastream: StreamState, json: &[u8]) -> WrittenEvent {
-        let event = self.system_event(METADATA_TYPE, true, Bytes::copy_from_slice(json));
+        let json = Bytes::copy_from_slice(json);
+        let event = NewEvent::new(self.clock.new_id(), METADATA_TYPE, true, json);
         self.write_events(metastream, &[event])
-    }
-
-    fn system_event(&self, event_type: &str, is_json: bool, data: Bytes) -> NewEvent {
-        NewEvent {
-            id: self.clock.new_id(),
-            event_type: event_type.to_owned(),
-            is_json,
-            metadata: Bytes::new(),
-            data,
-        }
     }
 
     /// Appends at least one event to `stream` and returns where the last one was written.
@@ -360,14 +352,14 @@ impl CommitSession<'_> {
             return;
         }
         // An uncached stream gets the new limits from the batch when it is loaded.
-        if let Some(mut stream) = self.cache.streams.get(described) {
+        if let Some(mut stream) = self.cache.streams.get(described).cloned() {
             stream.limits = limits;
             self.cache.streams.insert(name, stream);
         }
     }
 
     fn load_stream(&mut self, name: &str) -> Result<StreamState, LogError> {
-        if let Some(stream) = self.cache.streams.get(name) {
+        if let Some(stream) = self.cache.streams.get(name).cloned() {
             return Ok(stream);
         }
         let info = self.staged_view().find_stream(name)?;

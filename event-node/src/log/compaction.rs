@@ -4,6 +4,9 @@
 //! it; so is the tombstone of a deleted stream. An append is removed only as a whole, when none of
 //! its events is reachable.
 
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
 use crate::log::{
     chunk::{Chunk, OpenedChunk},
     chunk_writer::ChunkWriter,
@@ -18,6 +21,18 @@ use crate::log::{
 /// A chunk without unreachable events is rewritten only if at least 1/10 of its bytes are
 /// superseded. Otherwise copying costs more than the outdated checkpoints take.
 const MIN_REMOVED_PART: u64 = 10;
+
+/// Checkpoint of the running scavenge, stored for the next start.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct ScavengeCheckpoint {
+    pub id: Uuid,
+    /// Start offset of the next chunk to compact.
+    pub next: u64,
+    /// Chunks that start at or after this offset are not compacted.
+    pub until: u64,
+    pub n_events: u64,
+    pub n_bytes: u64,
+}
 
 /// Result of compacting one chunk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -115,17 +130,101 @@ impl Liveness<'_> {
 
     /// Returns whether a later record about the group supersedes this one.
     fn is_superseded(&self, offset: u64, write: &GroupWrite) -> bool {
-        let group = |key: &GroupKey| {
-            self.groups.iter().find(|group| group.stream == key.stream && group.name == key.name)
-        };
+        let group = |key: &GroupKey| self.groups.iter().find(|group| group.key == *key);
         match write {
             GroupWrite::Save { key, .. } => group(key).is_none_or(|group| group.saved_at > offset),
             GroupWrite::Checkpoint { key, .. } => {
                 group(key).is_none_or(|group| group.checkpoint_at != Some(offset))
             }
-            // Kept while the group stays removed: without it, an older settings record would revive
-            // the group.
-            GroupWrite::Remove { key } => group(key).is_some(),
+            // Earlier chunks may keep records of the removed group. Without the removal, its settings
+            // would revive the group, and its checkpoint would count for a new group of that name. A
+            // checkpoint of the new group supersedes both.
+            GroupWrite::Remove { key } => {
+                group(key).is_some_and(|group| group.checkpoint_at.is_some())
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::log::{
+        chunk::FIRST_ENTRY,
+        disk::{
+            Folder,
+            simulated::{Power, SimulatedFolder},
+        },
+        event::NewEvent,
+        index::Groups,
+        memtable::{Memtable, Progress},
+        requests::{Append, Deletion, ExpectedRevision, WriteRequest},
+        test_store::TestStore,
+    };
+
+    fn append_to(store: &TestStore, stream: &str) -> WriteRequest {
+        let event = NewEvent::new(store.clock.new_id(), "happened", false, vec![7; 2_000]);
+        let (stream, expected) = (stream.to_owned(), ExpectedRevision::Any);
+        WriteRequest::Append(Append { stream, expected, events: vec![event] })
+    }
+
+    fn commit_and_flush(store: &mut TestStore, write: WriteRequest) {
+        store.commit(&[write]).unwrap();
+        store.flush_index().unwrap();
+    }
+
+    /// Compacts all chunks but the last one. Returns the number of removed events.
+    fn compact_all(store: &TestStore) -> u64 {
+        let liveness =
+            Liveness { view: store.read_view(), groups: store.index.groups(), now_ticks: 0 };
+        let chunks = store.log.chunks();
+        let removed = chunks.iter().map(|chunk| {
+            compact_chunk(&liveness, chunk.start_offset(), |_| Ok(())).unwrap().n_events
+        });
+        removed.sum()
+    }
+
+    /// Returns the groups that an index built from the log would have.
+    fn groups_of_log(store: &TestStore) -> Vec<StoredGroup> {
+        let mut table = Memtable::starting_at(Progress { offset: FIRST_ENTRY, position: 0 });
+        let mut entries = store.log.scan_from(FIRST_ENTRY, LONG_READ);
+        while let Some((offset, entry)) = entries.next_entry().unwrap() {
+            table.add_entry(offset, &entry).unwrap();
+        }
+        let mut groups = Groups::default();
+        table.groups.iter().for_each(|record| groups.apply_record(record));
+        groups.0
+    }
+
+    #[test]
+    fn new_group_never_gets_checkpoint_of_removed_group() {
+        let folder: Arc<dyn Folder> = Arc::new(SimulatedFolder::with_power(Power::default()));
+        let mut store = TestStore::open(&folder, u64::MAX).unwrap();
+        let key = GroupKey { stream: "$all".to_owned(), name: "workers".to_owned() };
+        let save =
+            |settings: &str| GroupWrite::Save { key: key.clone(), settings: settings.to_owned() };
+        // Too few bytes of the first chunk are removable, so it keeps the old records.
+        let kept = append_to(&store, "kept");
+        commit_and_flush(&mut store, kept);
+        let old = GroupWrite::Checkpoint { key: key.clone(), checkpoint: 100 };
+        for write in [save("old"), old] {
+            commit_and_flush(&mut store, WriteRequest::Group(write));
+        }
+        store.appender.begin_chunk().unwrap();
+        for write in [GroupWrite::Remove { key: key.clone() }, save("new")] {
+            commit_and_flush(&mut store, WriteRequest::Group(write));
+        }
+        let gone = append_to(&store, "gone");
+        commit_and_flush(&mut store, gone);
+        let deletion = Deletion { stream: "gone".to_owned(), expected: ExpectedRevision::Any };
+        commit_and_flush(&mut store, WriteRequest::Tombstone(deletion));
+        store.appender.begin_chunk().unwrap();
+        let last = append_to(&store, "kept");
+        commit_and_flush(&mut store, last);
+
+        assert_eq!(compact_all(&store), 1, "the second chunk is compacted");
+        assert_eq!(groups_of_log(&store), store.index.groups());
     }
 }

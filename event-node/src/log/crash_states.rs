@@ -7,19 +7,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use prost::bytes::Bytes;
-
 use crate::log::{
     chunk::FIRST_ENTRY,
     chunked_log::{ChunkedLog, LONG_READ},
     compaction::{Liveness, compact_chunk},
+    direction::Direction,
     disk::{
         Folder,
-        simulated::{Power, SimulatedFolder},
+        simulated::{Power, SimulatedFolder, pseudo_random_choices},
     },
     error::LogError,
     event::NewEvent,
-    pages::{Direction, StreamQuery, StreamRead, read_stream},
+    pages::{StreamQuery, StreamRead, read_stream},
     requests::{
         Append, Deletion, ExpectedRevision, GroupKey, GroupWrite, WriteOutcome, WriteRequest,
     },
@@ -38,13 +37,7 @@ type Ledger = BTreeMap<String, u64>;
 
 /// Appends to a stream and records the revision if it was acknowledged.
 fn append_event(store: &mut TestStore, stream: &str, ledger: &mut Ledger) -> Result<(), LogError> {
-    let event = NewEvent {
-        id: store.clock.new_id(),
-        event_type: "happened".to_owned(),
-        is_json: false,
-        metadata: Bytes::new(),
-        data: Bytes::from(vec![7; 300]),
-    };
+    let event = NewEvent::new(store.clock.new_id(), "happened", false, vec![7; 300]);
     let append =
         Append { stream: stream.to_owned(), expected: ExpectedRevision::Any, events: vec![event] };
     let outcomes = store.commit(&[WriteRequest::Append(append)])?;
@@ -54,7 +47,6 @@ fn append_event(store: &mut TestStore, stream: &str, ledger: &mut Ledger) -> Res
     Ok(())
 }
 
-/// Returns the visible revisions of a stream.
 fn visible_revisions(store: &TestStore, stream: &str) -> Vec<u64> {
     let query = StreamQuery {
         stream: stream.to_owned(),
@@ -133,21 +125,6 @@ fn n_seeds() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "setting of this test only")]
     let more = std::env::var("DOFS_TEST_CRASH_SEEDS").ok();
     more.and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS)
-}
-
-/// Returns pseudo-random choices. Seed 0 always answers `false`, seed 1 always `true`.
-fn pseudo_random_choices(seed: u64) -> impl FnMut() -> bool {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        match seed {
-            0 => false,
-            1 => true,
-            _ => state & 1 == 1,
-        }
-    }
 }
 
 #[test]

@@ -14,7 +14,6 @@ use std::{
 
 /// A file with reads and writes at offsets.
 pub(super) trait Disk: Send + Sync + std::fmt::Debug {
-    /// Returns the file length in bytes.
     fn byte_length(&self) -> io::Result<u64>;
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
@@ -28,7 +27,6 @@ pub(super) trait Disk: Send + Sync + std::fmt::Debug {
 pub(super) trait Folder: Send + Sync + std::fmt::Debug {
     /// Returns the folder's path, for messages.
     fn path(&self) -> PathBuf;
-    /// Lists the file names in the folder.
     fn list_names(&self) -> io::Result<Vec<String>>;
     /// Opens a file; `None` if it does not exist.
     fn open_file(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>>;

@@ -53,7 +53,6 @@ const GROUP_CHECKPOINT: u8 = 3;
 const GROUP_REMOVED: u8 = 4;
 const GAP: u8 = 5;
 
-/// Buffer of encoded entries.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     bytes: Vec<u8>,
@@ -62,7 +61,6 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Starts an entry.
     pub(super) fn begin_entry(&mut self, durable: u64) {
         self.entry = self.bytes.len();
         self.bytes.extend(MAGIC);
@@ -131,7 +129,6 @@ impl Encoder {
         self.finish_entry();
     }
 
-    /// Removes all entries.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
     }
@@ -224,7 +221,6 @@ impl<'a> Entry<'a> {
         Self { durable, body: rest.0 }
     }
 
-    /// Returns the length of header and body in bytes.
     pub(super) fn length(&self) -> usize {
         HEADER_BYTES + self.body.len()
     }
@@ -289,7 +285,6 @@ pub(super) struct StoredEvent<'a> {
 }
 
 impl StoredEvent<'_> {
-    /// Returns an owned copy.
     pub(super) fn to_event(self, stream: Arc<str>) -> Event {
         Event {
             position: self.stamp.position,
@@ -369,13 +364,8 @@ mod tests {
     const STAMP: EventStamp = EventStamp { position: 7, revision: 3, created_ticks: 99 };
 
     fn event(data: &'static [u8]) -> NewEvent {
-        NewEvent {
-            id: Uuid::from_u128(5),
-            event_type: "happened".to_owned(),
-            is_json: true,
-            metadata: Bytes::from_static(b"meta"),
-            data: Bytes::from_static(data),
-        }
+        let event = NewEvent::new(Uuid::from_u128(5), "happened", true, data);
+        NewEvent { metadata: Bytes::from_static(b"meta"), ..event }
     }
 
     fn entry() -> Vec<u8> {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use crate::log::{
-    chunk::Chunk,
-    chunked_log::chunk_index_at,
+    chunk::{Chunk, chunk_index_at},
     entry::{Entry, Parsed},
     error::LogError,
 };

@@ -8,34 +8,18 @@ use crate::log::{disk::Folder, sorted_table::TableError};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("the data folder {} cannot be created; choose a folder that this user can write", .folder.display())]
-    CreateFolder {
-        folder: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    CreateFolder { folder: PathBuf, source: io::Error },
     #[error("the lock file {} cannot be opened; choose a data folder that this user can write", .file.display())]
-    LockFile {
-        file: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    LockFile { file: PathBuf, source: io::Error },
     #[error(
         "the data folder {} is in use by another process: stop that process or choose another folder",
         .folder.display()
     )]
     InUse { folder: PathBuf },
     #[error("the log {} cannot be created; choose a data folder that this user can write", .file.display())]
-    CreateLog {
-        file: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    CreateLog { file: PathBuf, source: io::Error },
     #[error("the log {} cannot be read; choose a data folder that this user can read and write", .file.display())]
-    UnreadableLog {
-        file: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    UnreadableLog { file: PathBuf, source: io::Error },
     #[error(
         "the log {} is damaged at byte {offset}, and acknowledged events are lost: restore the data \
          folder from a backup, or save intact events with `dofs node salvage`",
@@ -66,29 +50,13 @@ pub enum OpenError {
     )]
     FirstFormat { file: PathBuf },
     #[error("the store in {} cannot be opened", .folder.display())]
-    Log {
-        folder: PathBuf,
-        #[source]
-        source: LogError,
-    },
+    Log { folder: PathBuf, source: LogError },
     #[error("the index in {} cannot be created", .folder.display())]
-    Index {
-        folder: PathBuf,
-        #[source]
-        source: LogError,
-    },
+    Index { folder: PathBuf, source: LogError },
     #[error("the index {} cannot be read; choose a data folder that this user can read and write", .file.display())]
-    UnreadableIndex {
-        file: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    UnreadableIndex { file: PathBuf, source: io::Error },
     #[error("the unused index file {} cannot be removed; remove it", .file.display())]
-    RemoveIndex {
-        file: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    RemoveIndex { file: PathBuf, source: io::Error },
     #[error("a thread of the store cannot be started")]
     Thread(#[source] io::Error),
 }

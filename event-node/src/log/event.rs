@@ -12,12 +12,11 @@ pub(super) const TOMBSTONE_REVISION: u64 = i64::MAX as u64;
 pub(super) const NEWEST_REVISION: i64 = -1;
 
 /// Event type of a link to another event.
-pub(super) const LINK_TYPE: &str = "$>";
+pub(crate) const LINK_TYPE: &str = "$>";
 
 /// Event type of a stream's metadata in its metastream.
-pub(super) const METADATA_TYPE: &str = "$metadata";
+pub(crate) const METADATA_TYPE: &str = "$metadata";
 
-/// Event type of a tombstone.
 pub(super) const TOMBSTONE_TYPE: &str = "$streamDeleted";
 
 /// Prefix that turns a stream name into the name of its metastream.
@@ -25,6 +24,7 @@ pub(super) const METASTREAM_PREFIX: &str = "$$";
 
 /// A recorded event. Shared by reference count; readers never copy it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Event {
     /// Position in `$all`, from 1. A scavenge leaves gaps.
     pub position: u64,
@@ -62,7 +62,6 @@ pub(crate) struct LinkTarget<'a> {
     pub revision: i64,
 }
 
-/// An event to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewEvent {
     pub id: Uuid,
@@ -70,6 +69,14 @@ pub(crate) struct NewEvent {
     pub is_json: bool,
     pub metadata: Bytes,
     pub data: Bytes,
+}
+
+impl NewEvent {
+    /// Creates an event without metadata.
+    pub(crate) fn new(id: Uuid, event_type: &str, is_json: bool, data: impl Into<Bytes>) -> Self {
+        let (event_type, data) = (event_type.to_owned(), data.into());
+        Self { id, event_type, is_json, metadata: Bytes::new(), data }
+    }
 }
 
 /// An event as a reader receives it: the recorded event, or a link with its target.
@@ -109,15 +116,9 @@ mod tests {
 
     fn link(data: &'static str) -> Event {
         Event {
-            position: 1,
-            stream: "links".into(),
-            revision: 0,
-            id: Uuid::nil(),
             event_type: LINK_TYPE.to_owned(),
-            is_json: false,
-            created_ticks: 0,
-            metadata: Bytes::new(),
             data: Bytes::from_static(data.as_bytes()),
+            ..Event::default()
         }
     }
 

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 /// Maximum length of a filter's regular expression in bytes.
 pub(super) const MAX_REGEX_BYTES: usize = 4_096;
 
-/// Maximum number of prefixes in a filter.
 pub(super) const MAX_PREFIXES: usize = 1_000;
 
 /// Number of steps after which a backtracking match is abandoned. The value then does not match.
@@ -45,7 +44,6 @@ pub enum FilterError {
     ManyPrefixes,
 }
 
-/// A compiled filter.
 #[derive(Debug)]
 pub(crate) struct Filter {
     field: FilterField,

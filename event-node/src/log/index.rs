@@ -40,10 +40,8 @@ use crate::log::{
         snapshot::table_number,
         tables::{find_due, remove_unused_file, write_memtable, write_merged},
     },
-    memtable::{Mark, Memtable, Progress, Run},
-    pages::Direction,
+    memtable::{Memtable, Progress},
     sorted_table::TableError,
-    stream_metadata::StreamLimits,
 };
 
 /// Prefix of the files of the earlier SQLite index. They are removed and the index is rebuilt.
@@ -141,7 +139,6 @@ impl Index {
         Ok(index)
     }
 
-    /// Removes all tables.
     pub(super) fn clear(&self) -> Result<(), LogError> {
         let changes = self.lock_changes();
         let old = self.snapshot();
@@ -160,34 +157,6 @@ impl Index {
         self.snapshot().groups.0.clone()
     }
 
-    /// Returns the stream's last revision and its metadata limits.
-    pub(super) fn find_stream(&self, name: &str) -> Result<(Option<u64>, StreamLimits), LogError> {
-        self.look_up(|snapshot| snapshot.find_stream(name))
-    }
-
-    /// Returns up to `limit` runs of the stream with revisions from `low` to `high`, in read
-    /// direction.
-    pub(super) fn find_runs(
-        &self,
-        name: &str,
-        range: (u64, u64),
-        direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<Run>, LogError> {
-        self.look_up(|snapshot| snapshot.find_runs(name, range, direction, limit))
-    }
-
-    /// Returns the last mark at or before `position`.
-    pub(super) fn find_mark_before(&self, position: u64) -> Result<Option<Mark>, LogError> {
-        self.look_up(|snapshot| snapshot.find_mark_before(position))
-    }
-
-    /// Returns the last mark at or before log offset `offset`.
-    pub(super) fn find_mark_before_offset(&self, offset: u64) -> Result<Option<Mark>, LogError> {
-        self.look_up(|snapshot| snapshot.find_mark_before_offset(offset))
-    }
-
-    /// Returns the current snapshot.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -275,7 +244,10 @@ impl Index {
     }
 
     /// Runs a lookup. If the index is damaged, it is rebuilt and the lookup repeated.
-    fn look_up<T>(&self, look: impl Fn(&Snapshot) -> Result<T, TableError>) -> Result<T, LogError> {
+    pub(super) fn look_up<T>(
+        &self,
+        look: impl Fn(&Snapshot) -> Result<T, TableError>,
+    ) -> Result<T, LogError> {
         let mut was_rebuilt = false;
         loop {
             let snapshot = self.snapshot();
@@ -440,13 +412,11 @@ impl Changes {
     }
 }
 
-/// Returns a snapshot without tables.
 fn empty_snapshot() -> Snapshot {
     let progress = Progress { offset: FIRST_ENTRY, position: 0 };
     Snapshot { tables: Vec::new(), progress, groups: Arc::default() }
 }
 
-/// Removes the files of the earlier SQLite index.
 fn remove_sqlite(folder: &dyn Folder) -> Result<(), OpenError> {
     let names = folder.list_names().map_err(|source| OpenError::index_file(folder, "", source))?;
     for name in names.iter().filter(|name| name.starts_with(SQLITE_FILES)) {

@@ -7,9 +7,9 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::log::{
+    direction::Direction,
     error::LogError,
     memtable::{Mark, Memtable, Progress, Run},
-    pages::Direction,
     stream_metadata::StreamLimits,
 };
 
@@ -183,8 +183,6 @@ impl IndexBuffer {
         (last, limits)
     }
 
-    /// Returns up to `limit` runs of the stream with revisions from `low` to `high`, in read
-    /// direction.
     pub(super) fn find_runs(
         &self,
         name: &str,
@@ -211,7 +209,6 @@ impl IndexBuffer {
         }
     }
 
-    /// Returns the last mark at or before `position`, if it is in the buffer.
     pub(super) fn find_mark_before(&self, position: u64) -> Option<Mark> {
         let tables = self.lock_tables();
         tables.newest_first().find_map(|table| table.find_mark_before(position))

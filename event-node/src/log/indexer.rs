@@ -1,13 +1,11 @@
 //! Background thread that writes frozen memtables to the index.
 
-use std::{sync::Arc, thread::JoinHandle};
-
-use crate::log::{
-    error::OpenError,
-    index::Index,
-    index_buffer::IndexBuffer,
-    merger::{MergeRequests, Merger},
+use std::{
+    sync::{Arc, mpsc::SyncSender},
+    thread::JoinHandle,
 };
+
+use crate::log::{error::OpenError, index::Index, index_buffer::IndexBuffer, merger::Merger};
 
 /// The running indexer and merger threads.
 pub(super) struct Indexer {
@@ -60,7 +58,7 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-fn flush_frozen_tables(index: &Index, index_buffer: &IndexBuffer, requests: &MergeRequests) {
+fn flush_frozen_tables(index: &Index, index_buffer: &IndexBuffer, requests: &SyncSender<()>) {
     let _close_on_drop = CloseOnDrop(index_buffer);
     while let Some(table) = index_buffer.wait_for_frozen() {
         let result = index.flush_memtable(&table);
@@ -70,6 +68,7 @@ fn flush_frozen_tables(index: &Index, index_buffer: &IndexBuffer, requests: &Mer
         }
         // After an error the table stays in the buffer, where lookups still find it.
         index_buffer.finish_flush(result);
-        requests.request_merge();
+        // A full channel means that a request is already queued.
+        let _is_queued = requests.try_send(());
     }
 }

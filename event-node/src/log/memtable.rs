@@ -26,7 +26,6 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Returns the revision of the last event.
     pub(super) fn last_revision(&self) -> u64 {
         self.first + self.count.saturating_sub(1)
     }
@@ -78,7 +77,6 @@ pub(super) struct Memtable {
     pub progress: Progress,
 }
 
-/// Changes of one stream.
 #[derive(Debug, Default)]
 pub(super) struct StreamChanges {
     /// In revision order, without gaps except before a tombstone.

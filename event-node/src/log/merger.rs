@@ -10,26 +10,15 @@ use std::{
 
 use crate::log::{error::OpenError, index::Index};
 
-/// The running merger thread.
 pub(super) struct Merger {
     index: Arc<Index>,
     thread: JoinHandle<()>,
 }
 
-/// Sender of merge requests.
-pub(super) struct MergeRequests(SyncSender<()>);
-
-impl MergeRequests {
-    /// Asks the thread to look for tables to merge.
-    pub(super) fn request_merge(&self) {
-        // A full channel means that a request is already queued.
-        let _is_told = self.0.try_send(());
-    }
-}
-
 impl Merger {
-    /// Starts the thread. It ends when the sender of requests is dropped.
-    pub(super) fn start(index: Arc<Index>) -> Result<(Self, MergeRequests), OpenError> {
+    /// Starts the thread and returns the sender of merge requests. The thread ends when the sender
+    /// is dropped.
+    pub(super) fn start(index: Arc<Index>) -> Result<(Self, SyncSender<()>), OpenError> {
         // One slot is enough: a request only says that there may be something to merge.
         let (requests, inbox) = mpsc::sync_channel(1);
         let shared = Arc::clone(&index);
@@ -37,9 +26,8 @@ impl Merger {
             .name("event-log-merger".to_owned())
             .spawn(move || merge_on_request(&shared, &inbox))
             .map_err(OpenError::Thread)?;
-        let requests = MergeRequests(requests);
         // The last run may have stopped with merges due.
-        requests.request_merge();
+        let _is_queued = requests.try_send(());
         Ok((Self { index, thread }, requests))
     }
 

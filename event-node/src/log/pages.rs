@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::log::{
     chunked_log::LONG_READ,
+    direction::Direction,
     entry::{EventsRecord, Record, StoredEvent},
     error::LogError,
     event::{Event, LINK_TYPE, NEWEST_REVISION, ResolvedEvent},
@@ -13,7 +14,6 @@ use crate::log::{
     stream_metadata::StreamLimits,
 };
 
-/// Maximum number of events in a page.
 pub(crate) const MAX_PAGE_EVENTS: usize = 512;
 
 /// Number of body bytes after which a page is full.
@@ -22,14 +22,6 @@ const MAX_PAGE_BYTES: usize = 2 * 1_024 * 1_024;
 /// Maximum number of events that one page of `$all` scans for matches.
 const MAX_PAGE_SCANNED: usize = 8_192;
 
-/// Read direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Forwards,
-    Backwards,
-}
-
-/// Query for a page of a stream.
 #[derive(Debug, Clone)]
 pub(crate) struct StreamQuery {
     pub stream: String,
@@ -41,7 +33,6 @@ pub(crate) struct StreamQuery {
     pub now_ticks: i64,
 }
 
-/// Result of reading a stream.
 #[derive(Debug)]
 pub(crate) enum StreamRead {
     /// The stream has no events or is soft-deleted.
@@ -51,7 +42,6 @@ pub(crate) enum StreamRead {
     Page(StreamPage),
 }
 
-/// A page of a stream.
 #[derive(Debug)]
 pub(crate) struct StreamPage {
     pub events: Vec<Arc<Event>>,
@@ -61,7 +51,6 @@ pub(crate) struct StreamPage {
     pub first_visible: u64,
 }
 
-/// Reads a page of a stream.
 pub(super) fn read_stream(
     view: &ReadView<'_>,
     query: &StreamQuery,
@@ -120,7 +109,6 @@ fn read_range(
     Ok((events, None))
 }
 
-/// Query for a page of `$all`.
 #[derive(Debug, Clone)]
 pub(crate) struct AllQuery {
     pub direction: Direction,
@@ -132,7 +120,6 @@ pub(crate) struct AllQuery {
     pub filter: Option<Arc<Filter>>,
 }
 
-/// A page of `$all`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AllPage {
     pub events: Vec<Arc<Event>>,
@@ -142,7 +129,6 @@ pub(crate) struct AllPage {
     pub at_end: bool,
 }
 
-/// Reads a page of `$all`.
 pub(super) fn read_all(view: &ReadView<'_>, query: &AllQuery) -> Result<AllPage, LogError> {
     match query.direction {
         Direction::Forwards => read_all_forwards(view, query),
@@ -301,7 +287,6 @@ pub(super) fn resolve_link(
     Ok(ResolvedEvent { event: found.map(Arc::new), link: Some(event) })
 }
 
-/// Returns whether the event is a link.
 pub(super) fn is_link(event: &Event) -> bool {
     event.event_type == LINK_TYPE
 }

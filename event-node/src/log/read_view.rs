@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::log::{
     chunk::FIRST_ENTRY,
     chunked_log::{ChunkedLog, SHORT_READ},
+    direction::Direction,
     entry::{Entry, EventsRecord, Parsed, Record},
     entry_scanner::EntryScanner,
     error::LogError,
@@ -12,7 +13,6 @@ use crate::log::{
     index::Index,
     index_buffer::IndexBuffer,
     memtable::{Mark, Memtable, Run},
-    pages::Direction,
     stream_metadata::StreamLimits,
 };
 
@@ -55,7 +55,7 @@ impl<'a> ReadView<'a> {
         limits = limits.or(buffered_limits);
         let (indexed_last, indexed_limits) = match (last, limits) {
             (Some(_), Some(_)) => (None, StreamLimits::default()),
-            _ => self.index.find_stream(name)?,
+            _ => self.index.look_up(|snapshot| snapshot.find_stream(name))?,
         };
         let limits = match limits {
             _ if is_metastream => StreamLimits::FOR_METASTREAMS,
@@ -74,8 +74,6 @@ impl<'a> ReadView<'a> {
         Ok(self.find_stream(described)?.last == Some(TOMBSTONE_REVISION))
     }
 
-    /// Returns up to `limit` runs of the stream with revisions from `low` to `high`, in read
-    /// direction.
     pub(super) fn find_runs(
         &self,
         name: &str,
@@ -93,28 +91,27 @@ impl<'a> ReadView<'a> {
         // Backwards, the buffered runs come first. With enough of them the index need not be read.
         let is_enough = direction == Direction::Backwards && buffered.len() >= limit;
         let indexed = match indexed_high {
-            Some(high) if low <= high && !is_enough => {
-                self.index.find_runs(name, (low, high), direction, limit)?
-            }
+            Some(high) if low <= high && !is_enough => self
+                .index
+                .look_up(|snapshot| snapshot.find_runs(name, (low, high), direction, limit))?,
             _ => Vec::new(),
         };
-        let mut runs: VecDeque<Run> = match direction {
-            Direction::Forwards => indexed.into_iter().chain(buffered).collect(),
-            Direction::Backwards => buffered.into_iter().chain(indexed).collect(),
-        };
-        match direction {
-            Direction::Forwards => runs.extend(staged),
-            Direction::Backwards => staged.iter().for_each(|run| runs.push_front(*run)),
-        }
-        runs.truncate(limit);
-        Ok(runs)
+        let staged = staged.iter().copied();
+        Ok(match direction {
+            Direction::Forwards => {
+                indexed.into_iter().chain(buffered).chain(staged).take(limit).collect()
+            }
+            Direction::Backwards => {
+                staged.rev().chain(buffered).chain(indexed).take(limit).collect()
+            }
+        })
     }
 
     /// Returns a mark at or before the event at `position`, from which a reader of `$all` can scan.
     pub(super) fn find_mark_before(&self, position: u64) -> Result<Mark, LogError> {
         let mark = match self.index_buffer.find_mark_before(position) {
             Some(mark) => Some(mark),
-            None => self.index.find_mark_before(position)?,
+            None => self.index.look_up(|snapshot| snapshot.find_mark_before(position))?,
         };
         Ok(mark.unwrap_or(Mark { position: 1, offset: FIRST_ENTRY }))
     }

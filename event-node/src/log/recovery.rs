@@ -173,14 +173,10 @@ impl TailError {
 
 impl From<LogError> for TailError {
     fn from(error: LogError) -> Self {
-        match error {
-            LogError::Damaged { offset } => Self::Damaged { offset },
-            other @ (LogError::DamagedIndex
-            | LogError::Disk(_)
-            | LogError::Full
-            | LogError::TornWrite(_)
-            | LogError::Closed) => Self::Log(other),
+        if let LogError::Damaged { offset } = error {
+            return Self::Damaged { offset };
         }
+        Self::Log(error)
     }
 }
 
@@ -240,7 +236,7 @@ fn make_log_durable(log: &ChunkedLog, proven: u64) -> Result<(), TailError> {
 fn check_indexed_tail(log: &ChunkedLog, index: &Index, known: Progress) -> Result<u64, TailError> {
     let from = known.offset.saturating_sub(TAIL_BYTES);
     // A scan must start where an entry starts, and marks are known starts.
-    let Some(mark) = index.find_mark_before_offset(from)? else {
+    let Some(mark) = index.look_up(|snapshot| snapshot.find_mark_before_offset(from))? else {
         return check_indexed_from(log, Progress { offset: FIRST_ENTRY, position: 0 }, known);
     };
     let position = mark.position.checked_sub(1).ok_or(TailError::Misplaced)?;

@@ -55,7 +55,7 @@ pub(crate) enum GroupWrite {
 }
 
 /// Identifies a persistent subscription group.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GroupKey {
     /// The stream that the group reads, or `$all`.
     pub stream: String,
@@ -63,7 +63,6 @@ pub(crate) struct GroupKey {
 }
 
 impl GroupKey {
-    /// Returns the name of the stream that holds the group's parked messages.
     pub(crate) fn parked_stream(&self) -> String {
         format!("$persistentsubscription-{self}-parked")
     }
@@ -75,7 +74,6 @@ impl std::fmt::Display for GroupKey {
     }
 }
 
-/// Outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteOutcome {
     /// Durable, by this request or by an earlier duplicate.

@@ -56,7 +56,6 @@ struct BlockHandle {
     sum: u32,
 }
 
-/// An open table.
 #[derive(Debug)]
 pub(super) struct SortedTable {
     disk: Arc<dyn Disk>,
@@ -85,12 +84,10 @@ impl SortedTable {
         })
     }
 
-    /// Returns the number of rows.
     pub(super) fn n_rows(&self) -> u64 {
         self.n_rows
     }
 
-    /// Returns the number of keys in the filter.
     pub(super) fn n_filter_keys(&self) -> u64 {
         self.n_filter_keys
     }
@@ -100,7 +97,6 @@ impl SortedTable {
         self.filter.may_contain(hash)
     }
 
-    /// Returns a cursor at the first row.
     pub(super) fn seek_first(&self) -> Result<TableCursor<'_>, TableError> {
         TableCursor::at_first(self)
     }
@@ -111,7 +107,6 @@ impl SortedTable {
         TableCursor::seek_at_or_before(self, key)
     }
 
-    /// Returns the number of blocks.
     pub(super) fn n_blocks(&self) -> usize {
         self.directory.len()
     }
@@ -121,7 +116,6 @@ impl SortedTable {
         self.directory.get(number).map(|handle| (handle.offset, handle.length))
     }
 
-    /// Reads and checks a block.
     fn read_block(&self, number: usize) -> Result<Block, TableError> {
         let handle = self.directory.get(number).ok_or(TableError::Damaged)?;
         let section = Section { offset: handle.offset, length: handle.length, sum: handle.sum };

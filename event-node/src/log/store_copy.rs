@@ -35,11 +35,7 @@ pub enum CopyError {
     #[error("the store to copy cannot be read")]
     Read(#[source] LogError),
     #[error("the copy in {} cannot be written; free space and choose a folder that this user can write", .folder.display())]
-    Write {
-        folder: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    Write { folder: PathBuf, source: io::Error },
     #[error("the stream cannot be written")]
     WriteStream(#[source] io::Error),
     #[error("the stream cannot be read")]
@@ -71,9 +67,5 @@ pub enum CopyError {
         "the copy in {} differs from the source: check the disk and take a new one",
         .folder.display()
     )]
-    Unsound {
-        folder: PathBuf,
-        #[source]
-        source: LogError,
-    },
+    Unsound { folder: PathBuf, source: LogError },
 }

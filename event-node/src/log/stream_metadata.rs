@@ -33,7 +33,6 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// The `$tb` value of a soft-deleted stream.
 pub(super) const SOFT_DELETED: u64 = i64::MAX as u64;
 
-/// Number of 100 ns ticks per second.
 pub(super) const TICKS_PER_SECOND: i64 = 10_000_000;
 
 /// Limits in a stream's metadata that hide events.

@@ -7,7 +7,6 @@ use std::{
 
 use crate::log::event::Event;
 
-/// Maximum number of cached events.
 const MAX_EVENTS: usize = 8_192;
 
 /// Maximum size of cached event bodies in bytes.
@@ -59,20 +58,9 @@ fn event_bytes(event: &Event) -> usize {
 mod tests {
     use super::*;
     use prost::bytes::Bytes;
-    use uuid::Uuid;
 
     fn event(position: u64, size: usize) -> Arc<Event> {
-        Arc::new(Event {
-            position,
-            stream: "s".into(),
-            revision: position,
-            id: Uuid::nil(),
-            event_type: "t".to_owned(),
-            is_json: false,
-            created_ticks: 0,
-            metadata: Bytes::new(),
-            data: Bytes::from(vec![0; size]),
-        })
+        Arc::new(Event { position, data: Bytes::from(vec![0; size]), ..Event::default() })
     }
 
     fn positions(events: &[Arc<Event>]) -> Vec<u64> {

@@ -40,7 +40,7 @@ impl TestStore {
         let index_buffer = IndexBuffer::new(unindexed, limits);
         // No indexer thread is running; waiting for one would block for ever.
         index_buffer.close();
-        let appender = log.appender(chunk_bytes);
+        let appender = Appender::new(log.clone(), chunk_bytes);
         Some(Self { log, index, index_buffer, cache: WriterCache::default(), clock, appender })
     }
 

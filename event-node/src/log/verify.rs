@@ -30,7 +30,6 @@ use crate::log::{
     },
 };
 
-/// Maximum number of reported findings.
 const MAX_FINDINGS: usize = 20;
 
 /// Number of rows per table of the temporary index.
@@ -82,31 +81,14 @@ pub enum VerifyError {
 impl VerifyError {
     /// Converts an error of opening a file or folder of the store.
     fn from_open_error(error: OpenError) -> Self {
-        let denied = match &error {
-            OpenError::LockFile { file, source }
-            | OpenError::UnreadableLog { file, source }
-            | OpenError::UnreadableIndex { file, source }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                Some(file.clone())
-            }
-            OpenError::LockFile { .. }
-            | OpenError::UnreadableLog { .. }
-            | OpenError::UnreadableIndex { .. }
-            | OpenError::CreateFolder { .. }
-            | OpenError::InUse { .. }
-            | OpenError::CreateLog { .. }
-            | OpenError::DamagedLog { .. }
-            | OpenError::TruncatedLog { .. }
-            | OpenError::MissingLog { .. }
-            | OpenError::ForeignChunk { .. }
-            | OpenError::FirstFormat { .. }
-            | OpenError::Log { .. }
-            | OpenError::Index { .. }
-            | OpenError::RemoveIndex { .. }
-            | OpenError::Thread(_) => None,
-        };
-        denied.map_or(Self::Unavailable(error), |file| Self::Denied { file })
+        if let OpenError::LockFile { file, source }
+        | OpenError::UnreadableLog { file, source }
+        | OpenError::UnreadableIndex { file, source } = &error
+            && source.kind() == io::ErrorKind::PermissionDenied
+        {
+            return Self::Denied { file: file.clone() };
+        }
+        Self::Unavailable(error)
     }
 }
 

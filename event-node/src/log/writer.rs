@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, thread::JoinHandle};
 
-use prost::bytes::Bytes;
 use service_kit::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -38,7 +37,6 @@ pub(super) struct QueuedWrite {
     pub reply: oneshot::Sender<Result<WriteOutcome, LogError>>,
 }
 
-/// Message to the writer.
 pub(super) enum WriterMessage {
     Write(QueuedWrite),
     /// Close the current chunk and reply with the start offset of the next one.
@@ -90,13 +88,12 @@ impl Writer {
         let seed = WriteRequest::Append(Append {
             stream: SEED_STREAM.to_owned(),
             expected: ExpectedRevision::NoStream,
-            events: vec![NewEvent {
-                id: self.clock.new_id(),
-                event_type: METADATA_TYPE.to_owned(),
-                is_json: true,
-                metadata: Bytes::new(),
-                data: Bytes::from_static(br#"{"$maxAge":2592000}"#),
-            }],
+            events: vec![NewEvent::new(
+                self.clock.new_id(),
+                METADATA_TYPE,
+                true,
+                &br#"{"$maxAge":2592000}"#[..],
+            )],
         });
         self.commit_all(&[&seed]).map(drop)
     }
@@ -247,7 +244,7 @@ mod tests {
         let (index, index_buffer) =
             (Arc::new(index), Arc::new(IndexBuffer::new(unindexed, INDEX_BUFFER_LIMITS)));
         let writer = Writer {
-            appender: log.appender(u64::MAX),
+            appender: Appender::new(log.clone(), u64::MAX),
             index: Arc::clone(&index),
             index_buffer: Arc::clone(&index_buffer),
             indexer: Indexer::start(index, index_buffer).unwrap(),

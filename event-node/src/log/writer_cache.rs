@@ -2,32 +2,26 @@
 
 use std::sync::Arc;
 
+use hashlink::LruCache;
 use uuid::Uuid;
 
-use crate::log::{
-    generational_cache::GenerationalCache, requests::WriteOutcome, stream_metadata::StreamLimits,
-};
+use crate::log::{requests::WriteOutcome, stream_metadata::StreamLimits};
 
-/// Maximum number of cached streams per generation.
-const CACHED_STREAMS: usize = 20_000;
+const CACHED_STREAMS: usize = 40_000;
 
-/// Maximum number of cached event ids per generation, to recognise a repeated append without
-/// expected revision.
-const CACHED_IDS: usize = 50_000;
+/// Maximum number of cached event ids, to recognise a repeated append without expected revision.
+const CACHED_IDS: usize = 100_000;
 
 /// State that the writer keeps between commits. Cleared after a failed commit, whose uncommitted
 /// changes it may contain.
 pub(super) struct WriterCache {
-    pub streams: GenerationalCache<Arc<str>, StreamState>,
-    pub ids: GenerationalCache<(Arc<str>, Uuid), WrittenEvent>,
+    pub streams: LruCache<Arc<str>, StreamState>,
+    pub ids: LruCache<(Arc<str>, Uuid), WrittenEvent>,
 }
 
 impl Default for WriterCache {
     fn default() -> Self {
-        Self {
-            streams: GenerationalCache::new(CACHED_STREAMS),
-            ids: GenerationalCache::new(CACHED_IDS),
-        }
+        Self { streams: LruCache::new(CACHED_STREAMS), ids: LruCache::new(CACHED_IDS) }
     }
 }
 
@@ -38,7 +32,6 @@ impl WriterCache {
     }
 }
 
-/// State of a stream for the writer.
 #[derive(Debug, Clone)]
 pub(super) struct StreamState {
     pub name: Arc<str>,
@@ -46,7 +39,6 @@ pub(super) struct StreamState {
     pub limits: StreamLimits,
 }
 
-/// Revision and position of a written event.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WrittenEvent {
     pub revision: u64,

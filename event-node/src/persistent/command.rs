@@ -3,10 +3,11 @@
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::{
-    log::ResolvedEvent,
-    persistent::{consumers::ConsumerId, statistics::GroupInfo},
-};
+use crate::{log::ResolvedEvent, persistent::statistics::GroupInfo};
+
+/// Identifies a consumer within its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ConsumerId(pub u64);
 
 /// An event handed to a consumer.
 #[derive(Debug)]

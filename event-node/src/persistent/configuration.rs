@@ -2,24 +2,20 @@
 //!
 //! EventStoreDB's tools read it. The node does not: it starts groups from the index's group table.
 
-use prost::bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
     log::{
-        Append, Direction, ExpectedRevision, FilterField, FilterSpec, GroupKey, Log, LogError,
-        NewEvent, StreamQuery, StreamRead, WriteRequest, metastream_of,
+        FilterField, FilterSpec, GroupKey, Log, LogError, METADATA_TYPE, StreamRead, metastream_of,
     },
     persistent::{
-        parked_stream::{METADATA_TYPE, TIME_FORMAT},
+        parked_stream::TIME_FORMAT,
         settings::{ALL_STREAM, GroupSettings},
     },
 };
 
-/// Name of the stream.
 const STREAM: &str = "$persistentSubscriptionConfig";
 
-/// Event type of a record.
 const EVENT_TYPE: &str = "$PersistentConfig";
 
 /// Metadata of the stream. Each record names every group, so older records are of no use.
@@ -101,20 +97,19 @@ impl FilterEntry {
 }
 
 impl<'a> GroupEntry<'a> {
-    fn for_group(stream: &'a str, group: &'a str, settings: &GroupSettings) -> Self {
-        let key = GroupKey { stream: stream.to_owned(), name: group.to_owned() };
+    fn for_group(key: &'a GroupKey, settings: &GroupSettings) -> Self {
         Self {
-            stream,
-            group,
+            stream: &key.stream,
+            group: &key.name,
             filter: settings
                 .filter
                 .as_ref()
-                .filter(|_| stream == ALL_STREAM)
+                .filter(|_| key.stream == ALL_STREAM)
                 .map(FilterEntry::from_filter),
             resolve_link_tos: settings.resolve_links,
             extra_statistics: settings.extra_statistics,
             message_timeout: settings.message_timeout_ms,
-            start_position: settings.format_start(&key),
+            start_position: settings.format_start(key),
             live_buffer_size: settings.live_buffer_size,
             history_buffer_size: settings.history_buffer_size,
             max_retry_count: settings.max_retry_count,
@@ -128,11 +123,11 @@ impl<'a> GroupEntry<'a> {
     }
 }
 
-/// Appends a record of the groups, given by stream, name and settings, as changed by `user`.
+/// Appends a record of the groups as changed by `user`.
 pub(super) async fn append_record<'a>(
     log: &Log,
     user: &str,
-    groups: impl Iterator<Item = (&'a str, &'a str, &'a GroupSettings)>,
+    groups: impl Iterator<Item = (&'a GroupKey, &'a GroupSettings)>,
 ) -> Result<(), LogError> {
     // The metadata limits the stream to two records, so it is written before the first record.
     ensure_stream_metadata(log).await?;
@@ -140,78 +135,38 @@ pub(super) async fn append_record<'a>(
         version: VERSION,
         updated: log.clock().now().strftime(TIME_FORMAT).to_string(),
         updated_by: user,
-        entries: groups
-            .map(|(stream, name, settings)| GroupEntry::for_group(stream, name, settings))
-            .collect(),
+        entries: groups.map(|(key, settings)| GroupEntry::for_group(key, settings)).collect(),
     };
     // Serializing strings and numbers to JSON does not fail.
     let data = serde_json::to_vec(&record).unwrap_or_default();
-    append_event(log, STREAM.to_owned(), EVENT_TYPE, data.into()).await
+    // A refusal counts as success: a client has tombstoned the stream and does not want records.
+    log.append_json_event(STREAM.to_owned(), EVENT_TYPE, data).await.map(drop)
 }
 
-/// Appends the stream's metadata unless it exists.
 async fn ensure_stream_metadata(log: &Log) -> Result<(), LogError> {
     let metastream = metastream_of(STREAM);
-    let newest = StreamQuery {
-        stream: metastream.clone(),
-        direction: Direction::Backwards,
-        from: u64::MAX,
-        limit: 1,
-        now_ticks: log.now_ticks(),
-    };
-    match log.read_stream(newest).await? {
+    match log.read_newest_event(&metastream).await? {
         StreamRead::Missing => {
-            append_event(log, metastream, METADATA_TYPE, Bytes::from_static(STREAM_METADATA)).await
+            log.append_json_event(metastream, METADATA_TYPE, STREAM_METADATA).await.map(drop)
         }
         StreamRead::Page(_) | StreamRead::Deleted => Ok(()),
     }
 }
 
-async fn append_event(
-    log: &Log,
-    stream: String,
-    event_type: &str,
-    data: Bytes,
-) -> Result<(), LogError> {
-    let event = NewEvent {
-        id: log.clock().new_id(),
-        event_type: event_type.to_owned(),
-        is_json: true,
-        metadata: Bytes::new(),
-        data,
-    };
-    let append = Append { stream, expected: ExpectedRevision::Any, events: vec![event] };
-    // A refusal counts as success: a client has tombstoned the stream and does not want records.
-    log.write(WriteRequest::Append(append)).await.map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::persistent::settings::{ConsumerStrategy, StartFrom};
+    use crate::persistent::settings::StartFrom;
 
-    fn settings() -> GroupSettings {
-        GroupSettings {
-            filter: None,
-            start: StartFrom::Beginning,
-            resolve_links: false,
-            extra_statistics: false,
-            message_timeout_ms: 30_000,
-            checkpoint_after_ms: 2_000,
-            max_retry_count: 10,
-            min_checkpoint_count: 10,
-            max_checkpoint_count: 1_000,
-            max_subscriber_count: 0,
-            live_buffer_size: 500,
-            read_batch_size: 20,
-            history_buffer_size: 500,
-            strategy: ConsumerStrategy::RoundRobin,
-        }
+    fn key(stream: &str) -> GroupKey {
+        GroupKey { stream: stream.to_owned(), name: "g".to_owned() }
     }
 
     #[test]
     fn entry_has_the_format_of_event_store_db() {
-        let entry = serde_json::to_string(&GroupEntry::for_group("s", "g", &settings())).unwrap();
+        let entry =
+            serde_json::to_string(&GroupEntry::for_group(&key("s"), &GroupSettings::for_tests()))
+                .unwrap();
         assert_eq!(
             entry,
             r#"{"stream":"s","group":"g","messageTimeout":30000,"startPosition":"0","liveBufferSize":500,"historyBufferSize":500,"maxRetryCount":10,"readBatchSize":20,"checkPointAfter":2000,"minCheckPointCount":10,"maxCheckPointCount":1000,"namedConsumerStrategy":"RoundRobin"}"#
@@ -229,10 +184,10 @@ mod tests {
             filter: Some(filter),
             start: StartFrom::End,
             max_retry_count: 0,
-            ..settings()
+            ..GroupSettings::for_tests()
         };
         let entry =
-            serde_json::to_value(GroupEntry::for_group(ALL_STREAM, "g", &settings)).unwrap();
+            serde_json::to_value(GroupEntry::for_group(&key(ALL_STREAM), &settings)).unwrap();
         let expected = serde_json::json!({
             "context": "streamid", "type": "prefix", "data": "order-,queue-", "isAllStream": true
         });

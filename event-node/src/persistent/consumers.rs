@@ -5,18 +5,14 @@ use std::time::Duration;
 use crate::{
     log::ResolvedEvent,
     persistent::{
+        command::ConsumerId,
         latency::LatencyWindow,
         pinning::{BucketOwners, PinningKey, bucket_of},
         settings::ConsumerStrategy,
-        statistics::RateCounter,
+        statistics::{ConsumerInfo, RateCounter},
     },
 };
 
-/// Identifies a consumer within its group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ConsumerId(pub u64);
-
-/// A connected consumer.
 #[derive(Debug)]
 pub(super) struct Consumer {
     pub id: ConsumerId,
@@ -38,7 +34,6 @@ pub(super) enum ConsumerChoice {
     AllFull,
 }
 
-/// All consumers of a group.
 #[derive(Debug)]
 pub(super) struct ConsumerSet {
     dispatch: Dispatch,
@@ -70,8 +65,9 @@ impl ConsumerSet {
         self.list.len()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Consumer> {
-        self.list.iter_mut()
+    /// Describes all consumers and begins their next measurement.
+    pub(super) fn measure_infos(&mut self, now: Duration) -> Vec<ConsumerInfo> {
+        self.list.iter_mut().map(|consumer| consumer.measure_info(now)).collect()
     }
 
     pub(super) fn count_in_flight(&self) -> usize {
@@ -94,7 +90,6 @@ impl ConsumerSet {
         }
     }
 
-    /// Chooses the consumer that gets the message.
     pub(super) fn choose_consumer(&mut self, resolved: &ResolvedEvent) -> ConsumerChoice {
         let Some(first_free) = self.list.iter().find(|consumer| consumer.has_free_slot()) else {
             return ConsumerChoice::AllFull;
@@ -166,6 +161,17 @@ impl Consumer {
             n_in_flight: 0,
             sent: RateCounter::default(),
             latencies: LatencyWindow::default(),
+        }
+    }
+
+    /// Describes the consumer and begins its next measurement.
+    fn measure_info(&mut self, now: Duration) -> ConsumerInfo {
+        ConsumerInfo {
+            connection_name: self.connection_name.clone(),
+            sent: self.sent.measure_rate(now),
+            n_free_slots: self.n_slots.saturating_sub(self.n_in_flight),
+            n_in_flight: self.n_in_flight,
+            latencies: self.latencies.summarize(),
         }
     }
 

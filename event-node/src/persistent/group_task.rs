@@ -19,10 +19,10 @@ use crate::{
     persistent::{
         checkpoint::write_checkpoint,
         command::{
-            Acknowledgement, ConsumerConnection, ConsumerMessage, ConsumerOptions, Delivery,
-            GroupCommand,
+            Acknowledgement, ConsumerConnection, ConsumerId, ConsumerMessage, ConsumerOptions,
+            Delivery, GroupCommand,
         },
-        consumers::{Consumer, ConsumerId},
+        consumers::Consumer,
         parked_stream::{self, MessageToPark},
         settings::{GroupSettings, MAX_READ_BATCH},
         source_reader::{ReadScheduler, SourceBatch},
@@ -77,7 +77,6 @@ pub(super) struct GroupStart {
     pub live_from: u64,
 }
 
-/// A group's task.
 pub(super) struct GroupTask {
     key: GroupKey,
     settings: GroupSettings,
@@ -423,14 +422,16 @@ impl GroupTask {
         // As in EventStoreDB, the read of a tombstoned source counts as never answered.
         let is_reading = self.reads.is_running() || self.reads.is_over();
         let mut counters = self.state.measure_counters(now);
-        let replayed_before = counters.replayed_before;
-        let described = (&self.key, &self.settings);
-        let mut info = GroupInfo::from_counters(described, &mut counters, is_reading, now);
-        info.last_checkpoint = info.last_checkpoint.filter(|_| self.has_checkpoint);
+        counters.last_checkpoint = counters.last_checkpoint.filter(|_| self.has_checkpoint);
+        if !self.settings.extra_statistics {
+            counters.consumers.iter_mut().for_each(|consumer| consumer.latencies.clear());
+        }
+        let (key, settings) = (self.key.clone(), self.settings.clone());
+        let mut info = GroupInfo { key, settings, is_reading, n_parked: 0, counters };
         let log = self.log.clone();
         let counting = async move {
             if let Ok(Some((first, last))) = parked_stream::read_bounds(&log, &info.key).await {
-                info.n_parked = (last + 1).saturating_sub(first.max(replayed_before));
+                info.n_parked = (last + 1).saturating_sub(first.max(info.counters.replayed_before));
             }
             drop(reply.send(info));
         };

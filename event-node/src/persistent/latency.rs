@@ -2,7 +2,6 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-/// Number of latencies that are kept.
 const MAX_LATENCIES: usize = 1_000;
 
 /// Names of the statistics in the protocol, and the share of messages that were faster, in per
@@ -46,7 +45,7 @@ impl LatencyWindow {
             let rank = count * per_mille / 1_000;
             usize::try_from(rank).ok().and_then(|rank| sorted.get(rank)).copied().unwrap_or(0)
         };
-        let mean = sorted.iter().fold(0_u64, |sum, it| sum.saturating_add(*it)) / count;
+        let mean = sorted.iter().fold(0_u64, |sum, millis| sum.saturating_add(*millis)) / count;
         let mut statistics =
             vec![("Mean", mean), ("Median", percentile(500)), ("Fastest", *fastest)];
         statistics.extend(PERCENTILES.map(|(name, per_mille)| (name, percentile(per_mille))));

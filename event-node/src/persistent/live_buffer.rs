@@ -65,7 +65,6 @@ impl LiveBuffer {
         }
     }
 
-    /// Marks the group as live.
     pub(super) fn mark_live(&mut self) {
         if !self.is_live {
             self.is_live = true;

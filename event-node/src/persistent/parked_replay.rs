@@ -38,7 +38,6 @@ impl ParkedReplay {
         !self.range.is_empty()
     }
 
-    /// Returns the revisions to read next.
     pub(super) fn next_read(&self) -> Option<Range<u64>> {
         let end = self.range.end.min(self.range.start.saturating_add(MAX_READ));
         self.is_running().then_some(self.range.start..end)

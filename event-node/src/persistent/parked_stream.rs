@@ -5,20 +5,13 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::log::{
-    Append, Direction, ExpectedRevision, GroupKey, Log, LogError, NewEvent, ResolvedEvent,
-    StreamQuery, StreamRead, WriteOutcome, WriteRequest, metastream_of,
+    Append, Direction, ExpectedRevision, GroupKey, LINK_TYPE, Log, LogError, METADATA_TYPE,
+    NewEvent, ResolvedEvent, StreamQuery, StreamRead, WriteOutcome, WriteRequest, metastream_of,
 };
-
-/// Event type of a link.
-const LINK_TYPE: &str = "$>";
 
 /// Format of times: as EventStoreDB writes them on a server in UTC.
 pub(super) const TIME_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.f+00:00";
 
-/// Event type of a stream's metadata.
-pub(super) const METADATA_TYPE: &str = "$metadata";
-
-/// A message to append to the parked stream.
 #[derive(Debug)]
 pub(super) struct MessageToPark {
     /// Id of the original event.
@@ -27,7 +20,6 @@ pub(super) struct MessageToPark {
     pub reason: String,
 }
 
-/// Metadata of a parked message.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct RecordMetadata<'a> {
@@ -64,7 +56,9 @@ pub(super) async fn append_parked(log: &Log, key: &GroupKey, messages: &[Message
             })
         })
         .collect();
-    append_events(log, key.parked_stream(), events).await
+    // Any revision is fine: only the group's task writes to this stream.
+    let append = Append { stream: key.parked_stream(), expected: ExpectedRevision::Any, events };
+    matches!(log.write(WriteRequest::Append(append)).await, Ok(WriteOutcome::Written { .. }))
 }
 
 /// Returns the data of the parked message's link: the event, or the target of a broken link.
@@ -87,32 +81,14 @@ fn parked_stream_metadata(before: u64) -> String {
 
 /// Truncates the parked stream before the revision `before`. Returns whether that is durable.
 pub(super) async fn truncate_before(log: &Log, key: &GroupKey, before: u64) -> bool {
-    let event = NewEvent {
-        id: log.clock().new_id(),
-        event_type: METADATA_TYPE.to_owned(),
-        is_json: true,
-        metadata: Bytes::new(),
-        data: parked_stream_metadata(before).into(),
-    };
-    append_events(log, metastream_of(&key.parked_stream()), vec![event]).await
-}
-
-async fn append_events(log: &Log, stream: String, events: Vec<NewEvent>) -> bool {
-    // Any revision is fine: only the group's task writes to this stream.
-    let append = Append { stream, expected: ExpectedRevision::Any, events };
-    matches!(log.write(WriteRequest::Append(append)).await, Ok(WriteOutcome::Written { .. }))
+    let (metastream, data) = (metastream_of(&key.parked_stream()), parked_stream_metadata(before));
+    let written = log.append_json_event(metastream, METADATA_TYPE, data).await;
+    matches!(written, Ok(WriteOutcome::Written { .. }))
 }
 
 /// Returns the first and last revision of the parked messages, or `None` without parked messages.
 pub(super) async fn read_bounds(log: &Log, key: &GroupKey) -> Result<Option<(u64, u64)>, LogError> {
-    let newest = StreamQuery {
-        stream: key.parked_stream(),
-        direction: Direction::Backwards,
-        from: u64::MAX,
-        limit: 1,
-        now_ticks: log.now_ticks(),
-    };
-    Ok(match log.read_stream(newest).await? {
+    Ok(match log.read_newest_event(&key.parked_stream()).await? {
         StreamRead::Page(page) if page.first_visible <= page.last => {
             Some((page.first_visible, page.last))
         }
@@ -140,7 +116,7 @@ pub(super) async fn read_parked(
     };
     let next = page.next.unwrap_or(range.end).min(range.end);
     let revisions: Vec<u64> = page.events.iter().map(|event| event.revision).collect();
-    let resolved = log.resolve_links(page.events).await?;
+    let resolved = log.resolve_events(page.events, true).await?;
     let parked = revisions.into_iter().zip(resolved);
     Ok((parked.filter(|(revision, _)| range.contains(revision)).collect(), next))
 }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     log::{Event, ResolvedEvent},
-    persistent::consumers::ConsumerId,
+    persistent::command::ConsumerId,
 };
 
 /// Number of buckets. Keys are hashed to buckets, and each bucket belongs to one consumer.
@@ -109,7 +109,6 @@ impl BucketOwners {
     }
 }
 
-/// Returns the bucket of a message.
 pub(super) fn bucket_of(resolved: &ResolvedEvent, key: PinningKey) -> usize {
     let Some(event) = resolved.event.as_ref().or(resolved.link.as_ref()) else { return 0 };
     let correlation = match key {

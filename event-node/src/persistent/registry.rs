@@ -10,13 +10,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     log::{
-        CatchUpSource, Deletion, Direction, ExpectedRevision, Filter, FilterError, GroupKey,
-        GroupWrite, Log, LogError, StreamQuery, StreamRead, WriteRequest,
+        CatchUpSource, Deletion, ExpectedRevision, Filter, FilterError, GroupKey, GroupWrite, Log,
+        LogError, StreamRead, WriteRequest,
     },
     persistent::{
-        command::{Acknowledgement, ConsumerConnection, ConsumerOptions, GroupCommand},
+        command::{Acknowledgement, ConsumerConnection, ConsumerId, ConsumerOptions, GroupCommand},
         configuration,
-        consumers::ConsumerId,
         group_task::{GroupStart, GroupTask, MAX_WAITING_COMMANDS},
         settings::{ALL_STREAM, GroupSettings, StartFrom},
         statistics::GroupInfo,
@@ -114,8 +113,7 @@ pub(crate) struct GroupRegistry {
 
 #[derive(Default)]
 struct Groups {
-    /// By stream and name.
-    running: BTreeMap<(String, String), Group>,
+    running: BTreeMap<GroupKey, Group>,
     /// Streams that have or had a group. Listing the groups of any other stream is an error.
     known_streams: HashSet<String>,
 }
@@ -126,7 +124,6 @@ struct Group {
 }
 
 impl GroupRegistry {
-    /// Starts all stored groups.
     pub(crate) async fn start(
         log: Log,
         tasks: TaskTracker,
@@ -140,7 +137,7 @@ impl GroupRegistry {
 
     pub(crate) async fn find_group(&self, key: &GroupKey) -> Result<GroupHandle, GroupError> {
         let groups = self.groups.lock().await;
-        let group = groups.running.get(&registry_key(key)).ok_or(GroupError::Missing)?;
+        let group = groups.running.get(key).ok_or(GroupError::Missing)?;
         Ok(group.handle.clone())
     }
 
@@ -156,7 +153,7 @@ impl GroupRegistry {
         let wanted = groups
             .running
             .iter()
-            .filter(|(id, _)| stream.is_none_or(|stream| id.0 == stream))
+            .filter(|(key, _)| stream.is_none_or(|stream| key.stream == stream))
             .map(|(_, group)| group.handle.clone());
         Ok(wanted.collect())
     }
@@ -169,7 +166,7 @@ impl GroupRegistry {
         // The lock is held until the group runs. Otherwise two concurrent calls could create it
         // twice.
         let mut groups = self.groups.lock().await;
-        if groups.running.contains_key(&registry_key(&key)) {
+        if groups.running.contains_key(&key) {
             return Err(GroupError::Exists);
         }
         if groups.running.len() >= MAX_GROUPS {
@@ -191,7 +188,7 @@ impl GroupRegistry {
         mut settings: GroupSettings,
     ) -> Result<(), GroupError> {
         let mut groups = self.groups.lock().await;
-        let group = groups.running.get(&registry_key(&key)).ok_or(GroupError::Missing)?;
+        let group = groups.running.get(&key).ok_or(GroupError::Missing)?;
         settings.filter = group.settings.filter.clone();
         validate_settings(&settings)?;
         self.save_settings(&key, &settings).await?;
@@ -204,13 +201,13 @@ impl GroupRegistry {
 
     pub(crate) async fn delete_group(&self, key: GroupKey) -> Result<(), GroupError> {
         let mut groups = self.groups.lock().await;
-        if !groups.running.contains_key(&registry_key(&key)) {
+        if !groups.running.contains_key(&key) {
             return Err(GroupError::Missing);
         }
         // The stored group is removed first. If the node crashes here, the group does not start
         // again.
         self.log.write(WriteRequest::Group(GroupWrite::Remove { key: key.clone() })).await?;
-        if let Some(group) = groups.running.remove(&registry_key(&key)) {
+        if let Some(group) = groups.running.remove(&key) {
             group.handle.end_group().await;
         }
         let removal = Deletion { stream: key.parked_stream(), expected: ExpectedRevision::Any };
@@ -222,10 +219,7 @@ impl GroupRegistry {
     /// Appends a record of all groups. The client is answered after the record is durable. If the
     /// append fails, the change itself stays done.
     async fn append_record(&self, groups: &Groups) -> Result<(), GroupError> {
-        let named = groups
-            .running
-            .iter()
-            .map(|((stream, name), group)| (stream.as_str(), name.as_str(), &group.settings));
+        let named = groups.running.iter().map(|(key, group)| (key, &group.settings));
         Ok(configuration::append_record(&self.log, &self.user_name, named).await?)
     }
 
@@ -240,7 +234,7 @@ impl GroupRegistry {
 
     async fn load_groups(&self, groups: &mut Groups) -> Result<(), GroupError> {
         for stored in self.log.read_groups().await? {
-            let key = GroupKey { stream: stored.stream, name: stored.name };
+            let key = stored.key;
             match serde_json::from_str::<GroupSettings>(&stored.settings) {
                 Ok(settings) => self.start_group(groups, key, settings, stored.checkpoint).await?,
                 // One group with invalid settings must not keep the other groups from starting.
@@ -269,9 +263,7 @@ impl GroupRegistry {
 
     async fn read_checkpoint(&self, key: &GroupKey) -> Result<Option<u64>, GroupError> {
         let stored = self.log.read_groups().await?;
-        let is_same =
-            |group: &&crate::log::StoredGroup| group.stream == key.stream && group.name == key.name;
-        Ok(stored.iter().find(is_same).and_then(|group| group.checkpoint))
+        Ok(stored.iter().find(|group| group.key == *key).and_then(|group| group.checkpoint))
     }
 
     async fn start_group(
@@ -300,9 +292,7 @@ impl GroupRegistry {
         let task = GroupTask::new(start, checkpoint.is_some(), self.log.clone());
         self.tasks.spawn(task.run(inbox, self.stop.clone()));
         groups.known_streams.insert(key.stream.clone());
-        groups
-            .running
-            .insert(registry_key(&key), Group { settings, handle: GroupHandle { commands } });
+        groups.running.insert(key, Group { settings, handle: GroupHandle { commands } });
         Ok(())
     }
 
@@ -325,14 +315,7 @@ impl GroupRegistry {
         if key.stream == ALL_STREAM {
             return Ok(self.log.head().saturating_add(1));
         }
-        let newest = StreamQuery {
-            stream: key.stream.clone(),
-            direction: Direction::Backwards,
-            from: u64::MAX,
-            limit: 1,
-            now_ticks: self.log.now_ticks(),
-        };
-        Ok(match self.log.read_stream(newest).await? {
+        Ok(match self.log.read_newest_event(&key.stream).await? {
             StreamRead::Page(page) => page.last.saturating_add(1),
             StreamRead::Missing | StreamRead::Deleted => 0,
         })
@@ -344,8 +327,4 @@ fn validate_settings(settings: &GroupSettings) -> Result<(), GroupError> {
         Filter::new(filter)?;
     }
     settings.find_problem().map_or(Ok(()), |problem| Err(GroupError::Settings(problem)))
-}
-
-fn registry_key(key: &GroupKey) -> (String, String) {
-    (key.stream.clone(), key.name.clone())
 }

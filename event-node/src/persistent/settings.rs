@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::{FilterSpec, GroupKey};
 
-/// Name of the stream of all events.
 pub(crate) const ALL_STREAM: &str = "$all";
 
 /// Limits of EventStoreDB for the number of events per read, and the number for a setting of 0. A
@@ -37,7 +36,7 @@ pub(crate) struct GroupSettings {
     pub strategy: ConsumerStrategy,
 }
 
-/// Where a group without a checkpoint starts.
+/// Where a read, a subscription or a group without a checkpoint starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum StartFrom {
@@ -65,7 +64,6 @@ impl ConsumerStrategy {
             .find(|strategy| strategy.name() == name)
     }
 
-    /// Returns the strategy's name in the protocol.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => "RoundRobin",
@@ -77,6 +75,27 @@ impl ConsumerStrategy {
 }
 
 impl GroupSettings {
+    /// Returns the default settings of EventStoreDB's clients.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self {
+            filter: None,
+            start: StartFrom::Beginning,
+            resolve_links: false,
+            extra_statistics: false,
+            message_timeout_ms: 30_000,
+            checkpoint_after_ms: 2_000,
+            max_retry_count: 10,
+            min_checkpoint_count: 10,
+            max_checkpoint_count: 1_000,
+            max_subscriber_count: 0,
+            live_buffer_size: 500,
+            read_batch_size: 20,
+            history_buffer_size: 500,
+            strategy: ConsumerStrategy::RoundRobin,
+        }
+    }
+
     /// Returns the number of events that EventStoreDB reads at a time.
     pub(super) fn read_batch(&self) -> usize {
         let size = to_usize(self.read_batch_size);

@@ -6,7 +6,6 @@
 
 use crate::log::{CatchUpRead, CatchUpReader, CatchUpSource, Event, Log, LogError, ResolvedEvent};
 
-/// Reads a group's source.
 #[derive(Clone)]
 pub(super) struct SourceReader {
     pub log: Log,
@@ -15,7 +14,7 @@ pub(super) struct SourceReader {
 }
 
 /// Events that were read from the source.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SourceBatch {
     /// Each with its source position.
     pub events: Vec<(u64, ResolvedEvent)>,
@@ -189,20 +188,11 @@ impl SourceReader {
         let page = match follower.read_page(&self.log, limit).await? {
             CatchUpRead::Page(page) => page,
             CatchUpRead::StreamDeleted => {
-                return Ok(SourceBatch {
-                    events: Vec::new(),
-                    next: 0,
-                    at_end: false,
-                    is_over: true,
-                });
+                return Ok(SourceBatch { is_over: true, ..SourceBatch::default() });
             }
         };
         let positions: Vec<u64> = page.events.iter().map(|event| self.position_of(event)).collect();
-        let resolved = if self.resolve_links {
-            self.log.resolve_links(page.events).await?
-        } else {
-            page.events.into_iter().map(ResolvedEvent::without_link).collect()
-        };
+        let resolved = self.log.resolve_events(page.events, self.resolve_links).await?;
         let next = page.scanned_to.map_or(0, |position| position.saturating_add(1));
         let events = positions.into_iter().zip(resolved).collect();
         Ok(SourceBatch { events, next, at_end: page.at_end, is_over: false })

@@ -20,8 +20,8 @@ use crate::{
     log::ResolvedEvent,
     persistent::{
         checkpoint::CheckpointSchedule,
-        command::NackAction,
-        consumers::{Consumer, ConsumerChoice, ConsumerId, ConsumerSet},
+        command::{ConsumerId, NackAction},
+        consumers::{Consumer, ConsumerChoice, ConsumerSet},
         live_buffer::LiveBuffer,
         message::{Message, Origin},
         parked_replay::ParkedReplay,
@@ -45,13 +45,11 @@ pub(super) enum Effect {
         resolved: ResolvedEvent,
         reason: String,
     },
-    /// Store that everything before this source position is done, then call
-    /// [`GroupState::finish_checkpoint`].
+    /// Store that everything before this position is done, then call [`GroupState::finish_checkpoint`].
     WriteCheckpoint {
         done: u64,
     },
-    /// Truncate the parked stream before this revision, then call
-    /// [`GroupState::finish_truncation`].
+    /// Truncate the parked stream before this revision, then call [`GroupState::finish_truncation`].
     TruncateParked {
         before: u64,
     },
@@ -75,7 +73,6 @@ struct Parking {
     is_failed: bool,
 }
 
-/// State of a group.
 #[derive(Debug)]
 pub(super) struct GroupState {
     settings: GroupSettings,
@@ -167,7 +164,6 @@ impl GroupState {
         !self.live.is_live() || self.wanted_events().is_none()
     }
 
-    /// Returns the next source position to read.
     pub(super) fn next_position(&self) -> u64 {
         self.next
     }
@@ -299,8 +295,7 @@ impl GroupState {
         self.checkpoint.finish_write(done, is_durable, now);
     }
 
-    /// Returns the checkpoint to write when the group stops, or `None` if the stored one is up to
-    /// date.
+    /// Returns the checkpoint to write when the group stops; `None` if the stored one is current.
     pub(super) fn final_checkpoint(&self) -> Option<u64> {
         Some(self.done_before()).filter(|done| *done > self.checkpoint.stored_position())
     }
@@ -345,11 +340,11 @@ impl GroupState {
     }
 
     /// Returns the group's counters, and begins the next measurement of its rates.
-    pub(super) fn measure_counters(&mut self, now: Duration) -> GroupCounters<'_> {
+    pub(super) fn measure_counters(&mut self, now: Duration) -> GroupCounters {
         GroupCounters {
             pushed: self.pushed.measure_rate(now),
             last_known: self.last_known,
-            checkpointed: self.checkpoint.stored_position(),
+            last_checkpoint: self.checkpoint.stored_position().checked_sub(1),
             n_buffered: self.buffer.len(),
             n_live_buffered: self.live.len(),
             is_live: self.live.is_live(),
@@ -358,7 +353,7 @@ impl GroupState {
             n_in_flight: self.consumers.count_in_flight(),
             is_replaying: self.replay.is_running(),
             replayed_before: self.replay.replayed_before(),
-            consumers: &mut self.consumers,
+            consumers: self.consumers.measure_infos(now),
         }
     }
 

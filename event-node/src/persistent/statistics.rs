@@ -2,13 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    log::GroupKey,
-    persistent::{
-        consumers::{Consumer, ConsumerSet},
-        settings::GroupSettings,
-    },
-};
+use crate::{log::GroupKey, persistent::settings::GroupSettings};
 
 /// Counts events, and remembers the total of the last measurement.
 #[derive(Debug, Default)]
@@ -38,13 +32,15 @@ impl RateCounter {
     }
 }
 
-/// Counters of a group's state machine at one moment.
-pub(super) struct GroupCounters<'a> {
+/// Counters of a group's state machine at one moment. Source positions are as the protocol writes
+/// them.
+#[derive(Debug)]
+pub(crate) struct GroupCounters {
     pub pushed: Rate,
     /// Last source position that is known to hold an event.
     pub last_known: Option<u64>,
-    /// Everything before this source position is done, as of the last durable checkpoint.
-    pub checkpointed: u64,
+    /// Last source position that is done, as of the last durable checkpoint.
+    pub last_checkpoint: Option<u64>,
     pub n_buffered: usize,
     pub n_live_buffered: usize,
     pub is_live: bool,
@@ -54,65 +50,19 @@ pub(super) struct GroupCounters<'a> {
     pub is_replaying: bool,
     /// Parked messages before this revision are being replayed, or have been.
     pub replayed_before: u64,
-    pub consumers: &'a mut ConsumerSet,
+    pub consumers: Vec<ConsumerInfo>,
 }
 
-/// Settings and statistics of a group. Source positions are as the protocol writes them.
+/// Settings and statistics of a group.
 #[derive(Debug)]
 pub(crate) struct GroupInfo {
     pub key: GroupKey,
     pub settings: GroupSettings,
-    pub is_live: bool,
     pub is_reading: bool,
-    pub is_replaying: bool,
-    pub pushed: Rate,
-    pub last_checkpoint: Option<u64>,
-    pub last_known: Option<u64>,
-    pub n_buffered: usize,
-    pub n_live_buffered: usize,
-    pub n_retrying: usize,
-    pub n_outstanding: usize,
-    pub n_in_flight: usize,
     pub n_parked: u64,
-    pub consumers: Vec<ConsumerInfo>,
+    pub counters: GroupCounters,
 }
 
-impl GroupInfo {
-    /// Describes a group and begins its next measurement. The caller fills in `n_parked`.
-    pub(super) fn from_counters(
-        (key, settings): (&GroupKey, &GroupSettings),
-        counters: &mut GroupCounters<'_>,
-        is_reading: bool,
-        now: Duration,
-    ) -> Self {
-        let describe = |consumer| ConsumerInfo::from_consumer(consumer, now);
-        let mut consumers: Vec<_> = counters.consumers.iter_mut().map(describe).collect();
-        if !settings.extra_statistics {
-            for consumer in &mut consumers {
-                consumer.latencies.clear();
-            }
-        }
-        Self {
-            key: key.clone(),
-            settings: settings.clone(),
-            is_live: counters.is_live,
-            is_reading,
-            is_replaying: counters.is_replaying,
-            pushed: counters.pushed,
-            last_checkpoint: counters.checkpointed.checked_sub(1),
-            last_known: counters.last_known,
-            n_buffered: counters.n_buffered,
-            n_live_buffered: counters.n_live_buffered,
-            n_retrying: counters.n_retrying,
-            n_outstanding: counters.n_outstanding,
-            n_in_flight: counters.n_in_flight,
-            n_parked: 0,
-            consumers,
-        }
-    }
-}
-
-/// Statistics of one consumer.
 #[derive(Debug)]
 pub(crate) struct ConsumerInfo {
     pub connection_name: String,
@@ -121,17 +71,4 @@ pub(crate) struct ConsumerInfo {
     pub n_in_flight: usize,
     /// Name and milliseconds of each latency statistic.
     pub latencies: Vec<(&'static str, u64)>,
-}
-
-impl ConsumerInfo {
-    /// Describes a consumer and begins its next measurement.
-    fn from_consumer(consumer: &mut Consumer, now: Duration) -> Self {
-        Self {
-            connection_name: consumer.connection_name.clone(),
-            sent: consumer.sent.measure_rate(now),
-            n_free_slots: consumer.n_slots.saturating_sub(consumer.n_in_flight),
-            n_in_flight: consumer.n_in_flight,
-            latencies: consumer.latencies.summarize(),
-        }
-    }
 }

@@ -46,7 +46,6 @@ impl RequestBody {
         Self { inner, framing: MessageFraming::new(requests), progress: Progress::Reading }
     }
 
-    /// Checks a frame that was received.
     fn check_frame(
         &mut self,
         received: Option<Result<Frame<Bytes>, Status>>,

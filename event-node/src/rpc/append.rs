@@ -27,7 +27,6 @@ pub(crate) const MAX_APPEND_BYTES: usize = 1_048_576;
 /// EventStoreDB's limit for a record.
 const MAX_RECORD_BYTES: usize = 16 * 1_024 * 1_024 - 10_000;
 
-/// Overhead of an event in bytes.
 const EVENT_OVERHEAD_BYTES: usize = 64;
 
 /// The events of an append so far, within the limits.

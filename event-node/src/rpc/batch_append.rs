@@ -149,15 +149,14 @@ fn take_part(
     part: BatchAppendReq,
 ) -> Result<PartOutcome, Status> {
     let BatchAppendReq { correlation_id, options, proposed_messages, is_final } = part;
+    let refuse = |correlation_id, stream_identifier, failure: &AppendError| {
+        Ok(PartOutcome::Respond(error_response(correlation_id, stream_identifier, failure)))
+    };
     let key = match parse_correlation_id(correlation_id.as_ref()) {
         Ok(key) => key,
         Err(reason) => {
             let Some(options) = options else { return Err(handler_threw()) };
-            return Ok(PartOutcome::Respond(error_response(
-                correlation_id,
-                options.stream_identifier,
-                &reason,
-            )));
+            return refuse(correlation_id, options.stream_identifier, &reason);
         }
     };
     // As in EventStoreDB, the first options of an append count and later ones are ignored.
@@ -172,13 +171,7 @@ fn take_part(
         let stream_identifier = options.stream_identifier.clone();
         match begin_append(context, correlation_id.clone(), options) {
             Ok(append) => drop(open.insert(key, append)),
-            Err(failure) => {
-                return Ok(PartOutcome::Respond(error_response(
-                    correlation_id,
-                    stream_identifier,
-                    &failure,
-                )));
-            }
+            Err(failure) => return refuse(correlation_id, stream_identifier, &failure),
         }
     }
     // As in EventStoreDB, a part without an append is ignored.
@@ -324,13 +317,7 @@ fn to_success(
         }
         Ok(WriteOutcome::StreamDeleted) => Err(AppendError::StreamDeleted),
         Err(LogError::Full) => Err(AppendError::Full),
-        Err(
-            LogError::DamagedIndex
-            | LogError::Disk(_)
-            | LogError::Damaged { .. }
-            | LogError::TornWrite(_)
-            | LogError::Closed,
-        ) => Err(AppendError::Internal),
+        Err(_) => Err(AppendError::Internal),
     }
 }
 

@@ -11,6 +11,7 @@ use uuid::{
 
 use crate::{
     log::{Event, ExpectedRevision, FilterField, FilterSpec, NewEvent, ResolvedEvent},
+    persistent::StartFrom,
     rpc::status::{handler_threw, missing_metadata},
     wire::event_store::client as wire,
 };
@@ -59,6 +60,21 @@ impl IdFormat {
             }
         };
         wire::Uuid { value: Some(value) }
+    }
+}
+
+/// The format of a response to Streams.Read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ResponseFormat {
+    pub ids: IdFormat,
+    pub resolve_links: bool,
+    /// Whether the client understands responses with first and last revisions.
+    pub reports_positions: bool,
+}
+
+impl From<wire::streams::read_resp::Content> for wire::streams::ReadResp {
+    fn from(content: wire::streams::read_resp::Content) -> Self {
+        Self { content: Some(content) }
     }
 }
 
@@ -136,50 +152,45 @@ pub(crate) fn stream_identifier(stream: &str) -> wire::StreamIdentifier {
     wire::StreamIdentifier { stream_name: Bytes::copy_from_slice(stream.as_bytes()) }
 }
 
-/// A revision or position in a request: a number, or the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RequestedPosition {
-    At(u64),
-    End,
-}
-
-impl RequestedPosition {
-    /// Parses a revision. Numbers beyond the signed range are invalid, except the end.
-    pub(crate) fn from_revision(number: u64) -> Result<Self, Status> {
-        match number {
-            END => Ok(Self::End),
-            number if i64::try_from(number).is_ok() => Ok(Self::At(number)),
-            _ => Err(handler_threw()),
-        }
-    }
-
-    /// Parses a position in `$all`.
-    pub(crate) fn from_position(position: &wire::Position) -> Result<Self, Status> {
-        let (commit, prepare) = (position.commit_position, position.prepare_position);
-        if commit < prepare {
-            return Err(handler_threw());
-        }
-        if commit == END && prepare != END {
-            return Err(Status::unknown("Unexpected ReadAllResult: Error"));
-        }
-        Self::from_revision(prepare)?;
-        Self::from_revision(commit)
+/// Parses a revision; `None` is the end. Other numbers beyond the signed range are invalid.
+pub(crate) fn parse_revision(number: u64) -> Result<Option<u64>, Status> {
+    match number {
+        END => Ok(None),
+        number if i64::try_from(number).is_ok() => Ok(Some(number)),
+        _ => Err(handler_threw()),
     }
 }
 
-/// Parses a filter.
+/// Parses a position in `$all`; `None` is the end.
+pub(crate) fn parse_position(position: &wire::Position) -> Result<Option<u64>, Status> {
+    let (commit, prepare) = (position.commit_position, position.prepare_position);
+    if commit < prepare {
+        return Err(handler_threw());
+    }
+    if commit == END && prepare != END {
+        return Err(Status::unknown("Unexpected ReadAllResult: Error"));
+    }
+    parse_revision(prepare)?;
+    parse_revision(commit)
+}
+
+impl From<Option<u64>> for StartFrom {
+    fn from(parsed: Option<u64>) -> Self {
+        parsed.map_or(Self::End, Self::At)
+    }
+}
+
 pub(crate) fn parse_filter(options: &wire::FilterOptions) -> Result<FilterSpec, Status> {
     use wire::filter_options::Filter;
     let (field, expression) = match options.filter.as_ref() {
-        Some(Filter::StreamIdentifier(it)) => (FilterField::StreamName, it),
-        Some(Filter::EventType(it)) => (FilterField::EventType, it),
+        Some(Filter::StreamIdentifier(expression)) => (FilterField::StreamName, expression),
+        Some(Filter::EventType(expression)) => (FilterField::EventType, expression),
         None => return Err(Status::invalid_argument("The filter names no field.")),
     };
     let (regex, prefixes) = (expression.regex.clone(), expression.prefix.clone());
     Ok(FilterSpec { field, regex, prefixes })
 }
 
-/// Parses an event to append.
 pub(crate) fn parse_proposed(message: wire::ProposedMessage) -> Result<NewEvent, Status> {
     let property = |name| message.metadata.get(name).ok_or_else(|| missing_metadata(name));
     let event_type = property("type")?.clone();
@@ -239,10 +250,9 @@ macro_rules! expected_from {
             fn try_from(expected: Option<$oneof>) -> Result<Self, Status> {
                 use $oneof as Wire;
                 match expected {
-                    Some(Wire::$revision(revision)) => match RequestedPosition::from_revision(revision)? {
-                        RequestedPosition::At(revision) => Ok(Self::Revision(revision)),
-                        RequestedPosition::End => Ok(Self::NoStream),
-                    },
+                    Some(Wire::$revision(revision)) => {
+                        Ok(parse_revision(revision)?.map_or(Self::NoStream, Self::Revision))
+                    }
                     Some(Wire::NoStream(_)) => Ok(Self::NoStream),
                     Some(Wire::Any(_)) => Ok(Self::Any),
                     Some(Wire::StreamExists(_)) => Ok(Self::StreamExists),
@@ -276,12 +286,9 @@ mod tests {
 
     #[test]
     fn revisions_beyond_signed_range_are_invalid_except_end() {
-        assert_eq!(RequestedPosition::from_revision(u64::MAX).unwrap(), RequestedPosition::End);
-        assert_eq!(
-            RequestedPosition::from_revision(i64::MAX as u64).unwrap(),
-            RequestedPosition::At(i64::MAX as u64)
-        );
-        assert!(RequestedPosition::from_revision(1 << 63).is_err());
+        assert_eq!(parse_revision(u64::MAX).unwrap(), None);
+        assert_eq!(parse_revision(i64::MAX as u64).unwrap(), Some(i64::MAX as u64));
+        assert!(parse_revision(1 << 63).is_err());
     }
 
     #[test]
@@ -321,11 +328,10 @@ mod tests {
     #[test]
     fn positions_with_inconsistent_halves_are_invalid() {
         let parsed = |commit_position, prepare_position| {
-            RequestedPosition::from_position(&wire::Position { commit_position, prepare_position })
-                .ok()
+            parse_position(&wire::Position { commit_position, prepare_position }).ok()
         };
-        assert_eq!(parsed(2, 1), Some(RequestedPosition::At(2)));
-        assert_eq!(parsed(END, END), Some(RequestedPosition::End));
+        assert_eq!(parsed(2, 1), Some(Some(2)));
+        assert_eq!(parsed(END, END), Some(None));
         for (commit, prepare) in [(1, 2), (END, 0), (0, END), (1 << 63, 1)] {
             assert_eq!(parsed(commit, prepare), None, "{commit}/{prepare}");
         }

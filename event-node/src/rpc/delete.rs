@@ -1,4 +1,4 @@
-//! Streams.Delete: hides a stream until the next append to it.
+//! Streams.Delete and Streams.Tombstone.
 
 use tonic::Status;
 
@@ -11,24 +11,37 @@ use crate::{
     },
     wire::event_store::client::{
         Empty, Position,
-        streams::{DeleteOptions, DeleteReq, DeleteResp, delete_resp::PositionOption},
+        streams::{
+            DeleteOptions, DeleteReq, DeleteResp, TombstoneReq, TombstoneResp, delete_resp,
+            tombstone_resp,
+        },
     },
 };
 
+/// Hides a stream until the next append to it.
 pub(crate) async fn handle_delete(
     context: &Context,
     request: DeleteReq,
 ) -> Result<DeleteResp, Status> {
-    let position_option =
-        match remove_stream(context, request.options, WriteRequest::SoftDelete).await? {
-            Some(position) => PositionOption::Position(position),
-            None => PositionOption::NoPosition(Empty {}),
-        };
-    Ok(DeleteResp { position_option: Some(position_option) })
+    use delete_resp::PositionOption::{NoPosition, Position};
+    let position = remove_stream(context, request.options, WriteRequest::SoftDelete).await?;
+    let position_option = Some(position.map_or(NoPosition(Empty {}), Position));
+    Ok(DeleteResp { position_option })
+}
+
+/// Deletes a stream for ever. No append to it is accepted any more.
+pub(crate) async fn handle_tombstone(
+    context: &Context,
+    request: TombstoneReq,
+) -> Result<TombstoneResp, Status> {
+    use tombstone_resp::PositionOption::{NoPosition, Position};
+    let position = remove_stream(context, request.options, WriteRequest::Tombstone).await?;
+    let position_option = Some(position.map_or(NoPosition(Empty {}), Position));
+    Ok(TombstoneResp { position_option })
 }
 
 /// Writes a deletion or a tombstone. Returns its position, unless the stream was deleted before.
-pub(crate) async fn remove_stream(
+async fn remove_stream(
     context: &Context,
     options: Option<DeleteOptions>,
     write: impl FnOnce(Deletion) -> WriteRequest,

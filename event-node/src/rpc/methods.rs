@@ -1,6 +1,5 @@
 //! The methods that the node serves.
 
-/// A method of the protocol.
 #[derive(Debug)]
 pub(crate) struct Method {
     /// Full name of the service.
@@ -65,7 +64,6 @@ const fn method(
 }
 
 impl Method {
-    /// Returns the path of the method.
     pub(crate) fn path(&self) -> String {
         format!("/{}/{}", self.service, self.name)
     }

@@ -6,11 +6,12 @@ use tonic::Status;
 
 use crate::{
     log::{AllQuery, Direction, Filter, MAX_PAGE_EVENTS, StreamQuery, StreamRead},
+    persistent::StartFrom,
     rpc::{
         Context,
         convert::{
-            IdFormat, RequestedPosition, parse_filter, parse_stream_name, stream_identifier,
-            to_read_event,
+            IdFormat, ResponseFormat, parse_filter, parse_position, parse_revision,
+            parse_stream_name, stream_identifier, to_read_event,
         },
         response_stream::{ResponseSink, ResponseStream, StreamEnd, response_channel},
         skipped_revisions::SkippedRevisions,
@@ -18,7 +19,7 @@ use crate::{
         subscribe::{self, CheckpointInterval},
     },
     wire::event_store::client::{
-        Empty, FilterOptions,
+        FilterOptions,
         filter_options::Window,
         streams::{
             ReadOptions, ReadReq, ReadResp,
@@ -34,15 +35,6 @@ use crate::{
 /// Number of events between two checkpoints of a filtered subscription without a window.
 const DEFAULT_WINDOW_EVENTS: u32 = 32;
 
-/// The format of a response.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ResponseFormat {
-    pub ids: IdFormat,
-    pub resolve_links: bool,
-    /// Whether the client understands responses with first and last revisions.
-    pub reports_positions: bool,
-}
-
 pub(crate) async fn handle_read(
     context: &Arc<Context>,
     request: ReadReq,
@@ -57,27 +49,18 @@ pub(crate) async fn handle_read(
     };
     let wire_direction = options.read_direction;
     let ReadOptions { source, extent, filter_option, .. } = options;
-    let direction = match WireDirection::try_from(wire_direction) {
-        Ok(WireDirection::Forwards) => Direction::Forwards,
-        Ok(WireDirection::Backwards) => Direction::Backwards,
-        Err(_) => {
-            let (source, extent) = (source.as_ref(), extent.as_ref());
-            return Err(invalid_combination(
-                source,
-                extent,
-                filter_option.as_ref(),
-                wire_direction,
-            ));
-        }
-    };
+    let direction = WireDirection::try_from(wire_direction).ok().map(|known| match known {
+        WireDirection::Forwards => Direction::Forwards,
+        WireDirection::Backwards => Direction::Backwards,
+    });
     match (source, extent, filter_option, direction) {
         (
             Some(Source::Stream(stream)),
             Some(Extent::Count(count)),
             Some(FilterOption::NoFilter(_)),
-            _,
+            Some(direction),
         ) => read_stream(context, stream, direction, Remaining { count, format }).await,
-        (Some(Source::All(all)), Some(Extent::Count(count)), Some(filter), _) => {
+        (Some(Source::All(all)), Some(Extent::Count(count)), Some(filter), Some(direction)) => {
             let filter = match filter {
                 FilterOption::Filter(options) => Some(compile_filter(&options)?),
                 FilterOption::NoFilter(_) => None,
@@ -88,19 +71,19 @@ pub(crate) async fn handle_read(
             Some(Source::Stream(stream)),
             Some(Extent::Subscription(_)),
             Some(FilterOption::NoFilter(_)),
-            Direction::Forwards,
+            Some(Direction::Forwards),
         ) => {
             let name = parse_stream_name(stream.stream_identifier)?;
-            let start = parse_revision(stream.revision_option.as_ref())?;
+            let start = parse_stream_start(stream.revision_option.as_ref())?;
             subscribe::subscribe_to_stream(context, name, start, format).await
         }
         (
             Some(Source::All(all)),
             Some(Extent::Subscription(_)),
             Some(filter),
-            Direction::Forwards,
+            Some(Direction::Forwards),
         ) => {
-            let start = parse_position(&all)?;
+            let start = parse_all_start(&all)?;
             let (filter, checkpoints) = match filter {
                 FilterOption::NoFilter(_) => (None, None),
                 FilterOption::Filter(options) => {
@@ -109,10 +92,12 @@ pub(crate) async fn handle_read(
             };
             Ok(subscribe::subscribe_to_all(context, start, filter, checkpoints, format))
         }
-        (source, extent, filter, _) => {
-            let (source, extent, filter) = (source.as_ref(), extent.as_ref(), filter.as_ref());
-            Err(invalid_combination(source, extent, filter, wire_direction))
-        }
+        (source, extent, filter, _) => Err(invalid_combination(
+            source.as_ref(),
+            extent.as_ref(),
+            filter.as_ref(),
+            wire_direction,
+        )),
     }
 }
 
@@ -159,43 +144,22 @@ fn checkpoint_interval(options: &FilterOptions) -> Result<CheckpointInterval, St
     CheckpointInterval::new(interval).ok_or_else(handler_threw)
 }
 
-/// The start of a read or subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReadStart {
-    Beginning,
-    At(u64),
-    End,
-}
-
-impl From<RequestedPosition> for ReadStart {
-    fn from(position: RequestedPosition) -> Self {
-        match position {
-            RequestedPosition::At(position) => Self::At(position),
-            RequestedPosition::End => Self::End,
-        }
+fn parse_stream_start(option: Option<&RevisionOption>) -> Result<StartFrom, Status> {
+    match option {
+        Some(RevisionOption::Revision(revision)) => parse_revision(*revision).map(StartFrom::from),
+        Some(RevisionOption::Start(_)) => Ok(StartFrom::Beginning),
+        Some(RevisionOption::End(_)) => Ok(StartFrom::End),
+        None => Err(handler_threw()),
     }
 }
 
-fn parse_revision(option: Option<&RevisionOption>) -> Result<ReadStart, Status> {
-    Ok(match option {
-        Some(RevisionOption::Revision(revision)) => {
-            RequestedPosition::from_revision(*revision)?.into()
-        }
-        Some(RevisionOption::Start(_)) => ReadStart::Beginning,
-        Some(RevisionOption::End(_)) => ReadStart::End,
-        None => return Err(handler_threw()),
-    })
-}
-
-fn parse_position(all: &All) -> Result<ReadStart, Status> {
-    Ok(match &all.position_option {
-        Some(PositionOption::Position(position)) => {
-            RequestedPosition::from_position(position)?.into()
-        }
-        Some(PositionOption::Start(_)) => ReadStart::Beginning,
-        Some(PositionOption::End(_)) => ReadStart::End,
-        None => return Err(handler_threw()),
-    })
+fn parse_all_start(all: &All) -> Result<StartFrom, Status> {
+    match &all.position_option {
+        Some(PositionOption::Position(position)) => parse_position(position).map(StartFrom::from),
+        Some(PositionOption::Start(_)) => Ok(StartFrom::Beginning),
+        Some(PositionOption::End(_)) => Ok(StartFrom::End),
+        None => Err(handler_threw()),
+    }
 }
 
 async fn read_stream(
@@ -205,10 +169,10 @@ async fn read_stream(
     wanted: Remaining,
 ) -> Result<ResponseStream<ReadResp>, Status> {
     let name = parse_stream_name(stream.stream_identifier)?;
-    let from = match parse_revision(stream.revision_option.as_ref())? {
-        ReadStart::Beginning => 0,
-        ReadStart::At(revision) => revision,
-        ReadStart::End => u64::MAX,
+    let from = match parse_stream_start(stream.revision_option.as_ref())? {
+        StartFrom::Beginning => 0,
+        StartFrom::At(revision) => revision,
+        StartFrom::End => u64::MAX,
     };
     let query = StreamQuery {
         stream: name,
@@ -260,7 +224,7 @@ async fn send_stream(
             StreamRead::Missing => {
                 let stream_identifier = Some(stream_identifier(&query.stream));
                 let missing = Content::StreamNotFound(StreamNotFound { stream_identifier });
-                return sink.send(to_response(missing)).await;
+                return sink.send(missing.into()).await;
             }
         };
         let first = page.events.first().map(|event| event.revision);
@@ -270,14 +234,14 @@ async fn send_stream(
             && let Some(skipped) = skipped.take()
         {
             for position in skipped.reported_positions(first) {
-                sink.send(to_response(Content::FirstStreamPosition(position))).await?;
+                sink.send(Content::FirstStreamPosition(position).into()).await?;
             }
         }
         remaining.count = send_events(context, sink, page.events, remaining).await?;
         match page.next.filter(|_| remaining.count > 0) {
             Some(next) => query.from = next,
             None if remaining.format.reports_positions => {
-                return sink.send(to_response(Content::LastStreamPosition(page.last))).await;
+                return sink.send(Content::LastStreamPosition(page.last).into()).await;
             }
             None => return Ok(()),
         }
@@ -295,10 +259,10 @@ async fn send_events(
 ) -> Result<u64, StreamEnd> {
     events.truncate(usize::try_from(remaining.count).unwrap_or(usize::MAX));
     let mut count = remaining.count;
-    for resolved in context.resolve_events(events, remaining.format).await? {
+    for resolved in context.log.resolve_events(events, remaining.format.resolve_links).await? {
         count -= 1;
         let event = to_read_event(&resolved, remaining.format.ids);
-        sink.send(to_response(Content::Event(event))).await?;
+        sink.send(Content::Event(event).into()).await?;
     }
     Ok(count)
 }
@@ -313,13 +277,13 @@ fn read_all(
     // The read ends at the head of this moment. Otherwise it would never end while writers are
     // faster.
     let head = context.log.head();
-    let from = match (parse_position(all)?, direction) {
-        (ReadStart::Beginning, _) => 0,
+    let from = match (parse_all_start(all)?, direction) {
+        (StartFrom::Beginning, _) => 0,
         // A forward read includes the event at its position. The log reads from after a position.
-        (ReadStart::At(position), Direction::Forwards) => position.saturating_sub(1),
-        (ReadStart::At(position), Direction::Backwards) => position,
-        (ReadStart::End, Direction::Forwards) => head,
-        (ReadStart::End, Direction::Backwards) => head.saturating_add(1),
+        (StartFrom::At(position), Direction::Forwards) => position.saturating_sub(1),
+        (StartFrom::At(position), Direction::Backwards) => position,
+        (StartFrom::End, Direction::Forwards) => head,
+        (StartFrom::End, Direction::Backwards) => head.saturating_add(1),
     };
     let query = AllQuery { direction, from, until: head, limit: page_limit(wanted.count), filter };
     let (sink, responses) = response_channel(context.stop.clone());
@@ -351,12 +315,4 @@ async fn send_all(
 
 fn page_limit(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX).min(MAX_PAGE_EVENTS)
-}
-
-pub(crate) fn to_response(content: Content) -> ReadResp {
-    ReadResp { content: Some(content) }
-}
-
-pub(crate) fn caught_up_response() -> ReadResp {
-    to_response(Content::CaughtUp(Empty {}))
 }

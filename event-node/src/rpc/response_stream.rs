@@ -18,7 +18,6 @@ use crate::{log::LogError, rpc::status::server_stopping};
 /// Maximum number of responses that wait for the network. The producer waits when it is reached.
 const MAX_WAITING_RESPONSES: usize = 64;
 
-/// An item of a response stream.
 enum StreamItem<T> {
     Message(T),
     /// Ends the stream with a status.

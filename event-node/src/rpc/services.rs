@@ -7,8 +7,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     rpc::{
-        Context, append, batch_append, delete, gossip, persistent, read,
-        response_stream::ResponseStream, scavenge, server_features, tombstone,
+        Context, append, batch_append, delete, gossip,
+        persistent::{self, get_info, group_management},
+        read,
+        response_stream::ResponseStream,
+        scavenge, server_features,
     },
     wire::event_store::client::{
         Empty,
@@ -26,7 +29,6 @@ use crate::{
     },
 };
 
-/// Serves all services of the protocol.
 #[derive(Clone)]
 pub(crate) struct Services(pub Arc<Context>);
 
@@ -60,7 +62,7 @@ impl Streams for Services {
     }
 
     async fn tombstone(&self, request: Request<TombstoneReq>) -> RpcResult<TombstoneResp> {
-        tombstone::handle_tombstone(&self.0, request.into_inner()).await.map(Response::new)
+        delete::handle_tombstone(&self.0, request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -69,15 +71,15 @@ impl PersistentSubscriptions for Services {
     type ReadStream = BoxedStream<groups::ReadResp>;
 
     async fn create(&self, request: Request<groups::CreateReq>) -> RpcResult<groups::CreateResp> {
-        persistent::create::handle_create(&self.0, request.into_inner()).await.map(Response::new)
+        group_management::handle_create(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn update(&self, request: Request<groups::UpdateReq>) -> RpcResult<groups::UpdateResp> {
-        persistent::update::handle_update(&self.0, request.into_inner()).await.map(Response::new)
+        group_management::handle_update(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn delete(&self, request: Request<groups::DeleteReq>) -> RpcResult<groups::DeleteResp> {
-        persistent::delete::handle_delete(&self.0, request.into_inner()).await.map(Response::new)
+        group_management::handle_delete(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn read(
@@ -91,22 +93,20 @@ impl PersistentSubscriptions for Services {
         &self,
         request: Request<groups::GetInfoReq>,
     ) -> RpcResult<groups::GetInfoResp> {
-        persistent::get_info::handle_get_info(&self.0, request.into_inner())
-            .await
-            .map(Response::new)
+        get_info::handle_get_info(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn replay_parked(
         &self,
         request: Request<groups::ReplayParkedReq>,
     ) -> RpcResult<groups::ReplayParkedResp> {
-        persistent::replay_parked::handle_replay_parked(&self.0, request.into_inner())
+        group_management::handle_replay_parked(&self.0, request.into_inner())
             .await
             .map(Response::new)
     }
 
     async fn list(&self, request: Request<groups::ListReq>) -> RpcResult<groups::ListResp> {
-        persistent::get_info::handle_list(&self.0, request.into_inner()).await.map(Response::new)
+        get_info::handle_list(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn restart_subsystem(&self, _: Request<Empty>) -> RpcResult<Empty> {

@@ -7,18 +7,17 @@ use tonic::Status;
 
 use crate::{
     log::{
-        CatchUpPage, CatchUpRead, CatchUpReader, CatchUpSource, Direction, Filter, MAX_PAGE_EVENTS,
-        StreamQuery, StreamRead,
+        CatchUpPage, CatchUpRead, CatchUpReader, CatchUpSource, Filter, MAX_PAGE_EVENTS, StreamRead,
     },
+    persistent::StartFrom,
     rpc::{
         Context,
-        convert::to_read_event,
-        read::{ReadStart, ResponseFormat, caught_up_response, to_response},
+        convert::{ResponseFormat, to_read_event},
         response_stream::{ResponseSink, ResponseStream, StreamEnd, response_channel},
         status::stream_deleted,
     },
     wire::event_store::client::{
-        AllStreamPosition,
+        AllStreamPosition, Empty,
         streams::{
             ReadResp,
             read_resp::{Confirmation, Content},
@@ -69,7 +68,6 @@ impl CheckpointInterval {
     }
 }
 
-/// A running subscription.
 struct Subscription {
     context: Arc<Context>,
     sink: ResponseSink<ReadResp>,
@@ -81,25 +79,18 @@ struct Subscription {
 pub(crate) async fn subscribe_to_stream(
     context: &Arc<Context>,
     name: String,
-    start: ReadStart,
+    start: StartFrom,
     format: ResponseFormat,
 ) -> Result<ResponseStream<ReadResp>, Status> {
-    let newest = StreamQuery {
-        stream: name.clone(),
-        direction: Direction::Backwards,
-        from: u64::MAX,
-        limit: 1,
-        now_ticks: context.log.now_ticks(),
-    };
-    let after_last = match context.log.read_stream(newest).await? {
+    let after_last = match context.log.read_newest_event(&name).await? {
         StreamRead::Deleted => return Err(stream_deleted(&name)),
         StreamRead::Missing => 0,
         StreamRead::Page(page) => page.last.saturating_add(1),
     };
     let next = match start {
-        ReadStart::Beginning => 0,
-        ReadStart::At(revision) => revision.saturating_add(1),
-        ReadStart::End => after_last,
+        StartFrom::Beginning => 0,
+        StartFrom::At(revision) => revision.saturating_add(1),
+        StartFrom::End => after_last,
     };
     let source = CatchUpSource::Stream { name: name.as_str().into() };
     Ok(start_subscription(context, CatchUpReader::new(source, next), None, format, name))
@@ -107,15 +98,15 @@ pub(crate) async fn subscribe_to_stream(
 
 pub(crate) fn subscribe_to_all(
     context: &Arc<Context>,
-    start: ReadStart,
+    start: StartFrom,
     filter: Option<Arc<Filter>>,
     mut checkpoints: Option<CheckpointInterval>,
     format: ResponseFormat,
 ) -> ResponseStream<ReadResp> {
     let after = match start {
-        ReadStart::Beginning => 0,
-        ReadStart::At(position) => position,
-        ReadStart::End => context.log.head(),
+        StartFrom::Beginning => 0,
+        StartFrom::At(position) => position,
+        StartFrom::End => context.log.head(),
     };
     context.log.warn_if_far_beyond_end(after, "subscription");
     if let Some(checkpoints) = &mut checkpoints {
@@ -153,7 +144,7 @@ impl Subscription {
     async fn send_events(&mut self, stream: &str) -> Result<(), StreamEnd> {
         let subscription_id = self.context.log.clock().new_id().to_string();
         let confirmation = Content::Confirmation(Confirmation { subscription_id });
-        self.sink.send(to_response(confirmation)).await?;
+        self.sink.send(confirmation.into()).await?;
         let mut head = self.context.log.watch_head();
         let mut is_live = false;
         loop {
@@ -174,7 +165,7 @@ impl Subscription {
                 continue;
             }
             if !is_live {
-                self.sink.send(caught_up_response()).await?;
+                self.sink.send(Content::CaughtUp(Empty {}).into()).await?;
                 is_live = true;
             }
             tokio::select! {
@@ -189,13 +180,14 @@ impl Subscription {
         page: CatchUpPage,
         is_catching_up: bool,
     ) -> Result<(), StreamEnd> {
-        let events = self.context.resolve_events(page.events, self.format).await?;
+        let log = &self.context.log;
+        let events = log.resolve_events(page.events, self.format.resolve_links).await?;
         for resolved in events {
             if let Some(original) = resolved.original_event() {
                 self.send_checkpoints(original.position.saturating_sub(1)).await?;
             }
             let event = to_read_event(&resolved, self.format.ids);
-            self.sink.send(to_response(Content::Event(event))).await?;
+            self.sink.send(Content::Event(event).into()).await?;
         }
         let Some(looked_to) = page.scanned_to else { return Ok(()) };
         self.send_checkpoints(looked_to).await?;
@@ -219,10 +211,8 @@ impl Subscription {
 }
 
 fn checkpoint_response(position: u64) -> ReadResp {
-    to_response(Content::Checkpoint(AllStreamPosition {
-        commit_position: position,
-        prepare_position: position,
-    }))
+    let checkpoint = AllStreamPosition { commit_position: position, prepare_position: position };
+    Content::Checkpoint(checkpoint).into()
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use proptest::{prelude::*, test_runner::TestRunner};
-use prost::bytes::Bytes;
 use uuid::Uuid;
 
 use crate::log::{
+    direction::Direction,
     disk::{DiskFolder, Folder},
     event::{METADATA_TYPE, NewEvent, TOMBSTONE_REVISION, metastream_of},
-    pages::{AllQuery, Direction, read_all, read_revision},
+    pages::{AllQuery, read_all, read_revision},
     requests::{Append, Deletion, ExpectedRevision, WriteOutcome, WriteRequest},
     test_store::TestStore,
     verify_store,
@@ -281,13 +281,7 @@ impl Model {
 }
 
 fn new_event(id: u128, event_type: &str, data: &str) -> NewEvent {
-    NewEvent {
-        id: Uuid::from_u128(id),
-        event_type: event_type.to_owned(),
-        is_json: true,
-        metadata: Bytes::new(),
-        data: Bytes::copy_from_slice(data.as_bytes()),
-    }
+    NewEvent::new(Uuid::from_u128(id), event_type, true, data.to_owned())
 }
 
 fn write_of(step: &Step) -> Option<WriteRequest> {

@@ -37,7 +37,6 @@ struct State {
     next_sync: Option<Fault>,
 }
 
-/// A simulated disk.
 #[derive(Debug, Default)]
 pub(in crate::log) struct SimulatedDisk {
     state: Mutex<State>,
@@ -56,12 +55,10 @@ impl SimulatedDisk {
         Self { state: Mutex::new(state), power }
     }
 
-    /// Makes the next write fail.
     pub(in crate::log) fn fail_next_write(&self, fault: Fault) {
         self.lock_state().next_write = Some(fault);
     }
 
-    /// Makes the next fsync fail.
     pub(in crate::log) fn fail_next_sync(&self, fault: Fault) {
         self.lock_state().next_sync = Some(fault);
     }
@@ -169,5 +166,19 @@ impl Disk for SimulatedDisk {
         state.mark_dirty(length.saturating_sub(1), length);
         drop(state);
         self.write_back()
+    }
+}
+
+/// Returns pseudo-random choices. One of four seeds always answers `false`, one always `true`.
+pub(in crate::log) fn pseudo_random_choices(seed: u64) -> impl FnMut() -> bool {
+    let mut state = seed;
+    move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        match seed % 4 {
+            0 => false,
+            1 => true,
+            _ => state >> 63 == 1,
+        }
     }
 }

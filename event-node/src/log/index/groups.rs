@@ -5,11 +5,9 @@ use crate::log::{
     requests::{GroupKey, GroupWrite},
 };
 
-/// A stored group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredGroup {
-    pub stream: String,
-    pub name: String,
+    pub key: GroupKey,
     pub settings: String,
     pub checkpoint: Option<u64>,
     /// Log offset of the entry with these settings.
@@ -50,8 +48,7 @@ impl Groups {
             }
             Err(slot) => {
                 let group = StoredGroup {
-                    stream: key.stream.clone(),
-                    name: key.name.clone(),
+                    key: key.clone(),
                     settings: settings.to_owned(),
                     checkpoint: None,
                     saved_at,
@@ -64,8 +61,7 @@ impl Groups {
 
     /// Returns the group's slot, or the slot at which to insert it.
     fn find_slot(&self, key: &GroupKey) -> Result<usize, usize> {
-        let wanted = (&key.stream, &key.name);
-        self.0.binary_search_by(|group| (&group.stream, &group.name).cmp(&wanted))
+        self.0.binary_search_by(|group| group.key.cmp(key))
     }
 }
 
@@ -95,7 +91,7 @@ mod tests {
             groups.apply_record(&GroupRecord { offset, write });
         }
         let [group] = &groups.0[..] else { panic!("{groups:?}") };
-        assert_eq!((&*group.name, &*group.settings, group.checkpoint), ("b", "new", Some(2)));
+        assert_eq!((&*group.key.name, &*group.settings, group.checkpoint), ("b", "new", Some(2)));
         assert_eq!((group.saved_at, group.checkpoint_at), (104, Some(103)));
     }
 }

@@ -18,6 +18,7 @@ use crate::log::{
     disk::Folder,
     index::groups::{Groups, StoredGroup},
     memtable::Progress,
+    requests::GroupKey,
     sorted_table::{TableError, TableId},
 };
 
@@ -29,7 +30,6 @@ pub(super) const NEW_MANIFEST_FILE: &str = "index.manifest.new";
 
 const MAGIC: [u8; 8] = *b"dofsidx1";
 
-/// Content of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Manifest {
     /// Id of the store whose log is indexed.
@@ -122,18 +122,19 @@ fn parse_list<'a, T>(
 
 fn parse_group(rest: &mut Decoder<'_>) -> Option<StoredGroup> {
     let mut text = || rest.read_text().map(str::to_owned);
-    let (stream, name, settings) = (text()?, text()?, text()?);
+    let key = GroupKey { stream: text()?, name: text()? };
+    let settings = text()?;
     let saved_at = rest.read_varint()?;
     let (checkpoint, checkpoint_at) = match rest.read_array()? {
         [0] => (None, None),
         [1] => (Some(rest.read_varint()?), Some(rest.read_varint()?)),
         [_] => return None,
     };
-    Some(StoredGroup { stream, name, settings, checkpoint, saved_at, checkpoint_at })
+    Some(StoredGroup { key, settings, checkpoint, saved_at, checkpoint_at })
 }
 
 fn put_group(bytes: &mut Vec<u8>, group: &StoredGroup) {
-    for text in [&group.stream, &group.name, &group.settings] {
+    for text in [&group.key.stream, &group.key.name, &group.settings] {
         put_bytes(bytes, text.as_bytes());
     }
     put_varint(bytes, group.saved_at);
@@ -151,8 +152,7 @@ mod tests {
 
     fn manifest() -> Manifest {
         let group = |name: &str, checkpoint: Option<u64>| StoredGroup {
-            stream: "$all".to_owned(),
-            name: name.to_owned(),
+            key: GroupKey { stream: "$all".to_owned(), name: name.to_owned() },
             settings: "{}".to_owned(),
             checkpoint,
             saved_at: 32,

@@ -11,13 +11,14 @@ use uuid::Uuid;
 
 use super::{Index, groups::Groups};
 use crate::log::{
+    appender::Appender,
     chunk::FIRST_ENTRY,
     chunked_log::{ChunkedLog, LONG_READ},
+    direction::Direction,
     disk::{Folder, simulated::SimulatedFolder},
     entry::{Encoder, EventStamp},
     event::{NewEvent, TOMBSTONE_REVISION, metastream_of},
     memtable::{Mark, Memtable, Progress, Run, StreamChanges},
-    pages::Direction,
     requests::{GroupKey, GroupWrite},
 };
 
@@ -82,13 +83,7 @@ impl Entries {
         if revision > TOMBSTONE_REVISION {
             return;
         }
-        let event = NewEvent {
-            id: Uuid::nil(),
-            event_type: "happened".to_owned(),
-            is_json: true,
-            metadata: "".into(),
-            data: data.into(),
-        };
+        let event = NewEvent::new(Uuid::nil(), "happened", true, data);
         let stamp = EventStamp { position: self.n_events + 1, revision, created_ticks: 0 };
         self.encoder.add_events(&stream, stamp, &vec![event; count]);
         self.n_events += count as u64;
@@ -117,7 +112,7 @@ fn log_of(writes: &[Write]) -> (tempfile::TempDir, ChunkedLog) {
         Uuid::from_u128(3),
     )
     .unwrap();
-    log.appender(u64::MAX).append(entries.encoder.bytes()).unwrap();
+    Appender::new(log.clone(), u64::MAX).append(entries.encoder.bytes()).unwrap();
     (folder, log)
 }
 
@@ -196,7 +191,11 @@ impl Model {
         for (stream, part) in streams.chain([("missing", &unknown), ("order-", &unknown)]) {
             let last = part.runs.last().map(Run::last_revision);
             let wanted = (last, part.limits.unwrap_or_default());
-            assert_eq!(index.find_stream(stream).unwrap(), wanted, "{stream}");
+            assert_eq!(
+                index.look_up(|snapshot| snapshot.find_stream(stream)).unwrap(),
+                wanted,
+                "{stream}"
+            );
             for high in highs {
                 for low in REVISIONS.into_iter().filter(|low| highs.len() > 1 || *low == 0) {
                     check_runs(index, stream, part.runs_between(low, *high), (low, *high), limits);
@@ -209,15 +208,21 @@ impl Model {
     fn check_marks(&self, index: &Index) {
         for entry in &self.entries {
             let wanted = self.table.find_mark_before(entry.position).unwrap();
-            let by_position = index.find_mark_before(entry.position).unwrap().unwrap();
-            let by_offset = index.find_mark_before_offset(entry.offset).unwrap().unwrap();
+            let by_position = index
+                .look_up(|snapshot| snapshot.find_mark_before(entry.position))
+                .unwrap()
+                .unwrap();
+            let by_offset = index
+                .look_up(|snapshot| snapshot.find_mark_before_offset(entry.offset))
+                .unwrap()
+                .unwrap();
             for mark in [by_position, by_offset] {
                 assert!((wanted.position..=entry.position).contains(&mark.position));
                 assert!(self.entries.contains(&mark), "{mark:?}");
             }
         }
-        assert_eq!(index.find_mark_before(0).unwrap(), None);
-        assert_eq!(index.find_mark_before_offset(0).unwrap(), None);
+        assert_eq!(index.look_up(|snapshot| snapshot.find_mark_before(0)).unwrap(), None);
+        assert_eq!(index.look_up(|snapshot| snapshot.find_mark_before_offset(0)).unwrap(), None);
     }
 }
 
@@ -225,7 +230,9 @@ fn check_runs(index: &Index, stream: &str, wanted: &[Run], range: (u64, u64), li
     let mut wanted = wanted.to_vec();
     for direction in [Direction::Forwards, Direction::Backwards] {
         for limit in limits {
-            let found = index.find_runs(stream, range, direction, *limit).unwrap();
+            let found = index
+                .look_up(|snapshot| snapshot.find_runs(stream, range, direction, *limit))
+                .unwrap();
             let n_wanted = wanted.len().min(*limit);
             assert_eq!(found, wanted[..n_wanted], "{stream} {range:?} {direction:?}");
         }
@@ -281,7 +288,8 @@ fn concurrent_merges_and_flushes_lose_nothing() {
         });
         for table in read_memtables(&log, START, 1) {
             index.flush_memtable(&table).unwrap();
-            let (last, _) = index.find_stream(&stream_name(0)).unwrap();
+            let (last, _) =
+                index.look_up(|snapshot| snapshot.find_stream(&stream_name(0))).unwrap();
             assert!(last.is_some());
         }
         is_done.store(true, std::sync::atomic::Ordering::Relaxed);

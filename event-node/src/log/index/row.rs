@@ -31,7 +31,6 @@ const LIMITS_KEY: [u8; 8] = [0xff; 8];
 const HAS_MAX_COUNT: u8 = 1;
 const HAS_MAX_AGE: u8 = 2;
 
-/// A decoded row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log) enum Row<'a> {
     Mark(Mark),
@@ -39,7 +38,6 @@ pub(in crate::log) enum Row<'a> {
     Limits { stream: &'a str, limits: StreamLimits },
 }
 
-/// Returns the key of the mark at `position`.
 pub(super) fn mark_key(position: u64) -> Vec<u8> {
     let mut key = vec![MARK];
     key.extend(position.to_be_bytes());
@@ -77,7 +75,6 @@ pub(super) fn parse_stream_name(key: &[u8]) -> Option<&[u8]> {
     (*kind == STREAM).then_some(name)
 }
 
-/// Returns whether this is the key of a stream's limits.
 pub(super) fn is_limits(key: &[u8]) -> bool {
     parse_stream_name(key).is_some() && key.ends_with(&LIMITS_KEY)
 }
@@ -115,7 +112,6 @@ impl<'a> Row<'a> {
         (rest.is_empty() && value.is_empty()).then_some(row)
     }
 
-    /// Encodes the row as key and value.
     pub(super) fn encode(&self) -> (Vec<u8>, Vec<u8>) {
         let mut value = Vec::new();
         let key = match self {

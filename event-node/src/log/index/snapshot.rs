@@ -5,6 +5,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use uuid::Uuid;
 
 use crate::log::{
+    direction::Direction,
     disk::Folder,
     index::{
         groups::Groups,
@@ -12,22 +13,18 @@ use crate::log::{
         row::{Row, key_after_marks, limits_hash, limits_key, mark_key, run_key},
     },
     memtable::{Mark, Progress, Run},
-    pages::Direction,
     sorted_table::{FilterHash, SortedTable, TableError, TableId},
     stream_metadata::StreamLimits,
 };
 
-/// Returns the file name of a table.
 pub(in crate::log) fn table_file(number: u64) -> String {
     format!("index-{number:08}.table")
 }
 
-/// Returns the table number in a file name.
 pub(super) fn table_number(file: &str) -> Option<u64> {
     file.strip_prefix("index-")?.strip_suffix(".table")?.parse().ok()
 }
 
-/// An open table of the index.
 #[derive(Debug)]
 pub(in crate::log) struct IndexTable {
     pub number: u64,
@@ -86,7 +83,7 @@ impl Snapshot {
     }
 
     /// Returns the stream's last revision and its metadata limits.
-    pub(super) fn find_stream(
+    pub(in crate::log) fn find_stream(
         &self,
         name: &str,
     ) -> Result<(Option<u64>, StreamLimits), TableError> {
@@ -119,7 +116,7 @@ impl Snapshot {
 
     /// Returns up to `limit` runs of the stream with revisions from `low` to `high`, in read
     /// direction.
-    pub(super) fn find_runs(
+    pub(in crate::log) fn find_runs(
         &self,
         name: &str,
         range: (u64, u64),
@@ -127,31 +124,30 @@ impl Snapshot {
         limit: usize,
     ) -> Result<Vec<Run>, TableError> {
         let hash = FilterHash::from_key(name.as_bytes());
-        let newest_first = self.newest_first_with(hash);
         let mut found = RunSearch { name, range, limit, runs: Vec::new() };
-        match direction {
-            Direction::Backwards => {
-                for table in newest_first {
-                    if found.add_backwards(&table.rows)?.is_break() {
-                        break;
-                    }
-                }
-            }
-            // Older tables hold the lower revisions, so a forward read starts with them.
-            Direction::Forwards => {
-                let newest_first: Vec<_> = newest_first.collect();
-                for table in newest_first.into_iter().rev() {
-                    if found.add_forwards(&table.rows)?.is_break() {
-                        break;
-                    }
-                }
+        // Older tables hold the lower revisions, so a forward read starts with them.
+        let mut tables: Vec<_> =
+            self.tables.iter().filter(|table| table.rows.may_contain(hash)).collect();
+        if direction == Direction::Backwards {
+            tables.reverse();
+        }
+        for table in tables {
+            let flow = match direction {
+                Direction::Backwards => found.add_backwards(&table.rows)?,
+                Direction::Forwards => found.add_forwards(&table.rows)?,
+            };
+            if flow.is_break() {
+                break;
             }
         }
         Ok(found.runs)
     }
 
     /// Returns the last mark at or before `position`.
-    pub(super) fn find_mark_before(&self, position: u64) -> Result<Option<Mark>, TableError> {
+    pub(in crate::log) fn find_mark_before(
+        &self,
+        position: u64,
+    ) -> Result<Option<Mark>, TableError> {
         let key = mark_key(position);
         for table in self.tables.iter().rev() {
             if let Some(Row::Mark(mark)) =
@@ -165,7 +161,10 @@ impl Snapshot {
 
     /// Returns the last mark at or before log offset `offset`. Searches backwards from the newest
     /// mark.
-    pub(super) fn find_mark_before_offset(&self, offset: u64) -> Result<Option<Mark>, TableError> {
+    pub(in crate::log) fn find_mark_before_offset(
+        &self,
+        offset: u64,
+    ) -> Result<Option<Mark>, TableError> {
         for table in self.tables.iter().rev() {
             let mut cursor = table.rows.seek_at_or_before(&key_after_marks())?;
             while let Some(Row::Mark(mark)) = decode_row(cursor.current_row())? {
@@ -177,15 +176,8 @@ impl Snapshot {
         }
         Ok(None)
     }
-
-    /// Returns the tables that may contain the stream, newest first.
-    fn newest_first_with(&self, hash: FilterHash) -> impl Iterator<Item = &IndexTable> {
-        let tables = self.tables.iter().rev().map(Arc::as_ref);
-        tables.filter(move |table| table.rows.may_contain(hash))
-    }
 }
 
-/// Opens a table named by a manifest.
 pub(super) fn open_table(
     folder: &dyn Folder,
     number: u64,
@@ -203,7 +195,6 @@ pub(in crate::log) fn decode_row<'a>(
     Row::decode(key, value).map(Some).ok_or(TableError::Damaged)
 }
 
-/// A search for runs of a stream.
 struct RunSearch<'a> {
     name: &'a str,
     range: (u64, u64),

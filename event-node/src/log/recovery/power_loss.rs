@@ -72,7 +72,7 @@ impl Store {
     fn new() -> Self {
         let files = SimulatedFolder::with_power(Power::default());
         let log = ChunkedLog::create(Arc::new(files.clone()), Uuid::from_u128(7)).unwrap();
-        let appender = log.appender(CHUNK_BYTES);
+        let appender = Appender::new(log.clone(), CHUNK_BYTES);
         Self { files, log, appender, promised: Vec::new(), next: 1 }
     }
 
@@ -147,7 +147,7 @@ impl Store {
         assert!(shown.starts_with(&self.promised), "{shown:?} of {:?}", self.promised);
         // Entries that were visible once must stay.
         self.promised = shown;
-        self.appender = log.appender(CHUNK_BYTES);
+        self.appender = Appender::new(log.clone(), CHUNK_BYTES);
         (self.files, self.log) = (files, log);
     }
 }

@@ -18,7 +18,6 @@ const DECODED_BYTES: usize = 64 * 1_024;
 /// Approximate encoded size of an index row in bytes.
 const ROW_BYTES: usize = 16;
 
-/// A block under construction.
 #[derive(Debug, Default)]
 pub(super) struct BlockEncoder {
     bytes: Vec<u8>,
@@ -59,7 +58,6 @@ impl BlockEncoder {
         &self.first_key
     }
 
-    /// Starts the next block.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.last_key.clear();
@@ -75,7 +73,6 @@ struct RowSpan {
     end: usize,
 }
 
-/// A decoded block.
 #[derive(Debug, Default)]
 pub(super) struct Block {
     bytes: Vec<u8>,
@@ -121,7 +118,6 @@ impl Block {
         self.rows.len()
     }
 
-    /// Returns key and value of a row.
     pub(super) fn row(&self, number: usize) -> Option<(&[u8], &[u8])> {
         let span = self.rows.get(number)?;
         Some((self.bytes.get(span.key..span.value)?, self.bytes.get(span.value..span.end)?))

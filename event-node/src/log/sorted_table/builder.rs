@@ -21,7 +21,6 @@ const WRITE_BYTES: usize = 256 * 1_024;
 /// fsyncs of the log.
 const SYNC_BYTES: u64 = 4 * 1_024 * 1_024;
 
-/// A table under construction.
 #[derive(Debug)]
 pub(in crate::log) struct TableBuilder {
     disk: Arc<dyn Disk>,
@@ -68,7 +67,6 @@ impl TableBuilder {
         Ok(())
     }
 
-    /// Adds a key to the filter.
     pub(in crate::log) fn add_filter_key(&mut self, hash: FilterHash) {
         self.filter.insert(hash);
         self.n_filter_keys += 1;

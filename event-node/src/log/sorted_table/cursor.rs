@@ -42,7 +42,6 @@ impl<'a> TableCursor<'a> {
         self.block.row(self.row)
     }
 
-    /// Moves to the next row.
     pub(in crate::log) fn step_forwards(&mut self) -> Result<(), TableError> {
         self.row += 1;
         if self.row >= self.block.n_rows() {
@@ -56,7 +55,6 @@ impl<'a> TableCursor<'a> {
         Ok(())
     }
 
-    /// Moves to the previous row.
     pub(in crate::log) fn step_backwards(&mut self) -> Result<(), TableError> {
         if let Some(before) = self.row.checked_sub(1) {
             self.row = before;

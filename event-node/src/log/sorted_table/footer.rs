@@ -8,7 +8,6 @@ use crate::log::{
 
 const MAGIC: [u8; 8] = *b"dofstab1";
 
-/// Length of a footer.
 pub(super) const FOOTER_BYTES: usize = 52;
 
 /// Offset of the footer's own checksum.
@@ -25,7 +24,6 @@ pub(in crate::log) struct TableId {
     pub footer_sum: u32,
 }
 
-/// Fields of a footer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Footer {
     pub n_rows: u64,

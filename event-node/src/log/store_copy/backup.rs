@@ -23,7 +23,6 @@ use crate::log::{
 /// File name of the manifest in the backup folder. It is written last.
 pub(super) const MANIFEST_FILE: &str = "backup.json";
 
-/// The manifest of a backup.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct BackupManifest {
     pub store: Uuid,
@@ -203,7 +202,6 @@ fn check_copy(to: &Arc<dyn Folder>, from: u64, end: u64) -> Result<Option<u64>, 
     Ok(position)
 }
 
-/// Returns the position of the last event in an entry.
 pub(super) fn last_position(entry: &Entry<'_>) -> Option<u64> {
     let positions = entry.records().filter_map(|record| match record? {
         Record::Events(events) => {

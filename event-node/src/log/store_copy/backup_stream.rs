@@ -11,7 +11,6 @@ use crate::log::{
     store_copy::CopyError,
 };
 
-/// Writes a backup stream.
 pub(super) struct BackupWriter<W: Write> {
     to: BufWriter<W>,
     offset: u64,
@@ -56,7 +55,6 @@ impl<W: Write> BackupWriter<W> {
     }
 }
 
-/// Reads a backup stream.
 pub(super) struct BackupReader<R: Read> {
     from: R,
     pub store_id: Uuid,
@@ -80,7 +78,6 @@ impl<R: Read> BackupReader<R> {
         self.offset
     }
 
-    /// Returns the next entry and its log offset; `None` at the end.
     pub(super) fn next_entry(&mut self) -> Result<Option<(u64, Entry<'_>)>, CopyError> {
         loop {
             self.read_entry()?;

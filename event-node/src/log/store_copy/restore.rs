@@ -19,7 +19,6 @@ use crate::log::{
     },
 };
 
-/// Result of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestoreSummary {
     /// The store id.

@@ -26,7 +26,6 @@ use crate::log::{
     },
 };
 
-/// Result of a salvage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SalvageSummary {
     /// The store id.
@@ -131,7 +130,6 @@ fn find_store(chunks: &[ChunkFile]) -> std::io::Result<Option<Uuid>> {
     Ok(None)
 }
 
-/// A salvage in progress.
 struct Salvage {
     writer: LogWriter,
     /// Log offset of the next entry in the new log. Entries get new offsets: in a compacted chunk

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use crate::log::{
     index::{MergedRows, Row, Snapshot, StoredGroup, decode_row, limits_hash, table_file},
+    requests::GroupKey,
     sorted_table::{FilterHash, TableError},
     verify::Findings,
 };
@@ -77,7 +78,6 @@ pub(super) fn compare_snapshots(
     Ok(())
 }
 
-/// An owned copy of a row.
 struct OwnedRow {
     key: Vec<u8>,
     value: Vec<u8>,
@@ -179,7 +179,7 @@ fn compare_groups(stored: &[StoredGroup], rebuilt: &[StoredGroup], findings: &mu
     ];
     for (groups, others, finding) in sides {
         for group in groups.iter().filter(|group| !others.contains(group)) {
-            let StoredGroup { stream, name, .. } = group;
+            let GroupKey { stream, name } = &group.key;
             findings.add(format!("its group `{name}` of stream `{stream}` {finding}"));
         }
     }

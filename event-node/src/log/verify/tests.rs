@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use prost::bytes::Bytes;
 use uuid::Uuid;
 
 use super::*;
 use crate::log::{
+    appender::Appender,
     chunk::FIRST_ENTRY,
     entry::{Encoder, EventStamp},
     event::{METADATA_TYPE, NewEvent},
@@ -23,13 +23,7 @@ const SOUND: Entries<'_> =
     &[("order-1", 0, 2), ("$$order-1", 0, 1), ("order-1", 2, 1), ("gone", TOMBSTONE_REVISION, 1)];
 
 fn event() -> NewEvent {
-    NewEvent {
-        id: Uuid::nil(),
-        event_type: METADATA_TYPE.to_owned(),
-        is_json: true,
-        metadata: Bytes::new(),
-        data: Bytes::from_static(br#"{"$maxCount":5}"#),
-    }
+    NewEvent::new(Uuid::nil(), METADATA_TYPE, true, &br#"{"$maxCount":5}"#[..])
 }
 
 fn key(name: &str) -> GroupKey {
@@ -41,7 +35,7 @@ fn log(entries: Entries<'_>) -> (tempfile::TempDir, ChunkedLog) {
     let folder = tempfile::tempdir().unwrap();
     let log = ChunkedLog::create(Arc::new(DiskFolder::writable(folder.path())), Uuid::from_u128(1))
         .unwrap();
-    let mut appender = log.appender(u64::MAX);
+    let mut appender = Appender::new(log.clone(), u64::MAX);
     let mut position = 1;
     for (stream, revision, count) in entries {
         let mut encoder = Encoder::default();

@@ -6,7 +6,7 @@ use super::{
     NackAction,
     simulation::{BUFFER_SIZE, EVENTS, LIVE_BUFFER_SIZE, MAX_RETRIES, Simulation, Step, id_of},
 };
-use crate::persistent::{consumers::ConsumerId, message::Origin, settings::ConsumerStrategy};
+use crate::persistent::{command::ConsumerId, message::Origin, settings::ConsumerStrategy};
 
 fn any_step() -> impl Strategy<Value = Step> {
     let action = prop_oneof![

@@ -6,16 +6,16 @@ use std::{
     time::Duration,
 };
 
-use prost::bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Effect, GroupState, NackAction};
 use crate::{
     log::{Event, ResolvedEvent},
     persistent::{
-        consumers::{Consumer, ConsumerId},
+        command::ConsumerId,
+        consumers::Consumer,
         message::Origin,
-        settings::{ConsumerStrategy, GroupSettings, StartFrom},
+        settings::{ConsumerStrategy, GroupSettings},
         source_reader::SourceBatch,
     },
 };
@@ -52,24 +52,19 @@ pub(super) enum Step {
 
 fn settings(strategy: ConsumerStrategy) -> GroupSettings {
     GroupSettings {
-        filter: None,
-        start: StartFrom::Beginning,
-        resolve_links: false,
-        extra_statistics: false,
         message_timeout_ms: i32::try_from(MESSAGE_TIMEOUT.as_millis()).unwrap(),
         checkpoint_after_ms: 1_000,
         max_retry_count: MAX_RETRIES,
         min_checkpoint_count: 1,
         max_checkpoint_count: 5,
-        max_subscriber_count: 0,
         live_buffer_size: i32::try_from(LIVE_BUFFER_SIZE).unwrap(),
         read_batch_size: 1,
         history_buffer_size: i32::try_from(BUFFER_SIZE).unwrap(),
         strategy,
+        ..GroupSettings::for_tests()
     }
 }
 
-/// Returns the id of the message with this origin.
 pub(super) fn id_of(origin: Origin) -> Uuid {
     let (kind, number) = match origin {
         Origin::Source(position) => (1, position),
@@ -101,11 +96,7 @@ fn source_event(position: u64) -> ResolvedEvent {
         stream: format!("order-{}", position % 7).into(),
         revision: position,
         id: id_of(Origin::Source(position)),
-        event_type: "OrderQueued".to_owned(),
-        is_json: true,
-        created_ticks: 0,
-        metadata: Bytes::new(),
-        data: Bytes::new(),
+        ..Event::default()
     }))
 }
 

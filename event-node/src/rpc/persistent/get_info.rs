@@ -4,16 +4,15 @@ use tonic::Status;
 
 use crate::{
     log::GroupKey,
-    persistent::{ALL_STREAM, ConsumerInfo, GroupError, GroupInfo, GroupSettings},
+    persistent::{ALL_STREAM, ConsumerInfo, GroupInfo, GroupSettings},
     rpc::{
         Context,
         convert::parse_stream_name,
-        persistent::{RequestedSource, group_error_status, parse_group_key},
+        persistent::{parse_group_key, status_for},
         status::handler_threw,
     },
     wire::event_store::client::persistent_subscriptions::{
         GetInfoReq, GetInfoResp, ListReq, ListResp, SubscriptionInfo,
-        get_info_req::options::Source,
         list_req::{options::ListOption, stream_option},
         subscription_info::{Connection, Measurement},
     },
@@ -24,14 +23,9 @@ pub(crate) async fn handle_get_info(
     request: GetInfoReq,
 ) -> Result<GetInfoResp, Status> {
     let options = request.options.ok_or_else(handler_threw)?;
-    let source = match options.source.ok_or_else(handler_threw)? {
-        Source::StreamIdentifier(stream) => RequestedSource::Stream(Some(stream)),
-        Source::All(_) => RequestedSource::All,
-    };
-    let key = parse_group_key(source, options.group_name)?;
-    let group =
-        context.groups.find_group(&key).await.map_err(|error| group_error_status(error, &key))?;
-    let info = group.read_info().await.map_err(|error| group_error_status(error, &key))?;
+    let key = parse_group_key(options.source, options.group_name)?;
+    let group = context.groups.find_group(&key).await.map_err(status_for(&key))?;
+    let info = group.read_info().await.map_err(status_for(&key))?;
     Ok(GetInfoResp { subscription_info: Some(to_subscription_info(context, info)) })
 }
 
@@ -45,11 +39,9 @@ pub(crate) async fn handle_list(context: &Context, request: ListReq) -> Result<L
             None => return Err(handler_threw()),
         }),
     };
-    let missing = |error: GroupError| {
-        let stream = stream.clone().unwrap_or_default();
-        group_error_status(error, &GroupKey { stream, name: String::new() })
-    };
-    let groups = context.groups.list_groups(stream.as_deref()).await.map_err(missing)?;
+    let groups = context.groups.list_groups(stream.as_deref()).await;
+    let key = GroupKey { stream: stream.unwrap_or_default(), name: String::new() };
+    let groups = groups.map_err(status_for(&key))?;
     let mut subscriptions = Vec::new();
     for group in groups {
         // The read fails for a group that was deleted meanwhile. The list leaves it out.
@@ -66,11 +58,11 @@ fn to_subscription_info(context: &Context, info: GroupInfo) -> SubscriptionInfo 
             GroupSettings::format_position(&info.key, i64::try_from(position).unwrap_or(i64::MAX))
         })
     };
-    let settings = &info.settings;
+    let (settings, counters) = (&info.settings, &info.counters);
     SubscriptionInfo {
         status: format_status(&info),
-        last_checkpointed_event_position: format_position(info.last_checkpoint),
-        last_known_event_position: format_position(info.last_known),
+        last_checkpointed_event_position: format_position(counters.last_checkpoint),
+        last_known_event_position: format_position(counters.last_known),
         start_from: settings.format_start(&info.key),
         resolve_link_tos: settings.resolve_links,
         message_timeout_milliseconds: settings.message_timeout_ms,
@@ -84,14 +76,14 @@ fn to_subscription_info(context: &Context, info: GroupInfo) -> SubscriptionInfo 
         max_check_point_count: settings.max_checkpoint_count,
         named_consumer_strategy: settings.strategy.name().to_owned(),
         max_subscriber_count: settings.max_subscriber_count,
-        average_per_second: to_i32(info.pushed.per_second),
-        total_items: to_i64(info.pushed.total),
-        count_since_last_measurement: to_i64(info.pushed.since_last),
-        read_buffer_count: to_i32(info.n_buffered as u64),
-        live_buffer_count: to_i64(info.n_live_buffered as u64),
-        retry_buffer_count: to_i32(info.n_retrying as u64),
-        total_in_flight_messages: to_i32(info.n_in_flight as u64),
-        outstanding_messages_count: to_i32(info.n_outstanding as u64),
+        average_per_second: to_i32(counters.pushed.per_second),
+        total_items: to_i64(counters.pushed.total),
+        count_since_last_measurement: to_i64(counters.pushed.since_last),
+        read_buffer_count: to_i32(counters.n_buffered as u64),
+        live_buffer_count: to_i64(counters.n_live_buffered as u64),
+        retry_buffer_count: to_i32(counters.n_retrying as u64),
+        total_in_flight_messages: to_i32(counters.n_in_flight as u64),
+        outstanding_messages_count: to_i32(counters.n_outstanding as u64),
         parked_message_count: to_i64(info.n_parked),
         connections: to_connections(context, &info),
         event_source: info.key.stream,
@@ -115,15 +107,16 @@ fn to_connections(context: &Context, info: &GroupInfo) -> Vec<Connection> {
         in_flight_messages: to_i32(consumer.n_in_flight as u64),
         connection_name: consumer.connection_name.clone(),
     };
-    info.consumers.iter().map(describe).collect()
+    info.counters.consumers.iter().map(describe).collect()
 }
 
 fn format_status(info: &GroupInfo) -> String {
+    let is_live = info.counters.is_live;
     let flags = [
-        (!info.is_live, "Behind"),
-        (info.is_reading && !info.is_live, "OutstandingPageRequest"),
-        (info.is_replaying, "ReplayingParkedMessages"),
-        (info.is_live, "Live"),
+        (!is_live, "Behind"),
+        (info.is_reading && !is_live, "OutstandingPageRequest"),
+        (info.counters.is_replaying, "ReplayingParkedMessages"),
+        (is_live, "Live"),
     ];
     let set: Vec<&str> = flags.iter().filter(|flag| flag.0).map(|flag| flag.1).collect();
     set.join(", ")

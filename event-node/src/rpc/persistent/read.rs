@@ -8,7 +8,7 @@ use tonic::{Request, Status, Streaming};
 use uuid::Uuid;
 
 use crate::{
-    log::{Event, GroupKey},
+    log::Event,
     persistent::{
         Acknowledgement, ConsumerConnection, ConsumerMessage, ConsumerOptions, Delivery,
         GroupHandle, NackAction,
@@ -16,7 +16,7 @@ use crate::{
     rpc::{
         Context,
         convert::{IdFormat, parse_id, to_recorded_event},
-        persistent::{RequestedSource, group_error_status, parse_group_key},
+        persistent::{parse_group_key, status_for},
         status::{group_dropped, handler_threw, server_stopping, too_many_subscribers},
     },
     wire::event_store::client::{
@@ -24,7 +24,7 @@ use crate::{
         persistent_subscriptions::{
             ReadEvent, ReadReq, ReadResp,
             read_event::{Count, Position},
-            read_req::{Content, Options, nack::Action, options::Source},
+            read_req::{Content, nack::Action},
             read_resp::{self, Confirmation},
         },
     },
@@ -56,14 +56,12 @@ pub(crate) async fn handle_read(
     };
     let ids = IdFormat::from_option(options.uuid_option.as_ref()).unwrap_or(IdFormat::Structured);
     let n_slots = usize::try_from(options.buffer_size).ok().filter(|n_slots| *n_slots > 0);
-    let key = parse_options_key(options)?;
+    let key = parse_group_key(options.source, options.group_name)?;
     let n_slots = n_slots
         .ok_or_else(|| Status::invalid_argument("The buffer size must be greater than 0."))?;
-    let group =
-        context.groups.find_group(&key).await.map_err(|error| group_error_status(error, &key))?;
+    let group = context.groups.find_group(&key).await.map_err(status_for(&key))?;
     let options = ConsumerOptions { n_slots, connection_name };
-    let connected =
-        group.connect_consumer(options).await.map_err(|error| group_error_status(error, &key))?;
+    let connected = group.connect_consumer(options).await.map_err(status_for(&key))?;
     let ConsumerConnection { id, messages } =
         connected.ok_or_else(|| too_many_subscribers(&key))?;
 
@@ -93,14 +91,6 @@ pub(crate) async fn handle_read(
     // Some official clients do not handle an end with OK. So a channel that closes ends the call
     // with UNAVAILABLE.
     Ok(Box::pin(once(Ok(confirmation)).chain(responses).chain(once(Err(server_stopping())))))
-}
-
-fn parse_options_key(options: Options) -> Result<GroupKey, Status> {
-    let source = match options.source.ok_or_else(handler_threw)? {
-        Source::StreamIdentifier(stream) => RequestedSource::Stream(Some(stream)),
-        Source::All(_) => RequestedSource::All,
-    };
-    parse_group_key(source, options.group_name)
 }
 
 /// Forwards acknowledgements until the call ends. A client that has ended its request still gets

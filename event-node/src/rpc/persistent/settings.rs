@@ -7,7 +7,7 @@ use crate::{
     persistent::{ALL_STREAM, ConsumerStrategy, GroupSettings, StartFrom},
     rpc::{
         Context,
-        convert::{RequestedPosition, check_group_name, parse_filter},
+        convert::{check_group_name, parse_filter, parse_position, parse_revision},
         persistent::{RequestedSource, parse_group_key},
         status::{group_failed, handler_threw},
     },
@@ -62,7 +62,7 @@ pub(crate) fn parse_group_request(parts: GroupRequestParts) -> Result<GroupReque
         // Older clients name the stream outside the source, and its start in the settings.
         None => (
             RequestedSource::Stream(parts.stream_identifier),
-            parse_start_revision(wire.revision)?,
+            parse_revision(wire.revision)?.into(),
             None,
         ),
         Some(StreamOrAll::Stream(options)) => {
@@ -81,7 +81,7 @@ pub(crate) fn parse_group_request(parts: GroupRequestParts) -> Result<GroupReque
         let key = GroupKey { stream: String::new(), name: parts.group_name };
         return Err(group_failed(&key, "Bad stream name."));
     }
-    let key = parse_group_key(source, parts.group_name)?;
+    let key = parse_group_key(Some(source), parts.group_name)?;
     if key.stream == ALL_STREAM && !is_over_all {
         return Err(group_failed(&key, ALL_AS_STREAM));
     }
@@ -169,7 +169,7 @@ fn missing_start() -> Status {
 fn parse_stream_start(options: &StreamOptions) -> Result<StartFrom, Status> {
     use stream_options::RevisionOption;
     match options.revision_option {
-        Some(RevisionOption::Revision(revision)) => parse_start_revision(revision),
+        Some(RevisionOption::Revision(revision)) => parse_revision(revision).map(StartFrom::from),
         Some(RevisionOption::Start(_)) => Ok(StartFrom::Beginning),
         Some(RevisionOption::End(_)) => Ok(StartFrom::End),
         None => Err(missing_start()),
@@ -179,23 +179,11 @@ fn parse_stream_start(options: &StreamOptions) -> Result<StartFrom, Status> {
 fn parse_all_start(options: &AllOptions) -> Result<StartFrom, Status> {
     use all_options::PositionOption;
     match &options.position_option {
-        Some(PositionOption::Position(position)) => {
-            Ok(match RequestedPosition::from_position(position)? {
-                RequestedPosition::At(position) => StartFrom::At(position),
-                RequestedPosition::End => StartFrom::End,
-            })
-        }
+        Some(PositionOption::Position(position)) => parse_position(position).map(StartFrom::from),
         Some(PositionOption::Start(_)) => Ok(StartFrom::Beginning),
         Some(PositionOption::End(_)) => Ok(StartFrom::End),
         None => Err(missing_start()),
     }
-}
-
-fn parse_start_revision(revision: u64) -> Result<StartFrom, Status> {
-    Ok(match RequestedPosition::from_revision(revision)? {
-        RequestedPosition::At(revision) => StartFrom::At(revision),
-        RequestedPosition::End => StartFrom::End,
-    })
 }
 
 fn parse_all_filter(options: &AllOptions) -> Result<Option<FilterSpec>, Status> {

@@ -32,7 +32,6 @@ impl Power {
         Self { changes_left: Arc::new(AtomicU64::new(changes)), planned: Arc::default() }
     }
 
-    /// Returns the number of remaining changes.
     pub(in crate::log) fn changes_left(&self) -> u64 {
         self.changes_left.load(Ordering::Relaxed)
     }

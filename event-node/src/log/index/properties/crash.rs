@@ -7,7 +7,7 @@ use crate::log::{
     chunked_log::ChunkedLog,
     disk::{
         Folder,
-        simulated::{Fault, Power, SimulatedFolder},
+        simulated::{Fault, Power, SimulatedFolder, pseudo_random_choices},
     },
     error::LogError,
     index::Index,
@@ -34,20 +34,6 @@ fn index_whole_log(folder: &SimulatedFolder, log: &ChunkedLog) -> Option<Progres
         while index.merge_due_tables(&mut |_, _| {}).unwrap_or(false) {}
     }
     Some(promised)
-}
-
-/// Returns pseudo-random choices.
-fn pseudo_random_choices(seed: u64) -> impl FnMut() -> bool {
-    let mut state = seed;
-    move || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        match seed % 4 {
-            0 => false,
-            1 => true,
-            _ => state >> 63 == 1,
-        }
-    }
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn damaged_index_over_a_damaged_log_is_reported() {
     bytes[70] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     for _ in 0..2 {
-        let refused = index.find_stream("order-1").unwrap_err();
+        let refused = index.look_up(|snapshot| snapshot.find_stream("order-1")).unwrap_err();
         assert!(matches!(refused, LogError::Damaged { .. }), "{refused}");
     }
 }

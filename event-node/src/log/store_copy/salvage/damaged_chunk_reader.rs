@@ -15,7 +15,6 @@ pub(super) enum ChunkPart<'a> {
     Damaged { from: u64, to: u64 },
 }
 
-/// Reads a damaged chunk file.
 pub(super) struct DamagedChunkReader<'a> {
     disk: &'a dyn Disk,
     file_offset: u64,
@@ -46,7 +45,6 @@ impl<'a> DamagedChunkReader<'a> {
         Ok(Some(ChunkPart::Damaged { from: file_offset, to: self.file_offset }))
     }
 
-    /// Returns the file offset of the next intact entry at or after `from`.
     fn find_entry(&mut self, mut from: u64) -> io::Result<Option<u64>> {
         while from < self.end {
             self.fill_buffer(from, LONG_READ)?;

@@ -25,7 +25,6 @@ pub struct LostRange {
     pub last_position: Option<u64>,
 }
 
-/// Lost revisions of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRevisions {
     pub stream: String,
@@ -33,7 +32,6 @@ pub struct LostRevisions {
     pub last: u64,
 }
 
-/// All known losses.
 #[derive(Debug, Default)]
 pub(super) struct LossReport {
     pub ranges: Vec<LostRange>,
