@@ -32,13 +32,14 @@ const HALF_LOAD: u64 = 10_000;
 const HALF_LOAD_FOR: Duration = Duration::from_secs(10);
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if let Some(work) = arguments.first().and_then(|it| Work::from_name(it)) {
+    if let Some(work) = arguments.first().and_then(|name| Work::from_name(name)) {
         runtime.block_on(child::run(work, &arguments[1..]));
         return;
     }
-    let mut sizes: Vec<u64> = arguments.iter().map(|it| it.parse().unwrap()).collect();
+    let mut sizes: Vec<u64> = arguments.iter().map(|argument| argument.parse().unwrap()).collect();
     if sizes.is_empty() {
         sizes = vec![100_000, 1_000_000];
     }

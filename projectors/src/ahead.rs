@@ -54,8 +54,8 @@ pub(crate) async fn find_ahead<E: From<StoreError> + From<LogError>>(
         let Some(newest) = orders.iter().zip(&missing).find(|(_, n_events)| **n_events > 0) else {
             break;
         };
-        let order_id = found.map_or(newest.0.order_id, |it| it.order_id);
-        let n_events = found.map_or(0, |it| it.n_events) + n_missing;
+        let order_id = found.map_or(newest.0.order_id, |ahead| ahead.order_id);
+        let n_events = found.map_or(0, |ahead| ahead.n_events) + n_missing;
         found = Some(Ahead { order_id, n_events });
         n_orders += orders.len() as u64;
         after = orders.last().map(Newest::place);

@@ -1,7 +1,5 @@
 //! Progress of rebuilds and verifications.
 
-use crate::verify::Finding;
-
 /// The phase of a rebuild or a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -55,12 +53,6 @@ pub struct Progress {
 
 /// Receives progress.
 pub(crate) type Watcher<'a> = dyn FnMut(Progress) + Send + 'a;
-
-/// Receives the progress and the findings of a rebuild or a verification.
-pub(crate) struct Observer<'a> {
-    pub(crate) progress: &'a mut Watcher<'a>,
-    pub(crate) found: &'a mut (dyn FnMut(Finding) + Send + 'a),
-}
 
 /// Estimates the number of events of orders up to `until`, given that `n_done` of them were found up to
 /// `position`. Positions are byte offsets, and the log also contains events of other programs.

@@ -69,7 +69,7 @@ impl<'a> Events<'a> {
         let mut recorded = self.recorded.iter().enumerate().peekable();
         std::iter::from_fn(move || {
             let n_before = recorded.peek().map_or(usize::MAX, |(index, _)| *index);
-            if let Some(deletion) = deletions.next_if(|it| it.n_events_before <= n_before) {
+            if let Some(deletion) = deletions.next_if(|next| next.n_events_before <= n_before) {
                 return Some(Step::Deleted(deletion.order_id));
             }
             let (_, recorded) = recorded.next()?;

@@ -24,7 +24,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::FromRef;
 use axum::routing::get;
 use domain::ids::OrderId;
 use event_log::{EventLog, LogError};
@@ -39,7 +38,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::store::{ReadModel, StoreError};
-use event_stream::{ClientSlots, FeedState};
+use event_stream::ClientSlots;
 use history_reader::HistoryReaders;
 
 pub use lookups::Lookups;
@@ -71,44 +70,20 @@ pub struct Queries {
     pub clock: Clock,
 }
 
-/// State of the handlers, each of which takes its part.
+/// State of the handlers.
 #[derive(Clone)]
 struct QueryState {
     queries: Arc<Queries>,
     readers: HistoryReaders,
-    feed: FeedState,
-}
-
-impl FromRef<QueryState> for Arc<Queries> {
-    fn from_ref(state: &QueryState) -> Self {
-        Self::clone(&state.queries)
-    }
-}
-
-impl FromRef<QueryState> for HistoryReaders {
-    fn from_ref(state: &QueryState) -> Self {
-        state.readers.clone()
-    }
-}
-
-impl FromRef<QueryState> for FeedState {
-    fn from_ref(state: &QueryState) -> Self {
-        state.feed.clone()
-    }
+    slots: ClientSlots,
 }
 
 /// Returns the query routes with their declarations.
 pub fn routes(queries: Queries) -> OpenApiRouter {
     READ_MODEL.get_or_init(|| Outage::new("Read model", queries.store.address().to_owned()));
-    let feed = FeedState {
-        log: queries.log.clone(),
-        owners: queries.owners.clone(),
-        access: queries.access.clone(),
-        clock: queries.clock.clone(),
-        slots: ClientSlots::default(),
-    };
     let readers = HistoryReaders::new(queries.log.clone());
-    declared_routes().with_state(QueryState { readers, feed, queries: Arc::new(queries) })
+    let (queries, slots) = (Arc::new(queries), ClientSlots::default());
+    declared_routes().with_state(QueryState { queries, readers, slots })
 }
 
 /// Returns the routes of a process without an event store: each responds 503.
@@ -148,12 +123,9 @@ fn parse_order_id(text: &str) -> Result<OrderId, Problem> {
 }
 
 /// Reads from the read model, for a limited time.
-async fn read<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn read<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, Problem> {
     let read = timeout(READ_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout));
-    if read.is_ok() {
-        note_read_model_answers();
-    }
-    read
+    read.inspect(|_| note_read_model_answers()).map_err(read_model_failed)
 }
 
 /// Notes that the read model answers.

@@ -3,19 +3,18 @@
 use std::time::Duration;
 
 use event_log::{EventLog, LogError, Position};
-use jiff::SignedDuration;
 use service_kit::clock::Clock;
 use tokio::time::{Instant, sleep};
 
 use crate::pace::Pace;
-use crate::progress::{Observer, Phase, Progress};
+use crate::progress::{Phase, Progress};
 use crate::replay::{Replay, ReplayError, Replayed};
 use crate::runner::{check_origin, turn};
-use crate::store::{Begin, Checkpoint, ReadModel, StoreError, SwapWhen, Swapped};
-use crate::verify::{Comparison, Finding, Side, Verified};
+use crate::store::{
+    Begin, Checkpoint, PREVIOUS_KEPT_FOR, ReadModel, StoreError, SwapWhen, Swapped,
+};
+use crate::verify::{Comparison, Finding, Observer, Side, Verified};
 
-/// How long the previous set is kept for a rollback.
-pub(crate) const KEPT_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Maximum number of swap attempts beside a running projector. If the projector stays ahead, the next
 /// attempts make it stand by for a moment.
 const POLITE_SWAPS: usize = 3;
@@ -124,7 +123,7 @@ impl Rebuild<'_> {
     ) -> Result<Rebuilt, RebuildError> {
         let observer = &mut Observer { progress, found };
         self.store.check_schema().await?;
-        if let Ok(retired_before) = self.clock.now().checked_sub(KEPT_FOR) {
+        if let Ok(retired_before) = self.clock.now().checked_sub(PREVIOUS_KEPT_FOR) {
             self.store.drop_previous(retired_before).await?;
         }
         let next = self.store.next_set(self.begin).await?;
@@ -307,9 +306,7 @@ impl Rebuild<'_> {
             Some(position) => replay.run_to(position, &mut replayed, observer.progress).await?,
             None => replay.run(&mut replayed, observer.progress).await?,
         }
-        for it in replayed.poison {
-            (observer.found)(Finding::Poison(it));
-        }
+        replayed.poison.into_iter().map(Finding::Poison).for_each(&mut *observer.found);
         Ok(next.checkpoint().await?)
     }
 }

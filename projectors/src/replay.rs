@@ -123,7 +123,7 @@ impl Replay<'_> {
 
     fn progress_to(&self, checkpoint: &Checkpoint, until: Position) -> Progress {
         let n_done = checkpoint.n_events();
-        let position = checkpoint.position.map_or(0, |it| it.commit);
+        let position = checkpoint.position.map_or(0, |position| position.commit);
         Progress {
             phase: self.phase,
             n_done,

@@ -22,8 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ahead::{Ahead, find_ahead};
 use crate::projection::{Events, RowChanges};
-use crate::rebuild::KEPT_FOR;
-use crate::store::{Checkpoint, ReadModel, StoreError};
+use crate::store::{Checkpoint, PREVIOUS_KEPT_FOR, ReadModel, StoreError};
 use batch::{Batch, Batches};
 
 pub use health::ProjectorHealth;
@@ -149,6 +148,8 @@ impl Projector {
             Ok(epoch) => epoch,
             Err(error) => return error.into(),
         };
+        // When one branch ends, the others are dropped, even in the middle of a write. A transaction that
+        // is dropped closes its connection, and the database rolls it back.
         tokio::select! {
             () = turn::keep_turn(&*self.store, epoch) => {
                 tracing::warn!(epoch, "Another projector has taken over, or the tables changed");
@@ -195,7 +196,7 @@ impl Projector {
     /// this is left to the next rebuild.
     async fn drop_retired_tables(&self) -> Infallible {
         loop {
-            if let Ok(retired_before) = self.clock.now().checked_sub(KEPT_FOR) {
+            if let Ok(retired_before) = self.clock.now().checked_sub(PREVIOUS_KEPT_FOR) {
                 match limit_call(self.store.drop_previous(retired_before)).await {
                     Ok(true) => tracing::info!("Tables that a rebuild replaced were dropped"),
                     Ok(false) => {}
@@ -284,6 +285,8 @@ pub(crate) async fn project_batch(
     batch: Batch,
     now: Timestamp,
 ) -> Result<Checkpoint, StoreError> {
+    // The rows are read before the transaction that writes. No other process can change them in between
+    // unnoticed: it would first move the epoch, and then `write` fails.
     let order_ids = batch.orders_with_rows();
     let rows = if order_ids.is_empty() {
         BTreeMap::new()
@@ -298,7 +301,7 @@ pub(crate) async fn project_batch(
         position: batch.position.or(from.position),
         events_applied: from.events_applied + batch.events.len() as u64,
         events_skipped: from.events_skipped + batch.skipped.len() as u64,
-        last_event_at: batch.events.last().map(|it| it.recorded_at).or(from.last_event_at),
+        last_event_at: batch.events.last().map(|event| event.recorded_at).or(from.last_event_at),
         moved_at: Some(now),
         ..from
     };

@@ -1,6 +1,7 @@
 //! The tables of the projections: one contract, two databases.
 
 mod address;
+mod checkpoint;
 mod customers;
 mod database;
 mod examine;
@@ -22,21 +23,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::ids::OrderId;
 use domain::order::{Stage, Status};
-use event_log::Position;
 use jiff::Timestamp;
-use serde::Deserialize;
-use uuid::Uuid;
+use serde::{Deserialize, Serialize};
 
 use crate::orders::{FailedOrder, OrderRow};
 use crate::projection::{Minute, OrderRecords, Projection, RowChanges, UnreadableRow, row};
 use address::Address;
 
 pub use address::ReadModelUrl;
+pub use checkpoint::Checkpoint;
 pub use customers::{Customer, CustomerFilter, Customers};
 pub use domain::operations::FailureFilter;
 pub use examine::{Examined, IdRange, LastVerification, RowsPage, RowsText};
 pub use lease::{Lease, Leased};
 pub use migrations::Migrated;
+pub(crate) use sets::PREVIOUS_KEPT_FOR;
 pub use sets::{Begin, SetInfo, Sets, Steps, SwapWhen, Swapped, Unfinished};
 
 /// How long to wait for a connection: an unreachable database is reported soon.
@@ -199,33 +200,6 @@ pub async fn migrate(url: &str) -> Result<Vec<Migrated>, StoreError> {
     url.parse::<ReadModelUrl>()?.migrate().await
 }
 
-/// How far a projection has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Checkpoint {
-    /// The last position that the rows reflect; `None` before the first.
-    pub position: Option<Position>,
-    /// The epoch of the holder of the lease that moved it.
-    pub epoch: u64,
-    /// Events that were applied.
-    pub events_applied: u64,
-    /// Events that could not be read and were skipped.
-    pub events_skipped: u64,
-    /// When the last applied event was recorded.
-    pub last_event_at: Option<Timestamp>,
-    /// When the projector moved it, by its own clock.
-    pub moved_at: Option<Timestamp>,
-    /// The first event of any order in the event store that the rows come from: it tells one event
-    /// store from another.
-    pub first_event_id: Option<Uuid>,
-}
-
-impl Checkpoint {
-    /// Returns the number of events of orders up to here, applied and skipped.
-    pub fn n_events(&self) -> u64 {
-        self.events_applied + self.events_skipped
-    }
-}
-
 row! {
     /// How far the row of an order is, and its place among the newest.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,7 +266,7 @@ pub struct Page {
 }
 
 /// The place of a row in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     pub at: Timestamp,
     pub order_id: OrderId,
@@ -414,7 +388,7 @@ impl From<UnreadableRow> for StoreError {
 impl StoreError {
     /// Returns whether the database refused the call because its user lacks the privilege.
     pub fn is_denied(&self) -> bool {
-        self.code().is_some_and(|it| it == "42501")
+        self.code().is_some_and(|code| code == "42501")
     }
 
     /// Returns the database's code for the failure, if the failure comes from the database.

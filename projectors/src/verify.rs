@@ -15,7 +15,7 @@ use serde_json::Value;
 use service_kit::clock::Clock;
 
 use crate::pace::Pace;
-use crate::progress::{Observer, Phase, Progress};
+use crate::progress::{Phase, Progress, Watcher};
 use crate::projection::{CountChange, Minute};
 use crate::replay::{Replay, ReplayError, Replayed};
 use crate::runner::batch::Poison;
@@ -63,6 +63,12 @@ pub enum Finding {
     Miscounted(CountChange),
     /// The statistics of a minute are wrong.
     Minute(MinuteDifference),
+}
+
+/// Receives the progress and the findings of a verification or a rebuild.
+pub(crate) struct Observer<'a> {
+    pub(crate) progress: &'a mut Watcher<'a>,
+    pub(crate) found: &'a mut (dyn FnMut(Finding) + Send + 'a),
 }
 
 /// A field that does not agree with the order's events.
@@ -120,9 +126,9 @@ impl Verification<'_> {
         let observer = &mut Observer { progress, found };
         let live = self.store.checkpoint().await?;
         check_origin::<ReplayError>(self.log, self.store, &live).await?;
-        let opened =
-            open_scratch(&self.scratch.join("verify.sqlite"), self.store.projection()).await;
-        let scratch = opened.map_err(|it| self.of_scratch(it.into()))?;
+        let file = self.scratch.join("verify.sqlite");
+        let opened = open_scratch(&file, self.store.projection()).await;
+        let scratch = opened.map_err(|error| self.scratch_error(error.into()))?;
         let phase = Phase::Replay;
         let (log, clock, pace) = (self.log, self.clock, self.pace);
         let batch_size = pace.batch_size(BATCH_SIZE);
@@ -131,13 +137,13 @@ impl Verification<'_> {
         // Most of the log is folded before the snapshot, which a database should not keep for long.
         if let Some(position) = live.position {
             let replaying = replay.run_to(position, &mut replayed, observer.progress).await;
-            replaying.map_err(|it| self.of_scratch(it))?;
+            replaying.map_err(|error| self.scratch_error(error))?;
         }
         let live = self.store.snapshot().await?;
         let at = live.checkpoint().await?.position;
         if let Some(position) = at {
             let replaying = replay.run_to(position, &mut replayed, observer.progress).await;
-            replaying.map_err(|it| self.of_scratch(it))?;
+            replaying.map_err(|error| self.scratch_error(error))?;
         }
         let mut verified = Verified::default();
         let position = scratch.checkpoint().await?.position;
@@ -155,7 +161,7 @@ impl Verification<'_> {
         );
         // The live tables may have counted events that the event store no longer has.
         if verified.n_undecided > 0 || replayed.n_deletions > 0 {
-            minutes.retain(|it| it.expected.exceeds(it.found));
+            minutes.retain(|minute| minute.expected.exceeds(minute.found));
         }
         drop(live);
         // Wrong rows make the counts wrong too.
@@ -165,10 +171,8 @@ impl Verification<'_> {
         // Undecodable events are reported before the projector reaches them.
         let rest = Replay { phase: Phase::CatchUp, ..replay };
         let replaying = rest.run(&mut replayed, observer.progress).await;
-        replaying.map_err(|it| self.of_scratch(it))?;
-        for it in replayed.poison {
-            (observer.found)(Finding::Poison(it));
-        }
+        replaying.map_err(|error| self.scratch_error(error))?;
+        replayed.poison.into_iter().map(Finding::Poison).for_each(&mut *observer.found);
         Ok(Verified { n_events: replayed.n_events, n_poison: replayed.n_poison, ..verified })
     }
 
@@ -211,8 +215,8 @@ impl Verification<'_> {
         }
     }
 
-    /// Adds to a failure of the temporary tables where they are.
-    fn of_scratch(&self, error: ReplayError) -> ReplayError {
+    /// Adds the folder of the temporary tables to their failure.
+    fn scratch_error(&self, error: ReplayError) -> ReplayError {
         match error {
             ReplayError::Store(source) => {
                 ReplayError::Scratch { folder: self.scratch.display().to_string(), source }
@@ -233,15 +237,12 @@ impl Verification<'_> {
         let miscounted = self.store.find_miscounted().await?;
         verified.n_miscounted = (miscounted.len() + minutes.len()) as u64;
         if self.repair == Repair::Always && verified.n_miscounted > 0 {
-            let lacking = minutes.iter().map(|it| (it.minute, it.expected.subtract(it.found)));
-            self.store.mend_statistics(&lacking.collect()).await?;
+            let lacking =
+                |minute: &MinuteDifference| (minute.minute, minute.expected.subtract(minute.found));
+            self.store.mend_statistics(&minutes.iter().map(lacking).collect()).await?;
         }
-        for it in miscounted {
-            found(Finding::Miscounted(it));
-        }
-        for it in minutes {
-            found(Finding::Minute(*it));
-        }
+        let minutes = minutes.iter().copied().map(Finding::Minute);
+        miscounted.into_iter().map(Finding::Miscounted).chain(minutes).for_each(found);
         Ok(())
     }
 }
@@ -258,5 +259,5 @@ fn differing_minutes(
         expected: of(expected, minute),
         found: of(found, minute),
     };
-    minutes.into_iter().map(both).filter(|it| it.expected != it.found).collect()
+    minutes.into_iter().map(both).filter(|minute| minute.expected != minute.found).collect()
 }

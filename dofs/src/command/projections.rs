@@ -4,6 +4,7 @@
 mod findings;
 mod progress;
 
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +45,9 @@ pub(crate) async fn run(
     let mut stores = TargetStores::default();
     let log = stores.open_event_log(&settings, "dofs-projections", global).await?;
     let store = settings.read_model.url.open();
-    let projection = projectors::PROJECTIONS.into_iter().find(|it| it.name == arguments.projection);
-    let store = store.for_projection(projection.unwrap_or(&projectors::ORDERS));
+    let mut projections = projectors::PROJECTIONS.into_iter();
+    let named = projections.find(|projection| projection.name == arguments.projection);
+    let store = store.for_projection(named.unwrap_or(&projectors::ORDERS));
     stores.announce_read_model(&settings.read_model.url, &*store, global).await?;
     let tools = Tools { log, store, clock: process::system_clock() };
     tools.store.check_schema().await?;
@@ -66,6 +68,16 @@ pub(crate) async fn run(
     }
 }
 
+/// Prints an outcome: as JSON with the accessed stores, or as a text.
+fn print_outcome(
+    stores: TargetStores,
+    global: &Global,
+    json: Value,
+    text: impl fmt::Display,
+) -> Result<(), CliError> {
+    if global.json { stores.print_json(json) } else { print_result(text) }
+}
+
 async fn status(
     tools: &Tools,
     stores: TargetStores,
@@ -77,18 +89,15 @@ async fn status(
     let sets = tools.store.sets().await?;
     let n_projected = status.checkpoint.events_applied + status.checkpoint.events_skipped;
     let rate = n_projected.saturating_sub(before.events_applied + before.events_skipped);
-    if global.json {
-        stores.print_json(status_json(&status, rate, &sets))?;
-    } else {
-        print_result(status_text(&status, rate, &sets))?;
-    }
+    let text = status_text(&status, rate, &sets);
+    print_outcome(stores, global, status_json(&status, rate, &sets), text)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn status_json(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> Value {
     let ProjectionStatus { checkpoint, lease, lag, ahead } = status;
     json!({
-        "position": checkpoint.position.map(|it| it.commit),
+        "position": checkpoint.position.map(|position| position.commit),
         "events_applied": checkpoint.events_applied,
         "events_skipped": checkpoint.events_skipped,
         "last_event_at": checkpoint.last_event_at,
@@ -97,9 +106,9 @@ fn status_json(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> Value 
         "lag_events": lag.lag_events,
         "lag_seconds": lag.lag_seconds,
         "stuck": lag.stuck,
-        "ahead_of_event_store": ahead.map(|it| it.order_id),
-        "ahead_events": ahead.map_or(0, |it| it.n_events),
-        "advice": ahead.map(|it| it.to_string()),
+        "ahead_of_event_store": ahead.map(|ahead| ahead.order_id),
+        "ahead_events": ahead.map_or(0, |ahead| ahead.n_events),
+        "advice": ahead.map(|ahead| ahead.to_string()),
         "holder": lease.holder,
         "epoch": lease.epoch,
         "sets": sets.iter().map(set_json).collect::<Vec<_>>(),
@@ -109,7 +118,7 @@ fn status_json(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> Value 
 fn set_json(set: &SetInfo) -> Value {
     json!({
         "name": set.name,
-        "position": set.checkpoint.position.map(|it| it.commit),
+        "position": set.checkpoint.position.map(|position| position.commit),
         "events_applied": set.checkpoint.events_applied,
         "events_skipped": set.checkpoint.events_skipped,
         "schema_version": set.schema_version,
@@ -133,13 +142,13 @@ fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String
             "schema_version",
             "retired_at",
         ];
-        sets_table.add_row(columns.map(|it| format_cell(&set[it])));
+        sets_table.add_row(columns.map(|column| format_cell(&set[column])));
     }
     format!(
         "{ahead}position    {}\nlag         {} events, {:.1} s{stuck}\nlast event  {}\n\
          events      {} applied, {} skipped\nrate        {rate} events/s\n\
          holder      {}, epoch {}\n\n{sets_table}",
-        shown(json!(checkpoint.position.map(|it| it.commit))),
+        shown(json!(checkpoint.position.map(|position| position.commit))),
         lag.lag_events,
         lag.lag_seconds,
         shown(json!(checkpoint.last_event_at)),
@@ -177,7 +186,7 @@ async fn verify(
             printed = bar.suspend(|| print_finding(&finding, repair, global));
         }
     };
-    let mut progress = |it| display.show(it);
+    let mut progress = |progress| display.show(progress);
     let verified = match arguments.sample {
         Some(n_orders) => verification.verify_sample(n_orders, &mut progress, &mut found).await,
         None => verification.verify_all(&mut progress, &mut found).await,
@@ -201,28 +210,28 @@ fn print_verified(
 ) -> Result<(), CliError> {
     let Verified { n_events, n_orders, n_differing, n_mended, n_poison, n_miscounted, n_undecided } =
         *verified;
-    if global.json {
-        stores.print_json(json!({
-            "events": n_events,
-            "orders": n_orders,
-            "differing": n_differing,
-            "mended": n_mended,
-            "poison": n_poison,
-            "miscounted": n_miscounted,
-            "undecided": n_undecided,
-        }))
-    } else if verified.is_sound() {
+    let json = json!({
+        "events": n_events,
+        "orders": n_orders,
+        "differing": n_differing,
+        "mended": n_mended,
+        "poison": n_poison,
+        "miscounted": n_miscounted,
+        "undecided": n_undecided,
+    });
+    let text = if verified.is_sound() {
         let undecided = match n_undecided {
             0 => String::new(),
             n => format!("; {n} of them cannot be verified, because their events were deleted"),
         };
-        print_result(format!("sound: {n_orders} orders, as their events say{undecided}"))
+        format!("sound: {n_orders} orders, as their events say{undecided}")
     } else {
-        print_result(format!(
+        format!(
             "{n_orders} orders: {n_differing} differ, {n_mended} of them mended; {n_poison} events \
              cannot be projected; {n_miscounted} statistics are off"
-        ))
-    }
+        )
+    };
+    print_outcome(stores, global, json, text)
 }
 
 async fn rebuild(
@@ -247,22 +256,21 @@ async fn rebuild(
             printed = bar.suspend(|| print_finding(&finding, Repair::Never, global));
         }
     };
-    let rebuilt = work.run(&mut |it| display.show(it), &mut found).await;
+    let rebuilt = work.run(&mut |progress| display.show(progress), &mut found).await;
     drop(display);
     let rebuilt = rebuilt?;
     printed?;
-    if global.json {
-        stores.print_json(json!({
-            "events": rebuilt.n_events,
-            "live": rebuilt.is_live,
-            "orders_compared": rebuilt.compared.map(|it| it.n_orders),
-            "orders_differing": rebuilt.compared.map(|it| it.n_differing),
-        }))?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let json = json!({
+        "events": rebuilt.n_events,
+        "live": rebuilt.is_live,
+        "orders_compared": rebuilt.compared.map(|compared| compared.n_orders),
+        "orders_differing": rebuilt.compared.map(|compared| compared.n_differing),
+    });
     let compared = rebuilt.compared.map_or_else(
         || "the live tables were of another event store".to_owned(),
-        |it| format!("{} of {} orders differed in the live tables", it.n_differing, it.n_orders),
+        |Verified { n_differing, n_orders, .. }| {
+            format!("{n_differing} of {n_orders} orders differed in the live tables")
+        },
     );
     let live = if rebuilt.is_live {
         "the new tables are live; `dofs projections rollback` takes the old ones back"
@@ -270,7 +278,8 @@ async fn rebuild(
         "the live tables are as they were; `dofs projections rebuild --resume` puts the new ones \
          in their place"
     };
-    print_result(format!("built from {} events; {compared}; {live}", rebuilt.n_events))?;
+    let text = format!("built from {} events; {compared}; {live}", rebuilt.n_events);
+    print_outcome(stores, global, json, text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -283,13 +292,12 @@ async fn discard(
 ) -> Result<ExitCode, CliError> {
     confirm_action("Drop what the unfinished rebuild has built?", is_confirmed)?;
     let was_there = tools.store.discard_next_set().await?;
-    if global.json {
-        stores.print_json(json!({"discarded": was_there}))?;
-    } else if was_there {
-        print_result("the unfinished tables are dropped; the live tables are as they were")?;
+    let text = if was_there {
+        "the unfinished tables are dropped; the live tables are as they were"
     } else {
-        print_result("no unfinished rebuild is kept: nothing was done")?;
-    }
+        "no unfinished rebuild is kept: nothing was done"
+    };
+    print_outcome(stores, global, json!({"discarded": was_there}), text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -302,14 +310,9 @@ async fn rollback(
     confirm_action("Make the tables live again that the last rebuild replaced?", arguments.yes)?;
     let unfinished = if arguments.discard { Unfinished::Discard } else { Unfinished::Refuse };
     tools.store.roll_back(unfinished, tools.clock.now()).await?;
-    let sets = tools.store.sets().await?;
-    if global.json {
-        stores.print_json(json!({"sets": sets.iter().map(set_json).collect::<Vec<_>>()}))?;
-    } else {
-        print_result(
-            "the previous tables are live again, as of their position; the projector brings them \
-             up to date",
-        )?;
-    }
+    let sets: Vec<_> = tools.store.sets().await?.iter().map(set_json).collect();
+    let text = "the previous tables are live again, as of their position; the projector brings them \
+        up to date";
+    print_outcome(stores, global, json!({"sets": sets}), text)?;
     Ok(ExitCode::SUCCESS)
 }

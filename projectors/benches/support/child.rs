@@ -44,7 +44,7 @@ impl Work {
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         let all = Self::ALL.into_iter().chain([Self::Follow]);
-        all.into_iter().find(|it| it.name() == name)
+        all.into_iter().find(|work| work.name() == name)
     }
 }
 
@@ -117,7 +117,7 @@ async fn rebuild(log: &EventLog, store: &dyn ReadModel) -> u64 {
     let clock = clock();
     let (begin, at_end, batch_size) = (Begin::Anew, SwapAtEnd::Yes, REBUILD_BATCH);
     let work = Rebuild { log, store, clock: &clock, begin, at_end, batch_size };
-    let rebuilt = work.run(&mut |_| {}, &mut |it| panic!("{it:?}")).await.unwrap();
+    let rebuilt = work.run(&mut |_| {}, &mut |finding| panic!("{finding:?}")).await.unwrap();
     assert!(rebuilt.is_live, "{rebuilt:?}");
     rebuilt.n_events
 }
@@ -127,7 +127,8 @@ async fn verify(log: &EventLog, store: &dyn ReadModel) -> u64 {
     let (scratch, repair) = (scratch.path(), Repair::Never);
     let verification =
         Verification { log, store, clock: &clock, scratch, repair, pace: Pace::Full };
-    let verified = verification.verify_all(&mut |_| {}, &mut |it| panic!("{it:?}")).await.unwrap();
+    let verified =
+        verification.verify_all(&mut |_| {}, &mut |finding| panic!("{finding:?}")).await.unwrap();
     assert!(verified.is_sound(), "{verified:?}");
     verified.n_events
 }
@@ -135,7 +136,7 @@ async fn verify(log: &EventLog, store: &dyn ReadModel) -> u64 {
 /// Returns the peak memory of this process.
 fn peak_mebibytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim_end_matches("kB").trim().parse::<u64>().unwrap() / 1_024
 }
 
@@ -145,5 +146,5 @@ fn processor_seconds() -> f64 {
     let after_name = stat.rsplit_once(')').unwrap().1;
     let ticks = after_name.split_whitespace().skip(11).take(2);
     // Linux counts in hundredths of a second.
-    ticks.map(|it| it.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+    ticks.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }

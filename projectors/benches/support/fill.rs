@@ -25,7 +25,8 @@ pub(crate) async fn append_orders(log: &EventLog, n_orders: u64) {
     for wave in 0..=n_orders.div_ceil(WAVE) {
         let numbers = |wave: u64| wave * WAVE..n_orders.min((wave + 1) * WAVE);
         let before = wave.checked_sub(1).map(numbers).into_iter().flatten();
-        let appends = before.map(|it| (it, true)).chain(numbers(wave).map(|it| (it, false)));
+        let appends =
+            before.map(|number| (number, true)).chain(numbers(wave).map(|number| (number, false)));
         for (number, is_placed) in appends {
             if running.len() >= CONCURRENCY {
                 running.join_next().await.unwrap().unwrap();

@@ -70,7 +70,7 @@ async fn order(log: EventLog, store: Arc<dyn ReadModel>, number: u64) -> Option<
     let appended = Instant::now();
     loop {
         let order = store.order(order_id(number)).await.unwrap();
-        if order.is_some_and(|it| it.revision == 4) {
+        if order.is_some_and(|order| order.revision == 4) {
             return (number >= WARM_UP).then(|| appended.elapsed());
         }
         sleep(LOOK).await;

@@ -68,7 +68,7 @@ async fn rows_of(connection: &mut PgConnection, table: &str, columns: &str) -> V
 
 fn upsert(table: &str, columns: &str) -> String {
     let changed: Vec<_> =
-        columns.split(", ").skip(1).map(|it| format!("{it} = excluded.{it}")).collect();
+        columns.split(", ").skip(1).map(|column| format!("{column} = excluded.{column}")).collect();
     format!(
         "insert into limit_{table} ({columns}) select {columns} from limit_staged \
          on conflict (order_id) do update set {}",

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use api_types::OrderState;
 use domain::ids::OrderId;
 use domain::order::{Item, Order, Stage, Status};
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::projection::{OrderRecords, Row, RowChanges, Statistics, UnreadableRow, row, take_row};
@@ -87,34 +85,9 @@ impl From<OrderRow> for Order {
     }
 }
 
-impl From<&OrderRow> for OrderState {
-    fn from(row: &OrderRow) -> Self {
-        Self {
-            order_id: row.order_id.0,
-            customer_id: row.customer_id.clone(),
-            items: row.items.iter().map(Into::into).collect(),
-            total_quantity: row.total_quantity,
-            status: row.status.into(),
-            stage: row.stage.map(Into::into),
-            attempt: row.attempt,
-            deliveries: row.deliveries,
-            failure_code: row.failure_code.clone(),
-            failure_reason: row.failure_reason.clone(),
-            reference: row.reference.clone(),
-            revision: row.revision,
-            received_at: row.received_at,
-            queued_at: row.queued_at,
-            fulfilled_at: row.fulfilled_at,
-            failed_at: row.failed_at,
-            updated_at: row.updated_at,
-        }
-    }
-}
-
 row! {
-    /// A row of `failed_orders`: the order's last failure, and whether it is resolved. Serialized, it
-    /// has its public form.
-    #[derive(Debug, Clone, PartialEq, Serialize)]
+    /// A row of `failed_orders`: the order's last failure, and whether it is resolved.
+    #[derive(Debug, Clone, PartialEq)]
     pub struct FailedOrder in "failed_orders" {
         pub order_id: OrderId,
         pub stage: Stage,
@@ -128,7 +101,6 @@ row! {
         /// When a later attempt fulfilled the order, or an operator discarded it.
         pub resolved_at: Option<Timestamp>,
         /// The revision of the event that last changed the row.
-        #[serde(skip)]
         pub revision: u64,
     }
 }

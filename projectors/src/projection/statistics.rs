@@ -112,6 +112,6 @@ impl Statistics {
             Some(known) => known.n_orders += n_orders,
             None => self.counts.push(CountChange { status, stage, n_orders }),
         }
-        self.counts.retain(|it| it.n_orders != 0);
+        self.counts.retain(|count| count.n_orders != 0);
     }
 }

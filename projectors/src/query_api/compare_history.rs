@@ -7,8 +7,7 @@ use service_kit::extract::{PathParameters, QueryParameters};
 use service_kit::problem::Problem;
 
 use super::history_point::{Point, order_at};
-use super::history_reader::HistoryReaders;
-use super::parse_order_id;
+use super::{QueryState, parse_order_id};
 
 /// Compare two states of an order
 #[utoipa::path(
@@ -22,7 +21,7 @@ use super::parse_order_id;
     ),
 )]
 pub(super) async fn compare_order_history(
-    State(readers): State<HistoryReaders>,
+    State(QueryState { readers, .. }): State<QueryState>,
     PathParameters(id): PathParameters<String>,
     QueryParameters(query): QueryParameters<CompareHistoryQuery>,
 ) -> Result<Json<OrderComparison>, Problem> {

@@ -15,8 +15,7 @@ use service_kit::etag;
 use service_kit::extract::PathParameters;
 use service_kit::problem::Problem;
 
-use super::history_reader::HistoryReaders;
-use super::parse_order_id;
+use super::{QueryState, parse_order_id};
 use attempts::Attempts;
 
 /// Get a failed order with every attempt and delivery
@@ -33,7 +32,7 @@ use attempts::Attempts;
     ),
 )]
 pub(super) async fn get_dead_letter(
-    State(readers): State<HistoryReaders>,
+    State(QueryState { readers, .. }): State<QueryState>,
     PathParameters(id): PathParameters<String>,
 ) -> Result<impl IntoResponse, Problem> {
     let order_id = parse_order_id(&id)?;

@@ -1,7 +1,5 @@
 //! `GET /v1/dead-letters`: unresolved failures, counted by cause.
 
-use std::sync::Arc;
-
 use api_types::{DeadLetterGroup, DeadLetterSummary, FailureFilter};
 use axum::Json;
 use axum::extract::State;
@@ -10,7 +8,7 @@ use jiff::Timestamp;
 use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
 
-use super::{Queries, read, read_model_failed};
+use super::{QueryState, read};
 use crate::store::{self, FailureGroup};
 
 /// Count unresolved failures by cause
@@ -23,7 +21,7 @@ use crate::store::{self, FailureGroup};
     responses((status = 200, description = "Numbers of failures", body = DeadLetterSummary)),
 )]
 pub(super) async fn count_dead_letters(
-    State(queries): State<Arc<Queries>>,
+    State(QueryState { queries, .. }): State<QueryState>,
     QueryParameters(filter): QueryParameters<FailureFilter>,
 ) -> Result<Json<DeadLetterSummary>, Problem> {
     let now = queries.clock.now();
@@ -34,7 +32,7 @@ pub(super) async fn count_dead_letters(
         failed_before: filter.older_than.map(|age| age.before(now)),
         order_ids: None,
     };
-    let groups = read(queries.store.failure_groups(&filter)).await.map_err(read_model_failed)?;
+    let groups = read(queries.store.failure_groups(&filter)).await?;
     Ok(Json(DeadLetterSummary {
         total: groups.iter().map(|group| group.n_orders).sum(),
         groups: groups.into_iter().map(|group| to_group(group, now)).collect(),

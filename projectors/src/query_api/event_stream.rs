@@ -13,20 +13,19 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
 use domain::order::EVENT_TYPES;
-use event_log::{EventLog, FeedItem, LogError, LoggedEvent, OrderFeed, Position, ResetReason};
+use event_log::{FeedItem, LogError, LoggedEvent, OrderFeed, Position, ResetReason};
 use futures::Stream;
 use futures::stream::unfold;
 use serde::Serialize;
-use service_kit::auth::{Access, Principal};
-use service_kit::clock::Clock;
+use service_kit::auth::Principal;
 use service_kit::extract::QueryParameters;
 use service_kit::problem::{Code, Problem};
 use tokio::time::timeout;
 
-use super::log_failed;
 use super::order_history::json_or_text;
 use super::owners::Owners;
 use super::ownership::RequestPrincipal;
+use super::{Queries, QueryState, log_failed};
 
 /// Maximum number of clients.
 const MAX_CLIENTS: usize = 256;
@@ -66,8 +65,8 @@ fn parse_filter(query: StreamEventsQuery, tenant: Option<String>) -> Result<Filt
 
 impl Filter {
     async fn matches(&self, event: &LoggedEvent, owners: &Owners) -> Result<bool, LogError> {
-        let is_wanted = self.order_id.is_none_or(|it| it == event.order_id)
-            && self.types.as_ref().is_none_or(|it| it.contains(&event.event_type));
+        let is_wanted = self.order_id.is_none_or(|wanted| wanted == event.order_id)
+            && self.types.as_ref().is_none_or(|types| types.contains(&event.event_type));
         match &self.tenant {
             Some(tenant) if is_wanted => {
                 Ok(owners.owner_of_event(event).await?.as_deref() == Some(tenant.as_str()))
@@ -75,16 +74,6 @@ impl Filter {
             Some(_) | None => Ok(is_wanted),
         }
     }
-}
-
-/// Dependencies of the event stream.
-#[derive(Clone)]
-pub(super) struct FeedState {
-    pub(super) log: EventLog,
-    pub(super) owners: Owners,
-    pub(super) access: Access,
-    pub(super) clock: Clock,
-    pub(super) slots: ClientSlots,
 }
 
 /// Slots of the clients: how many each actor uses.
@@ -146,7 +135,7 @@ impl Drop for ClientSlot {
     ),
 )]
 pub(super) async fn stream_events(
-    State(source): State<FeedState>,
+    State(QueryState { queries, slots, .. }): State<QueryState>,
     RequestPrincipal(principal): RequestPrincipal,
     QueryParameters(query): QueryParameters<StreamEventsQuery>,
     headers: HeaderMap,
@@ -154,22 +143,22 @@ pub(super) async fn stream_events(
     let filter = parse_filter(query, principal.tenant.clone())?;
     let after = last_event_position(&headers)?;
     let most = if principal.is_anonymous() { MAX_CLIENTS } else { MAX_CLIENTS_OF_KEY };
-    let slot = source.slots.take(&principal.actor, most);
+    let slot = slots.take(&principal.actor, most);
     let slot = slot.ok_or_else(|| Problem::overloaded("Too many clients of the event stream"))?;
-    let feed = timeout(BEGIN_TIMEOUT, source.log.open_feed(after)).await.map_err(|_| {
+    let feed = timeout(BEGIN_TIMEOUT, queries.log.open_feed(after)).await.map_err(|_| {
         Problem::unavailable("Event store unavailable").with_code(Code::EventStoreUnavailable)
     })?;
     let feed = feed.map_err(log_failed)?;
-    let messages = to_messages(Listener { feed, filter, principal, source, _slot: slot });
+    let messages = to_messages(Listener { feed, filter, principal, queries, _slot: slot });
     Ok(([ACCEL_BUFFERING], to_sse(messages, HEARTBEAT)).into_response())
 }
 
 /// Returns the position of `Last-Event-ID`.
 fn last_event_position(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
     let mut ids = headers.get_all(LAST_EVENT_ID).iter();
-    let Some(id) = ids.next().filter(|it| !it.is_empty()) else { return Ok(None) };
-    let position = id.to_str().ok().filter(|_| ids.next().is_none()).and_then(|it| {
-        let (commit, prepare) = it.split_once('-')?;
+    let Some(id) = ids.next().filter(|id| !id.is_empty()) else { return Ok(None) };
+    let position = id.to_str().ok().filter(|_| ids.next().is_none()).and_then(|id| {
+        let (commit, prepare) = id.split_once('-')?;
         let position = Position { commit: commit.parse().ok()?, prepare: prepare.parse().ok()? };
         // An event is prepared before it is committed.
         (position.prepare <= position.commit).then_some(position)
@@ -189,7 +178,7 @@ struct Listener {
     feed: OrderFeed,
     filter: Filter,
     principal: Principal,
-    source: FeedState,
+    queries: Arc<Queries>,
     _slot: ClientSlot,
 }
 
@@ -197,11 +186,12 @@ impl Listener {
     /// Returns the next message; `None` at the end. If the owner of an order cannot be read, the stream ends
     /// and the client resumes: skipping the event would leave a gap.
     async fn next(&mut self) -> Option<Event> {
-        let FeedState { access, clock, owners, .. } = &self.source;
+        let Queries { access, clock, owners, .. } = &*self.queries;
         let ended = access.ended(&self.principal, clock);
         let mut ended = std::pin::pin!(ended);
         loop {
             let fed = tokio::select! {
+                // The end of the key comes first: a stream that always has an event must not outlive it.
                 biased;
                 () = &mut ended => {
                     tracing::info!(actor = self.principal.actor, "Event stream ended with its key");

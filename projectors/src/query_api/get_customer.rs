@@ -1,7 +1,5 @@
 //! `GET /v1/customers/{id}`: the orders of one customer, summed up.
 
-use std::sync::Arc;
-
 use api_types::Customer;
 use axum::Json;
 use axum::extract::State;
@@ -11,7 +9,7 @@ use service_kit::problem::Problem;
 
 use super::list_customers::to_customer;
 use super::ownership::Tenant;
-use super::{Queries, read, read_model_failed};
+use super::{QueryState, read};
 use crate::store::CustomerFilter;
 
 /// Get a customer's orders, summed up
@@ -25,12 +23,12 @@ use crate::store::CustomerFilter;
     ),
 )]
 pub(super) async fn get_customer(
-    State(queries): State<Arc<Queries>>,
+    State(QueryState { queries, .. }): State<QueryState>,
     Tenant(tenant): Tenant,
     PathParameters(customer_id): PathParameters<String>,
 ) -> Result<Json<Customer>, Problem> {
     let filter = CustomerFilter { tenant, after: None, customer_id: Some(customer_id.clone()) };
-    let found = read(queries.store.customers(&filter, 1)).await.map_err(read_model_failed)?;
+    let found = read(queries.store.customers(&filter, 1)).await?;
     match found.into_iter().next() {
         Some(customer) => Ok(Json(to_customer(customer))),
         None => Err(Problem::application(

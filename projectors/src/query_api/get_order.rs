@@ -156,7 +156,7 @@ pub(super) async fn get_order(
     if !is_met {
         answer.insert(STALE, HeaderValue::from_static("true"));
     }
-    if expected.is_some_and(|it| !it.contain(order.revision)) {
+    if expected.is_some_and(|tags| !tags.contain(order.revision)) {
         return Err(Problem::application(
             StatusCode::PRECONDITION_FAILED,
             format!("Order {order_id} is at revision {}", order.revision),
@@ -194,7 +194,7 @@ async fn find(
     newest_known: Option<u64>,
 ) -> Result<Found, Problem> {
     let told = queries.log.recall_state(order_id);
-    let least = newest_known.max(told.as_ref().map(|it| it.revision));
+    let least = newest_known.max(told.as_ref().map(|order| order.revision));
     match find_row(queries, order_id, READ_TIMEOUT).await {
         Ok(Some(order)) if Some(order.revision) >= least => {
             note_read_model_answers();
@@ -211,7 +211,7 @@ async fn find(
         Ok(Some(order)) => Ok(Found::in_stream(Arc::new(order))),
         Ok(None) => Err(Problem::order_not_found(order_id)),
         Err(error) if error.is_unavailable() => {
-            let told = told.filter(|it| Some(it.revision) >= newest_known);
+            let told = told.filter(|order| Some(order.revision) >= newest_known);
             told.map(Found::in_stream).ok_or_else(|| log_failed(error))
         }
         Err(error) => Err(log_failed(error)),

@@ -116,8 +116,8 @@ impl HistoryReaders {
         if kept.states.contains_key(&key) {
             return;
         }
-        let n_bytes =
-            STATE_BYTES + state.items.iter().map(|it| 32 + it.product_id.len()).sum::<usize>();
+        let item_bytes = state.items.iter().map(|item| 32 + item.product_id.len());
+        let n_bytes = STATE_BYTES + item_bytes.sum::<usize>();
         if kept.n_bytes + n_bytes > CHECKPOINTS_BYTES {
             *kept = Checkpoints::default();
         }
@@ -131,7 +131,7 @@ impl HistoryReaders {
     }
 
     fn lock(&self) -> MutexGuard<'_, Checkpoints> {
-        // Poison says that a holder panicked; what it guards is whole at every step.
+        // A panic of another holder leaves the states consistent: no step between two changes can panic.
         self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -239,7 +239,7 @@ impl HistoryReader {
             {
                 self.jump(at, checkpoint).await?;
             }
-            if self.peek().await?.is_none_or(|it| it.revision >= revision) {
+            if self.peek().await?.is_none_or(|event| event.revision >= revision) {
                 return Ok(());
             }
             self.apply().await?;
@@ -250,12 +250,16 @@ impl HistoryReader {
     async fn jump(&mut self, revision: u64, checkpoint: Checkpoint) -> Result<(), Problem> {
         self.reader = self.readers.log.read_history_from(self.order_id, revision);
         let event = self.take().await?;
-        if event.is_some_and(|it| it.revision == revision && it.event_id == checkpoint.event_id) {
+        // The stream may have been truncated, or deleted and written again, since the state was kept.
+        let is_kept_event = |event: LoggedEvent| {
+            event.revision == revision && event.event_id == checkpoint.event_id
+        };
+        if event.is_some_and(is_kept_event) {
             self.state = Some(Arc::unwrap_or_clone(checkpoint.state));
             self.last = Some(revision);
         } else {
             self.readers.forget(self.order_id, revision);
-            let next = self.last.map_or(0, |it| it + 1);
+            let next = self.last.map_or(0, |revision| revision + 1);
             self.reader = self.readers.log.read_history_from(self.order_id, next);
             self.portion = Vec::new().into_iter().peekable();
         }

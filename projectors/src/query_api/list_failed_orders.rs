@@ -1,7 +1,5 @@
 //! `GET /v1/failed-orders`: failures, newest first.
 
-use std::sync::Arc;
-
 use api_types::{FailedOrder, FailedOrderPage, FailedOrderRange, FailureFilter, PageQuery};
 use axum::Json;
 use axum::extract::State;
@@ -13,7 +11,7 @@ use service_kit::problem::Problem;
 
 use super::ownership::Tenant;
 use super::pagination::Listing;
-use super::{Queries, read, read_model_failed};
+use super::{QueryState, read};
 use crate::orders;
 use crate::store::{FailedOrderFilter, Place};
 
@@ -29,7 +27,7 @@ use crate::store::{FailedOrderFilter, Place};
     ),
 )]
 pub(super) async fn list_failed_orders(
-    State(queries): State<Arc<Queries>>,
+    State(QueryState { queries, .. }): State<QueryState>,
     Tenant(tenant): Tenant,
     QueryParameters(filter): QueryParameters<FailureFilter>,
     QueryParameters(range): QueryParameters<FailedOrderRange>,
@@ -39,8 +37,7 @@ pub(super) async fn list_failed_orders(
     let (filter, range) = &listing.filter;
     let filter = to_store_filter(filter, range, tenant, queries.clock.now());
     let page = listing.page();
-    let rows = read(queries.store.failed_orders(&filter, &page)).await;
-    let mut rows = rows.map_err(read_model_failed)?;
+    let mut rows = read(queries.store.failed_orders(&filter, &page)).await?;
     let (headers, next_cursor) = listing.finish_page(&mut rows, Place::of_failure);
     let items = rows.into_iter().map(to_failed_order).collect::<Result<_, _>>()?;
     Ok((headers, Json(FailedOrderPage { items, next_cursor })))

@@ -1,17 +1,16 @@
 //! `GET /v1/orders`: orders, newest first.
 
-use std::sync::Arc;
-
 use api_types::{Order, OrderFilter, OrderPage, OrderSource, PageQuery};
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
+use domain::order;
 use service_kit::extract::QueryParameters;
 use service_kit::problem::Problem;
 
 use super::ownership::Tenant;
 use super::pagination::Listing;
-use super::{Queries, read, read_model_failed};
+use super::{QueryState, read};
 use crate::store::{self, Place};
 
 /// List orders, newest first
@@ -26,17 +25,17 @@ use crate::store::{self, Place};
     ),
 )]
 pub(super) async fn list_orders(
-    State(queries): State<Arc<Queries>>,
+    State(QueryState { queries, .. }): State<QueryState>,
     Tenant(tenant): Tenant,
     QueryParameters(filter): QueryParameters<OrderFilter>,
     QueryParameters(page): QueryParameters<PageQuery>,
 ) -> Result<impl IntoResponse, Problem> {
     let listing = Listing::new("/v1/orders", filter, &page)?;
     let filter = to_store_filter(&listing.filter, tenant);
-    let mut orders =
-        read(queries.store.orders(&filter, &listing.page())).await.map_err(read_model_failed)?;
+    let mut orders = read(queries.store.orders(&filter, &listing.page())).await?;
     let (headers, next_cursor) = listing.finish_page(&mut orders, Place::of_order);
-    let items = orders.iter().map(|row| Order::new(row, OrderSource::Table)).collect();
+    let orders = orders.into_iter().map(order::Order::from);
+    let items = orders.map(|order| Order::new(&order, OrderSource::Table)).collect();
     Ok((headers, Json(OrderPage { items, next_cursor })))
 }
 

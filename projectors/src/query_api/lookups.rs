@@ -11,16 +11,15 @@ use tokio::sync::oneshot;
 
 use crate::store::{ReadModel, StoreError};
 
-/// How many orders are read at a time where they are read one by one: a few connections are left to
-/// others.
+/// Orders that are read at the same time when each has its own statement. Other reads need connections too.
 const ONE_BY_ONE: usize = 4;
 
 /// Looks orders up by their ids.
 ///
-/// A statement costs about as much for fifty orders as for one, and most of it is passing it to a
-/// connection and back. So there is one at a time, and whoever has the turn takes along all that
-/// wait. The price: while a database does not answer one statement, nobody else's is tried, and those
-/// who wait go to the event store when their time is up.
+/// A statement costs about as much for fifty orders as for one: most of the cost is the way to a
+/// connection and back. So one statement runs at a time, and the next one reads every order that was
+/// asked for meanwhile. While the database does not answer, no other statement is tried; the requests
+/// that wait read the event store when their time is up.
 #[derive(Clone)]
 pub struct Lookups {
     store: Arc<dyn ReadModel>,
@@ -28,7 +27,7 @@ pub struct Lookups {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What a lookup found. One failure may be that of many.
+/// The outcome of a lookup. Lookups of one statement share its failure.
 type Found = Result<Option<Arc<Order>>, Arc<StoreError>>;
 
 struct Lookup {
@@ -37,15 +36,15 @@ struct Lookup {
 }
 
 impl Lookups {
-    /// Looks into `store`.
+    /// Creates lookups in the tables of `store`.
     pub fn new(store: Arc<dyn ReadModel>) -> Self {
         Self { store, waiting: Arc::default(), turn: Arc::default() }
     }
 
-    /// The order's row.
+    /// Reads an order's row.
     ///
     /// # Errors
-    /// As [`ReadModel::order`], whatever the rows of other orders are.
+    /// As [`ReadModel::order`]: unreadable rows of other orders cause no error.
     pub async fn order(&self, order_id: OrderId) -> Result<Option<Arc<Order>>, Arc<StoreError>> {
         loop {
             let (found, mut answer) = oneshot::channel();
@@ -57,12 +56,13 @@ impl Lookups {
                     let lookups = std::mem::take(&mut *self.lock());
                     self.read(lookups).await;
                     drop(turn);
-                    // Ours was among them, or whoever had the turn before took it along: either
-                    // way it is decided by now.
+                    // This lookup was among them, or the holder of the turn before has read it. In
+                    // both cases the answer is there, unless that holder was dropped.
                     answer.await
                 }
             };
-            // Without an answer, the client whose request took it along has hung up.
+            // Without an answer, the request that read this order was dropped because its client is
+            // gone. So the order is asked for again.
             if let Ok(found) = answered {
                 return found;
             }
@@ -71,23 +71,24 @@ impl Lookups {
 
     /// Reads the rows of some orders and answers each lookup.
     async fn read(&self, lookups: Vec<Lookup>) {
-        // Others may have taken them along since.
+        // The holder of the turn before may have read them all.
         if lookups.is_empty() {
             return;
         }
-        let order_ids: Vec<_> = lookups.iter().map(|it| it.order_id).collect();
+        let order_ids: Vec<_> = lookups.iter().map(|lookup| lookup.order_id).collect();
         match self.store.orders_by_id(&order_ids).await {
             Ok(orders) => {
-                let orders: HashMap<_, _> =
-                    orders.into_iter().map(|it| (it.order_id, Arc::new(it.into()))).collect();
+                let orders = orders.into_iter().map(|row| (row.order_id, Arc::new(row.into())));
+                let orders: HashMap<_, _> = orders.collect();
                 for lookup in lookups {
                     let order = orders.get(&lookup.order_id).cloned();
                     lookup.answer(Ok(order));
                 }
             }
-            // It does not concern the others.
+            // One unreadable row must not fail the lookups of other orders.
             Err(StoreError::Row { .. }) => {
-                stream::iter(lookups).for_each_concurrent(ONE_BY_ONE, |it| self.read_one(it)).await;
+                let lookups = stream::iter(lookups);
+                lookups.for_each_concurrent(ONE_BY_ONE, |lookup| self.read_one(lookup)).await;
             }
             Err(error) => {
                 let error = Arc::new(error);
@@ -100,7 +101,7 @@ impl Lookups {
 
     async fn read_one(&self, lookup: Lookup) {
         let order = self.store.order(lookup.order_id).await;
-        lookup.answer(order.map(|it| it.map(|row| Arc::new(row.into()))).map_err(Arc::new));
+        lookup.answer(order.map(|row| row.map(|row| Arc::new(row.into()))).map_err(Arc::new));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Lookup>> {
@@ -109,7 +110,7 @@ impl Lookups {
 }
 
 impl Lookup {
-    /// Several may ask for one order. Who asked may have gone.
+    /// Sends the outcome to the request, which may be gone.
     fn answer(self, found: Found) {
         drop(self.found.send(found));
     }

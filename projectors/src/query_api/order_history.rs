@@ -20,7 +20,7 @@ use service_kit::problem::Problem;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::history_reader::{HistoryReader, HistoryReaders};
-use super::{pagination, parse_order_id};
+use super::{QueryState, pagination, parse_order_id};
 
 /// Maximum number of events of a page.
 const MAX_LIMIT: u32 = 1_000;
@@ -41,7 +41,7 @@ const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
     ),
 )]
 pub(super) async fn get_order_history(
-    State(readers): State<HistoryReaders>,
+    State(QueryState { readers, .. }): State<QueryState>,
     PathParameters(id): PathParameters<String>,
     QueryParameters(query): QueryParameters<HistoryQuery>,
 ) -> Result<Response, Problem> {
@@ -74,12 +74,7 @@ struct Cursor {
 
 impl PageRequest {
     fn new(order_id: OrderId, query: &HistoryQuery) -> Result<Self, Problem> {
-        let limit = query.limit.unwrap_or(MAX_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            let reason = format!("must be from 1 to {MAX_LIMIT}");
-            return Err(Problem::invalid_parameter("limit", reason));
-        }
-        let limit = limit as usize;
+        let limit = pagination::read_limit(query.limit, MAX_LIMIT, MAX_LIMIT)? as usize;
         let Some(cursor) = &query.cursor else {
             let sort = query.sort.unwrap_or(HistorySort::Oldest);
             return Ok(Self { order_id, sort, limit, after: None });
@@ -127,7 +122,7 @@ impl Page {
         });
         let head = format!(r#"{{"order_id":"{order_id}","events":["#);
         // Cursors are base64 and need no escapes.
-        let next_cursor = next_cursor.map_or("null".to_owned(), |it| format!("\"{it}\""));
+        let next_cursor = next_cursor.map_or("null".to_owned(), |cursor| format!("\"{cursor}\""));
         let tail = format!(r#"],"next_cursor":{next_cursor}}}"#);
         let entries = self.entries.into_iter().enumerate().flat_map(|(index, (_, entry))| {
             let separator = if index == 0 { "" } else { "," };
@@ -147,7 +142,7 @@ async fn read_oldest_first(
     readers: &HistoryReaders,
     request: &PageRequest,
 ) -> Result<Page, Problem> {
-    let begin = request.after.map_or(0, |it| it.saturating_add(1));
+    let begin = request.after.map_or(0, |revision| revision.saturating_add(1));
     let mut fold = readers.begin(request.order_id, begin).await?;
     let mut page = Page::default();
     while let Some(entry) = next_entry(&mut fold).await? {
@@ -176,7 +171,7 @@ async fn read_newest_first(
     let begin = end.saturating_sub(request.limit as u64 + 1);
     let mut fold = readers.begin(request.order_id, begin).await?;
     let mut page = Page::default();
-    while fold.peek().await?.is_some_and(|it| it.revision < end) {
+    while fold.peek().await?.is_some_and(|event| event.revision < end) {
         let Some(entry) = next_entry(&mut fold).await? else { break };
         page.push(&entry)?;
         while page.is_over(request.limit) {

@@ -47,8 +47,8 @@ fn unauthenticated() -> Problem {
 impl Ownership for Owners {
     async fn check(&self, tenant: Option<&str>, request: &mut Request) -> Result<(), Problem> {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        let is_at_or_below = |it: &&str| {
-            route.strip_prefix(*it).is_some_and(|it| it.is_empty() || it.starts_with('/'))
+        let is_at_or_below = |path: &&str| {
+            route.strip_prefix(*path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         if !ORDER_ROUTES.iter().any(is_at_or_below) {
             return Ok(());
@@ -58,7 +58,7 @@ impl Ownership for Owners {
             request.extract_parts().await.map_err(|_| Problem::invalid_parameters())?;
         let id = parameters.iter().find(|(name, _)| *name == "id").map(|(_, value)| value);
         // The handler refuses an invalid id.
-        let Some(order_id) = id.and_then(|it| it.parse::<OrderId>().ok()) else { return Ok(()) };
+        let Some(order_id) = id.and_then(|id| id.parse::<OrderId>().ok()) else { return Ok(()) };
         let owner = self.owner_of_order(order_id).await.map_err(log_failed)?;
         if owner.as_deref() == Some(tenant) {
             Ok(())

@@ -6,8 +6,6 @@ use api_types::PageQuery;
 use axum::http::header::{HeaderMap, HeaderValue, LINK};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use domain::ids::OrderId;
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use service_kit::problem::Problem;
@@ -25,83 +23,86 @@ const SEAL_OF: &[u8] = b"dofs.cursor.v1";
 /// Length of the seal at the end of a cursor, in bytes: enough to detect a changed cursor.
 const SEAL_BYTES: usize = 8;
 
-/// Content of a cursor: the list, its filter, and the last row of the previous page.
+/// Content of a cursor: the list, its filter, and the key of the last row of the previous page.
 #[derive(Serialize, Deserialize)]
-struct Cursor<'a, F> {
+struct Cursor<'a, F, K> {
     list: Cow<'a, str>,
     filter: F,
-    at: Timestamp,
-    order_id: OrderId,
+    #[serde(flatten)]
+    after: K,
 }
 
-/// A request for a page of a list.
-pub(super) struct Listing<F> {
+/// A request for a page of a list that is sorted by keys of the type `K`.
+pub(super) struct Listing<F, K = Place> {
     path: &'static str,
     pub(super) filter: F,
-    after: Option<Place>,
+    /// The key of the last row of the previous page.
+    pub(super) after: Option<K>,
     limit: u32,
 }
 
-impl<F> Listing<F>
+impl<F> Listing<F> {
+    /// Returns the rows to read: one more than the limit, to know whether there is a next page.
+    pub(super) fn page(&self) -> Page {
+        Page { after: self.after, limit: self.limit + 1 }
+    }
+}
+
+impl<F, K> Listing<F, K>
 where
     F: Default + PartialEq + Serialize + DeserializeOwned,
+    K: Serialize + DeserializeOwned,
 {
     /// Returns the request for a page of the list at `path`. A cursor contains the filter. The request may
     /// repeat that filter, but not change it.
     pub(super) fn new(path: &'static str, filter: F, page: &PageQuery) -> Result<Self, Problem> {
-        let limit = read_limit(page)?;
+        let limit = read_limit(page.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let Some(cursor) = &page.cursor else {
             return Ok(Self { path, filter, after: None, limit });
         };
-        let cursor: Cursor<'_, F> = open_cursor(cursor).ok_or_else(invalid_cursor)?;
+        let cursor: Cursor<'_, F, K> = open_cursor(cursor).ok_or_else(invalid_cursor)?;
         let fits = cursor.list == path && (filter == F::default() || filter == cursor.filter);
         if !fits {
             return Err(invalid_cursor());
         }
-        let after = Some(Place { at: cursor.at, order_id: cursor.order_id });
-        Ok(Self { path, filter: cursor.filter, after, limit })
+        Ok(Self { path, filter: cursor.filter, after: Some(cursor.after), limit })
     }
 
-    /// Returns the rows to read: one more than the limit, to know whether there is a next page.
-    pub(super) fn page(&self) -> Page {
-        Page { after: self.after, limit: self.limit + 1 }
+    /// Returns the number of rows to read, as [`Listing::page`] does.
+    pub(super) fn n_rows(&self) -> u32 {
+        self.limit + 1
     }
 
     /// Removes the extra row, and returns the headers of the page and the cursor of the next one.
     pub(super) fn finish_page<R>(
         &self,
         rows: &mut Vec<R>,
-        place: impl Fn(&R) -> Place,
+        key: impl Fn(&R) -> K,
     ) -> (HeaderMap, Option<String>) {
         let n_rows = self.limit as usize;
         let has_more = rows.len() > n_rows;
         rows.truncate(n_rows);
-        let next = rows.last().filter(|_| has_more).map(|last| self.cursor_after(place(last)));
+        let next = rows.last().filter(|_| has_more).map(|last| self.cursor_after(key(last)));
         (link_header(self.path, self.limit, next.as_deref()), next)
     }
 
-    fn cursor_after(&self, place: Place) -> String {
-        seal_cursor(&Cursor {
-            list: Cow::Borrowed(self.path),
-            filter: &self.filter,
-            at: place.at,
-            order_id: place.order_id,
-        })
+    fn cursor_after(&self, after: K) -> String {
+        seal_cursor(&Cursor { list: Cow::Borrowed(self.path), filter: &self.filter, after })
     }
 }
 
-/// Returns the number of rows of a page that a client asks for.
-pub(super) fn read_limit(page: &PageQuery) -> Result<u32, Problem> {
-    let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        let reason = format!("must be from 1 to {MAX_LIMIT}");
+/// Returns the number of rows of a page: `given` by the client, or the default.
+pub(super) fn read_limit(given: Option<u32>, default: u32, max: u32) -> Result<u32, Problem> {
+    let limit = given.unwrap_or(default);
+    if !(1..=max).contains(&limit) {
+        let reason = format!("must be from 1 to {max}");
         return Err(Problem::invalid_parameter("limit", reason));
     }
     Ok(limit)
 }
 
 /// Returns the `Link` header that leads to the next page; no header on the last page.
-pub(super) fn link_header(path: &str, limit: u32, next_cursor: Option<&str>) -> HeaderMap {
+fn link_header(path: &str, limit: u32, next_cursor: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if let Some(next) = next_cursor {
         let link = format!("<{path}?limit={limit}&cursor={next}>; rel=\"next\"");
@@ -138,6 +139,9 @@ fn seal(json: &[u8]) -> [u8; SEAL_BYTES] {
 
 #[cfg(test)]
 mod tests {
+    use domain::ids::OrderId;
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]
@@ -145,16 +149,19 @@ mod tests {
         let listing = Listing { path: "/v1/orders", filter: 7_u64, after: None, limit: 1 };
         let at = Timestamp::UNIX_EPOCH;
         let cursor = listing.cursor_after(Place { at, order_id: OrderId(uuid::Uuid::nil()) });
-        assert_eq!(open_cursor::<Cursor<'_, u64>>(&cursor).map(|it| it.filter), Some(7));
+        assert_eq!(
+            open_cursor::<Cursor<'_, u64, Place>>(&cursor).map(|cursor| cursor.filter),
+            Some(7)
+        );
 
         let sealed = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
         let json = String::from_utf8(sealed[..sealed.len() - SEAL_BYTES].to_vec()).unwrap();
         let rest = &sealed[json.len()..];
         let changed = [json.replace('7', "8"), format!("{json} "), format!(" {json}")];
-        let changed = changed.map(|it| [it.as_bytes(), rest].concat());
+        let changed = changed.map(|json| [json.as_bytes(), rest].concat());
         for forged in changed.iter().map(Vec::as_slice).chain([json.as_bytes(), rest, &[]]) {
             assert!(
-                open_cursor::<Cursor<'_, u64>>(&URL_SAFE_NO_PAD.encode(forged)).is_none(),
+                open_cursor::<Cursor<'_, u64, Place>>(&URL_SAFE_NO_PAD.encode(forged)).is_none(),
                 "{forged:?}"
             );
         }

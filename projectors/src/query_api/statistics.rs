@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::{
@@ -22,7 +21,7 @@ use service_kit::problem::{Code, Problem};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::Queries;
+use super::{Queries, QueryState};
 use crate::projection::Minute;
 use crate::status::{self, StatusError, projection_status};
 use crate::store::{self, StoreError};
@@ -43,7 +42,7 @@ const SOURCE_TIMEOUT: Duration = Duration::from_millis(800);
     responses((status = 200, description = "The statistics", body = Statistics)),
 )]
 pub(super) async fn get_statistics(
-    State(queries): State<Arc<Queries>>,
+    State(QueryState { queries, .. }): State<QueryState>,
     QueryParameters(query): QueryParameters<StatisticsQuery>,
 ) -> Result<Json<Statistics>, Problem> {
     if query.minutes.is_some_and(|minutes| !(1..=MAX_MINUTES).contains(&minutes)) {

@@ -220,7 +220,7 @@ mod tests {
         after: Option<u64>,
         until: u64,
     ) -> (u64, Option<Position>) {
-        let events = feed.iter().filter_map(|it| match it {
+        let events = feed.iter().filter_map(|item| match item {
             SubscriptionItem::Event(event) => Some(event.position),
             SubscriptionItem::Deleted { position, .. } => Some(*position),
             SubscriptionItem::Checkpoint(_) | SubscriptionItem::CaughtUp => None,

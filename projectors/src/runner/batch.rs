@@ -68,17 +68,17 @@ impl Batch {
 
     /// Returns the orders of the batch that may have rows.
     pub(crate) fn orders_with_rows(&self) -> Vec<OrderId> {
-        let changed = self.events.iter().map(|it| it.event.order_id());
-        let deleted = self.deletions.iter().map(|it| it.order_id);
+        let changed = self.events.iter().map(|recorded| recorded.event.order_id());
+        let deleted = self.deletions.iter().map(|deletion| deletion.order_id);
         let order_ids: BTreeSet<_> = changed.chain(deleted).collect();
-        order_ids.into_iter().filter(|it| !self.begun.contains(it)).collect()
+        order_ids.into_iter().filter(|order_id| !self.begun.contains(order_id)).collect()
     }
 
     /// Notes that no process has written rows for these events: orders whose first event is in the batch
     /// have no rows.
     pub(crate) fn note_begun(&mut self) {
-        let first = self.events.iter().filter(|it| it.revision == 0);
-        self.begun = first.map(|it| it.event.order_id()).collect();
+        let first = self.events.iter().filter(|recorded| recorded.revision == 0);
+        self.begun = first.map(|recorded| recorded.event.order_id()).collect();
     }
 
     pub(crate) fn add(&mut self, feed: SubscriptionItem) {
@@ -94,6 +94,7 @@ impl Batch {
                 self.position = Some(position);
                 let n_events_before = self.events.len();
                 self.deletions.push(Deletion { order_id, n_events_before });
+                // Tenants are written after the deletions: the row would come back.
                 self.tenants.retain(|(of, _)| *of != order_id);
             }
             SubscriptionItem::Checkpoint(position) => self.position = Some(position),
@@ -104,7 +105,7 @@ impl Batch {
     /// Adds an event. One that cannot be decoded would stop the projection for ever: it is logged,
     /// skipped, and counted in the checkpoint.
     fn add_event(&mut self, event: &LoggedEvent) {
-        self.tenants.extend(event.tenant().map(|it| (event.order_id, it)));
+        self.tenants.extend(event.tenant().map(|tenant| (event.order_id, tenant)));
         match decode_event(event) {
             Ok(recorded) => self.events.push(recorded),
             Err(poison) => {

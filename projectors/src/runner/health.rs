@@ -31,7 +31,7 @@ impl ProjectorHealth {
 
     pub(super) fn note_interruption(&self, cause: &'static str) {
         let mut interrupted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = interrupted.map_or_else(Instant::now, |it| it.since);
+        let since = interrupted.map_or_else(Instant::now, |interrupted| interrupted.since);
         *interrupted = Some(Interrupted { since, cause });
     }
 

@@ -12,7 +12,7 @@ use crate::store::{Checkpoint, ReadModel, StoreError};
     "its rows come from another event store: there the first event of all orders is {expected}, \
      here {}. If `event_store.url` is right and the store was replaced, build the tables anew with \
      `dofs projections rebuild`, or give the read model an empty database and run `dofs migrate`",
-    .found.map_or_else(|| "there is none".to_owned(), |it| format!("it is {it}"))
+    .found.map_or_else(|| "there is none".to_owned(), |id| format!("it is {id}"))
 )]
 pub struct OtherEventStore {
     pub expected: Uuid,

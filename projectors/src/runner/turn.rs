@@ -37,13 +37,13 @@ pub(super) async fn wait_for_turn(
             Some((before, since)) if before == seen => since,
             Some(_) => Instant::now(),
             None => {
-                if let Some(other) = seen.holder.as_deref().filter(|it| *it != holder) {
+                if let Some(other) = seen.holder.as_deref().filter(|other| *other != holder) {
                     tracing::info!(holder = other, "Another projector keeps the read model");
                 }
                 Instant::now()
             }
         };
-        let is_free = seen.holder.as_deref().is_none_or(|it| it == holder);
+        let is_free = seen.holder.as_deref().is_none_or(|seen| seen == holder);
         let is_silent = seen.is_challenged() && since.elapsed() >= TAKE_OVER_AFTER;
         if is_free || is_silent {
             if let Some(epoch) = limit_call(store.take_lease(&seen, holder)).await? {
@@ -54,6 +54,8 @@ pub(super) async fn wait_for_turn(
             // A standby is healthy.
             health.note_work();
         }
+        // A holder that has died cannot say so: it is challenged at the first look, and the standby
+        // does not lose another interval.
         if !is_free
             && !seen.is_challenged()
             && (is_first_look || since.elapsed() >= CHALLENGE_AFTER)

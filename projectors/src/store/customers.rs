@@ -105,6 +105,6 @@ impl<D: Backend> Customers for Store<D> {
         query.push(" group by o.customer_id order by o.customer_id limit ");
         query.push_bind(limit);
         query.push(") as customer order by customer.customer_id");
-        query.fetch::<D, Customer>(&mut *self.acquire_reader().await?).await
+        self.fetch_rows(query).await
     }
 }

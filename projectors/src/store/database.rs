@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::ids::OrderId;
-use event_log::Position;
 use jiff::Timestamp;
 use sqlx::Pool;
 use sqlx::pool::PoolConnection;
-use uuid::Uuid;
 
+use super::checkpoint::{find_checkpoint, move_checkpoint};
 use super::migrations::{self, Embedded};
 use super::query::{Dialect, Query};
 use super::sets::{SetName, Sets};
@@ -22,8 +21,8 @@ use super::{
 };
 use crate::orders::{FailedOrder, OrderRow};
 use crate::projection::{
-    CountChange, Minute, OrderRecords, Projection, Record, RowChanges, TableRow, order_of,
-    read_row, row,
+    ColumnType, CountChange, Minute, OrderRecords, Projection, Record, Row, RowChanges, TableRow,
+    order_of, read_row,
 };
 
 /// What a database does in its own way.
@@ -68,74 +67,6 @@ pub(super) struct Store<D: Backend> {
     pub(super) handle: D::Handle,
 }
 
-row! {
-    struct CheckpointRow in "projection_checkpoints" {
-        commit_position: Option<u64>,
-        prepare_position: Option<u64>,
-        epoch: u64,
-        events_applied: u64,
-        events_skipped: u64,
-        last_event_at: Option<Timestamp>,
-        moved_at: Option<Timestamp>,
-        first_event_id: Option<Uuid>,
-    }
-}
-
-impl From<CheckpointRow> for Checkpoint {
-    fn from(row: CheckpointRow) -> Self {
-        let position = row.commit_position.zip(row.prepare_position);
-        Self {
-            position: position.map(|(commit, prepare)| Position { commit, prepare }),
-            epoch: row.epoch,
-            events_applied: row.events_applied,
-            events_skipped: row.events_skipped,
-            last_event_at: row.last_event_at,
-            moved_at: row.moved_at,
-            first_event_id: row.first_event_id,
-        }
-    }
-}
-
-/// Reads the checkpoint of a set, if there is such a set.
-pub(super) async fn find_checkpoint<D: Dialect>(
-    connection: &mut D::Connection,
-    set: &str,
-) -> Result<Option<Checkpoint>, StoreError> {
-    let mut query = Query::select::<D, CheckpointRow>("projection_checkpoints.get");
-    query.restrict(" where name = ", Some(set.to_owned()), "");
-    Ok(query.fetch_first::<D, CheckpointRow>(connection).await?.map(Into::into))
-}
-
-/// Moves the checkpoint of a set if it is at `from`.
-async fn move_checkpoint<D: Dialect>(
-    connection: &mut D::Connection,
-    set: &str,
-    from: &Checkpoint,
-    to: &Checkpoint,
-) -> Result<(), StoreError> {
-    let moved = Query::new(
-        "/* projection_checkpoints.move */ update projection_checkpoints set \
-         commit_position = $4, prepare_position = $5, events_applied = $6, events_skipped = $7, \
-         last_event_at = $8, moved_at = $9, first_event_id = $11 \
-         where name = $1 and commit_position is not distinct from $2 \
-         and prepare_position is not distinct from $3 and epoch = $10",
-    )
-    .bind(set.to_owned())
-    .bind(from.position.map(|it| it.commit))
-    .bind(from.position.map(|it| it.prepare))
-    .bind(to.position.map(|it| it.commit))
-    .bind(to.position.map(|it| it.prepare))
-    .bind(to.events_applied)
-    .bind(to.events_skipped)
-    .bind(to.last_event_at)
-    .bind(to.moved_at)
-    .bind(from.epoch)
-    .bind(to.first_event_id)
-    .execute::<D>(connection)
-    .await?;
-    if moved == 1 { Ok(()) } else { Err(StoreError::CheckpointMoved) }
-}
-
 /// Deletes all rows of some orders.
 pub(super) async fn delete_rows<D: Dialect>(
     connection: &mut D::Connection,
@@ -163,16 +94,6 @@ impl<D: Backend> Clone for Store<D> {
             set: self.set.clone(),
             handle: self.handle.clone(),
         }
-    }
-}
-
-impl<D: Backend> Store<D>
-where
-    Self: Sets,
-{
-    /// The same database for another projection, with the same connections.
-    fn with_projection(&self, projection: &'static Projection) -> Self {
-        Self { projection, set: SetName::Live.key(projection), ..self.clone() }
     }
 }
 
@@ -245,8 +166,32 @@ impl<D: Backend> Store<D> {
         rows
     }
 
-    async fn fetch_rows<R: TableRow>(&self, query: Query) -> Result<Vec<R>, StoreError> {
+    /// Runs one statement in a transaction and returns the number of rows that it changed.
+    pub(super) async fn execute_committed(&self, query: Query) -> Result<u64, StoreError> {
+        self.watch(async {
+            let mut transaction = self.begin().await?;
+            let n_changed = query.execute::<D>(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(n_changed)
+        })
+        .await
+    }
+
+    pub(super) async fn fetch_rows<R: Row>(&self, query: Query) -> Result<Vec<R>, StoreError> {
         query.fetch::<D, R>(&mut *self.acquire_reader().await?).await
+    }
+
+    /// Returns the first row, if there is any.
+    pub(super) async fn fetch_row<R: Row>(&self, query: Query) -> Result<Option<R>, StoreError> {
+        query.fetch_first::<D, R>(&mut *self.acquire_reader().await?).await
+    }
+
+    /// Returns the only column of the first row, if there is any.
+    pub(super) async fn fetch_value<C: ColumnType>(
+        &self,
+        query: Query,
+    ) -> Result<Option<C>, StoreError> {
+        query.fetch_value::<D, C>(&mut *self.acquire_reader().await?).await
     }
 }
 
@@ -289,15 +234,14 @@ where
     }
 
     fn for_projection(&self, projection: &'static Projection) -> Arc<dyn ReadModel> {
-        Arc::new(self.with_projection(projection))
+        Arc::new(Self { projection, set: SetName::Live.key(projection), ..self.clone() })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
         let table = self.projection.main_table().name;
         let ping =
             format!("/* ping */ select count(*) from (select 1 from {table} limit 1) as found");
-        Query::new(ping).fetch_value::<D, i64>(&mut *self.acquire_reader().await?).await?;
-        Ok(())
+        self.fetch_value::<i64>(Query::new(ping)).await.map(drop)
     }
 
     fn address(&self) -> &str {
@@ -353,10 +297,8 @@ where
         let mut query = Query::new(format!(
             "/* {table}.newest */ select order_id, revision, listed_at from {table} where true"
         ));
-        query.restrict_place(" and (listed_at, order_id) < ", after);
-        query.push(" order by listed_at desc, order_id desc limit ");
-        query.push_bind(limit);
-        query.fetch::<D, super::Newest>(&mut *self.acquire_reader().await?).await
+        query.push_page("listed_at", &Page { after, limit });
+        self.fetch_rows(query).await
     }
 
     async fn count_rows(&self) -> Result<u64, StoreError> {
@@ -364,9 +306,7 @@ where
             return Ok(self.count_orders().await?.total());
         }
         let count = format!("select count(*) from {}", self.projection.main_table().name);
-        let counted =
-            Query::new(count).fetch_value::<D, u64>(&mut *self.acquire_reader().await?).await?;
-        Ok(counted.unwrap_or_default())
+        Ok(self.fetch_value(Query::new(count)).await?.unwrap_or_default())
     }
 
     async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<OrderRow>, StoreError> {
@@ -378,16 +318,14 @@ where
     /// The statement has the conditions of the filter and no others, so that each kind of filter gets
     /// a plan of its own.
     async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<OrderRow>, StoreError> {
-        let mut query = Query::select::<D, OrderRow>("orders.list");
+        let mut query = Query::select::<OrderRow>("orders.list");
         query.push(" where true");
         query.restrict(OF_TENANT, filter.tenant.clone(), ")");
         query.restrict(" and status = ", filter.status, "");
         query.restrict(" and customer_id = ", filter.customer_id.clone(), "");
         query.restrict(" and listed_at >= ", filter.from, "");
         query.restrict(" and listed_at < ", filter.to, "");
-        query.restrict_place(" and (listed_at, order_id) < ", page.after);
-        query.push(" order by listed_at desc, order_id desc limit ");
-        query.push_bind(page.limit);
+        query.push_page("listed_at", page);
         self.fetch_rows(query).await
     }
 
@@ -396,7 +334,7 @@ where
         filter: &FailedOrderFilter,
         page: &Page,
     ) -> Result<Vec<FailedOrder>, StoreError> {
-        let mut query = Query::select::<D, FailedOrder>("failed_orders.list");
+        let mut query = Query::select::<FailedOrder>("failed_orders.list");
         query.push(if filter.include_resolved {
             " where true"
         } else {
@@ -408,9 +346,7 @@ where
         query.restrict(OF_CUSTOMER, filter.customer_id.clone(), ")");
         query.restrict(" and failed_at >= ", filter.from, "");
         query.restrict(" and failed_at < ", filter.to, "");
-        query.restrict_place(" and (failed_at, order_id) < ", page.after);
-        query.push(" order by failed_at desc, order_id desc limit ");
-        query.push_bind(page.limit);
+        query.push_page("failed_at", page);
         self.fetch_rows(query).await
     }
 
@@ -420,7 +356,7 @@ where
         after: Option<Place>,
         limit: u32,
     ) -> Result<Vec<FailedOrder>, StoreError> {
-        let mut query = Query::select::<D, FailedOrder>("failed_orders.now");
+        let mut query = Query::select::<FailedOrder>("failed_orders.now");
         query.push(" where resolved_at is null");
         restrict_failures::<D>(&mut query, filter);
         query.restrict_place(" and (failed_at, order_id) > ", after);
@@ -433,7 +369,7 @@ where
         &self,
         filter: &FailureFilter,
     ) -> Result<Vec<FailureGroup>, StoreError> {
-        count_failures::<D>(filter).fetch::<D, _>(&mut *self.acquire_reader().await?).await
+        self.fetch_rows(count_failures::<D>(filter)).await
     }
 
     async fn count_orders(&self) -> Result<OrderCounts, StoreError> {
@@ -442,10 +378,8 @@ where
              from projection_counts where name = $1",
         )
         .bind(self.set.clone());
-        let counts: Vec<CountChange> =
-            counts.fetch::<D, _>(&mut *self.acquire_reader().await?).await?;
         let mut total = OrderCounts::default();
-        for CountChange { status, stage, n_orders } in counts {
+        for CountChange { status, stage, n_orders } in self.fetch_rows(counts).await? {
             total.add(status, stage, u64::try_from(n_orders).unwrap_or_default());
         }
         Ok(total)
@@ -456,7 +390,7 @@ where
             "/* orders.oldest_processing */ select updated_at from orders \
              where status = 'PROCESSING' order by updated_at limit 1",
         );
-        oldest.fetch_value::<D, _>(&mut *self.acquire_reader().await?).await
+        self.fetch_value(oldest).await
     }
 
     async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError> {

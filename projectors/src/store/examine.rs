@@ -8,6 +8,7 @@ use domain::ids::OrderId;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::checkpoint::interrupt_projector;
 use super::database::{Backend, Store, delete_rows};
 use super::query::{Dialect, Query, quoted, select};
 use super::sets::Sets;
@@ -120,7 +121,7 @@ row! {
 
 /// Returns the smallest id after another one, or the smallest of all.
 fn first_id_after(after: Option<OrderId>) -> OrderId {
-    OrderId(after.map_or(Uuid::nil(), |it| Uuid::from_u128(it.0.as_u128().saturating_add(1))))
+    OrderId(after.map_or(Uuid::nil(), |id| Uuid::from_u128(id.0.as_u128().saturating_add(1))))
 }
 
 /// Selects ids from all tables of the projection: `part` is the end of the statement for one table,
@@ -163,29 +164,6 @@ fn select_rows_text<D: Dialect>(projection: &Projection) -> Query {
     ))
 }
 
-impl<D: Backend> Store<D> {
-    /// Invalidates the epoch of the projector, if the set is at a checkpoint.
-    async fn interrupt_at(
-        &self,
-        connection: &mut D::Connection,
-        at: &Checkpoint,
-    ) -> Result<(), StoreError> {
-        let interrupted = Query::new(
-            "/* projection_checkpoints.interrupt_at */ update projection_checkpoints \
-             set epoch = epoch + 1 where name = $1 and commit_position is not distinct from $2 \
-             and prepare_position is not distinct from $3 and epoch = $4",
-        )
-        .bind(self.set.clone())
-        .bind(at.position.map(|it| it.commit))
-        .bind(at.position.map(|it| it.prepare))
-        .bind(at.epoch);
-        match interrupted.execute::<D>(connection).await? {
-            0 => Err(StoreError::CheckpointMoved),
-            _ => Ok(()),
-        }
-    }
-}
-
 #[async_trait]
 impl<D: Backend> Examined for Store<D>
 where
@@ -199,7 +177,7 @@ where
         let mut connection = self.acquire_reader().await?;
         let mut tables: Vec<Vec<Record>> = Vec::new();
         for table in self.projection.tables {
-            let mut page = select::<D>(&format!("{}.page", table.name), table);
+            let mut page = select(&format!("{}.page", table.name), table);
             page.push_str(" where order_id >= $1 order by order_id limit $2");
             let page = Query::new(page).bind(first_id_after(after)).bind(limit);
             tables.push(page.fetch_records::<D>(&mut connection, table.columns).await?);
@@ -234,21 +212,19 @@ where
         let part = "where order_id >= $1 order by order_id limit 1 offset $2";
         let end = select_ids("ids.page_end", self.projection, part, "order by order_id limit 1");
         let end = end.bind(first_id_after(after)).bind(limit.saturating_sub(1));
-        end.fetch_value::<D, _>(&mut *self.acquire_reader().await?).await
+        self.fetch_value(end).await
     }
 
     async fn rows_text(&self, range: IdRange) -> Result<RowsText, StoreError> {
         let text = select_rows_text::<D>(self.projection)
             .bind(first_id_after(range.after))
             .bind(range.until);
-        let text = text.fetch_first::<D, RowsText>(&mut *self.acquire_reader().await?).await?;
-        text.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
+        self.fetch_row(text).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
     }
 
     async fn last_id(&self) -> Result<Option<OrderId>, StoreError> {
         let last = "order by order_id desc limit 1";
-        let last = select_ids("ids.last", self.projection, last, last);
-        last.fetch_value::<D, _>(&mut *self.acquire_reader().await?).await
+        self.fetch_value(select_ids("ids.last", self.projection, last, last)).await
     }
 
     async fn mend_rows(
@@ -257,7 +233,8 @@ where
         at: &Checkpoint,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        self.interrupt_at(&mut transaction, at).await?;
+        // First, so that the projector cannot write rows between these statements.
+        interrupt_projector::<D>(&mut transaction, &self.set, at).await?;
         delete_rows::<D>(&mut transaction, self.projection, rows.keys()).await?;
         let of_table = |index: usize| {
             rows.values().filter_map(|records| records.get(index)?.clone()).collect()
@@ -275,23 +252,19 @@ where
              from projection_checkpoints where name = $1 and verified_at is not null",
         )
         .bind(self.set.clone());
-        last.fetch_first::<D, _>(&mut *self.acquire_reader().await?).await
+        self.fetch_row(last).await
     }
 
     async fn note_verification(&self, last: &LastVerification) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        Query::new(
+        let note = Query::new(
             "/* verification.note */ update projection_checkpoints \
              set verified_at = $2, verified_orders = $3, verify_findings = $4 where name = $1",
         )
         .bind(self.set.clone())
         .bind(last.verified_at)
         .bind(last.n_orders)
-        .bind(last.n_findings)
-        .execute::<D>(&mut transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(())
+        .bind(last.n_findings);
+        self.execute_committed(note).await.map(drop)
     }
 
     async fn find_miscounted(&self) -> Result<Vec<CountChange>, StoreError> {

@@ -54,17 +54,6 @@ impl<D: Backend> Store<D> {
     fn lease_key(&self) -> String {
         SetName::Live.key(self.projection)
     }
-
-    /// Runs one statement in a transaction and returns the number of rows that it changed.
-    async fn execute_committed(&self, query: Query) -> Result<u64, StoreError> {
-        self.watch(async {
-            let mut transaction = self.begin().await?;
-            let n_changed = query.execute::<D>(&mut transaction).await?;
-            transaction.commit().await?;
-            Ok(n_changed)
-        })
-        .await
-    }
 }
 
 #[async_trait]
@@ -74,8 +63,7 @@ impl<D: Backend> Leased for Store<D> {
             "/* lease.get */ select epoch, holder, beat from projection_checkpoints where name = $1",
         )
         .bind(self.lease_key());
-        let lease = lease.fetch_first::<D, Lease>(&mut *self.acquire_reader().await?).await?;
-        lease.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
+        self.fetch_row(lease).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
     }
 
     async fn take_lease(&self, seen: &Lease, holder: &str) -> Result<Option<u64>, StoreError> {

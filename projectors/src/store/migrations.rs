@@ -10,33 +10,30 @@ use super::StoreError;
 /// One migration: its version, its name and its SQL.
 pub(super) type Embedded = (i64, &'static str, &'static str);
 
-/// The migrations of PostgreSQL, oldest first.
-pub(super) const POSTGRES: &[Embedded] = &[
-    (1, "read_model", include_str!("../../../migrations/postgres/0001_read_model.sql")),
-    (
-        2,
-        "writer_and_statistics",
-        include_str!("../../../migrations/postgres/0002_writer_and_statistics.sql"),
-    ),
-    (3, "failures_now", include_str!("../../../migrations/postgres/0003_failures_now.sql")),
-    (4, "order_tenants", include_str!("../../../migrations/postgres/0004_order_tenants.sql")),
-    (5, "verifications", include_str!("../../../migrations/postgres/0005_verifications.sql")),
-    (6, "customer_orders", include_str!("../../../migrations/postgres/0006_customer_orders.sql")),
-];
+/// Embeds the migrations of a dialect, oldest first.
+macro_rules! embed_migrations {
+    ($dialect:literal) => {
+        &[
+            embed_migrations!($dialect, 1, "0001_read_model"),
+            embed_migrations!($dialect, 2, "0002_writer_and_statistics"),
+            embed_migrations!($dialect, 3, "0003_failures_now"),
+            embed_migrations!($dialect, 4, "0004_order_tenants"),
+            embed_migrations!($dialect, 5, "0005_verifications"),
+            embed_migrations!($dialect, 6, "0006_customer_orders"),
+        ]
+    };
+    ($dialect:literal, $version:literal, $file:literal) => {
+        (
+            $version,
+            // Without the four digits of the version and the underscore.
+            $file.split_at(5).1,
+            include_str!(concat!("../../../migrations/", $dialect, "/", $file, ".sql")),
+        )
+    };
+}
 
-/// The migrations of SQLite, oldest first.
-pub(super) const SQLITE: &[Embedded] = &[
-    (1, "read_model", include_str!("../../../migrations/sqlite/0001_read_model.sql")),
-    (
-        2,
-        "writer_and_statistics",
-        include_str!("../../../migrations/sqlite/0002_writer_and_statistics.sql"),
-    ),
-    (3, "failures_now", include_str!("../../../migrations/sqlite/0003_failures_now.sql")),
-    (4, "order_tenants", include_str!("../../../migrations/sqlite/0004_order_tenants.sql")),
-    (5, "verifications", include_str!("../../../migrations/sqlite/0005_verifications.sql")),
-    (6, "customer_orders", include_str!("../../../migrations/sqlite/0006_customer_orders.sql")),
-];
+pub(super) const POSTGRES: &[Embedded] = embed_migrations!("postgres");
+pub(super) const SQLITE: &[Embedded] = embed_migrations!("sqlite");
 
 /// A migration that was run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +55,7 @@ where
     let migrator = build_migrator(embedded);
     connection.ensure_migrations_table(&migrator.table_name).await.map_err(failed)?;
     let had = connection.list_applied_migrations(&migrator.table_name).await.map_err(failed)?;
-    let had: BTreeSet<_> = had.into_iter().map(|it| it.version).collect();
+    let had: BTreeSet<_> = had.into_iter().map(|migration| migration.version).collect();
     if let Err(newer @ StoreError::SchemaNewer { .. }) = check_versions(embedded, &had, url) {
         return Err(newer);
     }

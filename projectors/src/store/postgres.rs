@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::database::{Backend, Store};
 use super::migrations::{self, Embedded, Migrated};
-use super::query::{Dialect, Query, select};
+use super::query::{Dialect, Query, run_statements, select};
 use super::{ACQUIRE_TIMEOUT, StoreError};
 use crate::orders::ORDERS;
 use crate::projection::{Column, Kind, Projection, Record, RowChanges, Table, Value};
@@ -147,7 +147,7 @@ fn read_column(row: &PgRow, index: usize, kind: Kind) -> sqlx::Result<Value> {
         Kind::Document => row.try_get::<Option<_>, _>(index)?.map(Value::Document),
         Kind::Time => {
             let time: Option<DateTime<Utc>> = row.try_get(index)?;
-            time.map(|it| Value::Time(it.timestamp_micros()))
+            time.map(|time| Value::Time(time.timestamp_micros()))
         }
     };
     Ok(value.unwrap_or(Value::Null(kind)))
@@ -168,39 +168,7 @@ impl Dialect for Postgres {
         }
     }
 
-    fn execute(
-        connection: &mut PgConnection,
-        sql: SqlStr,
-        arguments: PgArguments,
-    ) -> BoxFuture<'_, sqlx::Result<u64>> {
-        Box::pin(async move {
-            Ok(sqlx::query_with(sql, arguments).execute(connection).await?.rows_affected())
-        })
-    }
-
-    fn fetch<'c>(
-        connection: &'c mut PgConnection,
-        sql: SqlStr,
-        arguments: PgArguments,
-        columns: &'static [Column],
-    ) -> BoxFuture<'c, sqlx::Result<Vec<Record>>> {
-        let read = |row: PgRow| {
-            let kinds = columns.iter().enumerate();
-            kinds.map(|(index, column)| read_column(&row, index, column.kind)).collect()
-        };
-        Box::pin(sqlx::query_with(sql, arguments).try_map(read).fetch_all(connection))
-    }
-
-    fn execute_raw(connection: &mut PgConnection, sql: SqlStr) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
-    }
-
-    fn select_column(column: &str, kind: Kind) -> String {
-        match kind {
-            Kind::Document => format!("{column}::text"),
-            Kind::Id | Kind::Text | Kind::Number | Kind::Time => column.to_owned(),
-        }
-    }
+    run_statements!(PgConnection, PgArguments, PgRow);
 
     fn column_as_text(column: &str, kind: Kind) -> String {
         match kind {
@@ -217,7 +185,7 @@ impl Dialect for Postgres {
     }
 
     fn list_ids(order_ids: &[OrderId]) -> String {
-        let ids: Vec<_> = order_ids.iter().map(|it| it.0.simple().to_string()).collect();
+        let ids: Vec<_> = order_ids.iter().map(|id| id.0.simple().to_string()).collect();
         format!("{{{}}}", ids.join(","))
     }
 
@@ -226,7 +194,7 @@ impl Dialect for Postgres {
         table: &'static Table,
         order_ids: &'c [OrderId],
     ) -> BoxFuture<'c, Result<Vec<Record>, StoreError>> {
-        let mut query = Query::new(select::<Self>(&format!("{}.get_many", table.name), table));
+        let mut query = Query::new(select(&format!("{}.get_many", table.name), table));
         query.push(" where true");
         query.restrict_ids::<Self>(order_ids);
         Box::pin(async move { Ok(query.fetch_records::<Self>(connection, table.columns).await?) })
@@ -246,7 +214,7 @@ impl Backend for Postgres {
     }
 
     fn transaction(handle: &PostgresHandle) -> (&'static str, &'static str) {
-        (handle.sessions.begin_statement(), handle.sessions.commit_statement())
+        handle.sessions.transaction()
     }
 
     fn note_failure(handle: &PostgresHandle, error: &StoreError) {

@@ -4,12 +4,15 @@
 use std::borrow::Cow;
 
 use domain::ids::OrderId;
+use event_log::Position;
 use futures::future::BoxFuture;
 use sqlx::error::BoxDynError;
 use sqlx::{AssertSqlSafe, Database, SqlSafeStr, SqlStr};
 
-use super::{Place, StoreError};
-use crate::projection::{Column, ColumnType, Kind, Record, Row, Table, TableRow, Value, read_row};
+use super::{Page, Place, StoreError};
+use crate::projection::{
+    Column, ColumnType, Kind, Projection, Record, Row, Table, TableRow, Value, read_row,
+};
 
 /// How a database takes parameters, runs statements and writes columns in SQL.
 pub(super) trait Dialect: Database {
@@ -37,9 +40,6 @@ pub(super) trait Dialect: Database {
         sql: SqlStr,
     ) -> BoxFuture<'_, sqlx::Result<()>>;
 
-    /// Writes a quoted column into a select list, so that it is read as its kind.
-    fn select_column(column: &str, kind: Kind) -> String;
-
     /// Writes a quoted column as a text. Equal values have equal texts in both databases, different
     /// values have different texts. Texts of ids, numbers and times contain no comma.
     fn column_as_text(column: &str, kind: Kind) -> String;
@@ -59,6 +59,52 @@ pub(super) trait Dialect: Database {
     ) -> BoxFuture<'c, Result<Vec<Record>, StoreError>>;
 }
 
+/// Writes the methods of [`Dialect`] that run statements. They have the same text for each database, and
+/// sqlx has no trait by which one text could serve all.
+macro_rules! run_statements {
+    ($Connection:ty, $Arguments:ty, $Row:ty) => {
+        fn execute(
+            connection: &mut $Connection,
+            sql: SqlStr,
+            arguments: $Arguments,
+        ) -> BoxFuture<'_, sqlx::Result<u64>> {
+            Box::pin(async move {
+                Ok(sqlx::query_with(sql, arguments).execute(connection).await?.rows_affected())
+            })
+        }
+
+        fn fetch<'c>(
+            connection: &'c mut $Connection,
+            sql: SqlStr,
+            arguments: $Arguments,
+            columns: &'static [Column],
+        ) -> BoxFuture<'c, sqlx::Result<Vec<Record>>> {
+            let read = |row: $Row| {
+                let kinds = columns.iter().enumerate();
+                kinds.map(|(index, column)| read_column(&row, index, column.kind)).collect()
+            };
+            Box::pin(sqlx::query_with(sql, arguments).try_map(read).fetch_all(connection))
+        }
+
+        fn execute_raw(
+            connection: &mut $Connection,
+            sql: SqlStr,
+        ) -> BoxFuture<'_, sqlx::Result<()>> {
+            Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
+        }
+    };
+}
+
+pub(super) use run_statements;
+
+/// Runs statements that are put together from names of our own.
+pub(super) async fn execute_script<D: Dialect>(
+    connection: &mut D::Connection,
+    sql: String,
+) -> sqlx::Result<()> {
+    D::execute_raw(connection, AssertSqlSafe(sql).into_sql_str()).await
+}
+
 /// A statement and its parameters.
 pub(super) struct Query {
     sql: Cow<'static, str>,
@@ -72,14 +118,20 @@ impl Query {
 
     /// Selects the columns of a row type from its table. `name` is what the database's own statistics
     /// call the statement.
-    pub(super) fn select<D: Dialect, R: TableRow>(name: &str) -> Self {
-        Self::new(select::<D>(name, &R::TABLE))
+    pub(super) fn select<R: TableRow>(name: &str) -> Self {
+        Self::new(select(name, &R::TABLE))
     }
 
     /// Adds the next parameter, to which the statement refers as `$n`.
     pub(super) fn bind(mut self, value: impl ColumnType) -> Self {
         self.values.push(value.into_value());
         self
+    }
+
+    /// Adds the two numbers of a position as the next parameters.
+    pub(super) fn bind_position(self, position: Option<Position>) -> Self {
+        self.bind(position.map(|position| position.commit))
+            .bind(position.map(|position| position.prepare))
     }
 
     pub(super) fn push(&mut self, sql: &str) {
@@ -117,6 +169,13 @@ impl Query {
             self.push_bind(place.order_id);
             self.push(")");
         }
+    }
+
+    /// Adds the page and the order of a list that is sorted by a time and the id, the newest first.
+    pub(super) fn push_page(&mut self, time: &str, page: &Page) {
+        self.restrict_place(&format!(" and ({time}, order_id) < "), page.after);
+        self.push(&format!(" order by {time} desc, order_id desc limit "));
+        self.push_bind(page.limit);
     }
 
     /// Adds the condition that `order_id` is one of these.
@@ -211,9 +270,13 @@ fn read_value<C: ColumnType>(value: Value) -> Result<C, StoreError> {
 }
 
 /// Returns the statement that selects the columns of a table.
-pub(super) fn select<D: Dialect>(name: &str, table: &Table) -> String {
-    let columns: Vec<_> =
-        table.columns.iter().map(|column| D::select_column(&quoted(column), column.kind)).collect();
+pub(super) fn select(name: &str, table: &Table) -> String {
+    let select_column = |column: &Column| match column.kind {
+        // PostgreSQL has a type of its own for JSON.
+        Kind::Document => format!("cast({} as text)", quoted(column)),
+        Kind::Id | Kind::Text | Kind::Number | Kind::Time => quoted(column),
+    };
+    let columns: Vec<_> = table.columns.iter().map(select_column).collect();
     format!("/* {name} */ select {} from {}", columns.join(", "), table.name)
 }
 
@@ -225,6 +288,12 @@ pub(super) fn quoted(column: &Column) -> String {
 /// Returns the columns of a table, separated by commas.
 pub(super) fn column_list(table: &Table) -> String {
     table.columns.iter().map(quoted).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the names of a projection's tables as SQL strings, separated by commas.
+pub(super) fn quoted_table_names(projection: &Projection) -> String {
+    let names = projection.tables.iter().map(|table| format!("'{}'", table.name));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the end of an insert statement: a row is replaced by a newer one only.

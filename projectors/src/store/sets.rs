@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use event_log::Position;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::database::find_checkpoint;
+use super::checkpoint::find_checkpoint;
 use super::query::{Dialect, Query};
 use super::{Checkpoint, ReadModel, StoreError};
 use crate::projection::{Projection, row};
+
+/// How long the previous set is kept for a rollback.
+pub(crate) const PREVIOUS_KEPT_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// The tables in which a set has rows under its key.
 pub(super) const KEYED_TABLES: [&str; 3] =
@@ -28,16 +31,28 @@ pub(super) enum SetName {
 }
 
 impl SetName {
-    /// Returns the set's key in `projection_checkpoints`.
-    pub(super) fn key(self, projection: &Projection) -> String {
+    /// Returns the end of the set's key and of its schema.
+    pub(super) fn suffix(self) -> &'static str {
         match self {
-            Self::Live => projection.name.to_owned(),
-            Self::Next => format!("{}_next", projection.name),
-            Self::Previous => format!("{}_previous", projection.name),
-            Self::Aside => format!("{}_aside", projection.name),
+            Self::Live => "",
+            Self::Next => "_next",
+            Self::Previous => "_previous",
+            Self::Aside => "_aside",
         }
     }
+
+    /// Returns the set's key in `projection_checkpoints`.
+    pub(super) fn key(self, projection: &Projection) -> String {
+        format!("{}{}", projection.name, self.suffix())
+    }
 }
+
+/// The renames by which the live set and the previous one exchange their places.
+pub(super) const EXCHANGE: [(SetName, SetName); 3] = [
+    (SetName::Live, SetName::Aside),
+    (SetName::Previous, SetName::Live),
+    (SetName::Aside, SetName::Previous),
+];
 
 /// From where a set is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +162,7 @@ pub(super) const NOTHING_TO_RESUME: StoreError = StoreError::Set(
      rebuild` without `--resume`",
 );
 
-pub(super) const NOTHING_TO_ROLL_BACK: StoreError = StoreError::Set(
+const NOTHING_TO_ROLL_BACK: StoreError = StoreError::Set(
     "no previous set of tables of this schema is kept, so there is nothing to go back to: `dofs \
      projections status` shows the sets, `dofs projections rebuild` builds the tables anew",
 );
@@ -252,6 +267,19 @@ pub(super) async fn rename_set<D: Dialect>(
     Ok(())
 }
 
+/// Renames sets of which one becomes the live one, and moves the lease to it.
+pub(super) async fn rename_sets<D: Dialect>(
+    connection: &mut D::Connection,
+    projection: &Projection,
+    renames: &[(SetName, SetName)],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for names in renames {
+        rename_set::<D>(connection, projection, *names, now).await?;
+    }
+    hand_over_lease::<D>(connection, projection).await
+}
+
 /// Moves the lease from the previous set to the live one, under a new epoch: its holder has to read the
 /// checkpoint again.
 pub(super) async fn hand_over_lease<D: Dialect>(
@@ -276,13 +304,13 @@ pub(super) async fn hand_over_lease<D: Dialect>(
     Ok(())
 }
 
-/// Returns whether a previous set of this schema is kept. `table_exists` is the dialect's condition that
-/// its last table exists.
-pub(super) async fn is_rollback_possible<D: Dialect>(
+/// Fails unless a previous set of this schema is kept. `table_exists` is the dialect's condition that its
+/// main table exists.
+pub(super) async fn check_previous<D: Dialect>(
     connection: &mut D::Connection,
     projection: &Projection,
     table_exists: &str,
-) -> Result<bool, StoreError> {
+) -> Result<(), StoreError> {
     let n_sets = Query::new(format!(
         "/* sets.can_roll_back */ select count(*) from projection_checkpoints \
          where name = $1 and schema_version = (select max(version) from _sqlx_migrations) \
@@ -291,7 +319,7 @@ pub(super) async fn is_rollback_possible<D: Dialect>(
     .bind(SetName::Previous.key(projection))
     .fetch_value::<D, i64>(connection)
     .await?;
-    Ok(n_sets == Some(1))
+    if n_sets == Some(1) { Ok(()) } else { Err(NOTHING_TO_ROLL_BACK) }
 }
 
 /// Returns whether the previous set was replaced before that time.

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::database::{Backend, Store};
 use super::migrations::{self, Embedded, Migrated};
-use super::query::{Dialect, Query, column_list, on_conflict, quoted};
+use super::query::{Dialect, Query, column_list, on_conflict, quoted, run_statements};
 use super::{ACQUIRE_TIMEOUT, StoreError};
 use crate::orders::ORDERS;
 use crate::projection::{Column, Kind, Projection, Record, RowChanges, Table, Value};
@@ -45,11 +45,6 @@ const MAX_ORDERS_IN_TEXT: usize = 128;
 
 pub(super) type SqliteStore = Store<Sqlite>;
 
-#[derive(Clone)]
-pub(super) struct SqliteHandle {
-    path: PathBuf,
-}
-
 impl SqliteStore {
     pub(super) fn open(path: PathBuf, url: &str) -> Self {
         let options = options(&path);
@@ -62,13 +57,6 @@ impl SqliteStore {
         url: &str,
         projection: &'static Projection,
     ) -> Self {
-        // A file does not go away like a server: a test before each use would double the cost of a
-        // read.
-        let pool = SqlitePoolOptions::new()
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None);
         // The undo records of a statement of many rows would go into a temporary file, which took a
         // sixth of this connection's time. Statements about whole tables have their own connection.
         let writing = options
@@ -77,16 +65,25 @@ impl SqliteStore {
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .statement_cache_capacity(KEPT_STATEMENTS);
         Self {
-            writer: pool.clone().max_connections(1).connect_lazy_with(writing),
-            readers: pool
+            writer: pool_options().max_connections(1).connect_lazy_with(writing),
+            readers: pool_options()
                 .max_connections(MAX_READERS)
                 .connect_lazy_with(options.pragma("query_only", "on")),
             url: url.into(),
             projection,
             set: projection.name.to_owned(),
-            handle: SqliteHandle { path },
+            handle: path,
         }
     }
+}
+
+/// A file does not go away like a server: a test before each use would double the cost of a read.
+fn pool_options() -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -204,39 +201,7 @@ impl Dialect for Sqlite {
         }
     }
 
-    fn execute(
-        connection: &mut SqliteConnection,
-        sql: SqlStr,
-        arguments: SqliteArguments,
-    ) -> BoxFuture<'_, sqlx::Result<u64>> {
-        Box::pin(async move {
-            Ok(sqlx::query_with(sql, arguments).execute(connection).await?.rows_affected())
-        })
-    }
-
-    fn fetch<'c>(
-        connection: &'c mut SqliteConnection,
-        sql: SqlStr,
-        arguments: SqliteArguments,
-        columns: &'static [Column],
-    ) -> BoxFuture<'c, sqlx::Result<Vec<Record>>> {
-        let read = |row: SqliteRow| {
-            let kinds = columns.iter().enumerate();
-            kinds.map(|(index, column)| read_column(&row, index, column.kind)).collect()
-        };
-        Box::pin(sqlx::query_with(sql, arguments).try_map(read).fetch_all(connection))
-    }
-
-    fn execute_raw(
-        connection: &mut SqliteConnection,
-        sql: SqlStr,
-    ) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
-    }
-
-    fn select_column(column: &str, _: Kind) -> String {
-        column.to_owned()
-    }
+    run_statements!(SqliteConnection, SqliteArguments, SqliteRow);
 
     fn column_as_text(column: &str, kind: Kind) -> String {
         match kind {
@@ -250,7 +215,7 @@ impl Dialect for Sqlite {
     }
 
     fn list_ids(order_ids: &[OrderId]) -> String {
-        let ids: Vec<_> = order_ids.iter().map(|it| format!("\"{}\"", it.0.simple())).collect();
+        let ids: Vec<_> = order_ids.iter().map(|id| format!("\"{}\"", id.0.simple())).collect();
         format!("[{}]", ids.join(","))
     }
 
@@ -271,32 +236,29 @@ impl Dialect for Sqlite {
 
 #[async_trait]
 impl Backend for Sqlite {
-    type Handle = SqliteHandle;
+    /// The file.
+    type Handle = PathBuf;
 
     const MIGRATIONS: &'static [Embedded] = migrations::SQLITE;
     const FIND_MIGRATIONS: &'static str = "/* schema.exists */ select count(*) from sqlite_schema \
         where name = '_sqlx_migrations'";
 
-    fn exists(handle: &SqliteHandle) -> bool {
-        handle.path.exists()
+    fn exists(path: &PathBuf) -> bool {
+        path.exists()
     }
 
     /// Waits for other writers at its begin: at its first write, SQLite would refuse to wait if another
     /// connection has written since the transaction's first read.
-    fn transaction(_: &SqliteHandle) -> (&'static str, &'static str) {
+    fn transaction(_: &PathBuf) -> (&'static str, &'static str) {
         ("begin immediate", "commit")
     }
 
-    fn note_failure(_: &SqliteHandle, _: &StoreError) {}
+    fn note_failure(_: &PathBuf, _: &StoreError) {}
 
     /// One connection reads, in a transaction that lasts as long as the connection.
     async fn snapshot(store: &SqliteStore) -> Result<SqliteStore, StoreError> {
-        let pool = SqlitePoolOptions::new()
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
+        let pool = pool_options()
             .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     // The first read fixes what the transaction sees.
@@ -305,7 +267,7 @@ impl Backend for Sqlite {
                     Ok(())
                 })
             })
-            .connect_with(options(&store.handle.path).pragma("query_only", "on"))
+            .connect_with(options(&store.handle).pragma("query_only", "on"))
             .await?;
         Ok(SqliteStore { writer: pool.clone(), readers: pool, ..store.clone() })
     }

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use domain::ids::OrderId;
 use event_log::EventLog;
 
-use super::Verified;
 use super::judge::{Judge, Side};
+use super::{Observer, Verified};
 use crate::pace::Pace;
-use crate::progress::{Observer, Phase, Progress};
+use crate::progress::{Phase, Progress};
 use crate::replay::ReplayError;
 use crate::store::{IdRange, ReadModel, StoreError};
 

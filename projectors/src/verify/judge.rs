@@ -8,8 +8,8 @@ use futures::StreamExt;
 use futures::stream;
 use serde_json::Value;
 
-use super::{Difference, Finding, Verified};
-use crate::progress::{Observer, Phase, Progress};
+use super::{Difference, Finding, Observer, Verified};
+use crate::progress::{Phase, Progress};
 use crate::projection::{Events, OrderRecords, Projection};
 use crate::replay::ReplayError;
 use crate::runner::batch::decode_event;
@@ -81,15 +81,13 @@ impl Judge<'_> {
                 verified.n_undecided += 1;
                 continue;
             };
-            let Some(order_id) = differences.first().map(|it| it.order_id) else { continue };
+            let Some(&Difference { order_id, .. }) = differences.first() else { continue };
             verified.n_differing += 1;
             if let Some(store) = self.mended {
                 mend_order(self.log, store, order_id).await?;
                 verified.n_mended += 1;
             }
-            for it in differences {
-                (observer.found)(Finding::Difference(it));
-            }
+            differences.into_iter().map(Finding::Difference).for_each(&mut *observer.found);
         }
         Ok(())
     }
@@ -108,7 +106,7 @@ impl Judge<'_> {
             Err(LogError::Deleted) => return self.differences_of_deleted(order_id).await,
             history => history?,
         };
-        if history.first().is_some_and(|it| it.revision > 0) {
+        if history.first().is_some_and(|event| event.revision > 0) {
             return Ok(None);
         }
         if let Some(expected) = &self.expected
@@ -125,7 +123,8 @@ impl Judge<'_> {
         &self,
         order_id: OrderId,
     ) -> Result<Option<Vec<Difference>>, ReplayError> {
-        let Some(expected) = self.expected.filter(|it| it.position == self.found.position) else {
+        let at_one_position = |expected: &Side<'_>| expected.position == self.found.position;
+        let Some(expected) = self.expected.filter(at_one_position) else {
             return Ok(None);
         };
         let mut expected = expected.store.rows(&[order_id]).await?;
@@ -141,6 +140,8 @@ async fn mend_order(
     order_id: OrderId,
 ) -> Result<(), ReplayError> {
     loop {
+        // Read before the events: they cover at least this position, and the repair fails if the
+        // projector has written rows since.
         let checkpoint = store.checkpoint().await?;
         let history = match log.read_history(order_id).await {
             Err(LogError::Deleted) => Vec::new(),

@@ -13,8 +13,8 @@ type Tables = BTreeMap<OrderId, Rows>;
 
 /// Applies a batch to tables in memory, as the runner does to those of a database.
 fn apply_to(tables: &mut Tables, batch: &[Recorded]) {
-    let touched = batch.iter().map(|it| it.event.order_id());
-    let rows = touched.filter_map(|it| Some((it, tables.get(&it)?.clone()))).collect();
+    let touched = batch.iter().map(|recorded| recorded.event.order_id());
+    let rows = touched.filter_map(|id| Some((id, tables.get(&id)?.clone()))).collect();
     let changes = apply(rows, batch, &[]);
     for order in changes.orders {
         let rows = tables.entry(order.order_id).or_default();
@@ -99,7 +99,7 @@ fn any_history(number: u128) -> impl Strategy<Value = Vec<Recorded>> {
 fn any_log() -> impl Strategy<Value = Vec<Recorded>> {
     (any_history(1), any_history(2), any_history(3)).prop_map(|(first, second, third)| {
         let mut log: Vec<_> = [first, second, third].concat();
-        log.sort_by_key(|it| it.revision);
+        log.sort_by_key(|recorded| recorded.revision);
         log
     })
 }
@@ -132,7 +132,7 @@ proptest! {
         prop_assert_eq!(apply(whole.clone(), &log, &[]), Changes::default());
 
         for (order_id, rows) in whole {
-            let history = log.iter().filter(|it| it.event.order_id() == order_id);
+            let history = log.iter().filter(|recorded| recorded.event.order_id() == order_id);
             prop_assert_eq!(rows.order, fold(history).map(OrderRow::from));
         }
     }

@@ -64,7 +64,7 @@ async fn two_points_are_compared_field_by_field() {
     let changes = answer.body["changes"].as_array().unwrap();
     let status = json!({"field": "status", "before": "FAILED", "after": "FULFILLED"});
     assert!(changes.contains(&status), "{changes:?}");
-    let fields: Vec<_> = changes.iter().map(|it| it["field"].as_str().unwrap()).collect();
+    let fields: Vec<_> = changes.iter().map(|change| change["field"].as_str().unwrap()).collect();
     assert!(fields.contains(&"failure_code") && !fields.contains(&"customer_id"), "{fields:?}");
 
     let newest = get(&api, &format!("{compare}?from=4")).await;

@@ -4,6 +4,7 @@ mod failures;
 mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use domain::order::{Recorded, Stage, Status};
 use event_log::Position;
@@ -28,7 +29,7 @@ const ALL: Page = Page { after: None, limit: 1_000 };
 /// Applies a batch as the runner does, and moves the checkpoint by one.
 pub(crate) async fn project(store: &dyn ReadModel, batch: &[Recorded]) {
     let from = store.checkpoint().await.unwrap();
-    let orders: Vec<_> = batch.iter().map(|it| it.event.order_id()).collect();
+    let orders: Vec<_> = batch.iter().map(|recorded| recorded.event.order_id()).collect();
     let events = Events { recorded: batch, ..Events::default() };
     let rows = store.rows(&orders).await.unwrap();
     let changes = (store.projection().apply)(rows, &events).unwrap();
@@ -36,7 +37,7 @@ pub(crate) async fn project(store: &dyn ReadModel, batch: &[Recorded]) {
 }
 
 fn behind(from: &Checkpoint) -> Checkpoint {
-    let commit = from.position.map_or(0, |it| it.commit) + 1;
+    let commit = from.position.map_or(0, |position| position.commit) + 1;
     Checkpoint {
         position: Some(Position { commit, prepare: commit }),
         events_applied: from.events_applied + 1,
@@ -83,11 +84,11 @@ pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
 /// More than a database may be asked for in one statement.
 pub(crate) async fn any_number_of_orders_is_read_at_once(database: &Database) {
     let store = database.read_model().await;
-    let log: Vec<_> = (1..=1_100).flat_map(|it| History::of(it).placed().events()).collect();
+    let log: Vec<_> = (1..=1_100).flat_map(|n| History::of(n).placed().events()).collect();
     project(&*store, &log).await;
     let asked: Vec<_> = (1..=1_200).map(id).collect();
     let orders = store.orders_by_id(&asked).await.unwrap();
-    let found: BTreeSet<_> = orders.iter().map(|it| it.order_id).collect();
+    let found: BTreeSet<_> = orders.iter().map(|order| order.order_id).collect();
     assert_eq!((orders.len(), found), (1_100, (1..=1_100).map(id).collect()));
     assert_eq!(store.orders_by_id(&[]).await.unwrap(), []);
 }
@@ -111,7 +112,7 @@ pub(crate) async fn concurrent_lookups_find_each_order(database: &Database) {
     let mut n_found = 0;
     while let Some(asked) = asking.join_next().await {
         let Ok((number, order)) = asked else { continue };
-        assert_eq!(order.map(|it| it.order_id), (number < 4).then_some(id(number)));
+        assert_eq!(order.map(|order| order.order_id), (number < 4).then_some(id(number)));
         n_found += 1;
     }
     assert!(n_found >= 171, "{n_found} were answered");
@@ -214,45 +215,40 @@ pub(crate) async fn checkpoint_moves_without_events(database: &Database) {
     assert_eq!(store.checkpoint().await.unwrap(), to);
 }
 
-/// Orders and failures of which many have the same time.
-async fn crowd(store: &dyn ReadModel) {
+/// Writes orders and failures of which many have the same time.
+async fn crowd(database: &Database) -> Arc<dyn ReadModel> {
     let history = |number: u128| {
         let second = 1_000 + i64::try_from(number / 10).unwrap();
         History::of(number).second(second).placed().failed(Stage::Fulfillment, "refused").events()
     };
     let log: Vec<_> = (1..=25).flat_map(history).collect();
-    project(store, &log).await;
+    let store = database.read_model().await;
+    project(&*store, &log).await;
+    store
+}
+
+/// Reads a list of 25 rows in pages of 7, and returns their places.
+async fn read_pages(list: impl AsyncFn(Page) -> Vec<Place>) -> Vec<Place> {
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let places = list(Page { after, limit: 7 }).await;
+        assert!(places.len() <= 7);
+        seen.extend_from_slice(&places);
+        let Some(end) = places.last().filter(|_| seen.len() <= 25) else { break };
+        after = Some(*end);
+    }
+    assert_eq!(seen.len(), 25);
+    seen
 }
 
 pub(crate) async fn pages_show_every_order_exactly_once(database: &Database) {
-    let store = database.read_model().await;
-    crowd(&*store).await;
-    let mut seen = Vec::new();
-    let mut after = None;
-    loop {
-        let page = Page { after, limit: 7 };
+    let store = crowd(database).await;
+    let list = async |page: Page| {
         let orders = store.orders(&OrderFilter::default(), &page).await.unwrap();
-        seen.extend(orders.iter().map(Place::of_order));
-        let Some(last) = orders.last().filter(|_| seen.len() <= 25) else { break };
-        after = Some(Place::of_order(last));
-    }
-    assert_eq!(seen.len(), 25);
-    assert!(seen.is_sorted_by(|before, behind| before > behind), "{seen:?}");
-}
-
-pub(crate) async fn pages_show_every_failure_exactly_once(database: &Database) {
-    let store = database.read_model().await;
-    crowd(&*store).await;
-    let mut seen = Vec::new();
-    let mut after = None;
-    loop {
-        let page = Page { after, limit: 7 };
-        let failed = store.failed_orders(&FailedOrderFilter::default(), &page).await.unwrap();
-        seen.extend(failed.iter().map(Place::of_failure));
-        let Some(last) = failed.last().filter(|_| seen.len() <= 25) else { break };
-        after = Some(Place::of_failure(last));
-    }
-    assert_eq!(seen.len(), 25);
+        orders.iter().map(Place::of_order).collect()
+    };
+    let seen = read_pages(list).await;
     assert!(seen.is_sorted_by(|before, behind| before > behind), "{seen:?}");
 }
 
@@ -291,7 +287,7 @@ pub(crate) async fn orders_are_filtered(database: &Database) {
     ];
     for (filter, expected) in filters {
         let orders = store.orders(&filter, &ALL).await.unwrap();
-        let found: Vec<_> = orders.iter().map(|it| it.order_id).collect();
+        let found: Vec<_> = orders.iter().map(|order| order.order_id).collect();
         assert_eq!(found, expected.iter().copied().map(id).collect::<Vec<_>>(), "{filter:?}");
     }
 }
@@ -331,7 +327,7 @@ pub(crate) async fn failures_are_filtered_and_resolved_ones_shown_on_request(dat
     ];
     for (filter, expected) in filters {
         let failed = store.failed_orders(&filter, &ALL).await.unwrap();
-        let found: Vec<_> = failed.iter().map(|it| it.order_id).collect();
+        let found: Vec<_> = failed.iter().map(|failed| failed.order_id).collect();
         assert_eq!(found, expected.iter().copied().map(id).collect::<Vec<_>>(), "{filter:?}");
     }
 }
@@ -361,7 +357,7 @@ pub(crate) async fn orders_are_counted_by_state(database: &Database) {
 pub(crate) async fn lists_of_a_tenant_contain_its_orders_only(database: &Database) {
     let store = database.read_model().await;
     let log: Vec<_> = (1..=4)
-        .flat_map(|it| History::of(it).placed().failed(Stage::Fulfillment, "refused").events())
+        .flat_map(|n| History::of(n).placed().failed(Stage::Fulfillment, "refused").events())
         .collect();
     let changes = Changes {
         tenants: vec![(id(1), "a".to_owned()), (id(2), "b\0".to_owned()), (id(3), "a".to_owned())],
@@ -378,12 +374,12 @@ pub(crate) async fn lists_of_a_tenant_contain_its_orders_only(database: &Databas
         let tenant = Some(tenant.to_owned());
         let filter = OrderFilter { tenant: tenant.clone(), ..OrderFilter::default() };
         let orders = store.orders(&filter, &ALL).await.unwrap();
-        let orders: BTreeSet<_> = orders.iter().map(|it| it.order_id).collect();
+        let orders: BTreeSet<_> = orders.iter().map(|order| order.order_id).collect();
         let expected: BTreeSet<_> = expected.into_iter().map(id).collect();
         assert_eq!(orders, expected, "{filter:?}");
         let filter = FailedOrderFilter { tenant, ..FailedOrderFilter::default() };
         let failed = store.failed_orders(&filter, &ALL).await.unwrap();
-        assert_eq!(failed.iter().map(|it| it.order_id).collect::<BTreeSet<_>>(), expected);
+        assert_eq!(failed.iter().map(|failed| failed.order_id).collect::<BTreeSet<_>>(), expected);
     }
 }
 
@@ -472,7 +468,7 @@ pub(crate) async fn lease_counts_as_held_only_after_its_commit(database: &Databa
 
 pub(crate) async fn migrating_again_does_nothing(database: &Database) {
     let first = migrate(&database.url()).await.unwrap();
-    assert_eq!(first.first().map(|it| (it.version, it.name.as_str())), Some((1, "read_model")));
+    assert_eq!(first.first().map(|ran| (ran.version, ran.name.as_str())), Some((1, "read_model")));
     let store = open(&database.url()).unwrap();
     project(&*store, &History::of(1).placed().events()).await;
 

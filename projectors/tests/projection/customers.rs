@@ -167,7 +167,8 @@ async fn projections_are_independent(database: &Database) {
     assert!(rebuilt.unwrap().is_live);
     let (verified, findings) = verify_customers(&events, &customers).await;
     assert!(verified.is_sound(), "{findings:?}");
-    let names = |sets: Vec<projectors::SetInfo>| sets.iter().map(|it| it.name).collect::<Vec<_>>();
+    let names =
+        |sets: Vec<projectors::SetInfo>| sets.iter().map(|set| set.name).collect::<Vec<_>>();
     assert_eq!(names(customers.sets().await.unwrap()), ["live", "previous"]);
     assert_eq!(names(orders.sets().await.unwrap()), ["live"]);
     assert_eq!(orders.checkpoint().await.unwrap(), of_orders);
@@ -213,7 +214,7 @@ async fn routes_show_the_customers_of_the_tenant_only() {
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         let items = answer.body["items"].as_array().unwrap().clone();
         let ids: Vec<_> =
-            items.iter().map(|it| it["customer_id"].as_str().unwrap().to_owned()).collect();
+            items.iter().map(|item| item["customer_id"].as_str().unwrap().to_owned()).collect();
         (ids, answer)
     };
     assert_eq!(ids(Some("a"), "/v1/customers").await.0, ["c-1"]);

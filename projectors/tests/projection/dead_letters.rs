@@ -98,7 +98,10 @@ async fn dead_letter_is_told_with_every_attempt_and_delivery() {
     let deliveries = first["deliveries"].as_array().unwrap();
     let told: Vec<_> = deliveries
         .iter()
-        .map(|it| (&it["delivery"], &it["started"]["revision"], &it["failed"]["revision"]))
+        .map(|delivery| {
+            let revision = |event: &str| &delivery[event]["revision"];
+            (&delivery["delivery"], revision("started"), revision("failed"))
+        })
         .collect();
     let null = Value::Null;
     let expected = [

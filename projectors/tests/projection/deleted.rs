@@ -146,7 +146,7 @@ async fn deleted_order_is_gone_on_every_route() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|it| it["revision"].clone())
+        .map(|event| event["revision"].clone())
         .collect();
     assert_eq!(revisions, [json!(3), json!(4)]);
     let compared = get(&api, &format!("{order}/history/compare")).await;

@@ -226,7 +226,7 @@ async fn rows_of_another_event_store_are_neither_verified_nor_mended() {
         repair,
         pace: Pace::Full,
     };
-    let mut found = |it| panic!("{it:?}");
+    let mut found = |finding| panic!("{finding:?}");
     let all = verification.verify_all(&mut |_| {}, &mut found).await.unwrap_err();
     assert!(matches!(all, ReplayError::Origin(_)), "{all:?}");
     let sample = verification.verify_sample(2, &mut |_| {}, &mut found).await.unwrap_err();

@@ -42,7 +42,8 @@ async fn paged(api: &Router, query: &str, limit: u64) -> Vec<u64> {
             assert_eq!(event["state_after"]["revision"], revision);
             assert_eq!(event["state_after"]["customer_id"], "cust-retail-001");
             let changes = event["changes"].as_array().unwrap();
-            let fields: Vec<_> = changes.iter().map(|it| it["field"].as_str().unwrap()).collect();
+            let fields: Vec<_> =
+                changes.iter().map(|change| change["field"].as_str().unwrap()).collect();
             assert!(revision < 6 || fields == ["revision"], "{fields:?}");
             revisions.push(revision);
         }
@@ -84,7 +85,7 @@ async fn readers_share_a_bounded_number_of_places() {
     let api = long_history(&events, &database).await;
     let uri = format!("/v1/orders/{}/history?sort=newest", id(1));
     let all = join_all((0..8).map(|_| get(&api, &uri))).await;
-    assert!(all.iter().all(|it| it.status == StatusCode::OK && it.body == all[0].body));
+    assert!(all.iter().all(|answer| answer.status == StatusCode::OK && answer.body == all[0].body));
 
     // Answers that nobody reads keep their places until their clients are gone.
     let mut unread = Vec::new();
@@ -168,7 +169,7 @@ async fn event_that_cannot_be_read_is_shown_as_found_and_changes_nothing() {
     // The next one is compared with the state before the unreadable ones.
     let changes = shown[6]["changes"].as_array().unwrap();
     assert_eq!(
-        changes.iter().map(|it| it["field"].clone()).collect::<Vec<_>>(),
+        changes.iter().map(|change| change["field"].clone()).collect::<Vec<_>>(),
         [json!("revision")]
     );
     assert_eq!(shown[6]["state_after"]["revision"], 6);

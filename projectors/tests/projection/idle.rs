@@ -56,7 +56,7 @@ async fn idle_projector_writes_nothing_in_postgres() {
 
     journal.clear();
     journal.heard(4, "lease.get").await;
-    let writes: Vec<_> = WRITES.iter().flat_map(|it| journal.lines(it)).collect();
+    let writes: Vec<_> = WRITES.iter().flat_map(|statement| journal.lines(statement)).collect();
     assert!(writes.is_empty(), "{writes:?}");
     projector.stop().await.unwrap();
 }

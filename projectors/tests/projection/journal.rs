@@ -35,7 +35,7 @@ impl Journal {
 
     /// Returns the lines so far that contain `text`.
     pub(crate) fn lines(&self, text: &str) -> Vec<Line> {
-        locked(&self.lines).iter().filter(|it| it.text.contains(text)).cloned().collect()
+        locked(&self.lines).iter().filter(|line| line.text.contains(text)).cloned().collect()
     }
 
     /// Waits for `n_lines` lines that contain `text`.
@@ -64,7 +64,7 @@ struct Listener {
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        ["projectors", "sqlx"].iter().any(|it| metadata.target().starts_with(it))
+        ["projectors", "sqlx"].iter().any(|target| metadata.target().starts_with(target))
     }
 
     fn event(&self, event: &Event<'_>) {

@@ -58,7 +58,7 @@ async fn pooled_sessions_of_single_transactions_work() {
     }
     projected_all(store, 60).await;
     let last = wait::until_async("the projector has verified its rows", async || {
-        store.last_verification().await.unwrap().filter(|it| it.n_orders == 60)
+        store.last_verification().await.unwrap().filter(|last| last.n_orders == 60)
     })
     .await;
     assert_eq!(last.n_findings, 0);

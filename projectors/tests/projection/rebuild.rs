@@ -35,10 +35,13 @@ pub(crate) async fn rebuild(
             n_judged += 1;
         }
     };
-    let rebuilt = work.run(&mut progress, &mut |it| findings.push(it)).await;
+    let rebuilt = work.run(&mut progress, &mut |finding| findings.push(finding)).await;
     // Both sides are at one position: a stream is read only if its rows differ.
-    let n_differing = rebuilt.as_ref().ok().and_then(|it| it.compared).map(|it| it.n_differing);
-    assert!(n_differing.is_none_or(|it| it == n_judged), "{n_judged} judged, {n_differing:?}");
+    let n_differing = rebuilt.as_ref().ok().and_then(|rebuilt| Some(rebuilt.compared?.n_differing));
+    assert!(
+        n_differing.is_none_or(|n_differing| n_differing == n_judged),
+        "{n_judged} judged, {n_differing:?}"
+    );
     (rebuilt, findings)
 }
 
@@ -104,7 +107,7 @@ async fn rebuild_runs_beside_projector_and_readers(database: &Database) {
     let (sound, findings) = verify(&events, &store, Repair::Never).await;
     assert!(sound.is_sound(), "{findings:?}");
     assert_eq!(sound.n_orders, 400);
-    let names: Vec<_> = store.sets().await.unwrap().iter().map(|it| it.name).collect();
+    let names: Vec<_> = store.sets().await.unwrap().iter().map(|set| set.name).collect();
     assert_eq!(names, ["live", "previous"]);
 
     // Swap and rollback, while the projector goes on.
@@ -231,7 +234,7 @@ async fn rebuild_names_events_that_it_cannot_project_and_leaves_the_live_tables(
         let n_named = usize::from(begin == Begin::Anew);
         assert_eq!(findings.len(), n_named, "{findings:?}");
     }
-    let names: Vec<_> = store.sets().await.unwrap().iter().map(|it| it.name).collect();
+    let names: Vec<_> = store.sets().await.unwrap().iter().map(|set| set.name).collect();
     assert_eq!(names, ["live", "next"]);
 }
 
@@ -260,7 +263,7 @@ async fn rebuild_switches_to_another_event_store() {
 async fn orders_of(store: &Arc<dyn ReadModel>, tenant: &str) -> Vec<OrderId> {
     let filter = OrderFilter { tenant: Some(tenant.to_owned()), ..OrderFilter::default() };
     let orders = store.orders(&filter, &Page { after: None, limit: 20 }).await.unwrap();
-    orders.iter().map(|it| it.order_id).collect()
+    orders.iter().map(|order| order.order_id).collect()
 }
 
 async fn tenants_are_part_of_a_set(database: &Database) {
@@ -334,7 +337,7 @@ async fn rebuild_may_end_right_after_the_swap(database: &Database) {
     projected_all(&store, 40).await;
     let (sound, findings) = verify(&events, &store, Repair::Never).await;
     assert!(sound.is_sound(), "{findings:?}");
-    let names: Vec<_> = store.sets().await.unwrap().iter().map(|it| it.name).collect();
+    let names: Vec<_> = store.sets().await.unwrap().iter().map(|set| set.name).collect();
     assert_eq!(names, ["live", "previous"]);
     projector.stop().await.unwrap();
 }

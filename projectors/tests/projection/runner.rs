@@ -183,7 +183,7 @@ async fn history_shows_what_every_event_changed() {
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     assert_eq!(answer.body["order_id"], json!(id(1)));
     let entries = answer.body["events"].as_array().unwrap();
-    let types: Vec<_> = entries.iter().map(|it| it["type"].as_str().unwrap()).collect();
+    let types: Vec<_> = entries.iter().map(|entry| entry["type"].as_str().unwrap()).collect();
     let expected = ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued", "OrderFailed"];
     assert_eq!(types, expected);
 
@@ -209,7 +209,7 @@ async fn history_shows_what_every_event_changed() {
     assert_eq!(failed["state_after"], Value::Object(fields(&fold(&history).unwrap())));
     let changed = |field: &str| {
         let changes = failed["changes"].as_array().unwrap();
-        changes.iter().find(|it| it["field"] == field).cloned()
+        changes.iter().find(|change| change["field"] == field).cloned()
     };
     let status = json!({"field": "status", "before": "PROCESSING", "after": "FAILED"});
     assert_eq!(changed("status"), Some(status));

@@ -14,7 +14,7 @@ use crate::stores::Database;
 use crate::system::{EventStore, Projector, clock};
 
 async fn names(store: &Arc<dyn ReadModel>) -> Vec<&'static str> {
-    let mut names: Vec<_> = store.sets().await.unwrap().iter().map(|it| it.name).collect();
+    let mut names: Vec<_> = store.sets().await.unwrap().iter().map(|set| set.name).collect();
     names.sort_unstable();
     names
 }
@@ -155,7 +155,7 @@ async fn snapshot_stays_as_it_was(database: &Database) {
     let reads = (0..8).map(|_read| snapshot.orders(&filter, &page));
     for orders in futures::future::join_all(reads).await {
         let orders = orders.unwrap();
-        assert!(orders.len() == 5 && orders.iter().all(|it| it.customer_id != "other"));
+        assert!(orders.len() == 5 && orders.iter().all(|order| order.customer_id != "other"));
     }
     assert_eq!(snapshot.checkpoint().await.unwrap().position, before.position);
     let changes = projectors::RowChanges::default();

@@ -91,7 +91,8 @@ impl EventStore {
             tenant: tenant.map(str::to_owned),
             ..Cause::new(CommandId::for_request(request), "customer", history[0].recorded_at)
         };
-        let events: Vec<OrderEvent> = history.iter().map(|it| it.event.clone()).collect();
+        let events: Vec<OrderEvent> =
+            history.iter().map(|recorded| recorded.event.clone()).collect();
         self.log.append(order_id, expected, &events, &cause).await.unwrap();
     }
 }
@@ -142,8 +143,10 @@ pub(crate) async fn projected(store: &Arc<dyn ReadModel>, n_events: u64) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let checkpoint = store.checkpoint().await;
-        let n_projected = checkpoint.as_ref().map(|it| it.events_applied + it.events_skipped);
-        if n_projected.is_ok_and(|it| it >= n_events) {
+        let n_projected = checkpoint
+            .as_ref()
+            .map(|checkpoint| checkpoint.events_applied + checkpoint.events_skipped);
+        if n_projected.is_ok_and(|n_projected| n_projected >= n_events) {
             return;
         }
         assert!(Instant::now() < deadline, "not {n_events} events but {checkpoint:?}");
@@ -191,12 +194,12 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|it| it.to_str().unwrap())
+        self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
     pub(crate) fn order_ids(&self) -> Vec<&str> {
         let items = self.body["items"].as_array().unwrap();
-        items.iter().map(|it| it["order_id"].as_str().unwrap()).collect()
+        items.iter().map(|item| item["order_id"].as_str().unwrap()).collect()
     }
 }
 

@@ -29,7 +29,8 @@ pub(crate) async fn verify(
         repair,
         pace: Pace::Full,
     };
-    let verified = verification.verify_all(&mut |_| {}, &mut |it| findings.push(it)).await.unwrap();
+    let verified =
+        verification.verify_all(&mut |_| {}, &mut |finding| findings.push(finding)).await.unwrap();
     (verified, findings)
 }
 
@@ -109,7 +110,7 @@ async fn changed_rows_are_found_and_repaired(database: &Database, hex: impl Fn(u
             findings.remove(place);
         }
         // Statistics are verified only if the rows are right.
-        findings.retain(|it| !matches!(it, Finding::Miscounted(_)));
+        findings.retain(|finding| !matches!(finding, Finding::Miscounted(_)));
         assert_eq!(findings, []);
         assert_eq!(verified.n_miscounted, u64::from(repair == Repair::Always));
     }
@@ -210,7 +211,7 @@ async fn sample_is_spread_over_all_orders() {
         .await
         .unwrap();
     assert_eq!((verified.n_orders, verified.n_differing), (5, 5));
-    let expected: Vec<_> = [2, 4, 6, 8, 10].map(|it| (id(it), Value::from("other"))).into();
+    let expected: Vec<_> = [2, 4, 6, 8, 10].map(|number| (id(number), Value::from("other"))).into();
     assert_eq!(seen, expected);
 }
 

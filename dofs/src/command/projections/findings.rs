@@ -1,6 +1,7 @@
 //! What a verification or a rebuild found wrong, in words.
 
 use domain::order::Stage;
+use jiff::Timestamp;
 use projectors::{CountChange, Difference, Finding, Minute, MinuteDifference, Poison, Repair};
 use serde_json::{Value, json};
 
@@ -15,72 +16,72 @@ pub(super) fn print_finding(
     global: &Global,
 ) -> Result<(), CliError> {
     let mended = repair == Repair::Always;
+    if global.json {
+        print_result(to_json(finding, mended))
+    } else {
+        print_result(to_text(finding, mended))
+    }
+}
+
+fn to_json(finding: &Finding, mended: bool) -> Value {
+    match finding {
+        Finding::Difference(Difference { order_id, table, field, expected, found }) => json!({
+            "order_id": order_id,
+            "table": table,
+            "field": field,
+            "expected": expected,
+            "found": found,
+            "mended": mended,
+        }),
+        Finding::Poison(Poison { stream, revision, event_type, reason }) => json!({
+            "stream": stream,
+            "revision": revision,
+            "type": event_type,
+            "reason": reason,
+        }),
+        Finding::Miscounted(CountChange { status, stage, n_orders }) => json!({
+            "status": status.as_str(),
+            "stage": stage.map(Stage::as_str),
+            "off_by": -n_orders,
+            "mended": mended,
+        }),
+        Finding::Minute(MinuteDifference { minute, expected, found }) => json!({
+            "minute": minute_begin(*minute),
+            "expected": minute_json(expected),
+            "found": minute_json(found),
+            "mended": mended,
+        }),
+    }
+}
+
+fn to_text(finding: &Finding, mended: bool) -> String {
     match finding {
         Finding::Difference(Difference { order_id, table, field, expected, found }) => {
-            if global.json {
-                print_result(json!({
-                    "order_id": order_id,
-                    "table": table,
-                    "field": field,
-                    "expected": expected,
-                    "found": found,
-                    "mended": mended,
-                }))
-            } else {
-                let (expected, found) = (format_cell(expected), format_cell(found));
-                let mended = if mended { " (mended)" } else { "" };
-                print_result(format!(
-                    "order {order_id}: {table}.{field}: expected {expected}, found {found}{mended}"
-                ))
-            }
+            let (expected, found) = (format_cell(expected), format_cell(found));
+            let mended = if mended { " (mended)" } else { "" };
+            format!("order {order_id}: {table}.{field}: expected {expected}, found {found}{mended}")
         }
-        Finding::Poison(Poison { stream, revision, event_type, reason }) => {
-            if global.json {
-                print_result(json!({
-                    "stream": stream,
-                    "revision": revision,
-                    "type": event_type,
-                    "reason": reason,
-                }))
-            } else {
-                print_result(format!(
-                    "event {revision} of stream {stream} ({}) cannot be projected: {}",
-                    format_cell(event_type),
-                    format_cell(reason),
-                ))
-            }
-        }
+        Finding::Poison(Poison { stream, revision, event_type, reason }) => format!(
+            "event {revision} of stream {stream} ({}) cannot be projected: {}",
+            format_cell(event_type),
+            format_cell(reason),
+        ),
         Finding::Miscounted(CountChange { status, stage, n_orders }) => {
-            let stage = stage.map(Stage::as_str);
-            if global.json {
-                print_result(json!({
-                    "status": status.as_str(),
-                    "stage": stage,
-                    "off_by": -n_orders,
-                    "mended": mended,
-                }))
-            } else {
-                let stage = stage.map_or_else(String::new, |it| format!(" ({it})"));
-                print_result(format!("statistics of {status}{stage} are off by {}", -n_orders))
-            }
+            let stage = stage.map_or_else(String::new, |stage| format!(" ({})", stage.as_str()));
+            format!("statistics of {status}{stage} are off by {}", -n_orders)
         }
-        Finding::Minute(MinuteDifference { minute, expected, found }) => {
-            let minute = jiff::Timestamp::from_second(minute * 60).unwrap_or_default();
-            let (expected, found) = (minute_json(expected), minute_json(found));
-            if global.json {
-                print_result(json!({
-                    "minute": minute,
-                    "expected": expected,
-                    "found": found,
-                    "mended": mended,
-                }))
-            } else {
-                print_result(format!(
-                    "statistics of minute {minute}: expected {expected}, found {found}"
-                ))
-            }
-        }
+        Finding::Minute(MinuteDifference { minute, expected, found }) => format!(
+            "statistics of minute {}: expected {}, found {}",
+            minute_begin(*minute),
+            minute_json(expected),
+            minute_json(found)
+        ),
     }
+}
+
+/// Returns the begin of a minute that is counted from 1970.
+fn minute_begin(minute: i64) -> Timestamp {
+    Timestamp::from_second(minute * 60).unwrap_or_default()
 }
 
 fn minute_json(minute: &Minute) -> Value {

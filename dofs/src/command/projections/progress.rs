@@ -29,7 +29,7 @@ impl Display {
     pub(super) fn new(global: &Global) -> Self {
         let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
         let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}");
-        let bar = style.map_or(bar.clone(), |it| bar.with_style(it));
+        let bar = style.map_or(bar.clone(), |style| bar.with_style(style));
         Self { bar, is_quiet: global.quiet, current: None }
     }
 
@@ -88,9 +88,9 @@ fn line(progress: &Progress, pace: Option<Throughput>) -> String {
     };
     let mut parts = vec![format!("{}: {n_done}{of} {}", phase.name(), phase.unit())];
     parts.extend(pace.and_then(Throughput::format_rate));
-    let n_left = n_total.map(|it| it.saturating_sub(n_done)).filter(|it| *it > 0);
+    let n_left = n_total.map(|n_total| n_total.saturating_sub(n_done)).filter(|n_left| *n_left > 0);
     let left = pace.zip(n_left).and_then(|(pace, n_left)| pace.estimate_time_left(n_left));
-    parts.extend(left.map(|it| format!("about {} left", format_duration(it.as_secs()))));
+    parts.extend(left.map(|left| format!("about {} left", format_duration(left.as_secs()))));
     parts.join(", ")
 }
 

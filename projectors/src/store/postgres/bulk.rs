@@ -33,8 +33,13 @@ pub(super) async fn write_table(
 ) -> Result<(), StoreError> {
     let is_begun = |record: &&Record| order_of(record).is_some_and(|id| begun.contains(&id));
     let (begun, others): (Vec<&Record>, Vec<&Record>) = records.iter().partition(is_begun);
-    copy_rows(connection, table, &begun).await?;
-    upsert_rows(connection, table, &others).await
+    if !begun.is_empty() {
+        copy_rows(connection, table, &begun).await?;
+    }
+    if !others.is_empty() {
+        upsert_rows(connection, table, &others).await?;
+    }
+    Ok(())
 }
 
 async fn copy_rows(
@@ -42,9 +47,6 @@ async fn copy_rows(
     table: &Table,
     records: &[&Record],
 ) -> Result<(), StoreError> {
-    if records.is_empty() {
-        return Ok(());
-    }
     let mut bytes = HEADER.to_vec();
     for record in records {
         let n_columns = i16::try_from(record.len()).unwrap_or(i16::MAX);
@@ -89,9 +91,6 @@ async fn upsert_rows(
     table: &Table,
     records: &[&Record],
 ) -> Result<(), StoreError> {
-    if records.is_empty() {
-        return Ok(());
-    }
     let (mut selected, mut arrays) = (Vec::new(), Vec::new());
     let mut arguments = PgArguments::default();
     for (index, column) in table.columns.iter().enumerate() {

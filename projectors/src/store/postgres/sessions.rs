@@ -74,19 +74,12 @@ impl Sessions {
         Ok(())
     }
 
-    /// Returns the statement that begins a transaction on a connection of the pool.
-    pub(super) fn begin_statement(self) -> &'static str {
+    /// Returns the statements that begin and commit a transaction on a connection of the pool.
+    pub(super) fn transaction(self) -> (&'static str, &'static str) {
         match self {
-            Self::Own => "begin",
-            Self::Pooled => "/* begun with its use */ select 1",
-        }
-    }
-
-    /// Returns the statement that commits it.
-    pub(super) fn commit_statement(self) -> &'static str {
-        match self {
-            Self::Own => "commit",
-            Self::Pooled => "commit and chain",
+            Self::Own => ("begin", "commit"),
+            // Each use of the connection is in a transaction already, and another one follows it.
+            Self::Pooled => ("/* begun with its use */ select 1", "commit and chain"),
         }
     }
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres};
+use sqlx::{ConnectOptions, Connection, PgConnection, Postgres};
 
 use super::{LOCKED, PostgresHandle, PostgresStore};
-use crate::projection::Projection;
-use crate::store::database::find_checkpoint;
-use crate::store::query::Query;
+use crate::projection::{Projection, Table};
+use crate::store::checkpoint::find_checkpoint;
+use crate::store::query::{Query, execute_script, quoted_table_names};
 use crate::store::sets::{
-    Begin, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, SetInfo, SetName, Sets, Steps, SwapWhen,
-    Swapped, Unfinished, check_unfinished, forget_set, hand_over_lease, is_behind, is_retired,
-    is_rollback_possible, list_sets, rename_set,
+    Begin, EXCHANGE, NOTHING_TO_RESUME, SetInfo, SetName, Sets, Steps, SwapWhen, Swapped,
+    Unfinished, check_previous, check_unfinished, forget_set, is_behind, is_retired, list_sets,
+    rename_sets,
 };
 use crate::store::{Checkpoint, ReadModel, StoreError};
 
@@ -28,12 +28,7 @@ fn schema_of(projection: &Projection, set: SetName) -> String {
         "orders" => "dofs".to_owned(),
         name => format!("dofs_{name}"),
     };
-    match set {
-        SetName::Live => String::new(),
-        SetName::Next => format!("{prefix}_next"),
-        SetName::Previous => format!("{prefix}_previous"),
-        SetName::Aside => format!("{prefix}_aside"),
-    }
+    format!("{prefix}{}", set.suffix())
 }
 
 /// Makes the tables of the next set. Their keys are there from the start: rows are written by them.
@@ -49,16 +44,10 @@ fn make_next(projection: &Projection) -> String {
     format!("drop schema if exists {schema} cascade; create schema {schema}; {tables}")
 }
 
-/// Returns the names of the projection's tables as a list of SQL.
-fn table_names(projection: &Projection) -> String {
-    let names: Vec<_> = projection.tables.iter().map(|table| format!("'{}'", table.name)).collect();
-    names.join(", ")
-}
-
 /// Selects the statements that make the indexes of the live tables, by the same names, for the next
 /// set.
 fn select_indexes(projection: &Projection) -> String {
-    let (schema, tables) = (schema_of(projection, SetName::Next), table_names(projection));
+    let (schema, tables) = (schema_of(projection, SetName::Next), quoted_table_names(projection));
     format!(
         "/* sets.indexes */ select \
          replace(replace(indexdef, ' INDEX ', ' INDEX IF NOT EXISTS '), \
@@ -90,17 +79,14 @@ fn move_tables(projection: &Projection, moves: &[(SetName, SetName)]) -> String 
     format!("do $$ declare live text := current_schema(); begin {} end $$", statements.join(" "))
 }
 
-async fn execute_raw(connection: &mut PgConnection, sql: String) -> sqlx::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
-}
-
 async fn drop_schema(
     connection: &mut PgConnection,
     projection: &Projection,
     set: SetName,
 ) -> sqlx::Result<()> {
     let schema = schema_of(projection, set);
-    execute_raw(connection, format!("drop schema if exists {schema} cascade")).await?;
+    execute_script::<Postgres>(connection, format!("drop schema if exists {schema} cascade"))
+        .await?;
     forget_set::<Postgres>(connection, projection, set).await
 }
 
@@ -112,7 +98,7 @@ impl Sets for PostgresStore {
         let mut transaction = self.begin().await?;
         match begin {
             Begin::Anew => {
-                execute_raw(&mut transaction, make_next(projection)).await?;
+                execute_script::<Postgres>(&mut transaction, make_next(projection)).await?;
                 for table in ["projection_counts", "projection_minutes"] {
                     let delete = Query::new(format!("delete from {table} where name = $1"));
                     let delete = delete.bind(SetName::Next.key(projection));
@@ -164,13 +150,13 @@ impl Sets for PostgresStore {
         let mut statements: Vec<String> =
             indexes.fetch_values::<Postgres, _>(&mut *self.acquire_reader().await?).await?;
         // Statistics for the planner.
-        statements
-            .extend(projection.tables.iter().map(|it| format!("analyze {schema}.{}", it.name)));
+        let analyze = |table: &Table| format!("analyze {schema}.{}", table.name);
+        statements.extend(projection.tables.iter().map(analyze));
         let mut connection = options.connect().await?;
         let n_steps = statements.len() as u64;
         for (n_done, statement) in (0..).zip(statements) {
             progress(n_done, n_steps);
-            if let Err(error) = execute_raw(&mut connection, statement).await {
+            if let Err(error) = execute_script::<Postgres>(&mut connection, statement).await {
                 // A missing table says that the set was dropped.
                 let key = SetName::Next.key(projection);
                 let next =
@@ -220,31 +206,21 @@ impl Sets for PostgresStore {
         let previous = schema_of(projection, SetName::Previous);
         let table_exists =
             format!("to_regclass('{previous}.{}') is not null", projection.main_table().name);
-        if !is_rollback_possible::<Postgres>(&mut transaction, projection, &table_exists).await? {
-            return Err(NOTHING_TO_ROLL_BACK);
-        }
+        check_previous::<Postgres>(&mut transaction, projection, &table_exists).await?;
         let next = SetName::Next.key(projection);
         check_unfinished(unfinished, find_checkpoint::<Postgres>(&mut transaction, &next).await?)?;
         if unfinished == Unfinished::Discard {
             let dropped = drop_schema(&mut transaction, projection, SetName::Next).await;
             dropped.map_err(|error| self.locked_error(error))?;
         }
-        let moves = [
-            (SetName::Live, SetName::Aside),
-            (SetName::Previous, SetName::Live),
-            (SetName::Aside, SetName::Previous),
-        ];
         let aside = schema_of(projection, SetName::Aside);
         let exchange = format!(
             "create schema {aside}; {}; drop schema {aside}",
-            move_tables(projection, &moves)
+            move_tables(projection, &EXCHANGE)
         );
-        let exchanged = execute_raw(&mut transaction, exchange).await;
+        let exchanged = execute_script::<Postgres>(&mut transaction, exchange).await;
         exchanged.map_err(|error| self.locked_error(error))?;
-        for names in moves {
-            rename_set::<Postgres>(&mut transaction, projection, names, now).await?;
-        }
-        hand_over_lease::<Postgres>(&mut transaction, projection).await?;
+        rename_sets::<Postgres>(&mut transaction, projection, &EXCHANGE, now).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -288,10 +264,10 @@ impl PostgresStore {
         // The writer takes the same lock first.
         let live = self.lock(&mut transaction, SetName::Live).await?;
         let built = self.lock(&mut transaction, SetName::Next).await?;
-        if built.is_none_or(|it| (it.position, it.epoch) != (next.position, next.epoch)) {
+        if built.is_none_or(|built| (built.position, built.epoch) != (next.position, next.epoch)) {
             return Err(StoreError::CheckpointMoved);
         }
-        if is_behind(when, live.and_then(|it| it.position)) {
+        if is_behind(when, live.and_then(|live| live.position)) {
             return Ok(Swapped::Behind);
         }
         let previous = schema_of(projection, SetName::Previous);
@@ -301,13 +277,10 @@ impl PostgresStore {
             move_tables(projection, &moves),
             schema_of(projection, SetName::Next)
         );
-        let swapped = execute_raw(&mut transaction, swap).await;
+        let swapped = execute_script::<Postgres>(&mut transaction, swap).await;
         swapped.map_err(|error| self.locked_error(error))?;
         forget_set::<Postgres>(&mut transaction, projection, SetName::Previous).await?;
-        for names in moves {
-            rename_set::<Postgres>(&mut transaction, projection, names, now).await?;
-        }
-        hand_over_lease::<Postgres>(&mut transaction, projection).await?;
+        rename_sets::<Postgres>(&mut transaction, projection, &moves, now).await?;
         transaction.commit().await?;
         Ok(Swapped::Done)
     }

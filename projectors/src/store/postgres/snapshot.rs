@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, PgPool};
 use tokio::time::timeout;
 
 use super::sessions::Sessions;
@@ -26,11 +26,7 @@ impl PostgresStore {
         let handle = &self.handle;
         let connecting = timeout(ACQUIRE_TIMEOUT, handle.options.connect());
         let mut holder = connecting.await.map_err(|_| StoreError::Timeout)??;
-        if handle.sessions == Sessions::Own {
-            handle.sessions.prepare(&mut holder, &handle.schema, IDLE_TIMEOUT).await?;
-        }
-        sqlx::raw_sql(BEGIN).execute(&mut holder).await?;
-        handle.sessions.enter(&mut holder, &handle.schema, IDLE_TIMEOUT).await?;
+        begin_reading(handle.sessions, &mut holder, &handle.schema, BEGIN.to_owned()).await?;
         let exported: String =
             sqlx::query_scalar("/* snapshot.export */ select pg_export_snapshot()")
                 .fetch_one(&mut holder)
@@ -53,16 +49,23 @@ impl PostgresHandle {
             .idle_timeout(None)
             .max_lifetime(None)
             .after_connect(move |connection, _| {
-                let (begin, schema) = (AssertSqlSafe(begin.clone()), Arc::clone(&schema));
-                Box::pin(async move {
-                    if sessions == Sessions::Own {
-                        sessions.prepare(&mut *connection, &schema, IDLE_TIMEOUT).await?;
-                    }
-                    // One transaction for as long as the connection lives.
-                    sqlx::raw_sql(begin).execute(&mut *connection).await?;
-                    sessions.enter(connection, &schema, IDLE_TIMEOUT).await
-                })
+                let (begin, schema) = (begin.clone(), Arc::clone(&schema));
+                Box::pin(async move { begin_reading(sessions, connection, &schema, begin).await })
             })
             .connect_lazy_with(self.options.clone())
     }
+}
+
+/// Begins the transaction of a new connection, which lasts as long as the connection.
+async fn begin_reading(
+    sessions: Sessions,
+    connection: &mut PgConnection,
+    schema: &str,
+    begin: String,
+) -> sqlx::Result<()> {
+    if sessions == Sessions::Own {
+        sessions.prepare(connection, schema, IDLE_TIMEOUT).await?;
+    }
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
+    sessions.enter(connection, schema, IDLE_TIMEOUT).await
 }

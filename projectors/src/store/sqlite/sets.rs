@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection};
 
 use super::SqliteStore;
 use crate::projection::{Projection, Table, row};
-use crate::store::database::find_checkpoint;
-use crate::store::query::{Query, column_list};
+use crate::store::checkpoint::{find_checkpoint, query_at};
+use crate::store::query::{Query, column_list, execute_script, quoted_table_names};
 use crate::store::sets::{
-    Begin, KEYED_TABLES, NOTHING_TO_RESUME, NOTHING_TO_ROLL_BACK, SetInfo, SetName, Sets, Steps,
-    SwapWhen, Swapped, Unfinished, check_unfinished, forget_set, hand_over_lease, is_behind,
-    is_retired, is_rollback_possible, list_sets, rename_set,
+    Begin, EXCHANGE, KEYED_TABLES, NOTHING_TO_RESUME, SetInfo, SetName, Sets, Steps, SwapWhen,
+    Swapped, Unfinished, check_previous, check_unfinished, forget_set, hand_over_lease, is_behind,
+    is_retired, list_sets, rename_set, rename_sets,
 };
 use crate::store::{Checkpoint, ReadModel, StoreError};
 
@@ -102,6 +102,7 @@ impl Sets for SqliteStore {
             swapped => swapped,
         };
         connection.close().await?;
+        // After the commit: if the process dies in between, the next rebuild drops or resumes the file.
         if let Ok(Swapped::Done) = swapped {
             remove_database(&path)?;
         }
@@ -117,9 +118,7 @@ impl Sets for SqliteStore {
             "exists (select 1 from sqlite_schema where name = 'previous_{}')",
             projection.main_table().name
         );
-        if !is_rollback_possible::<Sqlite>(&mut transaction, projection, &table_exists).await? {
-            return Err(NOTHING_TO_ROLL_BACK);
-        }
+        check_previous::<Sqlite>(&mut transaction, projection, &table_exists).await?;
         check_unfinished(unfinished, self.next_checkpoint().await?)?;
         let indexes = select_indexes(&mut transaction, projection).await?;
         drop_indexes(&mut transaction, projection).await?;
@@ -129,22 +128,20 @@ impl Sets for SqliteStore {
                 (format!("previous_{name}"), (*name).to_owned()),
                 (format!("aside_{name}"), format!("previous_{name}")),
             ] {
-                execute(&mut transaction, format!("alter table {from} rename to {to}")).await?;
+                execute_script::<Sqlite>(
+                    &mut transaction,
+                    format!("alter table {from} rename to {to}"),
+                )
+                .await?;
             }
         }
         for index in indexes {
-            execute(&mut transaction, index.sql).await?;
+            execute_script::<Sqlite>(&mut transaction, index.sql).await?;
         }
-        for names in [
-            (SetName::Live, SetName::Aside),
-            (SetName::Previous, SetName::Live),
-            (SetName::Aside, SetName::Previous),
-        ] {
-            rename_set::<Sqlite>(&mut transaction, projection, names, now).await?;
-        }
-        hand_over_lease::<Sqlite>(&mut transaction, projection).await?;
+        rename_sets::<Sqlite>(&mut transaction, projection, &EXCHANGE, now).await?;
         transaction.commit().await?;
         connection.close().await?;
+        // After the commit: a rollback of the transaction could not restore the file.
         if unfinished == Unfinished::Discard {
             self.discard_next_set().await?;
         }
@@ -182,7 +179,7 @@ impl SqliteStore {
     /// into temporary files, not into memory.
     async fn connect_for_large_statements(&self) -> Result<SqliteConnection, StoreError> {
         // These statements take as long as the tables are large; that is no reason for a warning.
-        Ok(super::options(&self.handle.path).disable_statement_logging().connect().await?)
+        Ok(super::options(&self.handle).disable_statement_logging().connect().await?)
     }
 
     /// Opens the next set, whose file must be there.
@@ -221,7 +218,7 @@ impl SqliteStore {
     }
 
     fn next_path(&self) -> PathBuf {
-        let mut path = self.handle.path.clone().into_os_string();
+        let mut path = self.handle.clone().into_os_string();
         // The name of the first projection's file is older than the second projection.
         if self.projection.name != "orders" {
             path.push(format!(".{}", self.projection.name));
@@ -235,8 +232,8 @@ impl SqliteStore {
 fn is_busy(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     // The low byte is the primary code.
-    let code = error.code().and_then(|it| it.parse::<i32>().ok());
-    code.is_some_and(|it| it & 0xFF == SQLITE_BUSY)
+    let code = error.code().and_then(|code| code.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xFF == SQLITE_BUSY)
 }
 
 /// Removes a database that no process uses.
@@ -271,12 +268,11 @@ impl Swap<'_> {
     ) -> Result<Swapped, StoreError> {
         let (projection, live) = (self.projection, self.projection.name);
         let mut transaction = connection.begin_with("begin immediate").await?;
-        let live_position =
-            find_checkpoint::<Sqlite>(&mut transaction, live).await?.and_then(|it| it.position);
+        let live_checkpoint = find_checkpoint::<Sqlite>(&mut transaction, live).await?;
         if !self.is_as_seen(&mut transaction).await? {
             return Err(StoreError::CheckpointMoved);
         }
-        if is_behind(self.when, live_position) {
+        if is_behind(self.when, live_checkpoint.and_then(|live| live.position)) {
             return Ok(Swapped::Behind);
         }
         drop_previous_tables(&mut transaction, projection).await?;
@@ -290,15 +286,15 @@ impl Swap<'_> {
             step();
             let (name, columns) = (table.name, column_list(table));
             let retire = format!("alter table {name} rename to previous_{name}");
-            execute(&mut transaction, retire).await?;
-            execute(&mut transaction, make).await?;
+            execute_script::<Sqlite>(&mut transaction, retire).await?;
+            execute_script::<Sqlite>(&mut transaction, make).await?;
             let copy =
                 format!("insert into main.{name} ({columns}) select {columns} from built.{name}");
-            execute(&mut transaction, copy).await?;
+            execute_script::<Sqlite>(&mut transaction, copy).await?;
         }
         for index in indexes {
             step();
-            execute(&mut transaction, index.sql).await?;
+            execute_script::<Sqlite>(&mut transaction, index.sql).await?;
         }
         step();
         let retired = (SetName::Live, SetName::Previous);
@@ -310,15 +306,8 @@ impl Swap<'_> {
     }
 
     async fn is_as_seen(&self, connection: &mut SqliteConnection) -> Result<bool, StoreError> {
-        let n_sets = Query::new(
-            "/* sets.built */ select count(*) from built.projection_checkpoints where name = $1 \
-             and commit_position is not distinct from $2 \
-             and prepare_position is not distinct from $3 and epoch = $4",
-        )
-        .bind(self.projection.name.to_owned())
-        .bind(self.next.position.map(|it| it.commit))
-        .bind(self.next.position.map(|it| it.prepare))
-        .bind(self.next.epoch);
+        let count = "/* sets.built */ select count(*) from built.projection_checkpoints";
+        let n_sets = query_at(count, self.projection.name, self.next);
         Ok(n_sets.fetch_value::<Sqlite, i64>(connection).await? == Some(1))
     }
 }
@@ -344,7 +333,11 @@ async fn drop_previous_tables(
     projection: &Projection,
 ) -> Result<(), StoreError> {
     for table in projection.tables {
-        execute(connection, format!("drop table if exists previous_{}", table.name)).await?;
+        execute_script::<Sqlite>(
+            connection,
+            format!("drop table if exists previous_{}", table.name),
+        )
+        .await?;
     }
     Ok(forget_set::<Sqlite>(connection, projection, SetName::Previous).await?)
 }
@@ -376,12 +369,10 @@ async fn select_indexes(
     connection: &mut SqliteConnection,
     projection: &Projection,
 ) -> Result<Vec<Index>, StoreError> {
-    let tables: Vec<_> =
-        projection.tables.iter().map(|table| format!("'{}'", table.name)).collect();
     let indexes = Query::new(format!(
         "select name, sql from main.sqlite_schema where type = 'index' and sql is not null \
          and tbl_name in ({})",
-        tables.join(", ")
+        quoted_table_names(projection)
     ));
     indexes.fetch::<Sqlite, _>(connection).await
 }
@@ -392,13 +383,7 @@ pub(super) async fn drop_indexes(
     projection: &Projection,
 ) -> Result<(), StoreError> {
     for index in select_indexes(connection, projection).await? {
-        execute(connection, format!("drop index main.{}", index.name)).await?;
+        execute_script::<Sqlite>(connection, format!("drop index main.{}", index.name)).await?;
     }
-    Ok(())
-}
-
-/// Runs a statement that is put together from names of our own.
-async fn execute(connection: &mut SqliteConnection, sql: String) -> Result<(), StoreError> {
-    sqlx::query(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use domain::ids::OrderId;
 use domain::order::Stage;
-use projectors::{FailureFilter, FailureGroup, Place, ReadModel};
+use projectors::{FailedOrderFilter, FailureFilter, FailureGroup, Page, Place, ReadModel};
 
-use super::{crowd, project};
+use super::{crowd, project, read_pages};
 use crate::events::{History, at, id};
 use crate::stores::Database;
 
@@ -71,24 +71,18 @@ pub(crate) async fn unresolved_failures_are_listed_oldest_first(database: &Datab
     ];
     for (filter, expected) in filters {
         let found = store.failures_now(&filter, None, 100).await.unwrap();
-        let found: Vec<_> = found.iter().map(|it| it.order_id).collect();
+        let found: Vec<_> = found.iter().map(|failed| failed.order_id).collect();
         assert_eq!(found, ids(expected), "{filter:?}");
     }
 }
 
 pub(crate) async fn unresolved_failures_are_walked_through_exactly_once(database: &Database) {
-    let store = database.read_model().await;
-    crowd(&*store).await;
-    let mut seen = Vec::new();
-    let mut after = None;
-    loop {
-        let part = store.failures_now(&FailureFilter::default(), after, 7).await.unwrap();
-        assert!(part.len() <= 7);
-        seen.extend(part.iter().map(Place::of_failure));
-        let Some(last) = part.last().filter(|_| seen.len() <= 25) else { break };
-        after = Some(Place::of_failure(last));
-    }
-    assert_eq!(seen.len(), 25);
+    let store = crowd(database).await;
+    let list = async |Page { after, limit }: Page| {
+        let failed = store.failures_now(&FailureFilter::default(), after, limit).await.unwrap();
+        failed.iter().map(Place::of_failure).collect()
+    };
+    let seen = read_pages(list).await;
     assert!(seen.is_sorted_by(|before, behind| before < behind), "{seen:?}");
 }
 
@@ -114,7 +108,7 @@ pub(crate) async fn unresolved_failures_are_counted_by_their_cause(database: &Da
     assert_eq!(dead, expected);
 
     let all = store.failure_groups(&FailureFilter::default()).await.unwrap();
-    assert_eq!((all.len(), all.iter().map(|it| it.n_orders).sum::<u64>()), (6, 7));
+    assert_eq!((all.len(), all.iter().map(|group| group.n_orders).sum::<u64>()), (6, 7));
     let filter = FailureFilter {
         code: Some("permanent".to_owned()),
         failed_before: Some(at(131)),
@@ -123,4 +117,14 @@ pub(crate) async fn unresolved_failures_are_counted_by_their_cause(database: &Da
     };
     let one = store.failure_groups(&filter).await.unwrap();
     assert_eq!(one, [group("permanent", 1, 130, 130)]);
+}
+
+pub(crate) async fn pages_show_every_failure_exactly_once(database: &Database) {
+    let store = crowd(database).await;
+    let list = async |page: Page| {
+        let failed = store.failed_orders(&FailedOrderFilter::default(), &page).await.unwrap();
+        failed.iter().map(Place::of_failure).collect()
+    };
+    let seen = read_pages(list).await;
+    assert!(seen.is_sorted_by(|before, behind| before > behind), "{seen:?}");
 }
