@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api_types::{HealthReport, OrderHistory, PlaceOrderRequest, PlaceOrderResult};
+use api_types::{OrderHistory, PlaceOrderRequest, PlaceOrderResult};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -82,7 +82,6 @@ impl ApiClient {
         self.http.request(method, format!("{}{path}", self.base_url))
     }
 
-    /// Reads a resource.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -90,7 +89,6 @@ impl ApiClient {
         self.send(self.request(Method::GET, path)).await
     }
 
-    /// Posts a command.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -108,26 +106,20 @@ impl ApiClient {
         &self,
         request: RequestBuilder,
     ) -> Result<Response<T>, CliError> {
+        read_body(self.send_unread(request).await?).await
+    }
+
+    /// Sends a request and returns the successful response, its body unread.
+    async fn send_unread(&self, request: RequestBuilder) -> Result<reqwest::Response, CliError> {
         let response = request.send().await.map_err(|source| self.unreachable(source))?;
-        let url = without_query(response.url());
-        let status = response.status();
-        let unexpected = |source| CliError::UnexpectedResponse { url: url.clone(), source };
-        let json = response.text().await.map_err(|source| unexpected(Box::new(source)))?;
-        if !status.is_success() {
-            let body =
-                serde_json::from_str(&json).map_err(|source| unexpected(Box::new(source)))?;
-            return Err(rejection(url, status, body));
+        let (url, status) = (without_query(response.url()), response.status());
+        if status.is_success() {
+            return Ok(response);
         }
-        let body = serde_json::from_str(&json).map_err(|source| unexpected(Box::new(source)))?;
-        Ok(Response { json, body })
+        let body = read_body(response).await?.body;
+        Err(rejection(url, status, body))
     }
 
-    /// Checks that the API is reachable.
-    pub(crate) async fn check_liveness(&self) -> Result<(), CliError> {
-        self.get::<HealthReport>("/livez").await.map(drop)
-    }
-
-    /// Places an order.
     pub(crate) async fn place_order(
         &self,
         order: &PlaceOrderRequest,
@@ -152,15 +144,7 @@ impl ApiClient {
     pub(crate) async fn open_event_feed(&self, order_id: Uuid) -> Result<EventFeed, CliError> {
         let request = self.request(Method::GET, "/v1/events/stream");
         let request = request.query(&[("order_id", order_id)]).timeout(FEED_TIMEOUT);
-        let response = request.send().await.map_err(|source| self.unreachable(source))?;
-        let (url, status) = (without_query(response.url()), response.status());
-        if status.is_success() {
-            return Ok(EventFeed { response, line: Vec::new() });
-        }
-        match response.json().await {
-            Ok(body) => Err(rejection(url, status, body)),
-            Err(source) => Err(CliError::UnexpectedResponse { url, source: Box::new(source) }),
-        }
+        Ok(EventFeed { response: self.send_unread(request).await?, line: Vec::new() })
     }
 
     fn unreachable(&self, source: reqwest::Error) -> CliError {
@@ -169,7 +153,6 @@ impl ApiClient {
     }
 }
 
-/// A successful response.
 pub(crate) struct Response<T> {
     /// The body as sent.
     json: String,
@@ -225,6 +208,16 @@ fn parse_url(url: &str) -> Result<Url, String> {
     Ok(parsed)
 }
 
+async fn read_body<T: DeserializeOwned>(
+    response: reqwest::Response,
+) -> Result<Response<T>, CliError> {
+    let url = without_query(response.url());
+    let unexpected = |source| CliError::UnexpectedResponse { url: url.clone(), source };
+    let json = response.text().await.map_err(|source| unexpected(Box::new(source)))?;
+    let body = serde_json::from_str(&json).map_err(|source| unexpected(Box::new(source)))?;
+    Ok(Response { json, body })
+}
+
 fn without_query(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
@@ -241,6 +234,14 @@ fn rejection(url: String, status: StatusCode, body: Value) -> CliError {
     let text = Rejection::deserialize(&body).ok().and_then(|body| body.error.or(body.message));
     let message = text.unwrap_or_else(|| body.to_string());
     CliError::Rejected { url, status, message, body: Box::new(body) }
+}
+
+/// Returns the id of an order that was placed.
+pub(crate) fn placed_order_id(placed: &PlaceOrderResult) -> Uuid {
+    match placed {
+        PlaceOrderResult::Finished(order) => order.state.order_id,
+        PlaceOrderResult::Accepted(order) => order.order_id,
+    }
 }
 
 /// Returns the URL of an API that listens on `listen`, for clients on this machine.

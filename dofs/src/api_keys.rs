@@ -91,18 +91,8 @@ impl KeyStore {
         clock: &Clock,
     ) -> Result<(), LogError> {
         let id = clock.new_id();
-        let cause = Cause {
-            command_id: CommandId::for_request(id),
-            correlation_id: id,
-            causation_id: id,
-            actor: ACTOR.to_owned(),
-            request_id: None,
-            request_name: None,
-            traceparent: None,
-            request_fingerprint: None,
-            tenant: None,
-            at: clock.now(),
-        };
+        let cause = Cause::new(CommandId::for_request(id), ACTOR, clock.now());
+        let cause = Cause { correlation_id: id, causation_id: id, ..cause };
         // Keys are independent of one another, so any expected revision is correct: concurrent
         // operators must not conflict.
         self.journal.append(ExpectedLast::Any, event_type, event, &cause).await.map(drop)

@@ -29,7 +29,6 @@ const READ_MODEL_HINT: &str = "check that the database is running and that `read
 const READ_MODEL_OWNER_HINT: &str = "`migrate`, `projections rebuild` and `projections rollback` \
     need a user in `read_model.url` that owns the tables; `scripts/postgres-roles.sql` creates it";
 
-/// Error of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error("cannot start the runtime")]
@@ -309,14 +308,7 @@ impl From<StatusError> for CliError {
 
 impl From<ReplayError> for CliError {
     fn from(error: ReplayError) -> Self {
-        match error {
-            // Errors of the stores have their own exit codes and hints, whichever command meets them.
-            ReplayError::Store(error) => error.into(),
-            ReplayError::Log(error) => error.into(),
-            other @ (ReplayError::Misfolded(_)
-            | ReplayError::Scratch { .. }
-            | ReplayError::Origin(_)) => Self::Rebuild(other.into()),
-        }
+        RebuildError::from(error).into()
     }
 }
 

@@ -73,15 +73,12 @@ pub(crate) fn projector_check(
                 let (log, failure) = (&log, health.failure_cause());
                 async move { projection_health(failure, log, &**store, now).await }
             });
-            let mut worst = Health::Ok;
-            for health in join_all(checks).await {
-                worst = match (worst, health) {
-                    (worst @ Health::Unavailable(_), _) | (worst, Health::Ok) => worst,
-                    (Health::Degraded(cause), Health::Degraded(_)) => Health::Degraded(cause),
-                    (Health::Ok | Health::Degraded(_), health) => health,
-                };
-            }
-            worst
+            let rank = |health: &Health| match health {
+                Health::Unavailable(_) => 0,
+                Health::Degraded(_) => 1,
+                Health::Ok => 2,
+            };
+            join_all(checks).await.into_iter().min_by_key(rank).unwrap_or(Health::Ok)
         }
     })
 }

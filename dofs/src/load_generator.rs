@@ -5,19 +5,18 @@ mod report;
 
 use std::time::Duration;
 
-use api_types::{Order, OrderStatus, PlaceOrderRequest, PlaceOrderResult, Statistics};
+use api_types::{Order, OrderStatus, PlaceOrderRequest, Statistics};
 use futures::{StreamExt, stream};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use reqwest::StatusCode;
-use service_kit::error::Chain;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use crate::api_client::ApiClient;
+use crate::api_client::{ApiClient, placed_order_id};
 use crate::cli::Preset;
 use crate::error::CliError;
+use crate::output;
 
 pub(crate) use report::Report;
 
@@ -55,21 +54,8 @@ impl LoadPlan {
 /// Measurement of one request.
 struct Placement {
     latency: Duration,
-    outcome: PlacementOutcome,
-}
-
-enum PlacementOutcome {
-    Accepted {
-        order_id: Uuid,
-    },
-    /// The API rejected the order.
-    Rejected {
-        status: StatusCode,
-    },
-    /// No response, or an error of the server.
-    Error {
-        text: String,
-    },
+    /// The id of the accepted order.
+    outcome: Result<Uuid, CliError>,
 }
 
 /// Measurement of an order that has ended.
@@ -86,7 +72,8 @@ pub(crate) async fn run(plan: &LoadPlan, client: &ApiClient, progress: ProgressB
     let placements = place_all(plan, client, &progress).await;
     let placing_time = started.elapsed();
 
-    let accepted: Vec<Uuid> = placements.iter().filter_map(accepted_order_id).collect();
+    let accepted: Vec<Uuid> =
+        placements.iter().flat_map(|placement| &placement.outcome).copied().collect();
     progress.reset();
     progress.set_length(u64::try_from(accepted.len()).unwrap_or(u64::MAX));
     progress.set_message("waiting for the end of");
@@ -100,20 +87,11 @@ pub(crate) async fn run(plan: &LoadPlan, client: &ApiClient, progress: ProgressB
 
 /// Returns a progress bar, hidden where standard error is not a terminal.
 pub(crate) fn progress_bar(plan: &LoadPlan, quiet: bool) -> ProgressBar {
-    if quiet {
-        return ProgressBar::hidden();
+    let bar = output::progress_bar(quiet, "{msg} {wide_bar} {pos}/{len} orders");
+    if plan.duration.is_none() {
+        bar.set_length(plan.n_orders);
     }
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} orders");
-    let length = if plan.duration.is_some() { None } else { Some(plan.n_orders) };
-    let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
-    style.map_or(bar.clone(), |style| bar.with_style(style))
-}
-
-fn accepted_order_id(placement: &Placement) -> Option<Uuid> {
-    match placement.outcome {
-        PlacementOutcome::Accepted { order_id } => Some(order_id),
-        PlacementOutcome::Rejected { .. } | PlacementOutcome::Error { .. } => None,
-    }
+    bar
 }
 
 async fn place_all(plan: &LoadPlan, client: &ApiClient, progress: &ProgressBar) -> Vec<Placement> {
@@ -148,19 +126,7 @@ async fn place_order(client: &ApiClient, order: &PlaceOrderRequest) -> Placement
     let started = Instant::now();
     let response = client.place_order(order).await;
     let latency = started.elapsed();
-    let outcome = match response.map(|response| response.body) {
-        Ok(PlaceOrderResult::Accepted(order)) => {
-            PlacementOutcome::Accepted { order_id: order.order_id }
-        }
-        Ok(PlaceOrderResult::Finished(order)) => {
-            PlacementOutcome::Accepted { order_id: order.state.order_id }
-        }
-        Err(CliError::Rejected { status, .. }) if status.is_client_error() => {
-            PlacementOutcome::Rejected { status }
-        }
-        Err(error) => PlacementOutcome::Error { text: Chain(&error).to_string() },
-    };
-    Placement { latency, outcome }
+    Placement { latency, outcome: response.map(|placed| placed_order_id(&placed.body)) }
 }
 
 /// Waits until all orders have ended, and returns those that end in time.

@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use axum::http::StatusCode;
 use clap::error::ErrorKind;
 use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
 use service_kit::error::Chain;
 use service_kit::problem::Problem;
 use service_kit::telemetry::{self, LogFormat};
 
+use crate::cli::Global;
 use crate::error::CliError;
 use crate::process;
 
@@ -30,6 +32,15 @@ pub(crate) fn print_result(text: impl Display) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
     written.map_err(|source| CliError::Output { path: "standard output".to_owned(), source })
+}
+
+/// Prints a result as JSON with `--json`, and as text otherwise.
+pub(crate) fn print_json_or_text(
+    global: &Global,
+    json: impl Serialize,
+    text: impl Display,
+) -> Result<(), CliError> {
+    if global.json { print_result(json!(json)) } else { print_result(text) }
 }
 
 /// Prints progress or a hint on standard error.
@@ -72,9 +83,8 @@ fn is_yes(answer: &str) -> bool {
 pub(crate) fn report_error(error: &CliError, as_json: bool) -> ExitCode {
     let code = error.exit_code();
     if as_json {
-        let from_api = error.problem_document().cloned();
-        let document =
-            from_api.unwrap_or_else(|| problem_document(error.status(), &Chain(error).to_string()));
+        let own = || problem_document(error.status(), &Chain(error).to_string());
+        let document = error.problem_document().cloned().unwrap_or_else(own);
         write_document(document, code, error.hint());
         return ExitCode::from(code);
     }
@@ -129,6 +139,27 @@ pub(crate) fn new_table(columns: &[&str]) -> Table {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns);
     table
+}
+
+/// Formats rows as a table, each value as [`format_cell`] does. Each row is a tuple or an array.
+pub(crate) fn format_table<R: Serialize>(
+    columns: &[&str],
+    rows: impl IntoIterator<Item = R>,
+) -> String {
+    let mut table = new_table(columns);
+    for row in rows {
+        let cells = json!(row);
+        table.add_row(cells.as_array().into_iter().flatten().map(format_cell));
+    }
+    table.to_string()
+}
+
+/// Returns a progress bar without a length, hidden with `--quiet` and where standard error is not a
+/// terminal.
+pub(crate) fn progress_bar(is_quiet: bool, template: &str) -> ProgressBar {
+    let bar = if is_quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
+    let style = ProgressStyle::with_template(template);
+    style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
 /// Formats a value for a terminal: as in the API, but texts without quotes and null as a dash. Control

@@ -68,7 +68,6 @@ pub(crate) fn raise_open_file_limit() -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// Returns a random seed.
 pub(crate) fn random_seed() -> u64 {
     rand::random()
 }

@@ -1,7 +1,6 @@
 //! Composition root: builds and runs the roles of a process from its settings.
 
 mod http_server;
-mod startup_log;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +22,7 @@ use service_kit::health::Check;
 use service_kit::http::Listener;
 use service_kit::lifecycle::{LifecycleError, RoleError, Roles};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -41,10 +41,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// it, a process with an occasional waiting client would open a new subscription for each.
 const FOLLOW_LINGER: Duration = Duration::from_secs(10);
 
-/// All roles.
+/// Maximum time to wait for the store id, and for the schema version.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+
 pub(crate) const ALL_ROLES: [Role; 3] = [Role::Api, Role::Worker, Role::Projector];
 
-/// A running system.
 pub(crate) struct System {
     settings: Settings,
     clock: Clock,
@@ -210,6 +211,43 @@ impl System {
         }
         let name = format!("dofs-{}", self.clock.new_id());
         Ok(Some(EventLog::connect(&self.settings.event_store, event_producer(), &name)?))
+    }
+
+    /// Logs the version, the roles and the stores of this process. Operators look for this line first
+    /// in the log of an incident.
+    async fn log_startup(
+        &self,
+        log: Option<&EventLog>,
+        roles: &[Role],
+        listen: Option<SocketAddr>,
+    ) {
+        let Settings { api, event_store, read_model, fulfillment, auth, environment, .. } =
+            &self.settings;
+        let role_names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+        let store_id = match log {
+            Some(log) => timeout(IDENTIFY_TIMEOUT, log.store_id()).await.ok(),
+            None => None,
+        };
+        // A worker does not use the read model, and its network may not reach it.
+        let uses_read_model = roles.iter().any(|role| matches!(role, Role::Api | Role::Projector));
+        let schema_version = match uses_read_model.then(|| read_model.url.open()) {
+            Some(store) => timeout(IDENTIFY_TIMEOUT, store.schema_version()).await.ok(),
+            None => None,
+        };
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            environment = environment.as_str(),
+            roles = role_names.join(","),
+            listen = listen.map(tracing::field::display),
+            tls = api.has_tls(),
+            auth = auth.mode.as_str(),
+            event_store = %event_store.url,
+            store_id = store_id.and_then(Result::ok).flatten().map(tracing::field::display),
+            read_model = uses_read_model.then(|| tracing::field::display(&read_model.url)),
+            schema_version = schema_version.and_then(Result::ok).flatten(),
+            gateway = %fulfillment.gateway_name(),
+            "DOFS starting"
+        );
     }
 
     /// Checks that the event store grants the permissions that the roles need. An event store that is

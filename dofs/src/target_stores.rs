@@ -1,6 +1,8 @@
 //! The stores that a command accesses without the API. The command prints their addresses before it
 //! starts, so that the user notices a result about the wrong store.
 
+use std::fmt::Display;
+
 use event_log::{EventLog, EventStoreUrl};
 use projectors::{ReadModel, ReadModelUrl};
 use serde_json::{Map, Value, json};
@@ -72,6 +74,16 @@ impl TargetStores {
         let member = json!({"address": url.to_string(), "schema_version": version?});
         self.members.insert("read_model".to_owned(), member);
         Ok(())
+    }
+
+    /// Prints a result as [`print_json`](Self::print_json) does with `--json`, and as text otherwise.
+    pub(crate) fn print(
+        self,
+        global: &Global,
+        json: Value,
+        text: impl Display,
+    ) -> Result<(), CliError> {
+        if global.json { self.print_json(json) } else { print_result(text) }
     }
 
     /// Prints a result as JSON, with the accessed stores as additional members.

@@ -36,7 +36,7 @@ fn send_raw(address: SocketAddr, bytes: &[u8]) -> String {
 fn assert_rejected(what: &str, status: u16, body: &str) {
     assert!((400..500).contains(&status), "{what}: {status} {body}");
     let json: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{what}: {body}"));
-    let texts = ["message", "error"].map(|it| json[it].as_str());
+    let texts = ["message", "error"].map(|name| json[name].as_str());
     assert!(texts.iter().flatten().count() == 1, "{what}: {body}");
     for inside in ["panicked", "src/", "sqlite", "axum", "hyper", "serde", "rusqlite", "select "] {
         assert!(!body.to_lowercase().contains(inside), "{what}: {body}");
@@ -45,7 +45,7 @@ fn assert_rejected(what: &str, status: u16, body: &str) {
 
 #[track_caller]
 fn assert_raw_rejected(what: &str, said: &str) {
-    let status = said.get(9..12).and_then(|it| it.parse().ok());
+    let status = said.get(9..12).and_then(|digits| digits.parse().ok());
     let status = status.unwrap_or_else(|| panic!("{what}: no answer: `{said}`"));
     let (_, body) = said.split_once("\r\n\r\n").unwrap();
     assert_rejected(what, status, body);
@@ -117,7 +117,7 @@ fn invalid_numbers_nesting_and_encodings_are_rejected() {
         "1e-1",
         "[1]",
     ]
-    .map(|it| with(it).into_bytes())
+    .map(|target| with(target).into_bytes())
     .to_vec();
     cases.extend([
         "[".repeat(100_000).into_bytes(),
@@ -383,7 +383,7 @@ fn malformed_headers_are_rejected_or_ignored() {
         assert!([200, 202].contains(&answer.status), "{name}: {answer:?}");
         assert!(started.elapsed() < PATIENCE, "{name}");
         let id = answer.header("x-request-id").unwrap();
-        assert!(id.bytes().all(|it| it.is_ascii_hexdigit() || it == b'-'), "{id}");
+        assert!(id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'), "{id}");
     }
 }
 
@@ -449,7 +449,7 @@ fn customer_ids_are_never_logged() {
     system.api.place(&json!({"customer_id": customer, "items": customer}));
     system.api.get(&format!("/v1/orders?customer_id={customer}"));
     let log = system.process.log_lines();
-    assert!(log.iter().any(|it| it["message"] == "Request answered"), "{log:?}");
+    assert!(log.iter().any(|line| line["message"] == "Request answered"), "{log:?}");
     assert!(log.len() < 200, "the log is complete");
     for line in log {
         assert!(!line.to_string().contains(customer), "{line}");

@@ -41,9 +41,10 @@ fn every_response_is_logged_with_client_and_duration() {
         let request = request.header("traceparent", format!("00-{trace_id}-b7ad6b7169203331-01"));
         Api::send(request.header("x-request-id", "checkout-7").json(&valid_order()))
     };
-    let placed = wait::until("the key is valid", || Some(place()).filter(|it| it.status == 202));
+    let placed =
+        wait::until("the key is valid", || Some(place()).filter(|answer| answer.status == 202));
 
-    let line = wait_for_line(&system, "Request answered", |it| it["status"] == 202);
+    let line = wait_for_line(&system, "Request answered", |line| line["status"] == 202);
     let expected = [
         ("level", json!("INFO")),
         ("method", json!("POST")),
@@ -57,15 +58,16 @@ fn every_response_is_logged_with_client_and_duration() {
     for (field, value) in expected {
         assert_eq!(line[field], value, "{field}: {line}");
     }
-    assert!(line["duration_ms"].as_f64().is_some_and(|it| it > 0.0), "{line}");
-    assert!(line["peer"].as_str().is_some_and(|it| it.starts_with("127.0.0.1:")), "{line}");
+    assert!(line["duration_ms"].as_f64().is_some_and(|millis| millis > 0.0), "{line}");
+    assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
 
     system.api.get("/livez");
     system.api.get("/nothing?x=s3cret");
-    let unknown = wait_for_line(&system, "Request answered", |it| it["status"] == 404);
+    let unknown = wait_for_line(&system, "Request answered", |line| line["status"] == 404);
     assert_eq!((&unknown["route"], &unknown["tenant"]), (&json!("-"), &Value::Null));
-    let health =
-        find_lines(&system, "Request answered").into_iter().filter(|it| it["route"] == "/livez");
+    let health = find_lines(&system, "Request answered")
+        .into_iter()
+        .filter(|line| line["route"] == "/livez");
     assert_eq!(health.count(), 0, "health checks are not logged");
     let log = format!("{:?}", system.process.log_lines());
     assert!(!log.contains("s3cret") && !log.contains(token), "{log}");
@@ -90,19 +92,19 @@ fn security_events_are_logged_even_without_access_log() {
     let forbidden =
         system.api.request("POST", "/v1/orders").bearer_auth(token).json(&valid_order());
     assert_eq!(Api::send(forbidden).status, 403);
-    let refused = wait_for_line(&system, "Request refused", |it| it["status"] == 403);
+    let refused = wait_for_line(&system, "Request refused", |line| line["status"] == 403);
     assert_eq!((&refused["key.id"], &refused["code"]), (&created["id"], &json!("forbidden")));
     assert_eq!(refused["level"], "WARN");
 
     let id = created["id"].as_str().unwrap();
     assert_eq!(run_keys(&system, &["revoke", id, "--yes"])["revoked"], true);
-    wait_for_line(&system, "API key revoked", |it| it["key.id"] == id);
+    wait_for_line(&system, "API key revoked", |line| line["key.id"] == id);
     let request = system.api.request("GET", "/v1/orders").bearer_auth(token);
     assert_eq!(Api::send(request).status, 401);
-    let refused = wait_for_line(&system, "Request refused", |it| it["status"] == 401);
+    let refused = wait_for_line(&system, "Request refused", |line| line["status"] == 401);
     assert_eq!(refused["key.id"], id, "the id of the rejected key");
     wait::until("too many requests", || (system.api.get("/v1/orders").status == 429).then_some(()));
-    wait_for_line(&system, "Request refused", |it| it["status"] == 429);
+    wait_for_line(&system, "Request refused", |line| line["status"] == 429);
     assert_eq!(find_lines(&system, "Request answered"), Vec::<Value>::new());
     let log = format!("{:?}", system.process.log_lines());
     assert!(!log.contains(token), "{log}");

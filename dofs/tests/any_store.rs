@@ -64,10 +64,7 @@ impl Site {
         let start = Start::new(BINARY, &["serve", "--listen", "127.0.0.1:0"]);
         let start =
             self.environment().iter().fold(start, |start, (name, value)| start.env(name, value));
-        let start = settings.iter().fold(start, |start, (name, value)| start.env(name, value));
-        let mut process = start.spawn();
-        let api = Api::new(process.http_address());
-        (process, api)
+        start.envs(settings).spawn_api()
     }
 
     /// Runs a command that must succeed, and returns its standard output.

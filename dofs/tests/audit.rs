@@ -22,7 +22,7 @@ fn run_audit(url: &str, arguments: &[&str]) -> CommandOutput {
 }
 
 fn parse_lines(text: &str) -> Vec<Value> {
-    text.lines().map(|it| serde_json::from_str(it).expect("a line is JSON")).collect()
+    text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn past_states_of_an_order_are_shown_and_compared() {
     assert_eq!(parse_lines(&is)[0]["status"], "FULFILLED");
 
     let compared = run(&["compare", &id, "0"]);
-    let status = compared.lines().find(|it| it.trim_start().starts_with("status"));
+    let status = compared.lines().find(|line| line.trim_start().starts_with("status"));
     let words: Vec<_> = status.expect("the status differs").split_whitespace().collect();
     assert_eq!(words, ["status", "PROCESSING", "FULFILLED"]);
     let compared = parse_lines(&run(&["compare", &id, "0", "3", "--json"]));
@@ -83,7 +83,7 @@ fn tamper(log: &Path, from: &str, to: &str) {
     assert_eq!(from.len(), to.len(), "the replacement must have the same length");
     let mut bytes = std::fs::read(log).expect("the log can be read");
     let places: Vec<_> =
-        (0..bytes.len()).filter(|it| bytes[*it..].starts_with(from.as_bytes())).collect();
+        (0..bytes.len()).filter(|index| bytes[*index..].starts_with(from.as_bytes())).collect();
     assert!(!places.is_empty(), "`{from}` is not in the log");
     for place in places {
         bytes[place..place + to.len()].copy_from_slice(to.as_bytes());
@@ -120,7 +120,9 @@ fn tampered_event_is_reported() {
         .as_array()
         .expect("violations are listed")
         .iter()
-        .map(|it| (it["order_id"].clone(), it["revision"].clone(), it["check"].clone()))
+        .map(|finding| {
+            (finding["order_id"].clone(), finding["revision"].clone(), finding["check"].clone())
+        })
         .collect();
     // The change of `OrderReceived` and `OrderQueued` breaks the hash of the next event each, and the
     // invariant I4 about the total quantity.
@@ -136,15 +138,14 @@ fn tampered_event_is_reported() {
 #[test]
 fn damaged_log_is_reported_as_a_finding() {
     let data = tempfile::tempdir().expect("there is room");
-    let mut process = Start::dev(BINARY, data.path()).env(FULFIL.0, FULFIL.1).spawn();
-    let api = Api::new(process.http_address());
+    let (mut process, api) = Start::dev(BINARY, data.path()).env(FULFIL.0, FULFIL.1).spawn_api();
     let ids = [api.place_valid_order(), api.place_valid_order()];
     for id in &ids {
         api.wait_until_ended(id);
     }
     let log = data.path().join("events/events.log");
     let bytes = std::fs::read(&log).expect("the log can be read");
-    let second = (0..bytes.len()).find(|it| bytes[*it..].starts_with(ids[1].as_bytes()));
+    let second = (0..bytes.len()).find(|index| bytes[*index..].starts_with(ids[1].as_bytes()));
     let second = second.expect("the second order is there");
     let file = std::fs::File::options().write(true).open(&log).expect("the log can be opened");
     file.write_at(&[bytes[second] ^ 1], second as u64).expect("the log can be written");
@@ -156,7 +157,7 @@ fn damaged_log_is_reported_as_a_finding() {
     assert_eq!((&report["n_violations"], &violation["check"]), (&json!(1), &json!("readable")));
     let text = run_audit(&process.node_url(), &["verify"]).stdout;
     let told = ["event store: readable: ", "reports that its log is damaged", "`dofs node verify`"];
-    assert!(told.iter().all(|it| text.contains(it)), "{text}");
+    assert!(told.iter().all(|told| text.contains(told)), "{text}");
 
     let exported = run_audit(&process.node_url(), &["export"]);
     assert_eq!(exported.status.code(), Some(3), "{exported:?}");
@@ -172,7 +173,7 @@ fn export_contains_all_events_in_a_stable_order() {
     system.api.wait_until_ended(&id);
     let first = run_audit(system.event_store(), &["export"]).success();
     let events = parse_lines(&first);
-    let types: Vec<_> = events.iter().map(|it| it["type"].clone()).collect();
+    let types: Vec<_> = events.iter().map(|event| event["type"].clone()).collect();
     assert_eq!(json!(types), json!(system.api.event_types(&id)));
     for pair in events.windows(2) {
         assert_eq!(pair[1]["metadata"]["previous_hash"], pair[0]["hash"]);
@@ -193,7 +194,10 @@ fn export_contains_all_events_in_a_stable_order() {
     let one = ["export", "--output", file, "--yes", "--order", &other];
     run_audit(system.event_store(), &one).success();
     let only = parse_lines(&std::fs::read_to_string(file).expect("it was replaced"));
-    assert!(only.len() == 5 && only.iter().all(|it| it["order_id"] == json!(other)), "{only:?}");
+    assert!(
+        only.len() == 5 && only.iter().all(|event| event["order_id"] == json!(other)),
+        "{only:?}"
+    );
 
     let cloud =
         run_audit(system.event_store(), &["export", "--format", "cloudevents", "--order", &id]);

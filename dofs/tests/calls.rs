@@ -33,7 +33,10 @@ fn event_store_calls_per_order_stay_below_limits() {
         let place =
             || (0..N_ORDERS / N_CUSTOMERS).map(|_| system.api.place_valid_order()).collect();
         let customers: Vec<_> = (0..N_CUSTOMERS).map(|_| scope.spawn(place)).collect();
-        customers.into_iter().flat_map(|it| -> Vec<String> { it.join().unwrap() }).collect()
+        customers
+            .into_iter()
+            .flat_map(|customer| -> Vec<String> { customer.join().unwrap() })
+            .collect()
     });
     for id in &ids {
         system.api.wait_until_projected(id);

@@ -135,7 +135,8 @@ fn error_is_json_if_the_log_is_json() {
     let failed = dofs(&["serve", "api", "--listen", "256.0.0.1:1"], &[("DOFS_LOG", "json")]);
     assert_eq!(failed.status.code(), Some(2));
     for line in failed.stderr.lines() {
-        let line: Value = serde_json::from_str(line).unwrap_or_else(|it| panic!("{it}: {line}"));
+        let line: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(line["level"].is_string(), "{line}");
     }
     assert!(failed.stderr.contains("256.0.0.1"), "{failed:?}");

@@ -40,11 +40,10 @@ const N_CLIENTS: usize = 50;
 
 /// Starts an API process without worker and projector, on existing stores.
 fn start_second_api(node: &str, read_model: &str) -> (Dofs, Api) {
-    let mut process = Start::new(BINARY, &["serve", "api", "--listen", "127.0.0.1:0"])
+    let (process, api) = Start::new(BINARY, &["serve", "api", "--listen", "127.0.0.1:0"])
         .env("DOFS__EVENT_STORE__URL", node)
         .env("DOFS__READ_MODEL__URL", read_model)
-        .spawn();
-    let api = Api::new(process.http_address());
+        .spawn_api();
     (process, api)
 }
 
@@ -174,17 +173,19 @@ fn concurrent_requests_with_one_key_place_one_order() {
                 })
             })
             .collect();
-        clients.into_iter().flat_map(|it| it.join().unwrap()).collect()
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
     assert_eq!(answers.len(), 1_000);
-    let distinct: BTreeSet<_> = answers.iter().map(|it| (it.status, &it.text)).collect();
+    let distinct: BTreeSet<_> =
+        answers.iter().map(|answer| (answer.status, &answer.text)).collect();
     assert_eq!(distinct.len(), 1, "{distinct:?}");
     assert_eq!(answers[0].status, 202);
-    let replays = answers.iter().filter(|it| it.header("idempotent-replayed") == Some("true"));
+    let replays =
+        answers.iter().filter(|answer| answer.header("idempotent-replayed") == Some("true"));
     assert_eq!(replays.count(), 999);
     let id = answers[0].json()["order_id"].as_str().unwrap().to_owned();
     api.wait_until_ended(&id);
-    let n_placed = api.event_types(&id).iter().filter(|it| *it == "OrderReceived").count();
+    let n_placed = api.event_types(&id).iter().filter(|event| *event == "OrderReceived").count();
     assert_eq!(n_placed, 1);
 }
 
@@ -213,7 +214,7 @@ fn retry_after_a_killed_process_places_exactly_one_order() {
             .collect();
         begun.wait();
         second.kill();
-        clients.into_iter().map(|it| it.join().unwrap()).collect()
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
     for (key, before) in keys.iter().zip(before) {
         let after = Api::send(
@@ -225,7 +226,7 @@ fn retry_after_a_killed_process_places_exactly_one_order() {
         }
         let id = after.json()["order_id"].as_str().unwrap().to_owned();
         let events = api.event_types(&id);
-        let n_queued = events.iter().filter(|it| *it == "OrderQueued").count();
+        let n_queued = events.iter().filter(|event| *event == "OrderQueued").count();
         assert_eq!(n_queued, 1, "{events:?}");
     }
 }
@@ -242,7 +243,7 @@ fn pages_contain_each_order_once_during_new_placements() {
     loop {
         let page = system.api.get(&path).json();
         let items = page["items"].as_array().unwrap().iter();
-        seen.extend(items.map(|it| it["order_id"].as_str().unwrap().to_owned()));
+        seen.extend(items.map(|order| order["order_id"].as_str().unwrap().to_owned()));
         // Newer orders sort before the remaining pages.
         let newest = system.api.place_valid_order();
         system.api.wait_until_projected(&newest);
@@ -298,13 +299,13 @@ impl FeedClient {
 #[test]
 fn feed_sends_every_event_once_and_resumes_after_a_crash() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = Start::dev(BINARY, data.path()).env(FULFILLED.0, FULFILLED.1).spawn();
-    let api = Api::new(process.http_address());
+    let (mut process, api) =
+        Start::dev(BINARY, data.path()).env(FULFILLED.0, FULFILLED.1).spawn_api();
     let mut listener = FeedClient::new(&api, "", None);
     let id = api.place_valid_order();
     let types = ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued", "OrderFulfilled"];
     let heard: Vec<_> = types.iter().map(|_| listener.read_message()).collect();
-    assert_eq!(heard.iter().map(|it| it.event.as_str()).collect::<Vec<_>>(), types);
+    assert_eq!(heard.iter().map(|message| message.event.as_str()).collect::<Vec<_>>(), types);
     for (revision, heard) in heard.iter().enumerate() {
         assert_eq!(
             (&heard.data["order_id"], &heard.data["revision"]),
@@ -317,11 +318,13 @@ fn feed_sends_every_event_once_and_resumes_after_a_crash() {
     }
 
     process.kill();
-    let mut process = Start::dev(BINARY, data.path()).env(FULFILLED.0, FULFILLED.1).spawn();
-    let api = Api::new(process.http_address());
+    let (mut process, api) =
+        Start::dev(BINARY, data.path()).env(FULFILLED.0, FULFILLED.1).spawn_api();
     let mut resumed = FeedClient::new(&api, "", Some(&heard[1].id));
-    let missed: Vec<_> =
-        (0..3).map(|_| resumed.read_message()).map(|it| it.data["revision"].clone()).collect();
+    let missed: Vec<_> = (0..3)
+        .map(|_| resumed.read_message())
+        .map(|message| message.data["revision"].clone())
+        .collect();
     assert_eq!(missed, [2, 3, 4]);
 
     let other = api.place_valid_order();
@@ -363,12 +366,12 @@ fn order_watch_prints_events_until_the_order_ends() {
         assert!(watched.status.success(), "{watched:?}");
         let events: Vec<Value> = watched
             .stdout
-            .split(|it| *it == b'\n')
-            .filter(|it| !it.is_empty())
-            .map(|it| serde_json::from_slice(it).unwrap())
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
             .collect();
         assert_eq!(
-            events.iter().map(|it| it["revision"].clone()).collect::<Vec<_>>(),
+            events.iter().map(|event| event["revision"].clone()).collect::<Vec<_>>(),
             [0, 1, 2, 3, 4]
         );
     }

@@ -368,7 +368,7 @@ fn interrupted_command_prints_how_to_continue() {
     assert!(interrupted.stderr.contains(&format!("redrives cancel {TASK}")), "{interrupted:?}");
     assert_eq!(interrupted.json()["task_id"], TASK);
     assert!(
-        !stub.request_lines().iter().any(|it| it.starts_with("DELETE")),
+        !stub.request_lines().iter().any(|line| line.starts_with("DELETE")),
         "{:?}",
         stub.request_lines()
     );

@@ -18,9 +18,9 @@ fn repository_root() -> &'static Path {
 }
 
 fn read_files(folder: &Path) -> BTreeMap<String, String> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap());
-    let file = |it: std::fs::DirEntry| {
-        (it.file_name().into_string().unwrap(), std::fs::read_to_string(it.path()).unwrap())
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let file = |entry: std::fs::DirEntry| {
+        (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap())
     };
     entries.map(file).collect()
 }
@@ -89,18 +89,20 @@ fn every_operation_declares_its_scope() {
         others.iter().map(|operation| operation["operationId"].as_str().unwrap()).collect();
     public.sort_unstable();
     assert_eq!(public, PUBLIC, "an operation declares no scope");
-    assert!(others.iter().all(|it| it["security"] == serde_json::json!([{}])));
+    assert!(others.iter().all(|operation| operation["security"] == serde_json::json!([{}])));
     assert_eq!(guarded.len() + PUBLIC.len(), operations(&document).len());
 }
 
 #[test]
 fn operation_ids_are_unique_and_in_camel_case() {
     let document = committed();
-    let ids: Vec<_> =
-        operations(&document).iter().map(|it| it["operationId"].as_str().unwrap()).collect();
+    let ids: Vec<_> = operations(&document)
+        .iter()
+        .map(|operation| operation["operationId"].as_str().unwrap())
+        .collect();
     let unique: std::collections::BTreeSet<_> = ids.iter().collect();
     assert_eq!(unique.len(), ids.len(), "{ids:?}");
-    assert!(ids.iter().all(|id| id.bytes().all(|it| it.is_ascii_alphanumeric())), "{ids:?}");
+    assert!(ids.iter().all(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric())), "{ids:?}");
 }
 
 #[test]
@@ -111,11 +113,11 @@ fn every_body_has_a_valid_example() {
         // An optional body is a union of its type and null.
         let name = schema["$ref"].as_str().or_else(|| schema["oneOf"][0]["$ref"].as_str());
         let named =
-            name.map(|it| &document["components"]["schemas"][it.rsplit('/').next().unwrap()]);
-        let places = [Some(&content["example"]), named.map(|it| &it["example"])];
-        let example = places.into_iter().flatten().find(|it| !it.is_null()).cloned();
+            name.map(|name| &document["components"]["schemas"][name.rsplit('/').next().unwrap()]);
+        let places = [Some(&content["example"]), named.map(|named| &named["example"])];
+        let example = places.into_iter().flatten().find(|example| !example.is_null()).cloned();
         // A union of types is described by the examples of its members.
-        example.or_else(|| named.filter(|it| it["oneOf"].is_array()).map(|_| Value::Null))
+        example.or_else(|| named.filter(|named| named["oneOf"].is_array()).map(|_| Value::Null))
     };
     for operation in operations(&document) {
         let id = &operation["operationId"];
@@ -155,8 +157,8 @@ fn api_documentation_works_without_internet() {
     assert!(!page.text.contains("<script>"), "the policy blocks inline scripts: {}", page.text);
     assert!(!page.text.contains("//unpkg") && !page.text.contains("https://"), "{}", page.text);
     let quoted: Vec<&str> = page.text.split('"').collect();
-    let is_asset = |it: &&&str| {
-        let extension = Path::new(it).extension().and_then(|it| it.to_str());
+    let is_asset = |path: &&&str| {
+        let extension = Path::new(path).extension().and_then(|extension| extension.to_str());
         matches!(extension, Some("js" | "css"))
     };
     let assets: Vec<_> = quoted.iter().filter(is_asset).collect();

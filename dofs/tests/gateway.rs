@@ -78,7 +78,7 @@ fn lost_responses_cause_no_duplicate_effect() {
         assert_eq!(system.api.wait_until_ended(id)["status"], "FULFILLED");
         assert_eq!(warehouse.count_effects(&format!("{id}:1")), 1);
     }
-    assert_eq!(warehouse.fulfilled_orders(), ids.iter().map(|it| parse_order_id(it)).collect());
+    assert_eq!(warehouse.fulfilled_orders(), ids.iter().map(|id| parse_order_id(id)).collect());
     assert!(warehouse.orders_with_more_than_one_effect().is_empty());
 }
 
@@ -116,7 +116,7 @@ fn orders_placed_during_an_outage_are_fulfilled_later() {
     wait::until("a delivery failed", || {
         let history = system.api.get(&format!("/v1/orders/{id}/history")).json();
         let events = history["events"].as_array().unwrap();
-        let failed = events.iter().find(|it| it["type"] == "FulfillmentDeliveryFailed")?;
+        let failed = events.iter().find(|event| event["type"] == "FulfillmentDeliveryFailed")?;
         let error = failed["data"]["error"].as_str().unwrap();
         assert!(error.starts_with("no answer from the gateway: "), "{error}");
         Some(())
@@ -149,7 +149,7 @@ fn remote_gateway_without_tls_is_logged_as_warning() {
     let system = start_with_warehouse(&warehouse, &[elsewhere]);
     let said = wait::until("the warning is logged", || {
         let log = system.process.log_lines();
-        log.into_iter().find(|it| it["message"] == "HTTP gateway is used without TLS")
+        log.into_iter().find(|line| line["message"] == "HTTP gateway is used without TLS")
     });
     assert!(said.to_string().contains("http://warehouse.invalid/orders"), "{said}");
     assert!(!said.to_string().contains("s3cret"), "{said}");
@@ -174,7 +174,7 @@ fn retry_after_is_respected_across_a_kill() {
     let began = Instant::now();
     let id = api.place_valid_order();
     wait::until("the failed delivery is recorded", || {
-        api.event_types(&id).last().filter(|it| *it == "FulfillmentDeliveryFailed").map(drop)
+        api.event_types(&id).last().filter(|event| *event == "FulfillmentDeliveryFailed").map(drop)
     });
     process.kill();
 

@@ -147,7 +147,8 @@ fn production_rejects_simulation_and_unencrypted_keys() {
         ("DOFS__FULFILLMENT__ALLOW_SIMULATED", "true"),
         ("DOFS__API__BEHIND_TLS_PROXY", "true"),
     ];
-    let without = |name: &str| safe.into_iter().filter(|it| it.0 != name).collect::<Vec<_>>();
+    let without =
+        |name: &str| safe.into_iter().filter(|setting| setting.0 != name).collect::<Vec<_>>();
     let dice = without("DOFS__FULFILLMENT__ALLOW_SIMULATED");
     dofs(&["serve", "worker"], &dice).assert_failure(2, "`fulfillment.allow_simulated = true`");
     let clear = without("DOFS__API__BEHIND_TLS_PROXY");
@@ -163,7 +164,9 @@ fn staging_warns_of_the_simulated_gateway() {
     let worker = Start::new(BINARY, &["serve", "worker"]).env("DOFS_ENV", "staging").spawn();
     let line = wait::until("the warning is logged", || {
         let mut log = worker.log_lines().into_iter();
-        log.find(|line| line["message"].as_str().is_some_and(|it| it.starts_with("SIMULATED")))
+        log.find(|line| {
+            line["message"].as_str().is_some_and(|message| message.starts_with("SIMULATED"))
+        })
     });
     assert_eq!(line["level"], "WARN");
 }

@@ -34,8 +34,8 @@ fn start_api(node: SocketAddr, tables: &str) -> (Dofs, SocketAddr, Api) {
 
 /// Returns the order of the next `OrderReceived` of a feed.
 fn read_received_order(feed: &mut impl BufRead) -> String {
-    let data = feed.lines().map_while(Result::ok).find_map(|it| {
-        let data: Value = serde_json::from_str(it.strip_prefix("data: ")?).ok()?;
+    let data = feed.lines().map_while(Result::ok).find_map(|line| {
+        let data: Value = serde_json::from_str(line.strip_prefix("data: ")?).ok()?;
         Some(data["order_id"].as_str()?.to_owned())
     });
     data.unwrap()
@@ -63,7 +63,7 @@ fn send_request(address: SocketAddr) -> TcpStream {
 fn raise_open_file_limit() {
     let id = std::process::id().to_string();
     let raised = Command::new("prlimit").args(["--nofile=4096:", "--pid", &id]).status();
-    assert!(raised.is_ok_and(|it| it.success()), "the limit of open files is 4,096");
+    assert!(raised.is_ok_and(|status| status.success()), "the limit of open files is 4,096");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn lost_append_response_is_replayed_to_a_thousand_retries() {
         })
         .collect();
     let bodies: BTreeSet<_> =
-        answers.iter().map(|it| it.split_once("\r\n\r\n").unwrap().1).collect();
+        answers.iter().map(|answer| answer.split_once("\r\n\r\n").unwrap().1).collect();
     assert!(bodies.len() == 1 && bodies.first().unwrap().contains(&id), "{id}: {bodies:?}");
     for answer in &answers {
         let is_replay = answer.contains("\r\nidempotent-replayed: true\r\n");

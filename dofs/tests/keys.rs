@@ -97,7 +97,7 @@ fn orders_of_a_tenant_are_invisible_to_other_tenants() {
 
     let listed = |token: &str| {
         let page = guarded.get("/v1/orders", token).json();
-        let ids = page["items"].as_array().unwrap().iter().map(|it| it["order_id"].clone());
+        let ids = page["items"].as_array().unwrap().iter().map(|order| order["order_id"].clone());
         ids.collect::<Vec<Value>>()
     };
     wait::until("both orders are listed", || (listed(&operator).len() == 2).then_some(()));

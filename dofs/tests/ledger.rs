@@ -121,7 +121,7 @@ async fn read_all_appends(client: &Client) -> HashMap<AppendId, (u64, u64)> {
         assert_eq!((append, index), wanted, "an incomplete append");
         if index == 0 {
             let before = last_numbers.insert(append.0, append.1);
-            assert!(before.is_none_or(|it| it < append.1), "{append:?} after {before:?}");
+            assert!(before.is_none_or(|before| before < append.1), "{append:?} after {before:?}");
         }
         let is_last = index + 1 == count_events(append);
         unfinished = (!is_last).then_some((append, index + 1));

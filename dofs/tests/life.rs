@@ -1,7 +1,7 @@
 //! The lifecycle of an order through all roles.
 
 use serde_json::{Value, json};
-use testkit::api::{Api, valid_order};
+use testkit::api::valid_order;
 use testkit::process::Start;
 use testkit::system::System;
 use testkit::wait;
@@ -54,7 +54,7 @@ fn fulfilled_order_is_consistent_in_all_views() {
     // The read model and the fold of the stream give the same state.
     let row = wait::until("the order is in the table", || {
         Some(api.get(&format!("/order/{id}")).json())
-            .filter(|it| it["source"] == "table" && it["status"] == "FULFILLED")
+            .filter(|order| order["source"] == "table" && order["status"] == "FULFILLED")
     });
     let mut folded = last["state_after"].clone();
     folded["source"] = json!("table");
@@ -106,7 +106,7 @@ fn statistics_lists_and_histories_agree() {
     let api = &system.api;
     let ids: Vec<String> = (0..40).map(|_| api.place_valid_order()).collect();
     let ended: Vec<Value> = ids.iter().map(|id| api.wait_until_ended(id)).collect();
-    let n_failed = ended.iter().filter(|it| it["status"] == "FAILED").count();
+    let n_failed = ended.iter().filter(|order| order["status"] == "FAILED").count();
 
     wait::until("the projection has caught up", || {
         let stats = api.get("/v1/stats").json();
@@ -129,8 +129,10 @@ fn statistics_lists_and_histories_agree() {
             ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued"],
             "{id}"
         );
-        let n_ends =
-            events.iter().filter(|it| *it == "OrderFulfilled" || *it == "OrderFailed").count();
+        let n_ends = events
+            .iter()
+            .filter(|event| *event == "OrderFulfilled" || *event == "OrderFailed")
+            .count();
         assert_eq!(n_ends, 1, "{id}: {events:?}");
     }
 }
@@ -151,9 +153,9 @@ fn pages_contain_every_order_once() {
     while let Some(path) = next {
         let page = api.get(&path).json();
         let items = page["items"].as_array().unwrap();
-        listed.extend(items.iter().map(|it| it["order_id"].as_str().unwrap().to_owned()));
+        listed.extend(items.iter().map(|order| order["order_id"].as_str().unwrap().to_owned()));
         let cursor = page["next_cursor"].as_str();
-        next = cursor.map(|it| format!("/v1/orders?limit=7&cursor={it}"));
+        next = cursor.map(|cursor| format!("/v1/orders?limit=7&cursor={cursor}"));
     }
     ids.reverse();
     assert_eq!(listed, ids, "newest first");
@@ -174,13 +176,11 @@ fn orders_end_after_a_drained_stop() {
     let data = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_dofs");
     let slow = |start: Start| start.env("DOFS__FULFILLMENT__LATENCY_MS", "300");
-    let mut first = slow(Start::dev(binary, data.path())).spawn();
-    let api = Api::new(first.http_address());
+    let (mut first, api) = slow(Start::dev(binary, data.path())).spawn_api();
     let ids: Vec<String> = (0..10).map(|_| api.place_valid_order()).collect();
     assert!(first.terminate().success(), "{:#?}", first.log_lines());
 
-    let mut second = slow(Start::dev(binary, data.path())).spawn();
-    let api = Api::new(second.http_address());
+    let (_second, api) = slow(Start::dev(binary, data.path())).spawn_api();
     for id in ids {
         api.wait_until_ended(&id);
     }
@@ -190,8 +190,7 @@ fn orders_end_after_a_drained_stop() {
 fn second_process_on_a_data_folder_is_rejected() {
     let data = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_dofs");
-    let mut first = Start::dev(binary, data.path()).spawn();
-    let api = Api::new(first.http_address());
+    let (_first, api) = Start::dev(binary, data.path()).spawn_api();
     let mut second = Start::dev(binary, data.path()).spawn();
     assert_eq!(second.wait_until_ended().code(), Some(1));
     let said = wait::until("the reason is logged", || second.log_lines().last().cloned());

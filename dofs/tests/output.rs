@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -15,6 +16,14 @@ const ID: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
 fn build_command(arguments: &[&str], store: &str) -> Command {
     let start = Start::new(BINARY, arguments).env("DOFS_LOG", "text").env("NO_COLOR", "1");
     start.env("DOFS__EVENT_STORE__URL", store).into_command()
+}
+
+/// Creates a SQLite read model in a folder, and returns its URL.
+fn create_read_model(folder: &Path) -> String {
+    let url = sqlite_url(folder);
+    let mut migrate = build_command(&["migrate"], "");
+    assert!(migrate.env("DOFS__READ_MODEL__URL", &url).output().unwrap().status.success());
+    url
 }
 
 fn full_device() -> Stdio {
@@ -93,9 +102,7 @@ fn destructive_command_without_terminal_requires_yes() {
         &["dead-letters", "discard", ID, "--reason", "old", "--url", &url],
     ];
     let data = tempfile::tempdir().unwrap();
-    let read_model = sqlite_url(data.path());
-    let mut migrate = build_command(&["migrate"], "");
-    assert!(migrate.env("DOFS__READ_MODEL__URL", &read_model).output().unwrap().status.success());
+    let read_model = create_read_model(data.path());
     for arguments in commands {
         let mut command = build_command(arguments, system.event_store());
         let command = command.env("DOFS__READ_MODEL__URL", &read_model).stdin(Stdio::null());
@@ -123,9 +130,7 @@ fn error_with_json_is_one_problem_document_on_stderr() {
         (&["node", "verify", "--data", "/nonexistent"], 4, 404, "not_found"),
     ];
     let data = tempfile::tempdir().unwrap();
-    let read_model = sqlite_url(data.path());
-    let mut migrate = build_command(&["migrate"], "");
-    assert!(migrate.env("DOFS__READ_MODEL__URL", &read_model).output().unwrap().status.success());
+    let read_model = create_read_model(data.path());
     for (arguments, code, status, name) in cases {
         let arguments = [arguments, &["--json"]].concat();
         let mut command = build_command(&arguments, system.event_store());

@@ -218,11 +218,10 @@ fn missing_event_store_is_reported_by_every_route() {
     let read_model = sqlite_url(data.path());
     let binary = env!("CARGO_BIN_EXE_dofs");
     command::run(binary, &["migrate"], &[("DOFS__READ_MODEL__URL", &read_model)]).success();
-    let mut process = Start::new(binary, &["serve", "api", "--listen", "127.0.0.1:0"])
+    let (_process, api) = Start::new(binary, &["serve", "api", "--listen", "127.0.0.1:0"])
         .env("DOFS__READ_MODEL__URL", &read_model)
         .env("DOFS__EVENT_STORE__URL", "")
-        .spawn();
-    let api = Api::new(process.http_address());
+        .spawn_api();
     let answer = api.place(&valid_order());
     let not_configured = json!({"error": "Event store not configured"});
     assert_answer(&answer, 503, &not_configured);
@@ -252,7 +251,7 @@ fn repeated_rejection_replays_the_recorded_errors() {
     assert_eq!(without_request(&first), without_request(&again));
     let faults = first.json()["errors"].clone();
     let pointers: Vec<_> =
-        faults.as_array().unwrap().iter().map(|it| it["pointer"].clone()).collect();
+        faults.as_array().unwrap().iter().map(|fault| fault["pointer"].clone()).collect();
     assert_eq!(pointers, [json!("/customer_id"), json!("/items")]);
     // The recorded event contains both errors.
     let id = first.json()["order_id"].as_str().unwrap().to_owned();

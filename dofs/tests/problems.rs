@@ -149,9 +149,9 @@ fn rejections_have_plain_body_and_problem_document() {
         assert_eq!(answer.status, status, "{line}");
         let document = assert_document(&answer, &plain, code);
         let faults = document["errors"].as_array().unwrap();
-        let named: Vec<_> = faults.iter().map(|it| it["pointer"].as_str().unwrap()).collect();
+        let named: Vec<_> = faults.iter().map(|fault| fault["pointer"].as_str().unwrap()).collect();
         assert_eq!(named, pointers, "{line}: {document}");
-        assert!(faults.iter().all(|it| !it["detail"].as_str().unwrap().is_empty()));
+        assert!(faults.iter().all(|fault| !fault["detail"].as_str().unwrap().is_empty()));
     }
     // The body of a failed order contains its id, which differs each time.
     let rejected = json!({"customer_id": "ab", "items": valid_order()["items"]});
@@ -166,6 +166,9 @@ fn rejections_have_plain_body_and_problem_document() {
 #[test]
 fn rejected_parameter_is_named_with_the_reason() {
     let system = System::start(BINARY, &[]);
+    let send = |line: &str, body: &Value| {
+        send_request(&system.api, line, body, "a", "application/problem+json")
+    };
     let order = format!("/v1/orders/{UNKNOWN}");
     for (path, parameter, reason) in [
         ("/v1/orders?limit=201", "limit", "must be from 1 to 200"),
@@ -188,25 +191,13 @@ fn rejected_parameter_is_named_with_the_reason() {
         (&format!("{order}/history/compare?from=x"), "from", "a revision or a time"),
         (&format!("/order/{UNKNOWN}?status=FAILED"), "status", "at, at_revision"),
     ] {
-        let answer = send_request(
-            &system.api,
-            &format!("GET {path}"),
-            &Value::Null,
-            "a",
-            "application/problem+json",
-        );
+        let answer = send(&format!("GET {path}"), &Value::Null);
         assert_eq!(answer.status, 400, "{path}: {answer:?}");
         let fault = &answer.json()["errors"][0];
         assert_eq!(fault["parameter"], parameter, "{path}: {fault}");
         assert!(fault["detail"].as_str().unwrap().contains(reason), "{path}: {fault}");
     }
-    let answer = send_request(
-        &system.api,
-        "POST /v1/orders?dry_run=true",
-        &valid_order(),
-        "a",
-        "application/problem+json",
-    );
+    let answer = send("POST /v1/orders?dry_run=true", &valid_order());
     assert_eq!(answer.json()["errors"][0]["parameter"], "dry_run");
     for status in ["failed", "FAILED"] {
         assert_eq!(system.api.get(&format!("/v1/orders?status={status}")).status, 200);
@@ -221,10 +212,9 @@ fn missing_event_store_has_plain_body_and_problem_document() {
         Start::new(BINARY, arguments).env("DOFS__READ_MODEL__URL", &read_model)
     };
     assert!(start(&["migrate"]).spawn().wait_until_ended().success());
-    let mut process = start(&["serve", "api", "--listen", "127.0.0.1:0"])
+    let (_process, api) = start(&["serve", "api", "--listen", "127.0.0.1:0"])
         .env("DOFS__EVENT_STORE__URL", "")
-        .spawn();
-    let api = Api::new(process.http_address());
+        .spawn_api();
     let plain = json!({"error": "Event store not configured"});
     assert_eq!(
         send_request(&api, "POST /order", &valid_order(), "a", "*/*").text,

@@ -25,7 +25,7 @@ const ORDERS_BEFORE_REBUILD: u64 = 100;
 #[expect(clippy::disallowed_methods, reason = "the setting is the test's own, not the product's")]
 fn orders_before_rebuild() -> u64 {
     let given = std::env::var("DOFS_TEST_REBUILD_ORDERS").ok();
-    given.map_or(ORDERS_BEFORE_REBUILD, |it| it.parse().unwrap())
+    given.map_or(ORDERS_BEFORE_REBUILD, |number| number.parse().unwrap())
 }
 
 /// Stops other threads when dropped, also by a panic.
@@ -238,8 +238,8 @@ fn n_events(read_model: &str, set: &str) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let sets = projectors::open(read_model).unwrap().sets().await.unwrap();
-        let of_set = sets.iter().find(|it| it.name == set);
-        of_set.map_or(0, |it| it.checkpoint.events_applied)
+        let of_set = sets.iter().find(|known| known.name == set);
+        of_set.map_or(0, |known| known.checkpoint.events_applied)
     })
 }
 
@@ -273,9 +273,9 @@ fn deleted_rows_are_reported_and_repaired() {
     let found = installation.projections(&["verify", "--json"]);
     assert_eq!(found.status.code(), Some(3), "{found:?}");
     let lines = stdout(&found);
-    let lines: Vec<Value> = lines.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.last().unwrap()["differing"], json!(1), "{lines:?}");
-    assert!(lines[..lines.len() - 1].iter().all(|it| it["order_id"] == json!(deleted)));
+    assert!(lines[..lines.len() - 1].iter().all(|line| line["order_id"] == json!(deleted)));
 
     let mended = installation.projections(&["verify", "--repair"]);
     assert_eq!(mended.status.code(), Some(0), "{mended:?}");

@@ -22,7 +22,8 @@ fn parse_examples() -> Vec<(String, Value)> {
         }
         let (body, _) = rest.split_once('\'').expect("the body is quoted");
         let answer = lines[index..].iter().find(|line| line.starts_with('{'));
-        let answer = answer.and_then(|it| serde_json::from_str(it).ok()).expect("an answer");
+        let answer =
+            answer.and_then(|answer| serde_json::from_str(answer).ok()).expect("an answer");
         examples.push((body.to_owned(), answer));
     }
     examples

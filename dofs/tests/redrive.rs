@@ -13,22 +13,22 @@ const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const REDRIVES: &str = "/v1/ops/dead-letters/redrives";
 
 /// Starts a system whose gateway always fails, with short retries.
-fn start_with_failing_gateway(data: &Path, max_retries: &str) -> Dofs {
+fn start_with_failing_gateway(data: &Path, max_retries: &str) -> (Dofs, Api) {
     Start::dev(BINARY, data)
         .env("DOFS__FULFILLMENT__ERROR_RATE", "1.0")
         .env("DOFS__FULFILLMENT__LATENCY_MS", "0")
         .env("DOFS__FULFILLMENT__MAX_RETRIES", max_retries)
         .env("DOFS__FULFILLMENT__BACKOFF_MS", "2")
         .env("DOFS__FULFILLMENT__BACKOFF_MAX_MS", "5")
-        .spawn()
+        .spawn_api()
 }
 
 /// Starts a system whose gateway fulfils every order.
-fn start_with_working_gateway(data: &Path) -> Dofs {
+fn start_with_working_gateway(data: &Path) -> (Dofs, Api) {
     Start::dev(BINARY, data)
         .env("DOFS__FULFILLMENT__SUCCESS_RATE", "1.0")
         .env("DOFS__FULFILLMENT__LATENCY_MS", "0")
-        .spawn()
+        .spawn_api()
 }
 
 /// Places orders, and waits until all are dead letters with a parked message.
@@ -56,7 +56,7 @@ fn post_if_match(api: &Api, path: &str, tag: &str) -> Answer {
 fn wait_for_task(api: &Api, task_id: &str) -> Value {
     wait::until("the redrive ends", || {
         let request = api.request("GET", &format!("{REDRIVES}/{task_id}"));
-        let task = Api::try_send(request).ok().filter(|it| it.status == 200)?.json();
+        let task = Api::try_send(request).ok().filter(|answer| answer.status == 200)?.json();
         (task["state"] != "running").then_some(task)
     })
 }
@@ -70,8 +70,7 @@ fn assert_sound(process: &mut Dofs) {
 #[test]
 fn dead_letters_are_redriven_after_a_gateway_outage() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = start_with_failing_gateway(data.path(), "3");
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_failing_gateway(data.path(), "3");
     let ids = create_dead_letters(&api, 12);
     let failures = api.get("/v1/failed-orders?limit=200").json();
     let failures = failures["items"].as_array().unwrap().clone();
@@ -82,8 +81,7 @@ fn dead_letters_are_redriven_after_a_gateway_outage() {
     }
     assert!(process.terminate().success());
 
-    let mut process = start_with_working_gateway(data.path());
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_working_gateway(data.path());
     let code = failures[0]["code"].as_str().unwrap();
     let body = json!({
         "filter": {"code": code},
@@ -120,7 +118,7 @@ fn dead_letters_are_redriven_after_a_gateway_outage() {
     assert_eq!(resolved["items"].as_array().unwrap().len(), 12);
     let history = api.get(&format!("/v1/orders/{}/history", ids[0])).json();
     let events = history["events"].as_array().unwrap();
-    let redriven = events.iter().rfind(|it| it["type"] == "OrderQueued").unwrap();
+    let redriven = events.iter().rfind(|event| event["type"] == "OrderQueued").unwrap();
     assert_eq!(redriven["data"]["reason"], "the gateway is back");
     assert_eq!(redriven["metadata"]["actor"], "ann");
     assert_eq!(redriven["metadata"]["$causationId"], task_id);
@@ -130,12 +128,10 @@ fn dead_letters_are_redriven_after_a_gateway_outage() {
 #[test]
 fn order_is_redriven_with_correction_and_revision_check() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = start_with_failing_gateway(data.path(), "0");
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_failing_gateway(data.path(), "0");
     let id = create_dead_letters(&api, 1).remove(0);
     assert!(process.terminate().success());
-    let mut process = start_with_working_gateway(data.path());
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_working_gateway(data.path());
     let path = format!("/v1/orders/{id}/redrive");
 
     assert_eq!(post_if_match(&api, &path, "\"3\"").status, 412);
@@ -163,8 +159,7 @@ fn order_is_redriven_with_correction_and_revision_check() {
 #[test]
 fn order_that_broke_a_business_rule_is_not_redriven() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = start_with_working_gateway(data.path());
-    let api = Api::new(process.http_address());
+    let (_process, api) = start_with_working_gateway(data.path());
     let mut wrong = valid_order();
     wrong["customer_id"] = json!("c");
     let id = api.place(&wrong).json()["order_id"].as_str().unwrap().to_owned();
@@ -179,8 +174,7 @@ fn order_that_broke_a_business_rule_is_not_redriven() {
 #[test]
 fn discarded_dead_letter_is_skipped_and_not_counted() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = start_with_failing_gateway(data.path(), "0");
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_failing_gateway(data.path(), "0");
     let ids = create_dead_letters(&api, 2);
     let path = format!("/v1/dead-letters/{}/discard", ids[0]);
     assert_eq!(post_json(&api, &path, &json!({})).status, 400, "a reason must be given");
@@ -194,7 +188,7 @@ fn discarded_dead_letter_is_skipped_and_not_counted() {
         post_json(&api, REDRIVES, &json!({"dry_run": true, "filter": {"order_ids": ids}})).json();
     let why = |id: &str| {
         let items = plan["items"].as_array().unwrap();
-        let item = items.iter().find(|it| it["order_id"] == id).unwrap();
+        let item = items.iter().find(|item| item["order_id"] == id).unwrap();
         (item["action"].clone(), item["why"].as_str().unwrap().to_owned())
     };
     assert_eq!(why(&ids[1]).0, "redrive");
@@ -208,13 +202,11 @@ fn discarded_dead_letter_is_skipped_and_not_counted() {
 fn bulk_redrive_resumes_after_a_kill_without_duplicates() {
     const N_ORDERS: usize = 120;
     let data = tempfile::tempdir().unwrap();
-    let mut process = start_with_failing_gateway(data.path(), "0");
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_failing_gateway(data.path(), "0");
     let ids = create_dead_letters(&api, N_ORDERS);
     assert!(process.terminate().success());
 
-    let mut process = start_with_working_gateway(data.path());
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_working_gateway(data.path());
     let begun = post_json(&api, REDRIVES, &json!({"rate_per_second": 40, "reason": "again"}));
     let task = begun.json();
     let task_id = task["task_id"].as_str().unwrap();
@@ -224,12 +216,11 @@ fn bulk_redrive_resumes_after_a_kill_without_duplicates() {
     assert!(second.json()["error"].as_str().unwrap().contains(task_id));
     wait::until("some are redriven", || {
         let task = api.get(&format!("{REDRIVES}/{task_id}")).json();
-        task["redriven"].as_u64().filter(|it| *it > 0)
+        task["redriven"].as_u64().filter(|count| *count > 0)
     });
     process.kill();
 
-    let mut process = start_with_working_gateway(data.path());
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_working_gateway(data.path());
     let task = wait_for_task(&api, task_id);
     assert_eq!((&task["state"], &task["failed"]), (&json!("succeeded"), &json!(0)), "{task}");
     assert_eq!((&task["redriven"], &task["skipped"]), (&json!(N_ORDERS), &json!(0)), "{task}");
@@ -243,8 +234,7 @@ fn bulk_redrive_resumes_after_a_kill_without_duplicates() {
 #[test]
 fn cancelled_redrive_ends_and_allows_another() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = start_with_failing_gateway(data.path(), "0");
-    let api = Api::new(process.http_address());
+    let (_process, api) = start_with_failing_gateway(data.path(), "0");
     create_dead_letters(&api, 20);
     let begun = post_json(&api, REDRIVES, &json!({"rate_per_second": 1})).json();
     let path = format!("{REDRIVES}/{}", begun["task_id"].as_str().unwrap());
@@ -258,7 +248,7 @@ fn cancelled_redrive_ends_and_allows_another() {
     assert_eq!(next.status, 202, "{next:?}");
     let tasks = api.get(REDRIVES).json();
     let states: Vec<_> =
-        tasks["items"].as_array().unwrap().iter().map(|it| &it["task_id"]).collect();
+        tasks["items"].as_array().unwrap().iter().map(|task| &task["task_id"]).collect();
     assert_eq!(states, [&next.json()["task_id"], &begun["task_id"]], "the newest first");
     wait_for_task(&api, next.json()["task_id"].as_str().unwrap());
 }
@@ -266,16 +256,14 @@ fn cancelled_redrive_ends_and_allows_another() {
 #[test]
 fn pause_survives_a_restart() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = start_with_working_gateway(data.path());
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_working_gateway(data.path());
     api.wait_until_projected(&api.place_valid_order());
     let said = json!({"reason": "the gateway is moved", "actor": "ann"});
     let paused = post_json(&api, "/v1/ops/worker/pause", &said).json();
     assert_eq!((&paused["paused"], &paused["actor"]), (&json!(true), &json!("ann")));
     assert!(process.terminate().success());
 
-    let mut process = start_with_working_gateway(data.path());
-    let api = Api::new(process.http_address());
+    let (mut process, api) = start_with_working_gateway(data.path());
     let id = api.place_valid_order();
     let status = api.get("/v1/ops/worker").json();
     assert_eq!(status["paused"], true);

@@ -173,13 +173,12 @@ fn busy_process_stops_within_its_drain_time() {
     warehouse.set_default(Behaviour::Hang);
     let (node, stores) = start_stores(data.path());
     let all = stores.serve(ROLES[3]);
-    let mut process = all
+    let (mut process, api) = all
         .env("DOFS__AUTH__MODE", "none")
         .env("DOFS__FULFILLMENT__GATEWAY", "http")
         .env("DOFS__FULFILLMENT__URL", warehouse.url())
         .env("DOFS__FULFILLMENT__TIMEOUT_MS", "15000")
-        .spawn();
-    let api = Api::new(process.http_address());
+        .spawn_api();
     api.place_valid_order();
     wait::until("the gateway is called", || (!warehouse.calls().is_empty()).then_some(()));
     std::thread::scope(|scope| {

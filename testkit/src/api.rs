@@ -9,14 +9,12 @@ use serde_json::{Value, json};
 use crate::contract::{self, Exchange};
 use crate::wait;
 
-/// A client of one API.
 #[derive(Clone)]
 pub struct Api {
     http: Client,
     base: String,
 }
 
-/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -31,7 +29,6 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -44,12 +41,10 @@ pub fn valid_order() -> Value {
 }
 
 impl Api {
-    /// Creates a client of the API at an address.
     pub fn new(address: SocketAddr) -> Self {
         Self { http: Client::new(), base: format!("http://{address}") }
     }
 
-    /// Returns the URL of the API.
     pub fn url(&self) -> String {
         self.base.clone()
     }
@@ -80,13 +75,11 @@ impl Api {
         Ok(answer)
     }
 
-    /// Sends a request.
     #[track_caller]
     pub fn send(request: RequestBuilder) -> Answer {
         Self::try_send(request).expect("the API responds")
     }
 
-    /// Reads a resource.
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         Self::send(self.request("GET", path))
@@ -131,7 +124,7 @@ impl Api {
         wait::until(&format!("order {id} {what}"), || {
             let request = self.request("GET", &format!("/v1/orders/{id}"));
             // A restarting process does not respond, and its read model may not have the order yet.
-            let answer = Self::try_send(request).ok().filter(|it| it.status == 200)?;
+            let answer = Self::try_send(request).ok().filter(|answer| answer.status == 200)?;
             Some(answer.json()).filter(&is_so)
         })
     }
@@ -141,6 +134,6 @@ impl Api {
     pub fn event_types(&self, id: &str) -> Vec<String> {
         let history = self.get(&format!("/v1/orders/{id}/history")).json();
         let events = history["events"].as_array().expect("a history has events");
-        events.iter().map(|it| it["type"].as_str().unwrap_or_default().to_owned()).collect()
+        events.iter().map(|event| event["type"].as_str().unwrap_or_default().to_owned()).collect()
     }
 }

@@ -17,8 +17,7 @@ pub struct CommandOutput {
 /// Runs a command with these environment variables until it ends. Errors are text, without colors.
 pub fn run(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> CommandOutput {
     let start = Start::new(binary, arguments).env("DOFS_LOG", "text").env("NO_COLOR", "1");
-    let start = environment.iter().fold(start, |start, (name, value)| start.env(name, value));
-    start.into_command().output().expect("the binary starts").into()
+    start.envs(environment).into_command().output().expect("the binary starts").into()
 }
 
 impl From<Output> for CommandOutput {

@@ -23,7 +23,6 @@ const OPTIONAL_HEADERS: [&str; 7] = [
     "Link",
 ];
 
-/// A response to check.
 #[derive(Debug)]
 pub struct Exchange<'a> {
     pub method: &'a str,
@@ -63,7 +62,6 @@ pub fn check_schema(schema: &Value, value: &Value) -> Result<(), String> {
     check_value(document(), schema, value)
 }
 
-/// The committed description.
 fn document() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(|| {
@@ -115,7 +113,7 @@ fn check_body(document: &Value, described: &Value, exchange: &Exchange<'_>) -> R
             Err("the response has a body, and none is described".to_owned())
         };
     };
-    let content_type = exchange.headers.get("content-type").and_then(|it| it.to_str().ok());
+    let content_type = exchange.headers.get("content-type").and_then(|value| value.to_str().ok());
     let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
     let described = content
         .get(media_type)

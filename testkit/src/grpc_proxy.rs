@@ -100,7 +100,7 @@ struct State {
     n_calls: Mutex<BTreeMap<String, usize>>,
     n_connections: AtomicUsize,
     ends: broadcast::Sender<(String, CallEnd)>,
-    stalls: broadcast::Sender<String>,
+    stalls: broadcast::Sender<(String, ())>,
     closes: broadcast::Sender<()>,
     max_open_calls: u32,
     /// Changes the messages of all calls.
@@ -125,18 +125,11 @@ impl GrpcProxy {
 
     /// Starts a proxy with another limit of open calls per connection.
     pub async fn start_with_limit(target: SocketAddr, max_open_calls: u32) -> Self {
-        Self::start_with(target, max_open_calls, None).await
+        Self::start_with_filter(target, max_open_calls, None).await
     }
 
     /// Starts a proxy that changes messages.
     pub(crate) async fn start_with_filter(
-        target: SocketAddr,
-        filter: Arc<dyn MessageFilter>,
-    ) -> Self {
-        Self::start_with(target, MAX_OPEN_CALLS, Some(filter)).await
-    }
-
-    async fn start_with(
         target: SocketAddr,
         max_open_calls: u32,
         filter: Option<Arc<dyn MessageFilter>>,
@@ -159,7 +152,6 @@ impl GrpcProxy {
         Self { address, state, _tasks: tasks }
     }
 
-    /// Returns the address of the proxy.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -191,16 +183,15 @@ impl GrpcProxy {
     /// Stalls all open calls of a method: they stay open, and responses are not forwarded.
     pub fn stall_open(&self, method: &str) {
         // `send` fails if no call is open.
-        drop(self.state.stalls.send(method.to_owned()));
+        drop(self.state.stalls.send((method.to_owned(), ())));
     }
 
     /// Makes the node a follower of `leader`: ends all open calls, and refuses later ones that require the
     /// leader.
     pub fn resign(&self, leader: SocketAddr) {
         let refusal = Refusal::not_leader(leader);
-        let rule =
-            Rule { method: None, refusal: refusal.clone(), when: When::Before, n_left: None };
-        lock(&self.state.rules).push(rule);
+        let (refused, when) = (refusal.clone(), When::Before);
+        lock(&self.state.rules).push(Rule { method: None, refusal: refused, when, n_left: None });
         self.end_open("", refusal);
     }
 
@@ -220,7 +211,6 @@ impl GrpcProxy {
         lock(&self.state.n_calls).get(method).copied().unwrap_or_default()
     }
 
-    /// Returns the number of open connections.
     pub fn n_connections(&self) -> usize {
         self.state.n_connections.load(Ordering::Acquire)
     }
@@ -235,7 +225,7 @@ impl State {
             None => needs_leader,
         };
         let rule = rules.iter_mut().find(|rule| applies(rule))?;
-        rule.n_left = rule.n_left.map(|it| it - 1);
+        rule.n_left = rule.n_left.map(|n_left| n_left - 1);
         Some((rule.refusal.clone(), rule.when))
     }
 

@@ -31,7 +31,6 @@ impl TestNode {
         self.node.address()
     }
 
-    /// Returns a connection string for clients.
     pub fn url(&self) -> String {
         format!("esdb://{}?tls=false", self.address())
     }

@@ -36,7 +36,7 @@ impl PgBouncer {
             return None;
         };
         let options: PgConnectOptions = server.url().parse().expect("a server has a URL");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = port.expect("loopback has a free port").port();
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
         let readable = std::fs::Permissions::from_mode(0o755);
@@ -73,9 +73,9 @@ impl Drop for PgBouncer {
 
 fn find_program() -> Option<PathBuf> {
     let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| {
-        std::env::split_paths(&path).map(|it| it.join("pgbouncer")).collect::<Vec<_>>()
+        std::env::split_paths(&path).map(|folder| folder.join("pgbouncer")).collect::<Vec<_>>()
     });
-    on_path.chain([PathBuf::from(DEBIAN_PATH)]).find(|it| it.is_file())
+    on_path.chain([PathBuf::from(DEBIAN_PATH)]).find(|path| path.is_file())
 }
 
 /// Returns the command that runs the pooler. The pooler is killed when this process ends, however that

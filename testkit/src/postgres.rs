@@ -86,7 +86,6 @@ pub fn start_private_server() -> PrivateServer {
 }
 
 impl Database {
-    /// Returns the URL of the database.
     pub fn url(&self) -> &str {
         &self.url
     }

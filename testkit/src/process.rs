@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use crate::api::Api;
 use crate::sync::lock;
 use crate::wait;
 
@@ -22,7 +23,6 @@ pub struct Dofs {
     log: Arc<Mutex<VecDeque<String>>>,
 }
 
-/// A `dofs` process to start.
 pub struct Start {
     command: Command,
 }
@@ -49,10 +49,15 @@ impl Start {
         start
     }
 
-    /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    #[must_use]
+    pub fn envs(mut self, variables: &[(&str, &str)]) -> Self {
+        self.command.envs(variables.iter().copied());
         self
     }
 
@@ -61,7 +66,6 @@ impl Start {
         self.command
     }
 
-    /// Starts the process.
     pub fn spawn(mut self) -> Dofs {
         let child = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = child.spawn().expect("the binary starts");
@@ -79,6 +83,13 @@ impl Start {
             }
         });
         Dofs { child, log }
+    }
+
+    /// Starts a process that serves HTTP, and returns it with a client of its API.
+    pub fn spawn_api(self) -> (Dofs, Api) {
+        let mut process = self.spawn();
+        let api = Api::new(process.http_address());
+        (process, api)
     }
 }
 
@@ -104,7 +115,6 @@ impl Dofs {
         self.child.wait().expect("the child ended");
     }
 
-    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -122,7 +132,6 @@ impl Dofs {
         self.wait_until_ended()
     }
 
-    /// Waits until the process has ended.
     pub fn wait_until_ended(&mut self) -> ExitStatus {
         wait::until("the process ends", || self.child.try_wait().expect("the child is ours"))
     }
@@ -139,7 +148,7 @@ impl Dofs {
             let log = parse_lines(&log);
             let line = log.iter().find(|line| line["message"] == message);
             if let Some(line) = line {
-                return line["address"].as_str().and_then(|it| it.parse().ok());
+                return line["address"].as_str().and_then(|address| address.parse().ok());
             }
             assert!(ended.is_none(), "ended with {ended:?} before it logged `{message}`: {log:#?}");
             None

@@ -35,20 +35,19 @@ impl Proxy {
         Self { address, faults, _tasks: tasks }
     }
 
-    /// Returns the address of the proxy.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Stalls all open connections: they stay open and forward nothing. New connections work.
     pub fn stall_connections(&self) {
-        self.faults.send_modify(|it| it.n_silences += 1);
+        self.faults.send_modify(|faults| faults.n_silences += 1);
     }
 
     /// Discards the responses on all open connections once a client has sent `trigger`. Requests still
     /// reach the target. New connections work.
     pub fn lose_answers_to(&self, trigger: &'static str) {
-        self.faults.send_modify(|it| it.trigger = Some(trigger));
+        self.faults.send_modify(|faults| faults.trigger = Some(trigger));
     }
 }
 
@@ -76,9 +75,10 @@ async fn forward_connection(
 ) {
     let before = *faults.borrow();
     let (mut later, mut losses) = (faults.subscribe(), faults.subscribe());
-    let silenced =
-        async move { drop(later.wait_for(|it| it.n_silences > before.n_silences).await) };
-    let lost = async move { drop(losses.wait_for(|it| it.n_losses > before.n_losses).await) };
+    let is_silenced = move |faults: &Faults| faults.n_silences > before.n_silences;
+    let silenced = async move { drop(later.wait_for(is_silenced).await) };
+    let is_lost = move |faults: &Faults| faults.n_losses > before.n_losses;
+    let lost = async move { drop(losses.wait_for(is_lost).await) };
     // The trigger could be split between two reads, but not if it is sent by one write over loopback.
     let find_trigger = |bytes: &[u8]| {
         let contains = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());

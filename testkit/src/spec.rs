@@ -3,13 +3,11 @@
 use domain::order::{OrderCommand, OrderError, OrderEvent, Recorded, decide, fold};
 use jiff::Timestamp;
 
-/// The history of an order.
 #[derive(Debug)]
 pub struct Given {
     history: Vec<Recorded>,
 }
 
-/// The decision on a command.
 #[derive(Debug)]
 pub struct Decision {
     outcome: Result<Vec<OrderEvent>, OrderError>,
@@ -39,7 +37,6 @@ pub fn at(second: i64) -> Timestamp {
 }
 
 impl Given {
-    /// Decides on a command.
     pub fn when(self, command: OrderCommand) -> Decision {
         Decision { outcome: decide(fold(&self.history).as_ref(), command) }
     }

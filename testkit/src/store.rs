@@ -48,7 +48,6 @@ impl Store {
         Self { log, address, running: Some(running), proxy: None, data }
     }
 
-    /// Returns the connection string.
     pub fn url(&self) -> String {
         format!("esdb://{}?tls=false", self.address())
     }

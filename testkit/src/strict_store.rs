@@ -28,7 +28,7 @@ use prost::Message;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::grpc_proxy::{GrpcProxy, MessageFilter, Refusal};
+use crate::grpc_proxy::{GrpcProxy, MAX_OPEN_CALLS, MessageFilter, Refusal};
 use crate::node::TestNode;
 use access::Access;
 use neighbour::Neighbour;
@@ -84,7 +84,6 @@ impl StrictStore {
         Self { proxy, access, runtime: Some(runtime), _node: node, _data: data }
     }
 
-    /// Returns the connection string.
     pub fn url(&self) -> String {
         self.proxy.url()
     }
@@ -98,18 +97,14 @@ impl StrictStore {
     pub fn deny_reading(&self, stream: &str) {
         self.access.deny_reading(stream);
     }
-
-    /// Denies creating groups from now on.
-    pub fn deny_creating_groups(&self) {
-        self.access.deny_creating_groups();
-    }
 }
 
 /// Starts a proxy that makes the node at `node` a strict store.
 pub(crate) async fn start_proxy(node: SocketAddr) -> (GrpcProxy, Arc<Access>) {
     let access = Arc::new(Access::default());
     let strictness = Strictness::new(Neighbour::start(node).await, Arc::clone(&access));
-    (GrpcProxy::start_with_filter(node, Arc::new(strictness)).await, access)
+    let filter = Some(Arc::new(strictness) as Arc<dyn MessageFilter>);
+    (GrpcProxy::start_with_filter(node, MAX_OPEN_CALLS, filter).await, access)
 }
 
 /// Returns whether tests run on strict stores instead of embedded nodes.

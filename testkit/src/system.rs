@@ -40,28 +40,18 @@ impl System {
         let data = tempfile::tempdir().expect("there is room for a temporary folder");
         let read_model = sqlite_url(data.path());
         let start = |arguments: &[&str]| {
-            let defaults = [
-                ("DOFS__EVENT_STORE__URL", url),
-                ("DOFS__READ_MODEL__URL", &read_model),
-                ("DOFS_ENV", "dev"),
-            ];
-            let variables = defaults.iter().chain(environment);
-            variables
-                .fold(Start::new(binary, arguments), |start, (name, value)| start.env(name, value))
+            let start = Start::new(binary, arguments).env("DOFS__EVENT_STORE__URL", url);
+            start.env("DOFS__READ_MODEL__URL", &read_model).env("DOFS_ENV", "dev").envs(environment)
         };
         let migrated = start(&["migrate"]).spawn().wait_until_ended();
         assert!(migrated.success(), "`dofs migrate` failed: {migrated}");
-        let mut process = start(&["serve", "--listen", "127.0.0.1:0"]).spawn();
-        let api = Api::new(process.http_address());
+        let (process, api) = start(&["serve", "--listen", "127.0.0.1:0"]).spawn_api();
         Self { api, process, event_store: url.to_owned(), _store: None, _data: data }
     }
 
     fn start_embedded(binary: &str, environment: &[(&str, &str)]) -> Self {
         let data = tempfile::tempdir().expect("there is room for a temporary folder");
-        let start = Start::dev(binary, data.path());
-        let start = environment.iter().fold(start, |start, (name, value)| start.env(name, value));
-        let mut process = start.spawn();
-        let api = Api::new(process.http_address());
+        let (mut process, api) = Start::dev(binary, data.path()).envs(environment).spawn_api();
         let event_store = process.node_url();
         Self { api, process, event_store, _store: None, _data: data }
     }

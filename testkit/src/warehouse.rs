@@ -3,7 +3,6 @@
 
 mod ledger;
 mod script;
-mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,10 +10,10 @@ use std::sync::{Arc, Mutex};
 
 use domain::ids::OrderId;
 
+use crate::http_server::{Exchange, Handler, Reply, Request, Server, format_response};
 use crate::sync::lock;
 use ledger::Ledger;
 use script::Script;
-use server::{Exchange, Handler, Reply, Request, Server, format_response};
 
 pub use script::Behaviour;
 
@@ -89,23 +88,23 @@ impl Warehouse {
 
     /// Returns how often the warehouse did the work for a key.
     pub fn count_effects(&self, key: &str) -> usize {
-        lock(&self.shared.ledger).effects.iter().filter(|it| it.key == key).count()
+        lock(&self.shared.ledger).effects.iter().filter(|effect| effect.key == key).count()
     }
 
     /// Returns the keys for which the work was done more than once. If there are any, the warehouse is
     /// broken.
     pub fn keys_with_more_than_one_effect(&self) -> BTreeSet<String> {
-        find_repeated(lock(&self.shared.ledger).effects.iter().map(|it| it.key.clone()))
+        find_repeated(lock(&self.shared.ledger).effects.iter().map(|effect| effect.key.clone()))
     }
 
     /// Returns the orders for which the work was done more than once. If there are any, DOFS is broken.
     pub fn orders_with_more_than_one_effect(&self) -> BTreeSet<OrderId> {
-        find_repeated(lock(&self.shared.ledger).effects.iter().map(|it| it.order_id))
+        find_repeated(lock(&self.shared.ledger).effects.iter().map(|effect| effect.order_id))
     }
 
     /// Returns the orders for which the work was done.
     pub fn fulfilled_orders(&self) -> BTreeSet<OrderId> {
-        lock(&self.shared.ledger).effects.iter().map(|it| it.order_id).collect()
+        lock(&self.shared.ledger).effects.iter().map(|effect| effect.order_id).collect()
     }
 }
 
@@ -158,7 +157,7 @@ impl Call {
         }
         let body: serde_json::Value =
             serde_json::from_slice(&request.body).map_err(|error| error.to_string())?;
-        let order_id = body["order_id"].as_str().and_then(|it| it.parse().ok());
+        let order_id = body["order_id"].as_str().and_then(|id| id.parse().ok());
         let order_id: OrderId = order_id.ok_or("`order_id` is missing")?;
         let key = request.headers.get("idempotency-key").ok_or("`idempotency-key` is missing")?;
         if *key != format!("{order_id}:{}", body["attempt"]) {
@@ -175,5 +174,5 @@ pub fn closing_response(status: u16, headers: &[(&str, &str)], body: &str) -> Ve
 
 fn find_repeated<T: Ord + Clone>(items: impl Iterator<Item = T>) -> BTreeSet<T> {
     let mut seen = BTreeSet::new();
-    items.filter(|it| !seen.insert(it.clone())).collect()
+    items.filter(|item| !seen.insert(item.clone())).collect()
 }

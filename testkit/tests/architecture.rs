@@ -68,7 +68,9 @@ fn cargo_metadata() -> Value {
 /// Returns the names of a package's dependencies, without dev-dependencies.
 fn non_dev_dependencies(package: &Value) -> impl Iterator<Item = &str> {
     let dependencies = package["dependencies"].as_array().unwrap().iter();
-    dependencies.filter(|it| it["kind"] != "dev").map(|it| it["name"].as_str().unwrap())
+    dependencies
+        .filter(|dependency| dependency["kind"] != "dev")
+        .map(|dependency| dependency["name"].as_str().unwrap())
 }
 
 fn find_forbidden_imports(metadata: &Value) -> Vec<String> {
@@ -133,7 +135,7 @@ fn read_sources() -> Vec<(PathBuf, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|it| it == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
                 if !text.starts_with(GENERATED) {
                     sources.push((path, text));
@@ -170,6 +172,6 @@ fn modules_are_named_files() {
     let unnamed = read_sources()
         .into_iter()
         .map(|(path, _)| path)
-        .filter(|it| it.ends_with("mod.rs") && !it.iter().any(|part| part == "tests"));
+        .filter(|path| path.ends_with("mod.rs") && !path.iter().any(|part| part == "tests"));
     assert_eq!(unnamed.collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }

@@ -21,7 +21,7 @@ async fn connect(url: &str) -> PgConnection {
 /// Returns whether the database does not exist (SQLSTATE 3D000).
 async fn is_missing(url: &str) -> bool {
     let refused = PgConnection::connect(url).await.err();
-    let code = refused.as_ref().and_then(|it| it.as_database_error()?.code());
+    let code = refused.as_ref().and_then(|error| error.as_database_error()?.code());
     code.as_deref() == Some("3D000")
 }
 

@@ -88,7 +88,7 @@ fn behaviour_of_order_precedes_next_calls_and_default() {
     warehouse.set_for_next_calls(2, &Behaviour::Fail(500));
     warehouse.set_for_order(order_id(7), Behaviour::Fulfil);
     let statuses =
-        [1, 7, 2, 3, 7].map(|it| post_order(&warehouse, it, 1).unwrap().status().as_u16());
+        [1, 7, 2, 3, 7].map(|number| post_order(&warehouse, number, 1).unwrap().status().as_u16());
     assert_eq!(statuses, [500, 200, 500, 503, 200]);
 }
 

@@ -2,10 +2,10 @@
 
 use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value, json};
-use tonic::{Code, Status, metadata::KeyAndValueRef};
+use tonic::{Status, metadata::KeyAndValueRef};
 
 use super::{
-    message_to_json::{MessageTranslator, u64_field},
+    message_to_json::{MessageTranslator, code_name, message_field, u64_field},
     operation::AnswerPart,
     raw_call::CallEnd,
 };
@@ -56,7 +56,10 @@ impl Answer {
         part: AnswerPart,
         translator: &mut MessageTranslator<'_>,
     ) -> Value {
-        let status = self.describe_end();
+        let status = match &self.end {
+            None | Some(CallEnd::Cancelled) => "open".into(),
+            Some(CallEnd::Status(status)) => describe_status(status),
+        };
         match part {
             AnswerPart::Status => status,
             AnswerPart::Messages => self.translate_messages(translator),
@@ -107,6 +110,11 @@ impl Answer {
         self.messages.iter().filter_map(|message| message_field(message, "event")).collect()
     }
 
+    /// Returns the persistent subscription that the first response describes.
+    pub(super) fn subscription_info(&self) -> Option<DynamicMessage> {
+        message_field(self.messages.first()?, "subscription_info")
+    }
+
     fn translate_messages(&self, translator: &mut MessageTranslator<'_>) -> Value {
         self.messages.iter().map(|message| translator.message_to_json(message)).collect()
     }
@@ -121,28 +129,11 @@ impl Answer {
     }
 
     fn translate_group(&self, translator: &mut MessageTranslator<'_>) -> Map<String, Value> {
-        let info =
-            self.messages.first().and_then(|message| message_field(message, "subscription_info"));
-        match info.map(|info| translator.message_to_json(&info)) {
+        match self.subscription_info().map(|info| translator.message_to_json(&info)) {
             Some(Value::Object(fields)) => fields,
             _ => Map::new(),
         }
     }
-
-    fn describe_end(&self) -> Value {
-        match &self.end {
-            None | Some(CallEnd::Cancelled) => "open".into(),
-            Some(CallEnd::Status(status)) => describe_status(status),
-        }
-    }
-}
-
-/// Returns a field that holds a message, if it is set.
-pub(super) fn message_field(message: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
-    if !message.has_field_by_name(name) {
-        return None;
-    }
-    message.get_field_by_name(name)?.as_message().cloned()
 }
 
 fn describe_status(status: &Status) -> Value {
@@ -170,29 +161,6 @@ fn to_trailer(entry: &KeyAndValueRef<'_>) -> Option<(String, String)> {
     let KeyAndValueRef::Ascii(name, value) = entry else { return None };
     let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
     (!IGNORED_TRAILERS.contains(&name.as_str())).then(|| (name.as_str().to_owned(), value))
-}
-
-/// Returns the name of a status code in the protocol.
-pub(super) fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 /// Describes revision and retry count of a delivered event.

@@ -7,7 +7,6 @@ use serde_json::Value;
 /// Maximum number of characters of a value that is shown completely.
 const MAX_SHOWN: usize = 300;
 
-/// A difference between a recorded answer and a server's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// Number of the step, counted from 1, and its description.
@@ -32,48 +31,40 @@ impl fmt::Display for Difference {
 /// Returns all differences between two answers of a step.
 pub(super) fn compare_answers(step: &str, recorded: &Value, got: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
-    collect_differences(step, String::new(), Some(recorded), Some(got), &mut found);
-    found
+    collect_differences(String::new(), Some(recorded), Some(got), &mut found);
+    let to_difference = |(path, recorded, got): DifferingValues<'_>| Difference {
+        step: step.to_owned(),
+        path: if path.is_empty() { "/".to_owned() } else { path },
+        recorded: describe_value(recorded),
+        got: describe_value(got),
+    };
+    found.into_iter().map(to_difference).collect()
 }
 
-fn collect_differences(
-    step: &str,
+/// A path, and the two values there.
+type DifferingValues<'a> = (String, Option<&'a Value>, Option<&'a Value>);
+
+fn collect_differences<'a>(
     path: String,
-    recorded: Option<&Value>,
-    got: Option<&Value>,
-    found: &mut Vec<Difference>,
+    recorded: Option<&'a Value>,
+    got: Option<&'a Value>,
+    found: &mut Vec<DifferingValues<'a>>,
 ) {
     match (recorded, got) {
         _ if recorded == got => {}
         (Some(Value::Object(one)), Some(Value::Object(other))) => {
             let more = other.keys().filter(|key| !one.contains_key(*key));
             for key in one.keys().chain(more) {
-                collect_differences(
-                    step,
-                    format!("{path}/{key}"),
-                    one.get(key),
-                    other.get(key),
-                    found,
-                );
+                collect_differences(format!("{path}/{key}"), one.get(key), other.get(key), found);
             }
         }
         (Some(Value::Array(one)), Some(Value::Array(other))) => {
             for index in 0..one.len().max(other.len()) {
-                collect_differences(
-                    step,
-                    format!("{path}/{index}"),
-                    one.get(index),
-                    other.get(index),
-                    found,
-                );
+                let path = format!("{path}/{index}");
+                collect_differences(path, one.get(index), other.get(index), found);
             }
         }
-        (recorded, got) => found.push(Difference {
-            step: step.to_owned(),
-            path: if path.is_empty() { "/".to_owned() } else { path },
-            recorded: describe_value(recorded),
-            got: describe_value(got),
-        }),
+        (recorded, got) => found.push((path, recorded, got)),
     }
 }
 

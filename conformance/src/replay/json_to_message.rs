@@ -50,7 +50,6 @@ pub(super) fn encode_messages(
     copies.collect()
 }
 
-/// Returns an encoded message.
 pub(super) fn encode_message(
     json: &Value,
     kind: Option<&MessageDescriptor>,

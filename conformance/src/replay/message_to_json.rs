@@ -9,10 +9,7 @@ use serde_json::{Map, Value, json};
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{
-    answer::{code_name, message_field},
-    placeholders::Placeholders,
-};
+use super::placeholders::Placeholders;
 
 /// Largest number that every JSON reader reads exactly. Larger numbers are written as text.
 const MAX_EXACT: u64 = 9_007_199_254_740_991;
@@ -35,7 +32,6 @@ pub(super) struct MessageTranslator<'a> {
 }
 
 impl MessageTranslator<'_> {
-    /// Returns a message as JSON.
     pub(super) fn message_to_json(&mut self, message: &DynamicMessage) -> Value {
         match message.descriptor().name() {
             "StreamIdentifier" => stream_name_json(message),
@@ -105,13 +101,13 @@ impl MessageTranslator<'_> {
         let keys = keys.as_mut().and_then(Value::as_object_mut);
         let mut keys = keys.map(std::mem::take).unwrap_or_default();
         out.insert("type".to_owned(), keys.remove("type").unwrap_or_default());
-        match keys.remove("content-type") {
-            Some(Value::String(usual)) if usual == "application/json" => {}
-            other => drop(out.insert("content_type".to_owned(), other.unwrap_or_default())),
-        }
-        match keys.remove("created") {
-            Some(Value::String(usual)) if usual == "TIME" => {}
-            other => drop(out.insert("created".to_owned(), other.unwrap_or_default())),
+        for (key, name, usual) in
+            [("content-type", "content_type", "application/json"), ("created", "created", "TIME")]
+        {
+            let value = keys.remove(key).unwrap_or_default();
+            if value != usual {
+                out.insert(name.to_owned(), value);
+            }
         }
         if !keys.is_empty() {
             out.insert("metadata".to_owned(), Value::Object(keys));
@@ -119,10 +115,8 @@ impl MessageTranslator<'_> {
         for name in ["custom_metadata", "data"] {
             if event.has_field_by_name(name) {
                 let value = event.get_field_by_name(name);
-                out.insert(
-                    name.to_owned(),
-                    value.map(|value| scalar_to_json(&value)).unwrap_or_default(),
-                );
+                let json = value.map(|value| scalar_to_json(&value));
+                out.insert(name.to_owned(), json.unwrap_or_default());
             }
         }
         for name in ["commit_position", "prepare_position"] {
@@ -150,11 +144,8 @@ impl MessageTranslator<'_> {
 
     /// Decodes a detail of an error. The protocol has its own copies of Google's detail types.
     fn detail_to_json(&mut self, message: &DynamicMessage) -> Value {
-        let text = |name| match message.get_field_by_name(name).as_deref() {
-            Some(Field::String(text)) => text.clone(),
-            _ => String::new(),
-        };
-        let url = text("type_url");
+        let url = message.get_field_by_name("type_url");
+        let url = url.as_ref().and_then(|url| url.as_str()).unwrap_or_default();
         let bytes = match message.get_field_by_name("value").as_deref() {
             Some(Field::Bytes(bytes)) => bytes.clone(),
             _ => Bytes::new(),
@@ -209,9 +200,40 @@ pub(super) fn stream_text(message: &DynamicMessage) -> String {
     stream.as_str().map_or_else(|| stream.to_string(), str::to_owned)
 }
 
+/// Returns a field that holds a message, if it is set.
+pub(super) fn message_field(message: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
+    if !message.has_field_by_name(name) {
+        return None;
+    }
+    message.get_field_by_name(name)?.as_message().cloned()
+}
+
 /// Returns an unsigned field of 64 bits, or 0 if it is not set.
 pub(super) fn u64_field(message: &DynamicMessage, name: &str) -> u64 {
     message.get_field_by_name(name).and_then(|field| field.as_u64()).unwrap_or_default()
+}
+
+/// Returns the name of a status code in the protocol.
+pub(super) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// Returns bytes as text, or in hexadecimal if they are not UTF-8.
@@ -237,25 +259,13 @@ fn stream_name_json(identifier: &DynamicMessage) -> Value {
 
 fn id_json(id: &DynamicMessage) -> Value {
     if id.has_field_by_name("string") {
-        return id
-            .get_field_by_name("string")
-            .map(|text| scalar_to_json(&text))
-            .unwrap_or_default();
+        return id.get_field_by_name("string").map_or(Value::Null, |text| scalar_to_json(&text));
     }
-    if !id.has_field_by_name("structured") {
-        return json!({});
-    }
-    match id.get_field_by_name("structured").as_deref() {
-        Some(Field::Message(halves)) => {
-            let half = |name| match halves.get_field_by_name(name).as_deref() {
-                Some(Field::I64(half)) => half.cast_unsigned(),
-                _ => 0,
-            };
-            let [most, least] = ["most_significant_bits", "least_significant_bits"].map(half);
-            format!("structured {}", Uuid::from_u64_pair(most, least)).into()
-        }
-        _ => json!({}),
-    }
+    let Some(halves) = message_field(id, "structured") else { return json!({}) };
+    let half = |name| halves.get_field_by_name(name).and_then(|half| half.as_i64());
+    let [most, least] = ["most_significant_bits", "least_significant_bits"]
+        .map(|name| half(name).unwrap_or_default().cast_unsigned());
+    format!("structured {}", Uuid::from_u64_pair(most, least)).into()
 }
 
 /// Converts an event's metadata. A valid time of creation becomes `TIME`.

@@ -5,8 +5,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMe
 use tonic::codegen::http::uri::{InvalidUri, PathAndQuery};
 
 use super::{
-    answer::{Answer, message_field},
-    message_to_json::{stream_text, u64_field},
+    answer::Answer,
+    message_to_json::{message_field, stream_text, u64_field},
     raw_call::Received,
 };
 
@@ -38,7 +38,6 @@ impl Method {
         Ok(Self { path, types })
     }
 
-    /// Returns the type of the request messages.
     pub(super) fn request_type(&self) -> Option<&MessageDescriptor> {
         self.types.as_ref().map(|(request, _)| request)
     }
@@ -96,9 +95,7 @@ impl Method {
 
 /// Returns whether an answer about a group says that it is reading.
 pub(super) fn is_group_reading(answer: &Answer) -> bool {
-    let info =
-        answer.messages.first().and_then(|message| message_field(message, "subscription_info"));
-    info.is_some_and(|info| {
+    answer.subscription_info().is_some_and(|info| {
         let state = info.get_field_by_name("status");
         state.is_some_and(|state| state.as_str().is_some_and(|text| text.contains(READING)))
     })

@@ -43,7 +43,7 @@ static ID_PLACEHOLDER: LazyLock<Regex> =
 static UUID_PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| compile_pattern(r"uuid\([^)]*\)"));
 
 /// The names, ids and positions of one run of a scenario.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Placeholders {
     /// Suffix of the scenario's own names.
     suffix: String,
@@ -62,18 +62,8 @@ impl Placeholders {
     /// Creates the placeholders of a run against the server at `address` (`host:port`).
     pub(super) fn new(address: &str, random: Uuid) -> Self {
         let suffix = format!("_{}", &random.simple().to_string()[..10]);
-        let (ids, read_events) = (HashMap::new(), BTreeMap::new());
         let labels = HashMap::from([(Uuid::nil(), "nil uuid".to_owned())]);
-        let (appended_events, seen) = (Vec::new(), BTreeSet::new());
-        Self {
-            suffix,
-            address: address.to_owned(),
-            ids,
-            labels,
-            read_events,
-            appended_events,
-            seen,
-        }
+        Self { suffix, address: address.to_owned(), labels, ..Self::default() }
     }
 
     /// Replaces the placeholders in the text of a request. The first use of an id generates it.
@@ -154,13 +144,11 @@ impl Placeholders {
                 items.iter().map(|item| self.insert_into_value(item, positions)).collect()
             }
             Value::Object(fields) => {
-                let insert = |(key, inner): (&String, &Value)| {
-                    (
-                        self.insert_into_text(key, positions),
-                        self.insert_into_value(inner, positions),
-                    )
-                };
-                Value::Object(fields.iter().map(insert).collect())
+                let insert_into_key = |key: &String| self.insert_into_text(key, positions);
+                let fields = fields.iter().map(|(key, inner)| {
+                    (insert_into_key(key), self.insert_into_value(inner, positions))
+                });
+                Value::Object(fields.collect())
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
         }
@@ -310,14 +298,8 @@ mod tests {
             assert!(!sent.contains(['~', '(']), "{sent}");
             assert_eq!(placeholders.insert_into(&json!(sent)), json!(text.replace('~', "")));
         }
-        assert_eq!(
-            placeholders.fill_placeholders("id(x)"),
-            placeholders.fill_placeholders("id(x)")
-        );
-        assert_ne!(
-            placeholders.fill_placeholders("id(x)"),
-            placeholders.fill_placeholders("id(y)")
-        );
+        let [x, same, y] = ["id(x)", "id(x)", "id(y)"].map(|id| placeholders.fill_placeholders(id));
+        assert!(x == same && x != y, "{x}, {same}, {y}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tonic::{
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
-    metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap},
+    metadata::{AsciiMetadataKey, MetadataMap},
     transport::Channel,
 };
 
@@ -40,7 +40,6 @@ pub(super) enum CallEnd {
     Cancelled,
 }
 
-/// An item of the request stream.
 #[derive(Debug)]
 enum RequestItem {
     Message(Bytes),
@@ -89,7 +88,6 @@ impl RawCall {
         }
     }
 
-    /// Ends the request.
     pub(super) fn end_request(&mut self) {
         self.requests = None;
     }
@@ -203,13 +201,11 @@ pub(super) async fn wait_for_events(
 
 /// Converts headers. Invalid headers are left out; no scenario has any.
 fn to_metadata(headers: &BTreeMap<String, String>) -> MetadataMap {
-    let valid = headers.iter().filter_map(|(name, value)| {
-        let name: AsciiMetadataKey = name.to_lowercase().parse().ok()?;
-        Some((name, value.parse::<AsciiMetadataValue>().ok()?))
-    });
     let mut metadata = MetadataMap::new();
-    for (name, value) in valid {
-        metadata.insert(name, value);
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (name.to_lowercase().parse(), value.parse()) {
+            metadata.insert::<AsciiMetadataKey>(name, value);
+        }
     }
     metadata
 }

@@ -13,35 +13,13 @@ use serde_json::Value;
 
 use super::operation::Operation;
 
-/// An error of loading a recording.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
-    /// A file or the folder is unreadable.
     #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// A line is not an operation.
-    #[error("{}:{line}: {source}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// The error in the line.
-        source: serde_json::Error,
-    },
-    /// An operation precedes the first scenario of its file.
-    #[error("{}:{line}: an operation before the first scenario", path.display())]
-    WithoutScenario {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-    },
+    Read { path: PathBuf, source: io::Error },
+    /// A line, counted from 1, is not an operation of a scenario.
+    #[error("{}:{line}: {reason}", path.display())]
+    Line { path: PathBuf, line: usize, reason: String },
 }
 
 /// A scenario: operations on streams and groups of its own.
@@ -49,8 +27,7 @@ pub enum RecordingError {
 pub struct Scenario {
     /// Family and name, for example `append/expect any, stream of 3`.
     pub name: String,
-    /// The operations, in order.
-    pub operations: Vec<Operation>,
+    pub(super) operations: Vec<Operation>,
 }
 
 /// Reads all scenarios of the folder's `*.jsonl` files, in the order of the files' names.
@@ -81,17 +58,17 @@ fn load_family(path: &Path) -> Result<Vec<Scenario>, RecordingError> {
     let family = path.file_stem().unwrap_or_default().to_string_lossy();
     let mut scenarios: Vec<Scenario> = Vec::new();
     for (index, text) in text.lines().enumerate() {
-        let line = index + 1;
-        let invalid = |source| RecordingError::Line { path: path.to_owned(), line, source };
+        let invalid =
+            |reason| RecordingError::Line { path: path.to_owned(), line: index + 1, reason };
+        let malformed = |error: serde_json::Error| invalid(error.to_string());
         if text.starts_with(r#"{"scenario""#) {
-            let Header { scenario } = serde_json::from_str(text).map_err(invalid)?;
+            let Header { scenario } = serde_json::from_str(text).map_err(malformed)?;
             let name = format!("{family}/{scenario}");
             scenarios.push(Scenario { name, operations: Vec::new() });
         } else {
-            let operation = serde_json::from_str(text).map_err(invalid)?;
-            let without_scenario =
-                || RecordingError::WithoutScenario { path: path.to_owned(), line };
-            scenarios.last_mut().ok_or_else(without_scenario)?.operations.push(operation);
+            let operation = serde_json::from_str(text).map_err(malformed)?;
+            let headless = || invalid("an operation before the first scenario".to_owned());
+            scenarios.last_mut().ok_or_else(headless)?.operations.push(operation);
         }
     }
     Ok(scenarios)
@@ -110,16 +87,16 @@ impl Scenario {
                 call.method.ends_with("/RestartSubsystem")
                     || call.send.iter().any(is_about_whole_store)
             }
-            Operation::Send(send) => is_about_whole_store(&send.message),
+            Operation::Send { message, .. } => is_about_whole_store(message),
             Operation::Open(_)
             | Operation::End(_)
-            | Operation::Ack(_)
-            | Operation::Nack(_)
+            | Operation::Ack { .. }
+            | Operation::Nack { .. }
             | Operation::Wait(_)
-            | Operation::Quiet(_)
+            | Operation::Quiet { .. }
             | Operation::Cancel(_)
-            | Operation::Look(_)
-            | Operation::Pause(_)
+            | Operation::Look { .. }
+            | Operation::Pause { .. }
             | Operation::Http(_)
             | Operation::Http2(_) => false,
         })

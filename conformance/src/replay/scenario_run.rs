@@ -10,9 +10,8 @@ use tonic::{codegen::http::uri::InvalidUri, transport::Channel};
 use uuid::Uuid;
 
 use super::{
-    answer::message_field,
     json_to_message::{RequestError, encode_message, encode_messages, parse_hex},
-    message_to_json::{MessageTranslator, shorten_events},
+    message_to_json::{MessageTranslator, message_field, shorten_events},
     method::{Method, is_group_reading},
     operation::{
         CompleteCall, DataFrame, Expectation, Http2Request, Operation, WaitCondition,
@@ -118,32 +117,31 @@ impl<'a> ScenarioRun<'a> {
                 let open_call = RunningCall { call, method, sent: Vec::new() };
                 self.calls.insert(open.name.clone(), open_call);
             }
-            Operation::Send(send) => self.send_message(&send.to, &send.message)?,
+            Operation::Send { to, message } => self.send_message(to, message)?,
             Operation::End(call) => self.find_call(call)?.call.end_request(),
-            Operation::Ack(ack) => {
-                let ids = self.delivery_ids(&ack.to, &ack.deliveries)?;
-                self.send_message(&ack.to, &json!({ "ack": { "ids": ids } }))?;
+            Operation::Ack { to, deliveries } => {
+                let ids = self.delivery_ids(to, deliveries)?;
+                self.send_message(to, &json!({ "ack": { "ids": ids } }))?;
             }
-            Operation::Nack(nack) => {
-                let ids = self.delivery_ids(&nack.to, &nack.deliveries)?;
-                let reason = nack.reason.clone().unwrap_or_default();
-                let nack_of = json!({ "ids": ids, "action": nack.action, "reason": reason });
-                self.send_message(&nack.to, &json!({ "nack": nack_of }))?;
+            Operation::Nack { to, deliveries, action, reason } => {
+                let ids = self.delivery_ids(to, deliveries)?;
+                let nack = json!({ "ids": ids, "action": action, "reason": reason });
+                self.send_message(to, &json!({ "nack": nack }))?;
             }
             Operation::Wait(wait) => self.wait_for_responses(wait).await?,
-            Operation::Quiet(quiet) => {
-                let silence = Duration::from_millis(quiet.ms);
-                self.find_call(&quiet.of)?.call.wait_for_silence(silence).await;
+            Operation::Quiet { of, ms } => {
+                let silence = Duration::from_millis(*ms);
+                self.find_call(of)?.call.wait_for_silence(silence).await;
             }
             Operation::Cancel(call) => self.find_call(call)?.call.cancel(),
-            Operation::Look(look) => {
-                let open = self.find_call(&look.at)?;
+            Operation::Look { at, expect } => {
+                let open = self.find_call(at)?;
                 let (received, method) = (open.call.received_so_far(), open.method.clone());
                 let sent = open.sent.clone();
                 self.note_appends(&method, &sent, received.clone())?;
-                self.compare_answer(&look.expect, received, &method)?;
+                self.compare_answer(expect, received, &method)?;
             }
-            Operation::Pause(pause) => sleep(Duration::from_millis(pause.ms)).await,
+            Operation::Pause { ms } => sleep(Duration::from_millis(*ms)).await,
             Operation::Http(http) => {
                 let request = self.placeholders.fill_placeholders(&http.request);
                 let headers = http.headers.clone().into_iter().collect();

@@ -88,10 +88,10 @@ struct Order {
 
 fn parse_order(body: &[u8]) -> Option<Order> {
     let order: Order = serde_json::from_slice(body).ok()?;
-    let total: u64 = order.items.iter().map(|it| it.quantity).sum();
+    let total: u64 = order.items.iter().map(|item| item.quantity).sum();
     let is_valid = (3..=256).contains(&order.customer_id.len())
         && (1..=1_000).contains(&order.items.len())
-        && order.items.iter().all(|it| it.quantity >= 1 && it.product_id.len() <= 256)
+        && order.items.iter().all(|item| item.quantity >= 1 && item.product_id.len() <= 256)
         && total <= 100;
     is_valid.then_some(order)
 }

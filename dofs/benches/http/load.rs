@@ -61,9 +61,9 @@ impl Load {
         }
         let parts = connections.join_all().await;
         let seconds = begun.elapsed().as_secs_f64();
-        let n_refused = parts.iter().map(|it| it.n_refused).sum();
-        let body = parts.iter().find(|it| !it.body.is_empty()).map(|it| it.body.clone());
-        let mut latencies: Vec<_> = parts.into_iter().flat_map(|it| it.latencies).collect();
+        let n_refused = parts.iter().map(|part| part.n_refused).sum();
+        let body = parts.iter().find(|part| !part.body.is_empty()).map(|part| part.body.clone());
+        let mut latencies: Vec<_> = parts.into_iter().flat_map(|part| part.latencies).collect();
         latencies.sort_unstable();
         assert!(!latencies.is_empty(), "no response had the expected status");
         let per_second = latencies.len() as f64 / seconds;
@@ -76,8 +76,8 @@ impl Load {
         let mut part = Part::default();
         let mut response = Response::default();
         // Connections are staggered, and start at different requests.
-        let between = self.rate.map(|it| Duration::from_secs_f64(self.connections as f64 / it));
-        let first = between.map(|it| it.mul_f64(number as f64 / self.connections as f64));
+        let between = self.rate.map(|rate| Duration::from_secs_f64(self.connections as f64 / rate));
+        let first = between.map(|between| between.mul_f64(number as f64 / self.connections as f64));
         let stride = self.requests.len() * number / self.connections;
         for count in 0.. {
             let due = first.zip(between).map(|(first, between)| begun + first + between * count);
@@ -115,7 +115,7 @@ impl Response {
         self.bytes.clear();
         loop {
             assert_ne!(stream.read_buf(&mut self.bytes).await.unwrap(), 0, "the connection closed");
-            let Some(end) = self.bytes.windows(4).position(|it| it == b"\r\n\r\n") else {
+            let Some(end) = self.bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
                 continue;
             };
             self.head = end + 4;

@@ -46,7 +46,8 @@ fn order_body(customer: usize) -> String {
 }
 
 fn placement_load(span: Duration, rate: Option<f64>) -> Load {
-    let requests = (0..100).map(|it| build_request("POST /v1/orders", &order_body(it))).collect();
+    let requests =
+        (0..100).map(|number| build_request("POST /v1/orders", &order_body(number))).collect();
     Load { requests, status: 202, connections: CONNECTIONS, span, rate }
 }
 
@@ -88,8 +89,9 @@ fn start_dofs(folder: &Path) -> (Dofs, SocketAddr) {
 /// Places orders, and returns requests that read them by id.
 fn build_reads(runtime: &Runtime, address: SocketAddr) -> Vec<Vec<u8>> {
     let api = testkit::api::Api::new(address);
-    let requests =
-        (0..N_READ).map(|it| build_request("POST /v1/orders", &order_body(it % 100))).collect();
+    let requests = (0..N_READ)
+        .map(|number| build_request("POST /v1/orders", &order_body(number % 100)))
+        .collect();
     let span = Duration::from_secs(1);
     let load = Load { requests, status: 202, connections: 8, span, rate: Some(2_000.0) };
     let last: Value =
@@ -105,7 +107,7 @@ fn build_reads(runtime: &Runtime, address: SocketAddr) -> Vec<Vec<u8>> {
     while ids.len() < N_READ {
         let page = api.get(&path).json();
         let items = page["items"].as_array().unwrap();
-        ids.extend(items.iter().map(|it| it["order_id"].as_str().unwrap().to_owned()));
+        ids.extend(items.iter().map(|item| item["order_id"].as_str().unwrap().to_owned()));
         let Some(cursor) = page["next_cursor"].as_str() else { break };
         path = format!("/v1/orders?limit=200&cursor={cursor}");
     }

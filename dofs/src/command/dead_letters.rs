@@ -7,8 +7,8 @@ mod task_progress;
 use std::process::ExitCode;
 
 use api_types::{
-    DeadLetterSummary, DiscardRequest, DiscardedOrder, FailedOrderPage, FailureStage, PageQuery,
-    RedriveOrderRequest, RedrivenOrder,
+    DeadLetterSummary, DiscardRequest, DiscardedOrder, FailedOrder, FailedOrderPage, FailureStage,
+    PageQuery, RedriveOrderRequest, RedrivenOrder,
 };
 use reqwest::Method;
 use reqwest::header::IF_MATCH;
@@ -20,7 +20,7 @@ use super::order::to_order_items;
 use crate::api_client::ApiClient;
 use crate::cli::{DeadLetters, DeadLettersCommand, FailureFilter, Global, Redrive};
 use crate::error::CliError;
-use crate::output::{confirm_action, format_cell, new_table, print_result};
+use crate::output::{confirm_action, format_table, print_json_or_text};
 use crate::settings;
 use crate::throughput::format_duration;
 
@@ -80,7 +80,7 @@ async fn list_dead_letters(
     let newest = client.send::<FailedOrderPage>(newest).await?.body;
     // Two requests: an order that fails between them may be listed but not counted.
     let listing = Listing { summary, newest };
-    if global.json { print_result(json!(listing)) } else { print_result(format_listing(&listing)) }
+    print_json_or_text(global, &listing, format_listing(&listing))
 }
 
 async fn redrive_order(
@@ -112,28 +112,17 @@ fn format_listing(listing: &Listing) -> String {
     if summary.total == 0 {
         return "none".to_owned();
     }
-    let mut groups = new_table(&["stage", "code", "orders", "oldest", "newest"]);
-    for group in &summary.groups {
+    let groups = summary.groups.iter().map(|group| {
         let age = format_duration(u64::try_from(group.oldest_age_seconds).unwrap_or_default());
-        groups.add_row([
-            format_cell(group.stage),
-            format_cell(&group.code),
-            format_cell(group.count),
-            format!("{age} ago"),
-            format_cell(group.newest_failed_at),
-        ]);
-    }
-    let mut rows = new_table(&["order", "failed", "code", "attempt", "deliveries", "reason"]);
-    for order in &newest.items {
-        rows.add_row([
-            format_cell(order.order_id),
-            format_cell(order.failed_at),
-            format_cell(&order.code),
-            format_cell(order.attempt),
-            format_cell(order.deliveries),
-            format_cell(&order.reason),
-        ]);
-    }
+        (group.stage, &group.code, group.count, format!("{age} ago"), group.newest_failed_at)
+    });
+    let groups = format_table(&["stage", "code", "orders", "oldest", "newest"], groups);
+    let rows = newest.items.iter().map(|order| {
+        let FailedOrder { order_id, failed_at, code, attempt, deliveries, reason, .. } = order;
+        (order_id, failed_at, code, attempt, deliveries, reason)
+    });
+    let columns = ["order", "failed", "code", "attempt", "deliveries", "reason"];
+    let rows = format_table(&columns, rows);
     let more = match newest.next_cursor {
         Some(_) => {
             format!("\nnewest {} of {}; --limit shows more", newest.items.len(), summary.total)

@@ -10,7 +10,7 @@ use service_kit::auth::{Scope, Secret};
 use crate::api_keys::{KeyCreated, KeyRecord, KeyStore};
 use crate::cli::{self, Global};
 use crate::error::CliError;
-use crate::output::{confirm_action, format_cell, new_table, print_notice, print_result};
+use crate::output::{confirm_action, format_cell, format_table, print_notice};
 use crate::target_stores::TargetStores;
 use crate::{process, settings};
 
@@ -106,12 +106,8 @@ async fn create_key(
     let record = KeyRecord { key, created_at: process::system_clock().now(), revoked_at: None };
     // Printed before it is created: if printing fails, there is no key whose secret is lost and that
     // nobody would know to revoke.
-    if global.json {
-        let view = KeyView { token: Some(&token), ..KeyView::new(&record, record.created_at) };
-        stores.print_json(json!(view))?;
-    } else {
-        print_result(token)?;
-    }
+    let view = KeyView { token: Some(&token), ..KeyView::new(&record, record.created_at) };
+    stores.print(global, json!(view), &token)?;
     let created = keys.create_key(&record.key, &process::system_clock()).await;
     created.map_err(CliError::KeyNotCreated)?;
     if !global.quiet {
@@ -137,13 +133,9 @@ async fn revoke_key(
         confirm_action(&format!("Revoke key {id} ({name})? This cannot be undone."), is_confirmed)?;
         keys.revoke_key(&id, &process::system_clock()).await?;
     }
-    if global.json {
-        stores.print_json(json!({"id": id, "revoked": true}))
-    } else if was_revoked {
-        print_result(format!("{id} was already revoked"))
-    } else {
-        print_result(format!("revoked {id}"))
-    }
+    let text =
+        if was_revoked { format!("{id} was already revoked") } else { format!("revoked {id}") };
+    stores.print(global, json!({"id": id, "revoked": true}), text)
 }
 
 fn print_keys(
@@ -153,19 +145,10 @@ fn print_keys(
 ) -> Result<(), CliError> {
     let now = process::system_clock().now();
     let views: Vec<_> = records.iter().map(|record| KeyView::new(record, now)).collect();
-    if global.json {
-        return stores.print_json(json!({"items": views}));
-    }
-    let mut rows = new_table(&["id", "name", "tenant", "scopes", "state", "expires"]);
-    for key in views {
-        rows.add_row([
-            format_cell(key.id),
-            format_cell(key.name),
-            format_cell(key.tenant.unwrap_or("(all)")),
-            key.scopes.join(" "),
-            key.state.to_owned(),
-            format_cell(key.expires_at),
-        ]);
-    }
-    print_result(rows)
+    let rows = views.iter().map(|key| {
+        let (tenant, scopes) = (key.tenant.unwrap_or("(all)"), key.scopes.join(" "));
+        (key.id, key.name, tenant, scopes, key.state, key.expires_at)
+    });
+    let columns = ["id", "name", "tenant", "scopes", "state", "expires"];
+    stores.print(global, json!({"items": views}), format_table(&columns, rows))
 }

@@ -7,18 +7,16 @@ use std::process::ExitCode;
 use event_log::{CopySummary, EventLog, EventStoreConfig};
 use indicatif::ProgressBar;
 use serde_json::json;
-use service_kit::lifecycle::LifecycleError;
 
-use crate::cli::{Global, Node, NodeCommand, NodeFolder};
+use crate::cli::{Global, Node, NodeCommand};
 use crate::error::CliError;
-use crate::output::{print_notice, print_result};
 use crate::settings;
 use crate::system::{System, event_producer};
 use crate::target_stores::TargetStores;
 
 pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, CliError> {
     match &arguments.command {
-        Some(NodeCommand::Verify { folder }) => verify_store(folder, global).await,
+        Some(NodeCommand::Verify { folder }) => maintenance::verify(folder, global).await,
         Some(NodeCommand::Export { to }) => {
             let configured = settings::load(&[])?.event_store;
             copy_streams(&configured, &EventStoreConfig { url: to.clone() }, global).await
@@ -51,33 +49,6 @@ async fn serve_node(arguments: &Node) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn verify_store(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliError> {
-    let settings = settings::load(&[("--data", "node", "data", folder.as_setting().as_deref())])?;
-    let data = settings.node.data;
-    let address = data.display().to_string();
-    if !global.json && !global.quiet {
-        print_notice(format!("event store: {address}"));
-    }
-    // Reads the whole store with blocking calls.
-    let verified = tokio::task::spawn_blocking(move || event_node::verify_store(&data)).await;
-    let verified =
-        verified.map_err(|source| LifecycleError::Panicked { role: "verification", source })??;
-    if global.json {
-        print_result(json!({
-            "event_store": {"address": address},
-            "events": verified.events,
-            "streams": verified.streams,
-            "groups": verified.groups,
-        }))?;
-    } else {
-        print_result(format!(
-            "sound: {} events in {} streams, {} groups",
-            verified.events, verified.streams, verified.groups
-        ))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 async fn copy_streams(
     from: &EventStoreConfig,
     to: &EventStoreConfig,
@@ -96,14 +67,8 @@ async fn copy_streams(
         })
         .await;
     bar.finish_and_clear();
-    let copied = copied?;
-    if global.json {
-        stores.print_json(json!({"events": copied.n_events, "copied": copied.n_copied}))?;
-    } else {
-        let CopySummary { n_events, n_copied } = copied;
-        print_result(format!(
-            "stores are equal: {n_events} events, {n_copied} copied by this run"
-        ))?;
-    }
+    let CopySummary { n_events, n_copied } = copied?;
+    let text = format!("stores are equal: {n_events} events, {n_copied} copied by this run");
+    stores.print(global, json!({"events": n_events, "copied": n_copied}), text)?;
     Ok(ExitCode::SUCCESS)
 }

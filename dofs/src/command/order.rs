@@ -5,18 +5,16 @@ use std::time::{Duration, Instant};
 
 use api_types::{
     Order, OrderFilter, OrderItem, OrderPage, OrderStatus, PageQuery, PlaceOrderRequest,
-    PlaceOrderResult,
 };
 use reqwest::Method;
-use serde_json::json;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::order_format::{format_event, format_order};
-use crate::api_client::ApiClient;
+use crate::api_client::{ApiClient, placed_order_id};
 use crate::cli::{self, Global, OrderCommand};
 use crate::error::CliError;
-use crate::output::{format_cell, new_table, print_result};
+use crate::output::{format_table, print_json_or_text};
 use crate::settings;
 
 /// First and maximum time to wait before the event feed is opened again.
@@ -30,7 +28,10 @@ pub(crate) async fn run(arguments: cli::Order, global: &Global) -> Result<ExitCo
     match arguments.command {
         OrderCommand::Place { customer, items } => {
             let order = PlaceOrderRequest { customer_id: customer, items: to_order_items(items) };
-            client.place_order(&order).await?.print(global, format_order_id)?;
+            client
+                .place_order(&order)
+                .await?
+                .print(global, |placed| placed_order_id(placed).to_string())?;
         }
         OrderCommand::Get { id } => {
             let order = client.get(&format!("/v1/orders/{id}")).await?;
@@ -121,11 +122,7 @@ impl OrderWatch<'_> {
         let events = self.client.order_history(self.id).await?.events;
         self.last_contact = Some(Instant::now());
         for event in events.iter().skip(self.n_printed) {
-            if self.global.json {
-                print_result(json!(event))?;
-            } else {
-                print_result(format_event(event))?;
-            }
+            print_json_or_text(self.global, event, format_event(event))?;
         }
         self.n_printed = self.n_printed.max(events.len());
         let newest_state = events.iter().rev().find_map(|event| event.state_after.as_ref());
@@ -133,24 +130,11 @@ impl OrderWatch<'_> {
     }
 }
 
-fn format_order_id(placed: &PlaceOrderResult) -> String {
-    match placed {
-        PlaceOrderResult::Finished(order) => order.state.order_id.to_string(),
-        PlaceOrderResult::Accepted(order) => order.order_id.to_string(),
-    }
-}
-
 fn format_page(page: &OrderPage) -> String {
-    let mut rows = new_table(&["order", "status", "customer", "quantity", "received", "failure"]);
-    for Order { state, .. } in &page.items {
-        rows.add_row([
-            format_cell(state.order_id),
-            format_cell(state.status),
-            format_cell(&state.customer_id),
-            format_cell(state.total_quantity),
-            format_cell(state.received_at),
-            format_cell(&state.failure_code),
-        ]);
-    }
-    rows.to_string()
+    let rows = page.items.iter().map(|Order { state, .. }| {
+        let (quantity, received, failure) =
+            (state.total_quantity, state.received_at, &state.failure_code);
+        (state.order_id, state.status, &state.customer_id, quantity, received, failure)
+    });
+    format_table(&["order", "status", "customer", "quantity", "received", "failure"], rows)
 }

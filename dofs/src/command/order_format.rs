@@ -2,13 +2,12 @@
 
 use api_types::{HistoryEntry, Order, OrderHistory, OrderItem};
 
-use crate::output::{format_cell, new_table};
+use crate::output::{format_cell, format_table};
 
 /// Formats an order as a table of its fields.
 pub(super) fn format_order(order: &Order) -> String {
     let Order { state, source, stale } = order;
-    let mut rows = new_table(&["field", "value"]);
-    for (field, value) in [
+    let mut rows = vec![
         ("order_id", format_cell(state.order_id)),
         ("customer_id", format_cell(&state.customer_id)),
         ("items", format_items(&state.items)),
@@ -27,13 +26,9 @@ pub(super) fn format_order(order: &Order) -> String {
         ("failed_at", format_cell(state.failed_at)),
         ("updated_at", format_cell(state.updated_at)),
         ("source", format_cell(source)),
-    ] {
-        rows.add_row([field, &value]);
-    }
-    if let Some(stale) = stale {
-        rows.add_row(["stale", &format_cell(stale)]);
-    }
-    rows.to_string()
+    ];
+    rows.extend(stale.map(|stale| ("stale", format_cell(stale))));
+    format_table(&["field", "value"], rows)
 }
 
 /// Formats order lines as `--item` takes them, separated by spaces.

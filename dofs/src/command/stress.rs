@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use api_types::HealthReport;
+
 use crate::api_client::ApiClient;
 use crate::cli::{Global, Stress};
 use crate::error::CliError;
@@ -12,15 +14,11 @@ use crate::{output, process, settings};
 pub(crate) async fn run(arguments: &Stress, global: &Global) -> Result<ExitCode, CliError> {
     let client = ApiClient::new(&arguments.api, &settings::load(&[])?)?;
     // Fails early if the API is unreachable, instead of reporting a run of errors.
-    client.check_liveness().await?;
+    client.get::<HealthReport>("/livez").await?;
     let plan = build_plan(arguments);
     let progress = load_generator::progress_bar(&plan, global.quiet);
     let report = load_generator::run(&plan, &client, progress).await;
-    if global.json {
-        output::print_result(report.to_json())?;
-    } else {
-        output::print_result(report.to_text())?;
-    }
+    output::print_json_or_text(global, report.to_json(), report.to_text())?;
     Ok(ExitCode::from(report.exit_code()))
 }
 

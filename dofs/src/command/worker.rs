@@ -7,7 +7,7 @@ use api_types::{OperatorRequest, WorkerStatus, WorkersStatus};
 use crate::api_client::ApiClient;
 use crate::cli::{Actor, Global, Worker, WorkerCommand};
 use crate::error::CliError;
-use crate::output::{format_cell, new_table, print_notice};
+use crate::output::{format_cell, format_table, print_notice};
 use crate::settings;
 
 const WORKER: &str = "/v1/ops/worker";
@@ -52,15 +52,14 @@ fn format_status(status: &WorkersStatus) -> String {
     let queue = &status.queue;
     let oldest = status.oldest_waiting_seconds;
     let oldest = oldest.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.0} s"));
-    let unavailable = &status.unavailable;
-    let unavailable =
-        [("event store", &unavailable.event_store), ("read model", &unavailable.read_model)];
-    let unavailable = unavailable
-        .map(|(source, cause)| with_prefix(&format!("unavailable  {source}: "), cause))
-        .into_iter()
-        .filter(|line| !line.is_empty())
-        .map(|line| line + "\n")
-        .collect::<String>();
+    let mut unavailable = String::new();
+    for (source, cause) in [
+        ("event store", &status.unavailable.event_store),
+        ("read model", &status.unavailable.read_model),
+    ] {
+        let cause = cause.as_ref().map(format_cell);
+        unavailable.extend(cause.map(|cause| format!("unavailable  {source}: {cause}\n")));
+    }
     format!(
         "{paused}{since}{actor}{reason}\nbreaker  {}\nqueue    {} waiting, {} in flight, {} retrying, \
          {} parked\norders   {} processing, oldest waits {oldest}\n{unavailable}\n{}",
@@ -79,32 +78,17 @@ fn format_workers(workers: Option<&[WorkerStatus]>) -> String {
     if workers.is_empty() {
         return "no worker is connected, and none has reported recently".to_owned();
     }
-    let mut rows = new_table(&[
-        "worker",
-        "state",
-        "last seen",
-        "breaker",
-        "since",
-        "reconnects",
-        "reported",
-        "error",
-    ]);
-    for worker in workers {
-        let state = match (worker.connected, worker.paused) {
+    let rows = workers.iter().map(|status| {
+        let state = match (status.connected, status.paused) {
             (true, _) => "connected",
             (false, true) => "paused",
             (false, false) => "not connected",
         };
-        rows.add_row([
-            format_cell(&worker.worker),
-            state.to_owned(),
-            format_cell(worker.last_seen_at),
-            format_cell(worker.breaker),
-            format_cell(worker.since),
-            format_cell(worker.watchdog_reconnects),
-            format_cell(worker.reported_at),
-            format_cell(&worker.error),
-        ]);
-    }
-    rows.to_string()
+        let WorkerStatus { worker, last_seen_at, breaker, since, error, .. } = status;
+        let (reconnects, reported_at) = (status.watchdog_reconnects, status.reported_at);
+        (worker, state, last_seen_at, breaker, since, reconnects, reported_at, error)
+    });
+    let columns =
+        ["worker", "state", "last seen", "breaker", "since", "reconnects", "reported", "error"];
+    format_table(&columns, rows)
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use api_types::{FailureStage, OrderStatus};
 use serde_json::{Value, json};
+use service_kit::error::Chain;
 use uuid::Uuid;
 
-use super::{EndedOrder, Placement, PlacementOutcome};
+use super::{EndedOrder, Placement};
+use crate::error::CliError;
 use crate::output::new_table;
 
-/// Figures of one run.
 pub(crate) struct Report {
     n_accepted: usize,
     /// Rejected orders by HTTP status.
@@ -48,11 +49,11 @@ impl Report {
         let mut latencies = Vec::new();
         for placement in placements {
             match &placement.outcome {
-                PlacementOutcome::Accepted { .. } => latencies.push(placement.latency),
-                PlacementOutcome::Rejected { status } => {
-                    increment(&mut rejected, &status.to_string());
+                Ok(_) => latencies.push(placement.latency),
+                Err(CliError::Rejected { status, .. }) if status.is_client_error() => {
+                    *rejected.entry(status.to_string()).or_default() += 1;
                 }
-                PlacementOutcome::Error { text } => increment(&mut errors, text),
+                Err(error) => *errors.entry(Chain(error).to_string()).or_default() += 1,
             }
         }
         let n_accepted = latencies.len();
@@ -71,7 +72,7 @@ impl Report {
             n_failed: n_with_status(OrderStatus::Failed),
             n_dead_letters,
             n_unfinished: n_accepted - ended.len(),
-            end_latency: Percentiles::new(ended.iter().filter_map(|it| it.latency).collect()),
+            end_latency: Percentiles::new(ended.iter().filter_map(|ended| ended.latency).collect()),
             configured_success_rate,
             example_order: failed.or(states().next()).map(|state| state.order_id),
         }
@@ -120,8 +121,9 @@ impl Report {
 
     pub(crate) fn to_text(&self) -> String {
         let mut rows = new_table(&["result", ""]);
-        let percent =
-            |rate: Option<f64>| rate.map_or("-".to_owned(), |it| format!("{:.0} %", it * 100.0));
+        let percent = |rate: Option<f64>| {
+            rate.map_or("-".to_owned(), |rate| format!("{:.0} %", rate * 100.0))
+        };
         rows.add_row(["accepted", &self.n_accepted.to_string()]);
         rows.add_row(["rejected", &self.rejected.values().sum::<usize>().to_string()]);
         rows.add_row(["errors", &self.errors.values().sum::<usize>().to_string()]);
@@ -160,10 +162,6 @@ impl Percentiles {
             .map(|value| value.map_or("-".to_owned(), |millis| format!("{millis:.1}")));
         format!("p50 {p50}, p95 {p95}, p99 {p99}")
     }
-}
-
-fn increment(counts: &mut BTreeMap<String, usize>, key: &str) {
-    *counts.entry(key.to_owned()).or_default() += 1;
 }
 
 fn round_to_tenths(number: Option<f64>) -> Option<f64> {

@@ -48,7 +48,6 @@ const DOCUMENTATION_POLICY: HeaderValue = HeaderValue::from_static(
 const DOCUMENTATION_PATHS: [&str; 2] = ["/docs", "/docs/{*rest}"];
 
 impl System {
-    /// Starts serving HTTP.
     pub(super) fn start_http_server(&mut self, listener: Listener, routes: Routes, access: Access) {
         let address = listener.address();
         let mut config = self.settings.api.clone();

@@ -10,7 +10,7 @@ use testkit::process::{Dofs, Start};
 use testkit::wait;
 use testkit::warehouse::{Behaviour, Warehouse};
 
-use crate::fixture::{BINARY, SeparateProcesses, sqlite_url, start_node};
+use crate::fixture::{BINARY, SeparateProcesses, start_node};
 
 /// Duration of the kills in seconds; `CHAOS_SECONDS` overrides it.
 const SECONDS: u64 = 15;
@@ -19,7 +19,7 @@ const SEED: u64 = 4;
 
 #[expect(clippy::disallowed_methods, reason = "settings of the test, not of the product")]
 fn env_number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(default)
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// Places orders until the deadline. Each has its own idempotency key and is retried until accepted.
@@ -39,13 +39,11 @@ fn place_until(api: &Api, customer: usize, deadline: Instant) -> Vec<String> {
 
 #[test]
 fn random_kills_lose_no_order_and_duplicate_no_effect() {
-    let data = tempfile::tempdir().unwrap();
     let warehouse = Warehouse::start();
     warehouse.set_default(Behaviour::Slow(Duration::from_millis(5)));
-    let mut system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
+    let mut system = SeparateProcesses::start_over_sqlite();
     let address = system.node.node_address().to_string();
-    let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http_address());
+    let (_roles, api) = system.serve_api(&["api", "projector"]);
     let command = |system: &SeparateProcesses| {
         system
             .command(&["serve", "worker"])
@@ -73,7 +71,7 @@ fn random_kills_lose_no_order_and_duplicate_no_effect() {
             match random.random_range(0..3_usize) {
                 2 => {
                     system.node.kill();
-                    system.node = start_node(data.path(), &address);
+                    system.node = start_node(system.data.path(), &address);
                     system.node.node_address();
                 }
                 victim => {
@@ -86,7 +84,7 @@ fn random_kills_lose_no_order_and_duplicate_no_effect() {
             }
             n_kills += 1;
         }
-        customers.into_iter().flat_map(|it| it.join().unwrap()).collect()
+        customers.into_iter().flat_map(|customer| customer.join().unwrap()).collect()
     });
     println!("{n_kills} kills, {} orders", ids.len());
     assert!(n_kills > 3 && ids.len() > 20);

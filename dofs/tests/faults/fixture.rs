@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tempfile::TempDir;
 use testkit::api::{Api, valid_order};
 use testkit::process::{Dofs, Start};
-pub(crate) use testkit::system::sqlite_url;
+use testkit::system::sqlite_url;
 use testkit::wait;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
@@ -80,7 +81,7 @@ pub(crate) fn assert_all_ended_once(api: &Api, ids: &[String]) {
         let events = api.event_types(id);
         let beginning = ["OrderReceived", "OrderValidated", "OrderStored", "OrderQueued"];
         assert_eq!(events[..4], beginning, "{id}");
-        let is_end = |it: &&String| *it == "OrderFulfilled" || *it == "OrderFailed";
+        let is_end = |event: &&String| *event == "OrderFulfilled" || *event == "OrderFailed";
         assert_eq!(events.iter().filter(is_end).count(), 1, "{id}: {events:?}");
         assert!(events.last().iter().all(is_end), "{id}: {events:?}");
     }
@@ -91,13 +92,24 @@ pub(crate) struct SeparateProcesses {
     pub(crate) node: Dofs,
     pub(crate) store: String,
     read_model: String,
+    pub(crate) data: TempDir,
 }
 
 impl SeparateProcesses {
-    pub(crate) fn start(data: &Path, read_model: String) -> Self {
-        let mut node = start_node(data, "127.0.0.1:0");
+    pub(crate) fn start_over_sqlite() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let read_model = sqlite_url(data.path());
+        Self::start(data, read_model)
+    }
+
+    pub(crate) fn start_over_postgres(url: &str) -> Self {
+        Self::start(tempfile::tempdir().unwrap(), url.to_owned())
+    }
+
+    fn start(data: TempDir, read_model: String) -> Self {
+        let mut node = start_node(data.path(), "127.0.0.1:0");
         let store = node.node_url();
-        let this = Self { node, store, read_model };
+        let this = Self { node, store, read_model, data };
         assert!(this.command(&["migrate"]).spawn().wait_until_ended().success());
         this
     }
@@ -108,9 +120,17 @@ impl SeparateProcesses {
             .env("DOFS__READ_MODEL__URL", &self.read_model)
     }
 
+    /// Starts a process with the `api` role, or all roles if `roles` is empty.
+    pub(crate) fn serve_api(&self, roles: &[&str]) -> (Dofs, Api) {
+        self.serve_command(roles).spawn_api()
+    }
+
     pub(crate) fn serve(&self, roles: &[&str]) -> Dofs {
-        let arguments = [&["serve"], roles, &["--listen", "127.0.0.1:0"]].concat();
-        self.command(&arguments).spawn()
+        self.serve_command(roles).spawn()
+    }
+
+    fn serve_command(&self, roles: &[&str]) -> Start {
+        self.command(&[&["serve"], roles, &["--listen", "127.0.0.1:0"]].concat())
     }
 }
 

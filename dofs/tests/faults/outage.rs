@@ -3,9 +3,7 @@
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
-use testkit::api::Api;
 use testkit::process::{Dofs, Start};
-use testkit::system::sqlite_url;
 use testkit::wait;
 use testkit::warehouse::{Behaviour, Warehouse};
 
@@ -23,8 +21,7 @@ fn with_warehouse(start: Start, warehouse: &Warehouse) -> Start {
 fn gateway_outage_loses_no_order_and_is_visible() {
     let data = tempfile::tempdir().unwrap();
     let mut warehouse = Warehouse::start();
-    let mut process = with_warehouse(Start::dev(BINARY, data.path()), &warehouse).spawn();
-    let api = Api::new(process.http_address());
+    let (_process, api) = with_warehouse(Start::dev(BINARY, data.path()), &warehouse).spawn_api();
     api.wait_until_ended(&api.place_valid_order());
 
     warehouse.stop();
@@ -55,17 +52,15 @@ fn gateway_outage_loses_no_order_and_is_visible() {
 /// Returns the log lines whose message begins with this text.
 fn find_lines(process: &Dofs, begin: &str) -> Vec<Value> {
     let mut log = process.log_lines();
-    log.retain(|line| line["message"].as_str().is_some_and(|it| it.starts_with(begin)));
+    log.retain(|line| line["message"].as_str().is_some_and(|message| message.starts_with(begin)));
     log
 }
 
 #[test]
 fn event_store_outage_is_logged_once_with_cause_and_duration() {
-    let data = tempfile::tempdir().unwrap();
-    let mut separate = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
+    let mut separate = SeparateProcesses::start_over_sqlite();
     let listen = separate.store.replace("esdb://", "").replace("?tls=false", "");
-    let mut process = separate.serve(&["api", "worker", "projector"]);
-    let api = Api::new(process.http_address());
+    let (process, api) = separate.serve_api(&["api", "worker", "projector"]);
     let id = api.place_valid_order();
     api.wait_until_projected(&id);
     let started = &find_lines(&process, "DOFS starting")[0];
@@ -90,7 +85,7 @@ fn event_store_outage_is_logged_once_with_cause_and_duration() {
         assert_eq!(api.place(&testkit::api::valid_order()).status, 503);
         api.get(&format!("/v1/orders/{id}/history"));
     }
-    separate.node = start_node(data.path(), &listen);
+    separate.node = start_node(separate.data.path(), &listen);
     separate.node.node_address();
     wait::until("the end of the outage is logged", || {
         find_lines(&process, "Event store reachable again").pop()
@@ -119,8 +114,7 @@ fn event_store_outage_is_logged_once_with_cause_and_duration() {
 fn failing_orders_do_not_block_other_orders() {
     let data = tempfile::tempdir().unwrap();
     let warehouse = Warehouse::start();
-    let mut process = with_warehouse(Start::dev(BINARY, data.path()), &warehouse).spawn();
-    let api = Api::new(process.http_address());
+    let (_process, api) = with_warehouse(Start::dev(BINARY, data.path()), &warehouse).spawn_api();
     warehouse.set_default(Behaviour::Fail(500));
     let bad: Vec<String> = (0..8).map(|_| api.place_valid_order()).collect();
     wait::until("the breaker is open", || {
@@ -147,17 +141,15 @@ fn failing_orders_do_not_block_other_orders() {
 /// The worker is killed during each call for one order, with all other deliveries in flight.
 #[test]
 fn only_the_poison_delivery_is_dead_lettered() {
-    let data = tempfile::tempdir().unwrap();
     let warehouse = Warehouse::start();
-    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
-    let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http_address());
+    let system = SeparateProcesses::start_over_sqlite();
+    let (_roles, api) = system.serve_api(&["api", "projector"]);
     let mut ids: Vec<String> = (0..51).map(|_| api.place_valid_order()).collect();
     let poison = ids.remove(25);
     warehouse.set_default(Behaviour::Hang);
     warehouse.set_for_order(poison.parse().unwrap(), Behaviour::Hang);
     let n_poison_calls =
-        || warehouse.calls().iter().filter(|it| it.order_id.to_string() == poison).count();
+        || warehouse.calls().iter().filter(|call| call.order_id.to_string() == poison).count();
     let worker = || with_warehouse(system.command(&["serve", "worker"]), &warehouse).spawn();
     let running: Mutex<Dofs> = Mutex::new(worker());
     for n_kills in 1..=4 {

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,7 @@ use testkit::process::Start;
 use testkit::{postgres, wait};
 
 use crate::fixture::{
-    BINARY, Customers, SeparateProcesses, assert_all_ended_once, sqlite_url, start_node,
-    with_fast_retries,
+    BINARY, Customers, SeparateProcesses, assert_all_ended_once, start_node, with_fast_retries,
 };
 
 #[test]
@@ -21,8 +19,7 @@ fn kills_under_load_lose_no_accepted_order() {
     let data = tempfile::tempdir().unwrap();
     let mut accepted = Vec::new();
     for n_orders in [150, 300] {
-        let mut process = with_fast_retries(Start::dev(BINARY, data.path())).spawn();
-        let api = Api::new(process.http_address());
+        let (mut process, api) = with_fast_retries(Start::dev(BINARY, data.path())).spawn_api();
         let customers = Customers::new(16);
         customers.place_during(&api, || {
             customers.wait_for_accepted(n_orders);
@@ -30,8 +27,7 @@ fn kills_under_load_lose_no_accepted_order() {
         });
         accepted.extend(customers.into_accepted());
     }
-    let mut process = with_fast_retries(Start::dev(BINARY, data.path())).spawn();
-    let api = Api::new(process.http_address());
+    let (_process, api) = with_fast_retries(Start::dev(BINARY, data.path())).spawn_api();
     assert!(accepted.len() >= 450);
     assert_all_ended_once(&api, &accepted);
 
@@ -51,8 +47,7 @@ fn kills_under_load_lose_no_accepted_order() {
     }
 }
 
-fn assert_separate_roles_work(data: &Path, read_model: String) {
-    let system = SeparateProcesses::start(data, read_model);
+fn assert_separate_roles_work(system: &SeparateProcesses) {
     let mut api = system.serve(&["api"]);
     let mut worker = system.serve(&["worker"]);
     let mut projector = system.serve(&["projector"]);
@@ -62,7 +57,7 @@ fn assert_separate_roles_work(data: &Path, read_model: String) {
     wait::until("the rows are there", || {
         let listed = client.get("/v1/orders?limit=200").json();
         let rows = listed["items"].as_array().unwrap().clone();
-        let ended = rows.iter().filter(|it| it["status"] != "PROCESSING").count();
+        let ended = rows.iter().filter(|row| row["status"] != "PROCESSING").count();
         (ended == ids.len()).then_some(())
     });
     for role in [&mut api, &mut worker, &mut projector] {
@@ -74,21 +69,18 @@ fn assert_separate_roles_work(data: &Path, read_model: String) {
 
 #[test]
 fn separate_role_processes_work_over_sqlite() {
-    let data = tempfile::tempdir().unwrap();
-    assert_separate_roles_work(data.path(), sqlite_url(data.path()));
+    assert_separate_roles_work(&SeparateProcesses::start_over_sqlite());
 }
 
 #[test]
 fn separate_role_processes_work_over_postgres() {
-    let data = tempfile::tempdir().unwrap();
     let database = postgres::create_database_blocking();
-    assert_separate_roles_work(data.path(), database.url().to_owned());
+    assert_separate_roles_work(&SeparateProcesses::start_over_postgres(database.url()));
 }
 
 #[test]
 fn order_watch_resumes_after_an_api_restart() {
-    let data = tempfile::tempdir().unwrap();
-    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
+    let system = SeparateProcesses::start_over_sqlite();
     let mut api = system.serve(&["api"]);
     let address = api.http_address();
     let client = Api::new(address);
@@ -116,16 +108,15 @@ fn order_watch_resumes_after_an_api_restart() {
     let _worker = system.serve(&["worker"]);
     shown.extend(lines.map(Result::unwrap));
     assert!(watch.wait().unwrap().success());
-    let types = shown.iter().map(|it| serde_json::from_str::<Value>(it).unwrap()["type"].clone());
+    let types =
+        shown.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["type"].clone());
     assert_eq!(json!(types.collect::<Vec<_>>()), json!(client.event_types(&id)));
 }
 
 #[test]
 fn orders_are_rejected_while_the_event_store_is_down() {
-    let data = tempfile::tempdir().unwrap();
-    let mut system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
-    let mut roles = system.serve(&[]);
-    let api = Api::new(roles.http_address());
+    let mut system = SeparateProcesses::start_over_sqlite();
+    let (_roles, api) = system.serve_api(&[]);
     let before = api.place_valid_order();
     api.wait_until_projected(&before);
 
@@ -136,7 +127,7 @@ fn orders_are_rejected_while_the_event_store_is_down() {
     let body = refused.json();
     let (said, id) = (body["error"].as_str().unwrap_or_default(), body["order_id"].as_str());
     assert!(said.contains("may have been recorded"), "{said}");
-    assert!(id.is_some_and(|it| said.contains(it)), "the error contains the order id: {body}");
+    assert!(id.is_some_and(|id| said.contains(id)), "the error contains the order id: {body}");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(api.get("/livez").status, 200);
     assert_eq!(api.get("/readyz").status, 503);
@@ -145,7 +136,7 @@ fn orders_are_rejected_while_the_event_store_is_down() {
     assert_eq!(api.get("/v1/orders").status, 200);
     assert_eq!(api.get(&format!("/order/{before}")).status, 200);
 
-    system.node = start_node(data.path(), &address);
+    system.node = start_node(system.data.path(), &address);
     let after = wait::until("orders are accepted again", || {
         let answer = api.place(&valid_order());
         (answer.status == 202).then(|| answer.json()["order_id"].as_str().unwrap().to_owned())
@@ -175,7 +166,11 @@ fn assert_reports_event_store_outage(api: &Api) {
     let stats = respond_within_a_second(|| api.get("/v1/stats?minutes=5"));
     assert_eq!(stats.status, 200, "{stats:?}");
     let stats = stats.json();
-    assert_eq!(stats["orders"]["FULFILLED"].as_u64().map(|it| it <= 1), Some(true), "{stats}");
+    assert_eq!(
+        stats["orders"]["FULFILLED"].as_u64().map(|count| count <= 1),
+        Some(true),
+        "{stats}"
+    );
     assert!(stats["per_minute"].is_array(), "{stats}");
     for unknown in
         [&stats["queue"]["waiting"], &stats["fulfillment"]["paused"], &stats["projection"]["stuck"]]
@@ -194,10 +189,8 @@ fn assert_reports_event_store_outage(api: &Api) {
 
 #[test]
 fn orders_of_a_killed_worker_end_once() {
-    let data = tempfile::tempdir().unwrap();
-    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
-    let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http_address());
+    let system = SeparateProcesses::start_over_sqlite();
+    let (_roles, api) = system.serve_api(&["api", "projector"]);
     let mut worker =
         system.command(&["serve", "worker"]).env("DOFS__FULFILLMENT__LATENCY_MS", "50").spawn();
     let ids: Vec<String> = (0..60).map(|_| api.place_valid_order()).collect();
@@ -209,11 +202,9 @@ fn orders_of_a_killed_worker_end_once() {
 
 #[test]
 fn orders_are_accepted_while_the_read_model_is_down() {
-    let data = tempfile::tempdir().unwrap();
     let mut server = postgres::start_private_server();
-    let system = SeparateProcesses::start(data.path(), server.url());
-    let mut roles = system.serve(&[]);
-    let api = Api::new(roles.http_address());
+    let system = SeparateProcesses::start_over_postgres(&server.url());
+    let (mut roles, api) = system.serve_api(&[]);
     let before = api.place_valid_order();
     api.wait_until_ended(&before);
 

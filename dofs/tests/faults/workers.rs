@@ -4,14 +4,12 @@ use serde_json::json;
 use testkit::api::Api;
 use testkit::wait;
 
-use crate::fixture::{Customers, SeparateProcesses, assert_all_ended_once, sqlite_url};
+use crate::fixture::{Customers, SeparateProcesses, assert_all_ended_once};
 
 #[test]
 fn stopping_one_of_three_workers_affects_no_order() {
-    let data = tempfile::tempdir().unwrap();
-    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
-    let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http_address());
+    let system = SeparateProcesses::start_over_sqlite();
+    let (_roles, api) = system.serve_api(&["api", "projector"]);
     let worker = || {
         let start = system.command(&["serve", "worker"]);
         start.env("DOFS__FULFILLMENT__ERROR_RATE", "0").spawn()
@@ -29,24 +27,25 @@ fn stopping_one_of_three_workers_affects_no_order() {
     // The start of every repeated delivery is recorded.
     let mut n_again = 0;
     for id in &ids {
-        n_again +=
-            api.event_types(id).iter().filter(|it| *it == "FulfillmentDeliveryStarted").count();
+        n_again += api
+            .event_types(id)
+            .iter()
+            .filter(|event| *event == "FulfillmentDeliveryStarted")
+            .count();
     }
     // Only deliveries on their way to the stopping worker are repeated; it finishes those it has.
     assert!(n_again <= 5, "{n_again} of {} orders", ids.len());
     let problems = stopping
         .log_lines()
         .into_iter()
-        .filter(|it| it["level"] == "WARN" || it["level"] == "ERROR");
+        .filter(|line| line["level"] == "WARN" || line["level"] == "ERROR");
     assert_eq!(problems.collect::<Vec<_>>(), Vec::<serde_json::Value>::new());
 }
 
 #[test]
 fn pause_returns_once_every_worker_has_confirmed() {
-    let data = tempfile::tempdir().unwrap();
-    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
-    let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http_address());
+    let system = SeparateProcesses::start_over_sqlite();
+    let (_roles, api) = system.serve_api(&["api", "projector"]);
     let slow = || system.command(&["serve", "worker"]).env("DOFS__FULFILLMENT__LATENCY_MS", "500");
     let mut workers = [slow().spawn(), slow().spawn()];
     let listed = || api.get("/v1/ops/worker").json()["workers"].as_array().unwrap().clone();
@@ -70,7 +69,7 @@ fn pause_returns_once_every_worker_has_confirmed() {
         (age.is_some() && status["orders_processing"].as_u64() >= Some(1)).then_some(())
     });
 
-    let ids: Vec<&str> = paused.iter().map(|it| it["worker"].as_str().unwrap()).collect();
+    let ids: Vec<&str> = paused.iter().map(|worker| worker["worker"].as_str().unwrap()).collect();
     let resume = api.request("POST", "/v1/ops/worker/resume").json(&json!({}));
     assert_eq!(Api::send(resume).json()["paused"], false);
     api.wait_until_ended(&waiting);
@@ -86,10 +85,8 @@ fn pause_returns_once_every_worker_has_confirmed() {
 
 #[test]
 fn worker_without_pause_confirmation_is_named() {
-    let data = tempfile::tempdir().unwrap();
-    let system = SeparateProcesses::start(data.path(), sqlite_url(data.path()));
-    let mut roles = system.serve(&["api", "projector"]);
-    let api = Api::new(roles.http_address());
+    let system = SeparateProcesses::start_over_sqlite();
+    let (_roles, api) = system.serve_api(&["api", "projector"]);
     let worker = system.command(&["serve", "worker"]).spawn();
     wait::until("the worker is connected", || {
         (api.get("/v1/ops/worker").json()["workers"].as_array().unwrap().len() == 1).then_some(())

@@ -20,11 +20,12 @@ pub(super) async fn forward_call(
 ) -> Result<(), h2::Error> {
     // `/event_store.client.streams.Streams/Read` is `Streams/Read` for short.
     let method = request.uri().path().rsplit('.').next().unwrap_or_default().to_owned();
-    let mut ends = state.ends.subscribe();
+    let ends = state.ends.subscribe();
     let stalls = state.stalls.subscribe();
     state.count_call(&method);
     // Every node of a real cluster answers discovery, leader or not.
-    let needs_leader = request.headers().get("requires-leader").is_some_and(|it| it == "true");
+    let needs_leader =
+        request.headers().get("requires-leader").is_some_and(|value| value == "true");
     let fault = state.take_fault(&method, needs_leader);
     if let Some((refusal, When::Before)) = &fault {
         return respond_with_status(&mut respond, refusal);
@@ -51,13 +52,13 @@ pub(super) async fn forward_call(
         }
         tokio::select! {
             forwarded = forward_response(response, &mut respond, &mut answer, &changes) => forwarded,
-            () = wait_for_stall(stalls, &method) => std::future::pending().await,
+            () = wait_for_fault(stalls, &method) => std::future::pending().await,
         }
     };
     let ended = tokio::select! {
         forwarded = forwarding_response => return forwarded,
         end = forwarding_request => end,
-        end = wait_for_end(&mut ends, &method) => end,
+        end = wait_for_fault(ends, &method) => end,
     };
     match (ended, answer) {
         (CallEnd::Status(status), Some(mut answer)) => {
@@ -75,22 +76,11 @@ pub(super) async fn forward_call(
     }
 }
 
-/// Waits until the test ends the call.
-async fn wait_for_end(ends: &mut broadcast::Receiver<(String, CallEnd)>, method: &str) -> CallEnd {
+/// Waits until the test injects a fault into the calls of a method, or of all methods (an empty name).
+async fn wait_for_fault<F: Clone>(mut faults: broadcast::Receiver<(String, F)>, method: &str) -> F {
     loop {
-        match ends.recv().await {
-            Ok((ended, end)) if ended.is_empty() || ended == method => return end,
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
-    }
-}
-
-/// Waits until the test stalls the call.
-async fn wait_for_stall(mut stalls: broadcast::Receiver<String>, method: &str) {
-    loop {
-        match stalls.recv().await {
-            Ok(name) if name == method => return,
+        match faults.recv().await {
+            Ok((name, fault)) if name.is_empty() || name == method => return fault,
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }

@@ -29,7 +29,6 @@ impl Frames {
     }
 }
 
-/// Returns the frame of a message.
 pub(crate) fn encode_frame(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).expect("messages of tests are small");
     let mut frame = BytesMut::with_capacity(HEADER + message.len());

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use conformance::protocol::event_store::client::{persistent_subscriptions as groups, streams};
@@ -14,7 +13,6 @@ use crate::sync::lock;
 #[derive(Default)]
 pub(crate) struct Access {
     unreadable: Mutex<BTreeSet<String>>,
-    denies_creating_groups: AtomicBool,
 }
 
 impl Access {
@@ -22,25 +20,16 @@ impl Access {
         lock(&self.unreadable).insert(stream.to_owned());
     }
 
-    pub(super) fn deny_creating_groups(&self) {
-        self.denies_creating_groups.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns whether a request is denied.
     pub(super) fn is_denied(&self, method: &str, message: &Bytes) -> bool {
         let source = match method {
             "Streams/Read" => read_source(message),
             "PersistentSubscriptions/Read" => group_source(message),
-            "PersistentSubscriptions/Create" => {
-                return self.denies_creating_groups.load(Ordering::Relaxed);
-            }
             _ => None,
         };
         source.is_some_and(|stream| lock(&self.unreadable).contains(&stream))
     }
 }
 
-/// Returns the stream of a read.
 fn read_source(message: &Bytes) -> Option<String> {
     use streams::read_options::Source;
     match streams::ReadReq::decode(message.clone()).ok()?.options?.source? {

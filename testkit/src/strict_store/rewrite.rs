@@ -1,5 +1,4 @@
-//! Messages on their way between a client and the node, changed as the store that is pretended
-//! would have them.
+//! Changes to the messages between a client and the node, to those that a real store would send.
 
 use bytes::Bytes;
 use conformance::protocol::event_store::client::persistent_subscriptions as groups;
@@ -10,30 +9,25 @@ use super::positions::{from_offset, to_offset, to_offset_text};
 
 /// Converts a request for the node; `None` if it contains a position at which no event begins.
 pub(super) fn rewrite_request(method: &str, message: &Bytes) -> Option<Bytes> {
-    match method {
-        "Streams/Read" => rewrite::<streams::ReadReq>(message, |request| {
-            let source = request.options.as_mut().and_then(|options| options.source.as_mut());
-            let Some(streams::read_options::Source::All(all)) = source else { return Some(()) };
-            let position = all.position_option.as_mut();
-            let Some(streams::read_options::all::PositionOption::Position(position)) = position
-            else {
-                return Some(());
-            };
-            position.commit_position = from_offset(position.commit_position)?;
-            position.prepare_position = from_offset(position.prepare_position)?;
-            Some(())
-        }),
-        _ => Some(message.clone()),
+    use streams::read_options::{Source, all::PositionOption};
+    if method != "Streams/Read" {
+        return Some(message.clone());
     }
+    let mut request: streams::ReadReq = decode(message);
+    if let Some(Source::All(all)) =
+        request.options.as_mut().and_then(|options| options.source.as_mut())
+        && let Some(PositionOption::Position(position)) = &mut all.position_option
+    {
+        position.commit_position = from_offset(position.commit_position)?;
+        position.prepare_position = from_offset(position.prepare_position)?;
+    }
+    Some(request.encode_to_vec().into())
 }
 
 /// Converts a response to that of a real store.
 pub(super) fn rewrite_response(method: &str, message: &Bytes, n_delivered: u64) -> Bytes {
-    let changed = match method {
-        "Streams/Read" => rewrite(message, |response| {
-            rewrite_read(response);
-            Some(())
-        }),
+    match method {
+        "Streams/Read" => rewrite(message, rewrite_read),
         "Streams/Append" => rewrite(message, |response: &mut streams::AppendResp| {
             use streams::append_resp::{Result, success::PositionOption};
             if let Some(Result::Success(success)) = &mut response.result
@@ -42,7 +36,6 @@ pub(super) fn rewrite_response(method: &str, message: &Bytes, n_delivered: u64) 
                 position.commit_position = to_offset(position.commit_position);
                 position.prepare_position = to_offset(position.prepare_position);
             }
-            Some(())
         }),
         "Streams/BatchAppend" => rewrite(message, |response: &mut streams::BatchAppendResp| {
             use streams::batch_append_resp::{Result, success::PositionOption};
@@ -51,7 +44,6 @@ pub(super) fn rewrite_response(method: &str, message: &Bytes, n_delivered: u64) 
             {
                 rewrite_position(position);
             }
-            Some(())
         }),
         "PersistentSubscriptions/Read" => rewrite(message, |response: &mut groups::ReadResp| {
             use groups::{read_event::Position, read_resp::Content};
@@ -61,33 +53,28 @@ pub(super) fn rewrite_response(method: &str, message: &Bytes, n_delivered: u64) 
                     *commit = to_offset(*commit);
                 }
             }
-            Some(())
         }),
         "PersistentSubscriptions/GetInfo" => {
             rewrite(message, |response: &mut groups::GetInfoResp| {
-                response
-                    .subscription_info
-                    .iter_mut()
-                    .for_each(|info| rewrite_info(info, n_delivered));
-                Some(())
+                let info = response.subscription_info.iter_mut();
+                info.for_each(|info| rewrite_info(info, n_delivered));
             })
         }
         "PersistentSubscriptions/List" => rewrite(message, |response: &mut groups::ListResp| {
             response.subscriptions.iter_mut().for_each(|info| rewrite_info(info, n_delivered));
-            Some(())
         }),
-        _ => None,
-    };
-    changed.unwrap_or_else(|| message.clone())
+        _ => message.clone(),
+    }
 }
 
-fn rewrite<M: Message + Default>(
-    message: &Bytes,
-    change: impl FnOnce(&mut M) -> Option<()>,
-) -> Option<Bytes> {
-    let mut decoded = M::decode(message.clone()).expect("clients and node send valid messages");
-    change(&mut decoded)?;
-    Some(decoded.encode_to_vec().into())
+fn rewrite<M: Message + Default>(message: &Bytes, change: impl FnOnce(&mut M)) -> Bytes {
+    let mut decoded = decode(message);
+    change(&mut decoded);
+    decoded.encode_to_vec().into()
+}
+
+fn decode<M: Message + Default>(message: &Bytes) -> M {
+    M::decode(message.clone()).expect("clients and node send valid messages")
 }
 
 fn rewrite_read(response: &mut streams::ReadResp) {

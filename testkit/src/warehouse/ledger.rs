@@ -6,7 +6,7 @@ use domain::ids::OrderId;
 use serde_json::json;
 
 use super::Call;
-use super::server::format_response;
+use crate::http_server::format_response;
 
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -16,7 +16,6 @@ pub(super) struct Ledger {
     responses: BTreeMap<String, Vec<u8>>,
 }
 
-/// A fulfilment.
 pub(super) struct Effect {
     pub(super) key: String,
     pub(super) order_id: OrderId,
@@ -25,30 +24,19 @@ pub(super) struct Effect {
 impl Ledger {
     /// Does the work unless the key has a response, and returns the response.
     pub(super) fn fulfil_once(&mut self, call: &Call) -> Vec<u8> {
-        if let Some(response) = self.responses.get(&call.key) {
-            return response.clone();
-        }
-        self.effects.push(Effect { key: call.key.clone(), order_id: call.order_id });
-        let reference = format!("wh-{}", self.effects.len());
-        self.store_response(
-            call,
-            format_response(200, &[], &json!({"reference": reference}).to_string()),
-        )
+        let effects = &mut self.effects;
+        let fulfil = || {
+            effects.push(Effect { key: call.key.clone(), order_id: call.order_id });
+            let body = json!({"reference": format!("wh-{}", effects.len())});
+            format_response(200, &[], &body.to_string())
+        };
+        self.responses.entry(call.key.clone()).or_insert_with(fulfil).clone()
     }
 
     /// Refuses the order unless the key has a response, and returns the response.
     pub(super) fn refuse_once(&mut self, call: &Call, code: &str, reason: &str) -> Vec<u8> {
-        if let Some(response) = self.responses.get(&call.key) {
-            return response.clone();
-        }
-        self.store_response(
-            call,
-            format_response(422, &[], &json!({"code": code, "reason": reason}).to_string()),
-        )
-    }
-
-    fn store_response(&mut self, call: &Call, response: Vec<u8>) -> Vec<u8> {
-        self.responses.insert(call.key.clone(), response.clone());
-        response
+        let body = json!({"code": code, "reason": reason}).to_string();
+        let refuse = || format_response(422, &[], &body);
+        self.responses.entry(call.key.clone()).or_insert_with(refuse).clone()
     }
 }

@@ -31,7 +31,6 @@ pub enum Behaviour {
     Hang,
 }
 
-/// The behaviours of coming calls.
 #[derive(Default)]
 pub(super) struct Script {
     pub(super) default: Behaviour,

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use domain::ids::OrderId;
-use event_log::{EventLog, LoggedEvent};
+use event_log::LoggedEvent;
 use tempfile::NamedTempFile;
 
 use event_line::{CloudEvent, StoredEvent};
@@ -76,7 +76,9 @@ async fn write_events(
     global: &Global,
     writer: &mut impl Write,
 ) -> Result<(), CliError> {
-    let log = open_event_log(global).await?;
+    // The store is read directly: an export must not depend on what the API returns.
+    let settings = settings::load(&[])?;
+    let log = TargetStores::default().open_event_log(&settings, "dofs-audit", global).await?;
     let bar = event_counter(global);
     if let Some(id) = arguments.order {
         let mut history = log.read_history_from(OrderId(id), 0);
@@ -101,11 +103,6 @@ async fn write_events(
     }
     bar.finish_and_clear();
     writer.flush().map_err(|source| output_error(arguments, source))
-}
-
-/// Opens the configured event store directly: an export must not depend on what the API returns.
-async fn open_event_log(global: &Global) -> Result<EventLog, CliError> {
-    TargetStores::default().open_event_log(&settings::load(&[])?, "dofs-audit", global).await
 }
 
 fn write_line(

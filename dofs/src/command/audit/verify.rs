@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::event_counter;
 use crate::cli::Global;
 use crate::error::CliError;
-use crate::output::{CHECK_FAILED, print_result};
+use crate::output::CHECK_FAILED;
 use crate::settings;
 use crate::target_stores::TargetStores;
 
@@ -30,10 +30,8 @@ impl Findings {
         self.n_total += 1;
         self.listed.insert(0, finding);
     }
-}
 
-impl Extend<Finding> for Findings {
-    fn extend<T: IntoIterator<Item = Finding>>(&mut self, findings: T) {
+    fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
         for finding in findings {
             self.n_total += 1;
             if self.listed.len() < MAX_LISTED {
@@ -61,11 +59,7 @@ pub(super) async fn run(global: &Global) -> Result<ExitCode, CliError> {
         }
         Err(error) => return Err(error.into()),
     }
-    if global.json {
-        stores.print_json(as_json(&summary, &findings))?;
-    } else {
-        print_result(as_text(&summary, &findings))?;
-    }
+    stores.print(global, as_json(&summary, &findings), as_text(&summary, &findings))?;
     Ok(if findings.n_total == 0 { ExitCode::SUCCESS } else { ExitCode::from(CHECK_FAILED) })
 }
 

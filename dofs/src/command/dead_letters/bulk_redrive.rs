@@ -12,7 +12,7 @@ use super::task_progress::{Followed, follow_task};
 use crate::api_client::{ApiClient, Response};
 use crate::cli::{BulkSelection, Global, Redrive, RedrivesCommand};
 use crate::error::CliError;
-use crate::output::{check_terminal, confirm_action, format_cell, new_table, print_notice};
+use crate::output::{check_terminal, confirm_action, format_cell, format_table, print_notice};
 
 /// Path of the redrive tasks.
 const REDRIVES: &str = "/v1/ops/dead-letters/redrives";
@@ -118,17 +118,10 @@ fn format_preview(preview: &RedrivePreview) -> String {
     if items.is_empty() {
         return summary;
     }
-    let mut rows = new_table(&["order", "failed", "code", "attempt", "action", "why"]);
-    for item in items {
-        rows.add_row([
-            format_cell(item.order_id),
-            format_cell(item.failed_at),
-            format_cell(&item.code),
-            format_cell(item.attempt),
-            format_cell(item.action),
-            format_cell(&item.why),
-        ]);
-    }
+    let rows = items.iter().map(|item| {
+        (item.order_id, item.failed_at, &item.code, item.attempt, item.action, &item.why)
+    });
+    let rows = format_table(&["order", "failed", "code", "attempt", "action", "why"], rows);
     let truncation = if *truncated { " (list truncated)" } else { "" };
     format!("{rows}\n\n{summary}{truncation}")
 }
@@ -186,18 +179,9 @@ fn format_commands(task: &RedriveTask) -> String {
 
 fn format_tasks(page: &RedriveTaskPage) -> String {
     let columns = ["task", "state", "started", "by", "total", "redriven", "skipped", "failed"];
-    let mut rows = new_table(&columns);
-    for task in &page.items {
-        rows.add_row([
-            format_cell(task.task_id),
-            format_cell(task.state),
-            format_cell(task.started_at),
-            format_cell(&task.actor),
-            format_cell(task.total),
-            format_cell(task.redriven),
-            format_cell(task.skipped),
-            format_cell(task.failed),
-        ]);
-    }
-    rows.to_string()
+    let rows = page.items.iter().map(|task| {
+        let RedriveTask { total, redriven, skipped, failed, .. } = task;
+        (task.task_id, task.state, task.started_at, &task.actor, total, redriven, skipped, failed)
+    });
+    format_table(&columns, rows)
 }

@@ -54,7 +54,7 @@ fn format_attempt(attempt: &Attempt) -> Vec<String> {
     }
     for queued in &attempt.queued {
         let reason = queued.reason.as_ref();
-        let reason = reason.map_or_else(String::new, |it| format!(": {}", format_cell(it)));
+        let reason = reason.map_or_else(String::new, |reason| format!(": {}", format_cell(reason)));
         let recorded = format_recorded(&queued.source);
         lines.push(format!("attempt {number}: queued {recorded}{reason}"));
     }

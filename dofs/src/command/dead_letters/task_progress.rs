@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use api_types::{RedriveTask, RedriveTaskState};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use reqwest::StatusCode;
 use tokio::time::sleep;
 
 use crate::api_client::{ApiClient, Response};
 use crate::cli::Global;
 use crate::error::CliError;
-use crate::output::print_notice;
+use crate::output::{print_notice, progress_bar};
 use crate::throughput::{PROGRESS_LINE_INTERVAL, Throughput, format_duration};
 
 /// Time between two reads of the task.
@@ -82,9 +82,7 @@ struct ProgressLine {
 
 impl ProgressLine {
     fn new(is_quiet: bool, task: &RedriveTask) -> Self {
-        let bar = if is_quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
-        let style = ProgressStyle::with_template("{spinner} {msg}");
-        let bar = style.map_or(bar.clone(), |style| bar.with_style(style));
+        let bar = progress_bar(is_quiet, "{spinner} {msg}");
         let n_done_before = count_done(task);
         Self { bar, is_quiet, started: Instant::now(), n_done_before, last_printed: None }
     }
@@ -96,7 +94,8 @@ impl ProgressLine {
     }
 
     fn show_line(&mut self, line: String) {
-        let is_due = || self.last_printed.is_none_or(|it| it.elapsed() >= PROGRESS_LINE_INTERVAL);
+        let is_due =
+            || self.last_printed.is_none_or(|last| last.elapsed() >= PROGRESS_LINE_INTERVAL);
         if !self.bar.is_hidden() {
             self.bar.set_message(line);
             self.bar.tick();

@@ -1,4 +1,4 @@
-//! `dofs node backup`, `restore`, `salvage` and `scavenge`.
+//! `dofs node verify`, `backup`, `restore`, `salvage` and `scavenge`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,31 @@ const SCAVENGE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Argument that selects standard input or output instead of a folder.
 const STREAM: &str = "-";
 
+/// Last line of a list of losses that may be incomplete.
+const INCOMPLETE_LIST: &str =
+    "the index is damaged too: streams without any salvaged event are missing from this list";
+
+pub(super) async fn verify(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliError> {
+    let data = data_folder(folder)?;
+    let address = data.display().to_string();
+    if !global.json && !global.quiet {
+        output::print_notice(format!("event store: {address}"));
+    }
+    let verified = run_blocking(move || event_node::verify_store(&data)).await??;
+    let json = json!({
+        "event_store": {"address": address},
+        "events": verified.events,
+        "streams": verified.streams,
+        "groups": verified.groups,
+    });
+    let text = format!(
+        "sound: {} events in {} streams, {} groups",
+        verified.events, verified.streams, verified.groups
+    );
+    output::print_json_or_text(global, json, text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(super) async fn back_up(
     folder: &NodeFolder,
     to: &Path,
@@ -46,15 +71,14 @@ pub(super) async fn back_up(
     if is_stream {
         // Standard output carries the backup, so the summary goes to standard error.
         output::print_notice(text);
-    } else if global.json {
-        output::print_result(json!({
+    } else {
+        let json = json!({
             "store": backed_up.store,
             "position": backed_up.position,
             "copied_bytes": backed_up.copied_bytes,
             "total_bytes": backed_up.total_bytes,
-        }))?;
-    } else {
-        output::print_result(text)?;
+        });
+        output::print_json_or_text(global, json, text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -72,19 +96,10 @@ pub(super) async fn restore(
         event_node::restore_store(&from, &data, progress)
     })
     .await??;
-    if global.json {
-        output::print_result(json!({
-            "store": restored.store,
-            "position": restored.position,
-            "bytes": restored.bytes,
-        }))?;
-    } else {
-        output::print_result(format!(
-            "restored: {}, up to position {}",
-            HumanBytes(restored.bytes),
-            restored.position
-        ))?;
-    }
+    let (bytes, position) = (restored.bytes, restored.position);
+    let json = json!({"store": restored.store, "position": position, "bytes": bytes});
+    let text = format!("restored: {}, up to position {position}", HumanBytes(bytes));
+    output::print_json_or_text(global, json, text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -95,28 +110,22 @@ pub(super) async fn salvage(
 ) -> Result<ExitCode, CliError> {
     let (data, out, progress) = (data_folder(folder)?, out.to_owned(), progress_bar(global));
     let salvaged = run_blocking(move || event_node::salvage_store(&data, &out, progress)).await??;
-    if global.json {
-        output::print_result(json!({
-            "store": salvaged.store,
-            "events": salvaged.n_events,
-            "lost_ranges": salvaged.lost_ranges.iter().map(range_json).collect::<Vec<_>>(),
-            "lost_revisions": salvaged.lost_revisions.iter().map(revisions_json).collect::<Vec<_>>(),
-            "is_complete": salvaged.is_complete,
-        }))?;
-    } else {
-        output::print_result(format!("salvaged: {} events", salvaged.n_events))?;
-        for range in &salvaged.lost_ranges {
-            output::print_result(describe_range(range))?;
-        }
-        for LostRevisions { stream, first, last } in &salvaged.lost_revisions {
-            output::print_result(format!("lost: stream {stream}, revisions {first} to {last}"))?;
-        }
-        if !salvaged.is_complete {
-            output::print_result(
-                "the index is damaged too: streams without any salvaged event are missing from this list",
-            )?;
-        }
+    let mut lines = vec![format!("salvaged: {} events", salvaged.n_events)];
+    lines.extend(salvaged.lost_ranges.iter().map(describe_range));
+    lines.extend(salvaged.lost_revisions.iter().map(|lost| {
+        format!("lost: stream {}, revisions {} to {}", lost.stream, lost.first, lost.last)
+    }));
+    if !salvaged.is_complete {
+        lines.push(INCOMPLETE_LIST.to_owned());
     }
+    let json = json!({
+        "store": salvaged.store,
+        "events": salvaged.n_events,
+        "lost_ranges": salvaged.lost_ranges.iter().map(range_json).collect::<Value>(),
+        "lost_revisions": salvaged.lost_revisions.iter().map(revisions_json).collect::<Value>(),
+        "is_complete": salvaged.is_complete,
+    });
+    output::print_json_or_text(global, json, lines.join("\n"))?;
     let is_lossless = salvaged.lost_ranges.is_empty();
     Ok(if is_lossless { ExitCode::SUCCESS } else { ExitCode::from(output::CHECK_FAILED) })
 }
@@ -134,7 +143,7 @@ pub(super) async fn scavenge(global: &Global) -> Result<ExitCode, CliError> {
     }
     let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
     let mut n_bytes_freed = 0;
-    loop {
+    let (result, bytes_saved) = 'ended: loop {
         for report in log.scavenge_reports(&mut scavenge).await? {
             match report {
                 ScavengeReport::Part { bytes_saved } => {
@@ -143,33 +152,16 @@ pub(super) async fn scavenge(global: &Global) -> Result<ExitCode, CliError> {
                     bar.tick();
                 }
                 ScavengeReport::Ended { result, bytes_saved } => {
-                    bar.finish_and_clear();
-                    return report_scavenge_end(
-                        &scavenge.id,
-                        &result,
-                        bytes_saved.max(n_bytes_freed),
-                        global,
-                    );
+                    break 'ended (result, bytes_saved.max(n_bytes_freed));
                 }
             }
         }
         sleep(SCAVENGE_POLL_INTERVAL).await;
-    }
-}
-
-fn report_scavenge_end(
-    id: &str,
-    result: &str,
-    bytes_saved: u64,
-    global: &Global,
-) -> Result<ExitCode, CliError> {
-    if global.json {
-        output::print_result(
-            json!({"scavenge": id, "result": result, "bytes_saved": bytes_saved}),
-        )?;
-    } else {
-        output::print_result(format!("{result}: {} freed", HumanBytes(bytes_saved)))?;
-    }
+    };
+    bar.finish_and_clear();
+    let json = json!({"scavenge": scavenge.id, "result": result, "bytes_saved": bytes_saved});
+    let text = format!("{result}: {} freed", HumanBytes(bytes_saved));
+    output::print_json_or_text(global, json, text)?;
     Ok(if result == "Success" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -178,7 +178,7 @@ mod tests {
             let stored = serde_json::to_string(&StoredEvent::new(&event)).unwrap();
             let cloud = serde_json::to_string(&CloudEvent::new(&event)).unwrap();
             assert!(!stored.contains('\n') && !cloud.contains('\n'), "{stored} {cloud}");
-            let values = [stored, cloud].map(|it| serde_json::from_str::<Value>(&it).unwrap());
+            let values = [stored, cloud].map(|line| serde_json::from_str::<Value>(&line).unwrap());
             values.into()
         };
         let (stored, cloud): (Value, Value) = export(b"{\n\"a\": 1}", b"\xff");

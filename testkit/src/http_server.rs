@@ -10,30 +10,29 @@ use std::time::Duration;
 
 use crate::sync::lock;
 
-pub(super) type Handler = Arc<dyn Fn(&Request, &Exchange) -> Reply + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(&Request, &Exchange) -> Reply + Send + Sync>;
 
 /// How a request is answered.
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Sends these bytes and keeps the connection open.
     Respond(Vec<u8>),
     /// Sends these bytes and closes the connection.
     Close(Vec<u8>),
 }
 
-/// A received request.
-pub(super) struct Request {
-    pub(super) start_line: String,
-    pub(super) headers: BTreeMap<String, String>,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) start_line: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Lets a handler wait without delaying the stop of the server.
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     stop: Arc<Stop>,
 }
 
 /// A listening server. Stopped, with all its connections, when dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
@@ -53,7 +52,7 @@ struct Open {
 }
 
 impl Server {
-    pub(super) fn start(listen: &str, handler: Handler) -> Self {
+    pub(crate) fn start(listen: &str, handler: Handler) -> Self {
         let listener = TcpListener::bind(listen).expect("the port is free");
         let address = listener.local_addr().expect("a listener has an address");
         let stop = Arc::new(Stop::default());
@@ -62,7 +61,7 @@ impl Server {
         Self { address, stop, thread: Some(thread) }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 }
@@ -87,16 +86,16 @@ impl Drop for Server {
 
 impl Exchange {
     /// Waits for this delay. Returns `false` if the server is stopped meanwhile.
-    pub(super) fn wait_for(&self, delay: Duration) -> bool {
+    pub(crate) fn wait_for(&self, delay: Duration) -> bool {
         let open = lock(&self.stop.open);
-        let waited = self.stop.changed.wait_timeout_while(open, delay, |it| !it.is_stopped);
+        let waited = self.stop.changed.wait_timeout_while(open, delay, |open| !open.is_stopped);
         waited.is_ok_and(|(open, _)| !open.is_stopped)
     }
 
     /// Waits until the server is stopped.
-    pub(super) fn wait_for_stop(&self) {
+    pub(crate) fn wait_for_stop(&self) {
         let open = lock(&self.stop.open);
-        drop(self.stop.changed.wait_while(open, |it| !it.is_stopped));
+        drop(self.stop.changed.wait_while(open, |open| !open.is_stopped));
     }
 }
 
@@ -140,12 +139,12 @@ fn serve_connection(connection: &TcpStream, stop: &Arc<Stop>, handler: &Handler)
 fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let Some(start_line) = read_line(reader)? else { return Ok(None) };
     let mut headers = BTreeMap::new();
-    while let Some(header) = read_line(reader)?.filter(|it| !it.is_empty()) {
+    while let Some(header) = read_line(reader)?.filter(|header| !header.is_empty()) {
         if let Some((name, value)) = header.split_once(':') {
             headers.insert(name.to_lowercase(), value.trim().to_owned());
         }
     }
-    let length = headers.get("content-length").and_then(|it| it.parse().ok()).unwrap_or(0);
+    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     Ok(Some(Request { start_line, headers, body }))
@@ -157,8 +156,7 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     Ok((n_bytes > 0).then(|| line.trim_end().to_owned()))
 }
 
-/// Returns the bytes of a response.
-pub(super) fn format_response(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+pub(crate) fn format_response(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     let header = |(name, value): &(&str, &str)| [name, ": ", value, "\r\n"].concat();
     let headers: String = headers.iter().map(header).collect();
     let length = body.len();
