@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -9,25 +10,7 @@ use crate::FailureStage;
 
 /// The orders of a customer, summed up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(example = json!({
-    "customer_id": "cust-retail-001",
-    "orders": {"processing": 0, "fulfilled": 2, "failed": 1},
-    "total_quantity": 7,
-    "first_order": {
-        "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-        "received_at": "2026-01-02T03:04:05.1Z"
-    },
-    "last_order": {
-        "order_id": "018f2d70-0a2c-7f01-8c11-6e5d4b3a2f10",
-        "received_at": "2026-01-03T08:15:00Z"
-    },
-    "last_failure": {
-        "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-        "stage": "fulfillment",
-        "code": "refused",
-        "failed_at": "2026-01-02T03:04:05.3Z"
-    }
-}))]
+#[schema(example = example_customer)]
 pub struct Customer {
     pub customer_id: String,
     pub orders: CustomerOrderCounts,
@@ -69,26 +52,32 @@ pub struct CustomerFailure {
 
 /// A page of customers, sorted by id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(example = json!({
-    "items": [{
-        "customer_id": "cust-retail-001",
-        "orders": {"processing": 0, "fulfilled": 1, "failed": 0},
-        "total_quantity": 2,
-        "first_order": {
-            "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-            "received_at": "2026-01-02T03:04:05.1Z"
-        },
-        "last_order": {
-            "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-            "received_at": "2026-01-02T03:04:05.1Z"
-        },
-        "last_failure": null
-    }],
-    "next_cursor": null
-}))]
+#[schema(example = json!({"items": [example_customer()], "next_cursor": null}))]
 pub struct CustomerPage {
     pub items: Vec<Customer>,
     /// Cursor of the next page; null on the last page.
     #[schema(required)]
     pub next_cursor: Option<String>,
+}
+
+fn example_customer() -> Value {
+    json!({
+        "customer_id": "cust-retail-001",
+        "orders": {"processing": 0, "fulfilled": 2, "failed": 1},
+        "total_quantity": 7,
+        "first_order": {
+            "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
+            "received_at": "2026-01-02T03:04:05.1Z"
+        },
+        "last_order": {
+            "order_id": "018f2d70-0a2c-7f01-8c11-6e5d4b3a2f10",
+            "received_at": "2026-01-03T08:15:00Z"
+        },
+        "last_failure": {
+            "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
+            "stage": "fulfillment",
+            "code": "refused",
+            "failed_at": "2026-01-02T03:04:05.3Z"
+        }
+    })
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::order::example_failed_state;
 use crate::{FailureClass, FailureStage, OrderItem, OrderState, OrderStatus};
 
 /// Unresolved failures, counted by stage and code.
@@ -50,25 +51,7 @@ pub struct DeadLetterGroup {
     "attempt": 1,
     "deliveries": 1,
     "failed_at": "2026-01-02T03:04:05.3Z",
-    "order": {
-        "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-        "customer_id": "cust-retail-001",
-        "items": [{"product_id": "prod-widget-001", "quantity": 2}],
-        "total_quantity": 2,
-        "status": "FAILED",
-        "stage": "fulfillment",
-        "attempt": 1,
-        "deliveries": 1,
-        "failure_code": "refused",
-        "failure_reason": "Out of stock",
-        "reference": null,
-        "revision": 4,
-        "received_at": "2026-01-02T03:04:05.1Z",
-        "queued_at": "2026-01-02T03:04:05.1Z",
-        "fulfilled_at": null,
-        "failed_at": "2026-01-02T03:04:05.3Z",
-        "updated_at": "2026-01-02T03:04:05.3Z"
-    },
+    "order": example_failed_state(),
     "resolved_at": null,
     "is_discarded": false,
     "attempts": [{

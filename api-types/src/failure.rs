@@ -1,25 +1,13 @@
-//! Failed orders: stages, filters and lists.
+//! Failed orders: filters and lists.
 
-use domain::order as stored;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use crate::order::example_failed_state;
 use crate::time;
-use crate::{Age, ClampedTimestamp, OrderState};
-
-/// Stage at which an order failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureStage {
-    /// The order broke a business rule and was never queued.
-    Validation,
-    /// The gateway refused the order.
-    Fulfillment,
-    /// The retries of the order ran out, or it cannot be delivered.
-    DeadLetter,
-}
+use crate::{Age, ClampedTimestamp, FailureStage, OrderState};
 
 /// A failure of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -51,25 +39,7 @@ pub struct FailedOrder {
         "attempt": 1,
         "deliveries": 1,
         "failed_at": "2026-01-02T03:04:05.3Z",
-        "order": {
-            "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-            "customer_id": "cust-retail-001",
-            "items": [{"product_id": "prod-widget-001", "quantity": 2}],
-            "total_quantity": 2,
-            "status": "FAILED",
-            "stage": "fulfillment",
-            "attempt": 1,
-            "deliveries": 1,
-            "failure_code": "refused",
-            "failure_reason": "Out of stock",
-            "reference": null,
-            "revision": 4,
-            "received_at": "2026-01-02T03:04:05.1Z",
-            "queued_at": "2026-01-02T03:04:05.1Z",
-            "fulfilled_at": null,
-            "failed_at": "2026-01-02T03:04:05.3Z",
-            "updated_at": "2026-01-02T03:04:05.3Z"
-        },
+        "order": example_failed_state(),
         "resolved_at": null
     }],
     "next_cursor": null
@@ -120,36 +90,4 @@ pub struct FailedOrderRange {
     pub to: Option<ClampedTimestamp>,
     /// Also list failures that a redrive or a discard has resolved. Default: `false`.
     pub include_resolved: Option<bool>,
-}
-
-impl From<stored::Stage> for FailureStage {
-    fn from(stage: stored::Stage) -> Self {
-        match stage {
-            stored::Stage::Validation => Self::Validation,
-            stored::Stage::Fulfillment => Self::Fulfillment,
-            stored::Stage::DeadLetter => Self::DeadLetter,
-        }
-    }
-}
-
-impl From<FailureStage> for stored::Stage {
-    fn from(stage: FailureStage) -> Self {
-        match stage {
-            FailureStage::Validation => Self::Validation,
-            FailureStage::Fulfillment => Self::Fulfillment,
-            FailureStage::DeadLetter => Self::DeadLetter,
-        }
-    }
-}
-
-impl FailureStage {
-    /// Returns the name in requests and responses.
-    pub fn as_str(self) -> &'static str {
-        stored::Stage::from(self).as_str()
-    }
-
-    /// Returns the stage with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        stored::Stage::from_name(name).map(Self::from)
-    }
 }

@@ -1,13 +1,15 @@
-//! Answers of the health checks.
+//! Answers of the health checks, and sources that do not answer.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 use utoipa::{IntoParams, ToSchema};
 
 /// State of a check, or the worst state of all checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum HealthState {
     Ok,
     /// The process works with reduced function.
@@ -20,12 +22,7 @@ pub enum HealthState {
 impl HealthState {
     /// Returns the name in reports and logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Degraded => "degraded",
-            Self::Unavailable => "unavailable",
-            Self::Draining => "draining",
-        }
+        self.into()
     }
 }
 
@@ -47,6 +44,17 @@ pub struct HealthReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reasons: Option<BTreeMap<String, String>>,
+}
+
+/// Sources that do not answer, each with the reason. Empty if all answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Unavailable {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub event_store: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub read_model: Option<String>,
 }
 
 /// Options of the readiness check.

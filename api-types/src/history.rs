@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use crate::order::example_state;
 use crate::{EventData, OrderState};
 
 /// Order of the events of a history.
@@ -104,44 +105,8 @@ pub struct FieldChange {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
     "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-    "from": {
-        "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-        "customer_id": "cust-retail-001",
-        "items": [{"product_id": "prod-widget-001", "quantity": 2}],
-        "total_quantity": 2,
-        "status": "PROCESSING",
-        "stage": null,
-        "attempt": 0,
-        "deliveries": 0,
-        "failure_code": null,
-        "failure_reason": null,
-        "reference": null,
-        "revision": 0,
-        "received_at": "2026-01-02T03:04:05.1Z",
-        "queued_at": null,
-        "fulfilled_at": null,
-        "failed_at": null,
-        "updated_at": "2026-01-02T03:04:05.1Z"
-    },
-    "to": {
-        "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-        "customer_id": "cust-retail-001",
-        "items": [{"product_id": "prod-widget-001", "quantity": 2}],
-        "total_quantity": 2,
-        "status": "PROCESSING",
-        "stage": null,
-        "attempt": 0,
-        "deliveries": 0,
-        "failure_code": null,
-        "failure_reason": null,
-        "reference": null,
-        "revision": 1,
-        "received_at": "2026-01-02T03:04:05.1Z",
-        "queued_at": null,
-        "fulfilled_at": null,
-        "failed_at": null,
-        "updated_at": "2026-01-02T03:04:05.1Z"
-    },
+    "from": example_state(json!({})),
+    "to": example_state(json!({"revision": 1})),
     "changes": [{"field": "revision", "before": 0, "after": 1}]
 }))]
 pub struct OrderComparison {

@@ -4,6 +4,19 @@
 //! deserialises and describes itself, so that the document cannot say anything else than the code. The
 //! limits of requests are schema attributes here; handlers enforce them.
 
+/// Implements `From` between two enums with the same variants: one of the domain and one of the API.
+macro_rules! convert_variants {
+    ($from:ident => $to:ident: $($variant:ident),+) => {
+        impl From<$from> for $to {
+            fn from(value: $from) -> Self {
+                match value {
+                    $($from::$variant => Self::$variant,)+
+                }
+            }
+        }
+    };
+}
+
 mod customer;
 mod dead_letter;
 mod event;
@@ -29,17 +42,17 @@ pub use event::{
     OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, StreamEventsQuery,
     event_schemas,
 };
-pub use failure::{FailedOrder, FailedOrderPage, FailedOrderRange, FailureFilter, FailureStage};
-pub use health::{HealthReport, HealthState, ReadinessQuery};
+pub use failure::{FailedOrder, FailedOrderPage, FailedOrderRange, FailureFilter};
+pub use health::{HealthReport, HealthState, ReadinessQuery, Unavailable};
 pub use history::{
     CompareHistoryQuery, FieldChange, HistoryEntry, HistoryQuery, HistorySort, OrderComparison,
     OrderHistory,
 };
 pub use operator::{DiscardRequest, DiscardedOrder, OperatorRequest};
 pub use order::{
-    AcceptedStatus, GetOrderQuery, MAX_QUANTITY, Order, OrderFilter, OrderItem, OrderPage,
-    OrderSource, OrderState, OrderStatus, PageQuery, PlaceOrderRequest, PlaceOrderResult,
-    PlacedOrder,
+    AcceptedStatus, FailureStage, GetOrderQuery, MAX_QUANTITY, Order, OrderFilter, OrderItem,
+    OrderPage, OrderSource, OrderState, OrderStatus, PageQuery, PlaceOrderRequest,
+    PlaceOrderResult, PlacedOrder,
 };
 pub use problem::{Fault, Message, Problem, ProblemCode, Refusal, RefusedRequest};
 pub use redrive::{
@@ -50,7 +63,6 @@ pub use redrive::{
 pub use statistics::{
     EventStoreUsage, FailureCounts, FulfillmentStatus, LastVerification, MinuteStatistics,
     OrderCounts, ProjectionStatus, QueueStatus, Statistics, StatisticsQuery, SuccessRate,
-    Unavailable,
 };
 pub use time::{Age, AgeError, ClampedTimestamp, MAX_AGE_SECONDS};
 pub use worker::{BreakerState, WorkerQueue, WorkerStatus, WorkersStatus};

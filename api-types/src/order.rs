@@ -1,12 +1,13 @@
 //! Orders: how they are placed, shown and listed.
 
-use domain::order as stored;
+use domain::order::{self as stored, Stage, Status};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::{ClampedTimestamp, FailureStage};
+use crate::ClampedTimestamp;
 
 /// Largest quantity of an item: the largest signed 64-bit integer.
 pub const MAX_QUANTITY: u64 = i64::MAX.cast_unsigned();
@@ -30,6 +31,18 @@ pub enum OrderStatus {
     Fulfilled,
     /// The order broke a business rule, the gateway refused it, or its retries ran out.
     Failed,
+}
+
+/// Stage at which an order failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureStage {
+    /// The order broke a business rule and was never queued.
+    Validation,
+    /// The gateway refused the order.
+    Fulfillment,
+    /// The retries of the order ran out, or it cannot be delivered.
+    DeadLetter,
 }
 
 /// State of an order after one of its events.
@@ -71,26 +84,7 @@ pub struct OrderState {
 
 /// An order, and where it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(example = json!({
-    "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-    "customer_id": "cust-retail-001",
-    "items": [{"product_id": "prod-widget-001", "quantity": 2}],
-    "total_quantity": 2,
-    "status": "FULFILLED",
-    "stage": null,
-    "attempt": 1,
-    "deliveries": 1,
-    "failure_code": null,
-    "failure_reason": null,
-    "reference": "gw-7f3a",
-    "revision": 4,
-    "received_at": "2026-01-02T03:04:05.1Z",
-    "queued_at": "2026-01-02T03:04:05.1Z",
-    "fulfilled_at": "2026-01-02T03:04:05.3Z",
-    "failed_at": null,
-    "updated_at": "2026-01-02T03:04:05.3Z",
-    "source": "table"
-}))]
+#[schema(example = example_order)]
 pub struct Order {
     #[serde(flatten)]
     pub state: OrderState,
@@ -120,29 +114,7 @@ pub enum OrderSource {
 
 /// A page of orders, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(example = json!({
-    "items": [{
-        "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
-        "customer_id": "cust-retail-001",
-        "items": [{"product_id": "prod-widget-001", "quantity": 2}],
-        "total_quantity": 2,
-        "status": "PROCESSING",
-        "stage": null,
-        "attempt": 1,
-        "deliveries": 0,
-        "failure_code": null,
-        "failure_reason": null,
-        "reference": null,
-        "revision": 3,
-        "received_at": "2026-01-02T03:04:05.1Z",
-        "queued_at": "2026-01-02T03:04:05.1Z",
-        "fulfilled_at": null,
-        "failed_at": null,
-        "updated_at": "2026-01-02T03:04:05.1Z",
-        "source": "table"
-    }],
-    "next_cursor": null
-}))]
+#[schema(example = json!({"items": [example_order()], "next_cursor": null}))]
 pub struct OrderPage {
     pub items: Vec<Order>,
     /// Cursor of the next page; null on the last page.
@@ -241,8 +213,8 @@ fn status_in_any_case<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<OrderStatus>, D::Error> {
     let Some(name) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-    let status = stored::Status::from_name(&name).ok_or_else(|| {
-        let names = stored::Status::ALL.map(stored::Status::as_str).join(", ");
+    let status = Status::from_name(&name).ok_or_else(|| {
+        let names = Status::ALL.map(Status::as_str).join(", ");
         de::Error::custom(format!("must be one of: {names}"))
     })?;
     Ok(Some(status.into()))
@@ -284,31 +256,85 @@ impl From<OrderItem> for stored::Item {
     }
 }
 
-impl From<stored::Status> for OrderStatus {
-    fn from(status: stored::Status) -> Self {
-        match status {
-            stored::Status::Processing => Self::Processing,
-            stored::Status::Fulfilled => Self::Fulfilled,
-            stored::Status::Failed => Self::Failed,
-        }
-    }
-}
-
-impl From<OrderStatus> for stored::Status {
-    fn from(status: OrderStatus) -> Self {
-        match status {
-            OrderStatus::Processing => Self::Processing,
-            OrderStatus::Fulfilled => Self::Fulfilled,
-            OrderStatus::Failed => Self::Failed,
-        }
-    }
-}
+convert_variants!(Status => OrderStatus: Processing, Fulfilled, Failed);
+convert_variants!(OrderStatus => Status: Processing, Fulfilled, Failed);
+convert_variants!(Stage => FailureStage: Validation, Fulfillment, DeadLetter);
+convert_variants!(FailureStage => Stage: Validation, Fulfillment, DeadLetter);
 
 impl OrderStatus {
     /// Returns the name in responses.
     pub fn as_str(self) -> &'static str {
-        stored::Status::from(self).as_str()
+        Status::from(self).as_str()
     }
+}
+
+impl FailureStage {
+    /// Returns the name in requests and responses.
+    pub fn as_str(self) -> &'static str {
+        Stage::from(self).as_str()
+    }
+
+    /// Returns the stage with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Stage::from_name(name).map(Self::from)
+    }
+}
+
+/// Returns an example of [`OrderState`]: a new order, with other values for the `changed` members.
+pub(crate) fn example_state(changed: Value) -> Value {
+    let mut state = json!({
+        "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
+        "customer_id": "cust-retail-001",
+        "items": [{"product_id": "prod-widget-001", "quantity": 2}],
+        "total_quantity": 2,
+        "status": "PROCESSING",
+        "stage": null,
+        "attempt": 0,
+        "deliveries": 0,
+        "failure_code": null,
+        "failure_reason": null,
+        "reference": null,
+        "revision": 0,
+        "received_at": "2026-01-02T03:04:05.1Z",
+        "queued_at": null,
+        "fulfilled_at": null,
+        "failed_at": null,
+        "updated_at": "2026-01-02T03:04:05.1Z"
+    });
+    if let (Value::Object(state), Value::Object(changed)) = (&mut state, changed) {
+        state.extend(changed);
+    }
+    state
+}
+
+/// Returns an example of [`OrderState`]: an order that the gateway refused.
+pub(crate) fn example_failed_state() -> Value {
+    example_state(json!({
+        "status": "FAILED",
+        "stage": "fulfillment",
+        "attempt": 1,
+        "deliveries": 1,
+        "failure_code": "refused",
+        "failure_reason": "Out of stock",
+        "revision": 4,
+        "queued_at": "2026-01-02T03:04:05.1Z",
+        "failed_at": "2026-01-02T03:04:05.3Z",
+        "updated_at": "2026-01-02T03:04:05.3Z"
+    }))
+}
+
+fn example_order() -> Value {
+    example_state(json!({
+        "status": "FULFILLED",
+        "attempt": 1,
+        "deliveries": 1,
+        "reference": "gw-7f3a",
+        "revision": 4,
+        "queued_at": "2026-01-02T03:04:05.1Z",
+        "fulfilled_at": "2026-01-02T03:04:05.3Z",
+        "updated_at": "2026-01-02T03:04:05.3Z",
+        "source": "table"
+    }))
 }
 
 #[cfg(test)]

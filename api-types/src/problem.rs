@@ -1,6 +1,7 @@
 //! Error responses: two plain bodies, and the problem document of RFC 9457.
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -109,8 +110,11 @@ pub struct Problem {
 }
 
 /// Problem type, for programs. `docs/problems` has a page for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ProblemCode {
     BadRequest,
     InvalidBody,
@@ -145,74 +149,9 @@ pub enum ProblemCode {
 }
 
 impl ProblemCode {
-    /// Every code.
-    pub const ALL: [Self; 30] = [
-        Self::BadRequest,
-        Self::InvalidBody,
-        Self::InvalidParameters,
-        Self::InvalidIdempotencyKey,
-        Self::InvalidOrder,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::ForeignOrigin,
-        Self::NotFound,
-        Self::OrderNotFound,
-        Self::OrderDeleted,
-        Self::MethodNotAllowed,
-        Self::RequestTimeout,
-        Self::Conflict,
-        Self::PreconditionFailed,
-        Self::RequestTooLong,
-        Self::UriTooLong,
-        Self::UnsupportedMediaType,
-        Self::UnknownHost,
-        Self::Unprocessable,
-        Self::OrderRejected,
-        Self::IdempotencyKeyReused,
-        Self::TooManyRequests,
-        Self::HeadersTooLarge,
-        Self::InternalError,
-        Self::ServiceUnavailable,
-        Self::Overloaded,
-        Self::ProcessingTimeout,
-        Self::EventStoreUnavailable,
-        Self::ReadModelUnavailable,
-    ];
-
     /// Returns the name in responses, which is also the name of the page.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::InvalidBody => "invalid_body",
-            Self::InvalidParameters => "invalid_parameters",
-            Self::InvalidIdempotencyKey => "invalid_idempotency_key",
-            Self::InvalidOrder => "invalid_order",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::ForeignOrigin => "foreign_origin",
-            Self::NotFound => "not_found",
-            Self::OrderNotFound => "order_not_found",
-            Self::OrderDeleted => "order_deleted",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::RequestTimeout => "request_timeout",
-            Self::Conflict => "conflict",
-            Self::PreconditionFailed => "precondition_failed",
-            Self::RequestTooLong => "request_too_long",
-            Self::UriTooLong => "uri_too_long",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::UnknownHost => "unknown_host",
-            Self::Unprocessable => "unprocessable",
-            Self::OrderRejected => "order_rejected",
-            Self::IdempotencyKeyReused => "idempotency_key_reused",
-            Self::TooManyRequests => "too_many_requests",
-            Self::HeadersTooLarge => "headers_too_large",
-            Self::InternalError => "internal_error",
-            Self::ServiceUnavailable => "service_unavailable",
-            Self::Overloaded => "overloaded",
-            Self::ProcessingTimeout => "processing_timeout",
-            Self::EventStoreUnavailable => "event_store_unavailable",
-            Self::ReadModelUnavailable => "read_model_unavailable",
-        }
+        self.into()
     }
 
     /// Returns the problem type's URI: an identifier, not an address.
@@ -244,13 +183,13 @@ mod tests {
             .filter(|name| name != "README.md")
             .collect();
         let codes: BTreeSet<String> =
-            ProblemCode::ALL.iter().map(|code| format!("{}.md", code.as_str())).collect();
+            ProblemCode::VARIANTS.iter().map(|code| format!("{}.md", code.as_str())).collect();
         assert_eq!(pages, codes);
     }
 
     #[test]
     fn codes_are_written_by_their_names() {
-        for code in ProblemCode::ALL {
+        for code in ProblemCode::VARIANTS {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
     }

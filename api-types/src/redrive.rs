@@ -1,6 +1,6 @@
 //! Redrives: failed orders that are queued again, one by one or as a task.
 
-use domain::operations as stored;
+use domain::operations::{self as stored, RedriveState};
 use jiff::Timestamp;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -275,16 +275,7 @@ impl From<&stored::FailureFilter> for RedriveFilter {
     }
 }
 
-impl From<stored::RedriveState> for RedriveTaskState {
-    fn from(state: stored::RedriveState) -> Self {
-        match state {
-            stored::RedriveState::Running => Self::Running,
-            stored::RedriveState::Succeeded => Self::Succeeded,
-            stored::RedriveState::Failed => Self::Failed,
-            stored::RedriveState::Cancelled => Self::Cancelled,
-        }
-    }
-}
+convert_variants!(RedriveState => RedriveTaskState: Running, Succeeded, Failed, Cancelled);
 
 impl From<&stored::RedriveTask> for RedriveTask {
     fn from(task: &stored::RedriveTask) -> Self {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::BreakerState;
+use crate::{BreakerState, Unavailable};
 
 /// Statistics of the system. Members are null if their source does not answer; `unavailable` names the
 /// source and the reason.
@@ -49,17 +49,6 @@ pub struct Statistics {
     #[schema(nullable = false)]
     pub per_minute: Option<Vec<MinuteStatistics>>,
     pub unavailable: Unavailable,
-}
-
-/// Sources that do not answer, each with the reason. Empty if all answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Unavailable {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub event_store: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub read_model: Option<String>,
 }
 
 /// Orders by status.

@@ -53,7 +53,7 @@ impl FromStr for Age {
         let span = if is_number { format!("{text}s").parse::<Span>() } else { text.parse() };
         let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
         let max = SignedDuration::from_secs(MAX_AGE_SECONDS.cast_signed());
-        let duration = duration.ok().filter(|it| (SignedDuration::ZERO..=max).contains(it));
+        let duration = duration.ok().filter(|age| (SignedDuration::ZERO..=max).contains(age));
         duration.map(|duration| Self { duration }).ok_or_else(|| AgeError(text.to_owned()))
     }
 }

@@ -1,6 +1,6 @@
 //! Workers: whether they take orders, and the state of each.
 
-use domain::operations as stored;
+use domain::operations::BreakerPhase;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -121,12 +121,4 @@ pub struct WorkerQueue {
     pub retrying: Option<u64>,
 }
 
-impl From<stored::BreakerPhase> for BreakerState {
-    fn from(phase: stored::BreakerPhase) -> Self {
-        match phase {
-            stored::BreakerPhase::Closed => Self::Closed,
-            stored::BreakerPhase::HalfOpen => Self::HalfOpen,
-            stored::BreakerPhase::Open => Self::Open,
-        }
-    }
-}
+convert_variants!(BreakerPhase => BreakerState: Closed, HalfOpen, Open);

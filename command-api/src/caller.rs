@@ -51,16 +51,10 @@ impl Caller {
         let own_name = id.to_string();
         let given_name = (*self.name.0 != *own_name).then(|| self.name.0.to_string());
         Cause {
-            command_id: CommandId::for_request(id),
-            correlation_id: id,
-            causation_id: id,
-            actor: actor.to_owned(),
             request_id: Some(own_name),
             request_name: given_name,
             traceparent: self.traceparent.clone(),
-            request_fingerprint: None,
-            tenant: None,
-            at,
+            ..Cause::new(CommandId::for_request(id), actor, at)
         }
     }
 
@@ -100,9 +94,10 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
 /// dashes. Ids of zeros are invalid.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<_> = text.split('-').collect();
-    let is_hexadecimal = |it: &&str| it.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
-    let is_id = |it: &&str| it.bytes().any(|digit| digit != b'0');
-    parts.iter().map(|it| it.len()).eq([2, 32, 16, 2])
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_hexadecimal = |part: &&str| part.bytes().all(is_digit);
+    let is_id = |part: &&str| part.bytes().any(|digit| digit != b'0');
+    parts.iter().map(|part| part.len()).eq([2, 32, 16, 2])
         && parts.first() != Some(&"ff")
         && parts.iter().all(is_hexadecimal)
         && parts.iter().skip(1).take(2).all(is_id)

@@ -5,7 +5,8 @@ mod command_errors;
 mod dead_letters;
 mod operator_request;
 mod orders;
-mod workers;
+mod read_model;
+mod worker_status;
 
 use std::sync::Arc;
 
@@ -16,11 +17,10 @@ use service_kit::problem::{Code, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use dead_letters::{Failure, Failures, Runner, run_redrives};
+pub use dead_letters::{Runner, run_redrives};
 use dead_letters::{discard_order, redrive_tasks};
 use orders::{place_order, redrive_order};
-pub use workers::waiting_orders::{Waiting, WaitingOrders};
-use workers::worker_status;
+pub use read_model::{Failure, Failures, Waiting, WaitingOrders};
 
 /// Dependencies of the command routes.
 pub struct CommandApi {

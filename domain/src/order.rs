@@ -6,7 +6,6 @@
 mod codec;
 mod command;
 mod decide;
-mod diff;
 mod error;
 mod event;
 mod invariants;
@@ -18,7 +17,6 @@ pub use command::{
     RecordFulfilled, Redrive, Requeue,
 };
 pub use decide::{MAX_TOTAL_QUANTITY, MIN_CUSTOMER_ID_CHARS, RULES_VERSION, decide};
-pub use diff::{Change, changes, fields};
 pub use error::OrderError;
 pub use event::{
     BrokenRule, DeadLetterDiscarded, FailureClass, FulfillmentDeliveryFailed,
@@ -26,4 +24,4 @@ pub use event::{
     OrderReceived, OrderStored, OrderValidated, Stage,
 };
 pub use invariants::{HistoryCheck, Invariant, Violation};
-pub use state::{Order, Recorded, Status, evolve, fold};
+pub use state::{Order, Recorded, Status, evolve, fields, fold};

@@ -14,7 +14,6 @@ pub(crate) mod error;
 pub(crate) mod file_descriptors;
 pub(crate) mod group;
 pub(crate) mod journal;
-pub(crate) mod lock;
 pub(crate) mod logged_event;
 pub(crate) mod metadata;
 pub(crate) mod read;

@@ -4,11 +4,12 @@
 mod machine;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::operations::BreakerPhase;
 use domain::order::FailureClass;
+use service_kit::lock::lock;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -109,8 +110,7 @@ impl CircuitBreaker {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // Poison says that a holder panicked; the value is valid at every step.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -94,7 +94,8 @@ impl<G: Gateway> DeliveryLoop<G> {
                 () = self.gather_candidates(&mut candidates, n_candidates) => {}
             }
             let n_retries = |candidate: &(usize, &Delivery)| candidate.1.retry_count;
-            let choice = candidates.iter().enumerate().min_by_key(n_retries).map_or(0, |it| it.0);
+            let choice =
+                candidates.iter().enumerate().min_by_key(n_retries).map_or(0, |(index, _)| index);
             let delivery = candidates.swap_remove(choice);
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { break };
             self.begin_delivery(delivery, permit);

@@ -115,7 +115,8 @@ impl Timers {
             }
         }
         // Only after all pages: if a page cannot be read, the next check reads them again.
-        self.pending.extend(new.into_iter().map(|it| (it.until, it.order_id.0, it.attempt)));
+        self.pending
+            .extend(new.into_iter().map(|timer| (timer.until, timer.order_id.0, timer.attempt)));
         self.last_read = newest.or(self.last_read);
         Ok(())
     }
@@ -133,7 +134,7 @@ impl Timers {
             loaded => loaded?,
         };
         let head = loaded.head();
-        let queued = loaded.newest_queued().and_then(|it| QueuedOrder::from_event(it).ok());
+        let queued = loaded.newest_queued().and_then(|event| QueuedOrder::from_event(event).ok());
         let (Some(queued), Some(order)) = (queued, loaded.order) else { return Ok(()) };
         let is_waiting = order.status == Status::Processing
             && order.attempt == attempt

@@ -4,11 +4,11 @@
 //! for all of them: common headers and parameters, the forms of a key, and the errors it returns itself.
 //! A declared error response without a body becomes a reference to the shared response of its status.
 
+pub(crate) mod operations;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::http::Method;
 use utoipa::openapi::path::{Operation, ParameterIn, Paths};
 use utoipa::openapi::response::Response;
 use utoipa::openapi::schema::{Schema, SchemaType};
@@ -18,6 +18,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::auth::{Requirement, Scope, requirement_of};
 use crate::health;
+use operations::{operations, operations_mut};
 use shared::{AppliesTo, SHARED_ERRORS, SharedError};
 
 /// Names of the security schemes. Declarations name the first; both forms of a key are equal.
@@ -44,7 +45,7 @@ pub fn alias<S>(routes: UtoipaMethodRouter<S>, path: &str) -> UtoipaMethodRouter
 pub fn complete(api: &mut OpenApi) {
     for (path, item) in &mut api.paths.paths {
         let is_health = health::ROUTES.contains(&path.as_str());
-        for (_, operation) in operations_mut(item) {
+        for operation in operations_mut(item) {
             complete_operation(operation, is_health);
         }
     }
@@ -54,7 +55,7 @@ pub fn complete(api: &mut OpenApi) {
 /// Removes the need for keys from a description, for an API that requires none.
 pub fn without_keys(api: &mut OpenApi) {
     for item in api.paths.paths.values_mut() {
-        for (_, operation) in operations_mut(item) {
+        for operation in operations_mut(item) {
             operation.security = None;
         }
     }
@@ -79,31 +80,6 @@ pub(crate) fn query_parameters(api: &OpenApi) -> BTreeMap<(String, String), BTre
         }
     }
     names
-}
-
-/// Returns the operations of a path, each with its method.
-pub(crate) fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Operation)> {
-    let PathItem { get, post, put, delete, patch, .. } = item;
-    let all = [
-        (Method::GET, get),
-        (Method::POST, post),
-        (Method::PUT, put),
-        (Method::DELETE, delete),
-        (Method::PATCH, patch),
-    ];
-    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
-}
-
-fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
-    let PathItem { get, post, put, delete, patch, .. } = item;
-    let all = [
-        (Method::GET, get),
-        (Method::POST, post),
-        (Method::PUT, put),
-        (Method::DELETE, delete),
-        (Method::PATCH, patch),
-    ];
-    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 fn complete_operation(operation: &mut Operation, is_health: bool) {

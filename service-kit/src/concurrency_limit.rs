@@ -1,11 +1,12 @@
 //! The limit of requests that are handled at once. A request that only waits gives its permit back.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::Request;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::lock::lock;
 use crate::problem::Problem;
 
 pub(crate) struct ConcurrencyLimit {
@@ -43,6 +44,6 @@ impl ConcurrencyLimit {
 impl ConcurrencyPermit {
     /// Gives the permit to another request: this one only waits from now on.
     pub(crate) fn release(&self) {
-        drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(lock(&self.permit).take());
     }
 }

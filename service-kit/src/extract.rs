@@ -147,7 +147,7 @@ fn reword(reason: &str) -> String {
 /// characters.
 fn find_invalid_utf8(query: &str) -> Option<String> {
     let is_text = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().is_ok();
-    let pair = query.split('&').find(|it| !is_text(it))?;
+    let pair = query.split('&').find(|pair| !is_text(pair))?;
     let name = pair.split_once('=').map_or(pair, |(name, _)| name);
     Some(percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned())
 }

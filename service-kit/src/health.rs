@@ -113,7 +113,8 @@ impl<'a> Outcomes<'a> {
 
     fn into_response(self, is_verbose: bool) -> Response {
         let is_listed = is_verbose || self.worst != HealthState::Ok;
-        let checks = self.outcomes.iter().map(|(name, it)| ((*name).to_owned(), it.state()));
+        let checks =
+            self.outcomes.iter().map(|(name, health)| ((*name).to_owned(), health.state()));
         let reasons = self
             .outcomes
             .iter()
@@ -133,7 +134,7 @@ impl<'a> Outcomes<'a> {
             let names: Vec<&str> = degraded.map(|(name, _)| *name).collect();
             // Names of checks are valid in a header.
             let value = HeaderValue::from_str(&names.join(", ")).ok();
-            response.headers_mut().extend(value.map(|it| (DEGRADED, it)));
+            response.headers_mut().extend(value.map(|names| (DEGRADED, names)));
         }
         response
     }

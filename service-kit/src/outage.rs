@@ -2,11 +2,13 @@
 //! one per cause and minute in between.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// Minimum time between two lines with the same cause.
 const REPEAT_INTERVAL: Duration = Duration::from_mins(1);
@@ -50,7 +52,7 @@ impl Outage {
     /// Notes a failed attempt to reach the dependency. Logs it unless `cause` was logged recently.
     pub fn note_failure(&self, cause: &str, hint: &str) {
         let now = Instant::now();
-        let mut state = self.lock_state();
+        let mut state = lock(&self.state);
         self.is_ongoing.store(true, Ordering::Release);
         let State { current, last_logged } = &mut *state;
         let current = current.get_or_insert(Current { begun: now, is_logged: false });
@@ -75,7 +77,7 @@ impl Outage {
         if !self.is_ongoing() {
             return;
         }
-        let mut state = self.lock_state();
+        let mut state = lock(&self.state);
         self.is_ongoing.store(false, Ordering::Release);
         if let Some(current) = state.current.take().filter(|outage| outage.is_logged) {
             let duration_ms = to_millis(current.begun.elapsed());
@@ -86,11 +88,6 @@ impl Outage {
                 self.dependency
             );
         }
-    }
-
-    fn lock_state(&self) -> MutexGuard<'_, State> {
-        // A holder that panicked leaves a consistent state: every step is a single assignment.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

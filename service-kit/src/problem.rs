@@ -232,11 +232,11 @@ pub(crate) fn wants_document(accept: &HeaderMap) -> bool {
     accept
         .get_all(axum::http::header::ACCEPT)
         .iter()
-        .filter_map(|it| it.to_str().ok())
-        .flat_map(|it| it.split(','))
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
         .any(|range| {
             let mut parts = range.split(';').map(str::trim);
-            parts.next().is_some_and(|it| it.eq_ignore_ascii_case(PROBLEM_JSON))
+            parts.next().is_some_and(|range| range.eq_ignore_ascii_case(PROBLEM_JSON))
                 && !parts.any(is_zero_weight)
         })
 }
@@ -244,7 +244,7 @@ pub(crate) fn wants_document(accept: &HeaderMap) -> bool {
 /// Returns whether a parameter is a weight of 0: the media type is not acceptable.
 fn is_zero_weight(parameter: &str) -> bool {
     let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
-    weight.and_then(|it| it.parse::<f32>().ok()).is_some_and(|it| it <= 0.0)
+    weight.and_then(|weight| weight.parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
 }
 
 impl IntoResponse for Problem {

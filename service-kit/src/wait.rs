@@ -51,9 +51,9 @@ impl Wait {
     }
 
     fn of(headers: &HeaderMap, permit: Option<ConcurrencyPermit>) -> Result<Self, Problem> {
-        let longest = permit.as_ref().map_or(LONGEST_WAIT, |it| it.longest_wait);
+        let longest = permit.as_ref().map_or(LONGEST_WAIT, |permit| permit.longest_wait);
         let asked = preferred_seconds(headers).map(Duration::from_secs);
-        let preferred = asked.map(|it| it.min(longest)).filter(|it| !it.is_zero());
+        let preferred = asked.map(|wait| wait.min(longest)).filter(|wait| !wait.is_zero());
         let otherwise = if asked.is_some() { Duration::ZERO } else { DEFAULT_WAIT.min(longest) };
         Ok(Self { preferred, revision: revision(headers)?, otherwise, permit })
     }
@@ -69,14 +69,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Wait {
 
 /// Returns the first `wait` of all preferences. Invalid preferences are ignored (RFC 7240, section 2).
 fn preferred_seconds(headers: &HeaderMap) -> Option<u64> {
-    let values = headers.get_all(PREFER).iter().filter_map(|it| it.to_str().ok());
-    let mut preferences = values.flat_map(|it| it.split(','));
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(','));
     let wait = preferences.find_map(|preference| {
         let preference = preference.split(';').next()?;
         let (name, value) = preference.split_once('=')?;
         name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"'))
     })?;
-    let is_number = !wait.is_empty() && wait.bytes().all(|it| it.is_ascii_digit());
+    let is_number = !wait.is_empty() && wait.bytes().all(|byte| byte.is_ascii_digit());
     // A number that does not fit 64 bits is more than the maximum.
     is_number.then(|| wait.parse().unwrap_or(u64::MAX))
 }
@@ -85,8 +85,8 @@ fn revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let mut values = headers.get_all(WAIT_FOR_REVISION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().ok().filter(|_| values.next().is_none()).map(str::trim);
-    let digits = text.filter(|it| it.bytes().all(|digit| digit.is_ascii_digit()));
-    let revision = digits.and_then(|it| it.parse().ok());
+    let digits = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let revision = digits.and_then(|digits| digits.parse().ok());
     revision.map(Some).ok_or_else(|| {
         Problem::invalid_parameter(WAIT_FOR_REVISION.as_str(), "must be one revision")
     })
@@ -107,9 +107,9 @@ mod tests {
     }
 
     fn preferred(values: &[&'static str]) -> Option<u64> {
-        let pairs: Vec<_> = values.iter().map(|it| ("prefer", *it)).collect();
-        let wait = Wait::of(&headers(&pairs), None).unwrap_or_else(|it| panic!("{it:?}"));
-        wait.preferred.map(|it| it.as_secs())
+        let pairs: Vec<_> = values.iter().map(|value| ("prefer", *value)).collect();
+        let wait = Wait::of(&headers(&pairs), None).unwrap_or_else(|problem| panic!("{problem:?}"));
+        wait.preferred.map(|wait| wait.as_secs())
     }
 
     #[test]
@@ -124,7 +124,8 @@ mod tests {
     #[test]
     fn wait_of_zero_does_not_wait() {
         let of = |pairs: &[(&'static str, &'static str)]| {
-            Wait::of(&headers(pairs), None).unwrap_or_else(|it| panic!("{it:?}")).for_revision()
+            let wait = Wait::of(&headers(pairs), None);
+            wait.unwrap_or_else(|problem| panic!("{problem:?}")).for_revision()
         };
         assert_eq!(of(&[("wait-for-revision", "4")]), DEFAULT_WAIT);
         assert_eq!(of(&[("wait-for-revision", "4"), ("prefer", "wait=0")]), Duration::ZERO);
@@ -143,16 +144,16 @@ mod tests {
         let permit = |longest_wait| ConcurrencyPermit { permit: Arc::default(), longest_wait };
         let of =
             |longest_wait| Wait::of(&headers(&[("prefer", "wait=9")]), Some(permit(longest_wait)));
-        let seconds = |it: u64| of(Duration::from_secs(it)).ok().and_then(|it| it.preferred);
-        assert_eq!(seconds(4), Some(Duration::from_secs(4)));
-        assert_eq!(seconds(0), None);
+        let capped = |longest: u64| of(Duration::from_secs(longest)).ok()?.preferred;
+        assert_eq!(capped(4), Some(Duration::from_secs(4)));
+        assert_eq!(capped(0), None);
     }
 
     #[test]
     fn revision_must_be_one_number() {
         let of = |values: &[&'static str]| {
-            let pairs: Vec<_> = values.iter().map(|it| ("wait-for-revision", *it)).collect();
-            Wait::of(&headers(&pairs), None).map(|it| it.revision).ok()
+            let pairs: Vec<_> = values.iter().map(|value| ("wait-for-revision", *value)).collect();
+            Wait::of(&headers(&pairs), None).map(|wait| wait.revision).ok()
         };
         assert_eq!(of(&[]), Some(None));
         assert_eq!(of(&["4"]), Some(Some(4)));

@@ -8,6 +8,7 @@ mod clock;
 pub mod command;
 pub mod contract;
 pub mod grpc_proxy;
+pub mod histories;
 mod http_server;
 pub mod node;
 pub mod pgbouncer;

@@ -11,107 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Accepted cycles: the crate, its files and the reason. The test fails if a listed cycle no
-/// longer exists.
-const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
-    (
-        "command-api",
-        &[
-            "api_doc.rs",
-            "dead_letters/discard.rs",
-            "dead_letters/redrives.rs",
-            "ops/worker.rs",
-            "orders/place.rs",
-            "orders/redrive.rs",
-        ],
-        "the description of the API names its routes, and the routes name the described bodies",
-    ),
-    (
-        "conformance",
-        &["replay/answer.rs", "replay/view.rs"],
-        "answers and their comparison translate the same values",
-    ),
-    ("event-node", &["log.rs", "scavenge.rs"], "the log scavenges itself"),
-    (
-        "event-node",
-        &["log/appender.rs", "log/file.rs", "log/scanner.rs"],
-        "one file is appended to and scanned",
-    ),
-    (
-        "event-node",
-        &[
-            "log/index.rs",
-            "log/index/snapshot.rs",
-            "log/index/tables.rs",
-            "log/pending.rs",
-            "log/read.rs",
-            "log/view.rs",
-        ],
-        "views read the index, and reads return views",
-    ),
-    (
-        "event-node",
-        &["persistent/consumers.rs", "persistent/pinned.rs"],
-        "pinned consumers are consumers",
-    ),
-    (
-        "event-node",
-        &["rpc/read.rs", "rpc/subscribe.rs"],
-        "a subscription is a read that does not end",
-    ),
-    (
-        "projectors",
-        &[
-            "progress.rs",
-            "rebuild.rs",
-            "replay.rs",
-            "runner.rs",
-            "verify.rs",
-            "verify/comparison.rs",
-            "verify/judge.rs",
-        ],
-        "rebuild and verification replay events and report progress to each other",
-    ),
-    (
-        "projectors",
-        &[
-            "query_api/api_doc.rs",
-            "query_api/dead_letters.rs",
-            "query_api/failed_orders.rs",
-            "query_api/orders.rs",
-        ],
-        "the description of the API names its routes, and the routes name the described parameters",
-    ),
-    (
-        "projectors",
-        &["store/postgres/copy.rs", "store/postgres/write.rs"],
-        "bulk and single writes share the records",
-    ),
-    (
-        "projectors",
-        &["store/sqlite/sets.rs", "store/sqlite/swap.rs"],
-        "sets and their swap share the table names",
-    ),
-    (
-        "service-kit",
-        &["api_doc.rs", "api_doc/complete.rs", "health.rs"],
-        "the description names the health routes, and these the described answer",
-    ),
-    (
-        "testkit",
-        &[
-            "grpc_proxy.rs",
-            "grpc_proxy/call.rs",
-            "grpc_proxy/changes.rs",
-            "node.rs",
-            "store.rs",
-            "strict_store.rs",
-            "strict_store/neighbour.rs",
-        ],
-        "a test store runs behind the strict store, which is a proxy of a test node",
-    ),
-];
-
 /// First line of a file that a generator wrote.
 const GENERATED: &str = "// This file is @generated";
 
@@ -413,10 +312,7 @@ fn workspace_cycles() -> BTreeSet<(String, BTreeSet<String>)> {
 
 #[test]
 fn files_of_a_crate_depend_one_way() {
-    let accepted = EXCEPTIONS.iter().map(|(name, files, _)| {
-        ((*name).to_owned(), files.iter().map(|file| (*file).to_owned()).collect())
-    });
-    assert_eq!(workspace_cycles(), accepted.collect());
+    assert_eq!(workspace_cycles(), BTreeSet::new());
 }
 
 /// `event-log/src/store` knows streams and bytes, `event-log/src/orders` what they mean.

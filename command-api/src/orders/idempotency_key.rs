@@ -34,7 +34,8 @@ pub(super) fn parse_order_id(
     let value = value.to_str().ok().filter(|_| values.next().is_none());
     match value.map(str::trim).and_then(strip_quotes).filter(|key| is_valid(key)) {
         Some(key) => {
-            let own = principal.map_or(NAMESPACE, |it| Uuid::new_v5(&NAMESPACE, it.as_bytes()));
+            let own = principal
+                .map_or(NAMESPACE, |principal| Uuid::new_v5(&NAMESPACE, principal.as_bytes()));
             Ok(Some(OrderId(Uuid::new_v5(&own, key.as_bytes()))))
         }
         None => Err(Problem::edge(StatusCode::BAD_REQUEST, "Invalid Idempotency-Key")
@@ -53,7 +54,8 @@ fn strip_quotes(key: &str) -> Option<&str> {
 }
 
 fn is_valid(key: &str) -> bool {
-    (1..=MAX_KEY_CHARS).contains(&key.len()) && key.bytes().all(|it| (b' '..=b'~').contains(&it))
+    (1..=MAX_KEY_CHARS).contains(&key.len())
+        && key.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 /// Returns the SHA-256 of the body's canonical form, in hexadecimal. Spelling and the order of members make

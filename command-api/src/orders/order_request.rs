@@ -134,7 +134,7 @@ fn take_string(given: Option<Value>, pointer: &str, faults: &mut Vec<Fault>) -> 
 fn parse_quantity(value: &Value) -> Option<u64> {
     // As a float, the maximum is rounded up to a number out of range: hence `<`.
     let whole =
-        |it: f64| (it.fract() == 0.0 && it >= 1.0 && it < MAX_QUANTITY as f64).then_some(it as u64);
+        |n: f64| (n.fract() == 0.0 && n >= 1.0 && n < MAX_QUANTITY as f64).then_some(n as u64);
     let quantity = value.as_u64().or_else(|| value.as_f64().and_then(whole))?;
     (1..=MAX_QUANTITY).contains(&quantity).then_some(quantity)
 }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn status(body: Value) -> u16 {
-        parse_order(body).map_or_else(|it| it.into_response().status().as_u16(), |_| 0)
+        parse_order(body).map_or_else(|problem| problem.into_response().status().as_u16(), |_| 0)
     }
 
     fn item_of(quantity: impl Into<Value>) -> Value {
@@ -205,8 +205,8 @@ mod tests {
         let body =
             json!({"items": [{"product_id": 7}, "x", item_of(json!(1)), item_of(json!(1.5))]});
         let faults = parse_shape(body).unwrap_err();
-        let named: Vec<_> =
-            faults.iter().map(|it| (it.pointer.as_str(), it.detail.as_str())).collect();
+        let named = faults.iter().map(|fault| (fault.pointer.as_str(), fault.detail.as_str()));
+        let named: Vec<_> = named.collect();
         let quantity = "must be an integer from 1 to 9223372036854775807";
         assert_eq!(
             named,

@@ -186,7 +186,7 @@ fn broken_rules(failed: &OrderFailed) -> Vec<Fault> {
         return vec![Fault::new("", failed.reason.clone())];
     }
     let rules = failed.broken_rules.iter();
-    rules.map(|it| Fault::new(format!("/{}", it.member), it.reason.clone())).collect()
+    rules.map(|rule| Fault::new(format!("/{}", rule.member), rule.reason.clone())).collect()
 }
 
 /// Repeats the response to the first request with the same key, if the bodies are equal.
@@ -198,10 +198,10 @@ async fn replay_response(
 ) -> Result<Response, Problem> {
     let history = log.read_history_from(order_id, 0).next().await.map_err(key_failed)?;
     // Without the beginning of the stream, the first response is unknown.
-    let history = history.filter(|it| it.first().is_some_and(|it| it.revision == 0));
+    let history = history.filter(|events| events.first().is_some_and(|first| first.revision == 0));
     let history = history.ok_or_else(|| key_failed(LogError::Deleted))?;
     let first = history.first().and_then(LoggedEvent::metadata);
-    let first_fingerprint = first.and_then(|it| it.request_fingerprint);
+    let first_fingerprint = first.and_then(|metadata| metadata.request_fingerprint);
     if first_fingerprint.as_deref() != fingerprint {
         return Err(Problem::application(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -212,8 +212,11 @@ async fn replay_response(
     // Only the events of the first append: the response must not depend on later events.
     let placed = history
         .iter()
-        .take_while(|it| it.metadata().is_some_and(|it| it.causation_id == it.correlation_id))
-        .map(|it| it.decode().map(|recorded| recorded.event))
+        .take_while(|event| {
+            let metadata = event.metadata();
+            metadata.is_some_and(|metadata| metadata.causation_id == metadata.correlation_id)
+        })
+        .map(|event| event.decode().map(|recorded| recorded.event))
         .collect::<Result<Vec<_>, _>>()
         .map_err(log_failed)?;
     let revision = u64::try_from(placed.len()).unwrap_or(u64::MAX).saturating_sub(1);

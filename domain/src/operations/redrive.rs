@@ -320,7 +320,7 @@ mod tests {
 
     fn states(entries: impl IntoIterator<Item = RedriveEntry>) -> Vec<(RedriveState, u64)> {
         let tasks = RedriveTask::fold(entries);
-        tasks.into_iter().map(|it| (it.state, it.counts.n_redriven)).collect()
+        tasks.into_iter().map(|task| (task.state, task.counts.n_redriven)).collect()
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
         assert!(RedriveTask::fold(entries.clone())[0].is_unfinished());
         let next = [begun(2), moved(1, 100, 6, true), moved(2, 100, 1, false)];
         let tasks = RedriveTask::fold(entries.into_iter().chain(next));
-        let counted: Vec<_> = tasks.iter().map(|it| it.counts.n_redriven).collect();
+        let counted: Vec<_> = tasks.iter().map(|task| task.counts.n_redriven).collect();
         assert_eq!(counted, [6, 1]);
         assert!(!tasks[0].is_unfinished() && tasks[1].is_unfinished());
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::event::{Item, OrderEvent, Stage};
 use crate::ids::OrderId;
@@ -186,6 +187,15 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
 /// Folds a history, or the beginning of one; `None` if it is empty.
 pub fn fold<'a>(history: impl IntoIterator<Item = &'a Recorded>) -> Option<Order> {
     history.into_iter().fold(None, |state, recorded| Some(evolve(state, recorded)))
+}
+
+/// Returns the order's public fields in their documented order; absent values are null.
+pub fn fields(order: &Order) -> Map<String, Value> {
+    match serde_json::to_value(order) {
+        Ok(Value::Object(fields)) => fields,
+        // Cannot happen: a struct of texts, numbers and times serializes to an object.
+        Ok(_) | Err(_) => Map::new(),
+    }
 }
 
 /// Returns the sum of the quantities, limited to the largest number of a signed 64-bit column.

@@ -37,9 +37,6 @@ impl Display for AccessRight {
 
 impl EventLog {
     /// Returns the first of `rights` that the store denies. Changes nothing in the store.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn find_denied(
         &self,
         rights: &[AccessRight],

@@ -13,7 +13,8 @@ use crate::store::error::LogError;
 use crate::store::metadata::Producer;
 
 /// The order streams of one event store. Cheap to clone; the clones share a connection. Derefs to
-/// [`StoreClient`]: every operation on streams is one on the event log as well.
+/// [`StoreClient`]: every operation on streams is one on the event log as well, and no method here only
+/// passes a call on.
 #[derive(Clone)]
 pub struct EventLog {
     client: StoreClient,

@@ -122,18 +122,12 @@ impl EventLog {
     }
 
     /// Reads the operators' last control; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn latest_control(&self) -> Result<Option<LatestControl>, LogError> {
         let last = self.open_journal(CONTROL).newest_entries(1).await?;
         Ok(last.first().and_then(LatestControl::from_entry))
     }
 
     /// Records a worker's report.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn report_worker(
         &self,
         report: &WorkerReport,
@@ -147,9 +141,6 @@ impl EventLog {
 
     /// Waits until every worker that was known at the start has confirmed the current pause, for at
     /// most `limit`. Returns the status at the end, and the workers that have not confirmed.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn wait_until_paused(
         &self,
         group: &str,
@@ -176,9 +167,6 @@ impl EventLog {
     }
 
     /// Reads the status of fulfillment by that group.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn fulfillment_status(
         &self,
         group: &str,
@@ -196,7 +184,8 @@ impl EventLog {
             report: None,
         });
         let mut workers: Vec<WorkerStatus> = connected.collect();
-        let parse = |it: &JournalEntry| Some((it.parse::<WorkerReport>()?, it.recorded_at));
+        let parse =
+            |entry: &JournalEntry| Some((entry.parse::<WorkerReport>()?, entry.recorded_at));
         // The newest first: of each worker the first report found is its last.
         for (report, at) in entries.iter().filter_map(parse) {
             match workers.iter_mut().find(|known| known.worker == report.worker) {

@@ -32,8 +32,7 @@ impl EventLog {
     /// Reads an order's whole history; empty if there is no such order.
     ///
     /// # Errors
-    /// [`LogError::Deleted`] if the store no longer has any of the order's events;
-    /// [`LogError::Unavailable`] if the store cannot be reached.
+    /// [`LogError::Deleted`] if the store no longer has any of the order's events.
     pub async fn read_history(&self, order_id: OrderId) -> Result<Vec<LoggedEvent>, LogError> {
         let mut reader = self.read_history_from(order_id, 0);
         let mut history = Vec::new();
@@ -50,8 +49,7 @@ impl EventLog {
     /// projection does. `None` if there is no such order.
     ///
     /// # Errors
-    /// [`LogError::Undecodable`] if no event can be decoded; [`LogError::Deleted`];
-    /// [`LogError::Unavailable`].
+    /// [`LogError::Undecodable`] if no event can be decoded; [`LogError::Deleted`].
     pub async fn load_readable(&self, order_id: OrderId) -> Result<Option<Order>, LogError> {
         let mut reader = self.read_history_from(order_id, 0);
         let mut order = None;
@@ -72,9 +70,6 @@ impl EventLog {
     }
 
     /// Reads an order's tenant; `None` if it has none, or the store no longer has its first event.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn read_tenant(&self, order_id: OrderId) -> Result<Option<String>, LogError> {
         match self.read_first_event(&order_id.stream_name()).await {
             Ok(first) => {
@@ -89,8 +84,7 @@ impl EventLog {
     /// Reads the revision of an order's newest event; `None` if there is no such order.
     ///
     /// # Errors
-    /// [`LogError::Deleted`] if the store no longer has any of the order's events;
-    /// [`LogError::Unavailable`] if the store cannot be reached.
+    /// [`LogError::Deleted`] if the store no longer has any of the order's events.
     pub async fn newest_revision(&self, order_id: OrderId) -> Result<Option<u64>, LogError> {
         let newest = self.read_last_event(&order_id.stream_name(), StreamPosition::End).await?;
         if newest.is_none() {
@@ -103,7 +97,7 @@ impl EventLog {
     /// append to such a stream that expects no stream, so the order would begin again.
     ///
     /// # Errors
-    /// [`LogError::Deleted`] if it was; [`LogError::Unavailable`] if the store cannot be reached.
+    /// [`LogError::Deleted`] if it was.
     pub async fn refuse_soft_deleted(&self, order_id: OrderId) -> Result<(), LogError> {
         let metadata = self.read_stream_metadata(order_id).await?;
         if metadata.is_soft_deleted() { Err(LogError::Deleted) } else { Ok(()) }
@@ -113,7 +107,7 @@ impl EventLog {
     /// or have expired. Without this check the order would seem never to have existed.
     ///
     /// # Errors
-    /// [`LogError::Deleted`] if they were; [`LogError::Unavailable`] if the store cannot be reached.
+    /// [`LogError::Deleted`] if they were.
     pub async fn refuse_deleted(&self, order_id: OrderId) -> Result<(), LogError> {
         let metadata = self.read_stream_metadata(order_id).await?;
         if metadata.hides_events() { Err(LogError::Deleted) } else { Ok(()) }
@@ -131,8 +125,7 @@ impl HistoryReader {
     /// Returns the next events; `None` after the last.
     ///
     /// # Errors
-    /// [`LogError::Deleted`] if the stream was tombstoned; [`LogError::Unavailable`] if the store
-    /// cannot be reached.
+    /// [`LogError::Deleted`] if the stream was tombstoned.
     pub async fn next(&mut self) -> Result<Option<Vec<LoggedEvent>>, LogError> {
         let Some(begin) = self.next else { return Ok(None) };
         let options = ReadStreamOptions::default()

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use domain::ids::OrderId;
+use service_kit::lock::lock;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::store::client::Position;
-use crate::store::lock::lock;
 use crate::store::logged_event::LoggedEvent;
 use crate::store::subscription::SubscriptionItem;
 
@@ -194,7 +194,8 @@ impl Drop for OrderWait<'_> {
         let mut state = lock(&self.live_events.state);
         state.n_waits -= 1;
         // This wait's own receiver still counts: it is dropped after this function.
-        let is_last = state.waits.get(&self.order_id).is_some_and(|it| it.receiver_count() <= 1);
+        let changes = state.waits.get(&self.order_id);
+        let is_last = changes.is_some_and(|changes| changes.receiver_count() <= 1);
         if is_last {
             state.waits.remove(&self.order_id);
         }

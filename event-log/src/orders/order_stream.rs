@@ -51,8 +51,7 @@ impl EventLog {
     /// Reads and folds an order's stream.
     ///
     /// # Errors
-    /// [`LogError::Undecodable`] if an event cannot be decoded; [`LogError::Deleted`];
-    /// [`LogError::Unavailable`].
+    /// [`LogError::Undecodable`] if an event cannot be decoded; [`LogError::Deleted`].
     pub async fn load(&self, order_id: OrderId) -> Result<LoadedOrder, LogError> {
         let history = self.read_history(order_id).await?;
         let recorded = history.iter().map(LoggedEvent::decode).collect::<Result<Vec<_>, _>>()?;

@@ -29,9 +29,6 @@ struct ParkedMetadata {
 
 impl EventLog {
     /// Reads a group's parked messages from a number on, or from the first, up to `limit`.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn read_parked(
         &self,
         group: &str,

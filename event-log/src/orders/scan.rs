@@ -17,9 +17,6 @@ pub struct Scan {
 
 impl EventLog {
     /// Begins a scan of all orders' events.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn scan(&self) -> Result<Scan, LogError> {
         // The head first: otherwise events that are appended in between would be included.
         let head = self.head().await?;

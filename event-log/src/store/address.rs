@@ -53,7 +53,8 @@ impl EventStoreUrl {
     pub fn has_default_password(&self) -> bool {
         let (user, password) = DEFAULT_CREDENTIALS;
         let default = Credentials::new(user.to_owned(), password.to_owned());
-        self.settings().is_some_and(|it| it.default_authenticated_user() == &Some(default))
+        let user = self.settings().map(ClientSettings::default_authenticated_user);
+        user == Some(&Some(default))
     }
 
     /// Returns the client's settings with these parameters, except those that the address sets; and
@@ -74,13 +75,13 @@ impl EventStoreUrl {
     }
 
     fn settings(&self) -> Option<&ClientSettings> {
-        self.0.as_ref().map(|it| &it.settings)
+        self.0.as_ref().map(|url| &url.settings)
     }
 }
 
 /// Returns whether every host is this machine.
 fn is_local(settings: &ClientSettings) -> bool {
-    settings.hosts().iter().all(|it| is_loopback(&it.host))
+    settings.hosts().iter().all(|host| is_loopback(&host.host))
 }
 
 impl FromStr for EventStoreUrl {
@@ -111,7 +112,8 @@ impl TryFrom<String> for EventStoreUrl {
 /// Writes the address without user and password.
 impl Display for EventStoreUrl {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.as_ref().map(|it| without_credentials(&it.text)).unwrap_or_default())
+        let shown = self.0.as_ref().map(|url| without_credentials(&url.text));
+        f.write_str(&shown.unwrap_or_default())
     }
 }
 
@@ -125,15 +127,15 @@ impl Debug for EventStoreUrl {
 /// Removes user and password, also from an invalid address.
 fn without_credentials(url: &str) -> String {
     let Some((_, host)) = url.rsplit_once('@') else { return url.to_owned() };
-    let scheme = SCHEMES.into_iter().find(|it| url.starts_with(it)).unwrap_or_default();
+    let scheme = SCHEMES.into_iter().find(|scheme| url.starts_with(scheme)).unwrap_or_default();
     format!("{scheme}{host}")
 }
 
 /// Adds a parameter for the client, unless the address sets it. Names are case-insensitive.
 fn with_parameter(url: &str, name: &str, value: &str) -> String {
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
-    let mut names = parameters.split('&').map(|it| it.split('=').next().unwrap_or_default());
-    if names.any(|it| it.eq_ignore_ascii_case(name)) {
+    let mut names = parameters.split('&').filter_map(|parameter| parameter.split('=').next());
+    if names.any(|given| given.eq_ignore_ascii_case(name)) {
         return url.to_owned();
     }
     let separator = if url.contains('?') { '&' } else { '?' };
@@ -216,7 +218,8 @@ mod tests {
             assert!(parsed(default).has_default_password(), "{default}");
         }
         for other in ["", "esdb://a:1", "esdb://admin:other@a", "esdb://a/?x=admin:changeit@"] {
-            let is_default = other.parse().is_ok_and(|it: EventStoreUrl| it.has_default_password());
+            let is_default =
+                other.parse().is_ok_and(|url: EventStoreUrl| url.has_default_password());
             assert!(!is_default, "{other}");
         }
     }

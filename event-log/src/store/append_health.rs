@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use eventstore::Error as ClientError;
+use service_kit::lock::lock;
 use service_kit::outage::Outage;
 use tokio::time::Instant;
 
 use super::error::{LogError, is_store_failure, public_cause};
-use super::lock::lock;
 
 /// The store counts as failed when appends have failed for this long and none has succeeded. A store
 /// that restarts is back sooner.

@@ -11,10 +11,9 @@ use std::time::Duration;
 use eventstore::{
     BatchAppendClient, BatchAppendOptions, BatchWriteResult, Client, EventData, StreamState,
 };
+use service_kit::lock::lock;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-
-use super::lock::lock;
 
 /// How long to wait for a response before the caller appends by a call of its own.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use eventstore::{Client, ClientSettings, StreamPosition};
 use serde::Deserialize;
+use service_kit::lock::lock;
 use service_kit::outage::Outage;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -23,7 +24,6 @@ use super::append_health::AppendHealth;
 use super::diagnosis::{UnreachableCause, find_cause};
 use super::error::{LogError, breaks_connection, ends_client, is_connection_lost, may_be_repeated};
 use super::file_descriptors::FileDescriptors;
-use super::lock::lock;
 use super::metadata::Producer;
 use super::session::{Session, SubscriptionPlace};
 

@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use eventstore::ClientSettings;
 use filedescriptor::FileDescriptor;
+use service_kit::lock::lock;
 use tokio::time::Instant;
-
-use super::lock::lock;
 
 /// The folder of this process's descriptors, on every Unix.
 const DESCRIPTORS: &str = "/dev/fd";

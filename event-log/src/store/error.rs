@@ -16,7 +16,8 @@ pub(crate) use outcome::{
 /// Text in the store's refusal of an append that is too large.
 const TOO_LARGE: &str = "Maximum Append Size";
 
-/// Why an operation on the event log failed.
+/// Why an operation on the event log failed. Every operation that calls the store can fail with
+/// [`Unavailable`](Self::Unavailable); documentation of operations names the other errors only.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The connection string is invalid. No retry helps.

@@ -5,10 +5,9 @@ use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use service_kit::lock::lock;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-use super::lock::lock;
 
 /// How long descriptors may be missing before the process counts as unable to recover: longer than a
 /// burst of requests.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use service_kit::lock::lock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -17,7 +18,6 @@ use uuid::Uuid;
 
 use super::client::StoreClient;
 use super::error::LogError;
-use super::lock::lock;
 use super::task_panic::propagate_panic;
 use connection::{WorkerState, keep_connected};
 use delivery::Answer;
@@ -78,9 +78,6 @@ impl GroupMembership {
     }
 
     /// Reads the group's statistics.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn read_stats(&self) -> Result<GroupStats, LogError> {
         self.client.group_stats(&self.group).await
     }

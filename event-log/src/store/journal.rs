@@ -63,8 +63,8 @@ impl JournalEntry {
             data: event.data.to_vec(),
             recorded_at: metadata
                 .as_ref()
-                .map_or_else(|| created_at(event).unwrap_or_default(), |it| it.recorded_at),
-            actor: metadata.map_or_else(String::new, |it| it.actor),
+                .map_or_else(|| created_at(event).unwrap_or_default(), |known| known.recorded_at),
+            actor: metadata.map_or_else(String::new, |known| known.actor),
         }
     }
 }
@@ -81,7 +81,7 @@ impl Journal {
     /// that of the command: the store recognises the same command with the same expectation.
     ///
     /// # Errors
-    /// [`LogError::Conflict`] if the last entry is another; [`LogError::Unavailable`].
+    /// [`LogError::Conflict`] if the last entry is another.
     pub async fn append(
         &self,
         expected: ExpectedLast,
@@ -102,17 +102,11 @@ impl Journal {
     }
 
     /// Returns the newest entries, the newest first.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn newest_entries(&self, limit: usize) -> Result<Vec<JournalEntry>, LogError> {
         self.read_backwards(StreamPosition::End, limit).await
     }
 
     /// Returns the newest entries before a revision, the newest first.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn entries_before(
         &self,
         revision: u64,

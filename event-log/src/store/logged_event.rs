@@ -68,9 +68,9 @@ impl LoggedEvent {
     pub fn to_cause(&self, command_id: CommandId, actor: &str, at: Timestamp) -> Cause {
         let metadata = self.metadata();
         Cause {
-            correlation_id: metadata.as_ref().map_or(self.event_id, |it| it.correlation_id),
+            correlation_id: metadata.as_ref().map_or(self.event_id, |known| known.correlation_id),
             causation_id: self.event_id,
-            traceparent: metadata.and_then(|it| it.traceparent),
+            traceparent: metadata.and_then(|known| known.traceparent),
             ..Cause::new(command_id, actor, at)
         }
     }

@@ -67,9 +67,6 @@ impl StoreClient {
     }
 
     /// Returns the store's reports about the scavenge since the last call.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn scavenge_reports(
         &self,
         scavenge: &mut Scavenge,

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use eventstore::{Client, ClientSettings};
+use service_kit::lock::lock;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::batch_appender::BatchAppender;
 use super::client_sockets::ClientSockets;
-use super::lock::lock;
 
 /// Maximum number of subscriptions on one session. EventStoreDB accepts 100 calls on a connection and
 /// queues further ones without limit: half of the places stay free for short calls.

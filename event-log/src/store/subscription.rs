@@ -132,9 +132,6 @@ impl StoreClient {
     }
 
     /// Returns the id of the first event of any order; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn first_event_id(&self) -> Result<Option<Uuid>, LogError> {
         let options = read_all_after(None).filter(orders_only());
         self.call(async |client| {
@@ -150,9 +147,6 @@ impl StoreClient {
     }
 
     /// Counts the orders' events and deletions behind a position, up to `limit`.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] if the store cannot be reached.
     pub async fn count_backlog(
         &self,
         after: Option<Position>,

@@ -1,5 +1,5 @@
-//! API keys: `dofs_<env>_<id>_<secret>`. The prefix is for people and for scanners that look for
-//! leaked secrets; of the secret only a hash is kept.
+//! API keys: `dofs_<environment>_<id>_<secret>`. People and scanners for leaked secrets recognise a key by
+//! its prefix. Only a hash of the secret is stored.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,28 +16,28 @@ use super::{Principal, Scope};
 use crate::clock::Clock;
 
 const PREFIX: &str = "dofs";
-/// What the audit calls a key, before its id.
+/// Prefix of a key's id in the metadata of events.
 pub(super) const ACTOR_PREFIX: &str = "api-key:";
-/// The longest id of a key.
+/// Maximum length of a key's id, in characters.
 pub(super) const MAX_ID_CHARS: usize = 32;
-/// The length of a secret, in bytes.
+/// Length of a secret, in bytes.
 const SECRET_BYTES: usize = 32;
 
-/// The secret of a key. It is shown once, in its token, and cannot be printed otherwise.
+/// The secret of a key. Only its token contains it: `Debug` omits the secret.
 pub struct Secret([u8; SECRET_BYTES]);
 
 impl Secret {
-    /// A secret made of random bytes.
+    /// Returns the secret with these random bytes.
     pub fn of(random: [u8; SECRET_BYTES]) -> Self {
         Self(random)
     }
 
-    /// What is kept of it, in hexadecimal.
+    /// Returns the hash that is stored, in hexadecimal.
     pub fn sha256(&self) -> String {
         hex::encode(sha256(&hex::encode(self.0)))
     }
 
-    /// What the user of the key of this id shows.
+    /// Returns the token that clients send, for the key with this id.
     pub fn token(&self, environment: &str, id: &str) -> String {
         format!("{PREFIX}_{environment}_{id}_{}", hex::encode(self.0))
     }
@@ -49,7 +49,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A key as a client shows it.
+/// A token that a client has sent.
 pub struct Token<'a> {
     environment: &'a str,
     id: &'a str,
@@ -57,31 +57,31 @@ pub struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// The parts of a token; `None` if it is none of ours.
+    /// Parses a token; `None` if the text has another form.
     pub fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split('_');
         let (prefix, environment) = (parts.next()?, parts.next()?);
         let (id, secret) = (parts.next()?, parts.next()?);
-        let is_ours = prefix == PREFIX && parts.next().is_none();
-        is_ours.then_some(Self { environment, id, secret })
+        let is_token = prefix == PREFIX && parts.next().is_none();
+        is_token.then_some(Self { environment, id, secret })
     }
 
-    /// The id of the key.
+    /// Returns the id of the key.
     pub fn id(&self) -> &'a str {
         self.id
     }
 }
 
-/// What is known of a key.
+/// A key as it is stored.
 #[derive(Debug, Clone)]
 pub struct ApiKey {
     pub id: String,
-    /// Whose orders it places and sees; `None`: everybody's.
+    /// Tenant whose orders the key places and reads; `None`: all tenants.
     pub tenant: Option<String>,
     pub scopes: Vec<Scope>,
-    /// Of the secret, in hexadecimal.
+    /// SHA-256 of the secret, in hexadecimal.
     pub secret_sha256: String,
-    /// From when on it is refused.
+    /// Time from which the key is refused; `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -93,26 +93,28 @@ pub struct ApiKeys {
 }
 
 impl ApiKeys {
-    /// These keys.
+    /// Returns the set of these keys.
     pub fn new(environment: &str, keys: impl IntoIterator<Item = ApiKey>) -> Self {
-        let keys = keys.into_iter().map(|it| (it.id.clone(), it)).collect();
+        let keys = keys.into_iter().map(|key| (key.id.clone(), key)).collect();
         Self { environment: environment.to_owned(), keys }
     }
 
-    /// The key of a principal.
+    /// Returns the key of a principal.
     fn of(&self, principal: &Principal) -> Option<&ApiKey> {
-        principal.actor.strip_prefix(ACTOR_PREFIX).and_then(|it| self.keys.get(it))
+        principal.actor.strip_prefix(ACTOR_PREFIX).and_then(|id| self.keys.get(id))
     }
 
-    /// Who shows this token, unless the key is unknown, another's, or has expired.
+    /// Returns the principal of a token; `None` if the key is unknown or has expired, or the secret is
+    /// wrong.
     pub fn principal(&self, token: &Token<'_>, now: Timestamp) -> Option<Principal> {
-        let shown = hex::encode(sha256(token.secret));
+        let sent = hex::encode(sha256(token.secret));
         let key = self.keys.get(token.id);
-        // Compared in any case and in constant time: the time tells nothing of what is right.
-        let kept = key.map_or("", |it| &it.secret_sha256);
-        let is_right = bool::from(shown.as_bytes().ct_eq(kept.as_bytes()));
+        // Compared for unknown keys too, and in constant time: the duration must not show which part of a
+        // token is right.
+        let stored = key.map_or("", |key| &key.secret_sha256);
+        let is_right = bool::from(sent.as_bytes().ct_eq(stored.as_bytes()));
         let key = key.filter(|_| is_right && token.environment == self.environment)?;
-        if key.expires_at.is_some_and(|it| it <= now) {
+        if key.expires_at.is_some_and(|expires_at| expires_at <= now) {
             return None;
         }
         Some(Principal {
@@ -123,12 +125,12 @@ impl ApiKeys {
     }
 }
 
-/// The keys as they were last seen; somebody else looks. Cheap to clone.
+/// The keys as the event store last had them. The sender of the channel reads them. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyRing(watch::Receiver<Option<Arc<ApiKeys>>>);
 
 impl KeyRing {
-    /// A ring that shows what is sent to it; `None` until the keys are known.
+    /// Returns a ring with the last keys of the channel, which holds `None` until they are known.
     pub fn new(keys: watch::Receiver<Option<Arc<ApiKeys>>>) -> Self {
         Self(keys)
     }
@@ -142,11 +144,11 @@ impl KeyRing {
         let mut keys = self.0.clone();
         loop {
             let known = keys.borrow_and_update().clone();
-            let Some(key) = known.as_ref().and_then(|it| it.of(principal)) else { return };
-            let left = key.expires_at.map(|it| it.duration_since(clock.now()));
+            let Some(key) = known.as_ref().and_then(|keys| keys.of(principal)) else { return };
+            let left = key.expires_at.map(|expires_at| expires_at.duration_since(clock.now()));
             let expired = async {
                 match left {
-                    // What is past already is no time at all.
+                    // A negative duration: the key has expired.
                     Some(left) => sleep(Duration::try_from(left).unwrap_or_default()).await,
                     None => std::future::pending().await,
                 }
@@ -183,18 +185,18 @@ mod tests {
 
     fn actor(token: &str, second: i64) -> Option<String> {
         let now = Timestamp::from_second(second).unwrap();
-        Token::parse(token).and_then(|it| keys().principal(&it, now)).map(|it| it.actor)
+        Token::parse(token).and_then(|token| keys().principal(&token, now)).map(|found| found.actor)
     }
 
     #[test]
-    fn key_is_known_by_its_secret() {
+    fn token_with_the_right_secret_is_accepted() {
         let token = Secret::of([1; 32]).token("dev", "a");
         assert!(token.starts_with("dofs_dev_a_0101"), "{token}");
         assert_eq!(actor(&token, 0), Some("api-key:a".to_owned()));
     }
 
     #[test]
-    fn what_is_not_the_key_is_refused() {
+    fn other_tokens_are_refused() {
         let right = Secret::of([1; 32]);
         let cut = right.token("dev", "a");
         let wrong = [
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn principal_of_a_key_ends_with_it() {
+    async fn principal_ends_when_its_key_expires_or_is_revoked() {
         let soon = Timestamp::from_millisecond(EXPIRES * 1_000 - 20).unwrap();
         let clock = Clock::new(move || soon, uuid::Uuid::nil);
         let (sender, receiver) = watch::channel(Some(Arc::new(keys())));
@@ -224,7 +226,7 @@ mod tests {
         let (lasting, expiring) = (principal("a"), principal("b"));
         let mut ended = std::pin::pin!(ring.ended(&lasting, &clock));
         tokio::select! {
-            () = &mut ended => panic!("its key is good"),
+            () = &mut ended => panic!("the key is valid"),
             () = ring.ended(&expiring, &clock) => {}
         }
         sender.send_replace(Some(Arc::new(ApiKeys::new("dev", []))));
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn key_is_refused_from_its_expiry_on() {
+    fn key_is_refused_after_its_expiry() {
         let token = Secret::of([2; 32]).token("dev", "b");
         assert!(actor(&token, EXPIRES - 1).is_some());
         assert!(actor(&token, EXPIRES).is_none());

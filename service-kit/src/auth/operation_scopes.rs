@@ -8,7 +8,7 @@ use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::Operation;
 
 use super::Scope;
-use crate::api_doc::operations;
+use crate::api_doc::operations::operations;
 
 /// What a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::problem::Fault;
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     let Unambiguous(value) = serde_json::from_slice(body).map_err(|error| {
         let what = match error.classify() {
-            Category::Data => "a member stands twice in one object",
+            Category::Data => "an object has a duplicate member",
             Category::Eof => "the JSON ends too early",
             Category::Syntax | Category::Io => "not JSON",
         };
@@ -35,7 +35,7 @@ fn to_pointer(path: &Path) -> String {
         Segment::Map { key } => Some(key.replace('~', "~0").replace('/', "~1")),
         Segment::Enum { .. } | Segment::Unknown => None,
     });
-    segments.flat_map(|it| ["/".to_owned(), it]).collect()
+    segments.flat_map(|segment| ["/".to_owned(), segment]).collect()
 }
 
 /// Returns what a type expects, without the value.
@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         while let Some(name) = members.next_key::<String>()? {
             let value = members.next_value_seed(ValueVisitor)?;
             if object.insert(name, value).is_some() {
-                return Err(Error::custom("a member stands twice"));
+                return Err(Error::custom("duplicate member"));
             }
         }
         Ok(Value::Object(object))
@@ -151,11 +151,11 @@ mod tests {
     fn faults_name_the_place_without_the_content() {
         assert_eq!(
             detail::<Value>("{\"a\":1,\n\"a\":2}"),
-            "a member stands twice in one object: line 2, column 6"
+            "an object has a duplicate member: line 2, column 6"
         );
         assert_eq!(
             detail::<Value>(r#"[{"a":{"b":1,"b":1}}]"#),
-            "a member stands twice in one object: line 1, column 19"
+            "an object has a duplicate member: line 1, column 19"
         );
         assert_eq!(detail::<Value>("{\"a\""), "the JSON ends too early: line 1, column 4");
         assert_eq!(detail::<Value>("{} {}"), "not JSON: line 1, column 4");

@@ -72,7 +72,7 @@ impl Entry {
                 method = %self.method,
                 route = self.route_or_dash(),
                 status = self.status.as_u16(),
-                code = problem.map(|it| it.code().as_str()),
+                code = problem.map(|problem| problem.code().as_str()),
                 request.id = %self.name.0,
                 trace.id = self.trace_id,
                 key.id = self.key_id,

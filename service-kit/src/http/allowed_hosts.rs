@@ -59,7 +59,8 @@ impl AllowedHosts {
         // HTTP/2 names the host in the URI, HTTP/1.1 in a header, and an attacker in both.
         request.uri().authority().is_none_or(|authority| is_allowed(authority.host()))
             && request.headers().get_all(HOST).iter().all(|value| {
-                Authority::try_from(value.as_bytes()).is_ok_and(|it| is_allowed(it.host()))
+                Authority::try_from(value.as_bytes())
+                    .is_ok_and(|authority| is_allowed(authority.host()))
             })
     }
 }

@@ -122,7 +122,8 @@ impl FromStr for Origin {
         let scheme = uri.as_ref().and_then(Uri::scheme_str);
         let origin = authority.zip(scheme).map(|(host, scheme)| format!("{scheme}://{host}"));
         // Origins are compared byte by byte: browsers send no path and no capital letters.
-        let is_origin = origin.is_some_and(|it| it == text && it == it.to_ascii_lowercase())
+        let is_origin = origin
+            .is_some_and(|origin| origin == text && origin == origin.to_ascii_lowercase())
             && matches!(scheme, Some("http" | "https"))
             && authority.is_some_and(|authority| {
                 let has_port = authority.as_str().len() > authority.host().len();

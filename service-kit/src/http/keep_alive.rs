@@ -129,7 +129,7 @@ impl ReadTimeouts {
         let awaited = if head_begun.is_some() { Awaited::RestOfHead } else { Awaited::Request };
         // A timer of the previous request, or of the wait for this request's first byte, is stale.
         let current = self.timer.take();
-        let current = current.filter(|it| it.awaited == awaited && it.n_begun == n_begun);
+        let current = current.filter(|phase| phase.awaited == awaited && phase.n_begun == n_begun);
         let timer = self.timer.insert(current.unwrap_or_else(|| {
             let deadline = match head_begun {
                 Some((_, begun)) => begun + self.limits.header_timeout,

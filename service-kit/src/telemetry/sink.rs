@@ -3,9 +3,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use crate::lock::lock;
 
 /// Maximum size of the queued lines, in bytes: about 3,000 lines.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
@@ -51,7 +53,7 @@ impl LogSink {
 
     /// Queues a line. Drops and counts it if the queue is full.
     pub(super) fn push(&self, line: &[u8]) {
-        let mut queue = self.lock_queue();
+        let mut queue = lock(&self.queue);
         if queue.n_bytes.saturating_add(line.len()) > MAX_QUEUED_BYTES {
             queue.n_dropped += 1;
             return;
@@ -68,14 +70,14 @@ impl LogSink {
     /// Waits at most `timeout` until all queued lines are written. Returns whether they are.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
         let is_busy = |queue: &mut Queue| !queue.is_writer_waiting;
-        let waited = self.drained.wait_timeout_while(self.lock_queue(), timeout, is_busy);
+        let waited = self.drained.wait_timeout_while(lock(&self.queue), timeout, is_busy);
         let (_queue, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
         !outcome.timed_out()
     }
 
     #[cfg(test)]
     fn n_dropped(&self) -> u64 {
-        self.lock_queue().n_dropped
+        lock(&self.queue).n_dropped
     }
 
     fn write_lines(&self, mut output: impl Write, report_dropped: impl Fn(u64)) {
@@ -92,7 +94,7 @@ impl LogSink {
     }
 
     fn take_next_line(&self) -> Vec<u8> {
-        let mut queue = self.lock_queue();
+        let mut queue = lock(&self.queue);
         loop {
             if let Some(line) = queue.lines.pop_front() {
                 queue.n_bytes -= line.len();
@@ -108,7 +110,7 @@ impl LogSink {
     /// Counts a line that could not be written as dropped. After a written line, returns the number
     /// of dropped lines to report; 0 while the queue may have no room for the report.
     fn note_written(&self, is_written: bool) -> u64 {
-        let mut queue = self.lock_queue();
+        let mut queue = lock(&self.queue);
         if !is_written {
             queue.n_dropped += 1;
             return 0;
@@ -119,10 +121,6 @@ impl LogSink {
         let n_unreported = queue.n_dropped - queue.n_reported;
         queue.n_reported = queue.n_dropped;
         n_unreported
-    }
-
-    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

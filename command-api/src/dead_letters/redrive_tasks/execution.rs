@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::order_redrive::{OrderRedrive, Redriven, task_cause};
 use super::order_source::{Batch, next_batch};
 use super::task_journal::TaskJournal;
-use crate::dead_letters::failed_orders::Failures;
+use crate::read_model::Failures;
 
 /// Interval in which the runner of a task renews its lease by an entry.
 const LEASE_RENEWAL: Duration = Duration::from_secs(3);

@@ -86,24 +86,19 @@ impl OrderRedrive {
 /// Returns whether a task began an attempt of the order.
 fn is_caused_by(loaded: &LoadedOrder, task_id: Uuid) -> bool {
     let mut queued = loaded.history.iter().filter(|event| event.event_type == "OrderQueued");
-    let is_caused =
-        |event: &LoggedEvent| event.metadata().is_some_and(|it| it.causation_id == task_id);
+    let is_caused = |event: &LoggedEvent| {
+        event.metadata().is_some_and(|metadata| metadata.causation_id == task_id)
+    };
     queued.any(is_caused)
 }
 
 /// Returns the cause of what a task records. `id` distinguishes its records.
 pub(super) fn task_cause(begun: &RedriveBegun, id: Uuid, at: Timestamp) -> Cause {
     Cause {
-        command_id: CommandId::for_request(id),
         correlation_id: begun.task_id,
         causation_id: begun.task_id,
-        actor: begun.actor.clone(),
         // A task has the id of the request that started it.
         request_id: Some(begun.task_id.to_string()),
-        request_name: None,
-        traceparent: None,
-        request_fingerprint: None,
-        tenant: None,
-        at,
+        ..Cause::new(CommandId::for_request(id), begun.actor.as_str(), at)
     }
 }

@@ -5,7 +5,7 @@ use domain::operations::{FailureFilter, RedriveMark};
 use service_kit::lifecycle::RoleError;
 use service_kit::problem::{Code, Problem};
 
-use crate::dead_letters::failed_orders::{Failure, Failures};
+use crate::read_model::Failures;
 
 /// A batch of orders that match a filter.
 #[derive(Debug, Default)]
@@ -31,9 +31,8 @@ pub(super) async fn next_batch(
         let order_ids = named.iter().skip(n_done).take(limit).copied().collect();
         return Ok(Batch { order_ids, end: None });
     }
-    let mark = after.map(|it| Failure { order_id: it.order_id, failed_at: it.failed_at });
-    let page = failures.page(filter, mark, limit).await?;
-    let end = page.last().map(|it| RedriveMark { failed_at: it.failed_at, order_id: it.order_id });
+    let page = failures.page(filter, after, limit).await?;
+    let end = page.last().copied();
     let order_ids = page.into_iter().map(|failure| failure.order_id).collect();
     Ok(Batch { order_ids, end: end.or(after) })
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::eligibility::reason_to_skip;
 use super::order_source::{next_batch, read_model_failed};
 use crate::command_errors::log_failed;
-use crate::dead_letters::failed_orders::Failures;
+use crate::read_model::Failures;
 
 /// Maximum number of orders in a preview.
 const MAX_LISTED: usize = 10_000;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::execution::Execution;
 use super::task_journal::TaskJournal;
-use crate::dead_letters::failed_orders::Failures;
+use crate::read_model::Failures;
 
 /// Interval between reads of the journal.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -54,7 +54,7 @@ impl TaskJournal {
         &self,
         task_id: Uuid,
     ) -> Result<Option<(RedriveTask, Option<u64>)>, LogError> {
-        let is_it = |it: &RedriveTask| it.begun.task_id == task_id;
+        let is_it = |task: &RedriveTask| task.begun.task_id == task_id;
         let (tasks, revision) = self.read_until(|tasks| tasks.iter().any(is_it)).await?;
         Ok(tasks.into_iter().find(is_it).map(|task| (task, revision)))
     }
@@ -87,7 +87,7 @@ impl TaskJournal {
     ) -> Result<(Vec<RedriveTask>, Option<u64>), LogError> {
         let mut newest_first: Vec<RedriveEntry> = Vec::new();
         let mut page = self.journal.newest_entries(PAGE).await?;
-        let revision = page.first().map(|it| it.revision);
+        let revision = page.first().map(|entry| entry.revision);
         loop {
             newest_first.extend(page.iter().filter_map(parse_entry));
             let tasks = RedriveTask::fold(newest_first.iter().rev().cloned());

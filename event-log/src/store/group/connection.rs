@@ -10,6 +10,7 @@ use eventstore::{
     Client, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
     PersistentSubscriptionToAllOptions, StreamPosition, SubscribeToPersistentSubscriptionOptions,
 };
+use service_kit::lock::lock;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -19,7 +20,6 @@ use super::delivery::{Answer, Delivery, GroupSettings};
 use super::watchdog::{PendingWork, find_missed_work, only_type};
 use crate::store::client::{Position, StoreClient, backoff};
 use crate::store::error::{LogError, is_connection_lost};
-use crate::store::lock::lock;
 use crate::store::logged_event::LoggedEvent;
 use crate::store::session::Session;
 

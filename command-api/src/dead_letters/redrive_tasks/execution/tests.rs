@@ -15,18 +15,18 @@ use testkit::store::{Store, cause as cause_of, clock};
 use testkit::wait;
 
 use super::*;
-use crate::dead_letters::failed_orders::Failure;
+use crate::read_model::Failure;
 
-/// Small enough for several batches, of which a kill hits any part.
+/// Several batches per task, so that a kill can occur in any part of a batch.
 const MAX_TEST_BATCH: u32 = 4;
 const TASK: u128 = 1_000;
 
-/// A read model that knows the failed orders by their streams, as a projector would show them.
+/// A read model of failed orders that reads their streams.
 struct ReadModel {
     log: EventLog,
     order_ids: Vec<OrderId>,
     is_away: AtomicBool,
-    /// How long a page takes.
+    /// Duration of the read of a page.
     latency: Duration,
 }
 
@@ -51,8 +51,9 @@ impl Failures for ReadModel {
         }
         let key = |failure: &Failure| (failure.failed_at, failure.order_id.0);
         failures.sort_by_key(key);
-        let behind =
-            failures.into_iter().filter(|it| after.is_none_or(|last| key(it) > key(&last)));
+        let behind = failures
+            .into_iter()
+            .filter(|failure| after.is_none_or(|last| key(failure) > key(&last)));
         Ok(behind.take(usize::try_from(limit).unwrap()).collect())
     }
 
@@ -67,7 +68,7 @@ struct World {
 }
 
 impl World {
-    /// A store with so many dead letters, and a redrive of all of them that has begun.
+    /// Starts a store with `n_orders` dead letters, and begins a task for all of them.
     async fn start(n_orders: u128, rate_per_second: Option<u32>, latency: Duration) -> Self {
         let store = Store::start_embedded().await;
         let mut order_ids = Vec::new();
@@ -129,7 +130,7 @@ impl World {
         Execution { max_batch: MAX_TEST_BATCH, ..execution }
     }
 
-    /// Goes on with the redrive, and is killed after so many steps if it has not ended by then.
+    /// Runs the task in a process that is killed after `n_steps` polls.
     async fn run_killed(&self, runner: u128, mut n_steps: usize) {
         let (task, last) = self.task().await;
         let execution = self.execution(runner);
@@ -152,7 +153,8 @@ impl World {
         self.task().await.0
     }
 
-    /// How many orders their streams call redriven by the task. None is redriven twice.
+    /// Returns the number of orders that the task has redriven, by their streams. Fails if an order was
+    /// redriven twice.
     async fn n_redriven(&self) -> u64 {
         let mut n_redriven = 0;
         for order_id in &self.read_model.order_ids {
@@ -160,7 +162,8 @@ impl World {
             let queued = history.iter().filter(|event| {
                 let metadata = event.metadata();
                 event.event_type == "OrderQueued"
-                    && metadata.is_some_and(|it| it.causation_id == Uuid::from_u128(TASK))
+                    && metadata
+                        .is_some_and(|metadata| metadata.causation_id == Uuid::from_u128(TASK))
             });
             let n_queued = queued.count();
             assert!(n_queued <= 1, "order {order_id} was redriven {n_queued} times");
@@ -188,8 +191,7 @@ fn block_on<T>(test: impl Future<Output = T>) -> T {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Processes are killed at any step and others go on: in the end the counts are those of the
-    /// streams, and each order is counted once.
+    /// After kills at any step, the counts equal those of the streams: each order is counted once.
     #[test]
     fn counts_are_exact_after_any_kills(
         kills in prop::collection::vec(1..120_usize, 0..6),
@@ -206,7 +208,7 @@ proptest! {
                 let reason = "by hand".to_owned();
                 let redrive = Redrive { reason, customer_id: None, items: None };
                 let order_id = world.read_model.order_ids[0];
-                // Refused if a process that was killed has redriven it.
+                // Refused if a killed process has redriven the order.
                 drop(change(&world.store.log, order_id, &OrderCommand::Redrive(redrive), 1).await);
             }
             let task = world.run(runner).await;
@@ -218,7 +220,7 @@ proptest! {
         });
     }
 
-    /// A redrive that is cancelled while nobody runs it is counted by the next process that looks.
+    /// If no process runs a task when it is cancelled, the next process counts its last batch.
     #[test]
     fn cancelled_redrive_is_counted_after_any_kill(n_steps in 1..150_usize) {
         block_on(async {
@@ -241,18 +243,18 @@ proptest! {
 }
 
 #[tokio::test]
-async fn page_that_takes_longer_than_a_sign_of_life_does_not_starve() {
+async fn page_slower_than_a_lease_renewal_is_completed() {
     let world = World::start(3, None, LEASE_RENEWAL + Duration::from_millis(300)).await;
     let task = world.run(1).await;
     assert_eq!((task.state, task.counts.n_redriven), (RedriveState::Succeeded, 3));
 }
 
 #[tokio::test]
-async fn redrive_that_waits_for_the_read_model_says_so_until_it_is_back() {
+async fn task_reports_a_wait_for_the_read_model_until_it_answers() {
     let world = World::start(2, None, Duration::ZERO).await;
     world.read_model.is_away.store(true, Ordering::SeqCst);
     let watched = async {
-        wait::until_async("it says so", async || world.task().await.0.waiting_for).await;
+        wait::until_async("the wait is reported", async || world.task().await.0.waiting_for).await;
         world.read_model.is_away.store(false, Ordering::SeqCst);
     };
     let (task, ()) = tokio::join!(world.run(1), watched);
@@ -260,10 +262,10 @@ async fn redrive_that_waits_for_the_read_model_says_so_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn redrive_that_is_cancelled_while_it_runs_records_what_it_did() {
+async fn task_cancelled_while_it_runs_records_its_counts() {
     let world = World::start(9, Some(MAX_TEST_BATCH), Duration::ZERO).await;
     let cancelling = async {
-        let first = async || Some(world.task().await.0).filter(|it| it.counts.n_redriven > 0);
+        let first = async || Some(world.task().await.0).filter(|task| task.counts.n_redriven > 0);
         let task = wait::until_async("a batch is done", first).await;
         let task_id = task.begun.task_id;
         let cancelled = RedriveCancelled { task_id, actor: "bob".to_owned(), cancelled_at: at(20) };
@@ -276,7 +278,7 @@ async fn redrive_that_is_cancelled_while_it_runs_records_what_it_did() {
 }
 
 #[test]
-fn rate_is_kept_after_a_stall_too() {
+fn stall_is_not_caught_up() {
     let allowed = |limiter: &RateLimiter<_, _, _, _>| {
         (0..1_000_000).take_while(|_| limiter.check().is_ok()).count()
     };

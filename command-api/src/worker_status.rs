@@ -14,11 +14,11 @@ use service_kit::extract::JsonBody;
 use service_kit::problem::{Code, Problem};
 use tokio::time::timeout;
 
-use super::waiting_orders::Waiting;
 use crate::CommandApi;
 use crate::caller::Caller;
 use crate::command_errors::{command_failed, log_failed};
 use crate::operator_request::check_reason;
+use crate::read_model::Waiting;
 
 /// Maximum time for the event store, and for the read model, to answer.
 const SOURCE_TIMEOUT: Duration = Duration::from_millis(800);
