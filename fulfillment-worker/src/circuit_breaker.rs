@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use domain::operations::BreakerPhase;
 use domain::order::FailureClass;
-use service_kit::lock::lock;
+use service_kit::mutex::lock;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::lock::lock;
+use crate::mutex::lock;
 use crate::problem::Problem;
 
 pub(crate) struct ConcurrencyLimit {

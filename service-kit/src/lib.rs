@@ -13,7 +13,7 @@ pub mod extract;
 pub mod health;
 pub mod http;
 pub mod lifecycle;
-pub mod lock;
+pub mod mutex;
 pub mod outage;
 pub mod problem;
 pub mod telemetry;

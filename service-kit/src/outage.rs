@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::lock::lock;
+use crate::mutex::lock;
 
 /// Minimum time between two lines with the same cause.
 const REPEAT_INTERVAL: Duration = Duration::from_mins(1);

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
-use crate::sync::lock;
+use service_kit::mutex::lock;
 
 /// Maximum number of open calls per connection, as announced by EventStoreDB 23.10.6.
 pub const MAX_OPEN_CALLS: u32 = 100;

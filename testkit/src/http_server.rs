@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::sync::lock;
+use service_kit::mutex::lock;
 
 pub(crate) type Handler = Arc<dyn Fn(&Request, &Exchange) -> Reply + Send + Sync>;
 

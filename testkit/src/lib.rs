@@ -20,7 +20,6 @@ pub mod store;
 pub mod stream_tool;
 pub mod strict_store;
 pub mod stub;
-mod sync;
 pub mod system;
 pub mod wait;
 pub mod warehouse;

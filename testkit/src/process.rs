@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use crate::api::Api;
-use crate::sync::lock;
 use crate::wait;
+use service_kit::mutex::lock;
 
 /// Maximum number of log lines to keep; older ones are dropped.
 const KEPT_LINES: usize = 200;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use crate::http_server::{Exchange, Reply, Request, Server, format_response};
-use crate::sync::lock;
+use service_kit::mutex::lock;
 
 /// A running server. Stopped when dropped.
 pub struct Stub {

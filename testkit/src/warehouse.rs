@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use domain::ids::OrderId;
 
 use crate::http_server::{Exchange, Handler, Reply, Request, Server, format_response};
-use crate::sync::lock;
 use ledger::Ledger;
 use script::Script;
+use service_kit::mutex::lock;
 
 pub use script::Behaviour;
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use domain::ids::OrderId;
 use domain::order::Order;
-use service_kit::lock::lock;
+use service_kit::mutex::lock;
 
 /// Maximum size of a generation in bytes. When the current generation is full it becomes the previous
 /// one, whose orders are forgotten.

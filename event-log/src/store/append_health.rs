@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use eventstore::Error as ClientError;
-use service_kit::lock::lock;
+use service_kit::mutex::lock;
 use service_kit::outage::Outage;
 use tokio::time::Instant;
 

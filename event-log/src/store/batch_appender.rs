@@ -11,7 +11,7 @@ use std::time::Duration;
 use eventstore::{
     BatchAppendClient, BatchAppendOptions, BatchWriteResult, Client, EventData, StreamState,
 };
-use service_kit::lock::lock;
+use service_kit::mutex::lock;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 

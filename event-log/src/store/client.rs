@@ -14,7 +14,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use eventstore::{Client, ClientSettings, StreamPosition};
 use serde::Deserialize;
-use service_kit::lock::lock;
+use service_kit::mutex::lock;
 use service_kit::outage::Outage;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};

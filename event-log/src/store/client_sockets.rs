@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use eventstore::ClientSettings;
 use filedescriptor::FileDescriptor;
-use service_kit::lock::lock;
+use service_kit::mutex::lock;
 use tokio::time::Instant;
 
 /// The folder of this process's descriptors, on every Unix.

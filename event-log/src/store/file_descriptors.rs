@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use service_kit::lock::lock;
+use service_kit::mutex::lock;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

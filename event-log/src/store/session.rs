@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use eventstore::{Client, ClientSettings};
-use service_kit::lock::lock;
+use service_kit::mutex::lock;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::lock::lock;
+use crate::mutex::lock;
 
 /// Maximum size of the queued lines, in bytes: about 3,000 lines.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;

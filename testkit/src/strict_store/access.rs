@@ -7,7 +7,7 @@ use bytes::Bytes;
 use conformance::protocol::event_store::client::{persistent_subscriptions as groups, streams};
 use prost::Message;
 
-use crate::sync::lock;
+use service_kit::mutex::lock;
 
 /// Denied permissions; initially none.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use eventstore::{
     Client, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
     PersistentSubscriptionToAllOptions, StreamPosition, SubscribeToPersistentSubscriptionOptions,
 };
-use service_kit::lock::lock;
+use service_kit::mutex::lock;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
