@@ -104,8 +104,8 @@ async fn create_key(
     let key = KeyCreated { secret_sha256: secret.sha256(), ..key };
     let token = secret.token(environment, &key.key_id);
     let record = KeyRecord { key, created_at: process::system_clock().now(), revoked_at: None };
-    // Printed before it is created: if printing fails, there is no key whose secret is lost and that
-    // nobody would know to revoke.
+    // Print the secret first. If printing fails, no key is created, so no valid key exists whose secret
+    // is lost.
     let view = KeyView { token: Some(&token), ..KeyView::new(&record, record.created_at) };
     stores.print(global, json!(view), &token)?;
     let created = keys.create_key(&record.key, &process::system_clock()).await;

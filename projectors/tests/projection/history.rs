@@ -87,7 +87,7 @@ async fn readers_share_a_bounded_number_of_places() {
     let all = join_all((0..8).map(|_| get(&api, &uri))).await;
     assert!(all.iter().all(|answer| answer.status == StatusCode::OK && answer.body == all[0].body));
 
-    // Answers that nobody reads keep their places until their clients are gone.
+    // An unread answer keeps its permit until its client disconnects.
     let mut unread = Vec::new();
     for _ in 0..16 {
         let request = Request::get(&uri).body(Body::empty()).unwrap();

@@ -60,7 +60,7 @@ async fn lookups_outlive_the_clients_that_took_them_along() {
         })
         .await;
     };
-    // The first client's statement takes nobody along, that of the second one all the others.
+    // The first statement reads one order. The second reads the orders of all waiting clients.
     let first = ask(1);
     waiting(1).await;
     let second = ask(1);

@@ -14,7 +14,7 @@ use crate::events::{History, id};
 use crate::stores::Database;
 use crate::system::{get, log, queries};
 
-/// The routes over a store, with an event store that nobody answers for.
+/// The routes over a read model, with an unreachable event store.
 fn api(store: Arc<dyn ReadModel>) -> Router {
     // The port of the discard service, which no machine of ours runs.
     queries(store, log("esdb://127.0.0.1:9?tls=false"))

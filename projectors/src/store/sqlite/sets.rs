@@ -1,4 +1,4 @@
-//! Sets of tables. The next set is built in a file of its own, so that it blocks nobody, and copied into
+//! Sets of tables. The next set is built in a file of its own, so that it blocks no reader, and copied into
 //! the read model's file in the transaction that makes it live. The previous set is kept under other
 //! names.
 
