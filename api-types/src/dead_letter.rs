@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::order::example_failed_state;
-use crate::{FailureClass, FailureStage, OrderItem, OrderState, OrderStatus};
+use crate::{FailedOrder, FailureClass, FailureStage, OrderItem, OrderStatus};
 
 /// Unresolved failures, counted by stage and code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -86,24 +86,12 @@ pub struct DeadLetterGroup {
     }]
 }))]
 pub struct DeadLetter {
-    pub order_id: Uuid,
+    #[serde(flatten)]
+    pub failure: FailedOrder,
     /// Current status: a redrive makes a failed order `PROCESSING` again.
     pub status: OrderStatus,
     /// Current revision, for `If-Match`.
     pub revision: u64,
-    pub stage: FailureStage,
-    /// Failure code, for programs.
-    pub code: String,
-    /// Failure reason, for people.
-    pub reason: String,
-    pub attempt: u32,
-    pub deliveries: u32,
-    pub failed_at: Timestamp,
-    /// State of the order when it failed.
-    pub order: OrderState,
-    /// When a later attempt fulfilled the order, or an operator discarded it.
-    #[schema(required)]
-    pub resolved_at: Option<Timestamp>,
     pub is_discarded: bool,
     /// Oldest first.
     pub attempts: Vec<Attempt>,

@@ -3,7 +3,7 @@
 //! The JSON of these types is the stored JSON of the domain's events: a test holds that every golden
 //! event and every event that the rules can produce passes through them unchanged.
 
-use domain::order::EVENT_TYPES;
+use domain::order::{EVENT_TYPES, FailureClass as StoredClass};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -189,6 +189,13 @@ impl ToSchema for EventData {
 }))]
 pub struct FeedEvent {
     pub order_id: Uuid,
+    #[serde(flatten)]
+    pub event: RecordedEvent,
+}
+
+/// An event of an order as it is recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RecordedEvent {
     pub revision: u64,
     pub event_id: Uuid,
     /// Event type: the name of the schema of `data`.
@@ -237,6 +244,8 @@ pub struct StreamEventsQuery {
     )]
     pub types: Option<String>,
 }
+
+convert_variants!(StoredClass => FailureClass: Transient, Permanent, Poison);
 
 /// Returns the schema of every event type of this release, by name.
 fn event_types() -> Vec<(String, RefOr<Schema>)> {

@@ -69,7 +69,7 @@ pub struct FailureFilter {
     /// Only failures that are older than this, e.g. `15m`, `36h`, `2d`, or a number of seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = time::optional_age_schema)]
-    #[param(value_type = Option<String>, pattern = "^([0-9]{1,4}[smhd]?|[0-9]{1,3}w)$")]
+    #[param(value_type = Option<String>, pattern = "^([0-9]{1,9}s?|[0-9]{1,7}m|[0-9]{1,5}h|[0-9]{1,4}d|[0-9]{1,3}w)$")]
     pub older_than: Option<Age>,
     /// Only these orders.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,13 +1,12 @@
 //! Histories of orders: events, the states after them, and comparisons.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::order::example_state;
-use crate::{EventData, OrderState};
+use crate::{OrderState, RecordedEvent};
 
 /// Order of the events of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -77,15 +76,8 @@ pub struct OrderHistory {
 /// An event, the state after it, and the fields it changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HistoryEntry {
-    pub revision: u64,
-    pub event_id: Uuid,
-    /// Event type: the name of the schema of `data`.
-    #[serde(rename = "type")]
-    pub event_type: String,
-    pub data: EventData,
-    /// Metadata: who caused the event, and why. An object for events of this system.
-    pub metadata: Value,
-    pub recorded_at: Timestamp,
+    #[serde(flatten)]
+    pub event: RecordedEvent,
     /// State after the event; null if this release cannot read the event.
     #[schema(required)]
     pub state_after: Option<OrderState>,

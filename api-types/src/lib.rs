@@ -39,8 +39,8 @@ pub use dead_letter::{
 pub use event::{
     BrokenRule, DeadLetterDiscarded, EventData, FailureClass, FeedEvent, FeedMessage, FeedReset,
     FeedResetReason, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderFailed,
-    OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, StreamEventsQuery,
-    event_schemas,
+    OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, RecordedEvent,
+    StreamEventsQuery, event_schemas,
 };
 pub use failure::{FailedOrder, FailedOrderPage, FailedOrderRange, FailureFilter};
 pub use health::{HealthReport, HealthState, ReadinessQuery, Unavailable};
@@ -64,5 +64,5 @@ pub use statistics::{
     EventStoreUsage, FailureCounts, FulfillmentStatus, LastVerification, MinuteStatistics,
     OrderCounts, ProjectionStatus, QueueStatus, Statistics, StatisticsQuery, SuccessRate,
 };
-pub use time::{Age, AgeError, ClampedTimestamp, MAX_AGE_SECONDS};
+pub use time::{Age, AgeError, ClampedTimestamp};
 pub use worker::{BreakerState, WorkerQueue, WorkerStatus, WorkersStatus};

@@ -229,7 +229,7 @@ pub enum RedriveAction {
         "attempt": 1,
         "failed_at": "2026-01-02T03:04:09Z",
         "action": "redrive",
-        "why": "it failed, and nobody has redriven it yet"
+        "why": "it has failed and was not redriven"
     }]
 }))]
 pub struct RedrivePreview {

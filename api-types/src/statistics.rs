@@ -72,6 +72,7 @@ pub struct FailureCounts {
 /// the read model does not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QueueStatus {
+    /// Orders with status `PROCESSING` that are neither in flight nor retrying.
     #[schema(required)]
     pub waiting: Option<u64>,
     #[schema(required)]

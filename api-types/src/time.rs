@@ -5,13 +5,16 @@ use std::str::FromStr;
 
 use jiff::civil::date;
 use jiff::fmt::temporal::{DateTimeParser, PiecesOffset};
-use jiff::{SignedDuration, Span, SpanRelativeTo, SpanRound, Timestamp, Unit};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 /// Maximum age, in seconds: a hundred years of 365 days.
 pub const MAX_AGE_SECONDS: u64 = 100 * 365 * 86_400;
+
+/// Units of an age and their seconds, the largest first.
+const UNITS: [(char, i64); 5] = [('w', 604_800), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
 
 /// A length of time before now, e.g. `15m`, `36h`, `1d 12h`, `1w`, or a number of seconds. Days have
 /// 24 hours, and weeks have 7 days.
@@ -69,12 +72,14 @@ impl TryFrom<AgeForm> for Age {
     }
 }
 
-/// Displays the age in units up to weeks, e.g. `1d 12h`.
+/// Displays the age in the largest unit of which it is a whole number, e.g. `36h`: the form that the API's
+/// document describes.
 impl fmt::Display for Age {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = SpanRound::new().largest(Unit::Week).days_are_24_hours();
-        let span = Span::try_from(self.duration).and_then(|span| span.round(units));
-        write!(f, "{:#}", span.map_err(|_| fmt::Error)?)
+        let age = self.duration.as_secs();
+        let is_whole = |(_, seconds): &(char, i64)| age >= *seconds && age % seconds == 0;
+        let (unit, seconds) = UNITS.into_iter().find(is_whole).unwrap_or(('s', 1));
+        write!(f, "{}{unit}", age / seconds)
     }
 }
 
@@ -91,7 +96,7 @@ pub(crate) fn optional_age_schema() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::Array(types.to_vec()))
         .description(Some("Age, e.g. `15m`, `36h` or `2d`, or a number of seconds"))
-        .pattern(Some("^([0-9]{1,4}[smhd]?|[0-9]{1,3}w)$"))
+        .pattern(Some("^([0-9]{1,9}s?|[0-9]{1,7}m|[0-9]{1,5}h|[0-9]{1,4}d|[0-9]{1,3}w)$"))
         .minimum(Some(0))
         .maximum(Some(MAX_AGE_SECONDS))
         .build()
@@ -150,14 +155,14 @@ mod tests {
     #[test]
     fn age_is_parsed_in_every_unit_and_displayed() {
         let ages = [
-            ("90s", 90, "1m 30s"),
-            ("90", 90, "1m 30s"),
+            ("90s", 90, "90s"),
+            ("90", 90, "90s"),
             ("15m", 900, "15m"),
-            ("36h", 129_600, "1d 12h"),
+            ("36h", 129_600, "36h"),
             ("2d", 172_800, "2d"),
             ("1w", 604_800, "1w"),
-            ("1h30m", 5_400, "1h 30m"),
-            ("36500d", MAX_AGE_SECONDS.cast_signed(), "5214w 2d"),
+            ("1h30m", 5_400, "90m"),
+            ("36500d", MAX_AGE_SECONDS.cast_signed(), "36500d"),
             ("0", 0, "0s"),
         ];
         for (text, seconds, displayed) in ages {

@@ -111,6 +111,7 @@ pub struct WorkerStatus {
 /// Deliveries of the workers' subscription.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerQueue {
+    /// Messages that the event store has read ahead, at most 500 by default. More orders may wait.
     #[schema(required)]
     pub waiting: Option<u64>,
     #[schema(required)]

@@ -49,6 +49,7 @@ impl Caller {
     pub(crate) fn cause(&self, actor: &str, at: Timestamp) -> Cause {
         let id = self.request_id.0;
         let own_name = id.to_string();
+        // Without a name from the client, the name is the id.
         let given_name = (*self.name.0 != *own_name).then(|| self.name.0.to_string());
         Cause {
             request_id: Some(own_name),
@@ -90,14 +91,15 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
     is_traceparent(text).then(|| text.to_owned())
 }
 
-/// Returns whether a text is a W3C trace context of version 00: 2, 32, 16 and 2 hexadecimal digits between
-/// dashes. Ids of zeros are invalid.
+/// Returns whether a text is a W3C trace context: 2, 32, 16 and 2 hexadecimal digits between dashes. Ids of
+/// zeros are invalid.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<_> = text.split('-').collect();
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let is_hexadecimal = |part: &&str| part.bytes().all(is_digit);
     let is_id = |part: &&str| part.bytes().any(|digit| digit != b'0');
     parts.iter().map(|part| part.len()).eq([2, 32, 16, 2])
+        // The standard forbids this version.
         && parts.first() != Some(&"ff")
         && parts.iter().all(is_hexadecimal)
         && parts.iter().skip(1).take(2).all(is_id)

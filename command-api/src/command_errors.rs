@@ -47,6 +47,7 @@ pub(crate) fn placing_failed(error: &LogError, order_id: OrderId, is_keyed: bool
     };
     let text = format!("{UNAVAILABLE}: the order may have been recorded; {advice}");
     let problem = to_problem(error, text);
+    // Only then may the order exist.
     if error.is_unavailable() && !is_unsent(error) {
         problem.with_order_id(order_id.0)
     } else {

@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 pub use dead_letters::{Runner, run_redrives};
 use dead_letters::{discard_order, redrive_tasks};
 use orders::{place_order, redrive_order};
-pub use read_model::{Failure, Failures, Waiting, WaitingOrders};
+pub use read_model::{Failures, Waiting, WaitingOrders};
 
 /// Dependencies of the command routes.
 pub struct CommandApi {

@@ -30,6 +30,7 @@ fn check_text<'a>(member: &str, text: &'a str, max_chars: usize) -> Result<&'a s
     if text.chars().count() > max_chars {
         return Err(refuse_member(member, &format!("must be at most {max_chars} characters")));
     }
+    // A line break in an actor's name could forge a line in logs and reports.
     if text.chars().any(char::is_control) {
         return Err(refuse_member(member, "must not contain control characters"));
     }

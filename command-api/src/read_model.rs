@@ -6,20 +6,17 @@ use domain::operations::{FailureFilter, RedriveMark};
 use jiff::Timestamp;
 use service_kit::lifecycle::RoleError;
 
-/// A failed order that may match a filter: its stream decides. Its place in the result is where the next
-/// page begins.
-pub type Failure = RedriveMark;
-
-/// Source of unresolved failures. It may be behind the streams.
+/// Source of unresolved failures. It may be behind the streams: the stream of an order decides whether it
+/// matches a filter.
 #[async_trait]
 pub trait Failures: Send + Sync {
-    /// Returns a page of the failures that match, oldest first, after a given one.
+    /// Returns the places of the failures that match, the oldest first, after a given one.
     async fn page(
         &self,
         filter: &FailureFilter,
-        after: Option<Failure>,
+        after: Option<RedriveMark>,
         limit: u32,
-    ) -> Result<Vec<Failure>, RoleError>;
+    ) -> Result<Vec<RedriveMark>, RoleError>;
 
     /// Returns the number of failures that match.
     async fn count(&self, filter: &FailureFilter) -> Result<u64, RoleError>;

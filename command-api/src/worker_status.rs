@@ -39,6 +39,7 @@ pub(crate) async fn get_worker_status(
     State(api): State<Arc<CommandApi>>,
 ) -> Result<Json<WorkersStatus>, Problem> {
     let (log, now) = (api.log()?, api.clock.now());
+    // Concurrently, so that both time-outs together stay within the promised second.
     let (status, waiting) = tokio::join!(
         timeout(SOURCE_TIMEOUT, log.fulfillment_status(&api.group, now)),
         read_waiting_orders(&api),
@@ -146,6 +147,7 @@ fn to_workers_status(
 ) -> WorkersStatus {
     let latest = status.and_then(|status| status.latest_control.as_ref());
     let group = status.map(|status| status.stats);
+    // The event's time is the producer's, whose clock may be ahead of this one.
     let seconds_since = |at| now.duration_since(at).as_secs_f64().max(0.0);
     let workers = status.map(|status| {
         let workers = status.workers.iter().map(|worker| to_worker_status(worker, now));
@@ -173,16 +175,17 @@ fn to_workers_status(
 }
 
 fn to_worker_status(worker: &WorkerStatus, now: Timestamp) -> api_types::WorkerStatus {
-    let report = worker.report.as_ref();
+    let (report, reported_at) = worker.report.clone().unzip();
+    let report = report.as_ref();
     api_types::WorkerStatus {
         worker: worker.worker.clone(),
         connected: worker.is_connected,
-        paused: report.is_some_and(|(report, _)| report.obeyed_pause.is_some()),
+        paused: report.is_some_and(|report| report.obeyed_pause.is_some()),
         last_seen_at: worker.last_seen(now),
         breaker: worker.breaker_phase().into(),
-        since: report.map(|(report, _)| report.since),
-        error: report.and_then(|(report, _)| report.error.clone()),
-        watchdog_reconnects: report.map_or(0, |(report, _)| report.watchdog_reconnects),
-        reported_at: report.map(|(_, at)| *at),
+        since: report.map(|report| report.since),
+        error: report.and_then(|report| report.error.clone()),
+        watchdog_reconnects: report.map_or(0, |report| report.watchdog_reconnects),
+        reported_at,
     }
 }

@@ -59,6 +59,7 @@ impl ApiClient {
         if let Some(key) = api_key {
             let bearer = HeaderValue::try_from(format!("Bearer {key}"));
             let mut bearer = bearer.map_err(|_| CliError::MalformedKey)?;
+            // Debug output and HTTP/2's header table leave the key out.
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }

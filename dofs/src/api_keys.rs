@@ -57,13 +57,13 @@ pub(crate) struct KeyStore {
 
 impl KeyStore {
     pub(crate) fn new(log: &EventLog) -> Self {
-        Self { journal: log.open_journal(STREAM) }
+        Self { journal: log.store().open_journal(STREAM) }
     }
 
     /// Returns all keys, oldest first.
     pub(crate) async fn list_keys(&self) -> Result<Vec<KeyRecord>, LogError> {
         let mut entries = self.journal.newest_entries(MAX_EVENTS).await?;
-        // `newest` returns the newest first, and a revocation must be applied after its creation.
+        // `newest_entries` returns the newest first; a revocation is applied after its creation.
         entries.reverse();
         let mut keys: Vec<KeyRecord> = Vec::new();
         for entry in &entries {
@@ -92,7 +92,6 @@ impl KeyStore {
     ) -> Result<(), LogError> {
         let id = clock.new_id();
         let cause = Cause::new(CommandId::for_request(id), ACTOR, clock.now());
-        let cause = Cause { correlation_id: id, causation_id: id, ..cause };
         // Keys are independent of one another, so any expected revision is correct: concurrent
         // operators must not conflict.
         self.journal.append(ExpectedLast::Any, event_type, event, &cause).await.map(drop)

@@ -34,7 +34,7 @@ pub(crate) fn node_check(failure: AppendFailure) -> Check {
 pub(crate) fn event_store_check(log: Option<EventLog>) -> Check {
     Check::new(EVENT_STORE, move || {
         let failure = match &log {
-            Some(log) => log.append_failure(),
+            Some(log) => log.store().append_failure(),
             None => Some("no event store is configured: set `event_store.url`".to_owned()),
         };
         let failed = |cause| Health::Unavailable(format!("event store accepts no orders: {cause}"));
@@ -107,7 +107,8 @@ async fn projection_health(
 /// ago.
 pub(crate) fn worker_check(log: EventLog) -> Check {
     Check::new("worker", move || {
-        let outage = log.subscription_outage().filter(|outage| *outage >= MAX_SUBSCRIPTION_OUTAGE);
+        let outage =
+            log.store().subscription_outage().filter(|outage| *outage >= MAX_SUBSCRIPTION_OUTAGE);
         std::future::ready(outage.map_or(Health::Ok, |outage| {
             let seconds = outage.as_secs();
             Health::Unavailable(format!("worker has had no subscription for {seconds} s"))

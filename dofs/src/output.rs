@@ -30,6 +30,7 @@ const USAGE_ERROR: u8 = 2;
 /// [`CliError::Output`] if it cannot be written: the command must not report success then.
 pub(crate) fn print_result(text: impl Display) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
+    // Flushed here: an error at the exit of the process would be lost.
     let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
     written.map_err(|source| CliError::Output { path: "standard output".to_owned(), source })
 }
@@ -108,6 +109,7 @@ pub(crate) fn report_error(error: &CliError, as_json: bool) -> ExitCode {
 /// Prints the message of the argument parser (help, version or error) and returns the exit code.
 pub(crate) fn report_parse_error(error: &clap::Error, as_json: bool) -> ExitCode {
     if as_json
+        // Help and the version are results, not errors.
         && error.use_stderr()
         && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     {
@@ -159,6 +161,7 @@ pub(crate) fn format_table<R: Serialize>(
 pub(crate) fn progress_bar(is_quiet: bool, template: &str) -> ProgressBar {
     let bar = if is_quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
     let style = ProgressStyle::with_template(template);
+    // An invalid template costs the style, not the command.
     style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 

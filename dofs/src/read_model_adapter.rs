@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use command_api::{Failure, Failures, Waiting, WaitingOrders};
-use domain::operations::FailureFilter;
+use command_api::{Failures, Waiting, WaitingOrders};
+use domain::operations::{FailureFilter, RedriveMark};
 use projectors::{Place, ReadModel};
 use service_kit::lifecycle::RoleError;
 
@@ -17,16 +17,16 @@ impl Failures for ReadModelAdapter {
     async fn page(
         &self,
         filter: &FailureFilter,
-        after: Option<Failure>,
+        after: Option<RedriveMark>,
         limit: u32,
-    ) -> Result<Vec<Failure>, RoleError> {
+    ) -> Result<Vec<RedriveMark>, RoleError> {
         let after = after.map(|last| Place { at: last.failed_at, order_id: last.order_id });
         let failures = self.0.failures_now(filter, after, limit).await?;
-        let to_failure = |row: projectors::FailedOrder| Failure {
-            order_id: row.order_id,
-            failed_at: row.failed_at,
+        let to_mark = |row: projectors::FailedOrder| {
+            let (failed_at, order_id) = (row.failed_at, row.order_id);
+            RedriveMark { failed_at, order_id }
         };
-        Ok(failures.into_iter().map(to_failure).collect())
+        Ok(failures.into_iter().map(to_mark).collect())
     }
 
     async fn count(&self, filter: &FailureFilter) -> Result<u64, RoleError> {

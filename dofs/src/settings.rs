@@ -167,6 +167,7 @@ impl Settings {
         if self.environment != Environment::Dev && self.auth.mode == AuthMode::None {
             return Err(UnsafeSettings::NoAuth);
         }
+        // Staging may use test systems and a simulated gateway.
         if self.environment != Environment::Production {
             return Ok(());
         }

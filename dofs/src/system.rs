@@ -104,6 +104,7 @@ impl System {
 
         let ended = CancellationToken::new();
         let mut task = JoinSet::new();
+        // Dropped also if the node panics.
         let guard = ended.clone().drop_guard();
         task.spawn(async move {
             let outcome = node.wait_until_ended().await;
@@ -138,6 +139,7 @@ impl System {
         listen: Option<&HostPort>,
     ) -> Result<(), CliError> {
         self.settings.api.check()?;
+        // Bound first: an address that is in use prevents the start before anything runs.
         let listener = match listen {
             Some(listen) => Some(Listener::bind(listen)?.with_tls(&self.settings.api)?),
             None => None,
@@ -147,6 +149,7 @@ impl System {
         // Before anything is served: a missing permission must prevent the start.
         self.check_permissions(log.as_ref(), roles).await?;
         self.log_startup(log.as_ref(), roles, listener.as_ref().map(Listener::address)).await;
+        // Owners are read while a client waits for the response.
         let owners = log.as_ref().map(|log| Owners::new(log.failing_fast()));
         let access = match listener {
             Some(_) => self.start_access_control(log.as_ref()),
@@ -160,6 +163,7 @@ impl System {
             self.start_append_probes(log.as_ref());
         }
         if roles.contains(&Role::Api) || roles.contains(&Role::Projector) {
+            // One set of connections for the API and all projectors of the process.
             let store = self.settings.read_model.url.open();
             check_schema(&*store).await?;
             checks.push(read_model_check(log.clone(), Arc::clone(&store), self.clock.clone()));
@@ -192,6 +196,7 @@ impl System {
             node.stop.cancel();
             match node.task.join_next().await {
                 Some(Ok(outcome)) => outcome?,
+                // A panic of the store is reported even if a role has failed as well.
                 Some(Err(source)) => {
                     return Err(LifecycleError::Panicked { role: "event store", source }.into());
                 }
@@ -209,6 +214,7 @@ impl System {
         if self.settings.event_store.url.is_empty() {
             return Ok(None);
         }
+        // Unique: the store's statistics tell the members of a group apart by it.
         let name = format!("dofs-{}", self.clock.new_id());
         Ok(Some(EventLog::connect(&self.settings.event_store, event_producer(), &name)?))
     }
@@ -225,7 +231,7 @@ impl System {
             &self.settings;
         let role_names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
         let store_id = match log {
-            Some(log) => timeout(IDENTIFY_TIMEOUT, log.store_id()).await.ok(),
+            Some(log) => timeout(IDENTIFY_TIMEOUT, log.store().store_id()).await.ok(),
             None => None,
         };
         // A worker does not use the read model, and its network may not reach it.
@@ -273,7 +279,7 @@ impl System {
         let Some(log) = log.cloned() else { return };
         let stop = self.stop.clone();
         self.roles.spawn("event store connection", async move {
-            match stop.run_until_cancelled(log.out_of_descriptors()).await {
+            match stop.run_until_cancelled(log.store().out_of_descriptors()).await {
                 Some(()) => Err(LogError::NoDescriptors),
                 None => Ok(()),
             }
@@ -285,7 +291,7 @@ impl System {
         let Some(log) = log.cloned() else { return };
         let (clock, stop) = (self.clock.clone(), self.stop.clone());
         self.roles.spawn("event store probes", async move {
-            log.watch_appends(|| clock.new_id(), stop).await;
+            log.store().watch_appends(|| clock.new_id(), stop).await;
             Ok::<_, RoleError>(())
         });
     }
@@ -315,6 +321,8 @@ impl System {
             stale_after: self.settings.fulfillment.stale_after(),
             clock: self.clock.clone(),
         };
+        // With the projector, because it reads the read model. Several may run: an order is queued
+        // again only at the revision at which it was found.
         self.roles.spawn("sweeper", sweeper.run(self.stop.clone()));
         let mut projected = Vec::new();
         for projection in projectors::PROJECTIONS {
@@ -361,7 +369,7 @@ impl System {
     fn spawn_worker(&mut self, log: EventLog, gateway: impl Gateway, config: FulfillmentConfig) {
         let (clock, stop) = (self.clock.clone(), self.stop.clone());
         // `dofs worker status` shows the worker by this id: each of its log lines contains it.
-        let span = tracing::info_span!("worker", worker.id = log.connection_name());
+        let span = tracing::info_span!("worker", worker.id = log.store().connection_name());
         let work = fulfillment_worker::run_worker(log, gateway, config, clock, stop);
         self.roles.spawn("worker", work.instrument(span));
         tracing::info!("Worker started");

@@ -45,13 +45,14 @@ impl TargetStores {
         global: &Global,
     ) -> Result<(), CliError> {
         // Announced even if the store is unreachable: the address explains the error.
-        let store_id = log.store_id().await;
+        let store_id = log.store().store_id().await;
         let id = match &store_id {
             Ok(Some(id)) => format!(", store {id}"),
             Ok(None) => ", without events".to_owned(),
             Err(_) => String::new(),
         };
         print_announcement(format!("{}: {url}{id}", role.replace('_', " ")), global);
+        // Fails only now, after the address was printed.
         let member = json!({"address": url.to_string(), "store_id": store_id?});
         self.members.insert(role.to_owned(), member);
         Ok(())

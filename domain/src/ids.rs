@@ -25,6 +25,7 @@ impl OrderId {
     pub fn from_stream(name: &str) -> Option<Self> {
         let id = name.strip_prefix(STREAM_PREFIX)?;
         let order: Self = id.parse().ok()?;
+        // Parsing ignores case: a name in capitals would be a second stream of the same order.
         (order.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == id).then_some(order)
     }
 }
@@ -66,6 +67,7 @@ impl CommandId {
     /// Returns the id of the command's event at `index`, counted from 0 within the command.
     pub fn event_id(self, order: OrderId, index: usize) -> Uuid {
         let name = format!("{}/{index}", self.0);
+        // The order is the namespace: one command id may be used for several orders.
         Uuid::new_v5(&order.0, name.as_bytes())
     }
 

@@ -11,9 +11,9 @@ const ALL: [AccessRight; 3] =
 #[tokio::test]
 async fn check_of_granted_rights_changes_nothing() {
     let store = Store::start().await;
-    let before = store.log.head().await.unwrap();
+    let before = store.log.store().head().await.unwrap();
     assert_eq!(store.log.find_denied(&ALL, GROUP).await.unwrap(), None);
-    assert_eq!(store.log.head().await.unwrap(), before);
+    assert_eq!(store.log.store().head().await.unwrap(), before);
 }
 
 #[tokio::test]

@@ -37,27 +37,27 @@ async fn append(log: &EventLog, number: u128) -> Result<u64, LogError> {
 async fn unreachable_store_fails_fast_and_is_probed_until_it_is_back() {
     let mut store = Store::start_embedded().await;
     let log = store.log.failing_fast();
-    assert!(log.append_failure().is_some(), "nothing is known yet");
+    assert!(log.store().append_failure().is_some(), "nothing is known yet");
     let mut probing = JoinSet::new();
     let (probed, ids, stop) = (log.clone(), clock(), CancellationToken::new());
     let stopped = stop.clone();
-    probing.spawn(async move { probed.watch_appends(|| ids.new_id(), stopped).await });
-    until(|| log.append_failure().is_none()).await;
+    probing.spawn(async move { probed.store().watch_appends(|| ids.new_id(), stopped).await });
+    until(|| log.store().append_failure().is_none()).await;
     append(&log, 1).await.unwrap();
 
     store.stop().await;
-    until(|| log.append_failure().is_some()).await;
-    assert_eq!(log.append_failure().unwrap(), "it does not answer");
+    until(|| log.store().append_failure().is_some()).await;
+    assert_eq!(log.store().append_failure().unwrap(), "it does not answer");
     let asked = Instant::now();
     let refused = append(&log, 2).await.unwrap_err();
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
     assert!(matches!(refused, LogError::Failed { .. }) && refused.is_unavailable(), "{refused}");
     let asked = Instant::now();
-    assert!(log.head().await.is_err());
+    assert!(log.store().head().await.is_err());
     assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
 
     store.start_again().await;
-    until(|| log.append_failure().is_none()).await;
+    until(|| log.store().append_failure().is_none()).await;
     append(&log, 2).await.unwrap();
     stop.cancel();
     probing.join_next().await.unwrap().unwrap();
@@ -69,9 +69,9 @@ async fn log_that_does_not_fail_fast_waits_for_the_store() {
     let log = store.log.clone();
     store.stop().await;
     assert!(append(&log, 1).await.is_err());
-    assert!(log.append_failure().is_some());
+    assert!(log.store().append_failure().is_some());
     let appending = append(&log, 1);
     let (appended, ()) = tokio::join!(appending, store.start_again());
     appended.unwrap();
-    assert!(log.append_failure().is_none(), "a successful append proves it");
+    assert!(log.store().append_failure().is_none(), "a successful append proves it");
 }

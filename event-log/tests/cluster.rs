@@ -68,7 +68,7 @@ async fn all_calls_follow_the_leader() {
     let first = GrpcProxy::start(store.address()).await;
     let second = GrpcProxy::start(store.address()).await;
     let log = connect(&first.url()).unwrap();
-    let (mut subscription, mut group) = (log.subscribe(None), join(&log));
+    let (mut subscription, mut group) = (log.store().subscribe(None), join(&log));
     let mut leaders = [&first, &second];
     for number in 1..=4 {
         let order_id = place(&log, number).await;
@@ -82,7 +82,7 @@ async fn all_calls_follow_the_leader() {
         assert_eq!(delivery.event.order_id, order_id);
         group.ack(delivery.id);
         let is_acked = async || {
-            let stats = log.group_stats("fulfillment").await.unwrap();
+            let stats = log.store().group_stats("fulfillment").await.unwrap();
             (stats.in_flight == 0).then_some(())
         };
         wait::until_async("it is acked", is_acked).await;
@@ -102,7 +102,7 @@ async fn slow_reader_resumes_on_its_connection() {
     let store = Store::start().await;
     let proxy = GrpcProxy::start(store.address()).await;
     let log = connect(&proxy.url()).unwrap();
-    let mut subscription = log.subscribe(None);
+    let mut subscription = log.store().subscribe(None);
     for number in 1..=10 {
         let order_id = store.place(number).await;
         assert_eq!(
@@ -114,7 +114,7 @@ async fn slow_reader_resumes_on_its_connection() {
                     resubscription required.";
         proxy.end_open(READ, Refusal::new(10, text));
     }
-    let counted = async || (log.n_subscription_resumes() == 10).then_some(());
+    let counted = async || (log.store().n_subscription_resumes() == 10).then_some(());
     wait::until_async("each is counted", counted).await;
     assert_eq!(proxy.n_connections(), 1);
 }
@@ -124,7 +124,7 @@ async fn subscriptions_reset_by_a_stopping_store_resume() {
     let store = Store::start().await;
     let proxy = GrpcProxy::start(store.address()).await;
     let log = connect(&proxy.url()).unwrap();
-    let mut subscription = log.subscribe(None);
+    let mut subscription = log.store().subscribe(None);
     for number in 1..=5 {
         // A stopping store still accepts appends.
         let order_id = place(&log, number).await;
@@ -160,7 +160,7 @@ async fn subscriptions_beyond_the_limit_leave_room_for_calls() {
     let store = Store::start().await;
     let proxy = GrpcProxy::start(store.address()).await;
     let log = connect(&proxy.url()).unwrap();
-    let mut subscriptions: Vec<_> = (0..130).map(|_| log.subscribe(None)).collect();
+    let mut subscriptions: Vec<_> = (0..130).map(|_| log.store().subscribe(None)).collect();
     let order_id = place(&log, 1).await;
     for subscription in &mut subscriptions {
         assert_eq!(count_until(subscription, order_id).await, 4);
@@ -169,7 +169,7 @@ async fn subscriptions_beyond_the_limit_leave_room_for_calls() {
     let n_connections = proxy.n_connections();
     assert_eq!(n_connections, 3);
     drop(subscriptions);
-    let mut subscriptions: Vec<_> = (0..130).map(|_| log.subscribe(None)).collect();
+    let mut subscriptions: Vec<_> = (0..130).map(|_| log.store().subscribe(None)).collect();
     for subscription in &mut subscriptions {
         assert_eq!(count_until(subscription, order_id).await, 4);
     }

@@ -52,7 +52,7 @@ impl Fixture {
     async fn wait_for_few_connections(&self) {
         let few = async || (self.proxy.n_connections() <= MAX_CONNECTIONS).then_some(());
         wait::until_async("given-up connections are closed", few).await;
-        assert!(self.log.ping().await.is_ok());
+        assert!(self.log.store().ping().await.is_ok());
     }
 }
 
@@ -103,7 +103,7 @@ async fn reconnecting_reads_leak_no_connection() {
     let fixture = Fixture::start().await;
     for _ in 0..N_RECONNECTS {
         fixture.proxy.refuse_next("Streams/Read", 1, When::Before, shutting_down());
-        fixture.log.ping().await.unwrap();
+        fixture.log.store().ping().await.unwrap();
     }
     fixture.wait_for_few_connections().await;
 }
@@ -118,7 +118,7 @@ async fn reconnecting_group_info_leaks_no_connection() {
             When::Before,
             shutting_down(),
         );
-        fixture.log.group_info("fulfillment").await.unwrap();
+        fixture.log.store().group_info("fulfillment").await.unwrap();
     }
     fixture.wait_for_few_connections().await;
 }
@@ -141,7 +141,7 @@ async fn reconnecting_appends_leak_no_connection() {
 #[tokio::test]
 async fn reconnecting_journals_leak_no_connection() {
     let fixture = Fixture::start().await;
-    let journal = fixture.log.open_journal("test-journal");
+    let journal = fixture.log.store().open_journal("test-journal");
     for number in 1..=N_RECONNECTS {
         fixture.proxy.refuse_next("Streams/Append", 1, When::Before, shutting_down());
         journal
@@ -155,7 +155,7 @@ async fn reconnecting_journals_leak_no_connection() {
 #[tokio::test]
 async fn reconnecting_subscription_leaks_no_connection() {
     let fixture = Fixture::start().await;
-    let mut subscription = fixture.log.subscribe(None);
+    let mut subscription = fixture.log.store().subscribe(None);
     for number in 1..=N_RECONNECTS {
         let order_id = fixture.store.place(number).await;
         wait_for_last_event(&mut subscription, order_id).await;
@@ -197,7 +197,7 @@ async fn reconnecting_membership_leaks_no_connection() {
         assert_eq!(delivery.event.order_id, order_id);
         group.ack(delivery.id);
         let is_acked = async || {
-            let stats = fixture.store.log.group_stats("fulfillment").await.unwrap();
+            let stats = fixture.store.log.store().group_stats("fulfillment").await.unwrap();
             (stats.in_flight == 0).then_some(())
         };
         wait::until_async("the delivery is acknowledged", is_acked).await;
@@ -210,7 +210,7 @@ async fn reconnecting_membership_leaks_no_connection() {
 async fn all_uses_recover_over_few_connections() {
     let fixture = Fixture::start().await;
     let mut group = fixture.log.join_group(settings());
-    let mut subscription = fixture.log.subscribe(None);
+    let mut subscription = fixture.log.store().subscribe(None);
     for number in 1..=N_RECONNECTS {
         let order_id = fixture.place(number).await;
         wait_for_last_event(&mut subscription, order_id).await;
@@ -221,7 +221,7 @@ async fn all_uses_recover_over_few_connections() {
             delivery = next_delivery(&mut group).await;
         }
         group.ack(delivery.id);
-        fixture.log.group_info("fulfillment").await.unwrap();
+        fixture.log.store().group_info("fulfillment").await.unwrap();
         fixture.proxy.close_connections();
     }
     fixture.wait_for_few_connections().await;
@@ -232,7 +232,7 @@ async fn median_read(log: &EventLog) -> Duration {
     let mut times = Vec::new();
     for _ in 0..41 {
         let began = Instant::now();
-        log.ping().await.unwrap();
+        log.store().ping().await.unwrap();
         times.push(began.elapsed());
     }
     times.sort();
@@ -244,7 +244,7 @@ async fn median_read(log: &EventLog) -> Duration {
 #[tokio::test]
 async fn reads_do_not_wait_for_delayed_acknowledgements() {
     let fixture = Fixture::start().await;
-    fixture.log.ping().await.unwrap();
+    fixture.log.store().ping().await.unwrap();
     let median = median_read(&fixture.log).await;
     assert!(median < DELAYED_ACKNOWLEDGEMENT, "a read takes {median:?}");
 

@@ -66,7 +66,7 @@ async fn wait_for_group(
     wanted: impl Fn(event_log::GroupStats) -> bool,
 ) {
     let looking = async {
-        while !wanted(log.group_stats("fulfillment").await.unwrap()) {
+        while !wanted(log.store().group_stats("fulfillment").await.unwrap()) {
             tokio::task::yield_now().await;
         }
     };
@@ -192,15 +192,15 @@ async fn refused_appends_do_not_affect_concurrent_ones() {
 async fn subscription_delivers_events_in_order_behind_a_position() {
     let store = Store::start().await;
     let first = store.place(1).await;
-    let mut subscription = store.log.subscribe(None);
+    let mut subscription = store.log.store().subscribe(None);
     for revision in 0..4 {
         assert_eq!(next_event(&mut subscription).await, (first, revision));
     }
-    let head = store.log.head().await.unwrap();
+    let head = store.log.store().head().await.unwrap();
     let second = store.place(2).await;
     assert_eq!(next_event(&mut subscription).await, (second, 0), "live");
 
-    let mut behind = store.log.subscribe(head);
+    let mut behind = store.log.store().subscribe(head);
     assert_eq!(next_event(&mut behind).await, (second, 0), "behind the position");
 }
 
@@ -208,7 +208,7 @@ async fn subscription_delivers_events_in_order_behind_a_position() {
 async fn subscription_survives_a_restart_of_the_store() {
     let mut store = Store::start().await;
     let first = store.place(1).await;
-    let mut subscription = store.log.subscribe(None);
+    let mut subscription = store.log.store().subscribe(None);
     for revision in 0..4 {
         assert_eq!(next_event(&mut subscription).await, (first, revision));
     }
@@ -228,14 +228,18 @@ async fn subscription_survives_a_restart_of_the_store() {
 async fn backlog_counts_events_behind_a_position() {
     let store = Store::start().await;
     store.place(1).await;
-    let head = store.log.head().await.unwrap();
+    let head = store.log.store().head().await.unwrap();
     store.place(2).await;
-    let all = store.log.count_backlog(None, 100).await.unwrap();
+    let all = store.log.store().count_backlog(None, 100).await.unwrap();
     assert_eq!((all.n_events, all.oldest), (8, Some(at(7))));
-    assert_eq!(store.log.count_backlog(head, 100).await.unwrap().n_events, 4);
-    assert_eq!(store.log.count_backlog(None, 3).await.unwrap().n_events, 3, "stops at the limit");
-    let head = store.log.head().await.unwrap();
-    assert_eq!(store.log.count_backlog(head, 100).await.unwrap().n_events, 0);
+    assert_eq!(store.log.store().count_backlog(head, 100).await.unwrap().n_events, 4);
+    assert_eq!(
+        store.log.store().count_backlog(None, 3).await.unwrap().n_events,
+        3,
+        "stops at the limit"
+    );
+    let head = store.log.store().head().await.unwrap();
+    assert_eq!(store.log.store().count_backlog(head, 100).await.unwrap().n_events, 0);
 }
 
 #[tokio::test]
@@ -322,9 +326,9 @@ async fn membership_survives_a_restart_without_losing_deliveries() {
 async fn unreachable_store_is_unavailable_until_it_returns() {
     let mut store = Store::start().await;
     store.stop().await;
-    assert!(store.log.ping().await.is_err_and(|it| it.is_unavailable()));
+    assert!(store.log.store().ping().await.is_err_and(|it| it.is_unavailable()));
     store.start_again().await;
-    store.log.ping().await.unwrap();
+    store.log.store().ping().await.unwrap();
 }
 
 #[tokio::test]
@@ -332,7 +336,7 @@ async fn log_connects_to_a_store_that_starts_later() {
     let mut store = Store::start().await;
     store.stop().await;
     let early = connect(&store.url()).unwrap();
-    let early_call = early.ping();
+    let early_call = early.store().ping();
     let ((), called) = tokio::join!(store.start_again(), early_call);
     called.unwrap();
 }
@@ -357,8 +361,8 @@ async fn replayed_message_is_delivered_and_marked() {
     assert_eq!(parked[0].event.as_ref().unwrap().order_id, order_id);
     assert!(parked[0].reason.contains("no use"), "{}", parked[0].reason);
 
-    store.log.replay_parked("fulfillment", Some(0)).await.unwrap();
-    store.log.replay_parked("fulfillment", None).await.unwrap();
+    store.log.store().replay_parked("fulfillment", Some(0)).await.unwrap();
+    store.log.store().replay_parked("fulfillment", None).await.unwrap();
     let replayed = next_delivery(&mut group).await;
     assert!(replayed.is_replayed);
     assert_eq!(replayed.event.event_id, delivery.event.event_id);
@@ -375,11 +379,12 @@ async fn group_info_names_the_members() {
     store.place(1).await;
     let mut group = store.log.join_group(settings(TEST_TIMEOUT));
     next_delivery(&mut group).await;
-    let info = store.log.group_info("fulfillment").await.unwrap();
-    let member = info.member(store.log.connection_name().unwrap()).unwrap();
+    let info = store.log.store().group_info("fulfillment").await.unwrap();
+    let member = info.member(store.log.store().connection_name().unwrap()).unwrap();
     assert_eq!((member.in_flight, member.free_slots, member.n_delivered), (1, 3, 1));
     group.leave(TEST_TIMEOUT).await;
-    let no_members = || async { store.log.group_info("fulfillment").await.unwrap().members };
+    let no_members =
+        || async { store.log.store().group_info("fulfillment").await.unwrap().members };
     wait::until_async("it has left the stream", async || {
         no_members().await.is_empty().then_some(())
     })
@@ -389,7 +394,7 @@ async fn group_info_names_the_members() {
 #[tokio::test]
 async fn journal_keeps_entries_in_order() {
     let store = Store::start().await;
-    let journal = store.log.open_journal("test-journal");
+    let journal = store.log.store().open_journal("test-journal");
     assert!(journal.newest_entries(10).await.unwrap().is_empty());
     let add =
         async |last, number: u128| journal.append(last, "Noted", &number, &cause(number)).await;

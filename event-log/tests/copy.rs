@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 async fn copy(source: &Store, target: &Store) -> Result<CopySummary, CopyError> {
-    source.log.copy_to(&target.log, |_| {}).await
+    source.log.store().copy_to(target.log.store(), |_| {}).await
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn repeated_copy_appends_new_events_only() {
     copy(&source, &target).await.unwrap();
     source.place(2).await;
     let mut n_reports = 0;
-    let again = source.log.copy_to(&target.log, |_| n_reports += 1).await.unwrap();
+    let again = source.log.store().copy_to(target.log.store(), |_| n_reports += 1).await.unwrap();
     assert_eq!(again, CopySummary { n_events: 8, n_copied: 4 });
     let check = copy(&source, &target).await.unwrap();
     assert_eq!(check, CopySummary { n_events: 8, n_copied: 0 });
@@ -58,7 +58,7 @@ async fn interrupted_copy_resumes_behind_copied_events() {
     }
     let (begun, first_report) = oneshot::channel();
     let mut begun = Some(begun);
-    let copying = source.log.copy_to(&target.log, |_| {
+    let copying = source.log.store().copy_to(target.log.store(), |_| {
         if let Some(begun) = begun.take() {
             begun.send(()).unwrap();
         }
@@ -118,7 +118,7 @@ async fn groups_and_parked_messages_are_not_copied() {
     let mut group = source.log.join_group(settings);
     let delivery = group.next().await;
     group.park(delivery.id, "no use".to_owned());
-    while source.log.group_stats("fulfillment").await.unwrap().parked == 0 {
+    while source.log.store().group_stats("fulfillment").await.unwrap().parked == 0 {
         tokio::task::yield_now().await;
     }
     let all = copy(&source, &target).await.unwrap();

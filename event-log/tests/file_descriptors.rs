@@ -19,19 +19,19 @@ async fn missing_descriptors_are_reported() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(LIMIT), maximum }).unwrap();
     let taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-    let refused = log.ping().await.unwrap_err();
+    let refused = log.store().ping().await.unwrap_err();
     assert!(refused.is_unavailable(), "{refused:?}");
     let failing = async {
         loop {
-            assert!(log.ping().await.is_err());
+            assert!(log.store().ping().await.is_err());
             tokio::task::yield_now().await;
         }
     };
     tokio::select! {
-        () = log.out_of_descriptors() => {}
+        () = log.store().out_of_descriptors() => {}
         () = failing => {}
         ended = timeout(TEST_TIMEOUT, std::future::pending::<()>()) => panic!("not in time: {ended:?}"),
     }
     drop(taken);
-    timeout(TEST_TIMEOUT, log.ping()).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, log.store().ping()).await.unwrap().unwrap();
 }

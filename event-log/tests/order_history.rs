@@ -103,14 +103,14 @@ async fn subscription_delivers_deletions_and_no_system_events() {
     let store = Store::start_embedded().await;
     let tool = StreamTool::new(&store.url());
     let orders = [store.place(1).await, store.place(2).await, store.place(3).await];
-    let placed = store.log.count_backlog(None, 100).await.unwrap().n_events;
+    let placed = store.log.store().count_backlog(None, 100).await.unwrap().n_events;
     tool.truncate(orders[2], 1).await;
     tool.tombstone(orders[0]).await;
     tool.delete(orders[1]).await;
     // The truncation is no deletion.
-    assert_eq!(store.log.count_backlog(None, 100).await.unwrap().n_events, placed + 2);
+    assert_eq!(store.log.store().count_backlog(None, 100).await.unwrap().n_events, placed + 2);
 
-    let mut subscription = store.log.subscribe(None);
+    let mut subscription = store.log.store().subscribe(None);
     let mut deleted = Vec::new();
     while deleted.len() < 2 {
         match timeout(LONG, subscription.next()).await.unwrap() {

@@ -74,7 +74,7 @@ impl Fixture {
     /// Waits until the idle group was checked `n_checks` times, while other programs append.
     async fn wait_for_checks(&self, n_checks: usize) {
         let enough = self.proxy.n_calls(INFO) + n_checks;
-        let journal = self.store.log.open_journal("test-journal");
+        let journal = self.store.log.store().open_journal("test-journal");
         let mut number = 1_000_000;
         wait::until_async("the group is checked", async || {
             number += 1;
@@ -143,8 +143,8 @@ async fn busy_membership_is_not_checked() {
 #[tokio::test]
 async fn append_of_a_cancelled_caller_runs_to_its_end() {
     let fixture = Fixture::start().await;
-    fixture.log.ping().await.unwrap();
-    let journal = fixture.log.open_journal("test-journal");
+    fixture.log.store().ping().await.unwrap();
+    let journal = fixture.log.store().open_journal("test-journal");
     for number in 1..=50_u64 {
         let (value, cause) = (number, cause(u128::from(number)));
         let append = journal.append(ExpectedLast::Any, "Noted", &value, &cause);

@@ -128,7 +128,7 @@ async fn run_until_idle(store: &Store) {
     while !is_over {
         looks.tick().await;
         let last = store.log.load(OrderId(Uuid::from_u128(N_ORDERS))).await.unwrap().order.unwrap();
-        let info = store.log.group_info(GROUP).await.unwrap();
+        let info = store.log.store().group_info(GROUP).await.unwrap();
         let is_idle = info.stats.in_flight == 0 && info.stats.waiting == 0;
         is_over = last.reference.is_some() && is_idle;
     }

@@ -26,6 +26,7 @@ impl Backoff {
         reason = "milliseconds of a delay: far below 2^52, never negative"
     )]
     pub(crate) fn delay_after(self, delivery: u32, fraction: f64) -> Duration {
+        // Larger shifts would overflow, and `max_ms` applies long before.
         let doublings = delivery.saturating_sub(1).min(32);
         let bound_ms = self.first_ms.saturating_mul(1 << doublings).min(self.max_ms);
         Duration::from_millis((bound_ms as f64 * fraction.clamp(0.0, 1.0)) as u64)

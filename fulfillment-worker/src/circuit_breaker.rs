@@ -61,6 +61,7 @@ impl CircuitBreaker {
 
     /// Returns the current state.
     pub(crate) fn state(&self) -> BreakerState {
+        // Under one lock: the members describe one moment.
         let inner = self.inner();
         BreakerState {
             phase: inner.machine.phase(),
@@ -83,6 +84,7 @@ impl CircuitBreaker {
             let decision = self.inner().machine.admit(Instant::now());
             match decision {
                 Decision::Admitted { generation, is_probe } => {
+                    // The breaker may have become half-open, which the worker reports.
                     self.notify_waiters();
                     let (breaker, has_outcome) = (Arc::clone(self), AtomicBool::new(false));
                     return Admission { breaker, generation, is_probe, has_outcome };
@@ -142,6 +144,7 @@ impl Admission {
             Ok(_) | Err(_) => CallResult::Response,
         };
         inner.machine.note_result(self.generation, result, Instant::now());
+        // Waiters take this lock when they wake.
         drop(inner);
         self.has_outcome.store(true, Ordering::Release);
         self.breaker.notify_waiters();

@@ -56,6 +56,8 @@ impl DeadLetterHandler {
             let behind = parked.last().map(|message| message.number + 1);
             let recorded = stream::iter(parked).map(|message| self.record_parked(message));
             recorded.buffered(CONCURRENCY).try_collect::<()>().await?;
+            // Only after all of them: an error makes the next check read the page again, and a dead
+            // letter that is recorded already is not recorded twice.
             self.next = behind.or(self.next);
             if self.next.is_none() {
                 // Nothing was ever parked, so nothing can be resolved.
@@ -75,6 +77,7 @@ impl DeadLetterHandler {
             Ok(None) | Err(LogError::Deleted) => return Ok(()),
             Err(error) => return Err(error),
         };
+        // The attempt has a recorded end, or a redrive has begun the next one.
         if order.attempt != queued.queued.attempt || order.status != Status::Processing {
             return Ok(());
         }
@@ -90,6 +93,7 @@ impl DeadLetterHandler {
         });
         let cause = queued.cause(ACTOR, &command, order.deliveries, at);
         let order_id = queued.order_id;
+        // A refusal means that an outcome was recorded meanwhile, which stays.
         if self.log.execute_command(order, None, &command, &cause).await?.is_ok() {
             tracing::warn!(order.id = %order_id, "Order dead-lettered: the event store parked its message");
         }
@@ -110,6 +114,8 @@ impl DeadLetterHandler {
             let mut checked = checked.buffered(CONCURRENCY);
             while let Some((number, is_resolved)) = checked.try_next().await? {
                 if !is_resolved {
+                    // The store replays all messages before a number, so the first unresolved order
+                    // holds back the messages behind it.
                     break 'pages;
                 }
                 resolved_before = Some(number + 1);
@@ -119,7 +125,7 @@ impl DeadLetterHandler {
             }
         }
         if let (Some(before), true) = (resolved_before, resolved_before != begin) {
-            self.log.replay_parked(GROUP, Some(before)).await?;
+            self.log.store().replay_parked(GROUP, Some(before)).await?;
             self.replayed = Some((before, Instant::now()));
             tracing::info!(before, "Parked messages of resolved orders replayed");
         }
@@ -130,6 +136,7 @@ impl DeadLetterHandler {
     async fn is_resolved(&self, message: ParkedMessage) -> Result<(u64, bool), LogError> {
         let (queued, order) = match self.load_order(&message).await {
             Ok(Some(found)) => found,
+            // A deleted event can only be removed; an unreadable one is left to an operator.
             Ok(None) => return Ok((message.number, message.is_gone)),
             Err(LogError::Deleted) => return Ok((message.number, true)),
             Err(error) => return Err(error),

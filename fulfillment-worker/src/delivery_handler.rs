@@ -82,6 +82,7 @@ impl<G: Gateway> DeliveryHandler<G> {
                 warn!(error = cause, "Delivery of a deleted order dropped");
                 return Verdict::Ack;
             }
+            // The gateway may have been called: the redelivery repeats its idempotency key.
             warn!(error = cause, "Outcome could not be recorded: requesting redelivery");
             let number = delivery.retry_count.saturating_add(1);
             let after = self.retry_delay(delivery.event.event_id, number);
@@ -99,6 +100,7 @@ impl<G: Gateway> DeliveryHandler<G> {
         let mut permit = Some(permit);
         let beginning = if !delivery.is_first {
             self.begin_redelivery(delivery, &queued, &mut permit, admission).await?
+        // A first delivery reads nothing from the store: its event has the whole order.
         } else if self.may_begin(delivery, admission) {
             let number = queued.queued.deliveries + 1;
             Beginning::Call { order: queued.order.clone(), delivery: number, _suspect: None }
@@ -109,6 +111,8 @@ impl<G: Gateway> DeliveryHandler<G> {
             // `_suspect` is held until the outcome is recorded.
             Beginning::Call { order, delivery, _suspect } => {
                 let outcome = self.call_gateway(&queued, delivery).await;
+                // Before the record, which may have to wait for the event store: the other
+                // deliveries must learn at once that the gateway does not answer.
                 admission.note_outcome(&outcome);
                 match outcome {
                     // A failed probe does not count against the order.
@@ -161,15 +165,10 @@ impl<G: Gateway> DeliveryHandler<G> {
         }
         log_outcome(&command, error.as_deref());
         if let Verdict::Postpone { until } = verdict {
-            self.postpone(queued, until).await?;
+            // Durable before the message is acknowledged: otherwise a crash would lose the order.
+            set_timer(&self.log, queued, until, self.clock.now()).await?;
         }
         Ok(verdict)
-    }
-
-    /// Sets the timer of an order that waits outside the subscription. The message may be
-    /// acknowledged only after the timer is durable: otherwise a crash would lose the order.
-    async fn postpone(&self, queued: &QueuedOrder, until: Timestamp) -> Result<(), LogError> {
-        set_timer(&self.log, queued, until, self.clock.now()).await
     }
 
     /// Returns whether the order was queued so recently that the start of its first delivery need not
@@ -229,7 +228,8 @@ impl<G: Gateway> DeliveryHandler<G> {
                 return Ok(Beginning::Answered(Verdict::Ack));
             }
             if let Some(until) = self.postponed_until(&order) {
-                self.postpone(queued, until).await?;
+                // The worker may have crashed before the timer was durable.
+                set_timer(&self.log, queued, until, self.clock.now()).await?;
                 return Ok(Beginning::Answered(Verdict::Postpone { until }));
             }
             // The start of a first delivery is not recorded, unless the delivery came late.
@@ -259,6 +259,7 @@ impl<G: Gateway> DeliveryHandler<G> {
             let cause = queued.cause(ACTOR, &command, number, self.clock.now());
             let started =
                 self.log.execute_command(order, Some(queued.head), &command, &cause).await?;
+            // A refusal means that the attempt has ended meanwhile: the next turn answers for that.
             if let Ok(order) = started {
                 return Ok(Beginning::Call { order, delivery: number, _suspect: suspect });
             }
@@ -287,6 +288,7 @@ impl<G: Gateway> DeliveryHandler<G> {
         let reason = "the parked message was replayed".to_owned();
         let redrive = OrderCommand::Redrive(Redrive { reason, customer_id: None, items: None });
         let cause = queued.cause(REPLAYER, &redrive, 0, self.clock.now());
+        // A refused redrive changes nothing, and the message is not needed either way.
         if self.log.execute_command(order, None, &redrive, &cause).await?.is_ok() {
             info!("Order redriven: its parked message was replayed");
         }
@@ -307,6 +309,8 @@ impl<G: Gateway> DeliveryHandler<G> {
             traceparent: queued.traceparent(),
         };
         let limit = self.config.timeout();
+        // The time-out drops the call. The gateway may still fulfil the order: the next delivery
+        // repeats the idempotency key and gets the same answer.
         timeout(limit + GRACE, self.gateway.fulfill(&fulfillment)).await.unwrap_or_else(|_| {
             let error = format!("gateway did not answer within {} ms", limit.as_millis());
             Err(GatewayError::new(FailureClass::Transient, error))
@@ -315,6 +319,7 @@ impl<G: Gateway> DeliveryHandler<G> {
 
     /// Returns the delay of the retry that follows this delivery.
     fn retry_delay(&self, event_id: Uuid, delivery: u32) -> Duration {
+        // Not random: runs with the same seed have the same delays.
         let name = format!("{event_id}/backoff/{delivery}");
         self.backoff.delay_after(delivery, random_fraction(self.config.seed, &name))
     }

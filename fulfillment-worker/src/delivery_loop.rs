@@ -91,11 +91,13 @@ impl<G: Gateway> DeliveryLoop<G> {
         while self.admission.is_current() {
             tokio::select! {
                 () = &mut end => break,
+                // Cancelling it loses no delivery: each is in `candidates` once it was received.
                 () = self.gather_candidates(&mut candidates, n_candidates) => {}
             }
             let n_retries = |candidate: &(usize, &Delivery)| candidate.1.retry_count;
             let choice =
                 candidates.iter().enumerate().min_by_key(n_retries).map_or(0, |(index, _)| index);
+            // Not empty: `gather_candidates` waits for the first one.
             let delivery = candidates.swap_remove(choice);
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { break };
             self.begin_delivery(delivery, permit);
@@ -103,6 +105,7 @@ impl<G: Gateway> DeliveryLoop<G> {
                 self.answer_ended(ended);
             }
         }
+        // Candidates that were not chosen go back to the store with the connection.
         self.drain_and_leave().await;
     }
 
@@ -176,6 +179,7 @@ impl<G: Gateway> DeliveryLoop<G> {
             () = timed_out => true,
         };
         let n_unfinished = self.in_progress.len();
+        // Aborted deliveries are delivered again. The gateway recognises them by their keys.
         self.in_progress.shutdown().await;
         let n_handled = answers.len();
         // Deliveries that were not begun go back with the connection: do not wait for them.
@@ -251,6 +255,7 @@ async fn next_delivery(
 }
 
 fn send_verdict(group: &GroupMembership, delivery_id: Option<Uuid>, verdict: Verdict) {
+    // Cannot happen: `begin_delivery` notes the id of every task.
     let Some(id) = delivery_id else { return };
     match verdict {
         Verdict::Ack | Verdict::Postpone { .. } => group.ack(id),

@@ -48,6 +48,7 @@ impl PauseWatch {
                 WantedState::Pause(revision) => Some(revision),
                 WantedState::Unknown | WantedState::Work => None,
             };
+            // Cleared when the pause ends: the worker would be reported as paused while it works.
             self.obeyed.send_if_modified(|obeyed| std::mem::replace(obeyed, pause) != pause);
             if now == WantedState::Work {
                 return;
@@ -91,6 +92,7 @@ async fn keep_checking(log: EventLog, wanted: watch::Sender<WantedState>) {
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
+                // The last known state applies: an outage must not resume paused workers.
                 tracing::debug!(error, "Pause of the workers could not be checked");
             }
         }

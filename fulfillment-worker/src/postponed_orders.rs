@@ -44,7 +44,9 @@ pub(crate) async fn set_timer(
     let (order_id, attempt) = (queued.order_id, queued.queued.attempt);
     let entry = DeliveryPostponed { order_id, attempt, until };
     let cause = queued.cause_of_timer(ACTOR, until, at);
-    let journal = log.open_journal(POSTPONED);
+    let journal = log.store().open_journal(POSTPONED);
+    // Any: timers do not depend on each other. The same timer has the same id, so that the
+    // store recognises a repetition.
     journal.append(ExpectedLast::Any, DeliveryPostponed::ENTRY_TYPE, &entry, &cause).await?;
     tracing::info!(order.id = %order_id, %until, "Order postponed: the gateway asked for time");
     Ok(())
@@ -52,7 +54,7 @@ pub(crate) async fn set_timer(
 
 /// Queues postponed orders again when they are due. Never returns.
 pub(crate) async fn keep_requeuing(log: EventLog, clock: Clock) {
-    let journal = log.open_journal(POSTPONED);
+    let journal = log.store().open_journal(POSTPONED);
     let mut timers = Timers { log, journal, clock, last_read: None, pending: BTreeSet::new() };
     let mut checks = interval(CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,6 +81,7 @@ impl Timers {
     async fn requeue_due(&mut self) -> Result<(), LogError> {
         self.read_new_timers().await?;
         let now = self.clock.now();
+        // The bound is the largest key with this time: everything up to now is due.
         let later = self.pending.split_off(&(now, Uuid::max(), u32::MAX));
         let due = std::mem::replace(&mut self.pending, later);
         let requeued = stream::iter(due.clone())
@@ -129,8 +132,9 @@ impl Timers {
         now: Timestamp,
     ) -> Result<(), LogError> {
         let loaded = match self.log.load(order_id).await {
-            // An operator must inspect an order that cannot be decoded.
-            Err(LogError::Undecodable { .. }) => return Ok(()),
+            // Left to an operator, or gone. An error would make every check fail, and hold back the
+            // timers of all other orders.
+            Err(LogError::Undecodable { .. } | LogError::Deleted) => return Ok(()),
             loaded => loaded?,
         };
         let head = loaded.head();
@@ -138,6 +142,7 @@ impl Timers {
         let (Some(queued), Some(order)) = (queued, loaded.order) else { return Ok(()) };
         let is_waiting = order.status == Status::Processing
             && order.attempt == attempt
+            // A later failure has set a later timer, which queues the order when it is due.
             && order.retry_at.is_some_and(|until| until <= now);
         if !is_waiting {
             return Ok(());

@@ -16,7 +16,7 @@ pub(crate) struct QueuedOrder {
     pub(crate) order: Order,
     /// The event as the head of its stream, which it is until the next event is appended.
     pub(crate) head: StreamHead,
-    /// The cause that the event gives to its effects, without a command of its own.
+    /// Cause of the commands that follow from the event; [`new_cause`](Self::new_cause) completes it.
     effect: Cause,
 }
 

@@ -76,6 +76,7 @@ pub async fn run_worker<G: Gateway>(
         clock: clock.clone(),
     };
     background.spawn(keep_reporting(reporter).in_current_span());
+    // Cancelling it ends this worker only.
     let stop = stop.child_token();
     let handler = Arc::new(DeliveryHandler::new(log.clone(), gateway, config.clone(), clock));
     let worker = Worker { log, config, pause, breaker, handler, n_silences, stop: stop.clone() };
@@ -116,6 +117,7 @@ impl<G: Gateway> Worker<G> {
                 admitted = self.wait_for_admission() => admitted,
             };
             let admission = Arc::new(admission);
+            // A membership per admission: while the breaker is open, no delivery may be held here.
             let group = self.log.join_group(GroupSettings {
                 name: GROUP.to_owned(),
                 event_type: EVENT_TYPE.to_owned(),
@@ -164,7 +166,8 @@ impl<G: Gateway> Worker<G> {
         }
         // The store delivers pending retries first. Hold one delivery more than there are retries, so
         // that the probe can choose one that has not failed before.
-        let stats = self.log.group_stats(GROUP).await;
+        let stats = self.log.store().group_stats(GROUP).await;
+        // Without statistics the first delivery is the probe.
         (admission, stats.map_or(1, |stats| stats.retrying + 1).min(MAX_CANDIDATES))
     }
 }
@@ -172,5 +175,5 @@ impl<G: Gateway> Worker<G> {
 /// Returns the name of the worker's connection at the store, or a random one if the connection's name
 /// may be shared.
 fn worker_name(log: &EventLog, clock: &Clock) -> String {
-    log.connection_name().map_or_else(|| format!("dofs-{}", clock.new_id()), str::to_owned)
+    log.store().connection_name().map_or_else(|| format!("dofs-{}", clock.new_id()), str::to_owned)
 }

@@ -37,6 +37,7 @@ pub(crate) struct Reporter {
 /// nothing while the worker is as it was at its start.
 pub(crate) async fn keep_reporting(reporter: Reporter) {
     let Reporter { log, worker, breaker, mut n_silences, mut obeyed_pause, clock } = reporter;
+    // The state of a worker that has just started.
     let mut last_sent = (true, 0, None);
     let mut due = Instant::now() + REPEAT_INTERVAL;
     loop {
@@ -62,6 +63,7 @@ pub(crate) async fn keep_reporting(reporter: Reporter) {
                     error = &error as &dyn std::error::Error,
                     "Report could not be recorded"
                 );
+                // The next turn reads the state again: an outdated report is not repeated.
                 sleep(RETRY_DELAY).await;
                 continue;
             }

@@ -59,19 +59,19 @@ impl CustomerOrder {
     /// Applies the next event of the order.
     fn apply(&mut self, recorded: &Recorded) {
         self.revision = recorded.revision;
-        // What the event alone says of the order, by the rules of the domain.
-        let told = evolve(None, recorded);
+        // The order as this event alone describes it, by the rules of the domain.
+        let described = evolve(None, recorded);
         match &recorded.event {
             OrderEvent::Received(event) => {
-                self.customer_id = told.customer_id;
-                self.total_quantity = told.total_quantity;
+                self.customer_id = described.customer_id;
+                self.total_quantity = described.total_quantity;
                 self.received_at = Some(event.received_at);
             }
-            OrderEvent::Validated(_) => self.total_quantity = told.total_quantity,
+            OrderEvent::Validated(_) => self.total_quantity = described.total_quantity,
             // A redrive may correct the customer or the items.
             OrderEvent::Queued(_) => {
-                self.customer_id = told.customer_id;
-                self.total_quantity = told.total_quantity;
+                self.customer_id = described.customer_id;
+                self.total_quantity = described.total_quantity;
                 self.status = Status::Processing;
             }
             OrderEvent::Fulfilled(_) => self.status = Status::Fulfilled,
@@ -111,6 +111,7 @@ fn apply(
             }
             Step::Event(recorded, tenant) => {
                 let order_id = recorded.event.order_id();
+                // Applied before: any part of the log may be applied again.
                 if orders.get(&order_id).is_some_and(|row| recorded.revision <= row.revision) {
                     continue;
                 }
@@ -120,6 +121,7 @@ fn apply(
             }
         }
     }
+    // Rows that were only read are not written back.
     orders.retain(|order_id, _| changed.contains(order_id));
     let written = vec![orders.into_values().map(Row::into_record).collect()];
     Ok(RowChanges { deleted, written, ..RowChanges::default() })

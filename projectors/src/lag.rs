@@ -2,7 +2,6 @@
 
 use event_log::Backlog;
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::store::Checkpoint;
 
@@ -13,7 +12,7 @@ pub(crate) const MAX_LAG_EVENTS: usize = 10_000;
 const STUCK_AFTER_SECS: f64 = 10.0;
 
 /// How far the tables are behind the log.
-#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Lag {
     /// Counted up to 10,000.
     pub lag_events: u64,
@@ -24,6 +23,7 @@ pub struct Lag {
 }
 
 pub(crate) fn compute_lag(checkpoint: &Checkpoint, backlog: Backlog, now: Timestamp) -> Lag {
+    // The time is another process's, whose clock may be ahead of this one.
     let age = |time: Timestamp| now.duration_since(time).as_secs_f64().max(0.0);
     let lag_seconds = backlog.oldest.map_or(0.0, age);
     let unmoved_seconds = checkpoint.moved_at.map_or(f64::INFINITY, age);

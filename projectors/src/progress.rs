@@ -60,6 +60,7 @@ pub(crate) fn estimate_total(n_done: u64, position: u64, until: u64) -> Option<u
     if position >= until {
         return Some(n_done);
     }
+    // The product of a count and a byte offset may exceed 64 bits.
     let total = u128::from(n_done) * u128::from(until) / u128::from(position.max(1));
     u64::try_from(total).ok().filter(|_| n_done > 0)
 }

@@ -96,7 +96,7 @@ pub struct RowChanges {
     pub deleted: BTreeSet<OrderId>,
     /// The rows to write: for each table of the projection, at most one per order.
     pub written: Vec<Vec<Record>>,
-    /// Orders that are known to have no rows yet, so that no row has to be looked for.
+    /// Orders that are known to have no rows yet: none have to be read.
     pub begun: HashSet<OrderId>,
     pub statistics: Statistics,
 }
@@ -104,6 +104,7 @@ pub struct RowChanges {
 impl Projection {
     /// Returns the table that has a row for every order.
     pub(crate) fn main_table(&self) -> &'static Table {
+        // Every projection has a table: see `tables`.
         &self.tables[0]
     }
 
@@ -113,6 +114,7 @@ impl Projection {
         let find = |records: Vec<Record>| {
             records.into_iter().find(|record| order_of(record) == Some(order_id))
         };
+        // `written` may have fewer lists than there are tables.
         self.tables.iter().map(|_table| written.next().and_then(find)).collect()
     }
 }

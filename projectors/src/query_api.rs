@@ -137,6 +137,7 @@ fn note_read_model_answers() {
 
 /// Logs a failed read: an outage once, and not for each request.
 fn log_read_model_failure(error: &StoreError) {
+    // Other errors are not outages: each is worth a line.
     let is_away = matches!(error, StoreError::Database(_) | StoreError::Timeout);
     if let Some(outage) = READ_MODEL.get().filter(|_| is_away) {
         outage.note_failure(&Chain(error).to_string(), READ_MODEL_HINT);

@@ -26,9 +26,9 @@ const MAX_APPROACHES: usize = 5;
 /// With fewer new events than this, the new set is near enough for the comparison.
 const NEAR_EVENTS: u64 = 1_000;
 /// How long a running projector may take to reach a new set that is ahead of the live one.
-const PROJECTOR_PATIENCE: Duration = Duration::from_secs(10);
+const PROJECTOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delay between two reads of the live checkpoint.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The name of a rebuild in the lease.
 const HOLDER: &str = "rebuild";
 
@@ -130,6 +130,7 @@ impl Rebuild<'_> {
         let live = self.store.checkpoint().await?;
         let is_of_this_log = match check_origin::<ReplayError>(self.log, self.store, &live).await {
             Ok(_) => true,
+            // The event store was replaced: the live tables are about other orders.
             Err(ReplayError::Origin(_)) => false,
             Err(error) => return Err(error.into()),
         };
@@ -146,10 +147,11 @@ impl Rebuild<'_> {
         let mut checkpoint = self.catch_up(&*next, phase, observer).await?;
         let mut steps =
             |n_done, n_total| (observer.progress)(step_progress(Phase::Indexes, n_done, n_total));
+        // Indexes come last: rows are inserted faster without them.
         self.store.complete_next_set(&mut steps).await?;
         let is_live = self.at_end == SwapAtEnd::Yes;
         if is_live {
-            checkpoint = self.put_in_place(&*next, is_of_this_log, observer).await?;
+            checkpoint = self.swap_in(&*next, is_of_this_log, observer).await?;
         }
         Ok(Rebuilt { n_events: checkpoint.events_applied, compared, is_live })
     }
@@ -163,6 +165,7 @@ impl Rebuild<'_> {
         let mut reached = next.checkpoint().await?;
         for _approach in 0..MAX_APPROACHES {
             let live = self.store.checkpoint().await?.position;
+            // Empty tables have no position at which both could be compared.
             if live.is_none() {
                 break;
             }
@@ -186,6 +189,7 @@ impl Rebuild<'_> {
         let live = self.store.snapshot().await?;
         let live_position = live.checkpoint().await?.position;
         if live_position.is_some() {
+            // Exactly to the position of the snapshot: there every difference is a fault.
             self.replay_into(next, live_position, Phase::Replay, observer).await?;
         }
         let comparison = Comparison {
@@ -203,20 +207,20 @@ impl Rebuild<'_> {
     /// Waits until a running projector has reached a next set that is ahead of the live one. Without a
     /// projector, the comparison asks the streams of the orders that have changed since.
     async fn wait_for_projector(&self, reached: Option<Position>) -> Result<(), RebuildError> {
-        let deadline = Instant::now() + PROJECTOR_PATIENCE;
+        let deadline = Instant::now() + PROJECTOR_TIMEOUT;
         while Instant::now() < deadline && self.store.lease().await?.holder.is_some() {
             let live = self.store.checkpoint().await?.position;
             // The positions may differ without any event of an order between them.
-            if live >= reached || self.log.count_backlog(live, 1).await?.n_events == 0 {
+            if live >= reached || self.log.store().count_backlog(live, 1).await?.n_events == 0 {
                 break;
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
 
     /// Swaps the next set with the live one, and returns its checkpoint.
-    async fn put_in_place(
+    async fn swap_in(
         &self,
         next: &dyn ReadModel,
         is_of_this_log: bool,
@@ -234,6 +238,7 @@ impl Rebuild<'_> {
             let checkpoint = match epoch {
                 Some(epoch) => tokio::select! {
                     caught_up = caught_up => caught_up?,
+                    // A projector has taken the lease: the live tables move on.
                     () = turn::keep_turn(self.store, epoch) => continue,
                 },
                 None => caught_up.await?,
@@ -247,7 +252,8 @@ impl Rebuild<'_> {
                 |n_done, n_total| (observer.progress)(step_progress(Phase::Swap, n_done, n_total));
             let swapped = self.store.swap(&checkpoint, when, self.clock.now(), &mut steps).await;
             if epoch.is_some() {
-                self.let_projector_go().await?;
+                // Before an error is returned: the projector would wait for its time-out otherwise.
+                self.release_projector().await?;
             }
             last = swapped?;
             if last == Swapped::Done {
@@ -269,7 +275,7 @@ impl Rebuild<'_> {
     }
 
     /// Gives the lease back, which the swap has moved to the new live set.
-    async fn let_projector_go(&self) -> Result<(), StoreError> {
+    async fn release_projector(&self) -> Result<(), StoreError> {
         let lease = self.store.lease().await?;
         if lease.holder.as_deref() == Some(HOLDER) {
             self.store.give_back_lease(lease.epoch).await?;

@@ -73,7 +73,7 @@ impl Replay<'_> {
         replayed: &mut Replayed,
         progress: &mut Watcher<'_>,
     ) -> Result<(), ReplayError> {
-        match self.log.head().await? {
+        match self.log.store().head().await? {
             Some(head) => self.run_until(head, replayed, progress).await,
             None => Ok(()),
         }
@@ -88,7 +88,7 @@ impl Replay<'_> {
         replayed: &mut Replayed,
         progress: &mut Watcher<'_>,
     ) -> Result<(), ReplayError> {
-        match self.log.head().await? {
+        match self.log.store().head().await? {
             Some(head) => self.run_until(position.min(head), replayed, progress).await,
             None => Ok(()),
         }
@@ -105,7 +105,8 @@ impl Replay<'_> {
         if checkpoint.position >= Some(until) {
             return Ok(());
         }
-        checkpoint.first_event_id = self.log.first_event_id().await?;
+        // Marks the tables as rows of this event store.
+        checkpoint.first_event_id = self.log.store().first_event_id().await?;
         let mut reader = Reader::start(self.log, checkpoint.position, until, self.batch_size);
         while let Some(batch) = reader.next().await? {
             let n_events = batch.n_events();

@@ -214,6 +214,7 @@ impl Projector {
     async fn give_back_lease(&self) {
         let given_back = timeout(GIVE_BACK_TIMEOUT, async {
             let lease = self.store.lease().await?;
+            // The lease of a standby that has taken over must stay.
             if lease.holder.as_ref() == Some(&self.holder) {
                 self.store.give_back_lease(lease.epoch).await?;
             }
@@ -231,12 +232,13 @@ impl Projector {
         outage: &mut Outage,
     ) -> Result<Infallible, Interruption> {
         let mut checkpoint = limit_call(self.store.checkpoint()).await?;
+        // Another projector has taken the lease since.
         if checkpoint.epoch != epoch {
             return Err(Interruption::TurnOver);
         }
         checkpoint.first_event_id =
             check_origin::<Interruption>(&self.log, &*self.store, &checkpoint).await?;
-        let subscription = self.log.subscribe(checkpoint.position);
+        let subscription = self.log.store().subscribe(checkpoint.position);
         let mut batches = Batches::new(subscription, &self.config);
         loop {
             let batch = batches.next().await;
@@ -305,6 +307,7 @@ pub(crate) async fn project_batch(
         moved_at: Some(now),
         ..from
     };
+    // If the answer to the commit is lost, the turn ends, and the next one reads the checkpoint.
     limit_call(store.write(&changes, &from, &to)).await?;
     Ok(to)
 }

@@ -32,8 +32,9 @@ pub async fn projection_status(
     store: &dyn ReadModel,
     now: Timestamp,
 ) -> Result<ProjectionStatus, StatusError> {
+    // The checkpoint before the log: events in between count as lag, never as progress.
     let (lease, checkpoint) = (store.lease().await?, store.checkpoint().await?);
-    let backlog = log.count_backlog(checkpoint.position, MAX_LAG_EVENTS).await?;
+    let backlog = log.store().count_backlog(checkpoint.position, MAX_LAG_EVENTS).await?;
     let ahead = find_ahead::<StatusError>(log, store).await?;
     Ok(ProjectionStatus { lag: compute_lag(&checkpoint, backlog, now), checkpoint, lease, ahead })
 }

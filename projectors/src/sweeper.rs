@@ -69,7 +69,8 @@ impl Sweeper {
         if stale.is_empty() {
             return Ok(());
         }
-        let info = self.log.group_info(&self.group).await?;
+        let info = self.log.store().group_info(&self.group).await?;
+        // Without a checkpoint the group has answered nothing, so no message is lost.
         let Some(answered_to) = info.checkpoint else { return Ok(()) };
         for order_id in stale {
             self.requeue_if_lost(order_id, before, answered_to).await?;
@@ -102,8 +103,9 @@ impl Sweeper {
         answered_to: Position,
     ) -> Result<(), LogError> {
         let loaded = match self.log.load(order_id).await {
-            // The row is older than the deletion, or was written by an older release.
-            Err(LogError::Deleted) => return Ok(()),
+            // Left to an operator, or gone since the row was written. An error would end every
+            // sweep here, before the other orders.
+            Err(LogError::Undecodable { .. } | LogError::Deleted) => return Ok(()),
             loaded => loaded?,
         };
         let Some(order) = loaded.order else { return Ok(()) };
@@ -125,6 +127,7 @@ impl Sweeper {
         );
         let revision = order.revision;
         let requeue = OrderCommand::Requeue(Requeue { revision, reason });
+        // Derived from the lost message: two sweepers at a time queue the order again once.
         let command_id = CommandId::for_delivery(queued.event_id, 0, "requeued");
         let cause = queued.to_cause(command_id, ACTOR, self.clock.now());
         if self.log.execute_command(order, None, &requeue, &cause).await?.is_ok() {

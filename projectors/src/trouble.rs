@@ -74,7 +74,8 @@ async fn compare_with_log(
         return Ok(Some(ReadModelTrouble::Ahead(ahead)));
     }
     let checkpoint = store.checkpoint().await?;
-    let lag = compute_lag(&checkpoint, log.count_backlog(checkpoint.position, 1).await?, now);
+    let lag =
+        compute_lag(&checkpoint, log.store().count_backlog(checkpoint.position, 1).await?, now);
     let seconds = lag.lag_seconds;
     if lag.stuck {
         return Ok(Some(ReadModelTrouble::Stuck { seconds }));

@@ -163,6 +163,7 @@ impl Verification<'_> {
         if verified.n_undecided > 0 || replayed.n_deletions > 0 {
             minutes.retain(|minute| minute.expected.exceeds(minute.found));
         }
+        // The snapshot ends here: while it is open, a database keeps every old row.
         drop(live);
         // Wrong rows make the counts wrong too.
         if verified.n_differing == verified.n_mended {
@@ -191,6 +192,7 @@ impl Verification<'_> {
         let stride = u32::try_from(stride).unwrap_or(u32::MAX);
         let mut sampled = Vec::new();
         while (sampled.len() as u64) < n_orders {
+            // Only ids are read: the sample is spread without reading all rows.
             let passed = live.ids_after(sampled.last().copied(), stride).await?;
             let Some(&order_id) = passed.last() else { break };
             sampled.push(order_id);

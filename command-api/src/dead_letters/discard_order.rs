@@ -54,7 +54,9 @@ pub(crate) async fn discard_order(
         .await
         .map_err(command_failed)?
         .map_err(|error| rule_refused(order_id, &error))?;
-    log.remember_state(&Arc::new(order.clone()));
+    let order = Arc::new(order);
+    // Until the read model has this revision, reads answer with the remembered state.
+    log.remember_state(&order);
     tracing::info!(order.id = %order_id, actor = cause.actor, "Dead letter discarded");
     let (status, revision) = (order.status.into(), order.revision);
     Ok(Json(DiscardedOrder { order_id: order_id.0, status, revision }))

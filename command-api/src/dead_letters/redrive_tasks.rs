@@ -17,7 +17,7 @@ use api_types::{
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{HeaderMap, HeaderValue, LOCATION};
+use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use domain::operations::{
     RedriveBegun, RedriveCancelled, RedriveEntry, RedriveState, RedriveTask as RecordedTask,
@@ -79,29 +79,27 @@ pub(crate) async fn start_redrive(
         runner: api.runner.id(),
     };
     let journal = TaskJournal::new(log);
-    let (latest, revision) = journal.latest().await.map_err(log_failed)?;
-    if let Some(task) = latest.filter(|task| task.state == RedriveState::Running) {
-        return Err(already_running(task.begun.task_id));
-    }
     let task = RecordedTask::new(begun.clone());
     let entry = RedriveEntry::Begun(Box::new(begun));
-    match journal.append(&entry, revision, &cause).await {
-        Ok(_) => {}
-        Err(LogError::Conflict { .. }) => {
-            let (latest, _) = journal.latest().await.map_err(log_failed)?;
-            let task_id = latest.map_or(task.begun.task_id, |latest| latest.begun.task_id);
-            return Err(already_running(task_id));
+    loop {
+        let (latest, last) = journal.newest(1).await.map_err(log_failed)?;
+        if let Some(task) = latest.iter().find(|task| task.state == RedriveState::Running) {
+            return Err(already_running(task.begun.task_id));
         }
-        Err(error) => return Err(command_failed(error)),
+        match journal.append(&entry, last, &cause).await {
+            Ok(_) => break,
+            // Another request has started a task, or a runner has counted a cancelled one: read
+            // the journal again.
+            Err(LogError::Conflict { .. }) => {}
+            Err(error) => return Err(command_failed(error)),
+        }
     }
+    // Otherwise the task would begin with the runner's next poll.
     api.runner.wake();
     let task_id = task.begun.task_id;
     tracing::info!(task.id = %task_id, actor = cause.actor, n_total, "Redrive task started");
-    let mut headers = HeaderMap::new();
-    // A UUID is valid in a header.
-    let location = HeaderValue::from_str(&format!("/v1/ops/dead-letters/redrives/{task_id}"));
-    headers.extend(location.map(|location| (LOCATION, location)));
-    Ok((StatusCode::ACCEPTED, headers, Json(RedriveTask::from(&task))).into_response())
+    let location = [(LOCATION, format!("/v1/ops/dead-letters/redrives/{task_id}"))];
+    Ok((StatusCode::ACCEPTED, location, Json(RedriveTask::from(&task))).into_response())
 }
 
 /// List the newest redrive tasks
@@ -113,7 +111,7 @@ pub(crate) async fn start_redrive(
 pub(crate) async fn list_redrives(
     State(api): State<Arc<CommandApi>>,
 ) -> Result<Json<RedriveTaskPage>, Problem> {
-    let tasks = TaskJournal::new(api.log()?).newest(MAX_LISTED).await.map_err(log_failed)?;
+    let (tasks, _) = TaskJournal::new(api.log()?).newest(MAX_LISTED).await.map_err(log_failed)?;
     let items = tasks.iter().map(RedriveTask::from).collect();
     Ok(Json(RedriveTaskPage { items, next_cursor: None }))
 }

@@ -66,7 +66,9 @@ pub(crate) async fn place_order(
     wait: Wait,
     JsonBody(body): JsonBody<Value>,
 ) -> Result<Response, Problem> {
+    // The append is part of the time that the client is willing to wait.
     let received = Instant::now();
+    // The fingerprint needs the whole body: it covers members that the request type drops.
     let request = parse_order(body.clone())?;
     let log = api.log()?;
     let cause = Cause {
@@ -75,6 +77,8 @@ pub(crate) async fn place_order(
     };
     let keyed = parse_order_id(&headers, caller.principal())?;
     if let Some(order_id) = keyed {
+        // Such a stream accepts an append that expects no stream: a repeated request would place
+        // the order again.
         log.refuse_soft_deleted(order_id).await.map_err(key_failed)?;
     }
     let order_id = keyed.unwrap_or_else(|| OrderId(api.clock.new_id()));
@@ -95,17 +99,21 @@ pub(crate) async fn place_order(
             log_placed(order_id, &events);
             respond(&api, order_id, &events, revision)
         }
+        // An earlier or concurrent request with this key has placed the order.
         Err(LogError::Conflict { .. }) if keyed.is_some() => {
             replay_response(&api, log, order_id, cause.request_fingerprint.as_deref()).await?
         }
         Err(error) => return Err(placing_failed(&error, order_id, keyed.is_some())),
     };
     match wait.preferred {
+        // An order that broke a rule has ended: there is nothing to wait for.
         Some(preferred) if response.status().is_success() => {
             wait.begin();
             let is_finished = |order: &Order| order.status != Status::Processing;
             let waited = log.wait_for_order(order_id, received + preferred, is_finished).await;
+            // The order is durable: a wait that fails still reports that it was accepted.
             let WaitOutcome::Reached(order) = waited else { return Ok(response) };
+            // Until the read model has this revision, reads answer with the remembered state.
             log.remember_state(&order);
             Ok(respond_finished(response, &order, &wait))
         }
@@ -156,12 +164,9 @@ fn respond(api: &CommandApi, order_id: OrderId, events: &[OrderEvent], revision:
             order_id.stream_name()
         ),
     };
-    let mut headers = HeaderMap::new();
-    // A UUID is valid in a header.
-    let location = HeaderValue::from_str(&format!("/v1/orders/{order_id}"));
-    headers.extend(location.map(|location| (LOCATION, location)));
-    headers.insert(ETAG, etag::of_revision(revision));
-    (api.accepted_status, headers, Json(accepted)).into_response()
+    let location = [(LOCATION, format!("/v1/orders/{order_id}"))];
+    let etag = [(ETAG, etag::of_revision(revision))];
+    (api.accepted_status, location, etag, Json(accepted)).into_response()
 }
 
 /// Returns the failure of a new order that broke a business rule.
@@ -196,6 +201,7 @@ async fn replay_response(
     order_id: OrderId,
     fingerprint: Option<&str>,
 ) -> Result<Response, Problem> {
+    // One portion holds the whole first append: the store's limit of an append is no larger.
     let history = log.read_history_from(order_id, 0).next().await.map_err(key_failed)?;
     // Without the beginning of the stream, the first response is unknown.
     let history = history.filter(|events| events.first().is_some_and(|first| first.revision == 0));
@@ -212,6 +218,7 @@ async fn replay_response(
     // Only the events of the first append: the response must not depend on later events.
     let placed = history
         .iter()
+        // The request that placed the order is its own cause; later events name another cause.
         .take_while(|event| {
             let metadata = event.metadata();
             metadata.is_some_and(|metadata| metadata.causation_id == metadata.correlation_id)

@@ -6,7 +6,7 @@ use api_types::{RedriveOrderRequest, RedrivenOrder};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH, LOCATION};
+use axum::http::header::{ETAG, HeaderMap, IF_MATCH, LOCATION};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
 use domain::order::{OrderCommand, Redrive};
@@ -75,6 +75,7 @@ pub(crate) async fn redrive_order(
     let command = OrderCommand::Redrive(redrive);
     let changed = match &expected {
         None => log.execute_command(order, head, &command, &cause).await,
+        // The append expects this revision: a change since the read is refused, too.
         Some(expected) if expected.contain(order.revision) => {
             log.execute_if_unchanged(order, head, &command, &cause).await
         }
@@ -88,7 +89,9 @@ pub(crate) async fn redrive_order(
             changed.map_err(command_failed)?.map_err(|error| rule_refused(order_id, &error))?
         }
     };
-    log.remember_state(&Arc::new(order.clone()));
+    let order = Arc::new(order);
+    // Until the read model has this revision, reads answer with the remembered state.
+    log.remember_state(&order);
     tracing::info!(order.id = %order_id, actor = cause.actor, attempt = order.attempt, "Order redriven");
     let redriven = RedrivenOrder {
         order_id: order_id.0,
@@ -96,12 +99,9 @@ pub(crate) async fn redrive_order(
         attempt: order.attempt,
         revision: order.revision,
     };
-    let mut headers = HeaderMap::new();
-    // A UUID is valid in a header.
-    let location = HeaderValue::from_str(&format!("/v1/orders/{order_id}"));
-    headers.extend(location.map(|location| (LOCATION, location)));
-    headers.insert(ETAG, etag::of_revision(order.revision));
-    Ok((StatusCode::ACCEPTED, headers, Json(redriven)).into_response())
+    let location = [(LOCATION, format!("/v1/orders/{order_id}"))];
+    let etag = [(ETAG, etag::of_revision(order.revision))];
+    Ok((StatusCode::ACCEPTED, location, etag, Json(redriven)).into_response())
 }
 
 fn order_changed(order_id: OrderId) -> Problem {

@@ -1,4 +1,4 @@
-//! The command line of `dofs projections`.
+//! Arguments of `dofs projections`.
 
 use clap::{Args, Subcommand};
 
@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 pub(crate) struct Projections {
     /// Work on the tables of this projection
     #[arg(long, global = true, value_name = "NAME", default_value = projectors::ORDERS.name,
-        value_parser = projectors::PROJECTIONS.map(|it| it.name))]
+        value_parser = projectors::PROJECTIONS.map(|projection| projection.name))]
     pub(crate) projection: String,
     #[command(subcommand)]
     pub(crate) command: ProjectionsCommand,

@@ -33,6 +33,7 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
     ])?;
     let system = dev::start_system(settings).await?;
     let stop = system.stop_token();
+    // Known: the HTTP server was started above.
     let address = system.http_address().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
     let client = ApiClient::for_address(address)?;
     let serving = system.wait_until_stopped();

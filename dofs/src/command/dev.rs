@@ -35,6 +35,7 @@ pub(crate) async fn start_system(settings: settings::Settings) -> Result<System,
     settings.check_for_environment(&ALL_ROLES)?;
     let listen = settings.api.listen.clone();
     let mut system = System::new(settings);
+    // In this order: the tables are needed by the roles, and all roles connect to the node.
     system.start_node().await?;
     system.migrate_read_model().await?;
     system.start_roles(&ALL_ROLES, Some(&listen)).await?;

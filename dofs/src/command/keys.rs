@@ -124,6 +124,7 @@ async fn revoke_key(
     is_confirmed: bool,
 ) -> Result<(), CliError> {
     let records = keys.list_keys().await?;
+    // First of all: a revocation of an unknown key must not be recorded.
     let Some(record) = records.into_iter().find(|record| record.key.key_id == id) else {
         return Err(CliError::NoSuchKey(id));
     };

@@ -61,7 +61,8 @@ async fn copy_streams(
     stores.announce_event_store("to", &to.url, &target, global).await?;
     let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
     let copied = source
-        .copy_to(&target, |progress| {
+        .store()
+        .copy_to(target.store(), |progress| {
             bar.set_length(progress.head.commit);
             bar.set_position(progress.position.commit);
         })

@@ -65,6 +65,7 @@ async fn watch_order(client: &ApiClient, global: &Global, id: Uuid) -> Result<()
     loop {
         let previous_contact = watch.last_contact;
         let outcome = watch.follow_feed().await;
+        // The API was reached: the next outage begins with the short delay.
         if watch.last_contact != previous_contact {
             delay = RECONNECT_BACKOFF.0;
         }
@@ -124,6 +125,7 @@ impl OrderWatch<'_> {
         for event in events.iter().skip(self.n_printed) {
             print_json_or_text(self.global, event, format_event(event))?;
         }
+        // A history that was truncated meanwhile must not print events twice.
         self.n_printed = self.n_printed.max(events.len());
         let newest_state = events.iter().rev().find_map(|event| event.state_after.as_ref());
         Ok(newest_state.is_some_and(|state| state.status != OrderStatus::Processing))

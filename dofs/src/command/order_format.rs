@@ -45,7 +45,8 @@ pub(super) fn format_history(history: &OrderHistory) -> String {
 }
 
 /// Formats an event with its actor and the changes it made.
-pub(super) fn format_event(event: &HistoryEntry) -> String {
+pub(super) fn format_event(entry: &HistoryEntry) -> String {
+    let HistoryEntry { event, changes, .. } = entry;
     let mut lines = vec![format!(
         "{:>3}  {:<27}  {}  by {}",
         event.revision,
@@ -56,7 +57,7 @@ pub(super) fn format_event(event: &HistoryEntry) -> String {
     )];
     // Every event changes these two; the first line already shows their values.
     let is_notable = |field: &str| field != "revision" && field != "updated_at";
-    for change in event.changes.iter().filter(|change| is_notable(&change.field)) {
+    for change in changes.iter().filter(|change| is_notable(&change.field)) {
         let (before, after) = (format_cell(&change.before), format_cell(&change.after));
         lines.push(format!("       {}: {before} -> {after}", format_cell(&change.field)));
     }

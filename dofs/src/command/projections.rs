@@ -1,36 +1,33 @@
-//! `dofs projections`: the read model's tables, looked at, verified and built anew. Works on the
-//! configured event store and read model themselves.
+//! `dofs projections`: shows, verifies, rebuilds and rolls back the tables of a projection. Accesses the
+//! configured event store and read model directly.
 
 mod findings;
 mod progress;
 
-use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::EventLog;
 use projectors::{
-    Begin, Finding, Pace, ProjectionStatus, ReadModel, Rebuild, Repair, SetInfo, SwapAtEnd,
-    Unfinished, Verification, Verified, projection_status,
+    Begin, Checkpoint, Finding, Pace, ProjectionStatus, ReadModel, Rebuild, Repair, SetInfo,
+    SwapAtEnd, Unfinished, Verification, Verified, projection_status,
 };
 use serde_json::{Value, json};
 use service_kit::clock::Clock;
 
 use crate::cli::{Global, projections as cli};
 use crate::error::CliError;
-use crate::output::{confirm_action, format_cell, new_table, print_result};
+use crate::output::{CHECK_FAILED, confirm_action, format_cell, format_table};
 use crate::target_stores::TargetStores;
 use crate::{process, settings};
 use findings::print_finding;
-use progress::Display;
+use progress::ProgressDisplay;
 
-/// For how long the rate is measured.
-const RATE_OVER: Duration = Duration::from_secs(1);
-/// An exit code: a check found problems.
-const FOUND_PROBLEMS: u8 = 3;
+/// Time over which the rate is measured.
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the commands work on.
+/// Stores and clock of the commands.
 struct Tools {
     log: EventLog,
     store: Arc<dyn ReadModel>,
@@ -47,50 +44,41 @@ pub(crate) async fn run(
     let store = settings.read_model.url.open();
     let mut projections = projectors::PROJECTIONS.into_iter();
     let named = projections.find(|projection| projection.name == arguments.projection);
+    // `clap` accepts the names of projections only.
     let store = store.for_projection(named.unwrap_or(&projectors::ORDERS));
     stores.announce_read_model(&settings.read_model.url, &*store, global).await?;
     let tools = Tools { log, store, clock: process::system_clock() };
     tools.store.check_schema().await?;
     match &arguments.command {
-        cli::ProjectionsCommand::Status => status(&tools, stores, global).await,
+        cli::ProjectionsCommand::Status => show_status(&tools, stores, global).await,
         cli::ProjectionsCommand::Verify(arguments) => {
-            verify(&tools, stores, arguments, global).await
+            verify_tables(&tools, stores, arguments, global).await
         }
         cli::ProjectionsCommand::Rebuild(arguments) if arguments.discarding.discard => {
-            discard(&tools, stores, arguments.discarding.yes, global).await
+            discard_rebuild(&tools, stores, arguments.discarding.yes, global).await
         }
         cli::ProjectionsCommand::Rebuild(arguments) => {
-            rebuild(&tools, stores, arguments, global).await
+            rebuild_tables(&tools, stores, arguments, global).await
         }
         cli::ProjectionsCommand::Rollback(arguments) => {
-            rollback(&tools, stores, arguments, global).await
+            roll_back(&tools, stores, arguments, global).await
         }
     }
 }
 
-/// Prints an outcome: as JSON with the accessed stores, or as a text.
-fn print_outcome(
-    stores: TargetStores,
-    global: &Global,
-    json: Value,
-    text: impl fmt::Display,
-) -> Result<(), CliError> {
-    if global.json { stores.print_json(json) } else { print_result(text) }
-}
-
-async fn status(
+async fn show_status(
     tools: &Tools,
     stores: TargetStores,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
     let before = tools.store.checkpoint().await?;
-    tokio::time::sleep(RATE_OVER).await;
+    tokio::time::sleep(RATE_INTERVAL).await;
     let status = projection_status(&tools.log, &*tools.store, tools.clock.now()).await?;
     let sets = tools.store.sets().await?;
     let n_projected = status.checkpoint.events_applied + status.checkpoint.events_skipped;
     let rate = n_projected.saturating_sub(before.events_applied + before.events_skipped);
     let text = status_text(&status, rate, &sets);
-    print_outcome(stores, global, status_json(&status, rate, &sets), text)?;
+    stores.print(global, status_json(&status, rate, &sets), text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -130,36 +118,29 @@ fn status_text(status: &ProjectionStatus, rate: u64, sets: &[SetInfo]) -> String
     let ProjectionStatus { checkpoint, lease, lag, ahead } = status;
     let stuck = if lag.stuck { ", STUCK: events wait and nothing moves" } else { "" };
     let ahead = ahead.map_or_else(String::new, |ahead| format!("WARNING: {ahead}\n"));
-    let shown = |value: Value| format_cell(&value);
-    let mut sets_table =
-        new_table(&["set", "position", "events", "skipped", "schema", "retired at"]);
-    for set in sets.iter().map(set_json) {
-        let columns = [
-            "name",
-            "position",
-            "events_applied",
-            "events_skipped",
-            "schema_version",
-            "retired_at",
-        ];
-        sets_table.add_row(columns.map(|column| format_cell(&set[column])));
-    }
+    let rows = sets.iter().map(|set| {
+        let Checkpoint { position, events_applied, events_skipped, .. } = set.checkpoint;
+        let position = position.map(|position| position.commit);
+        (set.name, position, events_applied, events_skipped, set.schema_version, set.retired_at)
+    });
+    let columns = ["set", "position", "events", "skipped", "schema", "retired at"];
+    let sets = format_table(&columns, rows);
     format!(
         "{ahead}position    {}\nlag         {} events, {:.1} s{stuck}\nlast event  {}\n\
          events      {} applied, {} skipped\nrate        {rate} events/s\n\
-         holder      {}, epoch {}\n\n{sets_table}",
-        shown(json!(checkpoint.position.map(|position| position.commit))),
+         holder      {}, epoch {}\n\n{sets}",
+        format_cell(checkpoint.position.map(|position| position.commit)),
         lag.lag_events,
         lag.lag_seconds,
-        shown(json!(checkpoint.last_event_at)),
+        format_cell(checkpoint.last_event_at),
         checkpoint.events_applied,
         checkpoint.events_skipped,
-        shown(json!(lease.holder)),
+        format_cell(&lease.holder),
         lease.epoch,
     )
 }
 
-async fn verify(
+async fn verify_tables(
     tools: &Tools,
     stores: TargetStores,
     arguments: &cli::Verify,
@@ -178,11 +159,12 @@ async fn verify(
         repair,
         pace: Pace::Full,
     };
-    let mut display = Display::new(global);
+    let mut display = ProgressDisplay::new(global);
     let bar = display.bar();
     let mut printed = Ok(());
     let mut found = |finding: Finding| {
         if printed.is_ok() {
+            // The bar would overwrite the line.
             printed = bar.suspend(|| print_finding(&finding, repair, global));
         }
     };
@@ -191,6 +173,7 @@ async fn verify(
         Some(n_orders) => verification.verify_sample(n_orders, &mut progress, &mut found).await,
         None => verification.verify_all(&mut progress, &mut found).await,
     };
+    // Clears the bar before the result is printed.
     drop(display);
     let verified = verified?;
     printed?;
@@ -199,7 +182,7 @@ async fn verify(
     if verified.is_sound() || is_mended {
         Ok(ExitCode::SUCCESS)
     } else {
-        Ok(ExitCode::from(FOUND_PROBLEMS))
+        Ok(ExitCode::from(CHECK_FAILED))
     }
 }
 
@@ -231,10 +214,10 @@ fn print_verified(
              cannot be projected; {n_miscounted} statistics are off"
         )
     };
-    print_outcome(stores, global, json, text)
+    stores.print(global, json, text)
 }
 
-async fn rebuild(
+async fn rebuild_tables(
     tools: &Tools,
     stores: TargetStores,
     arguments: &cli::Rebuild,
@@ -248,7 +231,7 @@ async fn rebuild(
         at_end: if arguments.no_swap { SwapAtEnd::No } else { SwapAtEnd::Yes },
         batch_size: arguments.batch,
     };
-    let mut display = Display::new(global);
+    let mut display = ProgressDisplay::new(global);
     let bar = display.bar();
     let mut printed = Ok(());
     let mut found = |finding: Finding| {
@@ -279,12 +262,12 @@ async fn rebuild(
          in their place"
     };
     let text = format!("built from {} events; {compared}; {live}", rebuilt.n_events);
-    print_outcome(stores, global, json, text)?;
+    stores.print(global, json, text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Drops what an unfinished rebuild has built.
-async fn discard(
+/// Drops the tables of an unfinished rebuild.
+async fn discard_rebuild(
     tools: &Tools,
     stores: TargetStores,
     is_confirmed: bool,
@@ -297,11 +280,11 @@ async fn discard(
     } else {
         "no unfinished rebuild is kept: nothing was done"
     };
-    print_outcome(stores, global, json!({"discarded": was_there}), text)?;
+    stores.print(global, json!({"discarded": was_there}), text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn rollback(
+async fn roll_back(
     tools: &Tools,
     stores: TargetStores,
     arguments: &cli::Rollback,
@@ -313,6 +296,6 @@ async fn rollback(
     let sets: Vec<_> = tools.store.sets().await?.iter().map(set_json).collect();
     let text = "the previous tables are live again, as of their position; the projector brings them \
         up to date";
-    print_outcome(stores, global, json!({"sets": sets}), text)?;
+    stores.print(global, json!({"sets": sets}), text)?;
     Ok(ExitCode::SUCCESS)
 }

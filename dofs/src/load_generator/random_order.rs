@@ -35,5 +35,6 @@ pub(super) fn generate_order(random: &mut StdRng) -> PlaceOrderRequest {
 }
 
 fn pick<T: Copy>(random: &mut StdRng, choices: &[T; 5]) -> T {
+    // In range: the index is drawn from the array's length.
     choices[random.random_range(0..choices.len())]
 }

@@ -98,8 +98,10 @@ impl System {
     ) -> Router {
         let accepted_status = match self.settings.api.accepted_status {
             200 => StatusCode::OK,
+            // The settings were checked: 202 is the only other value.
             _ => StatusCode::ACCEPTED,
         };
+        // Clients wait for these calls: while the store fails, they get an error at once.
         let log = log.map(|(log, owners)| (log.on_behalf_of("dofs-api").failing_fast(), owners));
         let commands = CommandApi {
             log: log.as_ref().map(|(log, _)| log.clone()),

@@ -133,6 +133,7 @@ impl RedriveEntry {
             "RedriveBegun" => serde_json::from_slice(data).ok().map(Self::Begun),
             "RedriveMoved" => serde_json::from_slice(data).ok().map(Self::Moved),
             "RedriveCancelled" => serde_json::from_slice(data).ok().map(Self::Cancelled),
+            // Written by a later release.
             _ => None,
         }
     }
@@ -232,6 +233,7 @@ impl RedriveTask {
                     (Some(_), None) => RedriveState::Succeeded,
                     (Some(_), Some(_)) => RedriveState::Failed,
                 };
+                // Another process may have taken the redrive over.
                 self.runner = it.runner;
                 self.counts = it.counts;
                 self.batch = it.batch;
@@ -245,6 +247,7 @@ impl RedriveTask {
                 self.waiting_for = None;
                 self.ended_at = Some(it.cancelled_at);
             }
+            // The runner counts its last batch afterwards. The end stays the operator's.
             (RedriveState::Cancelled, RedriveEntry::Moved(it)) => {
                 self.counts = it.counts;
                 self.batch = it.batch;
@@ -261,6 +264,7 @@ impl RedriveTask {
         let mut tasks: Vec<Self> = Vec::new();
         for entry in entries {
             let task_id = entry.task_id();
+            // Most entries are about the newest redrive.
             let mut newest_first = tasks.iter_mut().rev();
             match newest_first.find(|task| task.begun.task_id == task_id) {
                 Some(task) => task.evolve(entry),

@@ -72,6 +72,7 @@ pub fn encode(event: &OrderEvent) -> Result<Encoded, serde_json::Error> {
 
 /// Decodes an event in any version of its type.
 pub fn decode(event_type: &str, version: u32, data: &[u8]) -> Result<OrderEvent, DecodeError> {
+    // Before the version: a type of a later release is unknown in every version.
     if !EVENT_TYPES.contains(&event_type) {
         return Err(DecodeError::UnknownType(event_type.to_owned()));
     }
@@ -92,6 +93,7 @@ pub fn decode(event_type: &str, version: u32, data: &[u8]) -> Result<OrderEvent,
             decode_body(event_type, data).map(OrderEvent::DeliveryStarted)
         }
         "DeadLetterDiscarded" => decode_body(event_type, data).map(OrderEvent::Discarded),
+        // Cannot happen: the type is one of `EVENT_TYPES`.
         unknown => Err(DecodeError::UnknownType(unknown.to_owned())),
     }
 }

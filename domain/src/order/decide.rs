@@ -64,6 +64,7 @@ fn place_order(command: PlaceOrder) -> Vec<OrderEvent> {
         received_at: at,
     });
     if let Some(BrokenRule { code, reason, .. }) = broken_rules.first().cloned() {
+        // Both events are one append: no reader sees an order that is received and not decided.
         let failed = OrderEvent::Failed(OrderFailed {
             order_id,
             stage: Stage::Validation,
@@ -84,6 +85,8 @@ fn place_order(command: PlaceOrder) -> Vec<OrderEvent> {
             rules_version: RULES_VERSION,
         }),
         OrderEvent::Stored(OrderStored { order_id, stored_at: at }),
+        // The last event of the append: the worker appends its outcome directly after it, without
+        // reading the stream.
         OrderEvent::Queued(OrderQueued {
             order_id,
             attempt: 1,
@@ -125,6 +128,7 @@ fn record_fulfilled(
         })]),
         // A redelivery of the same attempt: already recorded.
         Status::Fulfilled => Ok(vec![]),
+        // Two outcomes of one attempt: the one that was recorded first stays.
         Status::Failed => Err(attempt_ended(order)),
     }
 }
@@ -142,6 +146,7 @@ fn record_failed(order: &Order, command: RecordFailed) -> Result<Vec<OrderEvent>
             failed_at: command.at,
             broken_rules: Vec::new(),
         })]),
+        // Already recorded. The failures may differ in their texts: the first stays.
         Status::Failed => Ok(vec![]),
         Status::Fulfilled => Err(attempt_ended(order)),
     }
@@ -153,6 +158,7 @@ fn record_delivery_failed(
 ) -> Result<Vec<OrderEvent>, OrderError> {
     check_attempt(order, command.attempt)?;
     match order.status {
+        // A lower number is a repetition, or was overtaken by a concurrent delivery.
         Status::Processing if command.delivery > order.failed_delivery => {
             Ok(vec![OrderEvent::DeliveryFailed(FulfillmentDeliveryFailed {
                 order_id: order.order_id,
@@ -174,6 +180,7 @@ fn record_delivery_started(
 ) -> Result<Vec<OrderEvent>, OrderError> {
     check_attempt(order, command.attempt)?;
     match order.status {
+        // A lower number is a repetition, or was overtaken by a concurrent delivery.
         Status::Processing if command.delivery > order.deliveries => {
             Ok(vec![OrderEvent::DeliveryStarted(FulfillmentDeliveryStarted {
                 order_id: order.order_id,
@@ -188,6 +195,7 @@ fn record_delivery_started(
 
 fn redrive_order(order: &Order, command: Redrive) -> Result<Vec<OrderEvent>, OrderError> {
     match (order.status, order.stage) {
+        // `None` does not occur: every recorded failure has a stage.
         (Status::Failed, Some(Stage::Fulfillment | Stage::DeadLetter) | None) => {
             let customer_id = command.customer_id.unwrap_or_else(|| order.customer_id.clone());
             let items = command.items.unwrap_or_else(|| order.items.clone());
@@ -223,6 +231,7 @@ fn requeue_order(order: &Order, command: Requeue) -> Result<Vec<OrderEvent>, Ord
             customer_id: order.customer_id.clone(),
             items: order.items.clone(),
             reason: Some(command.reason),
+            // The limit of deliveries holds for the attempt, not for each of its messages.
             deliveries: order.deliveries,
         })]),
         Status::Fulfilled | Status::Failed => Err(attempt_ended(order)),
@@ -248,6 +257,7 @@ fn check_attempt(order: &Order, asked: u32) -> Result<(), OrderError> {
     if asked == order.attempt {
         Ok(())
     } else {
+        // A late message: a redrive has begun the next attempt meanwhile.
         Err(OrderError::OtherAttempt { asked, current: order.attempt })
     }
 }

@@ -106,6 +106,8 @@ impl HistoryCheck {
 
     /// Checks the revision of an event that cannot be decoded.
     pub fn observe_unreadable(&mut self, revision: u64) -> Option<Violation> {
+        // The next revision is counted from the one found: a gap is reported once, not with every
+        // event after it.
         let expected = std::mem::replace(&mut self.next_revision, revision.saturating_add(1));
         (revision != expected).then(|| Violation {
             revision,
@@ -123,6 +125,7 @@ impl HistoryCheck {
             Phase::Queued | Phase::Fulfilled | Phase::Failed(_) | Phase::Discarded => return None,
         };
         Some(Violation {
+            // The last event's revision; 0 if there is none.
             revision: self.next_revision.saturating_sub(1),
             invariant: Invariant::AcceptedIsTracked,
             expected: expected.to_owned(),
@@ -191,6 +194,7 @@ impl HistoryCheck {
 
     fn check_failed(&self, failed: &OrderFailed) -> Result<(), Objection> {
         match (self.phase, failed.stage) {
+            // The only failure of an order that was never queued: its attempt is 0.
             (Phase::Received, Stage::Validation) => self.check_attempt(failed.attempt),
             (Phase::Queued, Stage::Validation) => Err(objection(
                 Invariant::AcceptedIsTracked,
@@ -262,6 +266,7 @@ impl HistoryCheck {
             }
             E::Fulfilled(_) => Phase::Fulfilled,
             E::Failed(it) => Phase::Failed(it.stage),
+            // In other phases one wrong discard would make every later event of the attempt a violation.
             E::Discarded(_) if self.status() == Some(Status::Failed) => Phase::Discarded,
             E::DeliveryFailed(_) | E::DeliveryStarted(_) | E::Discarded(_) => return,
         };

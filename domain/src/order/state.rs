@@ -136,6 +136,7 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
         OrderEvent::Validated(it) => order.total_quantity = it.total_quantity,
         OrderEvent::Stored(_) => {}
         OrderEvent::Queued(it) => {
+            // A redrive may have corrected the order.
             order.customer_id.clone_from(&it.customer_id);
             order.items.clone_from(&it.items);
             order.total_quantity = total_quantity(&it.items);
@@ -144,6 +145,7 @@ pub fn evolve(state: Option<Order>, recorded: &Recorded) -> Order {
             order.stage = None;
             order.attempt = it.attempt;
             order.deliveries = it.deliveries;
+            // Deliveries before a requeue have all ended: none of them is suspected of a crash.
             order.failed_delivery = it.deliveries;
             order.retry_at = None;
             order.is_discarded = false;

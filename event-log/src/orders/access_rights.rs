@@ -46,7 +46,7 @@ impl EventLog {
             let tried = match right {
                 AccessRight::ReadAll => {
                     let options = read_all_after(None).max_count(1);
-                    self.read_one_of_all(&options).await.map(drop)
+                    self.store.read_one_of_all(&options).await.map(drop)
                 }
                 AccessRight::UseOrders => self.try_using_orders().await,
                 AccessRight::ReadParked => self.read_parked(group, None, 1).await.map(drop),
@@ -68,12 +68,12 @@ impl EventLog {
     /// have: the store checks the rights before the revision.
     async fn try_using_orders(&self) -> Result<(), LogError> {
         let stream = OrderId(Uuid::nil()).stream_name();
-        self.read_first_event(&stream).await?;
+        self.store.read_first_event(&stream).await?;
         let never = StreamState::StreamRevision(IMPOSSIBLE_REVISION);
         // A store may refuse the nil id before it checks the rights.
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, stream.as_bytes());
         let event = EventData::binary("RightTried", Vec::new().into()).id(id);
-        match self.append_alone(&stream, never, vec![event]).await {
+        match self.store.append_alone(&stream, never, vec![event]).await {
             Ok(_) | Err(LogError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -35,6 +35,7 @@ impl AnsweredStates {
         if generations.recall(order.order_id).is_some_and(|known| known.revision > order.revision) {
             return;
         }
+        // Its bytes would be counted twice otherwise.
         generations.remove_current(order.order_id);
         if generations.n_bytes + count_bytes(order) > GENERATION_BYTES {
             generations.previous = std::mem::take(&mut generations.current);
@@ -52,6 +53,7 @@ impl AnsweredStates {
     pub(crate) fn forget(&self, order_id: OrderId, revision: u64) {
         let mut generations = lock(&self.0);
         if generations.recall(order_id).is_some_and(|known| known.revision <= revision) {
+            // From both: the previous generation may hold an older state of the order.
             generations.previous.remove(&order_id);
             generations.remove_current(order_id);
         }

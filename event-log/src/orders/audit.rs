@@ -103,6 +103,7 @@ impl Audit {
         });
         let mut findings = Vec::new();
         let link = order.chain.check_event(event);
+        // Streams that begin later must carry hashes from their first event on.
         self.is_chained |= link != Link::Unchained;
         match link {
             Link::Intact => {}
@@ -204,6 +205,7 @@ impl OrderAudit {
         };
         let changed =
             before.map(|before| (content(&before), content(&after))).filter(|(was, is)| was != is);
+        // Only until the order is queued: a redrive may correct the content.
         if after.status == Status::Processing && after.attempt == 0 {
             self.arriving = Some(Box::new(after));
         }
@@ -218,6 +220,7 @@ impl OrderAudit {
                 Some(("metadata with its causes".to_owned(), "none that can be read".to_owned()))
             }
         };
+        // After the check: no event is its own cause.
         self.event_ids.push(lower_half(event.event_id));
         let (expected, found) = mismatch?;
         Some(Finding::at_event(event, Invariant::Causality.code(), expected, found))

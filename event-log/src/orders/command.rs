@@ -36,6 +36,7 @@ impl EventLog {
                 Err(LogError::Conflict { .. }) if n_conflicts < MAX_CONFLICTS => n_conflicts += 1,
                 outcome => return outcome,
             }
+            // The rules decide again on the new state: they may refuse the command now.
             let loaded = self.load(order_id).await?;
             head = loaded.head();
             match loaded.order {
@@ -63,10 +64,12 @@ impl EventLog {
             Err(refused) => return Ok(Err(refused)),
         };
         let expected = match head {
+            // The appended event carries this hash: a head of another revision has another one.
             Some(head) if head.revision == order.revision => Expected::After(head),
             Some(_) | None => Expected::Revision(order.revision),
         };
         self.append(order.order_id, expected, &events, cause).await?;
+        // Not read again: the append succeeded, so the stream ends with exactly these events.
         Ok(Ok(evolve_all(order, events, cause.at)))
     }
 }

@@ -1,6 +1,5 @@
 //! The event log: a store client together with what this process shares about orders.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use domain::ids::OrderId;
@@ -12,22 +11,12 @@ use crate::store::client::{EventStoreConfig, StoreClient};
 use crate::store::error::LogError;
 use crate::store::metadata::Producer;
 
-/// The order streams of one event store. Cheap to clone; the clones share a connection. Derefs to
-/// [`StoreClient`]: every operation on streams is one on the event log as well, and no method here only
-/// passes a call on.
+/// The order streams of one event store. Cheap to clone; the clones share a connection.
 #[derive(Clone)]
 pub struct EventLog {
-    client: StoreClient,
+    pub(super) store: StoreClient,
     pub(super) live_events: Arc<LiveEvents>,
     answered_states: Arc<AnsweredStates>,
-}
-
-impl Deref for EventLog {
-    type Target = StoreClient;
-
-    fn deref(&self) -> &StoreClient {
-        &self.client
-    }
 }
 
 impl EventLog {
@@ -43,16 +32,21 @@ impl EventLog {
         name: &str,
     ) -> Result<Self, LogError> {
         Ok(Self {
-            client: StoreClient::connect(config, producer, name)?,
+            store: StoreClient::connect(config, producer, name)?,
             live_events: Arc::new(LiveEvents::new()),
             answered_states: Arc::default(),
         })
     }
 
+    /// Returns the client of the event store, for operations that do not concern orders.
+    pub fn store(&self) -> &StoreClient {
+        &self.store
+    }
+
     /// Returns the same log and connection for a part of this process that writes as another service.
     #[must_use]
     pub fn on_behalf_of(&self, service: &str) -> Self {
-        Self { client: self.client.with_service(service), ..self.clone() }
+        Self { store: self.store.with_service(service), ..self.clone() }
     }
 
     /// Returns the same log for a part of this process whose clients wait for a response. While the
@@ -60,7 +54,7 @@ impl EventLog {
     /// [`watch_appends`](StoreClient::watch_appends) must run: it detects that the store is back.
     #[must_use]
     pub fn failing_fast(&self) -> Self {
-        Self { client: self.client.with_fail_fast(true), ..self.clone() }
+        Self { store: self.store.with_fail_fast(true), ..self.clone() }
     }
 
     /// Remembers the state of an order that a client is told, unless a newer one is known.

@@ -116,14 +116,15 @@ impl EventLog {
         pause: &Pause,
         cause: &Cause,
     ) -> Result<u64, LogError> {
-        self.open_journal(CONTROL)
+        self.store.open_journal(CONTROL)
+            // Any: of two operators at a time, the later entry applies.
             .append(ExpectedLast::Any, control.entry_type(), pause, cause)
             .await
     }
 
     /// Reads the operators' last control; `None` if there is none.
     pub async fn latest_control(&self) -> Result<Option<LatestControl>, LogError> {
-        let last = self.open_journal(CONTROL).newest_entries(1).await?;
+        let last = self.store.open_journal(CONTROL).newest_entries(1).await?;
         Ok(last.first().and_then(LatestControl::from_entry))
     }
 
@@ -133,7 +134,8 @@ impl EventLog {
         report: &WorkerReport,
         cause: &Cause,
     ) -> Result<(), LogError> {
-        self.open_journal(REPORTS)
+        self.store.open_journal(REPORTS)
+            // Any: reports of workers do not depend on each other.
             .append(ExpectedLast::Any, WorkerReport::ENTRY_TYPE, report, cause)
             .await?;
         Ok(())
@@ -156,6 +158,7 @@ impl EventLog {
             // A worker leaves the group before it confirms, so it may be in no list in between: it counts
             // as unconfirmed until its report arrives.
             let pause = status.latest_control.as_ref().filter(|_| status.is_paused());
+            // Resumed meanwhile: there is no pause left to confirm.
             let Some(pause) = pause.map(|pause| pause.revision) else { break };
             let has_confirmed = |worker: &String| {
                 let mut known = status.workers.iter();
@@ -172,10 +175,10 @@ impl EventLog {
         group: &str,
         now: Timestamp,
     ) -> Result<FulfillmentStatus, LogError> {
-        let reports = self.open_journal(REPORTS);
+        let reports = self.store.open_journal(REPORTS);
         let (latest_control, info, entries) = tokio::try_join!(
             self.latest_control(),
-            self.group_info(group),
+            self.store.group_info(group),
             reports.newest_entries(MAX_REPORTS)
         )?;
         let connected = info.members.into_iter().map(|member| WorkerStatus {
@@ -191,6 +194,7 @@ impl EventLog {
             match workers.iter_mut().find(|known| known.worker == report.worker) {
                 Some(known) if known.report.is_none() => known.report = Some((report, at)),
                 Some(_) => {}
+                // Not connected, but alive: paused, or waiting for the gateway.
                 None if now.duration_since(at) < REPORT_VALIDITY => {
                     let worker = report.worker.clone();
                     let report = Some((report, at));

@@ -39,6 +39,7 @@ impl EventLog {
         while let Some(events) = reader.next().await? {
             history.extend(events);
         }
+        // Only then, because the check costs a read: a deleted stream has no events.
         if history.is_empty() {
             self.refuse_deleted(order_id).await?;
         }
@@ -71,7 +72,7 @@ impl EventLog {
 
     /// Reads an order's tenant; `None` if it has none, or the store no longer has its first event.
     pub async fn read_tenant(&self, order_id: OrderId) -> Result<Option<String>, LogError> {
-        match self.read_first_event(&order_id.stream_name()).await {
+        match self.store.read_first_event(&order_id.stream_name()).await {
             Ok(first) => {
                 let first = first.as_ref().and_then(LoggedEvent::from_resolved);
                 Ok(first.and_then(|event| event.tenant()))
@@ -86,7 +87,8 @@ impl EventLog {
     /// # Errors
     /// [`LogError::Deleted`] if the store no longer has any of the order's events.
     pub async fn newest_revision(&self, order_id: OrderId) -> Result<Option<u64>, LogError> {
-        let newest = self.read_last_event(&order_id.stream_name(), StreamPosition::End).await?;
+        let newest =
+            self.store.read_last_event(&order_id.stream_name(), StreamPosition::End).await?;
         if newest.is_none() {
             self.refuse_deleted(order_id).await?;
         }
@@ -115,7 +117,7 @@ impl EventLog {
 
     async fn read_stream_metadata(&self, order_id: OrderId) -> Result<StreamMetadata, LogError> {
         let stream = format!("{METASTREAM_PREFIX}{}", order_id.stream_name());
-        let newest = self.read_last_event(&stream, StreamPosition::End).await?;
+        let newest = self.store.read_last_event(&stream, StreamPosition::End).await?;
         let metadata = newest.map(|event| StreamMetadata::parse(&event.get_original_event().data));
         Ok(metadata.unwrap_or_default())
     }
@@ -133,7 +135,8 @@ impl HistoryReader {
             .position(StreamPosition::Position(begin))
             .max_count(PORTION_EVENTS);
         let stream = self.order_id.stream_name();
-        let portion = self.log.read_portion(&stream, &options, PORTION_BYTES).await?;
+        let portion = self.log.store.read_portion(&stream, &options, PORTION_BYTES).await?;
+        // A full portion may be the last one: the next read returns nothing then.
         let is_last = !portion.is_cut && portion.events.len() < PORTION_EVENTS;
         let events: Vec<_> = portion.events.iter().filter_map(LoggedEvent::from_resolved).collect();
         self.next = events.last().filter(|_| !is_last).map(|last| last.revision + 1);

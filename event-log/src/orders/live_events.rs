@@ -207,6 +207,7 @@ pub(super) struct FeedRegistration(Arc<LiveEvents>);
 
 impl FeedRegistration {
     pub(super) fn new(live_events: Arc<LiveEvents>) -> Self {
+        // Before the notification: the follower checks the count when it wakes.
         lock(&live_events.state).n_feeds += 1;
         live_events.demand.notify_one();
         Self(live_events)

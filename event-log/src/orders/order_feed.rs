@@ -62,16 +62,17 @@ impl EventLog {
     /// # Errors
     /// [`LogError::Unavailable`] if the end of the log cannot be read.
     pub async fn open_feed(&self, after: Option<Position>) -> Result<OrderFeed, LogError> {
+        // First: while it exists, this process does not stop to follow the log.
         let registration = FeedRegistration::new(Arc::clone(&self.live_events));
         let source = match after {
             None => {
                 self.live_events.wait_until_following().await;
                 Source::Live(self.live_events.receive())
             }
-            Some(after) if self.head().await?.is_none_or(|head| head < after) => {
+            Some(after) if self.store.head().await?.is_none_or(|head| head < after) => {
                 Source::Ended(Some(ResetReason::UnknownPosition))
             }
-            Some(after) => Source::Past(self.subscribe(Some(after))),
+            Some(after) => Source::Past(self.store.subscribe(Some(after))),
         };
         Ok(OrderFeed { log: self.clone(), source, last: after, _registration: registration })
     }
@@ -106,6 +107,7 @@ impl OrderFeed {
                         | SubscriptionItem::Deleted { position, .. } => (None, position),
                         SubscriptionItem::CaughtUp => continue,
                     };
+                    // The store was read up to where the live events begin.
                     if position >= *until {
                         self.switch_to_live();
                     }
@@ -118,10 +120,12 @@ impl OrderFeed {
                         self.source = Source::Ended(None);
                         return Some(FeedItem::Reset(ResetReason::TooSlow));
                     }
+                    // Cannot happen: the feed's log owns the sender.
                     Err(RecvError::Closed) => return None,
                 },
                 Source::Ended(reason) => return reason.take().map(FeedItem::Reset),
             };
+            // During the overlap both sources return the same events.
             if Some(event.position) > self.last {
                 self.last = Some(event.position);
                 return Some(FeedItem::Event(event));

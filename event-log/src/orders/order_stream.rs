@@ -73,7 +73,8 @@ impl EventLog {
         events: &[OrderEvent],
         cause: &Cause,
     ) -> Result<u64, LogError> {
-        self.check_append_health()?;
+        // Before the read of the hash, which would wait for a store that has failed.
+        self.store.check_append_health()?;
         let (state, previous) = match expected {
             Expected::NoStream => (StreamState::NoStream, EventHash::NONE),
             Expected::After(head) => (StreamState::StreamRevision(head.revision), head.hash),
@@ -83,14 +84,14 @@ impl EventLog {
             }
         };
         let proposed = self.to_proposals(order_id, events, cause, previous)?;
-        self.append_events(&order_id.stream_name(), state, proposed).await
+        self.store.append_events(&order_id.stream_name(), state, proposed).await
     }
 
     /// Returns the hash of the expected last event.
     async fn read_hash(&self, order_id: OrderId, revision: u64) -> Result<EventHash, LogError> {
         let stream = order_id.stream_name();
         // Backwards: a stream that ends before the revision returns its last event.
-        let last = self.read_last_event(&stream, StreamPosition::Position(revision)).await?;
+        let last = self.store.read_last_event(&stream, StreamPosition::Position(revision)).await?;
         match last.as_ref().and_then(LoggedEvent::from_resolved).map(|event| event.head()) {
             Some(head) if head.revision == revision => Ok(head.hash),
             other => Err(LogError::Conflict { stream, current: other.map(|head| head.revision) }),
@@ -109,7 +110,7 @@ impl EventLog {
         for (index, event) in events.iter().enumerate() {
             let encoded = encode(event)?;
             let data = encoded.data;
-            let mut metadata = Metadata::new(cause, self.producer(), encoded.schema_version);
+            let mut metadata = Metadata::new(cause, self.store.producer(), encoded.schema_version);
             metadata.request_fingerprint = cause.request_fingerprint.clone().filter(|_| index == 0);
             metadata.tenant = cause.tenant.clone().filter(|_| index == 0);
             metadata.previous_hash = Some(previous.to_string());

@@ -42,7 +42,7 @@ impl EventLog {
             .position(from)
             .max_count(limit)
             .resolve_link_tos();
-        let events = self.read_stream(&stream, &options).await?;
+        let events = self.store.read_stream(&stream, &options).await?;
         Ok(events.iter().filter_map(ParkedMessage::from_link).collect())
     }
 }

@@ -18,7 +18,7 @@ impl EventLog {
     /// Joins a group, and creates it if it does not exist: from the first event on, so that none is
     /// missed. Never fails: retries while the store is unreachable.
     pub fn join_group(&self, settings: GroupSettings) -> GroupMembership {
-        GroupMembership::join((**self).clone(), settings, self.clone())
+        GroupMembership::join(self.store.clone(), settings, self.clone())
     }
 
     /// Returns whether the attempt that the event begins has no recorded end.
@@ -44,6 +44,7 @@ impl PendingWork for EventLog {
     ) -> Result<Option<OrderId>, LogError> {
         let options = read_all_after(after).filter(only_type(event_type)).max_count(MAX_CANDIDATES);
         let queued: Vec<LoggedEvent> = self
+            .store
             .call(async |client| {
                 let mut queued = Vec::new();
                 let mut events = client.read_all(&options).await?;

@@ -19,9 +19,9 @@ impl EventLog {
     /// Begins a scan of all orders' events.
     pub async fn scan(&self) -> Result<Scan, LogError> {
         // The head first: otherwise events that are appended in between would be included.
-        let head = self.head().await?;
+        let head = self.store.head().await?;
         let options = read_all_after(None);
-        let events = self.call(async |client| client.read_all(&options).await).await?;
+        let events = self.store.call(async |client| client.read_all(&options).await).await?;
         Ok(Scan { events, head })
     }
 }
@@ -34,6 +34,7 @@ impl Scan {
     pub async fn next(&mut self) -> Result<Option<LoggedEvent>, LogError> {
         while let Some(event) = self.events.next().await.map_err(LogError::from_client)? {
             let event = event.get_original_event();
+            // Appended after the scan has begun.
             if self.head.is_none_or(|head| Position::from(event.position) > head) {
                 break;
             }

@@ -40,14 +40,16 @@ impl EventLog {
         };
         // The loop has no end: this returns when `stop` is cancelled.
         let _: Option<()> = stop.run_until_cancelled(following).await;
+        // Ends all waits and feeds: no event would wake them any more.
         drop(guard);
     }
 
     async fn follow_while_wanted(&self, linger: Duration) {
         let head = self.wait_for_head().await;
-        let mut subscription = self.subscribe(head);
+        let mut subscription = self.store.subscribe(head);
         self.live_events.begin(head);
         let mut checks = interval(linger);
+        // The first tick is immediate.
         checks.tick().await;
         loop {
             tokio::select! {
@@ -66,7 +68,7 @@ impl EventLog {
     async fn wait_for_head(&self) -> Option<Position> {
         let mut delays = backoff();
         loop {
-            match self.head().await {
+            match self.store.head().await {
                 Ok(head) => return head,
                 Err(error) => {
                     tracing::debug!(
@@ -103,6 +105,7 @@ impl EventLog {
             let current = match read {
                 Ok(Ok(order)) => order.map(Arc::new),
                 Ok(Err(LogError::Deleted)) => return WaitOutcome::NotReached(None),
+                // The next read may succeed: only the deadline ends the wait.
                 Ok(Err(_)) | Err(_) => None,
             };
             if let Some(order) = current.as_ref().filter(|order| is_wanted(order)) {

@@ -126,6 +126,7 @@ impl Debug for EventStoreUrl {
 
 /// Removes user and password, also from an invalid address.
 fn without_credentials(url: &str) -> String {
+    // The last one: a password may contain an `@`.
     let Some((_, host)) = url.rsplit_once('@') else { return url.to_owned() };
     let scheme = SCHEMES.into_iter().find(|scheme| url.starts_with(scheme)).unwrap_or_default();
     format!("{scheme}{host}")

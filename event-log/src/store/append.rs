@@ -24,6 +24,8 @@ impl StoreClient {
         let session = self.session()?;
         let client = session.client();
         let batch = session.batch_appender.append(&client, stream, expected, events.clone());
+        // Without a response the events may be stored. They are sent again below, with the same ids
+        // and the same expected revision, so that the store recognises them.
         if let Some(appended) = batch.await {
             self.connection.append_health.note_success();
             if let Some(revision) = appended.current_revision() {
@@ -45,6 +47,7 @@ impl StoreClient {
         expected: StreamState,
         events: Vec<EventData>,
     ) -> Result<u64, LogError> {
+        // Again: the store may have failed while the batch call waited for it.
         self.check_append_health()?;
         let options = AppendToStreamOptions::default().stream_state(expected);
         let append = |client: Client| {
@@ -53,6 +56,7 @@ impl StoreClient {
             async move {
                 let began = Instant::now();
                 let outcome = client.append_to_stream(stream, &options, events).await;
+                // Noted by the call, which runs to its end even if the caller stops waiting.
                 connection.append_health.note_outcome(began, &outcome);
                 outcome
             }

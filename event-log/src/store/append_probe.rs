@@ -47,6 +47,7 @@ impl StoreClient {
         if health.has_failed() {
             // A read would prove nothing: a store with a full disk can be read.
             let probe = EventData::binary(PROBE_TYPE, vec![0; PROBE_BYTES].into()).id(new_id());
+            // Any: the probes of all processes share the stream.
             let appended = self.append_alone(PROBE_STREAM, StreamState::Any, vec![probe]).await;
             if let Err(LogError::Refused(refused)) = appended
                 && matches!(*refused, ClientError::AccessDenied)

@@ -120,6 +120,7 @@ impl BatchAppender {
         {
             return state.open.clone();
         }
+        // Before the task runs: concurrent appends must not open further calls.
         state.requested_at = Some(Instant::now());
         let client = client.clone();
         // The state owns the task: a strong reference in the task would keep both for ever.

@@ -178,6 +178,7 @@ impl StoreClient {
         producer: Producer,
         name: &str,
     ) -> Result<Self, LogError> {
+        // The name comes last: `settings_with` reports whether the last parameter was added.
         let parameters = [("discoveryInterval", DISCOVERY_INTERVAL_MS), ("connectionName", name)];
         let (settings, is_own_name) = config.url.settings_with(&parameters)?;
         let outage = Arc::new(Outage::new("Event store", config.url.to_string()));
@@ -265,11 +266,13 @@ impl StoreClient {
         let deadline = Instant::now() + limit;
         let mut delays = backoff();
         loop {
+            // Anew for each attempt: the failure may have ended the session.
             let session = self.session()?;
             let began = Instant::now();
             let outcome = timeout_at(deadline, operation(Arc::clone(&session))).await;
             let error = match outcome {
                 Ok(Ok(response)) => {
+                    // A new connection may lack `TCP_NODELAY`.
                     session.sockets.note_response(began);
                     self.connection.note_success();
                     return Ok(response);
@@ -311,6 +314,7 @@ impl StoreClient {
         }
         let (connection, failure) = (Arc::clone(&self.connection), error.to_string());
         let mut diagnoses = lock(&self.connection.diagnoses);
+        // Removes those that have ended: the set would grow with every outage.
         while diagnoses.try_join_next().is_some() {}
         // Not spawned on the session: the same error may end the session and all of its tasks.
         diagnoses.spawn(async move { connection.diagnose(failure).await });
@@ -347,6 +351,7 @@ impl StoreClient {
         if let Some(place) = self.session()?.take_place() {
             return Ok(place);
         }
+        // Under one lock, so that concurrent callers do not each open a session.
         let mut others = lock(&self.connection.others);
         loop {
             if let Some(place) = others.iter().find_map(Session::take_place) {
@@ -363,6 +368,7 @@ impl StoreClient {
         }
         if breaks_connection(error) {
             self.connection.descriptors.note_failure();
+            // Otherwise the client reconnects to the node by itself.
             if session.keeps_to_lost_node() {
                 session.sockets.shut_down();
                 self.give_up_session(session);

@@ -72,6 +72,7 @@ impl StoreClient {
 
         let mut n_copied = 0;
         let mut appender = Appender::new(target);
+        // The source's reader continues directly behind this event.
         let mut next = compared.missing;
         while let Some(event) = next {
             n_copied += 1;
@@ -83,6 +84,7 @@ impl StoreClient {
         }
         appender.finish().await?;
 
+        // From the beginning: the check relies on nothing that this copy has read or appended.
         let mut source = StoreReader::open(self).await?;
         let compared = compare(&mut source, &mut StoreReader::open(target).await?).await?;
         match compared.missing {

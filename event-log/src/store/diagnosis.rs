@@ -62,6 +62,7 @@ impl UnreachableCause {
 pub(crate) async fn find_cause(settings: &ClientSettings) -> Option<UnreachableCause> {
     let endpoint = settings.hosts().first()?;
     let port = u16::try_from(endpoint.port).ok()?;
+    // An IPv6 address is in brackets, which name resolution does not know.
     let host = endpoint.host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let resolved = timeout(STEP_TIMEOUT, lookup_host((host.clone(), port))).await;
     let address = match resolved {

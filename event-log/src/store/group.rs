@@ -50,6 +50,7 @@ impl GroupMembership {
         settings: GroupSettings,
         pending_work: impl PendingWork,
     ) -> Self {
+        // A channel without capacity panics.
         let (deliver, deliveries) = mpsc::channel(settings.buffer_size.max(1));
         let (sender, answers) = mpsc::unbounded_channel();
         let group = settings.name.clone();
@@ -106,6 +107,7 @@ impl GroupMembership {
     /// Leaves the group once the store has received all answers, or after `limit`: then the store
     /// delivers some events again. Deliveries without an answer go back to the group.
     pub async fn leave(mut self, limit: Duration) {
+        // Deliveries that arrive from now on go back unhandled, instead of waiting in the channel.
         self.deliveries.close();
         let flushed = timeout(limit, self.flush_answers()).await;
         tracing::debug!(in_time = flushed.is_ok(), "Leaving the group");
@@ -127,8 +129,10 @@ impl GroupMembership {
 
     /// Returns whether the store counts more unanswered deliveries than this worker holds.
     async fn store_awaits_answers(&self) -> bool {
+        // Without an answer from the store: leave now. It delivers what it has not received again.
         let Ok(info) = self.client.group_info(&self.group).await else { return false };
         let member = self.client.connection_name().and_then(|name| info.member(name));
+        // The group's total may include other workers: then `leave` waits for its limit.
         let in_flight = member.map_or(info.stats.in_flight, |member| member.in_flight);
         in_flight > self.n_held.load(Ordering::Acquire)
     }

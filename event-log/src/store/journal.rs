@@ -98,6 +98,7 @@ impl Journal {
         let entry = EventData::json(entry_type, data)?
             .id(cause.command_id.as_uuid())
             .metadata_as_json(&metadata)?;
+        // By a call of its own: entries conflict often, and a conflict would end the batch call.
         self.client.append_alone(self.stream, expected, vec![entry]).await
     }
 

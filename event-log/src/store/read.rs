@@ -92,6 +92,7 @@ impl StoreClient {
     ) -> Result<StreamPortion, LogError> {
         self.call(async |client| {
             let mut read = client.read_stream(stream, options).await?;
+            // In the closure: a repeated call begins with an empty portion.
             let mut portion = StreamPortion { events: Vec::new(), is_cut: false };
             let mut n_bytes = 0;
             loop {

@@ -50,6 +50,7 @@ impl StoreClient {
     /// [`LogError::Refused`] if the connection's user lacks the right.
     pub async fn start_scavenge(&self) -> Result<Scavenge, LogError> {
         let operations = self.operations_client()?;
+        // One thread, from the first chunk on.
         let started = operations.start_scavenge(1, 0, &OperationalOptions::default()).await;
         let started = started.map_err(LogError::from_client)?;
         let was_running = started.status() == ScavengeStatus::InProgress;
@@ -93,7 +94,7 @@ impl StoreClient {
     }
 
     fn operations_client(&self) -> Result<Operations, LogError> {
-        let address = || LogError::Address { url: self.address().to_owned() };
-        Operations::new(self.settings()).map_err(|_| address())
+        Operations::new(self.settings())
+            .map_err(|_| LogError::Address { url: self.address().to_owned() })
     }
 }

@@ -102,6 +102,7 @@ impl Session {
             drop(sender.send(call.await));
         };
         {
+            // In a block: the lock must not be held during the wait below.
             let mut finishing = lock(&self.finishing);
             while finishing.try_join_next().is_some() {}
             finishing.spawn(task);

@@ -34,7 +34,7 @@ pub enum SubscriptionItem {
         order_id: OrderId,
         position: Position,
     },
-    /// No event up to this position concerns orders.
+    /// Every event of orders up to this position has been delivered.
     Checkpoint(Position),
     /// The events that follow are new.
     CaughtUp,
@@ -237,6 +237,7 @@ async fn read_subscription(
         let item = match next {
             Ok(SubscriptionEvent::EventAppeared(event)) => {
                 let event = event.get_original_event();
+                // Before it is sent: sending fails only if the reader is gone.
                 *after = Some(event.position.into());
                 // A stream of another tool may have the prefix and not be an order's.
                 SubscriptionItem::from_recorded(event)
@@ -257,6 +258,7 @@ async fn read_subscription(
                 continue;
             }
             Ok(SubscriptionEvent::Confirmed(_)) => {
+                // `now`: the time until the confirmation says nothing about delayed acknowledgements.
                 session.sockets.note_response(Instant::now());
                 client.note_reachable();
                 continue;

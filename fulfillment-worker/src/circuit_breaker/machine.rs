@@ -108,6 +108,7 @@ impl Machine {
         }
         let CallResult::Failure { retry_after } = result else {
             return match &mut self.state {
+                // Without a new generation: calls that were admitted stay current.
                 State::Closed { .. } => self.state = State::closed(),
                 State::HalfOpen { .. } => self.enter(State::closed(), now),
                 State::Open { .. } => {}

@@ -35,6 +35,7 @@ impl SimulatedGateway {
     fn decide_outcome(&self, fulfillment: &Fulfillment) -> Result<Outcome, GatewayError> {
         let key = fulfillment.idempotency_key();
         let call = format!("{key}/delivery/{}", fulfillment.delivery);
+        // Errors differ from delivery to delivery, so that a retry may succeed.
         if random_fraction(self.seed, &call) < self.error_rate {
             let error = "simulated gateway error".to_owned();
             return Err(GatewayError::new(FailureClass::Transient, error));

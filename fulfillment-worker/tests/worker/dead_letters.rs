@@ -82,7 +82,7 @@ async fn replayed_message_of_a_dead_letter_begins_the_next_attempt() {
 
     let gateway = Scripted::new(Behaviour::Fulfil);
     let worker = start(&store, &gateway, config());
-    store.log.replay_parked(GROUP, None).await.unwrap();
+    store.log.store().replay_parked(GROUP, None).await.unwrap();
     let order = wait_for_order(&store.log, id, |it| it.status == Status::Fulfilled).await;
     assert_eq!((order.attempt, gateway.n_calls(id)), (2, 1));
     assert_eq!(event_types(&store.log, id).await, ["OrderFailed", "OrderQueued", "OrderFulfilled"]);
@@ -101,7 +101,7 @@ async fn replayed_message_of_a_redriven_order_is_ignored() {
     failing.stop().await;
 
     execute(&store, id, redrive()).await;
-    store.log.replay_parked(GROUP, None).await.unwrap();
+    store.log.store().replay_parked(GROUP, None).await.unwrap();
     let gateway = Scripted::new(Behaviour::Fulfil);
     let worker = start(&store, &gateway, config());
     wait_for_order(&store.log, id, |it| it.status == Status::Fulfilled).await;

@@ -205,7 +205,7 @@ async fn stopping_worker_finishes_deliveries_in_progress() {
     gateway.wait_for_calls(id, 1).await;
     worker.stop().await;
     assert_eq!(event_types(&store.log, id).await, ["FulfillmentDeliveryFailed"]);
-    assert_eq!(store.log.group_stats(GROUP).await.unwrap().in_flight, 0);
+    assert_eq!(store.log.store().group_stats(GROUP).await.unwrap().in_flight, 0);
 }
 
 #[tokio::test]

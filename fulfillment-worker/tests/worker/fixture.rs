@@ -218,7 +218,7 @@ pub(crate) async fn event_types(log: &EventLog, id: OrderId) -> Vec<String> {
 
 pub(crate) async fn wait_for_group(log: &EventLog, wanted: impl Fn(GroupStats) -> bool) {
     let looking = async {
-        while !wanted(log.group_stats(GROUP).await.unwrap()) {
+        while !wanted(log.store().group_stats(GROUP).await.unwrap()) {
             tokio::task::yield_now().await;
         }
     };

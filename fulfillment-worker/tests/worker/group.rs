@@ -41,7 +41,7 @@ async fn update_group(store: &Store) {
 /// Waits until the group has `n_members` with at least `n_delivered` deliveries since they joined.
 async fn wait_for_members(store: &Store, n_members: usize, n_delivered: usize) {
     wait::until_async("the workers have joined again", async || {
-        let members = store.log.group_info(GROUP).await.unwrap().members;
+        let members = store.log.store().group_info(GROUP).await.unwrap().members;
         let given: usize = members.iter().map(|member| member.n_delivered).sum();
         (members.len() == n_members && given >= n_delivered).then_some(())
     })

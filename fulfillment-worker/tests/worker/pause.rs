@@ -15,7 +15,7 @@ async fn send_control(store: &Store, control: Control, command: u128) {
 
 async fn wait_for_no_members(store: &Store) {
     wait::until_async("the worker has left the group", async || {
-        store.log.group_info(GROUP).await.unwrap().members.is_empty().then_some(())
+        store.log.store().group_info(GROUP).await.unwrap().members.is_empty().then_some(())
     })
     .await;
 }

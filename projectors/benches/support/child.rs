@@ -97,7 +97,7 @@ pub(crate) async fn run(work: Work, addresses: &[String]) {
 }
 
 async fn catch_up(log: EventLog, store: &dyn ReadModel, read_model: &str) -> u64 {
-    let head = log.head().await.unwrap();
+    let head = log.store().head().await.unwrap();
     let stop = CancellationToken::new();
     let own = open(read_model).unwrap();
     let mut projector = tokio::task::JoinSet::new();

@@ -72,6 +72,7 @@ impl Fold {
     fn delete_order(&mut self, order_id: OrderId) {
         let folded = self.orders.entry(order_id).or_default();
         folded.note_change();
+        // `before` stays: the count of its state goes down with the row.
         *folded = Folded { is_changed: true, before: folded.before, ..Folded::default() };
         self.deleted.insert(order_id);
     }

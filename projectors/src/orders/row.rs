@@ -129,6 +129,7 @@ impl Rows {
     /// If a column cannot be read.
     pub fn from_records(mut records: OrderRecords) -> Result<Self, UnreadableRow> {
         Ok(Self {
+            // In the order of `ORDERS.tables`, as in `RowChanges::from`.
             order: take_row(&mut records, 0)?,
             failed: take_row(&mut records, 1)?,
             tenant: take_row(&mut records, 2)?.map(|row: OrderTenant| row.tenant),

@@ -2,7 +2,7 @@
 
 mod attempts;
 
-use api_types::{DeadLetter, OrderState};
+use api_types::{DeadLetter, FailedOrder};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -37,14 +37,14 @@ pub(super) async fn get_dead_letter(
 ) -> Result<impl IntoResponse, Problem> {
     let order_id = parse_order_id(&id)?;
     let _admitted = readers.admit().await?;
-    let mut fold = readers.begin_first(order_id);
+    let mut reader = readers.begin_first(order_id);
     let mut history = FailureHistory::default();
-    while let Some(event) = fold.apply().await? {
-        if let (Ok(recorded), Some(order)) = (event.decode(), fold.state()) {
+    while let Some(event) = reader.apply().await? {
+        if let (Ok(recorded), Some(order)) = (event.decode(), reader.state()) {
             history.add_event(&event, &recorded, order);
         }
     }
-    let order = fold.into_state().await?;
+    let order = reader.into_state().await?;
     let Some(failure) = history.failure else {
         let error = format!("Order {order_id} has not failed: it is {}", order.status);
         return Err(Problem::application(StatusCode::NOT_FOUND, error));
@@ -53,20 +53,25 @@ pub(super) async fn get_dead_letter(
     Ok((etag, Json(to_dead_letter(&order, failure, history.attempts))))
 }
 
-fn to_dead_letter(order: &Order, failure: Failure, attempts: Attempts) -> DeadLetter {
-    let Failure { event, order: as_it_was, resolved_at } = failure;
-    DeadLetter {
+fn to_failure(event: &OrderFailed, order: &Order) -> FailedOrder {
+    FailedOrder {
         order_id: order.order_id.0,
-        status: order.status.into(),
-        revision: order.revision,
         stage: event.stage.into(),
-        code: event.code,
-        reason: event.reason,
+        code: event.code.clone(),
+        reason: event.reason.clone(),
         attempt: event.attempt,
         deliveries: event.deliveries,
         failed_at: event.failed_at,
-        order: as_it_was,
-        resolved_at,
+        order: order.into(),
+        resolved_at: None,
+    }
+}
+
+fn to_dead_letter(order: &Order, failure: FailedOrder, attempts: Attempts) -> DeadLetter {
+    DeadLetter {
+        failure,
+        status: order.status.into(),
+        revision: order.revision,
         is_discarded: order.is_discarded,
         attempts: attempts.into_vec(),
     }
@@ -75,15 +80,8 @@ fn to_dead_letter(order: &Order, failure: Failure, attempts: Attempts) -> DeadLe
 /// The last failure and the attempts of the events so far.
 #[derive(Default)]
 struct FailureHistory {
-    failure: Option<Failure>,
+    failure: Option<FailedOrder>,
     attempts: Attempts,
-}
-
-/// The last failure.
-struct Failure {
-    event: OrderFailed,
-    order: OrderState,
-    resolved_at: Option<Timestamp>,
 }
 
 impl FailureHistory {
@@ -91,10 +89,7 @@ impl FailureHistory {
     fn add_event(&mut self, event: &LoggedEvent, recorded: &Recorded, order: &Order) {
         self.attempts.add(event, recorded);
         match &recorded.event {
-            OrderEvent::Failed(failed) => {
-                let (event, order) = (failed.clone(), order.into());
-                self.failure = Some(Failure { event, order, resolved_at: None });
-            }
+            OrderEvent::Failed(failed) => self.failure = Some(to_failure(failed, order)),
             OrderEvent::Fulfilled(event) => self.set_resolved(event.fulfilled_at),
             OrderEvent::Discarded(event) => self.set_resolved(event.discarded_at),
             OrderEvent::Received(_)

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api_types::{EventData, FeedEvent, FeedMessage, FeedReset, FeedResetReason, StreamEventsQuery};
+use api_types::{FeedEvent, FeedMessage, FeedReset, FeedResetReason, StreamEventsQuery};
 use axum::extract::State;
 use axum::http::header::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -19,10 +19,11 @@ use futures::stream::unfold;
 use serde::Serialize;
 use service_kit::auth::Principal;
 use service_kit::extract::QueryParameters;
+use service_kit::mutex::lock;
 use service_kit::problem::{Code, Problem};
 use tokio::time::timeout;
 
-use super::order_history::json_or_text;
+use super::order_history::to_recorded_event;
 use super::owners::Owners;
 use super::ownership::RequestPrincipal;
 use super::{Queries, QueryState, log_failed};
@@ -68,6 +69,7 @@ impl Filter {
         let is_wanted = self.order_id.is_none_or(|wanted| wanted == event.order_id)
             && self.types.as_ref().is_none_or(|types| types.contains(&event.event_type));
         match &self.tenant {
+            // Only for wanted events: the owner may have to be read from the store.
             Some(tenant) if is_wanted => {
                 Ok(owners.owner_of_event(event).await?.as_deref() == Some(tenant.as_str()))
             }
@@ -89,7 +91,7 @@ struct ClientSlot {
 impl ClientSlots {
     /// Takes a slot for an actor; `None` if the actor uses `most` slots, or all are in use.
     fn take(&self, actor: &str, most: usize) -> Option<ClientSlot> {
-        let mut taken = self.lock();
+        let mut taken = lock(&self.0);
         let n_own = taken.get(actor).copied().unwrap_or_default();
         if n_own >= most || taken.values().sum::<usize>() >= MAX_CLIENTS {
             return None;
@@ -98,16 +100,11 @@ impl ClientSlots {
         drop(taken);
         Some(ClientSlot { slots: self.clone(), actor: actor.to_owned() })
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, usize>> {
-        // A panic of another holder leaves the map consistent: every change is one operation.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for ClientSlot {
     fn drop(&mut self) {
-        let mut taken = self.slots.lock();
+        let mut taken = lock(&self.slots.0);
         let left = taken.remove(&self.actor).unwrap_or_default().saturating_sub(1);
         if left > 0 {
             taken.insert(std::mem::take(&mut self.actor), left);
@@ -230,15 +227,7 @@ fn to_messages(
 
 fn to_message(event: &LoggedEvent) -> Event {
     let Position { commit, prepare } = event.position;
-    let data = FeedEvent {
-        order_id: event.order_id.0,
-        revision: event.revision,
-        event_id: event.event_id,
-        event_type: event.event_type.clone(),
-        data: EventData(json_or_text(&event.data)),
-        metadata: json_or_text(&event.metadata),
-        recorded_at: event.recorded_at(),
-    };
+    let data = FeedEvent { order_id: event.order_id.0, event: to_recorded_event(event) };
     // A message name must not have line breaks, which the types of other tools may have.
     let name = event.event_type.replace(['\r', '\n', '\0'], " ");
     Event::default().id(format!("{commit}-{prepare}")).event(name).data(to_json(&data))
@@ -290,7 +279,7 @@ mod tests {
         of_one.pop();
         assert!(slots.take("one", MAX_CLIENTS_OF_KEY).is_some(), "a slot is free again");
         drop((of_one, of_two));
-        assert!(slots.lock().is_empty());
+        assert!(lock(&slots.0).is_empty());
     }
 
     #[test]

@@ -28,7 +28,7 @@ use super::{
 use crate::store::StoreError;
 
 /// Maximum time for the last read of the row at the end of a wait.
-const LAST_LOOK: Duration = Duration::from_millis(500);
+const LAST_READ_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// `true` in a response that has not reached what the client waited for.
 const STALE: HeaderName = HeaderName::from_static("stale");
@@ -126,7 +126,7 @@ pub(super) async fn get_order(
 
     // A client never gets an older revision than it has seen: a row that is behind is not enough.
     let newest_known = expected.iter().chain(&known).filter_map(Tags::newest).max();
-    let mut found = find(&queries, order_id, newest_known).await?;
+    let mut found = find_order(&queries, order_id, newest_known).await?;
     let mut is_met = awaited.is_none_or(|awaited| awaited.is_met(&found.order));
     if let Some(awaited) = awaited.filter(|_| !is_met) {
         // The event log has the event before the read model does.
@@ -144,17 +144,18 @@ pub(super) async fn get_order(
     }
     let Found { order, source } = found;
     if source == OrderSource::Stream {
+        // No later response may show an older row.
         queries.log.remember_state(&order);
     }
 
-    let mut answer = HeaderMap::new();
-    answer.insert(ETAG, etag::of_revision(order.revision));
-    answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let mut headers = HeaderMap::new();
+    headers.insert(ETAG, etag::of_revision(order.revision));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if awaited.is_some() && is_met {
-        answer.extend(wait.applied());
+        headers.extend(wait.applied());
     }
     if !is_met {
-        answer.insert(STALE, HeaderValue::from_static("true"));
+        headers.insert(STALE, HeaderValue::from_static("true"));
     }
     if expected.is_some_and(|tags| !tags.contain(order.revision)) {
         return Err(Problem::application(
@@ -163,11 +164,11 @@ pub(super) async fn get_order(
         ));
     }
     if known.is_some_and(|tags| tags.contain(order.revision)) {
-        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
+        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     let stale = (!is_met).then_some(true);
     let order = api_types::Order { stale, ..api_types::Order::new(&*order, source) };
-    Ok((answer, Json(order)).into_response())
+    Ok((headers, Json(order)).into_response())
 }
 
 /// An order, and where it was read.
@@ -188,16 +189,17 @@ impl Found {
 
 /// Returns the order's row, if it has the revision that the client or this process has seen. If the row is
 /// behind or unavailable, the order is read from the event log.
-async fn find(
+async fn find_order(
     queries: &Queries,
     order_id: OrderId,
     newest_known: Option<u64>,
 ) -> Result<Found, Problem> {
-    let told = queries.log.recall_state(order_id);
-    let least = newest_known.max(told.as_ref().map(|order| order.revision));
+    let remembered = queries.log.recall_state(order_id);
+    let least = newest_known.max(remembered.as_ref().map(|order| order.revision));
     match find_row(queries, order_id, READ_TIMEOUT).await {
         Ok(Some(order)) if Some(order.revision) >= least => {
             note_read_model_answers();
+            // The row has caught up with what this process told clients.
             queries.log.forget_state(order_id, order.revision);
             return Ok(Found { order, source: OrderSource::Table });
         }
@@ -211,8 +213,9 @@ async fn find(
         Ok(Some(order)) => Ok(Found::in_stream(Arc::new(order))),
         Ok(None) => Err(Problem::order_not_found(order_id)),
         Err(error) if error.is_unavailable() => {
-            let told = told.filter(|order| Some(order.revision) >= newest_known);
-            told.map(Found::in_stream).ok_or_else(|| log_failed(error))
+            // Not if this client has seen a newer revision, from another process.
+            let remembered = remembered.filter(|order| Some(order.revision) >= newest_known);
+            remembered.map(Found::in_stream).ok_or_else(|| log_failed(error))
         }
         Err(error) => Err(log_failed(error)),
     }
@@ -220,10 +223,10 @@ async fn find(
 
 /// Returns the newest known state of an order whose stream cannot be read.
 async fn newest_in_reach(queries: &Queries, order_id: OrderId, found: Found) -> Found {
-    let told = queries.log.recall_state(order_id).map(Found::in_stream);
-    let row = find_row(queries, order_id, LAST_LOOK).await.ok().flatten();
+    let remembered = queries.log.recall_state(order_id).map(Found::in_stream);
+    let row = find_row(queries, order_id, LAST_READ_TIMEOUT).await.ok().flatten();
     let row = row.map(|order| Found { order, source: OrderSource::Table });
-    told.into_iter().chain(row).fold(found, Found::or_newer)
+    remembered.into_iter().chain(row).fold(found, Found::or_newer)
 }
 
 async fn find_row(

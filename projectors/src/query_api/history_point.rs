@@ -17,7 +17,7 @@ pub(super) enum Point {
     First,
     /// After the event with this revision.
     Revision(u64),
-    /// After the last event before the first event that was recorded later than this.
+    /// After the events that were recorded at or before this time, up to the first later one.
     Time(Timestamp),
     /// After the newest event.
     Newest,
@@ -76,28 +76,29 @@ pub(super) async fn order_at(
     point: Point,
 ) -> Result<Order, Problem> {
     let _admitted = readers.admit().await?;
-    let mut fold = match point {
+    let mut reader = match point {
         Point::Revision(revision) => readers.begin(order_id, revision).await?,
         Point::Newest => {
             let newest = readers.newest_revision(order_id).await?;
             readers.begin(order_id, newest).await?
         }
+        // A time does not tell a revision: the history is read from its beginning.
         Point::First | Point::Time(_) => readers.begin_first(order_id),
     };
     loop {
-        let is_first = fold.last().is_none();
-        let Some(event) = fold.peek().await? else { break };
+        let is_first = reader.last().is_none();
+        let Some(event) = reader.peek().await? else { break };
         if !point.includes(event, is_first) {
             if is_first {
                 return Err(point.to_problem(order_id, event.revision > 0));
             }
             break;
         }
-        fold.apply().await?;
+        reader.apply().await?;
     }
-    let Some(last) = fold.last() else { return Err(fold.to_problem().await) };
+    let Some(last) = reader.last() else { return Err(reader.to_problem().await) };
     if matches!(point, Point::Revision(revision) if last < revision) {
         return Err(point.to_problem(order_id, false));
     }
-    fold.into_state().await
+    reader.into_state().await
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::vec::IntoIter;
 
 use domain::ids::OrderId;
 use domain::order::{Order, evolve};
 use event_log::{EventLog, HistoryReader as StreamReader, LogError, LoggedEvent};
+use service_kit::mutex::lock;
 use service_kit::problem::Problem;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -83,9 +84,9 @@ impl HistoryReaders {
         order_id: OrderId,
         revision: u64,
     ) -> Result<HistoryReader, Problem> {
-        let mut fold = self.begin_first(order_id);
-        fold.skip_to(revision).await?;
-        Ok(fold)
+        let mut reader = self.begin_first(order_id);
+        reader.skip_to(revision).await?;
+        Ok(reader)
     }
 
     /// Returns a reader that starts at the first event that the store has.
@@ -105,13 +106,13 @@ impl HistoryReaders {
 
     /// Returns the newest kept state up to a revision.
     fn nearest(&self, order_id: OrderId, revision: u64) -> Option<(u64, Checkpoint)> {
-        let kept = self.lock();
+        let kept = lock(&self.checkpoints);
         let mut states = kept.states.range((order_id, 0)..=(order_id, revision));
         states.next_back().map(|((_, revision), checkpoint)| (*revision, checkpoint.clone()))
     }
 
     fn keep(&self, order_id: OrderId, event: &LoggedEvent, state: &Order) {
-        let mut kept = self.lock();
+        let mut kept = lock(&self.checkpoints);
         let key = (order_id, event.revision);
         if kept.states.contains_key(&key) {
             return;
@@ -127,12 +128,8 @@ impl HistoryReaders {
     }
 
     fn forget(&self, order_id: OrderId, revision: u64) {
-        self.lock().states.remove(&(order_id, revision));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Checkpoints> {
-        // A panic of another holder leaves the states consistent: no step between two changes can panic.
-        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
+        // `n_bytes` stays: it is an upper bound.
+        lock(&self.checkpoints).states.remove(&(order_id, revision));
     }
 }
 

@@ -1,12 +1,13 @@
-//! Single orders that are asked for at the same time, read by one statement.
+//! Lookups of single orders: concurrent lookups share one statement.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use domain::ids::OrderId;
 use domain::order::Order;
 use futures::StreamExt;
 use futures::stream;
+use service_kit::mutex::lock;
 use tokio::sync::oneshot;
 
 use crate::store::{ReadModel, StoreError};
@@ -17,9 +18,9 @@ const ONE_BY_ONE: usize = 4;
 /// Looks orders up by their ids.
 ///
 /// A statement costs about as much for fifty orders as for one: most of the cost is the way to a
-/// connection and back. So one statement runs at a time, and the next one reads every order that was
-/// asked for meanwhile. While the database does not answer, no other statement is tried; the requests
-/// that wait read the event store when their time is up.
+/// connection and back. So one statement runs at a time, and the next one reads every order that
+/// requests have named meanwhile. While the database does not answer, no other statement is tried. The
+/// requests that wait read the event store after their time-out.
 #[derive(Clone)]
 pub struct Lookups {
     store: Arc<dyn ReadModel>,
@@ -48,21 +49,21 @@ impl Lookups {
     pub async fn order(&self, order_id: OrderId) -> Result<Option<Arc<Order>>, Arc<StoreError>> {
         loop {
             let (found, mut answer) = oneshot::channel();
-            self.lock().push(Lookup { order_id, found });
+            lock(&self.waiting).push(Lookup { order_id, found });
             let answered = tokio::select! {
                 biased;
                 answered = &mut answer => answered,
                 turn = self.turn.lock() => {
-                    let lookups = std::mem::take(&mut *self.lock());
+                    let lookups = std::mem::take(&mut *lock(&self.waiting));
                     self.read(lookups).await;
                     drop(turn);
-                    // This lookup was among them, or the holder of the turn before has read it. In
-                    // both cases the answer is there, unless that holder was dropped.
+                    // This lookup was among them, or the previous holder of the turn has read it.
+                    // The answer is there, unless that holder was dropped.
                     answer.await
                 }
             };
-            // Without an answer, the request that read this order was dropped because its client is
-            // gone. So the order is asked for again.
+            // Without an answer, the request that read this order was dropped with its client: look
+            // the order up again.
             if let Ok(found) = answered {
                 return found;
             }
@@ -71,7 +72,7 @@ impl Lookups {
 
     /// Reads the rows of some orders and answers each lookup.
     async fn read(&self, lookups: Vec<Lookup>) {
-        // The holder of the turn before may have read them all.
+        // The previous holder of the turn may have read them all.
         if lookups.is_empty() {
             return;
         }
@@ -102,10 +103,6 @@ impl Lookups {
     async fn read_one(&self, lookup: Lookup) {
         let order = self.store.order(lookup.order_id).await;
         lookup.answer(order.map(|row| row.map(|row| Arc::new(row.into()))).map_err(Arc::new));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Lookup>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,12 +7,14 @@ use std::iter;
 
 use api_types::{
     EventData, FieldChange, HistoryEntry, HistoryQuery, HistorySort, OrderHistory, OrderState,
+    RecordedEvent,
 };
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
+use event_log::LoggedEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service_kit::extract::{PathParameters, QueryParameters};
@@ -104,7 +106,7 @@ impl Page {
             Problem::internal()
         })?;
         self.n_bytes += json.len();
-        self.entries.push_back((entry.revision, json.into()));
+        self.entries.push_back((entry.event.revision, json.into()));
         Ok(())
     }
 
@@ -128,6 +130,7 @@ impl Page {
             let separator = if index == 0 { "" } else { "," };
             [Bytes::from_static(separator.as_bytes()), entry]
         });
+        // In frames: the entries are not copied into one more buffer.
         let frames = iter::once(head.into()).chain(entries).chain(iter::once(tail.into()));
         let frames = frames.map(move |frame| {
             let _until_sent = &admitted;
@@ -143,9 +146,9 @@ async fn read_oldest_first(
     request: &PageRequest,
 ) -> Result<Page, Problem> {
     let begin = request.after.map_or(0, |revision| revision.saturating_add(1));
-    let mut fold = readers.begin(request.order_id, begin).await?;
+    let mut reader = readers.begin(request.order_id, begin).await?;
     let mut page = Page::default();
-    while let Some(entry) = next_entry(&mut fold).await? {
+    while let Some(entry) = next_entry(&mut reader).await? {
         page.push(&entry)?;
         if page.is_over(request.limit) {
             page.entries.pop_back();
@@ -154,7 +157,7 @@ async fn read_oldest_first(
         }
     }
     if page.entries.is_empty() && request.after.is_none() {
-        return Err(fold.to_problem().await);
+        return Err(reader.to_problem().await);
     }
     Ok(page)
 }
@@ -169,10 +172,10 @@ async fn read_newest_first(
     };
     // One more than the limit, to know whether there is a next page.
     let begin = end.saturating_sub(request.limit as u64 + 1);
-    let mut fold = readers.begin(request.order_id, begin).await?;
+    let mut reader = readers.begin(request.order_id, begin).await?;
     let mut page = Page::default();
-    while fold.peek().await?.is_some_and(|event| event.revision < end) {
-        let Some(entry) = next_entry(&mut fold).await? else { break };
+    while reader.peek().await?.is_some_and(|event| event.revision < end) {
+        let Some(entry) = next_entry(&mut reader).await? else { break };
         page.push(&entry)?;
         while page.is_over(request.limit) {
             page.n_bytes -= page.entries.pop_front().map_or(0, |(_, json)| json.len());
@@ -184,25 +187,29 @@ async fn read_newest_first(
 }
 
 /// Reads the next event. An event that cannot be decoded is returned as it is stored, and changes nothing.
-async fn next_entry(fold: &mut HistoryReader) -> Result<Option<HistoryEntry>, Problem> {
-    let before = fold.state().map(OrderState::from);
-    let Some(event) = fold.apply().await? else { return Ok(None) };
-    let after = fold.state().filter(|state| state.revision == event.revision).map(OrderState::from);
+async fn next_entry(reader: &mut HistoryReader) -> Result<Option<HistoryEntry>, Problem> {
+    let before = reader.state().map(OrderState::from);
+    let Some(event) = reader.apply().await? else { return Ok(None) };
+    let after =
+        reader.state().filter(|state| state.revision == event.revision).map(OrderState::from);
     let changes = after.as_ref().map(|after| FieldChange::between(before.as_ref(), after));
-    Ok(Some(HistoryEntry {
+    let changes = changes.unwrap_or_default();
+    Ok(Some(HistoryEntry { event: to_recorded_event(&event), state_after: after, changes }))
+}
+
+pub(super) fn to_recorded_event(event: &LoggedEvent) -> RecordedEvent {
+    RecordedEvent {
         revision: event.revision,
         event_id: event.event_id,
         event_type: event.event_type.clone(),
         data: EventData(json_or_text(&event.data)),
         metadata: json_or_text(&event.metadata),
         recorded_at: event.recorded_at(),
-        state_after: after,
-        changes: changes.unwrap_or_default(),
-    }))
+    }
 }
 
 /// Returns stored JSON; null without content, and a text if the content is not JSON.
-pub(super) fn json_or_text(bytes: &[u8]) -> Value {
+fn json_or_text(bytes: &[u8]) -> Value {
     if bytes.is_empty() {
         return Value::Null;
     }

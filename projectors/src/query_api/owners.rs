@@ -1,10 +1,11 @@
 //! Owners of orders, read from their streams once: an owner never changes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use domain::ids::OrderId;
 use event_log::{EventLog, LogError, LoggedEvent};
+use service_kit::mutex::lock;
 
 /// Maximum number of cached orders. Beyond it, the cache is cleared.
 const MAX_REMEMBERED: usize = 65_536;
@@ -31,6 +32,7 @@ impl Owners {
             return Ok(owner);
         }
         let owner: Owner = self.log.read_tenant(order_id).await?.map(Into::into);
+        // `None` is not kept: an order with this id may be placed a moment later.
         if owner.is_some() {
             self.remember(order_id, owner.clone());
         }
@@ -47,24 +49,20 @@ impl Owners {
             _ => self.log.read_tenant(event.order_id).await?,
         };
         let owner: Owner = owner.map(Into::into);
+        // Also `None`: the order exists, and its first event never changes.
         self.remember(event.order_id, owner.clone());
         Ok(owner)
     }
 
     fn recall(&self, order_id: OrderId) -> Option<Owner> {
-        self.remembered().get(&order_id).cloned()
+        lock(&self.remembered).get(&order_id).cloned()
     }
 
     fn remember(&self, order_id: OrderId, owner: Owner) {
-        let mut remembered = self.remembered();
+        let mut remembered = lock(&self.remembered);
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();
         }
         remembered.insert(order_id, owner);
-    }
-
-    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<OrderId, Owner>> {
-        // A panic of another holder leaves the map consistent: every change is one operation.
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

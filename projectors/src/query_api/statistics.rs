@@ -54,7 +54,7 @@ pub(super) async fn get_statistics(
         timeout(SOURCE_TIMEOUT, read_tables(&queries, query.minutes)),
         timeout(SOURCE_TIMEOUT, queries.log.fulfillment_status(&queries.group, now)),
         timeout(SOURCE_TIMEOUT, projection_status(&queries.log, &*queries.store, now)),
-        timeout(SOURCE_TIMEOUT, queries.log.oldest_event_at()),
+        timeout(SOURCE_TIMEOUT, queries.log.store().oldest_event_at()),
     );
     let disk_bytes = read_disk_use(&queries).await;
     let mut unavailable = Unavailable::default();
@@ -75,6 +75,7 @@ pub(super) async fn get_statistics(
         Ok(Err(StatusError::Store(error))) => note_store(&mut unavailable, Err(error)),
         Ok(Err(StatusError::Log(error))) => note_log(&mut unavailable, Err(error)),
         Err(_) => {
+            // The status needs both sources. The one that did not answer above is named.
             if tables.is_none() {
                 note_late("read_model", &mut unavailable.read_model);
             } else {

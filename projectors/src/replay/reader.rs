@@ -32,7 +32,7 @@ impl Reader {
         batch_size: u64,
     ) -> Self {
         let (sender, batches) = mpsc::channel(WAITING_BATCHES);
-        let source = FromLog { subscription: log.subscribe(after), log: log.clone() };
+        let source = FromLog { subscription: log.store().subscribe(after), log: log.clone() };
         let reading = Reading { source, read_to: after, until, batch_size };
         let mut task = JoinSet::new();
         task.spawn(reading.run(sender));
@@ -84,7 +84,7 @@ impl FeedSource for FromLog {
     }
 
     async fn is_at_end(&self, position: Option<Position>) -> Result<bool, LogError> {
-        Ok(self.log.count_backlog(position, 1).await?.n_events == 0)
+        Ok(self.log.store().count_backlog(position, 1).await?.n_events == 0)
     }
 }
 

@@ -22,7 +22,7 @@ const IDLE_CHECKPOINT: Duration = Duration::from_secs(1);
 /// Maximum size of a batch in bytes of stored events: a batch is decoded in memory.
 const FULL_BYTES: usize = 16 * 1024 * 1024;
 
-/// Events to project in one transaction, and the position up to which they complete the log.
+/// Events to project in one transaction, and the position up to which the log was read.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) events: Vec<Recorded>,
@@ -127,6 +127,7 @@ impl Batch {
 pub(crate) fn decode_event(event: &LoggedEvent) -> Result<Recorded, Poison> {
     let reason = match event.decode() {
         Ok(recorded) if recorded.event.order_id() == event.order_id => return Ok(recorded),
+        // A row of that order would reflect an event that its own stream does not have.
         Ok(recorded) => format!("it is about another order, {}", recorded.event.order_id()),
         Err(error) => Chain(&error).to_string(),
     };
@@ -161,6 +162,7 @@ impl Batches {
         let mut first_event = None;
         while !batch.is_full(self.batch_size) {
             let due = self.due_time(&batch, first_event);
+            // Events that have arrived are taken even after the due time: batches grow under load.
             let next = if let Some(ready) = self.subscription.try_next() {
                 ready
             } else {
@@ -181,6 +183,7 @@ impl Batches {
     /// Returns when the batch is complete; `None` while it is empty.
     fn due_time(&self, batch: &Batch, first_event: Option<Instant>) -> Option<Instant> {
         match (first_event, batch.position) {
+            // Not before `batch_ms` is over: each transaction has a fixed cost.
             (Some(at), _) => Some((at + GATHER).max(self.last + self.interval)),
             (None, Some(_)) => Some(self.last + IDLE_CHECKPOINT),
             // An empty batch tells the projector that an outage is over.

@@ -1,8 +1,9 @@
 //! The health of this process's projector.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use service_kit::mutex::lock;
 use tokio::time::Instant;
 
 /// How long the projection may be interrupted before the projector counts as unhealthy.
@@ -22,7 +23,7 @@ impl ProjectorHealth {
     /// Returns why the projector has not worked for more than 10 s, without addresses; `None` if it works
     /// or stands by.
     pub fn failure_cause(&self) -> Option<String> {
-        let interrupted = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let interrupted = (*lock(&self.0))?;
         let elapsed = interrupted.since.elapsed();
         (elapsed > INTERRUPTED_AFTER).then(|| {
             format!("projection interrupted for {} s: {}", elapsed.as_secs(), interrupted.cause)
@@ -30,12 +31,13 @@ impl ProjectorHealth {
     }
 
     pub(super) fn note_interruption(&self, cause: &'static str) {
-        let mut interrupted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut interrupted = lock(&self.0);
+        // The first failure counts: later ones belong to the same interruption.
         let since = interrupted.map_or_else(Instant::now, |interrupted| interrupted.since);
         *interrupted = Some(Interrupted { since, cause });
     }
 
     pub(super) fn note_work(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.0) = None;
     }
 }

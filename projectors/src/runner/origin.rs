@@ -28,7 +28,7 @@ pub(crate) async fn check_origin<E>(
 where
     E: From<LogError> + From<StoreError> + From<OtherEventStore>,
 {
-    let found = log.first_event_id().await?;
+    let found = log.store().first_event_id().await?;
     match checkpoint.first_event_id {
         // A scavenge may have removed the first event. Then the newest orders decide.
         Some(expected) if found != Some(expected) && !has_orders_of::<E>(log, store).await? => {

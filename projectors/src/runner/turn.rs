@@ -1,7 +1,7 @@
 //! The lease: one projector writes the tables of a projection, the others stand by.
 //!
-//! The lease has no times in it. A projector that stands by challenges the holder: it makes the
-//! beat odd, and the holder makes it even again. If the holder does not answer in time, by the clock of
+//! The lease has no times in it. A projector that stands by challenges the holder: it makes the counter
+//! `beat` odd, and the holder makes it even again. If the holder does not answer in time, by the clock of
 //! the standby, the standby takes the lease and raises the epoch. A holder that was only slow, or
 //! frozen, finds the epoch changed when it writes: then nothing is written. Without a standby, the
 //! holder only reads the lease.
@@ -14,9 +14,9 @@ use super::{ProjectorHealth, limit_call};
 use crate::store::{Lease, ReadModel, StoreError};
 
 /// How often the holder checks for a challenge.
-const LOOK_FOR_CHALLENGE: Duration = Duration::from_millis(500);
+const CHALLENGE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a standby reads the lease.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Between the holder's answer and the next challenge.
 const CHALLENGE_AFTER: Duration = Duration::from_secs(1);
 /// How long a challenge may stay unanswered before a standby takes the lease: four checks of the
@@ -32,7 +32,7 @@ pub(super) async fn wait_for_turn(
     let mut watched: Option<(Lease, Instant)> = None;
     loop {
         let seen = limit_call(store.lease()).await?;
-        let is_first_look = watched.is_none();
+        let is_first_read = watched.is_none();
         let since = match watched {
             Some((before, since)) if before == seen => since,
             Some(_) => Instant::now(),
@@ -54,17 +54,17 @@ pub(super) async fn wait_for_turn(
             // A standby is healthy.
             health.note_work();
         }
-        // A holder that has died cannot say so: it is challenged at the first look, and the standby
+        // A holder that has died cannot say so: it is challenged at the first read, and the standby
         // does not lose another interval.
         if !is_free
             && !seen.is_challenged()
-            && (is_first_look || since.elapsed() >= CHALLENGE_AFTER)
+            && (is_first_read || since.elapsed() >= CHALLENGE_AFTER)
         {
             // Of several standbys, any may have made the challenge.
             limit_call(store.challenge(&seen)).await?;
         }
         watched = Some((seen, since));
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn wait_for_turn(
 /// the next write finds out whether the epoch is still valid.
 pub(crate) async fn keep_turn(store: &dyn ReadModel, epoch: u64) {
     while !matches!(limit_call(is_over(store, epoch)).await, Ok(true)) {
-        sleep(LOOK_FOR_CHALLENGE).await;
+        sleep(CHALLENGE_CHECK_INTERVAL).await;
     }
 }
 
@@ -81,5 +81,6 @@ async fn is_over(store: &dyn ReadModel, epoch: u64) -> Result<bool, StoreError> 
     if lease.epoch != epoch {
         return Ok(true);
     }
+    // A beat fails only if the epoch has changed meanwhile.
     Ok(lease.is_challenged() && !store.beat(epoch).await?)
 }

@@ -55,6 +55,7 @@ impl Projector {
             return interval.min(DELAY);
         };
         let elapsed = self.clock.now().duration_since(last.verified_at);
+        // A time in the future, of a clock that was set back since, counts as now.
         interval.saturating_sub(Duration::try_from(elapsed).unwrap_or_default())
     }
 
@@ -65,6 +66,7 @@ impl Projector {
             store: &*self.store,
             clock: &self.clock,
             scratch: folder.path(),
+            // A repair is an operator's decision: the fault may be in this release.
             repair: Repair::Never,
             pace: Pace::Background,
         };

@@ -48,11 +48,13 @@ impl Comparison<'_> {
         let mut differing = Vec::new();
         let mut next = self.next_range(None, last).await?;
         while let Some(range) = next {
+            // The bounds of the next page are read meanwhile, which saves a round trip per page.
             let (theirs, mine, behind) = tokio::try_join!(
                 expected.rows_text(range),
                 ours.rows_text(range),
                 self.next_range(Some(range.until), last)
             )?;
+            // As texts first: rows are only parsed on pages that differ.
             if theirs == mine {
                 verified.n_orders += theirs.n_orders;
             } else {
@@ -81,6 +83,7 @@ impl Comparison<'_> {
             self.expected.store.page_end(after, PAGE),
             self.found.store.page_end(after, PAGE)
         )?;
+        // The nearer end: beyond it, one side would have more rows than a page.
         let until = [theirs, ours].into_iter().flatten().fold(last, Ord::min);
         Ok(Some(IdRange { after, until }))
     }
@@ -97,6 +100,8 @@ impl Comparison<'_> {
                 self.expected.store.rows_after(after, PAGE),
                 self.found.store.rows_after(after, PAGE)
             )?;
+            // Up to where both sides were read: beyond it, an order may seem to be missing only
+            // because one side's page ends before it.
             let known = [theirs.until, ours.until].into_iter().flatten().fold(until, Ord::min);
             let ids: BTreeSet<_> = theirs.rows.keys().chain(ours.rows.keys()).copied().collect();
             for id in ids.into_iter().filter(|id| *id <= known) {

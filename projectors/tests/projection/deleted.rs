@@ -77,7 +77,7 @@ async fn rows_of_deleted_orders_are_found_and_removed() {
     projector.stop().await.unwrap();
     events.tool().tombstone(id(1)).await;
     // An older release passed the deletion without deleting the row.
-    let head = events.log.head().await.unwrap().unwrap();
+    let head = events.log.store().head().await.unwrap().unwrap();
     database
         .execute(&format!(
             "update projection_checkpoints set commit_position = {}, prepare_position = {}",

@@ -24,7 +24,7 @@ const ENOUGH_FOR_CHECKPOINTS: u128 = 70;
 
 /// Appends events to a stream of another program.
 async fn append_foreign(events: &EventStore, numbers: std::ops::Range<u128>) {
-    let journal = events.log.open_journal("another-program");
+    let journal = events.log.store().open_journal("another-program");
     for number in numbers {
         let id = Uuid::from_u128(0xF00 << 64 | number);
         let cause = Cause::new(CommandId::for_request(id), "another program", at(1_000));
@@ -55,7 +55,7 @@ async fn rebuild_ends_without_any_order(database: &Database) {
     projector.stop().await.unwrap();
     // The embedded store counts the events between two checkpoints alike for all subscriptions; a
     // real one does not: there, the live checkpoint may be at any foreign event.
-    let head = events.log.head().await.unwrap().unwrap();
+    let head = events.log.store().head().await.unwrap().unwrap();
     let moved = format!(
         "update projection_checkpoints set commit_position = {}, prepare_position = {}",
         head.commit, head.prepare
@@ -87,7 +87,7 @@ async fn rebuild_and_resume_end_behind_foreign_events(database: &Database) {
     let store = database.read_model().await;
     append_foreign(&events, 0..10).await;
     append_orders(&events, 1..=20).await;
-    let last_of_orders = events.log.head().await.unwrap();
+    let last_of_orders = events.log.store().head().await.unwrap();
     let projector = Projector::start(&events.log, &store, 100);
     projected_all(&store, 20).await;
     projector.stop().await.unwrap();
@@ -175,7 +175,7 @@ async fn older_backup_is_noticed_and_rebuilt_from(database: &Database) {
     append_orders(&restored, 1..=7).await;
     append_foreign(&restored, 0..2 * ENOUGH_FOR_CHECKPOINTS).await;
     let status = projection_status(&restored.log, &*store, clock().now()).await.unwrap();
-    assert!(status.checkpoint.position < restored.log.head().await.unwrap());
+    assert!(status.checkpoint.position < restored.log.store().head().await.unwrap());
     let ahead = status.ahead.unwrap();
     assert!([8, 9, 10].map(id).contains(&ahead.order_id), "{ahead}");
     assert_eq!(ahead.n_events, 3 * 5, "of three orders");

@@ -57,7 +57,7 @@ impl Fixture {
         self.group.ack(self.delivery.id);
         let position = Some(self.delivery.event.position);
         let checkpoint = async {
-            while self.events.log.group_info(GROUP).await.unwrap().checkpoint < position {
+            while self.events.log.store().group_info(GROUP).await.unwrap().checkpoint < position {
                 tokio::time::sleep(POLL).await;
             }
         };

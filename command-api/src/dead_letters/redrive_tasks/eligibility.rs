@@ -7,6 +7,7 @@ use domain::order::{Order, OrderCommand, Redrive, decide};
 /// the order's stream decides.
 pub(super) fn reason_to_skip(order: Option<&Order>, filter: &FailureFilter) -> Option<String> {
     let Some(order) = order else { return Some("there is no such order".to_owned()) };
+    // The domain decides, so that a task and a single redrive follow the same rules.
     let redrive = Redrive { reason: String::new(), customer_id: None, items: None };
     if let Err(refused) = decide(Some(order), OrderCommand::Redrive(redrive)) {
         return Some(refused.to_string());

@@ -102,6 +102,7 @@ impl Execution {
             revision,
             recorded: Instant::now(),
         };
+        // The last batch was begun, not counted. Its orders that were not redriven stay failed.
         if is_cancelled {
             progress.counts.n_redriven += self.count_redriven(&progress).await?;
             progress.batch.clear();
@@ -122,6 +123,7 @@ impl Execution {
         let limiter = rate.map(|rate| RateLimiter::direct(to_quota(rate)));
         loop {
             let begun = Arc::clone(&progress.begun);
+            // First the recorded batch, which a former runner may not have finished.
             let redriving = self.redrive(begun, progress.batch.clone(), limiter.as_ref());
             let counts = self.keep_lease(progress, redriving).await?;
             progress.counts = progress.counts + counts;
@@ -135,6 +137,7 @@ impl Execution {
                 tracing::info!(task.id = %task_id, n_redriven, n_skipped, n_failed, "Redrive task ended");
                 return Ok(());
             }
+            // Before the first order is redriven: after a crash the next runner begins here.
             (progress.batch, progress.batch_end) = (order_ids, end);
             self.record(progress, None).await?;
         }
@@ -144,6 +147,7 @@ impl Execution {
     async fn next_batch(&self, progress: &mut Progress) -> Result<Batch, Interruption> {
         let begun = Arc::clone(&progress.begun);
         let limit =
+            // A cancellation takes effect between batches: at most a second's orders follow it.
             begun.rate_per_second.map_or(self.max_batch, |rate| rate.clamp(1, self.max_batch));
         loop {
             let (after, n_done) = (progress.batch_end, progress.counts.n_total());
@@ -188,6 +192,8 @@ impl Execution {
                 limiter.until_ready().await;
             }
             let work = Arc::clone(&work);
+            // If the future is dropped, so is this task. An append that it has sent may still be
+            // recorded; the next runner recognises it by its cause.
             in_progress.spawn(async move { work.redrive(order_id).await });
         }
         while let Some(ended) = in_progress.join_next().await {
@@ -250,6 +256,7 @@ impl Execution {
                 progress.recorded = Instant::now();
                 Ok(())
             }
+            // An operator or another runner has written since.
             Err(LogError::Conflict { .. }) => Err(Interruption::Lost),
             Err(error) => Err(error.into()),
         }

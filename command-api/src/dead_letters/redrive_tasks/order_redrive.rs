@@ -39,6 +39,7 @@ impl OrderRedrive {
                 Ok(redriven) => return redriven,
                 // A concurrent append was first: decide again on the new state.
                 Err(LogError::Conflict { .. }) => {}
+                // Without a limit: in a long outage the renewal of the lease fails, which ends the run.
                 Err(error) if error.is_unavailable() => sleep(RETRY).await,
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
@@ -65,10 +66,12 @@ impl OrderRedrive {
         let Some(order) = loaded.order else { return Ok(Redriven::Skipped) };
         let reason = self.begun.reason.clone();
         let command = OrderCommand::Redrive(Redrive { reason, customer_id: None, items: None });
+        // Derived, so that the store recognises a repeated append whose answer was lost.
         let id = Uuid::new_v5(&self.begun.task_id, order_id.0.as_bytes());
         let cause = task_cause(&self.begun, id, self.clock.now());
         let correlation_id = correlation_id.unwrap_or(cause.correlation_id);
         let cause = Cause { correlation_id, ..cause };
+        // The filter was checked against this revision: after a change it is checked again.
         let changed = self.log.execute_if_unchanged(order, head, &command, &cause).await?;
         Ok(changed.map_or(Redriven::Skipped, |_| Redriven::Yes))
     }
@@ -77,6 +80,7 @@ impl OrderRedrive {
     pub(super) async fn has_redriven(&self, order_id: OrderId) -> Result<bool, LogError> {
         match self.log.load(order_id).await {
             Ok(loaded) => Ok(is_caused_by(&loaded, self.begun.task_id)),
+            // What the task did with it can no longer be read: it does not count as redriven.
             Err(LogError::Undecodable { .. } | LogError::Deleted) => Ok(false),
             Err(error) => Err(error),
         }

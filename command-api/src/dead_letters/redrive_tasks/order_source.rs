@@ -28,6 +28,7 @@ pub(super) async fn next_batch(
     if let Some(named) = &filter.order_ids {
         let n_done = usize::try_from(n_done).unwrap_or(usize::MAX);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        // Named orders have no place in the read model: the number of counted ones is the place.
         let order_ids = named.iter().skip(n_done).take(limit).copied().collect();
         return Ok(Batch { order_ids, end: None });
     }

@@ -1,13 +1,11 @@
 //! Preview of a redrive task: what it would do, order by order.
 
-use std::sync::Arc;
-
 use api_types::{RedriveAction, RedrivePreview, RedrivePreviewItem};
 use domain::ids::OrderId;
 use domain::operations::FailureFilter;
 use event_log::{EventLog, LogError};
+use futures::{StreamExt, TryStreamExt, stream};
 use service_kit::problem::Problem;
-use tokio::task::JoinSet;
 
 use super::eligibility::reason_to_skip;
 use super::order_source::{next_batch, read_model_failed};
@@ -27,36 +25,25 @@ pub(super) async fn preview(
     failures: &dyn Failures,
     filter: &FailureFilter,
 ) -> Result<RedrivePreview, Problem> {
-    let shared = Arc::new(filter.clone());
-    let mut reading = JoinSet::new();
-    let mut items: Vec<(usize, RedrivePreviewItem)> = Vec::new();
-    let (mut n_found, mut after) = (0, None);
-    let is_truncated = 'pages: loop {
-        let n_done = u64::try_from(n_found).unwrap_or(u64::MAX);
-        let batch = next_batch(failures, filter, after, n_done, PAGE).await;
+    let (mut order_ids, mut after) = (Vec::new(), None);
+    while order_ids.len() <= MAX_LISTED {
+        let batch = next_batch(failures, filter, after, order_ids.len() as u64, PAGE).await;
         let batch = batch.map_err(read_model_failed)?;
         if batch.order_ids.is_empty() {
-            break false;
+            break;
         }
-        for order_id in batch.order_ids {
-            if n_found == MAX_LISTED {
-                break 'pages true;
-            }
-            if reading.len() >= CONCURRENCY {
-                items.extend(next_item(&mut reading).await?);
-            }
-            let (log, filter, index) = (log.clone(), Arc::clone(&shared), n_found);
-            reading.spawn(async move { (index, preview_order(&log, order_id, &filter).await) });
-            n_found += 1;
-        }
+        order_ids.extend(batch.order_ids);
         after = batch.end;
-    };
-    while let Some(item) = next_item(&mut reading).await? {
-        items.push(item);
     }
-    // Streams are read concurrently, and answer in any order.
-    items.sort_by_key(|(index, _)| *index);
-    let items: Vec<_> = items.into_iter().map(|(_, item)| item).collect();
+    let is_truncated = order_ids.len() > MAX_LISTED;
+    order_ids.truncate(MAX_LISTED);
+    // `buffered` keeps the order of the task, in which the streams need not answer.
+    let items: Vec<_> = stream::iter(order_ids)
+        .map(|order_id| preview_order(log, order_id, filter))
+        .buffered(CONCURRENCY)
+        .try_collect()
+        .await
+        .map_err(log_failed)?;
     let is_redriven = |item: &&RedrivePreviewItem| item.action == RedriveAction::Redrive;
     let n_redriven = items.iter().filter(is_redriven).count();
     Ok(RedrivePreview {
@@ -66,21 +53,6 @@ pub(super) async fn preview(
         truncated: is_truncated,
         items,
     })
-}
-
-type Previewed = (usize, Result<RedrivePreviewItem, LogError>);
-
-async fn next_item(
-    reading: &mut JoinSet<Previewed>,
-) -> Result<Option<(usize, RedrivePreviewItem)>, Problem> {
-    match reading.join_next().await {
-        None => Ok(None),
-        Some(Ok((index, item))) => Ok(Some((index, item.map_err(log_failed)?))),
-        Some(Err(panic)) => {
-            tracing::error!(error = &panic as &dyn std::error::Error, "Preview of an order failed");
-            Err(Problem::internal())
-        }
-    }
 }
 
 async fn preview_order(
@@ -102,6 +74,6 @@ async fn preview_order(
         attempt: order.map(|order| order.attempt),
         failed_at: order.and_then(|order| order.failed_at),
         action: if skipped.is_none() { RedriveAction::Redrive } else { RedriveAction::Skip },
-        why: skipped.unwrap_or_else(|| "it failed, and nobody has redriven it yet".to_owned()),
+        why: skipped.unwrap_or_else(|| "it has failed and was not redriven".to_owned()),
     })
 }

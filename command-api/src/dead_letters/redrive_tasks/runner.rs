@@ -93,6 +93,7 @@ impl Watch {
             }
             match self.next_due().await {
                 Ok(Some((task, revision))) => {
+                    // The task appends entries: what was seen of the journal is outdated.
                     self.seen = None;
                     let task_id = task.begun.task_id;
                     if let Err(error) = Box::pin(self.execution.run(task, revision)).await {
@@ -103,6 +104,7 @@ impl Watch {
                 Ok(None) => {}
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
+                    // An outage is logged once, by the connection to the event store.
                     tracing::debug!(error, "Journal of redrive tasks is unreadable");
                 }
             }
@@ -113,6 +115,7 @@ impl Watch {
     /// entry.
     async fn next_due(&mut self) -> Result<Option<(RedriveTask, Option<u64>)>, LogError> {
         let Some((revision, runner)) = self.journal.last().await? else { return Ok(None) };
+        // Measured from the first sight of the entry: clocks of two machines may differ.
         let unchanged = self.seen.filter(|seen| seen.revision == revision);
         let new = Seen { revision, since: Instant::now(), is_finished: false };
         let seen = self.seen.insert(unchanged.unwrap_or(new));
@@ -122,7 +125,8 @@ impl Watch {
         if seen.is_finished || is_run_elsewhere {
             return Ok(None);
         }
-        let (tasks, last) = self.journal.newest_two().await?;
+        // Two: a cancelled task may have to be counted after the next task has begun.
+        let (tasks, last) = self.journal.newest(2).await?;
         seen.is_finished = !tasks.iter().any(RedriveTask::is_unfinished);
         let is_due = |task: &RedriveTask| {
             task.is_unfinished() && (task.runner == self.runner.id || is_silent)

@@ -7,14 +7,14 @@ use uuid::Uuid;
 /// Number of entries that are read at once. An entry may name a whole batch of orders.
 const PAGE: usize = 100;
 
-/// The journal.
+/// Reads and appends entries of the journal.
 pub(super) struct TaskJournal {
     journal: Journal,
 }
 
 impl TaskJournal {
     pub(super) fn new(log: &EventLog) -> Self {
-        Self { journal: log.open_journal(REDRIVES) }
+        Self { journal: log.store().open_journal(REDRIVES) }
     }
 
     /// Returns the last entry's revision, and the process that wrote it if that process runs a task; `None`
@@ -26,27 +26,15 @@ impl TaskJournal {
             .map(|entry| (entry.revision, parse_entry(entry).and_then(|it| it.runner()))))
     }
 
-    /// Returns the two newest tasks, the newest first, and the revision of the last entry. The last batch of a
-    /// cancelled task may have to be counted after the next task has begun.
-    pub(super) async fn newest_two(&self) -> Result<(Vec<RedriveTask>, Option<u64>), LogError> {
-        let (mut tasks, revision) = self.read_until(|tasks| tasks.len() >= 2).await?;
-        tasks.reverse();
-        tasks.truncate(2);
-        Ok((tasks, revision))
-    }
-
-    /// Returns the newest task, and the revision of the last entry.
-    pub(super) async fn latest(&self) -> Result<(Option<RedriveTask>, Option<u64>), LogError> {
-        let (mut tasks, revision) = self.read_until(|tasks| !tasks.is_empty()).await?;
-        Ok((tasks.pop(), revision))
-    }
-
-    /// Returns the newest tasks, the newest first.
-    pub(super) async fn newest(&self, limit: usize) -> Result<Vec<RedriveTask>, LogError> {
-        let (mut tasks, _) = self.read_until(|tasks| tasks.len() >= limit).await?;
+    /// Returns the newest tasks, the newest first, and the revision of the last entry.
+    pub(super) async fn newest(
+        &self,
+        limit: usize,
+    ) -> Result<(Vec<RedriveTask>, Option<u64>), LogError> {
+        let (mut tasks, revision) = self.read_until(|tasks| tasks.len() >= limit).await?;
         tasks.reverse();
         tasks.truncate(limit);
-        Ok(tasks)
+        Ok((tasks, revision))
     }
 
     /// Returns a task, and the revision of the last entry.
@@ -90,6 +78,7 @@ impl TaskJournal {
         let revision = page.first().map(|entry| entry.revision);
         loop {
             newest_first.extend(page.iter().filter_map(parse_entry));
+            // Anew with each page: an entry counts only after the beginning of its task.
             let tasks = RedriveTask::fold(newest_first.iter().rev().cloned());
             match page.last() {
                 Some(oldest) if !is_enough(&tasks) => {

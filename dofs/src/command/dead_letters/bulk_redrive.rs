@@ -44,6 +44,7 @@ pub(super) async fn start_redrive(
             preview.print(global, format_preview)?;
             return Ok(ExitCode::SUCCESS);
         }
+        // The preview binds nothing: the task decides on each order when it reaches it.
         confirm_action(&format_question(&preview.body, bulk.rate), bulk.yes)?;
     }
     let task = client.post::<RedriveTask>(REDRIVES, &request).await?;

@@ -2,8 +2,8 @@
 //! delivery, and the next steps.
 
 use api_types::{
-    Attempt, AttemptDelivery, AttemptEnd, AttemptOutcome, DeadLetter, EventSource, FailureStage,
-    OrderStatus,
+    Attempt, AttemptDelivery, AttemptEnd, AttemptOutcome, DeadLetter, EventSource, FailedOrder,
+    FailureStage, OrderStatus,
 };
 
 use crate::command::order_format::format_items;
@@ -14,10 +14,10 @@ const POISON: &str = "poison";
 
 /// Formats a failed order with its attempts and the next steps.
 pub(super) fn format_dead_letter(letter: &DeadLetter) -> String {
-    let order = &letter.order;
+    let FailedOrder { code, reason, order, .. } = &letter.failure;
     let mut lines = vec![
         format_headline(letter),
-        format!("  why       {}: {}", format_cell(&letter.code), format_cell(&letter.reason)),
+        format!("  why       {}: {}", format_cell(code), format_cell(reason)),
         format!("  customer  {}", format_cell(&order.customer_id)),
         format!("  items     {}", format_items(&order.items)),
         format!("  received  {}", format_cell(order.received_at)),
@@ -33,9 +33,9 @@ pub(super) fn format_dead_letter(letter: &DeadLetter) -> String {
 }
 
 fn format_headline(letter: &DeadLetter) -> String {
-    let DeadLetter { order_id, failed_at, stage, .. } = letter;
+    let FailedOrder { order_id, failed_at, stage, resolved_at, .. } = &letter.failure;
     let status = letter.status.as_str();
-    let current = match (letter.status, letter.resolved_at) {
+    let current = match (letter.status, resolved_at) {
         (OrderStatus::Failed, Some(at)) => format!("discarded at {at}"),
         (OrderStatus::Failed, None) => format!("stage {}", stage.as_str()),
         (OrderStatus::Processing | OrderStatus::Fulfilled, Some(at)) => {
@@ -122,7 +122,7 @@ fn format_recorded(source: &EventSource) -> String {
 
 /// Formats advice and the commands that implement it.
 fn format_next_steps(letter: &DeadLetter) -> Vec<String> {
-    let id = letter.order_id;
+    let FailedOrder { order_id: id, stage, code, .. } = &letter.failure;
     let audit = format!("  dofs audit show {id}    show all events of the order");
     let redrive = format!("  dofs dead-letters redrive {id} --reason TEXT");
     match letter.status {
@@ -139,12 +139,12 @@ fn format_next_steps(letter: &DeadLetter) -> Vec<String> {
         }
         OrderStatus::Failed => {}
     }
-    let mut lines = vec![format!("  {}", advise(letter.stage, &letter.code))];
-    if letter.stage != FailureStage::Validation {
+    let mut lines = vec![format!("  {}", advise(*stage, code))];
+    if *stage != FailureStage::Validation {
         lines.push(format!("{redrive} --if-match {}", letter.revision));
         lines.push("    add --item PRODUCT:QUANTITY or --customer-id ID to correct it".to_owned());
     }
-    if letter.stage == FailureStage::DeadLetter {
+    if *stage == FailureStage::DeadLetter {
         let discard = format!("  dofs dead-letters discard {id} --reason TEXT");
         lines.push(format!("{discard}    if the order is no longer wanted"));
     }

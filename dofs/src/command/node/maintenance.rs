@@ -133,7 +133,7 @@ pub(super) async fn salvage(
 pub(super) async fn scavenge(global: &Global) -> Result<ExitCode, CliError> {
     let store = settings::load(&[])?.event_store;
     let log = EventLog::connect(&store, event_producer(), "dofs-scavenge")?;
-    let mut scavenge = log.start_scavenge().await?;
+    let mut scavenge = log.store().start_scavenge().await?;
     let verb = if scavenge.was_running { "resumed" } else { "started" };
     if !global.quiet {
         output::print_notice(format!(
@@ -144,7 +144,7 @@ pub(super) async fn scavenge(global: &Global) -> Result<ExitCode, CliError> {
     let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
     let mut n_bytes_freed = 0;
     let (result, bytes_saved) = 'ended: loop {
-        for report in log.scavenge_reports(&mut scavenge).await? {
+        for report in log.store().scavenge_reports(&mut scavenge).await? {
             match report {
                 ScavengeReport::Part { bytes_saved } => {
                     n_bytes_freed += bytes_saved;
@@ -182,6 +182,7 @@ fn progress_bar(global: &Global) -> impl FnMut(CopiedBytes) + Send + use<> {
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CliError> {
+    // Files are read and written in blocking calls, which would hold up the runtime.
     let result = tokio::task::spawn_blocking(work).await;
     Ok(result.map_err(|source| LifecycleError::Panicked { role: "maintenance", source })?)
 }

@@ -1,4 +1,4 @@
-//! What a verification or a rebuild found wrong, in words.
+//! Findings of a verification or a rebuild, as JSON and as text.
 
 use domain::order::Stage;
 use jiff::Timestamp;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Global;
 use crate::error::CliError;
-use crate::output::{format_cell, print_result};
+use crate::output::{format_cell, print_json_or_text};
 
 /// Prints a finding: with `--json` as a line of its own, so that any number of them can be read.
 pub(super) fn print_finding(
@@ -16,11 +16,7 @@ pub(super) fn print_finding(
     global: &Global,
 ) -> Result<(), CliError> {
     let mended = repair == Repair::Always;
-    if global.json {
-        print_result(to_json(finding, mended))
-    } else {
-        print_result(to_text(finding, mended))
-    }
+    print_json_or_text(global, to_json(finding, mended), to_text(finding, mended))
 }
 
 fn to_json(finding: &Finding, mended: bool) -> Value {
@@ -46,7 +42,7 @@ fn to_json(finding: &Finding, mended: bool) -> Value {
             "mended": mended,
         }),
         Finding::Minute(MinuteDifference { minute, expected, found }) => json!({
-            "minute": minute_begin(*minute),
+            "minute": minute_start(*minute),
             "expected": minute_json(expected),
             "found": minute_json(found),
             "mended": mended,
@@ -72,15 +68,15 @@ fn to_text(finding: &Finding, mended: bool) -> String {
         }
         Finding::Minute(MinuteDifference { minute, expected, found }) => format!(
             "statistics of minute {}: expected {}, found {}",
-            minute_begin(*minute),
+            minute_start(*minute),
             minute_json(expected),
             minute_json(found)
         ),
     }
 }
 
-/// Returns the begin of a minute that is counted from 1970.
-fn minute_begin(minute: i64) -> Timestamp {
+/// Returns the start of a minute that is counted from 1970.
+fn minute_start(minute: i64) -> Timestamp {
     Timestamp::from_second(minute * 60).unwrap_or_default()
 }
 

@@ -1,16 +1,16 @@
-//! How far a rebuild or a verification is: a bar on a terminal, a line now and then elsewhere.
+//! Progress of a rebuild or a verification: a bar on a terminal, lines at intervals elsewhere.
 
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use projectors::{Phase, Progress};
 
 use crate::cli::Global;
-use crate::output::print_notice;
+use crate::output::{print_notice, progress_bar};
 use crate::throughput::{PROGRESS_LINE_INTERVAL, Throughput, format_duration};
 
-/// Shows each phase with what is done of how much, the rate, and how long the rest takes.
-pub(super) struct Display {
+/// Shows each phase with its progress, its rate and its remaining time.
+pub(super) struct ProgressDisplay {
     bar: ProgressBar,
     is_quiet: bool,
     current: Option<Current>,
@@ -20,20 +20,18 @@ pub(super) struct Display {
 struct Current {
     phase: Phase,
     began: Instant,
-    /// What was done when it began: it says nothing about the rate.
+    /// Work that was done before the phase was shown; not part of the rate.
     n_done_before: u64,
     last_line: Instant,
 }
 
-impl Display {
+impl ProgressDisplay {
     pub(super) fn new(global: &Global) -> Self {
-        let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}");
-        let bar = style.map_or(bar.clone(), |style| bar.with_style(style));
+        let bar = progress_bar(global.quiet, "{bar:30} {percent:>3}%  {msg}");
         Self { bar, is_quiet: global.quiet, current: None }
     }
 
-    /// What prints beside the bar.
+    /// Returns a handle with which other lines are printed above the bar.
     pub(super) fn bar(&self) -> ProgressBar {
         self.bar.clone()
     }
@@ -44,14 +42,15 @@ impl Display {
             Some(current) if current.phase == progress.phase => current,
             _ => {
                 let (phase, n_done_before) = (progress.phase, progress.n_done);
-                self.tell(&line(&progress, None));
+                self.print_line(&format_progress(&progress, None));
                 Current { phase, began: now, n_done_before, last_line: now }
             }
         };
         let n_done = progress.n_done.saturating_sub(current.n_done_before);
-        let line = line(&progress, Some(Throughput { n_done, elapsed: current.began.elapsed() }));
+        let throughput = Throughput { n_done, elapsed: current.began.elapsed() };
+        let line = format_progress(&progress, Some(throughput));
         let current = if current.last_line.elapsed() >= PROGRESS_LINE_INTERVAL {
-            self.tell(&line);
+            self.print_line(&line);
             Current { last_line: now, ..current }
         } else {
             current
@@ -65,31 +64,32 @@ impl Display {
     }
 
     /// Prints a line where there is no bar.
-    fn tell(&self, line: &str) {
+    fn print_line(&self, line: &str) {
         if self.bar.is_hidden() && !self.is_quiet {
             print_notice(line);
         }
     }
 }
 
-impl Drop for Display {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }
 
-fn line(progress: &Progress, pace: Option<Throughput>) -> String {
+fn format_progress(progress: &Progress, throughput: Option<Throughput>) -> String {
     let Progress { phase, n_done, n_total } = *progress;
     let of = match n_total {
-        // Nobody has counted the events of a log that is being read.
+        // Positions in the log do not count events.
         Some(n_total) if is_estimated(phase) => format!(" of about {n_total}"),
         Some(n_total) => format!(" of {n_total}"),
         None => String::new(),
     };
     let mut parts = vec![format!("{}: {n_done}{of} {}", phase.name(), phase.unit())];
-    parts.extend(pace.and_then(Throughput::format_rate));
+    parts.extend(throughput.and_then(Throughput::format_rate));
     let n_left = n_total.map(|n_total| n_total.saturating_sub(n_done)).filter(|n_left| *n_left > 0);
-    let left = pace.zip(n_left).and_then(|(pace, n_left)| pace.estimate_time_left(n_left));
+    let left = throughput.zip(n_left);
+    let left = left.and_then(|(throughput, n_left)| throughput.estimate_time_left(n_left));
     parts.extend(left.map(|left| format!("about {} left", format_duration(left.as_secs()))));
     parts.join(", ")
 }
@@ -113,16 +113,16 @@ mod tests {
             |n_done, seconds| Some(Throughput { n_done, elapsed: Duration::from_secs(seconds) });
         let progress = |phase, n_done, n_total| Progress { phase, n_done, n_total };
         let replay = progress(Phase::Replay, 12_000, Some(29_240));
-        assert_eq!(line(&replay, None), "replay: 12000 of about 29240 events");
+        assert_eq!(format_progress(&replay, None), "replay: 12000 of about 29240 events");
         assert_eq!(
-            line(&replay, pace(2_000, 1)),
+            format_progress(&replay, pace(2_000, 1)),
             "replay: 12000 of about 29240 events, 2000.0 a second, about 8s left"
         );
         let begun = progress(Phase::Replay, 0, None);
-        assert_eq!(line(&begun, pace(0, 3)), "replay: 0 events");
+        assert_eq!(format_progress(&begun, pace(0, 3)), "replay: 0 events");
         let judge = progress(Phase::Judge, 40, Some(40));
-        assert_eq!(line(&judge, pace(40, 2)), "judge: 40 of 40 orders, 20.0 a second");
+        assert_eq!(format_progress(&judge, pace(40, 2)), "judge: 40 of 40 orders, 20.0 a second");
         let swap = progress(Phase::Swap, 0, Some(1));
-        assert_eq!(line(&swap, pace(0, 0)), "swap: 0 of 1 steps");
+        assert_eq!(format_progress(&swap, pace(0, 0)), "swap: 0 of 1 steps");
     }
 }

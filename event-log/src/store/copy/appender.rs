@@ -72,6 +72,7 @@ impl<'a> Appender<'a> {
                 Ok(Err(error)) => tracing::debug!(%error, "Batched appends failed"),
                 Err(_) => tracing::debug!("Batched appends timed out"),
             }
+            // The client has ended the call, or appends on it are still in flight.
             self.call = None;
         }
         // Single appends tell which one fails. The store recognises events that are already stored.

@@ -145,12 +145,14 @@ pub(super) async fn keep_connected(
         {
             let mut worker = worker.lock().await;
             worker.lost_connection = Some(Instant::now());
+            // Until the end of the log is read again, no delivery counts as a first one.
             worker.horizon = None;
             if std::mem::take(&mut worker.has_received) {
                 delays = backoff();
             }
         }
         let delay = delays.next().unwrap_or_default();
+        // The connection was of use: its loss does not count as a failed attempt.
         if joined.elapsed() > delay {
             delays = backoff();
         }
@@ -241,12 +243,14 @@ impl Connection {
         let mut batch = Vec::with_capacity(ANSWER_BATCH);
         let mut checks = interval(self.settings.silence_limit);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick is immediate.
         checks.tick().await;
         let mut suspicion = None;
         let mut was_busy = false;
         loop {
             tokio::select! {
                 n_answers = worker.answers.recv_many(&mut batch, ANSWER_BATCH) => {
+                    // The worker, which owns the sender, has left.
                     if n_answers == 0 {
                         return Ok(());
                     }
@@ -333,6 +337,7 @@ impl Connection {
 async fn ensure_group(client: &Client, settings: &GroupSettings) -> eventstore::Result<()> {
     let options = PersistentSubscriptionToAllOptions::default()
         .filter(only_type(&settings.event_type))
+        // The default is the end: orders that were queued before would get no delivery.
         .start_from(StreamPosition::Start)
         .message_timeout(settings.message_timeout)
         .max_retry_count(settings.max_retry_count)
@@ -340,6 +345,7 @@ async fn ensure_group(client: &Client, settings: &GroupSettings) -> eventstore::
         .checkpoint_lower_bound(1)
         .checkpoint_upper_bound(CHECKPOINT_UPPER_BOUND);
     match client.create_persistent_subscription_to_all(settings.name.as_str(), &options).await {
+        // An existing group keeps its settings: a store ends all connections of a changed group.
         Ok(()) | Err(eventstore::Error::ResourceAlreadyExists) => Ok(()),
         Err(error) => Err(error),
     }
@@ -353,6 +359,8 @@ async fn send_answers(
 ) -> eventstore::Result<()> {
     let mut acks = Vec::new();
     let mut flush = None;
+    // Released before the answer is sent: if the connection breaks in between, the store's next
+    // delivery of the event is handled, and its recorded outcome answers it.
     for answer in answers {
         match answer {
             Answer::Ack(id) => {

@@ -58,6 +58,7 @@ impl StoreClient {
         self.call(async |client| {
             match client.get_persistent_subscription_info_to_all(name, &options).await {
                 Ok(info) => Ok(to_group_info(info)),
+                // The first worker creates the group.
                 Err(eventstore::Error::ResourceNotFound) => Ok(GroupInfo::default()),
                 Err(error) => Err(error),
             }

@@ -47,6 +47,7 @@ pub(super) async fn find_missed_work(
         return Ok(Some(Suspicion::Group));
     }
     let is_all_answered = info.last_known.is_some() && info.checkpoint >= info.last_known;
+    // A delivery in flight may be the waiting order's: its message time-out decides.
     if is_all_answered || info.stats.in_flight > 0 {
         return Ok(None);
     }
@@ -58,10 +59,12 @@ pub(super) async fn find_missed_work(
 /// of this worker may still be a member: one member that looks sound is enough.
 fn is_missing_work(info: &GroupInfo, name: Option<&str>) -> bool {
     let n_deliverable = info.stats.waiting + info.stats.retrying;
+    // Without a name of its own, this worker cannot be told from other members.
     let Some(name) = name else { return n_deliverable > 0 };
     info.members
         .iter()
         .filter(|member| member.name == name)
+        // True without any member: the store does not know this worker.
         .all(|member| member.in_flight > 0 || (n_deliverable > 0 && member.free_slots > 0))
 }
 

@@ -98,6 +98,7 @@ fn text_member(body: &Value, member: &str, max_chars: usize) -> Option<String> {
 fn sanitize(text: &str, max_chars: usize) -> String {
     let words = text.split(|letter: char| letter.is_whitespace() || letter.is_control());
     let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    // Cut between characters: a slice within one would panic.
     match line.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}...", &line[..end]),
         None => line,

@@ -4,7 +4,7 @@ use api_types::{
     Attempt, AttemptDelivery, AttemptDiscarded, AttemptEnd, AttemptOutcome, AttemptQueued,
     DeliveryFailure, EventSource,
 };
-use domain::order::{FailureClass, OrderEvent, Recorded};
+use domain::order::{OrderEvent, Recorded};
 use event_log::LoggedEvent;
 
 /// Attempts of an order, the oldest first.
@@ -30,7 +30,7 @@ impl Attempts {
             OrderEvent::DeliveryFailed(event) => {
                 let attempt = self.attempt(event.attempt);
                 delivery(attempt, event.delivery).failed = Some(DeliveryFailure {
-                    class: to_class(event.class),
+                    class: event.class.into(),
                     error: event.error.clone(),
                     retry_in_ms: event.retry_in_ms,
                     source,
@@ -87,6 +87,7 @@ impl Attempts {
             };
             self.0.insert(index, attempt);
         }
+        // Found or inserted above.
         &mut self.0[index]
     }
 }
@@ -98,15 +99,8 @@ fn delivery(attempt: &mut Attempt, number: u32) -> &mut AttemptDelivery {
         let delivery = AttemptDelivery { delivery: number, started: None, failed: None };
         attempt.deliveries.insert(index, delivery);
     }
+    // Found or inserted above.
     &mut attempt.deliveries[index]
-}
-
-fn to_class(class: FailureClass) -> api_types::FailureClass {
-    match class {
-        FailureClass::Transient => api_types::FailureClass::Transient,
-        FailureClass::Permanent => api_types::FailureClass::Permanent,
-        FailureClass::Poison => api_types::FailureClass::Poison,
-    }
 }
 
 fn to_source(event: &LoggedEvent, recorded: &Recorded) -> EventSource {

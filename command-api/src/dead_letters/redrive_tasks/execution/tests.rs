@@ -15,7 +15,6 @@ use testkit::store::{Store, cause as cause_of, clock};
 use testkit::wait;
 
 use super::*;
-use crate::read_model::Failure;
 
 /// Several batches per task, so that a kill can occur in any part of a batch.
 const MAX_TEST_BATCH: u32 = 4;
@@ -35,9 +34,9 @@ impl Failures for ReadModel {
     async fn page(
         &self,
         _: &FailureFilter,
-        after: Option<Failure>,
+        after: Option<RedriveMark>,
         limit: u32,
-    ) -> Result<Vec<Failure>, RoleError> {
+    ) -> Result<Vec<RedriveMark>, RoleError> {
         if self.is_away.load(Ordering::SeqCst) {
             return Err("connection refused".into());
         }
@@ -46,10 +45,10 @@ impl Failures for ReadModel {
         for order_id in self.order_ids.iter().copied() {
             let order = self.log.load(order_id).await?.order.unwrap();
             if let (Status::Failed, Some(failed_at)) = (order.status, order.failed_at) {
-                failures.push(Failure { order_id, failed_at });
+                failures.push(RedriveMark { order_id, failed_at });
             }
         }
-        let key = |failure: &Failure| (failure.failed_at, failure.order_id.0);
+        let key = |failure: &RedriveMark| (failure.failed_at, failure.order_id.0);
         failures.sort_by_key(key);
         let behind = failures
             .into_iter()
@@ -106,7 +105,7 @@ impl World {
     async fn append(&self, entry: &RedriveEntry) {
         let redrives = TaskJournal::new(&self.store.log);
         loop {
-            let (_, last) = redrives.newest_two().await.unwrap();
+            let (_, last) = redrives.newest(2).await.unwrap();
             let cause = cause_of(clock().new_id().as_u128());
             match redrives.append(entry, last, &cause).await {
                 Err(LogError::Conflict { .. }) => {}
@@ -119,7 +118,7 @@ impl World {
     }
 
     async fn task(&self) -> (RedriveTask, Option<u64>) {
-        let (tasks, last) = TaskJournal::new(&self.store.log).newest_two().await.unwrap();
+        let (tasks, last) = TaskJournal::new(&self.store.log).newest(2).await.unwrap();
         (tasks.into_iter().next().unwrap(), last)
     }
 
