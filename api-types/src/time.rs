@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 /// Maximum age, in seconds: a hundred years of 365 days.
-pub const MAX_AGE_SECONDS: u64 = 100 * 365 * 86_400;
+const MAX_AGE_SECONDS: u64 = 100 * 365 * 86_400;
 
 /// Units of an age and their seconds, the largest first.
 const UNITS: [(char, i64); 5] = [('w', 604_800), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];

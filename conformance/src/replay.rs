@@ -67,6 +67,7 @@ pub async fn replay_scenario(
         let name = format!("{} {}", index + 1, step.name);
         differences.extend(difference::compare_answers(&name, &step.recorded, &step.got));
     }
+    // An error is shown as one more step that got no answer.
     if let Some(error) = error {
         let name = format!("{}", steps.len() + 1);
         let got = json!(error.to_string());

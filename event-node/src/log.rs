@@ -52,12 +52,12 @@ mod writer_cache;
 use std::{
     ops::Range,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     thread::JoinHandle,
 };
 
 use prost::bytes::Bytes;
-use service_kit::clock::Clock;
+use service_kit::{clock::Clock, mutex::lock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::log::{
@@ -69,7 +69,7 @@ use crate::log::{
     index_buffer::{INDEX_BUFFER_LIMITS, IndexBuffer},
     indexer::Indexer,
     json_file::{read_json, replace_json},
-    pages::{is_link, is_visible_to_reader, read_all, read_stream, resolve_link},
+    pages::{is_visible_to_reader, read_all, read_stream, resolve_link},
     read_pool::ReadPool,
     read_view::ReadView,
     recovery::{Recovered, recover_store},
@@ -137,13 +137,16 @@ impl Log {
         let limits = INDEX_BUFFER_LIMITS;
         // Lock before recovery: recovery truncates the log, which must not happen under another
         // process.
-        let lock = FolderLock::acquire(folder)?;
+        let folder_lock = FolderLock::acquire(folder)?;
         let Recovered { log, index, unindexed } =
             recover_store(folder, &clock, limits, allow_empty)?;
         let index = Arc::new(index);
+        // The first reader finds the unindexed tail in the active memtable and need not wait for
+        // the indexer.
         let index_buffer = Arc::new(IndexBuffer::new(unindexed, limits));
         let read_pool = ReadPool::new(Arc::clone(&index), log.clone(), Arc::clone(&index_buffer));
         let tail_cache = Arc::new(TailCache::default());
+        // `Writer::start` sets the head before it returns, so no user of the open log sees 0.
         let (announced, head) = watch::channel(0);
         let (failed, failure) = watch::channel(None);
         let writer = Writer {
@@ -163,7 +166,7 @@ impl Log {
         let thread = writer
             .start(inbox)
             .map_err(|source| OpenError::Log { folder: folder.to_owned(), source })?;
-        let running = Mutex::new(Some((thread, lock)));
+        let running = Mutex::new(Some((thread, folder_lock)));
         let shared = Shared {
             requests,
             read_pool,
@@ -260,6 +263,8 @@ impl Log {
             let folder = view.log.folder().as_ref();
             match checkpoint {
                 Some(checkpoint) => replace_json(folder, SCAVENGE_FILE, &checkpoint),
+                // Without the fsync, a power loss brings the file back, and the next start resumes
+                // a scavenge that has ended.
                 None => folder.remove_file(SCAVENGE_FILE).and_then(|()| folder.sync_names()),
             }
             .map_err(LogError::from_io)
@@ -272,19 +277,23 @@ impl Log {
         // The message queues behind all earlier writes, so they are committed first. Sending fails
         // if the writer thread has ended already.
         drop(self.shared.requests.send(WriterMessage::Close).await);
+        // Wait for reads before the lock is released: a compaction on a blocking thread still
+        // writes files in the folder.
         self.shared.read_pool.close().await;
-        let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((thread, lock)) = running else { return };
+        let running = lock(&self.shared.running).take();
+        let Some((thread, folder_lock)) = running else { return };
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {
             tracing::error!("Writer thread panicked");
         }
         // Release the folder last. A process that opens the store now finds no writer thread.
-        drop(lock);
+        drop(folder_lock);
     }
 
     /// Resolves when the writer thread has ended.
     pub(crate) async fn wait_closed(&self) {
+        // The receiver closes when the writer thread takes no more messages. A panic of the thread
+        // drops it, with the same effect.
         self.shared.requests.closed().await;
     }
 
@@ -321,6 +330,7 @@ impl Log {
 
     /// Returns the current time in 100 ns ticks since the Unix epoch.
     pub(crate) fn now_ticks(&self) -> i64 {
+        // A tick is 100 ns, so a microsecond has 10.
         self.shared.clock.now().as_microsecond().saturating_mul(10)
     }
 
@@ -364,7 +374,8 @@ impl Log {
         events: Vec<Arc<Event>>,
         resolve_links: bool,
     ) -> Result<Vec<ResolvedEvent>, LogError> {
-        if !resolve_links || !events.iter().any(|event| is_link(event)) {
+        // Most events are not links. They need no turn in the read pool.
+        if !resolve_links || events.iter().all(|event| event.link_target().is_none()) {
             return Ok(events.into_iter().map(ResolvedEvent::without_link).collect());
         }
         let now_ticks = self.now_ticks();
@@ -385,6 +396,7 @@ impl Log {
         let committed = self.shared.tail_cache.events_after(from, MAX_RECENT_EVENTS)?;
         let mut page = AllPage { events: Vec::new(), scanned_to: from, at_end: true };
         for event in committed {
+            // Check before the event counts as scanned: the next page must start with it.
             if page.events.len() == limit {
                 page.at_end = false;
                 break;
@@ -395,12 +407,6 @@ impl Log {
             }
         }
         Some(page)
-    }
-
-    /// Returns events after `position` from the tail cache; `None` if the cache does not reach back
-    /// that far.
-    fn recent_events_after(&self, position: u64) -> Option<Vec<Arc<Event>>> {
-        self.shared.tail_cache.events_after(position, MAX_RECENT_EVENTS)
     }
 }
 

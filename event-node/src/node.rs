@@ -22,11 +22,7 @@ use crate::{
     log::{Log, LogError, OpenError},
     persistent::{GroupError, GroupRegistry},
     request_validation::{HEALTH_PATHS, MAX_MESSAGE_BYTES, ValidationLayer},
-    rpc::{
-        Context,
-        gossip::{AdvertisedAddress, WithAuthority},
-        services::Services,
-    },
+    rpc::{Context, gossip::AdvertisedAddress, services::Services},
     scavenge::Scavenger,
     transport,
     wire::event_store::client::{
@@ -160,6 +156,7 @@ impl Node {
             listened: (address.ip().to_string(), address.port()),
         };
 
+        // Clients that connect from here on wait in the listener's backlog until the store is open.
         let log = open_log(config.data, clock, config.allow_empty).await?;
         // A child token, so that a failure of the node stops its own tasks and not those of the
         // caller.
@@ -244,6 +241,7 @@ async fn serve_until_stopped(
     let stop = context.stop.clone();
     let result = {
         let serving = Server::builder()
+            // For liveness probes. Validation rejects gRPC over HTTP/1.1.
             .accept_http1(true)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -296,7 +294,7 @@ fn build_routes(context: &Arc<Context>) -> Routes {
         .add_service(configured!(PersistentSubscriptionsServer::new(services.clone())))
         .add_service(configured!(ServerFeaturesServer::new(services.clone())))
         .add_service(configured!(OperationsServer::new(services.clone())))
-        .add_service(WithAuthority(configured!(GossipServer::new(services))));
+        .add_service(configured!(GossipServer::new(services)));
     Routes::from(grpc.into_axum_router().merge(health))
 }
 

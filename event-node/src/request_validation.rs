@@ -30,7 +30,7 @@ use crate::{
         deadline::{parse_deadline, respond_until},
         request_body::RequestBody,
     },
-    rpc::methods::{Method, RequestedMethod},
+    rpc::methods::{GOSSIP, Method, RequestedMethod},
 };
 
 /// Maximum size of a message in bytes: the limit of EventStoreDB.
@@ -92,6 +92,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // Read now: validation consumes the request.
         let is_grpc = content_type(&request).is_some_and(|name| name.starts_with(GRPC));
         match validate_request(&self.hosts, request) {
             Ok(ValidRequest { request, deadline }) => {
@@ -160,8 +161,17 @@ fn validate_request(
     {
         return Err(Rejection::Encoding(String::from_utf8_lossy(encoding.as_bytes()).into_owned()));
     }
+    // tonic ends a call at its deadline only until the response begins, and with CANCELLED. This
+    // deadline begins before tonic's timer, so it is always the first.
     let deadline = parse_deadline(request.headers());
-    let request = with_path_of(method, request);
+    let mut request = with_path_of(method, request);
+    if method.service == GOSSIP
+        && let Some(authority) = request.uri().authority().cloned()
+    {
+        // The answer names the address that the client has called. tonic's request has no URI, so an
+        // extension is the only way to the handler.
+        request.extensions_mut().insert(authority);
+    }
     let request = request.map(|body| Body::new(RequestBody::new(body, method.requests)));
     Ok(ValidRequest { request, deadline })
 }

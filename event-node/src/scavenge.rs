@@ -5,11 +5,12 @@
 //! stream `$scavenges-<id>`, with the event types of EventStoreDB.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use serde_json::{Value, json};
+use service_kit::mutex::lock;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -67,7 +68,7 @@ impl Scavenger {
     pub(crate) async fn start_scavenge(&self) -> Result<ScavengeStart, LogError> {
         let id = self.log.clock().new_id();
         {
-            let mut running = self.lock_running();
+            let mut running = lock(&self.running);
             if let Some(running) = running.as_ref() {
                 return Ok(ScavengeStart::AlreadyRunning(running.id));
             }
@@ -81,7 +82,7 @@ impl Scavenger {
                 Ok(ScavengeStart::Started(id))
             }
             Err(error) => {
-                *self.lock_running() = None;
+                *lock(&self.running) = None;
                 Err(error)
             }
         }
@@ -90,7 +91,7 @@ impl Scavenger {
     /// Stops the scavenge with this id; removed events stay removed. Returns whether it was
     /// running.
     pub(crate) fn stop_scavenge(&self, id: &str) -> bool {
-        let running = self.lock_running();
+        let running = lock(&self.running);
         let found = running.as_ref().filter(|running| running.id.to_string() == id);
         found.map(|running| running.stop.cancel()).is_some()
     }
@@ -108,7 +109,7 @@ impl Scavenger {
 
     fn spawn_scavenge(&self, checkpoint: ScavengeCheckpoint, is_resumed: bool) {
         let stop = {
-            let mut running = self.lock_running();
+            let mut running = lock(&self.running);
             // A new scavenge has reserved its slot already; a resumed one has not.
             let stop = self.stop.child_token();
             running.get_or_insert(Running { id: checkpoint.id, stop }).stop.clone()
@@ -137,7 +138,9 @@ impl Scavenger {
                     scavenger.give_up(id, reason).await;
                 }
             }
-            *scavenger.lock_running() = None;
+            // Last of all: the checkpoint of the next scavenge must not be removed as that of this
+            // one.
+            *lock(&scavenger.running) = None;
         });
     }
 
@@ -152,6 +155,8 @@ impl Scavenger {
             let throttle = move |n_bytes| limit.count_read(n_bytes);
             let CompactionSummary { n_events, n_bytes } =
                 self.log.compact_chunk(start, throttle).await?;
+            // Any offset between this chunk's start and the next one's: `chunk_starts` lists starts
+            // in the range.
             checkpoint.next = start + 1;
             checkpoint.n_events += n_events;
             checkpoint.n_bytes += n_bytes;
@@ -201,16 +206,12 @@ impl Scavenger {
     }
 
     fn was_stopped(&self) -> bool {
-        self.lock_running().as_ref().is_some_and(|running| running.stop.is_cancelled())
+        lock(&self.running).as_ref().is_some_and(|running| running.stop.is_cancelled())
     }
 
     async fn append_event(&self, id: Uuid, event_type: &str, data: Value) -> Result<(), LogError> {
         let stream = format!("$scavenges-{id}");
         self.log.append_json_event(stream, event_type, data.to_string()).await.map(drop)
-    }
-
-    fn lock_running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

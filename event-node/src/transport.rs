@@ -80,6 +80,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // The default method would write the first buffer only, and so frame headers apart from
+        // their data.
         Pin::new(&mut self.0).poll_write_vectored(context, buffers)
     }
 

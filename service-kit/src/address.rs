@@ -98,6 +98,8 @@ impl Display for HostPort {
 pub fn is_loopback(host: &str) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     match address.parse::<IpAddr>() {
+        // `::ffff:127.0.0.1` is loopback too, but the standard library's check for IPv6 knows only
+        // `::1`.
         Ok(ip) => ip.to_canonical().is_loopback(),
         Err(_) => is_localhost(host),
     }
@@ -106,6 +108,7 @@ pub fn is_loopback(host: &str) -> bool {
 /// Returns whether this is `localhost` or a name under it.
 pub(crate) fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
+    // All names under `localhost` are loopback (RFC 6761, section 6.3).
     name.rsplit('.').next().is_some_and(|part| part.eq_ignore_ascii_case(LOCALHOST))
 }
 

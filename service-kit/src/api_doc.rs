@@ -33,6 +33,7 @@ pub fn alias<S>(routes: UtoipaMethodRouter<S>, path: &str) -> UtoipaMethodRouter
         for (method, operation) in [(HttpMethod::Get, get), (HttpMethod::Post, post)] {
             let Some(mut operation) = operation else { continue };
             if let Some(id) = &mut operation.operation_id {
+                // Ids of operations are unique in a document.
                 id.push_str("Alias");
             }
             aliases.add_path_operation(path, vec![method], operation);

@@ -131,6 +131,7 @@ impl Access {
     ) -> Result<Option<Principal>, Problem> {
         let Self::Keys(_, scopes) = self else { return principal.map(Some) };
         let Requirement::Scope(scope) = scopes.requirement(route, method) else { return Ok(None) };
+        // Only now: a public operation is served even with an invalid key.
         let principal = principal?;
         if principal.has_scope(scope) {
             return Ok(Some(principal));
@@ -174,6 +175,7 @@ pub(crate) fn claimed_key_id(headers: &HeaderMap) -> Option<&str> {
 fn presented(headers: &HeaderMap) -> Option<&str> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let mut keys = headers.get_all(X_API_KEY).iter();
+    // With two credentials, a proxy in front could check one and the API use the other.
     let presented = match (authorizations.next(), keys.next()) {
         (Some(authorization), None) => {
             let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;

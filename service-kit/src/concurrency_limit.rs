@@ -24,6 +24,7 @@ pub(crate) struct ConcurrencyPermit {
 
 impl ConcurrencyLimit {
     pub(crate) fn new(n_permits: usize, longest_wait: Duration) -> Self {
+        // `Semaphore::new` panics above its maximum.
         let n_permits = n_permits.min(Semaphore::MAX_PERMITS);
         Self { permits: Arc::new(Semaphore::new(n_permits)), longest_wait }
     }

@@ -122,6 +122,7 @@ impl Layers {
             return None;
         }
         let is_wanted = |text: &&Setting| error.path == [text.section.as_str(), text.key.as_str()];
+        // The last layer wins, as in `Figment::merge`.
         self.texts.iter().rev().find(is_wanted)
     }
 }
@@ -141,6 +142,8 @@ fn read_secret(name: &str, path: String) -> Result<String, ConfigError> {
 
 fn to_config_error(error: &Error) -> ConfigError {
     let origin = match &error.metadata {
+        // Only a `Setting` has a name in backquotes. Others are figment's names for the compiled-in
+        // files.
         Some(metadata) if metadata.name.contains('`') => metadata.name.to_string(),
         Some(_) | None => "the configuration files".to_owned(),
     };

@@ -80,6 +80,7 @@ fn parse_list(text: &str) -> Option<Vec<Tag<'_>>> {
         let (inner, behind) = strong.unwrap_or(rest).strip_prefix('"')?.split_once('"')?;
         tags.push(Tag { is_weak: strong.is_some(), inner });
         rest = behind.trim_start_matches(SEPARATORS);
+        // Another tag follows without a comma.
         if !rest.is_empty() && !behind.trim_start().starts_with(',') {
             return None;
         }

@@ -78,6 +78,7 @@ async fn get_readiness(
         Some(names) => names.split(',').collect(),
         None => Vec::new(),
     };
+    // A misspelt name must not pass: its check would never be degraded.
     let is_known = |name: &&str| checks.readiness.iter().any(|check| check.name() == *name);
     if !required.iter().all(is_known) {
         return Err(Problem::invalid_parameters());

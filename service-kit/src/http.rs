@@ -110,6 +110,7 @@ impl Listener {
     /// Binds the address. A port of 0 is replaced by a free one before any request is served.
     pub fn bind(listen: &HostPort) -> Result<Self, HttpError> {
         let bound = TcpListener::bind((listen.host(), listen.port())).and_then(|listener| {
+            // tokio requires it of a listener of the standard library.
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
             Ok(Self { listener, address, certificate: None })
@@ -169,6 +170,8 @@ impl Listener {
         let shutdown = async {
             stop.cancelled().await;
             handle.graceful_shutdown(Some(drain_timeout));
+            // Only triggers the shutdown: `serve` returns by itself once the connections have
+            // ended.
             std::future::pending::<()>().await;
         };
         let service = router.into_make_service_with_connect_info::<SocketAddr>();

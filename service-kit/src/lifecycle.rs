@@ -92,13 +92,17 @@ impl Roles {
                 ended = self.tasks.join_next_with_id() => {
                     let Some(ended) = ended else { break };
                     let error = self.remove_ended(ended);
+                    // Later errors are mostly consequences of the stop.
                     first_error = first_error.or(error);
                     self.stop.cancel();
                 }
+                // The conditions of this and the delay below keep branches that stay ready from
+                // being taken in every round.
                 () = stop.cancelled(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + drain_timeout);
                 }
                 () = next_signal(&mut terminate, &mut interrupt) => {
+                    // A signal during the drain: whoever sends it does not want to wait.
                     if stop.is_cancelled() {
                         return Err(self.abort_remaining(drain_timeout));
                     }

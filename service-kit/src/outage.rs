@@ -57,6 +57,7 @@ impl Outage {
         let State { current, last_logged } = &mut *state;
         let current = current.get_or_insert(Current { begun: now, is_logged: false });
         last_logged.retain(|_, time| now - *time < REPEAT_INTERVAL);
+        // Also across outages: a connection that comes and goes does not fill the log.
         if last_logged.contains_key(cause) {
             return;
         }

@@ -222,6 +222,7 @@ fn default_code(status: StatusCode) -> Code {
 
 fn with_body(response: Response, media_type: &'static str, body: String) -> Response {
     let (mut parts, _) = response.into_parts();
+    // It is the length of the replaced body.
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     Response::from_parts(parts, Body::from(body))
@@ -236,6 +237,7 @@ pub(crate) fn wants_document(accept: &HeaderMap) -> bool {
         .flat_map(|value| value.split(','))
         .any(|range| {
             let mut parts = range.split(';').map(str::trim);
+            // Only the exact type counts: `*/*` is what clients send that have never heard of it.
             parts.next().is_some_and(|range| range.eq_ignore_ascii_case(PROBLEM_JSON))
                 && !parts.any(is_zero_weight)
         })

@@ -85,6 +85,7 @@ fn revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let mut values = headers.get_all(WAIT_FOR_REVISION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().ok().filter(|_| values.next().is_none()).map(str::trim);
+    // `parse` would also accept `+7`.
     let digits = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let revision = digits.and_then(|digits| digits.parse().ok());
     revision.map(Some).ok_or_else(|| {

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonschema::Validator;
 use reqwest::header::HeaderMap;
 use serde_json::{Map, Value, json};
+use service_kit::mutex::lock;
 
 /// Documented headers that a response may lack.
 const OPTIONAL_HEADERS: [&str; 7] = [
@@ -40,6 +41,7 @@ pub struct Exchange<'a> {
 /// What differs, in words for people.
 pub fn check(exchange: &Exchange<'_>) -> Result<(), String> {
     let document = document();
+    // A response to HEAD has the headers of GET and no body.
     let method = if exchange.method == "HEAD" { "GET" } else { exchange.method };
     let Some(operation) = find_operation(document, method, exchange.path) else { return Ok(()) };
     let status = exchange.status.to_string();
@@ -147,7 +149,7 @@ fn check_value(document: &Value, schema: &Value, value: &Value) -> Result<(), St
 fn validator(document: &Value, schema: &Value) -> Arc<Validator> {
     static VALIDATORS: OnceLock<Mutex<HashMap<String, Arc<Validator>>>> = OnceLock::new();
     let validators = VALIDATORS.get_or_init(Mutex::default);
-    let mut validators = validators.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut validators = lock(validators);
     let validator = validators.entry(schema.to_string()).or_insert_with(|| {
         let mut root = schema.clone();
         root["components"] = document["components"].clone();

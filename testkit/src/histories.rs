@@ -41,7 +41,7 @@ pub fn any_command() -> impl Strategy<Value = OrderCommand> {
         (
             attempt.clone(),
             delivery.clone(),
-            prop::sample::select(vec![Stage::Fulfillment, Stage::DeadLetter,])
+            prop::sample::select(vec![Stage::Fulfillment, Stage::DeadLetter])
         )
             .prop_map(|(attempt, deliveries, stage)| {
                 OrderCommand::RecordFailed(RecordFailed {

@@ -103,6 +103,8 @@ impl Exchange {
 fn accept_connections(listener: &TcpListener, stop: &Arc<Stop>, handler: &Handler) {
     std::thread::scope(|connections| {
         for connection in listener.incoming() {
+            // The lock is held until the connection is registered. A stop in between would not
+            // close it.
             let mut open = lock(&stop.open);
             if open.is_stopped {
                 return;

@@ -36,6 +36,7 @@ impl PgBouncer {
             return None;
         };
         let options: PgConnectOptions = server.url().parse().expect("a server has a URL");
+        // PgBouncer cannot choose a free port by itself.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = port.expect("loopback has a free port").port();
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");

@@ -213,6 +213,7 @@ fn has_programs(folder: &Path) -> bool {
 }
 
 fn find_free_port() -> u16 {
+    // Random ports, because test processes that run at the same time must not all try the same one.
     let random_ports = std::iter::repeat_with(|| {
         let offset = random_number() % u64::from(N_PORTS);
         FIRST_PORT + u16::try_from(offset).expect("the offset fits a u16")
@@ -229,13 +230,9 @@ fn random_number() -> u64 {
 
 /// Returns the URL of another database on the same server.
 fn with_database(server: &str, name: &str) -> String {
-    let (address, query) = match server.split_once('?') {
-        Some((address, query)) => (address, format!("?{query}")),
-        None => (server, String::new()),
-    };
-    let (scheme, rest) = address.split_once("://").expect("the server's URL has a scheme");
-    let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
-    format!("{scheme}://{authority}/{name}{query}")
+    let mut url: reqwest::Url = server.parse().expect("the server has a URL");
+    url.set_path(name);
+    url.into()
 }
 
 /// Executes a statement on its own thread and runtime: the caller may have none, or one that is shutting

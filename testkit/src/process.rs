@@ -144,6 +144,8 @@ impl Dofs {
     fn wait_for_address(&mut self, message: &str) -> SocketAddr {
         let log = Arc::clone(&self.log);
         wait::until(&format!("log line `{message}`"), || {
+            // Before the log is read: the lines of a process that ends in between are complete in
+            // the next turn.
             let ended = self.child.try_wait().expect("the child is ours");
             let log = parse_lines(&log);
             let line = log.iter().find(|line| line["message"] == message);

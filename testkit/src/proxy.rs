@@ -95,6 +95,7 @@ async fn forward_connection(
         let responses = async {
             tokio::select! {
                 () = forward_bytes(&mut from_target, to_client, |_| {}) => {}
+                // Still read: a full buffer would stop the target, and so its work on requests.
                 () = lost => forward_bytes(&mut from_target, tokio::io::sink(), |_| {}).await,
             }
         };

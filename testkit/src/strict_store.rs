@@ -152,6 +152,7 @@ impl Strictness {
     fn count_append(&self) -> bool {
         self.neighbour.trigger_append();
         let n_before = self.n_appends.fetch_add(1, Ordering::Relaxed);
+        // The last of each group, so that the first append of a short test succeeds.
         n_before % APPENDS_PER_TIMEOUT == APPENDS_PER_TIMEOUT - 1
     }
 }

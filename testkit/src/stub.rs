@@ -52,6 +52,7 @@ impl Stub {
         let received = Arc::<Mutex<Vec<_>>>::default();
         let recorded = Arc::clone(&received);
         let handler = move |request: &Request, _: &Exchange| {
+            // Locked until the response is chosen: concurrent requests must get different ones.
             let mut recorded = lock(&recorded);
             let (status, body) = &responses[recorded.len().min(responses.len() - 1)];
             recorded.push(ReceivedRequest::new(request));

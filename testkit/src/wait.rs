@@ -21,6 +21,7 @@ pub fn until<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
 pub fn until_within<T>(patience: Duration, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;
     loop {
+        // The check comes before the deadline: a slow check that succeeds in the end counts.
         if let Some(value) = check() {
             return value;
         }

@@ -120,6 +120,7 @@ impl Shared {
             Err(reason) => return Reply::Respond(format_response(400, &[], &reason)),
         };
         let behaviour = lock(&self.script).next_behaviour(call.order_id);
+        // Recorded before the response: a test may wait for a call that hangs.
         lock(&self.ledger).calls.push(call.clone());
         let work = || lock(&self.ledger).fulfil_once(&call);
         match behaviour {

@@ -116,6 +116,7 @@ async fn replay_all(
         workers.spawn(async move {
             let mut found = Vec::new();
             loop {
+                // A statement of its own, which releases the lock before the replay.
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(scenario) = next else { return Ok(found) };
                 if stderr().is_terminal() {

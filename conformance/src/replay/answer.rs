@@ -79,6 +79,7 @@ impl Answer {
                 json!({ "messages": messages.collect::<Value>(), "status": status })
             }
             AnswerPart::Outcome => {
+                // A status with neither message nor trailers is described by its code alone.
                 let code = status.get("code").or(Some(&status));
                 let trailers = status.get("trailers");
                 let exception = trailers.and_then(|trailers| trailers.get("exception"));

@@ -72,6 +72,7 @@ fn describe_value(value: Option<&Value>) -> String {
     let Some(value) = value else { return "nothing".to_owned() };
     let text = value.to_string();
     match text.char_indices().nth(MAX_SHOWN) {
+        // A boundary between characters, as the recording holds names that are not ASCII.
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }

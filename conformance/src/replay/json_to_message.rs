@@ -39,6 +39,7 @@ pub(super) fn encode_messages(
     let (Some(times), Some(message)) = (item["times"].as_u64(), item.get("message")) else {
         return Ok(vec![encode_message(item, kind, placeholders)?]);
     };
+    // Copies are made from the text, because `%n` and `%id` may be anywhere in it.
     let template = message.to_string();
     let first = item["first_id"].as_u64().unwrap_or_default();
     let copies = (0..times).map(|index| {
@@ -65,12 +66,7 @@ pub(super) fn encode_message(
 }
 
 pub(super) fn parse_hex(text: &str) -> Result<Vec<u8>> {
-    let digits: Vec<_> = text.chars().map_while(|digit| digit.to_digit(16)).collect();
-    if digits.len() != text.len() || !digits.len().is_multiple_of(2) {
-        return request_error(format!("invalid hexadecimal digits `{text}`"));
-    }
-    let byte = |pair: &[u32]| u8::try_from(pair[0] * 16 + pair[1]).unwrap_or_default();
-    Ok(digits.chunks(2).map(byte).collect())
+    hex::decode(text).map_err(|error| RequestError(format!("invalid digits `{text}`: {error}")))
 }
 
 fn to_message(
@@ -83,6 +79,7 @@ fn to_message(
         ("StreamIdentifier", Value::String(_)) => {
             message.set_field_by_name("stream_name", Field::Bytes(to_bytes(json, placeholders)?));
         }
+        // An empty object is an identifier without a name, which the last arm makes.
         ("StreamIdentifier", Value::Object(fields)) if !fields.is_empty() => {
             message.set_field_by_name("stream_name", Field::Bytes(to_bytes(json, placeholders)?));
         }

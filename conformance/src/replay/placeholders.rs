@@ -100,6 +100,7 @@ impl Placeholders {
 
     /// Notes that `event` (`stream#revision`) was read at `position`.
     pub(super) fn note_read(&mut self, event: String, position: u64) {
+        // 0 and the greatest numbers have fixed names, whichever event is shown with them.
         if !is_literal(position) {
             self.read_events.entry(position).or_insert(event);
         }
@@ -259,6 +260,8 @@ pub(super) fn number_unknown_ids(answers: &mut [Value]) {
             }
             Value::Array(items) => items.iter_mut().for_each(|item| number_ids_in(item, numbers)),
             Value::Object(fields) => {
+                // The answer and the recording number their ids in one order, whatever the order of
+                // their fields.
                 sort_keys(fields);
                 fields.values_mut().for_each(|inner| number_ids_in(inner, numbers));
             }

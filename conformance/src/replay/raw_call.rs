@@ -169,6 +169,7 @@ async fn receive_responses(
 
 /// Counts the responses that hold an event.
 pub(super) fn count_events(messages: &[Bytes]) -> usize {
+    // Without decoding: a wait counts all messages again after each new one.
     messages.iter().filter(|bytes| bytes.first() == Some(&EVENT_TAG)).count()
 }
 
@@ -181,6 +182,8 @@ pub(super) async fn wait_for_events(
 ) {
     let both = async {
         loop {
+            // Mark the messages as seen before they are counted: one that arrives in between wakes
+            // `changed`.
             let events = count_events(&one.borrow_and_update().messages)
                 + count_events(&other.borrow_and_update().messages);
             if events >= wanted {

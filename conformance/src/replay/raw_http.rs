@@ -46,6 +46,7 @@ impl RawRequest<'_> {
     /// response has a body.
     pub(super) async fn send_http1(&self, body: String) -> Result<Value, HttpError> {
         let client =
+            // A redirect is an answer to compare; it is not followed.
             Client::builder().http1_only().redirect(Policy::none()).timeout(HTTP1_LIMIT).build()?;
         let (method, path) = self.method_and_path();
         let url = format!("http://{}{path}", self.address);
@@ -85,6 +86,7 @@ impl RawRequest<'_> {
         }
         let (response, mut body) = sender.ready().await?.send_request(request.body(())?, false)?;
         for frame in frames {
+            // h2 queues frames beyond the flow-control window; the driver sends them.
             body.send_data(frame, false)?;
         }
         if !is_open {
@@ -125,6 +127,7 @@ async fn receive_response(
 fn select_headers(headers: &HeaderMap) -> Value {
     let entry = |name: &str| {
         let mut value = String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned();
+        // Which characters are percent-encoded is up to the server.
         if name == "grpc-message" {
             value = percent_decode_str(&value).decode_utf8_lossy().into_owned();
         }

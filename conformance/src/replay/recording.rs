@@ -61,6 +61,8 @@ fn load_family(path: &Path) -> Result<Vec<Scenario>, RecordingError> {
         let invalid =
             |reason| RecordingError::Line { path: path.to_owned(), line: index + 1, reason };
         let malformed = |error: serde_json::Error| invalid(error.to_string());
+        // Told apart by the text: an untagged enum would name neither the unknown variant nor the
+        // field.
         if text.starts_with(r#"{"scenario""#) {
             let Header { scenario } = serde_json::from_str(text).map_err(malformed)?;
             let name = format!("{family}/{scenario}");

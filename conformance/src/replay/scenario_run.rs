@@ -164,6 +164,8 @@ impl<'a> ScenarioRun<'a> {
         }
         let channel = &self.channel;
         let mut received = complete_call(channel, call, &method, &messages).await;
+        // After the last repetition the answer is compared as it is. The difference shows what is
+        // missing.
         for _ in 0..MAX_REPEATS {
             if meets_conditions(call, &method, &received)? {
                 break;
@@ -201,6 +203,7 @@ impl<'a> ScenarioRun<'a> {
         name: &str,
         deliveries: &[usize],
     ) -> Result<Vec<Value>, ScenarioError> {
+        // Not `find_call`: that would borrow the placeholders too.
         let open = self.find_call(name)?;
         let answer = open.method.decode_responses(open.call.received_so_far())?;
         let delivered = answer.delivered_events();

@@ -66,6 +66,7 @@ fn random_kills_lose_no_order_and_duplicate_no_effect() {
             })
             .collect();
         while Instant::now() < deadline {
+            // The pace of the kills. Nothing is expected to happen within it.
             let pause = Duration::from_millis(random.random_range(200..1_500));
             std::thread::sleep(pause);
             match random.random_range(0..3_usize) {

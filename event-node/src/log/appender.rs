@@ -76,6 +76,8 @@ impl Appender {
         if self.has_torn_write {
             self.truncate_torn_write().map_err(|error| LogError::TornWrite(Arc::new(error)))?;
         }
+        // A second empty chunk would start at the same offset and so have the same file name as the
+        // first.
         if self.end_offset() > self.log.last_chunk().start_offset() {
             self.log.begin_chunk().map_err(LogError::from_io)?;
         }
@@ -83,6 +85,7 @@ impl Appender {
     }
 
     fn truncate_torn_write(&mut self) -> io::Result<()> {
+        // If this fails, the flag stays set, and the next append tries again.
         self.log.truncate_to(self.end_offset())?;
         self.has_torn_write = false;
         Ok(())

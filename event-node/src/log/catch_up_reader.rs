@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::log::{
-    Log,
+    Log, MAX_RECENT_EVENTS,
     direction::Direction,
     error::LogError,
     event::{Event, TOMBSTONE_REVISION},
@@ -78,8 +78,11 @@ impl CatchUpReader {
         filter: Option<Arc<Filter>>,
     ) -> Result<CatchUpRead, LogError> {
         let until = log.head();
+        // `next` is the first position to read. Cache and disk take the last position that was
+        // read.
         let from = self.next.saturating_sub(1);
         if from >= until {
+            // Positions start at 1: a reader at 0 has scanned nothing.
             let scanned_to = Some(from).filter(|position| *position > 0);
             return Ok(CatchUpRead::Page(CatchUpPage {
                 events: Vec::new(),
@@ -121,6 +124,8 @@ impl CatchUpReader {
         let page = match log.read_stream(query).await? {
             StreamRead::Deleted => return Ok(CatchUpRead::StreamDeleted),
             StreamRead::Missing => {
+                // Events that the stream gets later have positions after `head`, so the tail cache
+                // is enough from here on.
                 self.seen_position = Some(head);
                 return Ok(CatchUpRead::Page(self.page_of(Vec::new(), true)));
             }
@@ -150,13 +155,15 @@ impl CatchUpReader {
         let head = log.head();
         let mut events = Vec::new();
         if seen < head {
-            for event in log.recent_events_after(seen)? {
+            for event in log.shared.tail_cache.events_after(seen, MAX_RECENT_EVENTS)? {
                 if events.len() == limit {
                     break;
                 }
                 // Events of other streams advance the position too, so that they are not scanned
                 // again.
                 seen = event.position;
+                // The disk read may have returned events committed after its `head`. Their
+                // revisions are below `next`, so they are not returned twice.
                 if event.stream == *name && event.revision >= self.next {
                     self.next = event.revision.saturating_add(1);
                     events.push(event);

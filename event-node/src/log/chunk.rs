@@ -20,6 +20,7 @@ use std::{io, sync::Arc};
 use uuid::Uuid;
 
 use crate::log::{
+    codec::Decoder,
     disk::{Disk, Folder},
     error::OpenError,
 };
@@ -93,6 +94,8 @@ pub(super) fn parse_chunk_name(name: &str) -> Option<u64> {
     }
     let start = name.strip_prefix("events-")?.strip_suffix(".log")?;
     let start = start.parse().ok()?;
+    // Accept only the spelling of `chunk_name`. `events-7.log` would be a second file for the
+    // offset of `events-00000000000000000007.log`.
     (chunk_name(start) == name).then_some(start)
 }
 
@@ -125,6 +128,7 @@ pub(super) fn encode_header(store: Uuid, start: u64, end: u64, entries_end: u64)
 
 /// Encodes the landmarks stored after the entries of a compacted chunk.
 pub(super) fn encode_landmarks(landmarks: &[Landmark]) -> Vec<u8> {
+    // A chunk has about 16,000 landmarks, far below the maximum of a `u32`.
     let count = u32::try_from(landmarks.len()).unwrap_or(u32::MAX);
     let mut bytes = count.to_le_bytes().to_vec();
     for landmark in landmarks {
@@ -165,9 +169,12 @@ impl Chunk {
             let header_bytes = header_bytes as u64;
             Some(OpenedChunk::Chunk(Self { name, store, start, header_bytes, disk, layout }))
         };
+        // A compacted first chunk has the long header, so the first chunk may have either kind.
         if is_first && let Some(store) = decode_first_header(&bytes) {
             return Ok(chunk(store, FIRST_HEADER_BYTES, Layout::Whole));
         }
+        // A header with another start is that of a file under the wrong name. Its entries would be
+        // read at wrong offsets.
         let Some(header) = Header::decode(&bytes).filter(|header| header.start == start) else {
             // After a power loss a file can have its full length but only zeros: its size was
             // written back before its data.
@@ -263,6 +270,7 @@ impl Chunk {
             Layout::Whole => Landmark { offset, file_offset: self.file_offset(offset) },
             Layout::Compacted { landmarks, .. } => {
                 let after = landmarks.partition_point(|landmark| landmark.offset <= offset);
+                // An offset in a gap before the first remaining entry has no landmark before it.
                 let first = Landmark { offset: self.start, file_offset: self.header_bytes };
                 after.checked_sub(1).and_then(|last| landmarks.get(last)).copied().unwrap_or(first)
             }
@@ -289,6 +297,7 @@ pub(super) fn find_entry_bounds(disk: &dyn Disk) -> io::Result<(u64, u64)> {
     let length = disk.byte_length()?;
     Ok(match Header::decode(&bytes) {
         Some(Header { end: 1.., entries_end, .. }) => {
+            // A damaged file may be shorter than its header says.
             (HEADER_BYTES as u64, entries_end.min(length))
         }
         Some(_) => (HEADER_BYTES as u64, length),
@@ -315,9 +324,9 @@ struct Header {
 impl Header {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..HEADER_BYTES)?;
-        let store = Uuid::from_slice(&bytes[8..24]).ok()?;
-        let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        let (start, end, entries_end) = (number(24)?, number(32)?, number(40)?);
+        let mut rest = Decoder(&bytes[FORMAT.len()..]);
+        let store = Uuid::from_bytes(rest.read_array()?);
+        let (start, end, entries_end) = (rest.read_u64()?, rest.read_u64()?, rest.read_u64()?);
         let is_whole = bytes == encode_header(store, start, end, entries_end);
         is_whole.then_some(Self { store, start, end, entries_end })
     }
@@ -336,11 +345,10 @@ fn read_landmarks(disk: &dyn Disk, from: u64, length: u64) -> io::Result<Option<
     if crc32fast::hash(body).to_le_bytes() != sum {
         return Ok(None);
     }
-    let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
-    let pairs = body[4..].chunks_exact(16);
-    Ok(Some(
-        pairs
-            .map(|pair| Landmark { offset: number(&pair[..8]), file_offset: number(&pair[8..]) })
-            .collect(),
-    ))
+    let mut rest = Decoder(&body[4..]);
+    let mut landmarks = Vec::new();
+    while let (Some(offset), Some(file_offset)) = (rest.read_u64(), rest.read_u64()) {
+        landmarks.push(Landmark { offset, file_offset });
+    }
+    Ok(Some(landmarks))
 }

@@ -52,7 +52,9 @@ impl ChunkWriter {
     /// Appends the entry at log offset `offset`, preceded by a gap if it does not follow the
     /// previous entry.
     pub(super) fn append_entry(&mut self, offset: u64, entry: &Entry<'_>) -> io::Result<()> {
-        self.add_gap_to(offset);
+        self.encoder.fill_gap(&mut self.offset, offset);
+        // Strides count file bytes, not log bytes: a lookup then reads one stride, however much was
+        // removed.
         let file_offset = self.file_offset + self.encoder.bytes().len() as u64;
         let is_due = self
             .landmarks
@@ -61,6 +63,7 @@ impl ChunkWriter {
         if is_due {
             self.landmarks.push(Landmark { offset, file_offset });
         }
+        // The copy keeps the `durable` field, which still proves that the log before it was synced.
         self.encoder.add_copy(entry);
         self.offset = offset + entry.length() as u64;
         if self.encoder.bytes().len() >= WRITE_BYTES { self.write_encoded() } else { Ok(()) }
@@ -69,7 +72,7 @@ impl ChunkWriter {
     /// Completes the chunk, which ends at log offset `end`, and replaces the file of its name
     /// durably.
     pub(super) fn finish(mut self, end: u64) -> io::Result<()> {
-        self.add_gap_to(end);
+        self.encoder.fill_gap(&mut self.offset, end);
         self.write_encoded()?;
         self.disk.write_all_at(&encode_landmarks(&self.landmarks), self.file_offset)?;
         // The header is last, since it contains the end of the entries.
@@ -84,13 +87,6 @@ impl ChunkWriter {
 
     pub(super) fn discard(self) -> io::Result<()> {
         self.folder.remove_file(&temporary_name(&self.name))
-    }
-
-    fn add_gap_to(&mut self, offset: u64) {
-        if offset > self.offset {
-            self.encoder.add_gap(offset - self.offset);
-            self.offset = offset;
-        }
     }
 
     fn write_encoded(&mut self) -> io::Result<()> {

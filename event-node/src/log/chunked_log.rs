@@ -98,6 +98,7 @@ impl ChunkedLog {
             file: log.folder.path().join(last.name()),
             source,
         })?;
+        // The file's end may include a torn write. Recovery truncates that before the first append.
         log.durable.store(end, Ordering::Release);
         Ok(log)
     }
@@ -191,6 +192,8 @@ impl ChunkedLog {
 
     /// Marks bytes up to `end` as appended.
     pub(super) fn advance_end(&self, end: u64) {
+        // `Release` pairs with `Acquire` in `durable_end`: a reader of the new end also finds the
+        // chunk that `begin_chunk` has published before.
         self.durable.store(end, Ordering::Release);
     }
 
@@ -199,6 +202,8 @@ impl ChunkedLog {
         // The file is durable before the chunk is listed. Otherwise an entry could be acknowledged
         // in a file that a power loss removes.
         let next = Chunk::create_next(self.folder.as_ref(), self.id, self.durable_end())?;
+        // Publish a new list instead of changing the old one: running scans keep an index into
+        // theirs.
         let mut chunks = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
         *chunks = chunks.iter().cloned().chain([Arc::new(next)]).collect();
         Ok(())

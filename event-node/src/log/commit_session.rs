@@ -68,7 +68,10 @@ impl CommitBatch {
 impl CommitSession<'_> {
     /// Decides one write and adds its changes to the batch.
     pub(super) fn apply_write(&mut self, write: &WriteRequest) -> Result<WriteOutcome, LogError> {
+        // All entries of a batch state the end before the batch: none of them is durable before the
+        // one fsync after the last.
         self.batch.entries.begin_entry(self.batch.base);
+        // An error gives up the whole commit: the writer drops this batch and clears the cache.
         let outcome = match write {
             WriteRequest::Append(append) => self.append(append),
             WriteRequest::SoftDelete(deletion) => self.soft_delete(deletion),
@@ -95,6 +98,7 @@ impl CommitSession<'_> {
             append.events.iter().map(|event| event.id),
         )? {
             Decision::Refuse(outcome) => return Ok(outcome),
+            // A client that retries after a lost reply gets the reply that it missed.
             Decision::Duplicate(written) => return Ok(written.into()),
             Decision::Accept => {}
         }
@@ -117,9 +121,11 @@ impl CommitSession<'_> {
             return Ok(outcome);
         }
         let metastream = self.load_stream(&metastream_of(&deletion.stream))?;
+        // As in EventStoreDB, even `Any` refuses to delete a stream that has never existed.
         if stream.last.is_none() && metastream.last.is_none() {
             return Ok(WriteOutcome::WrongExpectedVersion { current: None });
         }
+        // As in EventStoreDB, the deletion replaces all metadata, other keys included.
         let written = self.write_metadata(metastream, &with_truncate_before(b"", SOFT_DELETED));
         Ok(WriteOutcome::Written { revision: stream.last, position: Some(written.position) })
     }
@@ -157,6 +163,8 @@ impl CommitSession<'_> {
         }
         let next_expected = match expected {
             ExpectedRevision::Any => return Ok(self.find_duplicate_by_id(stream, ids)),
+            // For all other expectations a soft-deleted stream can be appended to, which revives
+            // it.
             ExpectedRevision::StreamExists if stream.limits.is_soft_deleted() => {
                 return Ok(Decision::Refuse(WriteOutcome::StreamDeleted));
             }
@@ -206,6 +214,8 @@ impl CommitSession<'_> {
                 Some(written) => last = Some(written),
                 // The cache is bounded: an id that was evicted counts as new.
                 None if index == 0 => return Decision::Accept,
+                // Other events with some of the known ids are not a retry. Accepting them would
+                // store these ids twice.
                 None => return refuse_wrong_revision(stream),
             }
         }
@@ -224,8 +234,10 @@ impl CommitSession<'_> {
         if wanted == 0 {
             return Ok(refuse_wrong_revision(stream));
         }
+        // The original may be in this very batch, if the retry is queued right behind it.
         let view = self.staged_view();
         let range = (first, first.saturating_add(wanted - 1));
+        // A run has at least one event, so as many runs as ids are enough.
         let mut runs = view.find_runs(&stream.name, range, Direction::Forwards, ids.len())?;
         let mut records = view.record_reader();
         let mut ids = ids.enumerate().peekable();
@@ -237,6 +249,7 @@ impl CommitSession<'_> {
                 return Ok(refuse_wrong_revision(stream));
             };
             for stored in record.events() {
+                // The first run may start before the wanted revision.
                 if stored.stamp.revision < next {
                     continue;
                 }
@@ -273,6 +286,7 @@ impl CommitSession<'_> {
         }
         // This append replaced the described stream's limits. Whether the stream was soft-deleted
         // must be read from the previous metadata.
+        // EventStoreDB, too, writes a second metadata event after the one of the client.
         let (Some(described), Some(written)) = (described_stream(&stream.name), events.last())
         else {
             return Ok(());
@@ -283,6 +297,7 @@ impl CommitSession<'_> {
         let described = self.load_stream(described)?;
         if before.is_soft_deleted() && described.last != Some(TOMBSTONE_REVISION) {
             let first = described.last.map_or(0, |last| last + 1);
+            // Load it again: `stream` is the state before the append to it.
             let metastream = self.load_stream(&stream.name)?;
             self.write_metadata(metastream, &with_truncate_before(&written.data, first));
         }
@@ -348,6 +363,8 @@ impl CommitSession<'_> {
     fn set_limits(&mut self, described: &str, limits: StreamLimits) {
         let name: Arc<str> = described.into();
         self.batch.table.set_limits(Arc::clone(&name), limits);
+        // Metastreams have fixed limits (`StreamLimits::FOR_METASTREAMS`), so the cached state does
+        // not change.
         if described_stream(described).is_some() {
             return;
         }

@@ -60,6 +60,7 @@ pub(super) fn compact_chunk(
 ) -> Result<CompactionSummary, LogError> {
     let log = liveness.view.log;
     let chunks = log.chunks();
+    // The last chunk has no successor and is never found. It still receives appends.
     let bounds = chunks.windows(2).find(|pair| pair[0].start_offset() == start);
     let Some([chunk, next]) = bounds else { return Ok(CompactionSummary::default()) };
     let end = next.start_offset();
@@ -68,9 +69,12 @@ pub(super) fn compact_chunk(
     let mut removed = CompactionSummary::default();
     let mut entries = log.scan_from(start, LONG_READ);
     while let Some((offset, entry)) = entries.next_entry()? {
+        // The scanner goes on into the next chunk.
         if offset >= end {
             break;
         }
+        // A stopped compaction leaves its temporary file. The next compaction of this chunk
+        // replaces it.
         throttle(entry.length() as u64)?;
         match liveness.unreachable_events(offset, &entry)? {
             Some(n_events) => {
@@ -87,6 +91,8 @@ pub(super) fn compact_chunk(
         return Ok(CompactionSummary::default());
     }
     writer.finish(end).map_err(LogError::from_io)?;
+    // Open the file instead of reusing the values in memory: an unreadable copy must fail here, not
+    // in a later read.
     let compacted = match Chunk::open(log.folder().as_ref(), chunk.name()) {
         Ok(Some(OpenedChunk::Chunk(compacted))) => compacted,
         Ok(Some(OpenedChunk::Unfinished) | None) | Err(_) => {
@@ -132,6 +138,8 @@ impl Liveness<'_> {
     fn is_superseded(&self, offset: u64, write: &GroupWrite) -> bool {
         let group = |key: &GroupKey| self.groups.iter().find(|group| group.key == *key);
         match write {
+            // A removed group needs neither settings nor checkpoint, wherever its removal is
+            // recorded.
             GroupWrite::Save { key, .. } => group(key).is_none_or(|group| group.saved_at > offset),
             GroupWrite::Checkpoint { key, .. } => {
                 group(key).is_none_or(|group| group.checkpoint_at != Some(offset))

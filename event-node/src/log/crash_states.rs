@@ -79,6 +79,8 @@ fn run_scenario(files: &SimulatedFolder, ledger: &mut Ledger) -> Result<(), LogE
         store.flush_index()?;
     }
     let deletion = Deletion { stream: "gone".to_owned(), expected: ExpectedRevision::Any };
+    // Before the commit: a tombstone that was written but not acknowledged may or may not survive,
+    // so the stream promises nothing from here on.
     ledger.remove("gone");
     store.commit(&[WriteRequest::Tombstone(deletion)])?;
     store.appender.begin_chunk()?;
@@ -102,6 +104,8 @@ fn check_acknowledged(files: &SimulatedFolder, ledger: &Ledger, state: &str) {
         let shown = visible_revisions(&store, stream);
         let wanted: Vec<u64> = (0..shown.len() as u64).collect();
         assert_eq!(shown, wanted, "{state}: {stream}");
+        // More than the acknowledged events may be there: the last write can reach the disk
+        // although its fsync failed.
         assert!(shown.last() >= Some(last), "{state}: {stream} ended at {last}");
     }
     let mut read = store.log.scan_from(FIRST_ENTRY, LONG_READ);
@@ -135,6 +139,10 @@ fn acknowledged_events_survive_power_loss_at_any_change() {
         let files = SimulatedFolder::with_power(power.clone());
         let mut ledger = Ledger::new();
         let is_done = run_scenario(&files, &mut ledger).is_ok();
+        // A kill leaves one state only: the page cache survives.
+        let killed = format!("killed after {changes} changes");
+        check_acknowledged(&files.after_kill(Power::default()), &ledger, &killed);
+        n_states += 1;
         for seed in 0..n_seeds() {
             let state = format!("power for {changes} changes, seed {seed}");
             let left = files.after_power_loss(pseudo_random_choices(seed), Power::default());
@@ -142,18 +150,15 @@ fn acknowledged_events_survive_power_loss_at_any_change() {
             // Power fails a second time, during recovery.
             let again = files.after_power_loss(
                 pseudo_random_choices(seed),
+                // A recovery makes few changes: this spreads the second failure over the first
+                // ones.
                 Power::for_changes(seed * 3 + changes % 5),
             );
             drop(open_store(&again));
             let left =
                 again.after_power_loss(pseudo_random_choices(seed + changes), Power::default());
             check_acknowledged(&left, &ledger, &format!("{state}, and again during recovery"));
-            check_acknowledged(
-                &files.after_kill(Power::default()),
-                &ledger,
-                &format!("{state}, killed"),
-            );
-            n_states += 3;
+            n_states += 2;
         }
         if is_done {
             break;

@@ -55,6 +55,8 @@ impl Disk for File {
     }
 
     fn sync_bytes(&self) -> io::Result<()> {
+        // `fdatasync` is enough for appends: it writes a greater file length too, because reads
+        // need it.
         self.sync_data()
     }
 
@@ -126,6 +128,7 @@ impl Folder for DiskFolder {
     }
 
     fn sync_names(&self) -> io::Result<()> {
+        // An fsync of a file does not make its name durable; that takes an fsync of its folder.
         File::open(&self.path)?.sync_all()
     }
 }

@@ -64,6 +64,7 @@ impl Encoder {
     pub(super) fn begin_entry(&mut self, durable: u64) {
         self.entry = self.bytes.len();
         self.bytes.extend(MAGIC);
+        // `finish_entry` fills in length and checksum.
         self.bytes.extend([0; 8]);
         self.bytes.extend(durable.to_le_bytes());
     }
@@ -75,6 +76,7 @@ impl Encoder {
             self.bytes.truncate(self.entry);
             return;
         }
+        // The length needs no checksum: a wrong one selects other bytes, whose checksum differs.
         let sum = crc32fast::hash(&self.bytes[self.entry + SUMMED_FROM..]);
         let header = &mut self.bytes[self.entry..];
         header[4..SUM_AT].copy_from_slice(&encode_length(body).to_le_bytes());
@@ -116,10 +118,20 @@ impl Encoder {
 
     /// Adds a gap of `bytes` bytes.
     pub(super) fn add_gap(&mut self, bytes: u64) {
+        // A gap was never acknowledged and proves nothing about earlier bytes.
         self.begin_entry(0);
         self.bytes.push(GAP);
         self.put_number(bytes);
         self.finish_entry();
+    }
+
+    /// Adds a gap from log offset `offset` to `next`, if there are bytes in between, and moves
+    /// `offset` there.
+    pub(super) fn fill_gap(&mut self, offset: &mut u64, next: u64) {
+        if next > *offset {
+            self.add_gap(next - *offset);
+            *offset = next;
+        }
     }
 
     /// Adds a copy of an entry that was read from the log.
@@ -333,6 +345,8 @@ impl<'a> Decoder<'a> {
         let created_ticks = i64::from_le_bytes(self.read_array()?);
         let stamp = EventStamp { position, revision, created_ticks };
         let (stream, count) = (self.read_sized_text()?, self.read_u32()?);
+        // Decode all events here, so that `EventsRecord::events` can decode them again without
+        // errors.
         let events = *self;
         for index in 0..u64::from(count) {
             self.read_event(stamp, index)?;

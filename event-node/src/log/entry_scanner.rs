@@ -31,6 +31,7 @@ impl EntryScanner {
         let buffer = Vec::new();
         let mut scanner = Self {
             chunks,
+            // No chunk yet. `seek_to` enters the first one.
             chunk_index: usize::MAX,
             next: 0,
             file_offset: 0,
@@ -48,11 +49,9 @@ impl EntryScanner {
     pub(super) fn next_entry(&mut self) -> Result<Option<(u64, Entry<'_>)>, LogError> {
         loop {
             let Some(length) = self.load_entry()? else { return Ok(None) };
+            // `load_entry` has parsed these bytes, so they are in the buffer.
             let (offset, begin) = (self.next, self.buffer_index());
-            let gap = self
-                .buffer
-                .get(begin..begin + length)
-                .and_then(|bytes| Entry::from_checked_bytes(bytes).gap_bytes());
+            let gap = Entry::from_checked_bytes(&self.buffer[begin..begin + length]).gap_bytes();
             self.file_offset += length as u64;
             match gap {
                 // Only compacted chunks may contain gaps.
@@ -66,14 +65,8 @@ impl EntryScanner {
                     if offset >= self.skip_until {
                         // The slice is borrowed again: with the first borrow, the borrow checker
                         // rejects the loop's mutation.
-                        return match self
-                            .buffer
-                            .get(begin..begin + length)
-                            .map(Entry::from_checked_bytes)
-                        {
-                            Some(entry) => Ok(Some((offset, entry))),
-                            None => Err(LogError::Damaged { offset }),
-                        };
+                        let bytes = &self.buffer[begin..begin + length];
+                        return Ok(Some((offset, Entry::from_checked_bytes(bytes))));
                     }
                 }
             }
@@ -82,6 +75,8 @@ impl EntryScanner {
 
     /// Continues at the first entry at or after `offset`.
     pub(super) fn seek_to(&mut self, offset: u64) {
+        // In a compacted chunk the scan starts at a landmark before the offset. Entries in between
+        // are parsed but not returned.
         self.skip_until = offset;
         let at = chunk_index_at(&self.chunks, offset).unwrap_or(0);
         self.enter_chunk(at, offset);
@@ -112,6 +107,7 @@ impl EntryScanner {
     /// chunk.
     fn chunk_end(&self) -> (u64, Option<u64>) {
         let next = self.chunks.get(self.chunk_index + 1).map(|chunk| chunk.start_offset());
+        // The chunk list may be newer than `end`. A chunk that starts there is not scanned.
         let end = next.map_or(self.end, |start| start.min(self.end));
         let file_offset =
             self.chunks.get(self.chunk_index).map_or(0, |chunk| chunk.entries_end(end));
@@ -150,6 +146,8 @@ impl EntryScanner {
     fn fill_buffer(&mut self, needed: usize, left: u64) -> Result<(), LogError> {
         let Some(chunk) = self.chunks.get(self.chunk_index) else { return Ok(()) };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
+        // Never read beyond the last entry: landmarks follow it in a compacted chunk, and
+        // unfinished appends in the last one.
         self.buffer.resize(needed.max(self.read_ahead).min(left), 0);
         self.buffer_start = self.file_offset;
         chunk.disk().read_exact_at(&mut self.buffer, self.file_offset).map_err(LogError::from_io)

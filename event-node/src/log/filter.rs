@@ -98,6 +98,7 @@ fn subtracts_classes(regex: &str) -> bool {
     let mut characters = regex.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
+            // An escaped bracket neither opens nor closes a class.
             '\\' => drop(characters.next()),
             '-' if is_in_class && characters.peek() == Some(&'[') => return true,
             '[' => is_in_class = true,

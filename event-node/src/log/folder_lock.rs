@@ -39,6 +39,8 @@ impl FolderLock {
     /// where no process can write.
     pub(super) fn acquire_for_reading(folder: &Path) -> Result<Option<Self>, OpenError> {
         let path = folder.join(LOCK_FILE);
+        // Try to open it for reading first: `acquire` opens for writing, which a read-only file
+        // system refuses. `flock` needs no write access.
         match File::open(&path) {
             Ok(file) => return Self::lock_file(file, folder, path).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -21,6 +21,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use service_kit::mutex::lock;
+
 pub(crate) use crate::log::index::groups::StoredGroup;
 #[cfg(test)]
 pub(super) use crate::log::index::manifest::MANIFEST_FILE;
@@ -129,9 +131,10 @@ impl Index {
         // Publish the empty index before its predecessor's files are removed: a manifest must never
         // name missing files.
         if is_new {
-            let replaced = index.publish_snapshot(&index.lock_changes(), snapshot);
+            let replaced = index.publish_snapshot(&lock(&index.changes), snapshot);
             replaced.map_err(|source| OpenError::Index { folder: files.path(), source })?;
         }
+        // `names` was listed before the open, so no file that the open has created is removed.
         index.remove_unnamed(&names).map_err(|(file, source)| OpenError::RemoveIndex {
             file: files.path().join(file),
             source,
@@ -140,7 +143,7 @@ impl Index {
     }
 
     pub(super) fn clear(&self) -> Result<(), LogError> {
-        let changes = self.lock_changes();
+        let changes = lock(&self.changes);
         let old = self.snapshot();
         self.publish_snapshot(&changes, empty_snapshot())?;
         self.remove_tables(&old.tables);
@@ -163,9 +166,13 @@ impl Index {
 
     /// Writes a memtable to a new table and publishes it durably.
     pub(super) fn flush_memtable(&self, table: &Memtable) -> Result<(), LogError> {
+        // Write the table without the lock: merges and rebuilds need not wait for its fsyncs. Only
+        // the indexer thread flushes, so tables are still appended in log order.
         let number = self.take_number();
         let added = write_memtable(self.folder.as_ref(), number, table)?;
-        let changes = self.lock_changes();
+        let changes = lock(&self.changes);
+        // Clone the list under the lock: a merge or a rebuild may have replaced it during the
+        // write.
         let mut next = Snapshot::clone(&self.snapshot());
         next.tables.extend(added);
         // Tables, progress and groups change in one manifest, so that a crash cannot separate them.
@@ -182,14 +189,14 @@ impl Index {
     pub(super) fn rebuild_after_scavenge(&self) -> Result<(), LogError> {
         // Without merges, tables are only appended during the rebuild. The list below can then be
         // cut at the old length.
-        let _no_merges = self.lock_merges();
+        let _no_merges = lock(&self.merges);
         let old = self.snapshot();
         let mut next = empty_snapshot();
         if let Err(error) = self.read_log(old.progress, || self.take_number(), &mut next) {
             self.remove_tables(&next.tables);
             return Err(error);
         }
-        let changes = self.lock_changes();
+        let changes = lock(&self.changes);
         let current = self.snapshot();
         let numbers = |snapshot: &Snapshot| -> Vec<u64> {
             snapshot.tables.iter().map(|table| table.number).collect()
@@ -201,6 +208,7 @@ impl Index {
             return Ok(());
         }
         next.tables.extend(current.tables.iter().skip(old.tables.len()).cloned());
+        // Flushes went on during the rebuild: progress and groups are the current ones.
         let next = Snapshot { tables: next.tables, ..Snapshot::clone(&current) };
         self.publish_snapshot(&changes, next)?;
         self.remove_tables(&old.tables);
@@ -209,7 +217,9 @@ impl Index {
 
     /// Merges one set of tables if due. Returns whether more merges may be due.
     pub(super) fn merge_due_tables(&self, on_duplicate: OnDuplicate<'_>) -> Result<bool, LogError> {
-        let _one_at_a_time = self.lock_merges();
+        // Lock order: `merges` before `changes`. A lookup that rebuilds a damaged index takes only
+        // `changes`.
+        let _one_at_a_time = lock(&self.merges);
         let snapshot = self.snapshot();
         let Some(due) = find_due(&snapshot.tables) else { return Ok(false) };
         let inputs = snapshot.tables.get(due).unwrap_or_default();
@@ -221,7 +231,7 @@ impl Index {
             Err(TableError::Damaged) => return self.rebuild_damaged(&snapshot).map(|_| true),
             Err(TableError::Io(error)) => return Err(LogError::from_io(error)),
         };
-        let changes = self.lock_changes();
+        let changes = lock(&self.changes);
         let mut next = Snapshot::clone(&self.snapshot());
         let is_first = |table: &Arc<IndexTable>| {
             Some(table.number) == inputs.first().map(|input| input.number)
@@ -266,16 +276,19 @@ impl Index {
     /// Rebuilds the index from the log up to its progress, unless another thread has replaced
     /// `damaged` already. Returns whether it was rebuilt here.
     fn rebuild_damaged(&self, damaged: &Arc<Snapshot>) -> Result<bool, LogError> {
-        let mut changes = self.lock_changes();
+        let mut changes = lock(&self.changes);
         // Readers that find the same damage wait for the lock above. The first one rebuilds the
         // index, the others only repeat their lookup.
         if !Arc::ptr_eq(&self.snapshot(), damaged) {
             return Ok(false);
         }
+        // Without this, each lookup would scan the damaged log again, up to the same error.
         if let Some(error) = &changes.beyond_repair {
             return Err(error.clone());
         }
         tracing::warn!("Index is damaged: rebuilding it from the log");
+        // The lock is held for the whole rebuild. A table flushed meanwhile would be missing in
+        // `next`, and so from the index.
         let mut next = empty_snapshot();
         if let Err(error) = self.read_log(damaged.progress, || changes.take_number(), &mut next) {
             self.remove_tables(&next.tables);
@@ -298,6 +311,8 @@ impl Index {
     ) -> Result<(), LogError> {
         let mut table = Memtable::starting_at(next.progress);
         let mut scanner = self.log.scan_from(FIRST_ENTRY, LONG_READ);
+        // Later entries are in the memtables. Indexing them here and at their flush would list them
+        // twice.
         while let Some((offset, entry)) = scanner.next_entry()?.filter(|next| next.0 < known.offset)
         {
             table.add_entry(offset, &entry).map_err(|_| LogError::Damaged { offset })?;
@@ -391,16 +406,8 @@ impl Index {
         Ok(())
     }
 
-    fn lock_merges(&self) -> MutexGuard<'_, ()> {
-        self.merges.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take_number(&self) -> u64 {
-        self.lock_changes().take_number()
-    }
-
-    fn lock_changes(&self) -> MutexGuard<'_, Changes> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.changes).take_number()
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use service_kit::mutex::lock;
+
 use crate::log::{
     direction::Direction,
     error::LogError,
@@ -78,12 +80,12 @@ impl IndexBuffer {
 
     /// Returns up to where the log is known.
     pub(super) fn progress(&self) -> Progress {
-        self.lock_tables().active.progress
+        lock(&self.tables).active.progress
     }
 
     /// Adds the changes of a durable commit.
     pub(super) fn add_committed(&self, next: Memtable) {
-        let mut tables = self.lock_tables();
+        let mut tables = lock(&self.tables);
         tables.active.append_newer(next);
         let grown = tables.active.progress.offset - tables.active_from;
         let is_due = tables.active.n_rows >= self.limits.freeze_at_rows
@@ -94,6 +96,8 @@ impl IndexBuffer {
             if tables.frozen.is_none() {
                 tables.freeze_active();
             }
+            // Each due commit lets the indexer try again. Otherwise one full disk would stop
+            // indexing until the next restart.
             tables.failure = None;
             self.changed.notify_all();
         }
@@ -101,7 +105,7 @@ impl IndexBuffer {
 
     /// Waits until the buffer has room for another commit. Fails if the index cannot be written.
     pub(super) fn wait_for_room(&self) -> Result<(), LogError> {
-        let tables = self.lock_tables();
+        let tables = lock(&self.tables);
         if tables.active.n_rows < self.limits.wait_at_rows {
             return Ok(());
         }
@@ -111,7 +115,7 @@ impl IndexBuffer {
     /// Flushes everything to the index and waits for completion.
     pub(super) fn flush_and_wait(&self) -> Result<(), LogError> {
         // The frozen table is older and must reach the index before the active one.
-        let mut tables = self.wait_until_flushed(self.lock_tables())?;
+        let mut tables = self.wait_until_flushed(lock(&self.tables))?;
         if !tables.active.is_empty() {
             tables.freeze_active();
             drop(self.wait_until_flushed(tables)?);
@@ -126,6 +130,8 @@ impl IndexBuffer {
     ) -> Result<MutexGuard<'a, Tables>, LogError> {
         // Clear the last error, so that the indexer tries the frozen table again.
         tables.failure = None;
+        // The indexer and its waiters share one condition variable: `notify_one` could wake the
+        // wrong thread.
         self.changed.notify_all();
         while tables.frozen.is_some() {
             if let Some(error) = &tables.failure {
@@ -141,13 +147,13 @@ impl IndexBuffer {
 
     /// Ends the indexer and all waits for it.
     pub(super) fn close(&self) {
-        self.lock_tables().is_closing = true;
+        lock(&self.tables).is_closing = true;
         self.changed.notify_all();
     }
 
     /// For the indexer: waits for the next table to write; `None` when the buffer is closed.
     pub(super) fn wait_for_frozen(&self) -> Option<Arc<Memtable>> {
-        let mut tables = self.lock_tables();
+        let mut tables = lock(&self.tables);
         loop {
             // After a failure, wait until the writer or a caller asks for a retry. Retrying at once
             // would spin on a full disk.
@@ -163,7 +169,7 @@ impl IndexBuffer {
 
     /// For the indexer: reports the result of writing the frozen table.
     pub(super) fn finish_flush(&self, result: Result<(), LogError>) {
-        let mut tables = self.lock_tables();
+        let mut tables = lock(&self.tables);
         match result {
             // The index has been published: from here on it answers for the dropped table.
             Ok(()) => tables.frozen = None,
@@ -174,7 +180,7 @@ impl IndexBuffer {
 
     /// Returns the stream's last revision and limits, if they are in the buffer.
     pub(super) fn find_stream(&self, name: &str) -> (Option<u64>, Option<StreamLimits>) {
-        let tables = self.lock_tables();
+        let tables = lock(&self.tables);
         let (mut last, mut limits) = (None, None);
         for part in tables.newest_first().filter_map(|table| table.streams.get(name)) {
             last = last.or(part.runs.last().map(Run::last_revision));
@@ -190,7 +196,7 @@ impl IndexBuffer {
         direction: Direction,
         limit: usize,
     ) -> Vec<Run> {
-        let tables = self.lock_tables();
+        let tables = lock(&self.tables);
         let newest_first: Vec<&[Run]> = tables
             .newest_first()
             .filter_map(|table| table.streams.get(name))
@@ -210,15 +216,11 @@ impl IndexBuffer {
     }
 
     pub(super) fn find_mark_before(&self, position: u64) -> Option<Mark> {
-        let tables = self.lock_tables();
+        let tables = lock(&self.tables);
         tables.newest_first().find_map(|table| table.find_mark_before(position))
     }
 
     fn wait_for_change<'a>(&self, tables: MutexGuard<'a, Tables>) -> MutexGuard<'a, Tables> {
         self.changed.wait(tables).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

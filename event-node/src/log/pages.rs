@@ -7,7 +7,7 @@ use crate::log::{
     direction::Direction,
     entry::{EventsRecord, Record, StoredEvent},
     error::LogError,
-    event::{Event, LINK_TYPE, NEWEST_REVISION, ResolvedEvent},
+    event::{Event, NEWEST_REVISION, ResolvedEvent},
     filter::{Filter, is_visible_in_all},
     memtable::Mark,
     read_view::ReadView,
@@ -86,6 +86,7 @@ fn read_range(
     let (mut n_scanned, mut bytes) = (0, 0);
     // One run more than the page can hold, to learn where the next page starts.
     for run in view.find_runs(&name, (low, high), query.direction, limit + 1)? {
+        // A scavenge has removed the entry, and the index has not been rebuilt yet.
         let Some(record) = records.read_record(&name, run)? else { continue };
         let mut stored: Vec<_> =
             record.events().filter(|event| (low..=high).contains(&event.stamp.revision)).collect();
@@ -183,6 +184,7 @@ fn read_all_forwards(view: &ReadView<'_>, query: &AllQuery) -> Result<AllPage, L
             let Some(record) = record else { return Err(LogError::Damaged { offset }) };
             let Record::Events(record) = record else { continue };
             let mut shown = RecordFilter::for_query(record, query);
+            // The scan starts at a mark, which may lie before the wanted position.
             for event in record.events().filter(|event| event.stamp.position >= low) {
                 let position = event.stamp.position;
                 if position > high
@@ -208,6 +210,8 @@ fn read_all_backwards(view: &ReadView<'_>, query: &AllQuery) -> Result<AllPage, 
                 return Ok(page_builder.page);
             }
         }
+        // The mark is the first event of its section. Without an older mark it is position 1, which
+        // ends the loop.
         high = mark.position.saturating_sub(1);
     }
     Ok(page_builder.page)
@@ -285,10 +289,6 @@ pub(super) fn resolve_link(
         (Err(_), _) => None,
     };
     Ok(ResolvedEvent { event: found.map(Arc::new), link: Some(event) })
-}
-
-pub(super) fn is_link(event: &Event) -> bool {
-    event.event_type == LINK_TYPE
 }
 
 /// Reads a visible event of a stream: the newest one if `revision` is `None`.

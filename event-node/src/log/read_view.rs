@@ -96,6 +96,8 @@ impl<'a> ReadView<'a> {
                 .look_up(|snapshot| snapshot.find_runs(name, (low, high), direction, limit))?,
             _ => Vec::new(),
         };
+        // `buffered` and `indexed` are in read direction; staged runs are always in ascending
+        // order.
         let staged = staged.iter().copied();
         Ok(match direction {
             Direction::Forwards => {
@@ -136,6 +138,7 @@ impl RecordReader<'_> {
     ) -> Result<Option<EventsRecord<'_>>, LogError> {
         let offset = run.offset;
         let entry = match self.staged {
+            // Entries from `base` on are not in the log yet.
             Some(staged) if offset >= staged.base => staged_entry(staged, offset),
             _ => {
                 self.scanner.seek_to(offset);

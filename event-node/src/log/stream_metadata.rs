@@ -69,6 +69,7 @@ impl StreamLimits {
             return Err(WrongValue);
         }
         Ok(Self {
+            // As in EventStoreDB, 0 and negative numbers set no limit.
             max_count: read_integer(metadata, MAX_COUNT)?.filter(|count| *count > 0),
             max_age_seconds: max_age.filter(|age| *age > 0),
             truncate_before: read_integer(metadata, TRUNCATE_BEFORE)?.unwrap_or(0),
@@ -108,6 +109,7 @@ pub(super) fn with_truncate_before(data: &[u8], revision: u64) -> Vec<u8> {
 /// Parses the JSON object at the start of `data`; returns an empty one if there is none.
 fn parse_object(data: &[u8]) -> Map<String, Value> {
     let data = data.strip_prefix(BYTE_ORDER_MARK).unwrap_or(data);
+    // As in EventStoreDB, text after the object is ignored: the deserializer's `end` is not called.
     Map::deserialize(&mut serde_json::Deserializer::from_slice(data)).unwrap_or_default()
 }
 

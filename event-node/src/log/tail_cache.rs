@@ -2,8 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
+
+use service_kit::mutex::lock;
 
 use crate::log::event::Event;
 
@@ -28,10 +30,11 @@ struct Window {
 impl TailCache {
     /// Adds committed events, which must follow the cached ones.
     pub(super) fn push_committed(&self, committed: impl IntoIterator<Item = Arc<Event>>) {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = lock(&self.window);
         for event in committed {
             window.bytes += event_bytes(&event);
             window.events.push_back(event);
+            // An event above the byte limit empties the window. Readers then go to the disk.
             while window.events.len() > MAX_EVENTS || window.bytes > MAX_BYTES {
                 let Some(oldest) = window.events.pop_front() else { break };
                 window.bytes -= event_bytes(&oldest);
@@ -42,7 +45,7 @@ impl TailCache {
     /// Returns up to `limit` events after `position`; `None` if the first of them is not cached
     /// (any more).
     pub(super) fn events_after(&self, position: u64, limit: usize) -> Option<Vec<Arc<Event>>> {
-        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = lock(&self.window);
         let first = window.events.front()?.position;
         // The subtraction fails if the wanted event is older than the window.
         let offset = usize::try_from((position + 1).checked_sub(first)?).ok()?;

@@ -79,6 +79,8 @@ impl TestStore {
 
     /// Writes the frozen memtable to the index and merges due tables.
     pub(super) fn flush_index(&mut self) -> Result<(), LogError> {
+        // The buffer is closed, so this returns at once. A frozen memtable is still handed out: the
+        // real indexer too writes the last one at a stop.
         if let Some(table) = self.index_buffer.wait_for_frozen() {
             self.index.flush_memtable(&table)?;
             self.index_buffer.finish_flush(Ok(()));

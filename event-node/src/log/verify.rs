@@ -134,6 +134,8 @@ pub fn verify_store(data: &Path) -> Result<VerifySummary, VerifyError> {
     };
     if let Some(stored) = &stored {
         reading.marks = MarkCheck::new(stored).map_err(unreadable_error)?;
+        // Stop where the stored index ends: the temporary index then covers the same part of the
+        // log and can be compared.
         let is_at_entry = reading.read_to(Some(stored.progress))?;
         findings.0.extend(reading.marks.finish());
         if is_at_entry {
@@ -257,6 +259,8 @@ impl LogCheck<'_> {
                 }
                 Ok(None) => false,
                 Err(LogError::Damaged { .. }) => {
+                    // Within the indexed part a broken entry is damage, because the index covers
+                    // durable entries only.
                     let is_torn_write = known.is_none()
                         && !was_durable_at(self.log, offset).map_err(VerifyError::Unreadable)?;
                     if is_torn_write {

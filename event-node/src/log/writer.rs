@@ -177,12 +177,16 @@ impl Writer {
     fn commit_all(&mut self, writes: &[&WriteRequest]) -> Result<Vec<WriteOutcome>, LogError> {
         let committed = self.try_commit(writes);
         if committed.is_err() {
+            // The cache holds revisions and ids of the writes that failed. The next append would
+            // continue after events that do not exist.
             self.cache.clear();
         }
         committed
     }
 
     fn try_commit(&mut self, writes: &[&WriteRequest]) -> Result<Vec<WriteOutcome>, LogError> {
+        // Before the append: a commit that is durable must not fail because the index cannot be
+        // written.
         self.index_buffer.wait_for_room()?;
         let log = self.appender.log();
         let mut session = CommitSession {
@@ -194,6 +198,7 @@ impl Writer {
             },
             cache: &mut self.cache,
             clock: &self.clock,
+            // Only this thread commits, so the buffer has everything up to the end of the log.
             batch: CommitBatch::starting_at(self.index_buffer.progress()),
         };
         let outcomes: Vec<_> =

@@ -44,6 +44,7 @@ impl CheckpointSchedule {
         now: Duration,
     ) -> bool {
         let after = Duration::from_millis(to_u64(settings.checkpoint_after_ms));
+        // At least one event: an idle group must not write the same checkpoint again.
         let min = to_u64(settings.min_checkpoint_count).max(1);
         let is_due = !after.is_zero() && now >= self.written_at + after;
         self.begin_if(is_due && done.saturating_sub(self.stored) >= min)

@@ -135,6 +135,8 @@ impl ConsumerSet {
         resolved: &ResolvedEvent,
         latency: Option<Duration>,
     ) {
+        // Before the consumer is looked up: a bucket also counts messages of a consumer that has
+        // just gone.
         if let Dispatch::Pinned(key, owners) = &mut self.dispatch {
             owners.remove_in_flight(bucket_of(resolved, *key));
         }

@@ -124,8 +124,11 @@ impl GroupTask {
         stop: CancellationToken,
     ) {
         let mut ticks = interval(TICK);
+        // After a stall, the default would fire the missed ticks in a burst. Each tick retries
+        // failed reads and parks.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ending = self.run_until_ended(&mut inbox, &stop, &mut ticks).await;
+        // Other commands are dropped with their reply channels, which fails the calls.
         while let Ok(command) = inbox.try_recv() {
             // Acknowledgements that were sent before the end count: their messages are not
             // delivered again after it.
@@ -142,10 +145,14 @@ impl GroupTask {
                 self.handle_result(result);
             }
         }
+        // The results above may have caused effects, which are not performed any more. A message
+        // whose parking is still due stays open, and the checkpoint stays before it. EventStoreDB
+        // writes no checkpoint here (`stop-checkpoint` in docs/event-store-compatibility.md).
         if let Some(done) = self.state.final_checkpoint() {
             write_checkpoint(&self.log, &self.key, done).await;
         }
         tracing::debug!(group = %self.key, "Persistent subscription group ended");
+        // Last of all: `update_group` reads the checkpoint as soon as the sender is gone.
         if let EndReason::Dropped(waiting) = ending {
             drop(waiting);
         }
@@ -158,6 +165,7 @@ impl GroupTask {
         ticks: &mut Interval,
     ) -> EndReason {
         loop {
+            // Before the wait: the effects may start the work that the wait is for.
             self.perform_effects();
             tokio::select! {
                 () = stop.cancelled() => return EndReason::Stop,
@@ -166,6 +174,8 @@ impl GroupTask {
                     Some(GroupCommand::Drop(dropped)) => return EndReason::Dropped(dropped),
                     Some(command) => self.handle_command(command),
                 },
+                // Without running work, `join_next` returns `None` at once, and `select!` waits for
+                // the other branches.
                 Some(result) = self.work.join_next() => match result {
                     Ok(result) => self.handle_result(result),
                     Err(error) => {
@@ -205,6 +215,7 @@ impl GroupTask {
                 self.acknowledge_messages(acknowledgement);
             }
             GroupCommand::ReplayParked(stop_at) => {
+                // The log is read beside the loop, which goes on delivering.
                 let (log, key) = (self.log.clone(), self.key.clone());
                 self.work.spawn(async move {
                     WorkResult::ParkedBounds(stop_at, parked_stream::read_bounds(&log, &key).await)
@@ -292,6 +303,8 @@ impl GroupTask {
             }
             WorkResult::ParkedBounds(_, Ok(None)) | WorkResult::InfoSent => {}
             WorkResult::ParkedBounds(stop_at, Ok(Some((first, last)))) => {
+                // As in EventStoreDB, `stop_at` is a revision of the parked stream and exclusive,
+                // not a count.
                 let end = last.saturating_add(1);
                 self.state.begin_replay(first, stop_at.map_or(end, |stop_at| end.min(stop_at)));
             }
@@ -422,6 +435,8 @@ impl GroupTask {
         // As in EventStoreDB, the read of a tombstoned source counts as never answered.
         let is_reading = self.reads.is_running() || self.reads.is_over();
         let mut counters = self.state.measure_counters(now);
+        // The state machine always has a stored position. EventStoreDB reports none before the
+        // first checkpoint.
         counters.last_checkpoint = counters.last_checkpoint.filter(|_| self.has_checkpoint);
         if !self.settings.extra_statistics {
             counters.consumers.iter_mut().for_each(|consumer| consumer.latencies.clear());
@@ -431,6 +446,8 @@ impl GroupTask {
         let log = self.log.clone();
         let counting = async move {
             if let Ok(Some((first, last))) = parked_stream::read_bounds(&log, &info.key).await {
+                // Messages that a replay has read do not count, although they leave the stream only
+                // when they are done.
                 info.n_parked = (last + 1).saturating_sub(first.max(info.counters.replayed_before));
             }
             drop(reply.send(info));

@@ -42,6 +42,7 @@ impl LatencyWindow {
         };
         let count = sorted.len() as u64;
         let percentile = |per_mille: u64| {
+            // Rounded down, and so always below `count`.
             let rank = count * per_mille / 1_000;
             usize::try_from(rank).ok().and_then(|rank| sorted.get(rank)).copied().unwrap_or(0)
         };

@@ -43,6 +43,7 @@ impl LiveBuffer {
             return false;
         }
         self.next = position.saturating_add(1);
+        // With size 0 nothing is kept, but `next` still tells which events are new.
         if self.size > 0 {
             if self.positions.len() == self.size {
                 self.positions.pop_front();

@@ -114,8 +114,11 @@ pub(super) async fn read_parked(
         StreamRead::Page(page) => page,
         StreamRead::Missing | StreamRead::Deleted => return Ok((Vec::new(), range.end)),
     };
+    // Without a next page, the rest of the range does not exist.
     let next = page.next.unwrap_or(range.end).min(range.end);
     let revisions: Vec<u64> = page.events.iter().map(|event| event.revision).collect();
+    // Independent of the group's `resolve_links`: a replay delivers the event that was parked, not
+    // its link.
     let resolved = log.resolve_events(page.events, true).await?;
     let parked = revisions.into_iter().zip(resolved);
     Ok((parked.filter(|(revision, _)| range.contains(revision)).collect(), next))

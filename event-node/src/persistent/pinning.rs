@@ -117,6 +117,7 @@ pub(super) fn bucket_of(resolved: &ResolvedEvent, key: PinningKey) -> usize {
     };
     match correlation {
         Some(correlation) => hash_to_bucket(&correlation),
+        // An unresolved link belongs to the bucket of its target's stream.
         None => hash_to_bucket(event.link_target().map_or(&*event.stream, |target| target.stream)),
     }
 }
@@ -127,6 +128,8 @@ fn correlation_of(event: &Event) -> Option<String> {
 }
 
 fn hash_to_bucket(name: &str) -> usize {
+    // EventStoreDB uses xxHash, but clients cannot see buckets, so any hash serves. This one has
+    // fixed keys: a name always has the same bucket.
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     usize::try_from(hasher.finish() % BUCKETS as u64).unwrap_or(0)

@@ -67,14 +67,12 @@ impl GroupHandle {
         &self,
         acknowledgement: Acknowledgement,
     ) -> Result<(), GroupError> {
-        let command = GroupCommand::Acknowledge(acknowledgement);
-        self.commands.send(command).await.map_err(|_| GroupError::Missing)
+        self.send_command(GroupCommand::Acknowledge(acknowledgement)).await
     }
 
     /// Replays parked messages, up to the revision `stop_at` of the parked stream if given.
     pub(crate) async fn replay_parked(&self, stop_at: Option<u64>) -> Result<(), GroupError> {
-        let command = GroupCommand::ReplayParked(stop_at);
-        self.commands.send(command).await.map_err(|_| GroupError::Missing)
+        self.send_command(GroupCommand::ReplayParked(stop_at)).await
     }
 
     pub(crate) async fn read_info(&self) -> Result<GroupInfo, GroupError> {
@@ -95,8 +93,12 @@ impl GroupHandle {
         command: impl FnOnce(oneshot::Sender<T>) -> GroupCommand,
     ) -> Result<T, GroupError> {
         let (reply, received) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| GroupError::Missing)?;
+        self.send_command(command(reply)).await?;
         received.await.map_err(|_| GroupError::Missing)
+    }
+
+    async fn send_command(&self, command: GroupCommand) -> Result<(), GroupError> {
+        self.commands.send(command).await.map_err(|_| GroupError::Missing)
     }
 }
 
@@ -187,8 +189,11 @@ impl GroupRegistry {
         key: GroupKey,
         mut settings: GroupSettings,
     ) -> Result<(), GroupError> {
+        // The lock is held until the group runs again. In between, other calls would find a group
+        // that has ended.
         let mut groups = self.groups.lock().await;
         let group = groups.running.get(&key).ok_or(GroupError::Missing)?;
+        // An update request has no filter in the protocol.
         settings.filter = group.settings.filter.clone();
         validate_settings(&settings)?;
         self.save_settings(&key, &settings).await?;
@@ -291,6 +296,9 @@ impl GroupRegistry {
             GroupStart { key: key.clone(), settings: settings.clone(), source, next, live_from };
         let task = GroupTask::new(start, checkpoint.is_some(), self.log.clone());
         self.tasks.spawn(task.run(inbox, self.stop.clone()));
+        // Never removed: EventStoreDB lists a stream whose groups were deleted as empty, and
+        // refuses one that never had a group (recorded as `list of a stream without groups` and
+        // `list after the last group was deleted`).
         groups.known_streams.insert(key.stream.clone());
         groups.running.insert(key, Group { settings, handle: GroupHandle { commands } });
         Ok(())

@@ -6,10 +6,10 @@ use crate::log::{FilterSpec, GroupKey};
 
 pub(crate) const ALL_STREAM: &str = "$all";
 
-/// Limits of EventStoreDB for the number of events per read, and the number for a setting of 0. A
-/// setting between 1 and the minimum is used as it is.
-const MIN_READ_BATCH: usize = 10;
-const DEFAULT_READ_BATCH: usize = 20;
+/// Number of events per read of EventStoreDB for a setting of 0.
+const DEFAULT_READ_BATCH: usize = 10;
+
+/// Maximum number of events per read.
 pub(super) const MAX_READ_BATCH: usize = 500;
 
 /// Settings of a group. Clients get the numbers back exactly as given.
@@ -98,9 +98,10 @@ impl GroupSettings {
 
     /// Returns the number of events that EventStoreDB reads at a time.
     pub(super) fn read_batch(&self) -> usize {
-        let size = to_usize(self.read_batch_size);
-        let most = if size == 0 { DEFAULT_READ_BATCH } else { size.min(MAX_READ_BATCH) };
-        size.max(MIN_READ_BATCH).min(most)
+        match to_usize(self.read_batch_size) {
+            0 => DEFAULT_READ_BATCH,
+            size => size.min(MAX_READ_BATCH),
+        }
     }
 
     /// Returns why a group cannot work with these settings, or `None` if they are valid.

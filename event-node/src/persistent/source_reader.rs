@@ -128,6 +128,7 @@ impl ReadScheduler {
             // The read has passed the look ahead: events that were read need no second look.
             ReadState::Idle(reader) => reader.clone(),
             ReadState::Running | ReadState::Over => {
+                // `has_new_commit` stays set, so that the look ahead begins after the read.
                 self.look_ahead.follower = Some(follower);
                 return None;
             }

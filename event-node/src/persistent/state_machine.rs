@@ -219,6 +219,8 @@ impl GroupState {
 
     pub(super) fn ack_messages(&mut self, ids: &[Uuid], now: Duration) {
         for id in ids {
+            // A late answer counts, even if the message is with another consumer by now: it has
+            // been handled.
             if let Some(message) = self.take_back(*id, Some(now)) {
                 self.mark_done(message.origin);
             }
@@ -237,6 +239,7 @@ impl GroupState {
             let Some(message) = self.take_back(*id, Some(now)) else { continue };
             match action {
                 NackAction::Unknown | NackAction::Retry => self.retry_or_park(message),
+                // As in EventStoreDB, `Stop` stops neither the group nor the consumer.
                 NackAction::Skip | NackAction::Stop => self.mark_done(message.origin),
                 NackAction::Park => {
                     let reason = format!("Client explicitly NAK'ed message.\n{reason}");
@@ -272,7 +275,10 @@ impl GroupState {
         }
         self.truncate_parked();
         self.dispatch_waiting(now);
-        self.begin_checkpoint_by_time(now);
+        let done = self.done_before();
+        if self.checkpoint.begin_by_time(&self.settings, done, now) {
+            self.effects.push(Effect::WriteCheckpoint { done });
+        }
     }
 
     /// Ends [`Effect::Park`]. A message whose record is not durable stays outstanding: the next
@@ -386,7 +392,10 @@ impl GroupState {
                 }
             }
         }
-        self.begin_checkpoint_by_count();
+        let done = self.done_before();
+        if self.checkpoint.begin_by_count(&self.settings, done) {
+            self.effects.push(Effect::WriteCheckpoint { done });
+        }
     }
 
     fn dispatch_message(&mut self, message: Message, now: Duration) -> Dispatched {
@@ -463,21 +472,9 @@ impl GroupState {
 
     /// Returns the first source position that is not done.
     fn done_before(&self) -> u64 {
+        // A position before `next` that is not open is done: acknowledged, or without an event of
+        // the source.
         self.open.first().copied().unwrap_or(self.next)
-    }
-
-    fn begin_checkpoint_by_count(&mut self) {
-        let done = self.done_before();
-        if self.checkpoint.begin_by_count(&self.settings, done) {
-            self.effects.push(Effect::WriteCheckpoint { done });
-        }
-    }
-
-    fn begin_checkpoint_by_time(&mut self, now: Duration) {
-        let done = self.done_before();
-        if self.checkpoint.begin_by_time(&self.settings, done, now) {
-            self.effects.push(Effect::WriteCheckpoint { done });
-        }
     }
 
     fn truncate_parked(&mut self) {

@@ -25,6 +25,7 @@ impl RateCounter {
     pub(super) fn measure_rate(&mut self, now: Duration) -> Rate {
         let since_last = self.total - self.measured_total;
         let millis = u64::try_from(now.saturating_sub(self.measured_at).as_millis()).unwrap_or(0);
+        // No rate between two measurements within one millisecond.
         let per_second = since_last.saturating_mul(1_000).checked_div(millis).unwrap_or(0);
         self.measured_total = self.total;
         self.measured_at = now;

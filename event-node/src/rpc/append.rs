@@ -129,6 +129,7 @@ fn to_wrong_expected_version(
             (Wanted::ExpectedStreamExists(Empty {}), OldWanted::StreamExists2060(Empty {}))
         }
         ExpectedStreamRevision::NoStream(_) => {
+            // The unsigned form of -1, which is `no stream` in 20.6.
             (Wanted::ExpectedNoStream(Empty {}), OldWanted::ExpectedRevision2060(u64::MAX))
         }
         ExpectedStreamRevision::Revision(revision) => {

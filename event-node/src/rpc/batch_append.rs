@@ -101,12 +101,16 @@ async fn serve_appends(
     sink: &ResponseSink<BatchAppendResp>,
 ) -> Result<(), StreamEnd> {
     let mut open = HashMap::new();
+    // If the client cancels the call, dropping the set ends the tasks but not their writes: the log
+    // commits what is queued.
     let mut writes = JoinSet::new();
     let mut is_complete = false;
     while !is_complete || !writes.is_empty() {
         let expires = open.values().map(|append: &OpenAppend| append.expires).min();
         tokio::select! {
             // Reading stops while too many writes run. HTTP/2 flow control then blocks the client.
+            // Another branch may win while a message is incomplete. The received bytes stay in
+            // `request`.
             part = request.message(), if !is_complete && writes.len() < MAX_IN_FLIGHT => {
                 let Some(part) = part? else {
                     is_complete = true;
@@ -124,12 +128,15 @@ async fn serve_appends(
                             Poll::Pending => drop(writes.spawn(write)),
                         }
                     }
+                    // While the client does not read its responses, this waits, and no further part
+                    // is read.
                     PartOutcome::Respond(response) => sink.send(response).await?,
                 }
             }
             Some(written) = writes.join_next() => {
                 sink.send(written.map_err(|_| handler_threw())?).await?;
             }
+            // `select!` evaluates the expression of a disabled branch too, so it needs some time.
             () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {
                 let now = Instant::now();
                 for (_, append) in open.extract_if(|_, append| append.expires <= now) {

@@ -94,6 +94,7 @@ pub(crate) fn parse_id(id: Option<&wire::Uuid>) -> Option<Uuid> {
 /// braces or parentheses; `{0x...,0x...,0x...,{0x..,...}}`. Surrounding blanks are ignored.
 fn parse_guid(text: &str) -> Option<Uuid> {
     let text = text.trim();
+    // As in .NET, only the form with hyphens may have brackets.
     let bracketed = |open, close| text.strip_prefix(open)?.strip_suffix(close);
     let dashed = bracketed('{', '}').or_else(|| bracketed('(', ')')).unwrap_or(text);
     if dashed.len() == Hyphenated::LENGTH {
@@ -162,7 +163,7 @@ pub(crate) fn parse_revision(number: u64) -> Result<Option<u64>, Status> {
 }
 
 /// Parses a position in `$all`; `None` is the end.
-pub(crate) fn parse_position(position: &wire::Position) -> Result<Option<u64>, Status> {
+fn parse_position(position: wire::Position) -> Result<Option<u64>, Status> {
     let (commit, prepare) = (position.commit_position, position.prepare_position);
     if commit < prepare {
         return Err(handler_threw());
@@ -170,6 +171,7 @@ pub(crate) fn parse_position(position: &wire::Position) -> Result<Option<u64>, S
     if commit == END && prepare != END {
         return Err(Status::unknown("Unexpected ReadAllResult: Error"));
     }
+    // Checked, but not used: the node's events have equal commit and prepare positions.
     parse_revision(prepare)?;
     parse_revision(commit)
 }
@@ -179,6 +181,32 @@ impl From<Option<u64>> for StartFrom {
         parsed.map_or(Self::End, Self::At)
     }
 }
+
+/// Parses where a read or a group starts. The messages of the protocol have the same choices, but
+/// different types.
+macro_rules! start_from {
+    ($($oneof:path: $place:ident by $parse:ident),+ $(,)?) => {$(
+        impl TryFrom<$oneof> for StartFrom {
+            type Error = Status;
+
+            fn try_from(start: $oneof) -> Result<Self, Status> {
+                use $oneof as Wire;
+                match start {
+                    Wire::$place(place) => $parse(place).map(Self::from),
+                    Wire::Start(_) => Ok(Self::Beginning),
+                    Wire::End(_) => Ok(Self::End),
+                }
+            }
+        }
+    )+};
+}
+
+start_from!(
+    wire::streams::read_options::stream::RevisionOption: Revision by parse_revision,
+    wire::streams::read_options::all::PositionOption: Position by parse_position,
+    wire::persistent_subscriptions::stream_options::RevisionOption: Revision by parse_revision,
+    wire::persistent_subscriptions::all_options::PositionOption: Position by parse_position,
+);
 
 pub(crate) fn parse_filter(options: &wire::FilterOptions) -> Result<FilterSpec, Status> {
     use wire::filter_options::Filter;
@@ -194,6 +222,8 @@ pub(crate) fn parse_filter(options: &wire::FilterOptions) -> Result<FilterSpec, 
 pub(crate) fn parse_proposed(message: wire::ProposedMessage) -> Result<NewEvent, Status> {
     let property = |name| message.metadata.get(name).ok_or_else(|| missing_metadata(name));
     let event_type = property("type")?.clone();
+    // As in EventStoreDB, JSON with parameters counts as binary (recorded as `content-type
+    // application/json; charset=utf-8`).
     let is_json = property("content-type")? == JSON;
     let id = parse_id(message.id.as_ref()).filter(|id| !id.is_nil()).ok_or_else(handler_threw)?;
     if event_type.is_empty() {
@@ -328,7 +358,7 @@ mod tests {
     #[test]
     fn positions_with_inconsistent_halves_are_invalid() {
         let parsed = |commit_position, prepare_position| {
-            parse_position(&wire::Position { commit_position, prepare_position }).ok()
+            parse_position(wire::Position { commit_position, prepare_position }).ok()
         };
         assert_eq!(parsed(2, 1), Some(Some(2)));
         assert_eq!(parsed(END, END), Some(None));

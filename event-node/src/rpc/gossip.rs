@@ -1,15 +1,6 @@
 //! Gossip.Read: a cluster of one node, the leader.
 
-use std::task::{Context as TaskContext, Poll};
-
-use tonic::{
-    Extensions,
-    codegen::{
-        Service,
-        http::{Request, uri::Authority},
-    },
-    server::NamedService,
-};
+use tonic::{Extensions, codegen::http::uri::Authority};
 use uuid::Uuid;
 
 use crate::{
@@ -39,6 +30,8 @@ impl AdvertisedAddress {
     }
 }
 
+/// Returns the cluster. `extensions` are those of the request, with the address that the client has
+/// called.
 pub(crate) fn cluster_info(context: &Context, extensions: &Extensions) -> ClusterInfo {
     let advertised = &context.advertised;
     ClusterInfo {
@@ -49,31 +42,6 @@ pub(crate) fn cluster_info(context: &Context, extensions: &Extensions) -> Cluste
             is_alive: true,
             http_end_point: Some(advertised.end_point(extensions.get())),
         }],
-    }
-}
-
-/// A service whose requests carry the address that the client has called, as an extension.
-#[derive(Clone)]
-pub(crate) struct WithAuthority<S>(pub S);
-
-impl<S: NamedService> NamedService for WithAuthority<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S: Service<Request<B>>, B> Service<Request<B>> for WithAuthority<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
-        if let Some(authority) = request.uri().authority().cloned() {
-            request.extensions_mut().insert(authority);
-        }
-        self.0.call(request)
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) enum RequestedMethod {
 
 const STREAMS: &str = "event_store.client.streams.Streams";
 const GROUPS: &str = "event_store.client.persistent_subscriptions.PersistentSubscriptions";
-const GOSSIP: &str = "event_store.client.gossip.Gossip";
+pub(crate) const GOSSIP: &str = "event_store.client.gossip.Gossip";
 const OPERATIONS: &str = "event_store.client.operations.Operations";
 const SERVER_FEATURES: &str = "event_store.client.server_features.ServerFeatures";
 
@@ -77,6 +77,7 @@ impl Method {
         }
         let mut methods =
             METHODS.iter().filter(|method| method.service.eq_ignore_ascii_case(service)).peekable();
+        // Unknown services and unknown methods of a known service have different answers.
         methods.peek()?;
         let found = methods.find(|method| method.name.eq_ignore_ascii_case(name));
         Some(found.map_or(RequestedMethod::Unknown, RequestedMethod::Known))

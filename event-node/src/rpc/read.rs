@@ -10,8 +10,8 @@ use crate::{
     rpc::{
         Context,
         convert::{
-            IdFormat, ResponseFormat, parse_filter, parse_position, parse_revision,
-            parse_stream_name, stream_identifier, to_read_event,
+            IdFormat, ResponseFormat, parse_filter, parse_stream_name, stream_identifier,
+            to_read_event,
         },
         response_stream::{ResponseSink, ResponseStream, StreamEnd, response_channel},
         skipped_revisions::SkippedRevisions,
@@ -23,10 +23,7 @@ use crate::{
         filter_options::Window,
         streams::{
             ReadOptions, ReadReq, ReadResp,
-            read_options::{
-                All, Direction as WireDirection, Extent, FilterOption, Source, Stream,
-                all::PositionOption, stream::RevisionOption,
-            },
+            read_options::{All, Direction as WireDirection, Extent, FilterOption, Source, Stream},
             read_resp::{Content, StreamNotFound},
         },
     },
@@ -65,7 +62,7 @@ pub(crate) async fn handle_read(
                 FilterOption::Filter(options) => Some(compile_filter(&options)?),
                 FilterOption::NoFilter(_) => None,
             };
-            read_all(context, &all, direction, filter, Remaining { count, format })
+            read_all(context, all, direction, filter, Remaining { count, format })
         }
         (
             Some(Source::Stream(stream)),
@@ -74,7 +71,7 @@ pub(crate) async fn handle_read(
             Some(Direction::Forwards),
         ) => {
             let name = parse_stream_name(stream.stream_identifier)?;
-            let start = parse_stream_start(stream.revision_option.as_ref())?;
+            let start = parse_start(stream.revision_option)?;
             subscribe::subscribe_to_stream(context, name, start, format).await
         }
         (
@@ -83,7 +80,7 @@ pub(crate) async fn handle_read(
             Some(filter),
             Some(Direction::Forwards),
         ) => {
-            let start = parse_all_start(&all)?;
+            let start = parse_start(all.position_option)?;
             let (filter, checkpoints) = match filter {
                 FilterOption::NoFilter(_) => (None, None),
                 FilterOption::Filter(options) => {
@@ -144,22 +141,11 @@ fn checkpoint_interval(options: &FilterOptions) -> Result<CheckpointInterval, St
     CheckpointInterval::new(interval).ok_or_else(handler_threw)
 }
 
-fn parse_stream_start(option: Option<&RevisionOption>) -> Result<StartFrom, Status> {
-    match option {
-        Some(RevisionOption::Revision(revision)) => parse_revision(*revision).map(StartFrom::from),
-        Some(RevisionOption::Start(_)) => Ok(StartFrom::Beginning),
-        Some(RevisionOption::End(_)) => Ok(StartFrom::End),
-        None => Err(handler_threw()),
-    }
-}
-
-fn parse_all_start(all: &All) -> Result<StartFrom, Status> {
-    match &all.position_option {
-        Some(PositionOption::Position(position)) => parse_position(position).map(StartFrom::from),
-        Some(PositionOption::Start(_)) => Ok(StartFrom::Beginning),
-        Some(PositionOption::End(_)) => Ok(StartFrom::End),
-        None => Err(handler_threw()),
-    }
+/// Parses where a read starts. Fails if that is missing.
+fn parse_start(
+    option: Option<impl TryInto<StartFrom, Error = Status>>,
+) -> Result<StartFrom, Status> {
+    option.ok_or_else(handler_threw)?.try_into()
 }
 
 async fn read_stream(
@@ -169,7 +155,7 @@ async fn read_stream(
     wanted: Remaining,
 ) -> Result<ResponseStream<ReadResp>, Status> {
     let name = parse_stream_name(stream.stream_identifier)?;
-    let from = match parse_stream_start(stream.revision_option.as_ref())? {
+    let from = match parse_start(stream.revision_option)? {
         StartFrom::Beginning => 0,
         StartFrom::At(revision) => revision,
         StartFrom::End => u64::MAX,
@@ -240,6 +226,8 @@ async fn send_stream(
         remaining.count = send_events(context, sink, page.events, remaining).await?;
         match page.next.filter(|_| remaining.count > 0) {
             Some(next) => query.from = next,
+            // Also when the count ended the read: EventStoreDB sends the last revision with every
+            // complete read.
             None if remaining.format.reports_positions => {
                 return sink.send(Content::LastStreamPosition(page.last).into()).await;
             }
@@ -269,7 +257,7 @@ async fn send_events(
 
 fn read_all(
     context: &Arc<Context>,
-    all: &All,
+    all: All,
     direction: Direction,
     filter: Option<Arc<Filter>>,
     wanted: Remaining,
@@ -277,7 +265,7 @@ fn read_all(
     // The read ends at the head of this moment. Otherwise it would never end while writers are
     // faster.
     let head = context.log.head();
-    let from = match (parse_all_start(all)?, direction) {
+    let from = match (parse_start(all.position_option)?, direction) {
         (StartFrom::Beginning, _) => 0,
         // A forward read includes the event at its position. The log reads from after a position.
         (StartFrom::At(position), Direction::Forwards) => position.saturating_sub(1),

@@ -89,6 +89,7 @@ pub(crate) async fn subscribe_to_stream(
     };
     let next = match start {
         StartFrom::Beginning => 0,
+        // A subscription begins after the given revision, unlike a read, which begins at it.
         StartFrom::At(revision) => revision.saturating_add(1),
         StartFrom::End => after_last,
     };

@@ -77,6 +77,13 @@ fn large_events(count: usize) -> Vec<EventData> {
     (0..count).map(|_| EventData::binary("large", vec![7; 10_000].into())).collect()
 }
 
+/// Hides all events of the stream `counted` but the newest.
+async fn keep_newest_event(client: &Client) {
+    let count = StreamMetadataBuilder::new().max_count(1).build();
+    let options = eventstore::AppendToStreamOptions::default().stream_state(StreamState::Any);
+    client.set_stream_metadata("counted", &options, &count).await.unwrap();
+}
+
 #[tokio::test]
 async fn scavenge_removes_only_unreachable_events() {
     let node = TestNode::start().await;
@@ -152,9 +159,7 @@ async fn repeated_append_of_scavenged_events_is_rejected() {
     let old = large_events(1);
     append_events(&client, "counted", StreamState::NoStream, old.clone()).await;
     append_events(&client, "counted", StreamState::Any, large_events(5)).await;
-    let count = StreamMetadataBuilder::new().max_count(1).build();
-    let options = eventstore::AppendToStreamOptions::default().stream_state(StreamState::Any);
-    client.set_stream_metadata("counted", &options, &count).await.unwrap();
+    keep_newest_event(&client).await;
     run_scavenge(&node).await;
     let options = eventstore::AppendToStreamOptions::default().stream_state(StreamState::NoStream);
     let refused = client.append_to_stream("counted", &options, old).await.unwrap_err();
@@ -168,9 +173,7 @@ async fn scavenge_records_its_result() {
     let client = node.client();
     append_events(&client, "counted", StreamState::Any, large_events(30)).await;
     append_events(&client, "counted", StreamState::Any, large_events(1)).await;
-    let count = StreamMetadataBuilder::new().max_count(1).build();
-    let options = eventstore::AppendToStreamOptions::default().stream_state(StreamState::Any);
-    client.set_stream_metadata("counted", &options, &count).await.unwrap();
+    keep_newest_event(&client).await;
     let id = start_scavenge(&node).await;
     let recorded = wait_for_scavenge(&client, &id).await;
     let types: Vec<_> = recorded.iter().map(|(event_type, _)| event_type.as_str()).collect();
@@ -191,9 +194,7 @@ async fn start_slow_scavenge() -> (TestNode, String) {
         append_events(&client, "counted", StreamState::Any, large_events(50)).await;
     }
     append_events(&client, "counted", StreamState::Any, large_events(1)).await;
-    let count = StreamMetadataBuilder::new().max_count(1).build();
-    let options = eventstore::AppendToStreamOptions::default().stream_state(StreamState::Any);
-    client.set_stream_metadata("counted", &options, &count).await.unwrap();
+    keep_newest_event(&client).await;
     let id = start_scavenge(&node).await;
     (node, id)
 }

@@ -92,13 +92,19 @@ async fn subscribe_to_stream(client: &Client, stream: &str) -> Subscription {
     client.subscribe_to_stream(stream, &options).await
 }
 
+/// Subscribes to the stream `order-1`, which does not exist, and reads up to `CaughtUp`.
+async fn subscribe_to_missing_stream(client: &Client) -> Subscription {
+    let mut subscription = subscribe_to_stream(client, "order-1").await;
+    assert!(matches!(next_item(&mut subscription).await, SubscriptionEvent::Confirmed(_)));
+    assert!(matches!(next_item(&mut subscription).await, SubscriptionEvent::CaughtUp(_)));
+    subscription
+}
+
 #[tokio::test]
 async fn subscription_to_missing_stream_waits_for_events() {
     let node = TestNode::start().await;
     let client = node.client();
-    let mut subscription = subscribe_to_stream(&client, "order-1").await;
-    assert!(matches!(next_item(&mut subscription).await, SubscriptionEvent::Confirmed(_)));
-    assert!(matches!(next_item(&mut subscription).await, SubscriptionEvent::CaughtUp(_)));
+    let mut subscription = subscribe_to_missing_stream(&client).await;
     append_events(&client, "order-1", StreamState::NoStream, new_events(1)).await;
     assert!(matches!(next_item(&mut subscription).await, SubscriptionEvent::EventAppeared(_)));
     node.stop().await;
@@ -108,9 +114,7 @@ async fn subscription_to_missing_stream_waits_for_events() {
 async fn stop_ends_subscriptions_with_an_error() {
     let node = TestNode::start().await;
     let client = node.client();
-    let mut subscription = subscribe_to_stream(&client, "order-1").await;
-    assert!(matches!(next_item(&mut subscription).await, SubscriptionEvent::Confirmed(_)));
-    assert!(matches!(next_item(&mut subscription).await, SubscriptionEvent::CaughtUp(_)));
+    let mut subscription = subscribe_to_missing_stream(&client).await;
     node.stop().await;
     let end = within_deadline(subscription.next_subscription_event()).await;
     assert!(matches!(end, Err(Error::ServerError(_))), "{end:?}");

@@ -34,6 +34,7 @@ impl Secret {
 
     /// Returns the hash that is stored, in hexadecimal.
     pub fn sha256(&self) -> String {
+        // The hash is that of the token's text, so that a sent secret is hashed as it is.
         hex::encode(sha256(&hex::encode(self.0)))
     }
 
@@ -143,6 +144,8 @@ impl KeyRing {
     pub(super) async fn ended(&self, principal: &Principal, clock: &Clock) {
         let mut keys = self.0.clone();
         loop {
+            // Mark the keys as seen before they are checked: a change in between wakes `changed`
+            // below.
             let known = keys.borrow_and_update().clone();
             let Some(key) = known.as_ref().and_then(|keys| keys.of(principal)) else { return };
             let left = key.expires_at.map(|expires_at| expires_at.duration_since(clock.now()));

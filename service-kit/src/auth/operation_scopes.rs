@@ -51,6 +51,7 @@ impl OperationScopes {
     /// an undeclared method is public too: the answer is 405.
     pub(super) fn requirement(&self, route: &str, method: &Method) -> Requirement {
         let is_read = *method == Method::GET || *method == Method::HEAD;
+        // axum answers HEAD with the handler of GET.
         let declared = if is_read { &Method::GET } else { method };
         let operations = self.by_path.get(route).map_or(&[][..], Vec::as_slice);
         let is_public =

@@ -12,6 +12,7 @@ use crate::problem::Fault;
 
 /// Reads a body. Faults do not repeat the content: it may be a secret, and faults may be logged.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    // Two passes: the first one sees duplicate members, the second one names the place of a fault.
     let Unambiguous(value) = serde_json::from_slice(body).map_err(|error| {
         let what = match error.classify() {
             Category::Data => "an object has a duplicate member",

@@ -87,6 +87,7 @@ impl Check {
         {
             outcome = Health::Degraded(reason);
         }
+        // Before the first run counts as healthy, so that a process that starts unhealthy logs it.
         let before = last.as_ref().map_or(HealthState::Ok, |(_, outcome)| outcome.state());
         if outcome.state() != before {
             let (check, state) = (self.name, outcome.state().as_str());

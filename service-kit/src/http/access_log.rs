@@ -63,6 +63,7 @@ impl Entry {
     pub(super) fn note_response(&mut self, response: &mut Response) {
         self.status = response.status();
         if let Some(AuthenticatedAs(principal)) = response.extensions_mut().remove() {
+            // The authenticated key replaces the one that the request claims.
             self.key_id = principal.key_id().map(str::to_owned);
             self.tenant = principal.tenant;
         }

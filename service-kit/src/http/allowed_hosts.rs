@@ -87,6 +87,7 @@ fn is_local_name(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().is_ok();
     }
+    // A dot at the end makes a name absolute; it is the same name.
     let name = host.strip_suffix('.').unwrap_or(host);
     !name.contains('.') || is_localhost(name) || host.parse::<IpAddr>().is_ok()
 }

@@ -39,6 +39,8 @@ impl BodyLimits {
         if request.body().is_end_stream() {
             return Ok(request);
         }
+        // Before the first read, which sends `100 Continue`: a client that waits for it then sends
+        // no body.
         if self.is_announced_too_long(request.body()) {
             return Err(Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE));
         }

@@ -126,6 +126,7 @@ impl FromStr for Origin {
             .is_some_and(|origin| origin == text && origin == origin.to_ascii_lowercase())
             && matches!(scheme, Some("http" | "https"))
             && authority.is_some_and(|authority| {
+                // `port_u16` is `None` without a port, but also for a port that is none.
                 let has_port = authority.as_str().len() > authority.host().len();
                 !authority.as_str().contains(['@', '*'])
                     && (!has_port || authority.port_u16().is_some())

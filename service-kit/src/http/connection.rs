@@ -120,6 +120,7 @@ impl Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.own_response.is_none() {
+            // `is_write_vectored` is false, so hyper passes a whole head in one call.
             let Some(status) = parse_hyper_error(bytes) else {
                 return Pin::new(&mut self.io).poll_write(cx, bytes);
             };

@@ -72,6 +72,7 @@ impl Edge {
         let id = RequestId(self.clock.new_id());
         let name = RequestName::from_headers(request.headers(), id);
         let mut entry = Entry::for_request(&request, name.clone());
+        // Read now: the handler consumes the request.
         let wants_document = wants_document(request.headers());
         request.extensions_mut().insert(id);
         request.extensions_mut().insert(name.clone());

@@ -29,6 +29,7 @@ pub(super) struct InFlightRequest(RequestCounter);
 
 impl RequestCounter {
     fn begin_request(self) -> InFlightRequest {
+        // Relaxed is enough: hyper polls the connection and its handlers in one task.
         self.0.n_begun.fetch_add(1, Ordering::Relaxed);
         InFlightRequest(self)
     }

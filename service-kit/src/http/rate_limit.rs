@@ -33,6 +33,7 @@ impl RateLimitKey {
         Self::Address(match address {
             IpAddr::V4(_) => address,
             IpAddr::V6(v6) => v6
+                // All IPv4 addresses that IPv6 maps lie in one /64 network.
                 .to_ipv4_mapped()
                 .map_or_else(|| IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()), IpAddr::V4),
         })
@@ -89,6 +90,7 @@ impl<C: Clock + Clone> RateLimit<C> {
 impl RateLimitState {
     /// Returns the error response if the request exceeds the limit.
     pub(super) fn to_problem(&self) -> Option<Problem> {
+        // Less than a millisecond would become `Retry-After: 0`.
         let wait = self.wait?.max(Duration::from_millis(1));
         Some(Problem::of_status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(wait))
     }

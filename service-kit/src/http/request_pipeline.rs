@@ -57,6 +57,7 @@ impl RequestPipeline {
 
     async fn process_request(&self, mut request: Request, next: Next) -> Response {
         let (admitted, rate_limit_state) = self.access_control.admit_request(&mut request);
+        // Kept for the access log, because the handler consumes the request.
         let principal = request.extensions().get::<Principal>().cloned();
         let (mut response, is_body_read) = match admitted {
             Ok(()) => self.process_admitted(request, next).await,

@@ -30,6 +30,7 @@ struct TrackedBody {
 
 impl Drop for TrackedBody {
     fn drop(&mut self) {
+        // hyper drops a body when it is sent in full, and when its client has gone.
         if let Some(entry) = &self.log_entry {
             entry.log_response();
         }
@@ -57,6 +58,7 @@ impl HttpBody for TrackedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        // Without it, hyper would not know the length and send each body in chunks.
         self.body.size_hint()
     }
 }

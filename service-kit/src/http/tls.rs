@@ -143,6 +143,8 @@ impl Files {
         if &found == in_use {
             return Ok(None);
         }
+        // The two files are replaced one after the other. A pair that does not fit yet fails here,
+        // and the next turn reads the files again.
         let config = self.to_server_config(&found)?;
         match self.check_valid_now(&found) {
             // A failed renewal must not cause an outage.

@@ -20,6 +20,7 @@ pub(super) async fn forward_call(
 ) -> Result<(), h2::Error> {
     // `/event_store.client.streams.Streams/Read` is `Streams/Read` for short.
     let method = request.uri().path().rsplit('.').next().unwrap_or_default().to_owned();
+    // Before the call is counted: a test that waits for the count may inject its fault at once.
     let ends = state.ends.subscribe();
     let stalls = state.stalls.subscribe();
     state.count_call(&method);
@@ -37,6 +38,7 @@ pub(super) async fn forward_call(
     let forwarding_request = async {
         match forward_request(body, to_target, &changes).await {
             Some(refusal) => CallEnd::Status(refusal),
+            // The end of the request is not the end of the call.
             None => std::future::pending().await,
         }
     };
@@ -44,6 +46,7 @@ pub(super) async fn forward_call(
     let forwarding_response = async {
         let response = response.await?;
         if let Some((refusal, _)) = &fault {
+            // Read to the end: the store must have executed the call before the client is refused.
             let mut body = response.into_body();
             while let Some(data) = body.data().await {
                 body.flow_control().release_capacity(data?.len())?;

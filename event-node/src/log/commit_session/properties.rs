@@ -57,7 +57,8 @@ enum Step {
     Commit,
     /// Flushes the frozen memtable to the index.
     Index,
-    /// Restarts the node: everything that is only in memory is lost.
+    /// Clears the cache of the writer, as a restart does. What files keep over a restart is the
+    /// subject of the crash tests.
     Restart,
 }
 
@@ -147,6 +148,8 @@ impl Model {
                 return match (places.first(), places.iter().copied().collect::<Option<Vec<_>>>()) {
                     (None | Some(None), _) => Verdict::Accept,
                     (_, Some(places)) => {
+                        // The answer is the place of the last id, even if the ids were written in
+                        // another order.
                         places.last().map_or(wrong, |last| Verdict::Duplicate(*last))
                     }
                     (_, None) => wrong,
@@ -165,6 +168,8 @@ impl Model {
         if is_repeated {
             return Verdict::Duplicate(expected_next + ids.len() - 1);
         }
+        // A soft-deleted stream accepts `NoStream` again, unless the first id says that it is a
+        // retry of the original append.
         let first_differs = ids.first().is_some_and(|id| stored[0].0 != Some(*id));
         if expected == ExpectedRevision::NoStream && soft_deleted && first_differs {
             return Verdict::Accept;
@@ -315,6 +320,7 @@ fn read_positions(store: &TestStore, direction: Direction) -> Vec<u64> {
     let mut from = if direction == Direction::Forwards { 0 } else { u64::MAX };
     let mut positions = Vec::new();
     loop {
+        // Few per page, so that pages also end between two events of one entry.
         let query = AllQuery { direction, from, until: u64::MAX, limit: 3, filter: None };
         let page = read_all(&store.read_view(), &query).unwrap();
         positions.extend(page.events.iter().map(|event| event.position));

@@ -6,11 +6,9 @@
 mod folder;
 mod power;
 
-use std::{
-    collections::BTreeSet,
-    io,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeSet, io, sync::Mutex};
+
+use service_kit::mutex::lock;
 
 use crate::log::disk::Disk;
 pub(in crate::log) use crate::log::disk::simulated::{folder::SimulatedFolder, power::Power};
@@ -56,17 +54,17 @@ impl SimulatedDisk {
     }
 
     pub(in crate::log) fn fail_next_write(&self, fault: Fault) {
-        self.lock_state().next_write = Some(fault);
+        lock(&self.state).next_write = Some(fault);
     }
 
     pub(in crate::log) fn fail_next_sync(&self, fault: Fault) {
-        self.lock_state().next_sync = Some(fault);
+        lock(&self.state).next_sync = Some(fault);
     }
 
     /// Returns the bytes after a power loss: the medium, plus the changed pages for which
     /// `is_written` returns true. The kernel may write pages back at any time.
     pub(in crate::log) fn after_power_loss(&self, mut is_written: impl FnMut() -> bool) -> Vec<u8> {
-        let state = self.lock_state();
+        let state = lock(&self.state);
         let mut bytes = state.medium.clone();
         for page in state.dirty.iter().copied().filter(|_| is_written()) {
             state.write_page(page, &mut bytes);
@@ -76,15 +74,12 @@ impl SimulatedDisk {
 
     /// Returns the bytes that reads see.
     fn cached_bytes(&self) -> Vec<u8> {
-        self.lock_state().cache.clone()
-    }
-
-    fn lock_state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state).cache.clone()
     }
 
     fn write_back(&self) -> io::Result<()> {
-        let mut state = self.lock_state();
+        let mut state = lock(&self.state);
+        // Take the pages before the fault: after a failed fsync Linux counts them as clean.
         let dirty = std::mem::take(&mut state.dirty);
         if let Some(fault) = state.next_sync.take() {
             return Err(io_error_of(fault));
@@ -124,12 +119,12 @@ fn io_error_of(fault: Fault) -> io::Error {
 
 impl Disk for SimulatedDisk {
     fn byte_length(&self) -> io::Result<u64> {
-        Ok(self.lock_state().cache.len() as u64)
+        Ok(lock(&self.state).cache.len() as u64)
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         let from = usize::try_from(offset).unwrap();
-        let state = self.lock_state();
+        let state = lock(&self.state);
         let held = state.cache.get(from..from + bytes.len());
         bytes.copy_from_slice(held.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
@@ -138,8 +133,9 @@ impl Disk for SimulatedDisk {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.power.use_once()?;
         let planned = self.power.take_fault();
-        let mut state = self.lock_state();
+        let mut state = lock(&self.state);
         let fault = planned.or(state.next_write.take());
+        // A failed write stores its first half, so that callers meet torn entries.
         let bytes = if fault.is_some() { &bytes[..bytes.len() / 2] } else { bytes };
         let (from, length) = (usize::try_from(offset).unwrap(), bytes.len());
         let end = state.cache.len().max(from + length);
@@ -159,7 +155,7 @@ impl Disk for SimulatedDisk {
 
     fn truncate_to(&self, length: u64) -> io::Result<()> {
         self.power.use_once()?;
-        let mut state = self.lock_state();
+        let mut state = lock(&self.state);
         let length = usize::try_from(length).unwrap();
         state.cache.truncate(length);
         // Truncation zeroes the rest of the last page, so that page is dirty too.

@@ -27,6 +27,7 @@ impl Groups {
         match &record.write {
             GroupWrite::Save { key, settings } => self.save_group(key, settings, at),
             GroupWrite::Checkpoint { key, checkpoint } => {
+                // A scavenge may keep checkpoints of a group whose settings it has removed.
                 if let Ok(found) = self.find_slot(key) {
                     self.0[found].checkpoint = Some(*checkpoint);
                     self.0[found].checkpoint_at = Some(at);

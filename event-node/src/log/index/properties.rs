@@ -68,6 +68,7 @@ impl Entries {
             }
             Write::Tombstone { stream } => {
                 let stream = stream_name(stream);
+                // The log never holds two tombstones or events after one; the writer refuses them.
                 if self.next_revisions.get(&stream).is_none_or(|next| *next < TOMBSTONE_REVISION) {
                     self.next_revisions.insert(stream.clone(), TOMBSTONE_REVISION);
                     self.add_events(stream, Vec::new(), 1);
@@ -126,6 +127,7 @@ fn read_memtables(log: &ChunkedLog, progress: Progress, n_entries: usize) -> Vec
     loop {
         let Some((offset, entry)) = scanner.next_entry().unwrap() else { return tables };
         if n_in_last == n_entries {
+            // Without gaps: each memtable begins where the one before it ended.
             let progress = tables.last().unwrap().progress;
             tables.push(Memtable::starting_at(progress));
             n_in_last = 0;
@@ -282,6 +284,8 @@ fn concurrent_merges_and_flushes_lose_nothing() {
     let is_done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let merger = scope.spawn(|| {
+            // Merges run without pause, so that flushes change the table list in the middle of a
+            // merge.
             while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
                 merge_all(&index);
             }

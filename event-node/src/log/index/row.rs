@@ -138,6 +138,7 @@ fn decode_run(first: [u8; 8], value: &mut Decoder<'_>) -> Option<Run> {
     let first = u64::from_be_bytes(first);
     let (count, position, offset) =
         (value.read_varint()?, value.read_varint()?, value.read_varint()?);
+    // `Run::last_revision` must not overflow.
     first.checked_add(count)?;
     Some(Run { first, count, position, offset })
 }

@@ -105,6 +105,8 @@ impl Snapshot {
                 limits = limits.or(Some(found));
                 cursor.step_backwards()?;
             }
+            // Filters have false positives, and the table may have only limits of the stream. The
+            // row can belong to another stream.
             if let Some(Row::Run { stream, run }) = decode_row(cursor.current_row())?
                 && stream == name
             {
@@ -149,6 +151,8 @@ impl Snapshot {
         position: u64,
     ) -> Result<Option<Mark>, TableError> {
         let key = mark_key(position);
+        // Tables cover the log in order. Searched from the newest one, the first mark found is the
+        // last one before `position`.
         for table in self.tables.iter().rev() {
             if let Some(Row::Mark(mark)) =
                 decode_row(table.rows.seek_at_or_before(&key)?.current_row())?

@@ -124,6 +124,7 @@ pub(super) fn write_memtable(
 fn sorted_runs(runs: &[Run]) -> Vec<Run> {
     let mut runs = runs.to_vec();
     if !runs.is_sorted_by(|one, next| one.first < next.first) {
+        // The sort is stable: of equal runs the newest one comes first, and `dedup` keeps it.
         runs.reverse();
         runs.sort_by_key(|run| run.first);
         runs.dedup_by_key(|run| run.first);
@@ -147,6 +148,8 @@ fn find_due_classes(classes: &[u32]) -> Option<Range<usize>> {
     let is_smaller = |two: &[u32]| two[0] < two[1];
     if let Some(smaller) = classes.windows(2).rposition(is_smaller) {
         let class = classes[smaller + 1];
+        // Take in older tables below the class too, so that the classes are in descending order
+        // afterwards.
         let larger = classes[..smaller].iter().rposition(|older| *older >= class);
         return Some(larger.map_or(0, |larger| larger + 1)..smaller + 2);
     }
@@ -245,6 +248,7 @@ pub(super) fn write_merged(
         Ok(())
     });
     match written? {
+        // A stopped merge leaves a valid table with part of the rows. It must not be published.
         unfinished if stopped => {
             remove_unused_file(folder, &table_file(unfinished.number));
             Ok(None)

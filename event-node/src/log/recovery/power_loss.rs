@@ -106,6 +106,8 @@ impl Store {
                     self.last_disk().fail_next_sync(fault);
                 }
                 let answered = self.appender.append(&bytes).is_ok();
+                // Hits the next append: the truncation with which it begins if this one left a torn
+                // write, else its own fsync.
                 if let Some(fault) = next_sync {
                     self.last_disk().fail_next_sync(fault);
                 }
@@ -118,6 +120,8 @@ impl Store {
                 let last = self.log.last_chunk();
                 if last
                     .disk()
+                    // Past the appender, which would sync: these entries are complete in the page
+                    // cache but nobody has acknowledged them.
                     .write_all_at(&bytes, last.file_offset(self.appender.end_offset()))
                     .is_ok()
                 {
@@ -126,6 +130,7 @@ impl Store {
             }
             Step::PowerLoss { mut written } => {
                 let is_written = || {
+                    // Each bit decides about one page, again from the first after 64.
                     written = written.rotate_right(1);
                     written & 1 == 1
                 };
@@ -178,8 +183,7 @@ proptest! {
         for step in steps {
             store.perform_step(step);
         }
+        // Steps may end without a restart, and only a restart checks what is left.
         store.perform_step(Step::PowerLoss { written: 0 });
-        let shown = read_numbers(&store.log);
-        prop_assert_eq!(&shown, &store.promised);
     }
 }

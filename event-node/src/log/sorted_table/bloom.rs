@@ -67,6 +67,7 @@ impl BloomFilter {
     /// Returns the bits of a key as byte index and mask. The filter has at least one byte.
     fn probe_bits(&self, hash: FilterHash) -> impl Iterator<Item = (usize, u8)> + use<> {
         let n_bits = self.bytes.len() as u64 * 8;
+        // Double hashing: two numbers of one digest give the bits of all probes.
         (0..PROBES).map(move |probe| {
             let bit = hash.start.wrapping_add(probe.wrapping_mul(hash.step)) % n_bits;
             (usize::try_from(bit / 8).unwrap_or(0), 1 << (bit % 8))

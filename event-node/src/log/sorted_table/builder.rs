@@ -3,8 +3,7 @@
 use std::{io, sync::Arc};
 
 use crate::log::{
-    codec::put_bytes,
-    codec::put_varint,
+    codec::{put_bytes, put_varint},
     disk::Disk,
     sorted_table::{
         Section, TableId,
@@ -91,6 +90,7 @@ impl TableBuilder {
     }
 
     fn finish_block(&mut self) {
+        // Taken and put back, not created anew, to reuse its memory.
         let block = std::mem::take(&mut self.block);
         let section = self.append_section(block.bytes());
         put_bytes(&mut self.directory, block.first_key());

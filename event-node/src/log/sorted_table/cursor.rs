@@ -34,6 +34,7 @@ impl<'a> TableCursor<'a> {
     }
 
     fn at_none(table: &'a SortedTable) -> Self {
+        // An empty block has no row, so `current_row` answers `None`.
         Self { table, block_number: 0, block: Block::default(), row: 0 }
     }
 
@@ -50,6 +51,7 @@ impl<'a> TableCursor<'a> {
                 next if next < self.table.n_blocks() => self.table.read_block(next)?,
                 _ => Block::default(),
             };
+            // Also after the last block, so that a step backwards returns to it.
             self.block_number += 1;
         }
         Ok(())
@@ -61,6 +63,7 @@ impl<'a> TableCursor<'a> {
             return Ok(());
         }
         let Some(before) = self.block_number.checked_sub(1) else {
+            // Only a new seek leads back: a step forwards from here would skip the first block.
             self.block = Block::default();
             return Ok(());
         };

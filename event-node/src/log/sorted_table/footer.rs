@@ -56,6 +56,8 @@ impl Footer {
         if magic != MAGIC || sum != footer_sum || sum != crc32fast::hash(&bytes[..SUM_AT]) {
             return None;
         }
+        // Only lengths are stored: blocks, directory, filter and footer follow each other without
+        // gaps.
         let filter_at = end.checked_sub(filter)?;
         let directory_at = filter_at.checked_sub(directory)?;
         let section = |offset, length, sum| {

@@ -68,6 +68,8 @@ pub fn backup_to_stream(
     mut progress: impl FnMut(CopiedBytes),
 ) -> Result<BackupSummary, CopyError> {
     let source = open_source(Arc::new(DiskFolder::read_only(data)))?;
+    // The node may be appending. A write that is not complete yet looks torn, and is left to the
+    // next backup.
     let end = find_valid_end(&source).map_err(CopyError::Read)?;
     let mut stream = BackupWriter::create(to, source.store_id()).map_err(CopyError::WriteStream)?;
     let mut entries = source.scan_from(FIRST_ENTRY, LONG_READ);
@@ -103,6 +105,7 @@ pub(in crate::log) fn backup_log(
     if known.as_ref().is_some_and(|known| known.store != source.store_id()) {
         return Err(CopyError::OtherStore { folder: path });
     }
+    // As in `backup_to_stream`: an append in progress is left to the next backup.
     let end = find_valid_end(source).map_err(CopyError::Read)?;
     let chunks = source.chunks();
     // Fix the sizes before copying: an append during the backup could otherwise be copied in part.
@@ -135,6 +138,7 @@ pub(in crate::log) fn backup_log(
         })?;
     }
     to.sync_names().map_err(write_error)?;
+    // Chunks that were skipped have been checked by the run that copied them.
     let position = check_copy(to, checked_from.unwrap_or(end), end)?;
     let position = position.or(known.map(|known| known.position)).unwrap_or(0);
     let last = source.last_chunk();
@@ -183,6 +187,8 @@ fn copy_chunk(
         file_offset += bytes.len() as u64;
         copied(bytes.len() as u64);
     }
+    // Sync before the rename: a power loss must not leave an incomplete file under the chunk's
+    // name. The names are synced once, after the last chunk.
     copy.sync_bytes().map_err(write_error)?;
     to.rename_file(&name, chunk.name()).map_err(write_error)
 }

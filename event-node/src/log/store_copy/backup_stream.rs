@@ -27,7 +27,7 @@ impl<W: Write> BackupWriter<W> {
     /// Writes the entry at log offset `offset`, preceded by a gap if it does not follow the
     /// previous entry.
     pub(super) fn append_entry(&mut self, offset: u64, entry: &Entry<'_>) -> io::Result<()> {
-        self.add_gap_to(offset);
+        self.encoder.fill_gap(&mut self.offset, offset);
         self.encoder.add_copy(entry);
         self.offset = offset + entry.length() as u64;
         self.write_encoded()
@@ -35,17 +35,10 @@ impl<W: Write> BackupWriter<W> {
 
     /// Completes the stream of a log that ends at offset `end`.
     pub(super) fn finish(mut self, end: u64) -> io::Result<()> {
-        self.add_gap_to(end);
+        self.encoder.fill_gap(&mut self.offset, end);
         self.encoder.add_gap(0);
         self.write_encoded()?;
         self.to.flush()
-    }
-
-    fn add_gap_to(&mut self, offset: u64) {
-        if offset > self.offset {
-            self.encoder.add_gap(offset - self.offset);
-            self.offset = offset;
-        }
     }
 
     fn write_encoded(&mut self) -> io::Result<()> {
@@ -95,6 +88,7 @@ impl<R: Read> BackupReader<R> {
 
     fn read_entry(&mut self) -> Result<(), CopyError> {
         let at = self.n_read;
+        // Read the header first. It states how much to read, and a stream cannot be read again.
         self.buffer.resize(HEADER_BYTES, 0);
         self.from.read_exact(&mut self.buffer).map_err(|error| read_error(error, at))?;
         if let Parsed::Incomplete(needed) = Entry::parse(&self.buffer) {

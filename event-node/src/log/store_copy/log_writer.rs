@@ -24,6 +24,8 @@ pub(super) struct LogWriter {
 
 impl LogWriter {
     pub(super) fn create(folder: Arc<dyn Folder>, store: Uuid) -> io::Result<Self> {
+        // Every chunk gets the compacted form, because only that can hold gaps. The node's first
+        // append starts a new chunk behind them.
         let chunk = ChunkWriter::create(&folder, store, FIRST_ENTRY)?;
         Ok(Self { folder, store, chunk, chunk_start: FIRST_ENTRY, first: None })
     }
@@ -46,6 +48,7 @@ impl LogWriter {
 
     /// Completes the log, which ends at offset `end`, and makes it durable.
     pub(super) fn finish(self, end: u64) -> io::Result<()> {
+        // The first chunk comes last: with its name the folder becomes a log.
         self.chunk.finish(end)?;
         match self.first {
             Some((first, end)) => first.finish(end),

@@ -70,6 +70,7 @@ proptest! {
         let mut delivered = Vec::new();
         while delivered.len() as u64 != EVENTS {
             simulation.run_step(&Step::Read(3));
+            // An ack frees a slot, so the list grows again while this loop empties it.
             while let Some((id, ..)) = simulation.outstanding.first().copied() {
                 delivered.push(simulation.position_of(id));
                 simulation.run_step(&Step::Ack(0));
@@ -95,6 +96,7 @@ fn retried_message_precedes_new_ones_until_parked() {
     let mut simulation = Simulation::new(ConsumerStrategy::DispatchToSingle, EVENTS);
     simulation.run_step(&Step::Connect(1));
     simulation.run_step(&Step::Read(5));
+    // Inclusive: the first delivery is no retry.
     for _ in 0..=MAX_RETRIES {
         assert_eq!(simulation.outstanding[0].0, id_of(Origin::Source(0)));
         assert!(simulation.parking.is_empty());
@@ -113,6 +115,8 @@ fn parking_message_holds_checkpoint_until_durable() {
     for _ in 0..3 {
         simulation.run_step(&Step::Ack(0));
     }
+    // The parked stream could not be written. The message stays in `parking` until a later tick has
+    // it written; otherwise its event would be lost.
     simulation.run_step(&Step::Parked(false));
     assert_eq!(simulation.group.final_checkpoint(), None);
     simulation.run_step(&Step::Tick(1_000));

@@ -199,6 +199,8 @@ impl Simulation {
             Step::Tick(millis) => {
                 self.now += Duration::from_millis(*millis);
                 let now = self.now;
+                // The group takes back what timed out, at exactly the same moment: later acks of it
+                // must not be chosen.
                 self.outstanding.retain(|(_, _, sent_at)| now < *sent_at + MESSAGE_TIMEOUT);
                 self.group.tick(now);
             }
@@ -231,6 +233,7 @@ impl Simulation {
         assert!(counters.n_buffered <= BUFFER_SIZE, "the buffer holds everything that is read");
         assert!(counters.n_live_buffered <= LIVE_BUFFER_SIZE, "old live events are dropped");
         assert!(counters.last_known >= self.last_known, "the last known event never goes back");
+        // Positions count from 0, so the last committed one is `committed - 1`.
         assert!(counters.last_known < Some(self.committed), "only committed events are known");
         self.last_known = counters.last_known;
         if self.looked_ahead == self.committed && self.committed > self.history {
@@ -241,6 +244,7 @@ impl Simulation {
 
     fn look_ahead(&mut self, count: u64) {
         if self.group.wants_look_ahead() {
+            // Reading may have passed the place where the last look ahead ended.
             let from = self.looked_ahead.max(self.group.next_position());
             let positions: Vec<u64> = (from..self.committed.min(from + count)).collect();
             self.looked_ahead = positions.last().map_or(self.looked_ahead, |last| last + 1);
@@ -311,9 +315,12 @@ impl Simulation {
 
     /// Kills the node and starts it again. Only durable state is left.
     fn restart(&mut self) {
+        // `done` stays: events finished before the restart are delivered again if no checkpoint
+        // covers them, and that is no error. They just may not be missing at the end.
         let (next, history) = (self.stored_checkpoint, self.committed);
         self.group = GroupState::new(settings(self.strategy), next, history, self.now);
         (self.next, self.looked_ahead, self.history) = (next, history, history);
+        // Only what was read or looked at since the start is known.
         self.last_known = None;
         self.slots.clear();
         self.outstanding.clear();
@@ -346,6 +353,8 @@ impl Simulation {
                 Effect::Park { id, .. } => self.parking.push(id),
                 Effect::WriteCheckpoint { done } => {
                     assert!(self.checkpointing.is_none(), "one checkpoint at a time");
+                    // A checkpoint that was not stored may be written again, but a stored one
+                    // never.
                     assert!(done > self.stored_checkpoint, "checkpoints go forward");
                     assert!(
                         (0..done).all(|position| self.done.contains(&position)),
@@ -371,6 +380,8 @@ impl Simulation {
     pub(super) fn finish_all(&mut self) {
         self.run_step(&Step::Connect(100));
         self.run_step(&Step::Commit(EVENTS));
+        // Far more rounds than needed; a group that makes no progress fails the caller's checks
+        // instead of running for ever.
         for _ in 0..4 * EVENTS {
             if self.stored_checkpoint == EVENTS && self.truncated == self.parked.len() as u64 {
                 return;

@@ -65,6 +65,8 @@ pub(crate) async fn handle_read(
     let ConsumerConnection { id, messages } =
         connected.ok_or_else(|| too_many_subscribers(&key))?;
 
+    // No `await` from here to `spawn`: a call cancelled in between would leave its consumer
+    // connected.
     let stop = context.stop.clone();
     // Cancelled when tonic drops the response, which is the end of the call.
     let call_ended = CancellationToken::new();

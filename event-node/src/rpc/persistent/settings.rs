@@ -7,7 +7,7 @@ use crate::{
     persistent::{ALL_STREAM, ConsumerStrategy, GroupSettings, StartFrom},
     rpc::{
         Context,
-        convert::{check_group_name, parse_filter, parse_position, parse_revision},
+        convert::{check_group_name, parse_filter, parse_revision},
         persistent::{RequestedSource, parse_group_key},
         status::{group_failed, handler_threw},
     },
@@ -15,7 +15,6 @@ use crate::{
         StreamIdentifier,
         persistent_subscriptions::{
             self as wire, AllOptions, StreamOptions, all_options, settings as settings_wire,
-            stream_options,
         },
     },
 };
@@ -66,11 +65,12 @@ pub(crate) fn parse_group_request(parts: GroupRequestParts) -> Result<GroupReque
             None,
         ),
         Some(StreamOrAll::Stream(options)) => {
-            let start = parse_stream_start(&options)?;
+            let start = options.revision_option.ok_or_else(missing_start)?.try_into()?;
             (RequestedSource::Stream(options.stream_identifier), start, None)
         }
         Some(StreamOrAll::All(options)) => {
-            (RequestedSource::All, parse_all_start(&options)?, parse_all_filter(&options)?)
+            let start = options.position_option.ok_or_else(missing_start)?.try_into()?;
+            (RequestedSource::All, start, parse_all_filter(&options)?)
         }
     };
     let is_over_all = matches!(source, RequestedSource::All);
@@ -164,26 +164,6 @@ fn missing_start() -> Status {
     Status::invalid_argument(
         "Where the group starts is missing: give the start, the end or a place between them.",
     )
-}
-
-fn parse_stream_start(options: &StreamOptions) -> Result<StartFrom, Status> {
-    use stream_options::RevisionOption;
-    match options.revision_option {
-        Some(RevisionOption::Revision(revision)) => parse_revision(revision).map(StartFrom::from),
-        Some(RevisionOption::Start(_)) => Ok(StartFrom::Beginning),
-        Some(RevisionOption::End(_)) => Ok(StartFrom::End),
-        None => Err(missing_start()),
-    }
-}
-
-fn parse_all_start(options: &AllOptions) -> Result<StartFrom, Status> {
-    use all_options::PositionOption;
-    match &options.position_option {
-        Some(PositionOption::Position(position)) => parse_position(position).map(StartFrom::from),
-        Some(PositionOption::Start(_)) => Ok(StartFrom::Beginning),
-        Some(PositionOption::End(_)) => Ok(StartFrom::End),
-        None => Err(missing_start()),
-    }
 }
 
 fn parse_all_filter(options: &AllOptions) -> Result<Option<FilterSpec>, Status> {

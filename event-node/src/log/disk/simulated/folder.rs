@@ -4,8 +4,10 @@ use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
+
+use service_kit::mutex::lock;
 
 use crate::log::disk::{
     Disk, Folder,
@@ -58,12 +60,12 @@ impl SimulatedFolder {
 
     /// Returns the file of this name, for fault injection.
     pub(in crate::log) fn simulated_disk(&self, name: &str) -> Option<Arc<SimulatedDisk>> {
-        self.lock_state().files.get(name).cloned()
+        lock(&self.state).files.get(name).cloned()
     }
 
     /// Returns the folder after a process kill: nothing is lost.
     pub(in crate::log) fn after_kill(&self, power: Power) -> Self {
-        let state = self.lock_state();
+        let state = lock(&self.state);
         Self::with_files(
             state.files.iter().map(|(name, disk)| (name.clone(), disk.cached_bytes())),
             power,
@@ -78,7 +80,7 @@ impl SimulatedFolder {
         mut is_written: impl FnMut() -> bool,
         power: Power,
     ) -> Self {
-        let state = self.lock_state();
+        let state = lock(&self.state);
         let mut files = state.durable.clone();
         let kept = state.unsynced.iter().take_while(|_| is_written());
         kept.for_each(|change| change.apply_to(&mut files));
@@ -94,20 +96,18 @@ impl SimulatedFolder {
             .into_iter()
             .map(|(name, bytes)| (name, Arc::new(SimulatedDisk::with_power(bytes, power.clone()))))
             .collect();
+        // Both maps share the disks: a name is made durable by `sync_names`, the bytes by an fsync
+        // of the file. Neither implies the other.
         let state = State { durable: files.clone(), files, unsynced: Vec::new() };
         Self { state: Arc::new(Mutex::new(state)), power }
     }
 
     fn apply_change(&self, change: Change) -> io::Result<()> {
         self.power.use_once()?;
-        let mut state = self.lock_state();
+        let mut state = lock(&self.state);
         change.apply_to(&mut state.files);
         state.unsynced.push(change);
         Ok(())
-    }
-
-    fn lock_state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,7 +117,7 @@ impl Folder for SimulatedFolder {
     }
 
     fn list_names(&self) -> io::Result<Vec<String>> {
-        Ok(self.lock_state().files.keys().cloned().collect())
+        Ok(lock(&self.state).files.keys().cloned().collect())
     }
 
     fn open_file(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>> {
@@ -126,6 +126,8 @@ impl Folder for SimulatedFolder {
 
     fn create_file(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
         self.power.fail_if_planned()?;
+        // A new disk even for an existing name: until `sync_names`, a power loss brings the old
+        // file back.
         let disk = Arc::new(SimulatedDisk::with_power(Vec::new(), self.power.clone()));
         self.apply_change(Change::Created(name.to_owned(), Arc::clone(&disk)))?;
         Ok(disk)
@@ -149,7 +151,7 @@ impl Folder for SimulatedFolder {
     fn sync_names(&self) -> io::Result<()> {
         self.power.use_once()?;
         self.power.fail_if_planned()?;
-        let mut state = self.lock_state();
+        let mut state = lock(&self.state);
         state.durable = state.files.clone();
         state.unsynced.clear();
         Ok(())

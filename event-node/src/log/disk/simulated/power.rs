@@ -4,10 +4,12 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use service_kit::mutex::lock;
 
 use crate::log::disk::simulated::{Fault, io_error_of};
 
@@ -46,12 +48,12 @@ impl Power {
 
     /// Makes one change fail, after `n_changes` others. Removals and truncations do not count.
     pub(in crate::log) fn plan_fault(&self, n_changes: u64, fault: Fault) {
-        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = Some((n_changes, fault));
+        *lock(&self.planned) = Some((n_changes, fault));
     }
 
     /// Returns the fault of the current change, if one is planned for it.
     pub(super) fn take_fault(&self) -> Option<Fault> {
-        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut planned = lock(&self.planned);
         let (n_changes, fault) = (*planned)?;
         *planned = n_changes.checked_sub(1).map(|left| (left, fault));
         (n_changes == 0).then_some(fault)

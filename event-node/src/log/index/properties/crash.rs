@@ -31,6 +31,7 @@ fn index_whole_log(folder: &SimulatedFolder, log: &ChunkedLog) -> Option<Progres
     for table in read_memtables(log, START, 1) {
         index.flush_memtable(&table).ok()?;
         promised = index.progress();
+        // A failed merge promises nothing: the manifest still names its inputs.
         while index.merge_due_tables(&mut |_, _| {}).unwrap_or(false) {}
     }
     Some(promised)
@@ -53,6 +54,8 @@ fn power_loss_at_any_change_leaves_a_correct_index() {
                 .after_power_loss(pseudo_random_choices(seed + 4 * changes), Power::default());
             let index = open_index(&left, &log);
             let is_state = |progress| tables.iter().any(|table| table.progress == progress);
+            // A power loss may cost the whole index, but what is left ends where a flushed table
+            // ended.
             assert!(index.progress() == START || is_state(index.progress()));
             catch_up(&index, &log);
             model.check_briefly(&index);
@@ -95,6 +98,8 @@ fn failed_change_keeps_the_index_and_can_be_retried() {
                 super::merge_all(&index);
             }
         }
+        // A fault without an error would lose its change silently; a second error would mean that
+        // the failed attempt has left something behind.
         assert_eq!(n_failed, 1, "change {n_changes}");
         model.check_briefly(&index);
         let left = folder.after_power_loss(|| false, Power::default());

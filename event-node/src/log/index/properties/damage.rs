@@ -67,6 +67,8 @@ fn byte_changed_while_running_is_detected_or_harmless() {
     for name in tables {
         let length = folder.simulated_disk(&name).unwrap().byte_length().unwrap();
         for at in 0..length {
+            // Opened while intact: the damage is met by a read of a block, not by the checks at the
+            // start.
             let damaged = folder.after_kill(Power::default());
             let index = open_index(&damaged, &log);
             flip_bit(damaged.simulated_disk(&name).unwrap().as_ref(), at, 3);
@@ -119,6 +121,7 @@ fn damaged_index_over_a_damaged_log_is_reported() {
     }
     let file = data.path().join(crate::log::chunk::FIRST_CHUNK);
     let mut bytes = std::fs::read(&file).unwrap();
+    // Behind the chunk's header, within the first entry.
     bytes[70] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     for _ in 0..2 {
@@ -141,6 +144,7 @@ fn foreign_index_is_rebuilt() {
     let index = open_index(&folder, &other);
     assert_eq!(index.progress(), START);
     drop(index);
+    // Names of the index in stores of an earlier version; a start removes such files.
     folder.create_file("index.sqlite").unwrap();
     folder.create_file("index.sqlite-wal").unwrap();
     let index = open_index(&folder, &log);

@@ -47,10 +47,12 @@ pub(super) fn find_lost_revisions(
     ranges: &[LostRange],
 ) -> Result<LossReport, CopyError> {
     if let Ok(StoredIndex::Found { snapshot, .. }) = Snapshot::open(source, saved.store_id())
+        // A damaged block of the index is no error: the saved log is searched instead.
         && let Ok(losses) = find_indexed_losses(&snapshot, ranges)
     {
         return Ok(losses);
     }
+    // A temporary index: the new store builds its own at its first start.
     let scratch = tempfile::tempdir()
         .map_err(|source| CopyError::Write { folder: std::env::temp_dir(), source })?;
     let folder: Arc<dyn Folder> = Arc::new(DiskFolder::writable(scratch.path()));
