@@ -3,6 +3,8 @@
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
+# Commit that `dofs version` names: the build context has no repository.
+ARG DOFS_COMMIT
 COPY . .
 # The caches keep downloaded and compiled dependencies between builds. Cache mounts are not part of the
 # layer, so the binary is copied out.

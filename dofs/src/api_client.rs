@@ -1,15 +1,17 @@
 //! HTTP client of the API, with typed requests and responses.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use api_types::{OrderHistory, PlaceOrderRequest, PlaceOrderResult};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Certificate, ClientBuilder, Method, RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service_kit::address::{HostPort, is_loopback};
+use service_kit::error::Chain;
 use service_kit::http::ApiConfig;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -39,19 +41,27 @@ pub(crate) struct ApiClient {
 
 impl ApiClient {
     /// Creates a client of the API at `--url`, by default at the address in `api.listen`, that
-    /// authenticates with `--api-key`.
+    /// authenticates with `--api-key` and also trusts the authorities in `--cacert`.
     pub(crate) fn new(api: &Api, settings: &Settings) -> Result<Self, CliError> {
         let configured = || local_api_url(&settings.api, &settings.api.listen);
         let base_url = api.url.clone().unwrap_or_else(configured);
-        Self::with_key(&base_url, api.api_key.as_deref())
+        let authorities = match &api.cacert {
+            Some(path) => read_authorities(path)?,
+            None => Vec::new(),
+        };
+        Self::with_key(&base_url, api.api_key.as_deref(), authorities)
     }
 
     /// Creates a client of the API at an address of this machine.
     pub(crate) fn for_address(address: SocketAddr) -> Result<Self, CliError> {
-        Self::with_key(&format!("http://{address}"), None)
+        Self::with_key(&format!("http://{address}"), None, Vec::new())
     }
 
-    fn with_key(base_url: &str, api_key: Option<&str>) -> Result<Self, CliError> {
+    fn with_key(
+        base_url: &str,
+        api_key: Option<&str>,
+        authorities: Vec<Certificate>,
+    ) -> Result<Self, CliError> {
         let invalid = |reason| CliError::ApiUrl { url: base_url.to_owned(), reason };
         let parsed = parse_url(base_url).map_err(invalid)?;
         let base_url = base_url.trim_end_matches('/').to_owned();
@@ -64,6 +74,7 @@ impl ApiClient {
             headers.insert(AUTHORIZATION, bearer);
         }
         let builder = reqwest::Client::builder().timeout(RESPONSE_TIMEOUT).default_headers(headers);
+        let builder = authorities.into_iter().fold(builder, ClientBuilder::add_root_certificate);
         // A proxy (HTTP_PROXY) would resolve a loopback address to its own machine.
         let is_local = parsed.host_str().is_some_and(is_loopback);
         let builder = if is_local { builder.no_proxy() } else { builder };
@@ -200,8 +211,21 @@ impl EventFeed {
     }
 }
 
+/// Reads the certificates of authorities from a PEM file.
+fn read_authorities(path: &Path) -> Result<Vec<Certificate>, CliError> {
+    let invalid =
+        |reason: String| CliError::Authorities { path: path.display().to_string(), reason };
+    let pem = std::fs::read(path).map_err(|error| invalid(error.to_string()))?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(invalid("it contains no certificate in PEM".to_owned()))
+        }
+        certificates => certificates.map_err(|error| invalid(Chain(&error).to_string())),
+    }
+}
+
 /// Parses the URL of an API. The error is the reason why it is invalid.
-fn parse_url(url: &str) -> Result<Url, String> {
+pub(crate) fn parse_url(url: &str) -> Result<Url, String> {
     let parsed = Url::parse(url).map_err(|error| error.to_string())?;
     if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
         return Err(format!("expected http:// or https://, not `{}:`", parsed.scheme()));
@@ -273,7 +297,7 @@ mod tests {
     fn api_with_a_certificate_is_reached_over_https() {
         let url_with_certificate = |certificate| {
             let layers = Layers::new()
-                .with_toml(include_str!("../../config/default.toml"))
+                .with_toml("default.toml", include_str!("../../config/default.toml"))
                 .with_flag("--test", "api", "tls_certificate", Some(certificate));
             let settings: Settings = layers.extract().unwrap();
             local_api_url(&settings.api, &"0.0.0.0:8443".parse().unwrap())

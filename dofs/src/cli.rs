@@ -1,7 +1,9 @@
 //! Command-line arguments; commands with subcommands have a file of their own under `cli/`.
 
 mod audit;
+mod config;
 mod dead_letters;
+mod healthcheck;
 mod keys;
 mod node;
 mod order;
@@ -10,15 +12,19 @@ mod worker;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use service_kit::telemetry::Verbosity;
 
 use crate::process;
 
 pub(crate) use audit::{Audit, Export, ExportFormat};
+pub(crate) use config::{Config, ConfigCommand};
 pub(crate) use dead_letters::{
     BulkSelection, DeadLetters, DeadLettersCommand, FailureFilter, Redrive, RedrivesCommand,
 };
+pub(crate) use healthcheck::{HealthRole, Healthcheck};
 pub(crate) use keys::Keys;
 pub(crate) use node::{Node, NodeCommand, NodeFolder};
 pub(crate) use order::{Order, OrderCommand};
@@ -35,9 +41,29 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
 }
 
+impl Cli {
+    /// Parses the arguments of the process.
+    ///
+    /// # Errors
+    /// Invalid arguments, and requests for help or the version.
+    pub(crate) fn parse_arguments() -> Result<Self, clap::Error> {
+        let cli = Self::try_parse()?;
+        // Accepted and ignored, the option would seem to have an effect.
+        if cli.global.config.is_some() && !cli.command.reads_settings() {
+            let text = "unexpected argument '--config': the command reads no settings";
+            return Err(Self::command().error(ErrorKind::UnknownArgument, text));
+        }
+        Ok(cli)
+    }
+}
+
 /// Options of every command.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Global {
+    /// TOML file with settings, which override the built-in ones; environment variables and flags
+    /// override the file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Print results and errors as JSON instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -53,8 +79,11 @@ pub(crate) struct Global {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Api {
     /// URL of the HTTP API, e.g. `http://127.0.0.1:8080` [default: derived from `api.listen`]
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", env = "DOFS_URL", hide_env_values = true)]
     pub(crate) url: Option<String>,
+    /// PEM file with certificates of authorities to trust, besides those of the system
+    #[arg(long, global = true, value_name = "FILE", env = "DOFS_CACERT", hide_env_values = true)]
+    pub(crate) cacert: Option<PathBuf>,
     /// API key to send; prefer the environment variable: process lists show arguments
     #[arg(long, global = true, value_name = "KEY", env = "DOFS_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
@@ -103,8 +132,24 @@ pub(crate) enum Command {
     Projections(projections::Projections),
     /// Place many orders and report throughput and latency
     Stress(Stress),
+    /// Check the settings, and show them with their sources
+    Config(Config),
+    /// Ask a process on this machine whether it is ready; exits with code 1 if it is not
+    Healthcheck(Healthcheck),
     /// Print the description of the HTTP API (`openapi.json`)
     Openapi(OpenApi),
+    /// Print a completion script for a shell
+    ///
+    /// For bash: `source <(dofs completions bash)`.
+    Completions {
+        /// Shell that the script is for
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the manual page, or write the pages of all commands
+    Man(Man),
+    /// Print the versions of this release: program, build, stored events, tables, protocol
+    Version,
 }
 
 impl Command {
@@ -116,7 +161,12 @@ impl Command {
             Self::Demo(_)
             | Self::Migrate(_)
             | Self::Keys(_)
+            | Self::Config(_)
+            | Self::Healthcheck(_)
             | Self::Openapi(_)
+            | Self::Completions { .. }
+            | Self::Man(_)
+            | Self::Version
             | Self::Order(_)
             | Self::Audit(_)
             | Self::DeadLetters(_)
@@ -124,6 +174,11 @@ impl Command {
             | Self::Projections(_)
             | Self::Stress(_) => Verbosity::Warnings,
         }
+    }
+
+    /// Returns whether settings have an effect on the command.
+    fn reads_settings(&self) -> bool {
+        !matches!(self, Self::Openapi(_) | Self::Completions { .. } | Self::Man(_) | Self::Version)
     }
 }
 
@@ -197,6 +252,13 @@ pub(crate) struct OpenApi {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Write one page per command into this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Stress {
     /// Number of orders, as in the predecessor's script for an environment
     #[arg(long, value_enum, default_value_t = Preset::Dev)]
@@ -233,8 +295,6 @@ pub(crate) enum Preset {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -8,6 +8,7 @@ use projectors::{RebuildError, ReplayError, StatusError, StoreError};
 use reqwest::StatusCode;
 use serde_json::Value;
 use service_kit::config::ConfigError;
+use service_kit::error::Chain;
 use service_kit::http::{ApiConfigError, HttpError, TlsError};
 use service_kit::lifecycle::LifecycleError;
 use service_kit::telemetry::TelemetryError;
@@ -28,6 +29,9 @@ const READ_MODEL_HINT: &str = "check that the database is running and that `read
 
 const READ_MODEL_OWNER_HINT: &str = "`migrate`, `projections rebuild` and `projections rollback` \
     need a user in `read_model.url` that owns the tables; `scripts/postgres-roles.sql` creates it";
+
+const CACERT_HINT: &str =
+    "if a private authority issued the API's certificate, name the authority's file by `--cacert`";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -88,6 +92,8 @@ pub(crate) enum CliError {
     NoDatabaseFile { url: String },
     #[error("invalid API URL `{url}`: {reason}")]
     ApiUrl { url: String, reason: String },
+    #[error("cannot read certificates of authorities from `{path}`: {reason}")]
+    Authorities { path: String, reason: String },
     #[error("confirmation required: no terminal to ask on")]
     Unconfirmed,
     #[error("not confirmed: nothing was changed")]
@@ -178,6 +184,7 @@ impl CliError {
             | Self::Unsafe(_)
             | Self::OperatorScope(_)
             | Self::MalformedKey
+            | Self::Authorities { .. }
             | Self::EventLog(LogError::Address { .. })
             | Self::Http(HttpError::Address { .. })
             | Self::Tls(_) => (2, None),
@@ -212,8 +219,9 @@ impl CliError {
                 (7, Some("check the log of the event store"))
             }
             Self::WatchLost { .. } => (7, Some("repeat the command once the API is reachable")),
+            Self::Unreachable { source, .. } if is_untrusted(source) => (7, Some(CACERT_HINT)),
             Self::Unreachable { .. } => {
-                (7, Some("start the API with `dofs dev`, or pass its URL with `--url`"))
+                (7, Some("start the API with `dofs dev`, or pass its URL with `--url` or DOFS_URL"))
             }
             Self::Runtime(_)
             | Self::Telemetry(TelemetryError::Start(_))
@@ -232,6 +240,12 @@ impl CliError {
             | Self::UnexpectedResponse { .. } => (1, None),
         }
     }
+}
+
+/// Returns whether the certificate of the API was refused.
+fn is_untrusted(error: &reqwest::Error) -> bool {
+    // The TLS library's error type is not part of the interface of `reqwest`.
+    error.is_connect() && Chain(error).to_string().contains("certificate")
 }
 
 fn node_copy_exit_code(error: &NodeCopyError) -> u8 {

@@ -21,7 +21,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::Cli;
-use clap::Parser;
 use mimalloc::MiMalloc;
 use service_kit::telemetry;
 
@@ -51,7 +50,7 @@ impl Drop for LogFlush {
 fn main() -> ExitCode {
     // Dropped last, after every error is logged.
     let _flush = LogFlush;
-    match Cli::try_parse() {
+    match Cli::parse_arguments() {
         Ok(cli) => run_command(cli),
         // Without parsed arguments, `--json` is looked up in the raw ones.
         Err(error) => output::report_parse_error(&error, process::is_json_requested()),

@@ -21,8 +21,8 @@ use crate::process;
 /// Exit code of a check that found problems.
 pub(crate) const CHECK_FAILED: u8 = 3;
 
-/// Exit code for invalid arguments.
-const USAGE_ERROR: u8 = 2;
+/// Exit code for invalid arguments or settings.
+pub(crate) const USAGE_ERROR: u8 = 2;
 
 /// Prints a result on standard output.
 ///

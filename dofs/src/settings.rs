@@ -8,10 +8,10 @@ use fulfillment_worker::{FulfillmentConfig, GatewayKind};
 use projectors::{ProjectorConfig, ReadModelConfig};
 use serde::Deserialize;
 use service_kit::address::HostPort;
-use service_kit::config::{ConfigError, Layers};
+use service_kit::config::{ConfigError, Evaluation, Layers};
 use service_kit::http::ApiConfig;
 
-use crate::cli::Role;
+use crate::cli::{Global, Role};
 use crate::process;
 
 /// All settings. The files in `config/` document each.
@@ -85,11 +85,12 @@ impl Environment {
         }
     }
 
-    fn settings_file(self) -> &'static str {
+    /// Returns name and contents of the environment's file.
+    fn settings_file(self) -> (&'static str, &'static str) {
         match self {
-            Self::Dev => include_str!("../../config/dev.toml"),
-            Self::Staging => include_str!("../../config/staging.toml"),
-            Self::Production => include_str!("../../config/production.toml"),
+            Self::Dev => ("dev.toml", include_str!("../../config/dev.toml")),
+            Self::Staging => ("staging.toml", include_str!("../../config/staging.toml")),
+            Self::Production => ("production.toml", include_str!("../../config/production.toml")),
         }
     }
 }
@@ -99,39 +100,61 @@ pub(crate) type Flag<'a> = (&'static str, &'static str, &'static str, Option<&'a
 
 /// Loads the settings from the files, the environment variables and `flags`. Later sources override
 /// earlier ones.
-pub(crate) fn load(flags: &[Flag<'_>]) -> Result<Settings, ConfigError> {
-    load_layers(flags, |layers| layers)
+pub(crate) fn load(global: &Global, flags: &[Flag<'_>]) -> Result<Settings, ConfigError> {
+    evaluate_layers(global, flags, |layers| layers)?.into_settings()
 }
 
 /// Loads the settings of a process whose event store and read model are in folder `data` by default.
-pub(crate) fn load_for_folder(data: &Path, flags: &[Flag<'_>]) -> Result<Settings, ConfigError> {
+pub(crate) fn load_for_folder(
+    global: &Global,
+    data: &Path,
+    flags: &[Flag<'_>],
+) -> Result<Settings, ConfigError> {
     let events = data.join("events");
     let read_model = format!("sqlite://{}", data.join("read-model.sqlite").display());
-    load_layers(flags, |layers| {
+    let evaluation = evaluate_layers(global, flags, |layers| {
         layers.with_flag("--data", "node", "data", Some(&events.to_string_lossy())).with_flag(
             "--data",
             "read_model",
             "url",
             Some(&read_model),
         )
-    })
+    });
+    evaluation?.into_settings()
 }
 
-fn load_layers(
+/// Returns the settings of a process without flags, the origin of each value, and all problems.
+pub(crate) fn evaluate(global: &Global) -> Result<Evaluation<Settings>, ConfigError> {
+    evaluate_layers(global, &[], |layers| layers)
+}
+
+fn evaluate_layers(
+    global: &Global,
     flags: &[Flag<'_>],
     add_defaults: impl FnOnce(Layers) -> Layers,
-) -> Result<Settings, ConfigError> {
+) -> Result<Evaluation<Settings>, ConfigError> {
     let variables = process::environment_variables();
-    let environment = Environment::from_name(variables.get("DOFS_ENV").map_or("", String::as_str))?;
-    let files = Layers::new()
-        .with_toml(include_str!("../../config/default.toml"))
-        .with_toml(environment.settings_file());
-    // Later layers override earlier ones: files, folder, environment variables, flags.
-    let mut layers = add_defaults(files).with_environment(variables)?;
+    let mut layers =
+        Layers::new().with_toml("default.toml", include_str!("../../config/default.toml"));
+    let mut environment = Environment::default();
+    match Environment::from_name(variables.get("DOFS_ENV").map_or("", String::as_str)) {
+        Ok(named) => environment = named,
+        Err(problem) => layers = layers.with_problem(problem),
+    }
+    let (name, toml) = environment.settings_file();
+    // Later layers override earlier ones: files, folder, file of the operator, environment
+    // variables, flags.
+    layers = add_defaults(layers.with_toml(name, toml));
+    if let Some(path) = &global.config {
+        layers = layers.with_file(path);
+    }
+    layers = layers.with_environment(variables);
     for (flag, section, key, value) in flags {
         layers = layers.with_flag(flag, section, key, *value);
     }
-    Ok(Settings { environment, ..layers.extract()? })
+    let evaluation = layers.evaluate::<Settings>()?;
+    let settings = Settings { environment, ..evaluation.settings };
+    Ok(Evaluation { settings, ..evaluation })
 }
 
 /// Settings that are unsafe in the environment of the process.
@@ -164,38 +187,43 @@ impl Settings {
     /// Checks that the settings are safe for a process with `roles` in its environment. `dev` permits
     /// everything.
     pub(crate) fn check_for_environment(&self, roles: &[Role]) -> Result<(), UnsafeSettings> {
-        if self.environment != Environment::Dev && self.auth.mode == AuthMode::None {
-            return Err(UnsafeSettings::NoAuth);
-        }
+        self.find_unsafe_settings(roles).into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Returns all reasons for which [`check_for_environment`](Self::check_for_environment) refuses
+    /// the settings.
+    pub(crate) fn find_unsafe_settings(&self, roles: &[Role]) -> Vec<UnsafeSettings> {
+        let Self { api, event_store, read_model, fulfillment, .. } = self;
+        let is_open = self.environment != Environment::Dev && self.auth.mode == AuthMode::None;
+        let mut found: Vec<_> = is_open.then_some(UnsafeSettings::NoAuth).into_iter().collect();
         // Staging may use test systems and a simulated gateway.
         if self.environment != Environment::Production {
-            return Ok(());
-        }
-        if self.event_store.url.has_default_password() {
-            return Err(UnsafeSettings::DefaultPassword("event_store.url"));
-        }
-        if self.read_model.url.has_default_password() {
-            return Err(UnsafeSettings::DefaultPassword("read_model.url"));
-        }
-        if self.event_store.url.sends_in_the_clear() {
-            return Err(UnsafeSettings::NoTls);
-        }
-        if self.event_store.url.trusts_any_certificate() {
-            return Err(UnsafeSettings::AnyCertificate);
+            return found;
         }
         // Only a worker calls the gateway, and only the API receives keys.
-        if roles.contains(&Role::Worker)
-            && self.fulfillment.gateway == GatewayKind::Simulated
-            && !self.fulfillment.allow_simulated
-        {
-            return Err(UnsafeSettings::SimulatedGateway);
-        }
-        let ApiConfig { listen, behind_tls_proxy, .. } = &self.api;
-        let is_safe = self.api.has_tls() || listen.is_loopback() || *behind_tls_proxy;
-        if roles.contains(&Role::Api) && !is_safe {
-            return Err(UnsafeSettings::UnencryptedKeys(listen.clone()));
-        }
-        Ok(())
+        let simulates = roles.contains(&Role::Worker)
+            && fulfillment.gateway == GatewayKind::Simulated
+            && !fulfillment.allow_simulated;
+        let is_encrypted = api.has_tls() || api.listen.is_loopback() || api.behind_tls_proxy;
+        let exposes_keys = roles.contains(&Role::Api) && !is_encrypted;
+        let in_production = [
+            (
+                event_store.url.has_default_password(),
+                UnsafeSettings::DefaultPassword("event_store.url"),
+            ),
+            (
+                read_model.url.has_default_password(),
+                UnsafeSettings::DefaultPassword("read_model.url"),
+            ),
+            (event_store.url.sends_in_the_clear(), UnsafeSettings::NoTls),
+            (event_store.url.trusts_any_certificate(), UnsafeSettings::AnyCertificate),
+            (simulates, UnsafeSettings::SimulatedGateway),
+            (exposes_keys, UnsafeSettings::UnencryptedKeys(api.listen.clone())),
+        ];
+        found.extend(
+            in_production.into_iter().filter_map(|(is_unsafe, reason)| is_unsafe.then_some(reason)),
+        );
+        found
     }
 }
 
@@ -206,9 +234,10 @@ mod tests {
 
     /// Returns the settings of an environment's files, overridden by `overrides`: section, key, value.
     fn settings_with(environment: Environment, overrides: &[(&str, &str, &str)]) -> Settings {
+        let (name, toml) = environment.settings_file();
         let layers = Layers::new()
-            .with_toml(include_str!("../../config/default.toml"))
-            .with_toml(environment.settings_file());
+            .with_toml("default.toml", include_str!("../../config/default.toml"))
+            .with_toml(name, toml);
         let layers = overrides.iter().fold(layers, |layers, (section, key, value)| {
             layers.with_flag("--test", section, key, Some(value))
         });
@@ -267,6 +296,24 @@ mod tests {
         let default_password = UnsafeSettings::DefaultPassword("read_model.url");
         assert_eq!(rows("postgres://postgres:postgres@db/dofs"), Err(default_password));
         assert_eq!(rows("postgres://dofs:s3cret@db/dofs"), Ok(()));
+    }
+
+    #[test]
+    fn every_unsafe_setting_is_reported_at_once() {
+        let overrides = [
+            ("auth", "mode", "none"),
+            ("event_store", "url", "esdb://admin:changeit@store:2113?tls=false"),
+        ];
+        let settings = settings_with(Environment::Production, &overrides);
+        let found = settings.find_unsafe_settings(&ALL_ROLES);
+        let expected = [
+            UnsafeSettings::NoAuth,
+            UnsafeSettings::DefaultPassword("event_store.url"),
+            UnsafeSettings::NoTls,
+            UnsafeSettings::SimulatedGateway,
+            UnsafeSettings::UnencryptedKeys("0.0.0.0:8080".parse().unwrap()),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

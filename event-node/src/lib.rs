@@ -21,3 +21,4 @@ pub use crate::log::{
     restore_from_stream, restore_store, salvage_store, verify_store,
 };
 pub use crate::node::{AppendFailure, Node, NodeConfig, NodeError};
+pub use crate::rpc::server_features::SERVER_VERSION;

@@ -98,34 +98,40 @@ impl FulfillmentConfig {
     /// # Errors
     /// [`ConfigError`] for the first invalid setting.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.find_errors().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Returns an error for each invalid setting.
+    pub fn find_errors(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
         for (key, value) in [("success_rate", self.success_rate), ("error_rate", self.error_rate)] {
             if !(0.0..=1.0).contains(&value) {
-                return Err(ConfigError::Rate { key, value });
+                errors.push(ConfigError::Rate { key, value });
             }
         }
         if self.stale_after_ms <= self.message_timeout_ms {
-            return Err(ConfigError::StaleAfter {
+            errors.push(ConfigError::StaleAfter {
                 stale_after_ms: self.stale_after_ms,
                 message_timeout_ms: self.message_timeout_ms,
             });
         }
         if !(1..=MAX_CONCURRENCY).contains(&self.concurrency) {
-            return Err(ConfigError::Concurrency(self.concurrency));
+            errors.push(ConfigError::Concurrency(self.concurrency));
         }
         if self.breaker_failures == 0 {
-            return Err(ConfigError::BreakerFailures);
+            errors.push(ConfigError::BreakerFailures);
         }
         if self.gateway == GatewayKind::Http && self.url.get().is_none() {
-            return Err(ConfigError::NoUrl);
+            errors.push(ConfigError::NoUrl);
         }
         if self.timeout_ms.saturating_add(self.backoff_max_ms) >= self.message_timeout_ms {
-            return Err(ConfigError::MessageTimeout {
+            errors.push(ConfigError::MessageTimeout {
                 timeout_ms: self.timeout_ms,
                 backoff_max_ms: self.backoff_max_ms,
                 message_timeout_ms: self.message_timeout_ms,
             });
         }
-        Ok(())
+        errors
     }
 
     /// Returns the gateway's URL, or `simulated`.

@@ -40,7 +40,8 @@ pub use store::{
     Begin, Checkpoint, Customer, CustomerFilter, Customers, Examined, FailedOrderFilter,
     FailureFilter, FailureGroup, IdRange, LastVerification, Lease, Leased, Migrated, Newest,
     OrderCounts, OrderFilter, Page, Place, ReadModel, ReadModelConfig, ReadModelUrl, RowsPage,
-    RowsText, SetInfo, Sets, Steps, StoreError, SwapWhen, Swapped, Unfinished, migrate, open,
+    RowsText, SCHEMA_VERSION, SetInfo, Sets, Steps, StoreError, SwapWhen, Swapped, Unfinished,
+    migrate, open,
 };
 pub use sweeper::Sweeper;
 pub use trouble::{ReadModelTrouble, find_trouble};

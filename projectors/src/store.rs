@@ -36,7 +36,7 @@ pub use customers::{Customer, CustomerFilter, Customers};
 pub use domain::operations::FailureFilter;
 pub use examine::{Examined, IdRange, LastVerification, RowsPage, RowsText};
 pub use lease::{Lease, Leased};
-pub use migrations::Migrated;
+pub use migrations::{Migrated, SCHEMA_VERSION};
 pub(crate) use sets::PREVIOUS_KEPT_FOR;
 pub use sets::{Begin, SetInfo, Sets, Steps, SwapWhen, Swapped, Unfinished};
 

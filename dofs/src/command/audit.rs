@@ -20,18 +20,18 @@ use crate::settings;
 pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, CliError> {
     match arguments {
         Audit::Show { id, at: None, at_revision: None, api } => {
-            let history = connect(api)?.order_history(*id).await?;
+            let history = connect(api, global)?.order_history(*id).await?;
             let json = json!({"order_id": history.order_id, "events": history.events});
             print_json_or_text(global, json, format_history(&history))?;
         }
         Audit::Show { id, at, at_revision, api } => {
-            let client = connect(api)?;
+            let client = connect(api, global)?;
             let query = GetOrderQuery { at: *at, at_revision: *at_revision };
             let request = client.request(Method::GET, &format!("/v1/orders/{id}")).query(&query);
             client.send(request).await?.print(global, format_order)?;
         }
         Audit::Compare { id, from, to, api } => {
-            let client = connect(api)?;
+            let client = connect(api, global)?;
             let query = CompareHistoryQuery { from: Some(from.clone()), to: to.clone() };
             let path = format!("/v1/orders/{id}/history/compare");
             let request = client.request(Method::GET, &path).query(&query);
@@ -43,8 +43,8 @@ pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, 
     Ok(ExitCode::SUCCESS)
 }
 
-fn connect(api: &Api) -> Result<ApiClient, CliError> {
-    ApiClient::new(api, &settings::load(&[])?)
+fn connect(api: &Api, global: &Global) -> Result<ApiClient, CliError> {
+    ApiClient::new(api, &settings::load(global, &[])?)
 }
 
 /// Returns a counter of events that shows their rate, hidden where standard error is not a terminal.

@@ -26,7 +26,7 @@ use crate::throughput::format_duration;
 
 pub(crate) async fn run(arguments: DeadLetters, global: &Global) -> Result<ExitCode, CliError> {
     let DeadLetters { command, api } = arguments;
-    let client = ApiClient::new(&api, &settings::load(&[])?)?;
+    let client = ApiClient::new(&api, &settings::load(global, &[])?)?;
     match command {
         DeadLettersCommand::List { filter, limit } => {
             list_dead_letters(&client, global, filter, limit).await?;

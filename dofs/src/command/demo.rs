@@ -22,15 +22,18 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
     // Flags override the environment: the demonstration must not write to configured stores.
     let events = folder.path().join("events").display().to_string();
     let read_model = format!("sqlite://{}", folder.path().join("read-model.sqlite").display());
-    let settings = settings::load(&[
-        ("demo", "api", "listen", Some("127.0.0.1:0")),
-        ("demo", "node", "listen", Some("127.0.0.1:0")),
-        ("demo", "node", "data", Some(&events)),
-        ("demo", "read_model", "url", Some(&read_model)),
-        ("demo", "auth", "mode", Some("none")),
-        ("demo", "api", "tls_certificate", Some("")),
-        ("demo", "api", "tls_key", Some("")),
-    ])?;
+    let settings = settings::load(
+        global,
+        &[
+            ("demo", "api", "listen", Some("127.0.0.1:0")),
+            ("demo", "node", "listen", Some("127.0.0.1:0")),
+            ("demo", "node", "data", Some(&events)),
+            ("demo", "read_model", "url", Some(&read_model)),
+            ("demo", "auth", "mode", Some("none")),
+            ("demo", "api", "tls_certificate", Some("")),
+            ("demo", "api", "tls_key", Some("")),
+        ],
+    )?;
     let system = dev::start_system(settings).await?;
     let stop = system.stop_token();
     // Known: the HTTP server was started above.

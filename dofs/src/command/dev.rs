@@ -13,6 +13,7 @@ use crate::{output, process};
 
 pub(crate) async fn run(arguments: &Dev, global: &Global) -> Result<ExitCode, CliError> {
     let settings = settings::load_for_folder(
+        global,
         &arguments.data,
         &[
             ("--listen", "api", "listen", arguments.listen.as_deref()),

@@ -54,7 +54,7 @@ impl<'a> KeyView<'a> {
 }
 
 pub(crate) async fn run(arguments: cli::Keys, global: &Global) -> Result<ExitCode, CliError> {
-    let settings = settings::load(&[])?;
+    let settings = settings::load(global, &[])?;
     let mut stores = TargetStores::default();
     let log = stores.open_event_log(&settings, "dofs-keys", global).await?;
     let keys = KeyStore::new(&log);

@@ -12,7 +12,7 @@ use crate::settings::{self, Environment};
 use crate::target_stores::TargetStores;
 
 pub(crate) async fn run(arguments: &Migrate, global: &Global) -> Result<ExitCode, CliError> {
-    let settings = settings::load(&[])?;
+    let settings = settings::load(global, &[])?;
     let url = &settings.read_model.url;
     let store = url.open();
     let mut stores = TargetStores::default();

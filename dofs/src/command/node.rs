@@ -18,11 +18,11 @@ pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, C
     match &arguments.command {
         Some(NodeCommand::Verify { folder }) => maintenance::verify(folder, global).await,
         Some(NodeCommand::Export { to }) => {
-            let configured = settings::load(&[])?.event_store;
+            let configured = settings::load(global, &[])?.event_store;
             copy_streams(&configured, &EventStoreConfig { url: to.clone() }, global).await
         }
         Some(NodeCommand::Import { from }) => {
-            let configured = settings::load(&[])?.event_store;
+            let configured = settings::load(global, &[])?.event_store;
             copy_streams(&EventStoreConfig { url: from.clone() }, &configured, global).await
         }
         Some(NodeCommand::Backup { folder, to }) => maintenance::back_up(folder, to, global).await,
@@ -33,16 +33,19 @@ pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, C
             maintenance::salvage(folder, out, global).await
         }
         Some(NodeCommand::Scavenge) => maintenance::scavenge(global).await,
-        None => serve_node(arguments).await,
+        None => serve_node(arguments, global).await,
     }
 }
 
-async fn serve_node(arguments: &Node) -> Result<ExitCode, CliError> {
-    let settings = settings::load(&[
-        ("--data", "node", "data", arguments.folder.as_setting().as_deref()),
-        ("--listen", "node", "listen", arguments.listen.as_deref()),
-        ("--allow-empty", "node", "allow_empty", arguments.allow_empty.then_some("true")),
-    ])?;
+async fn serve_node(arguments: &Node, global: &Global) -> Result<ExitCode, CliError> {
+    let settings = settings::load(
+        global,
+        &[
+            ("--data", "node", "data", arguments.folder.as_setting().as_deref()),
+            ("--listen", "node", "listen", arguments.listen.as_deref()),
+            ("--allow-empty", "node", "allow_empty", arguments.allow_empty.then_some("true")),
+        ],
+    )?;
     let mut system = System::new(settings);
     system.start_node().await?;
     system.wait_until_stopped().await?;

@@ -24,7 +24,7 @@ const RECONNECT_BACKOFF: (Duration, Duration) =
 const MAX_OUTAGE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(arguments: cli::Order, global: &Global) -> Result<ExitCode, CliError> {
-    let client = ApiClient::new(&arguments.api, &settings::load(&[])?)?;
+    let client = ApiClient::new(&arguments.api, &settings::load(global, &[])?)?;
     match arguments.command {
         OrderCommand::Place { customer, items } => {
             let order = PlaceOrderRequest { customer_id: customer, items: to_order_items(items) };

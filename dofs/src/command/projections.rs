@@ -38,7 +38,7 @@ pub(crate) async fn run(
     arguments: &cli::Projections,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    let settings = settings::load(&[])?;
+    let settings = settings::load(global, &[])?;
     let mut stores = TargetStores::default();
     let log = stores.open_event_log(&settings, "dofs-projections", global).await?;
     let store = settings.read_model.url.open();

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use crate::cli::{Role, Serve};
+use crate::cli::{Global, Role, Serve};
 use crate::error::CliError;
 use crate::settings;
 use crate::system::{ALL_ROLES, System};
 
-pub(crate) async fn run(arguments: &Serve) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(arguments: &Serve, global: &Global) -> Result<ExitCode, CliError> {
     let listen = arguments.listen.as_deref();
-    let settings = settings::load(&[("--listen", "api", "listen", listen)])?;
+    let settings = settings::load(global, &[("--listen", "api", "listen", listen)])?;
     let roles = if arguments.roles.is_empty() { &ALL_ROLES } else { arguments.roles.as_slice() };
     settings.check_for_environment(roles)?;
     // Without the API, a process serves health checks only, and only with `--listen`: several such

@@ -12,7 +12,7 @@ use crate::load_generator::{self, LoadPlan};
 use crate::{output, process, settings};
 
 pub(crate) async fn run(arguments: &Stress, global: &Global) -> Result<ExitCode, CliError> {
-    let client = ApiClient::new(&arguments.api, &settings::load(&[])?)?;
+    let client = ApiClient::new(&arguments.api, &settings::load(global, &[])?)?;
     // Fails early if the API is unreachable, instead of reporting a run of errors.
     client.get::<HealthReport>("/livez").await?;
     let plan = build_plan(arguments);

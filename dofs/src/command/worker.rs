@@ -15,7 +15,7 @@ const WORKER: &str = "/v1/ops/worker";
 pub(crate) async fn run(arguments: Worker, global: &Global) -> Result<ExitCode, CliError> {
     let Worker { command, api } = arguments;
     let is_pause = matches!(command, WorkerCommand::Pause { .. });
-    let client = ApiClient::new(&api, &settings::load(&[])?)?;
+    let client = ApiClient::new(&api, &settings::load(global, &[])?)?;
     let send_command = async |name: &str, actor: Actor, reason: Option<String>| {
         let body = OperatorRequest { actor: actor.into_name(), reason };
         client.post::<WorkersStatus>(&format!("{WORKER}/{name}"), &body).await

@@ -9,6 +9,7 @@ use service_kit::health::{self, Checks};
 use tower::ServiceExt;
 
 use super::*;
+use crate::cli::Global;
 use crate::description::openapi;
 use crate::settings::{self, AuthMode};
 
@@ -19,7 +20,7 @@ const FALLBACK_PATHS: [&str; 2] = ["/", "/{*__private__axum_fallback}"];
 
 /// Returns the routes of a process with all roles.
 fn mount_routes() -> Router {
-    let mut system = System::new(settings::load(&[]).unwrap());
+    let mut system = System::new(settings::load(&Global::default(), &[]).unwrap());
     let store = projectors::open("sqlite:///nowhere/rows.sqlite").unwrap();
     let log = system.connect_event_log().unwrap();
     let owners = log.clone().map(Owners::new);

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Version that the node reports. Clients choose features by it.
-const SERVER_VERSION: &str = "24.6.0";
+pub const SERVER_VERSION: &str = "24.6.0";
 
 pub(crate) fn supported_methods() -> SupportedMethods {
     let methods = METHODS.iter().map(|method| SupportedMethod {

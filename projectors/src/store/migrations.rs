@@ -35,6 +35,12 @@ macro_rules! embed_migrations {
 pub(super) const POSTGRES: &[Embedded] = embed_migrations!("postgres");
 pub(super) const SQLITE: &[Embedded] = embed_migrations!("sqlite");
 
+/// Version of the schema that this release needs: the newest migration of either dialect.
+pub const SCHEMA_VERSION: i64 = match SQLITE.last() {
+    Some((version, _, _)) => *version,
+    None => 0,
+};
+
 /// A migration that was run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {

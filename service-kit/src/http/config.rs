@@ -73,19 +73,24 @@ pub enum ApiConfigError {
 impl ApiConfig {
     /// Refuses settings that are invalid together or by themselves.
     pub fn check(&self) -> Result<(), ApiConfigError> {
+        self.find_errors().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Returns all reasons for which [`check`](Self::check) refuses the settings.
+    pub fn find_errors(&self) -> Vec<ApiConfigError> {
+        let mut errors = Vec::new();
         if ![200, 202].contains(&self.accepted_status) {
-            return Err(ApiConfigError::AcceptedStatus(self.accepted_status));
+            errors.push(ApiConfigError::AcceptedStatus(self.accepted_status));
         }
-        if let Some(host) = self.allowed_hosts.iter().find(|host| !is_host_name(host)) {
-            return Err(ApiConfigError::Host(host.clone()));
-        }
+        let invalid_hosts = self.allowed_hosts.iter().filter(|host| !is_host_name(host));
+        errors.extend(invalid_hosts.cloned().map(ApiConfigError::Host));
         if self.tls_certificate.is_empty() != self.tls_key.is_empty() {
-            return Err(ApiConfigError::HalfTls);
+            errors.push(ApiConfigError::HalfTls);
         }
         if self.rate_per_second > 0 && self.rate_burst == 0 {
-            return Err(ApiConfigError::Burst);
+            errors.push(ApiConfigError::Burst);
         }
-        Ok(())
+        errors
     }
 
     /// Returns the time between a stop signal and the stop.

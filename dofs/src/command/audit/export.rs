@@ -77,7 +77,7 @@ async fn write_events(
     writer: &mut impl Write,
 ) -> Result<(), CliError> {
     // The store is read directly: an export must not depend on what the API returns.
-    let settings = settings::load(&[])?;
+    let settings = settings::load(global, &[])?;
     let log = TargetStores::default().open_event_log(&settings, "dofs-audit", global).await?;
     let bar = event_counter(global);
     if let Some(id) = arguments.order {

@@ -44,7 +44,7 @@ impl Findings {
 pub(super) async fn run(global: &Global) -> Result<ExitCode, CliError> {
     // Reads the event store directly: an audit must not depend on what the API returns.
     let mut stores = TargetStores::default();
-    let log = stores.open_event_log(&settings::load(&[])?, "dofs-audit", global).await?;
+    let log = stores.open_event_log(&settings::load(global, &[])?, "dofs-audit", global).await?;
     let bar = event_counter(global);
     let mut audit = Audit::default();
     let mut findings = Findings::default();

@@ -28,7 +28,7 @@ const INCOMPLETE_LIST: &str =
     "the index is damaged too: streams without any salvaged event are missing from this list";
 
 pub(super) async fn verify(folder: &NodeFolder, global: &Global) -> Result<ExitCode, CliError> {
-    let data = data_folder(folder)?;
+    let data = data_folder(folder, global)?;
     let address = data.display().to_string();
     if !global.json && !global.quiet {
         output::print_notice(format!("event store: {address}"));
@@ -53,7 +53,7 @@ pub(super) async fn back_up(
     to: &Path,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    let (data, to, progress) = (data_folder(folder)?, to.to_owned(), progress_bar(global));
+    let (data, to, progress) = (data_folder(folder, global)?, to.to_owned(), progress_bar(global));
     let is_stream = to == Path::new(STREAM);
     let backed_up = run_blocking(move || {
         if is_stream {
@@ -88,7 +88,8 @@ pub(super) async fn restore(
     from: &Path,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    let (data, from, progress) = (data_folder(folder)?, from.to_owned(), progress_bar(global));
+    let (data, from, progress) =
+        (data_folder(folder, global)?, from.to_owned(), progress_bar(global));
     let restored = run_blocking(move || {
         if from == Path::new(STREAM) {
             return event_node::restore_from_stream(io::stdin().lock(), &data, progress);
@@ -108,7 +109,8 @@ pub(super) async fn salvage(
     out: &Path,
     global: &Global,
 ) -> Result<ExitCode, CliError> {
-    let (data, out, progress) = (data_folder(folder)?, out.to_owned(), progress_bar(global));
+    let (data, out, progress) =
+        (data_folder(folder, global)?, out.to_owned(), progress_bar(global));
     let salvaged = run_blocking(move || event_node::salvage_store(&data, &out, progress)).await??;
     let mut lines = vec![format!("salvaged: {} events", salvaged.n_events)];
     lines.extend(salvaged.lost_ranges.iter().map(describe_range));
@@ -131,7 +133,7 @@ pub(super) async fn salvage(
 }
 
 pub(super) async fn scavenge(global: &Global) -> Result<ExitCode, CliError> {
-    let store = settings::load(&[])?.event_store;
+    let store = settings::load(global, &[])?.event_store;
     let log = EventLog::connect(&store, event_producer(), "dofs-scavenge")?;
     let mut scavenge = log.store().start_scavenge().await?;
     let verb = if scavenge.was_running { "resumed" } else { "started" };
@@ -165,8 +167,9 @@ pub(super) async fn scavenge(global: &Global) -> Result<ExitCode, CliError> {
     Ok(if result == "Success" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn data_folder(folder: &NodeFolder) -> Result<PathBuf, CliError> {
-    let settings = settings::load(&[("--data", "node", "data", folder.as_setting().as_deref())])?;
+fn data_folder(folder: &NodeFolder, global: &Global) -> Result<PathBuf, CliError> {
+    let settings =
+        settings::load(global, &[("--data", "node", "data", folder.as_setting().as_deref())])?;
     Ok(settings.node.data)
 }
 
