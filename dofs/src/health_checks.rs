@@ -46,13 +46,13 @@ pub(crate) fn event_store_check(log: Option<EventLog>) -> Check {
 /// without it.
 pub(crate) fn read_model_check(
     log: Option<EventLog>,
-    store: Arc<dyn ReadModel>,
+    store: Arc<ReadModel>,
     clock: Clock,
 ) -> Check {
     let check = Check::new("read_model", move || {
         let (log, store, now) = (log.clone(), Arc::clone(&store), clock.now());
         async move {
-            let trouble = find_trouble(log.as_ref(), &*store, now).await;
+            let trouble = find_trouble(log.as_ref(), &store, now).await;
             trouble.map_or(Health::Ok, |trouble| Health::Unavailable(trouble.to_string()))
         }
     });
@@ -62,7 +62,7 @@ pub(crate) fn read_model_check(
 /// Readiness: this process keeps the tables of each projection, or stands by for the projector that
 /// does. The worst state counts.
 pub(crate) fn projector_check(
-    projected: Vec<(ProjectorHealth, Arc<dyn ReadModel>)>,
+    projected: Vec<(ProjectorHealth, Arc<ReadModel>)>,
     log: EventLog,
     clock: Clock,
 ) -> Check {
@@ -71,7 +71,7 @@ pub(crate) fn projector_check(
         async move {
             let checks = projected.iter().map(|(health, store)| {
                 let (log, failure) = (&log, health.failure_cause());
-                async move { projection_health(failure, log, &**store, now).await }
+                async move { projection_health(failure, log, store, now).await }
             });
             let rank = |health: &Health| match health {
                 Health::Unavailable(_) => 0,
@@ -86,7 +86,7 @@ pub(crate) fn projector_check(
 async fn projection_health(
     failure: Option<String>,
     log: &EventLog,
-    store: &dyn ReadModel,
+    store: &ReadModel,
     now: Timestamp,
 ) -> Health {
     if let Some(failure) = failure {

@@ -10,7 +10,7 @@ use projectors::{Place, ReadModel};
 use service_kit::lifecycle::RoleError;
 
 /// The read model behind the query traits of the other crates.
-pub(crate) struct ReadModelAdapter(pub(crate) Arc<dyn ReadModel>);
+pub(crate) struct ReadModelAdapter(pub(crate) Arc<ReadModel>);
 
 #[async_trait]
 impl Failures for ReadModelAdapter {

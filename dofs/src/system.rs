@@ -165,7 +165,7 @@ impl System {
         if roles.contains(&Role::Api) || roles.contains(&Role::Projector) {
             // One set of connections for the API and all projectors of the process.
             let store = self.settings.read_model.url.open();
-            check_schema(&*store).await?;
+            check_schema(&store).await?;
             checks.push(read_model_check(log.clone(), Arc::clone(&store), self.clock.clone()));
             if roles.contains(&Role::Api) {
                 self.start_event_feed(log.as_ref());
@@ -309,7 +309,7 @@ impl System {
     /// Starts the projector and the sweeper of stale orders. Returns the projector's health check.
     fn start_projector(
         &mut self,
-        store: &Arc<dyn ReadModel>,
+        store: &Arc<ReadModel>,
         log: Option<&EventLog>,
     ) -> Result<Check, CliError> {
         let log = log.ok_or(CliError::NoEventStore)?.on_behalf_of("dofs-projector");
@@ -378,7 +378,7 @@ impl System {
 
 /// Checks that this release knows the schema of the read model. An unreachable database passes: the
 /// roles start and retry until it responds.
-async fn check_schema(store: &dyn ReadModel) -> Result<(), StoreError> {
+async fn check_schema(store: &ReadModel) -> Result<(), StoreError> {
     match store.check_schema().await {
         Err(error @ (StoreError::Database(_) | StoreError::Timeout)) => {
             let error = &error as &dyn std::error::Error;

@@ -62,7 +62,7 @@ impl TargetStores {
     pub(crate) async fn announce_read_model(
         &mut self,
         url: &ReadModelUrl,
-        store: &dyn ReadModel,
+        store: &ReadModel,
         global: &Global,
     ) -> Result<(), CliError> {
         let version = store.schema_version().await;

@@ -42,7 +42,7 @@ impl Display for Ahead {
 /// Returns how far the newest rows are ahead of the log; `None` if they are not.
 pub(crate) async fn find_ahead<E: From<StoreError> + From<LogError>>(
     log: &EventLog,
-    store: &dyn ReadModel,
+    store: &ReadModel,
 ) -> Result<Option<Ahead>, E> {
     let mut found: Option<Ahead> = None;
     let (mut after, mut n_orders) = (None, 0);

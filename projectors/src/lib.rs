@@ -37,11 +37,10 @@ pub use runner::batch::Poison;
 pub use runner::{OtherEventStore, Projector, ProjectorConfig, ProjectorError, ProjectorHealth};
 pub use status::{ProjectionStatus, StatusError, projection_status};
 pub use store::{
-    Begin, Checkpoint, Customer, CustomerFilter, Customers, Examined, FailedOrderFilter,
-    FailureFilter, FailureGroup, IdRange, LastVerification, Lease, Leased, Migrated, Newest,
-    OrderCounts, OrderFilter, Page, Place, ReadModel, ReadModelConfig, ReadModelUrl, RowsPage,
-    RowsText, SCHEMA_VERSION, SetInfo, Sets, Steps, StoreError, SwapWhen, Swapped, Unfinished,
-    migrate, open,
+    Begin, Checkpoint, Customer, CustomerFilter, FailedOrderFilter, FailureFilter, FailureGroup,
+    IdRange, LastVerification, Lease, Migrated, Newest, OrderCounts, OrderFilter, Page, Place,
+    ReadModel, ReadModelConfig, ReadModelUrl, RowsPage, RowsText, SCHEMA_VERSION, SetInfo, Steps,
+    StoreError, SwapWhen, Swapped, Unfinished, migrate, open,
 };
 pub use sweeper::Sweeper;
 pub use trouble::{ReadModelTrouble, find_trouble};

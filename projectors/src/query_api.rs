@@ -55,7 +55,7 @@ static READ_MODEL: OnceLock<Outage> = OnceLock::new();
 /// Dependencies of the query routes.
 #[derive(Clone)]
 pub struct Queries {
-    pub store: Arc<dyn ReadModel>,
+    pub store: Arc<ReadModel>,
     pub lookups: Lookups,
     pub log: EventLog,
     pub owners: Owners,

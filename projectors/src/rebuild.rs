@@ -35,7 +35,7 @@ const HOLDER: &str = "rebuild";
 /// A rebuild of the tables of one projection.
 pub struct Rebuild<'a> {
     pub log: &'a EventLog,
-    pub store: &'a dyn ReadModel,
+    pub store: &'a ReadModel,
     pub clock: &'a Clock,
     pub begin: Begin,
     pub at_end: SwapAtEnd,
@@ -136,22 +136,22 @@ impl Rebuild<'_> {
         };
         let mut compared = None;
         if is_of_this_log {
-            let reached = self.approach_live_set(&*next, observer).await?;
+            let reached = self.approach_live_set(&next, observer).await?;
             // With events that cannot be projected, the rebuild fails below, after all are reported.
             if reached.events_skipped == 0 {
-                compared = Some(self.compare_with_live(&*next, observer).await?);
+                compared = Some(self.compare_with_live(&next, observer).await?);
             }
         }
         let is_near = compared.is_some() && live.position.is_some();
         let phase = if is_near { Phase::CatchUp } else { Phase::Replay };
-        let mut checkpoint = self.catch_up(&*next, phase, observer).await?;
+        let mut checkpoint = self.catch_up(&next, phase, observer).await?;
         let mut steps =
             |n_done, n_total| (observer.progress)(step_progress(Phase::Indexes, n_done, n_total));
         // Indexes come last: rows are inserted faster without them.
         self.store.complete_next_set(&mut steps).await?;
         let is_live = self.at_end == SwapAtEnd::Yes;
         if is_live {
-            checkpoint = self.swap_in(&*next, is_of_this_log, observer).await?;
+            checkpoint = self.swap_in(&next, is_of_this_log, observer).await?;
         }
         Ok(Rebuilt { n_events: checkpoint.events_applied, compared, is_live })
     }
@@ -159,7 +159,7 @@ impl Rebuild<'_> {
     /// Brings the next set to the position of the live one, and not beyond: there both are compared.
     async fn approach_live_set(
         &self,
-        next: &dyn ReadModel,
+        next: &ReadModel,
         observer: &mut Observer<'_>,
     ) -> Result<Checkpoint, RebuildError> {
         let mut reached = next.checkpoint().await?;
@@ -182,7 +182,7 @@ impl Rebuild<'_> {
     /// which one is right.
     async fn compare_with_live(
         &self,
-        next: &dyn ReadModel,
+        next: &ReadModel,
         observer: &mut Observer<'_>,
     ) -> Result<Verified, RebuildError> {
         self.wait_for_projector(next.checkpoint().await?.position).await?;
@@ -195,7 +195,7 @@ impl Rebuild<'_> {
         let comparison = Comparison {
             log: self.log,
             expected: Side { store: next, position: next.checkpoint().await?.position },
-            found: Side { store: &*live, position: live_position },
+            found: Side { store: &live, position: live_position },
             mended: None,
             pace: Pace::Full,
         };
@@ -222,7 +222,7 @@ impl Rebuild<'_> {
     /// Swaps the next set with the live one, and returns its checkpoint.
     async fn swap_in(
         &self,
-        next: &dyn ReadModel,
+        next: &ReadModel,
         is_of_this_log: bool,
         observer: &mut Observer<'_>,
     ) -> Result<Checkpoint, RebuildError> {
@@ -286,7 +286,7 @@ impl Rebuild<'_> {
     /// Brings the next set to the end of the log.
     async fn catch_up(
         &self,
-        next: &dyn ReadModel,
+        next: &ReadModel,
         phase: Phase,
         observer: &mut Observer<'_>,
     ) -> Result<Checkpoint, RebuildError> {
@@ -300,7 +300,7 @@ impl Rebuild<'_> {
     /// Brings the next set to a position, or to the end of the log, and reports undecodable events.
     async fn replay_into(
         &self,
-        next: &dyn ReadModel,
+        next: &ReadModel,
         to: Option<Position>,
         phase: Phase,
         observer: &mut Observer<'_>,

@@ -56,7 +56,7 @@ pub(crate) struct Replayed {
 /// A replay of the log into tables, which reflect the log up to their checkpoint.
 pub(crate) struct Replay<'a> {
     pub(crate) log: &'a EventLog,
-    pub(crate) store: &'a dyn ReadModel,
+    pub(crate) store: &'a ReadModel,
     pub(crate) clock: &'a Clock,
     /// Maximum number of events in one transaction.
     pub(crate) batch_size: u64,

@@ -84,7 +84,7 @@ enum Interruption {
 /// Keeps the tables of one projection up to date.
 pub struct Projector {
     log: EventLog,
-    store: Arc<dyn ReadModel>,
+    store: Arc<ReadModel>,
     config: ProjectorConfig,
     clock: Clock,
     /// The name of this projector in the lease.
@@ -96,7 +96,7 @@ impl Projector {
     /// Creates a projector of the projection of `store`.
     pub fn new(
         log: EventLog,
-        store: Arc<dyn ReadModel>,
+        store: Arc<ReadModel>,
         config: ProjectorConfig,
         clock: Clock,
     ) -> Self {
@@ -119,7 +119,8 @@ impl Projector {
     pub async fn run(self, stop: CancellationToken) -> Result<(), ProjectorError> {
         let mut outage = Outage::new(self.health());
         loop {
-            let interrupted = stop.run_until_cancelled(self.take_turn(&mut outage)).await;
+            let taking_turn = Box::pin(self.take_turn(&mut outage));
+            let interrupted = stop.run_until_cancelled(taking_turn).await;
             let delay = match interrupted {
                 None => break,
                 Some(Interruption::Store(
@@ -151,7 +152,7 @@ impl Projector {
         // When one branch ends, the others are dropped, even in the middle of a write. A transaction that
         // is dropped closes its connection, and the database rolls it back.
         tokio::select! {
-            () = turn::keep_turn(&*self.store, epoch) => {
+            () = turn::keep_turn(&self.store, epoch) => {
                 tracing::warn!(epoch, "Another projector has taken over, or the tables changed");
                 Interruption::TurnOver
             }
@@ -172,7 +173,7 @@ impl Projector {
     async fn begin_turn(&self) -> Result<u64, StoreError> {
         limit_call(self.store.check_schema()).await?;
         self.warn_of_old_version().await?;
-        turn::wait_for_turn(&*self.store, &self.holder, &self.health).await
+        turn::wait_for_turn(&self.store, &self.holder, &self.health).await
     }
 
     /// Warns if another version of the fold has built the tables: their older rows may differ.
@@ -237,7 +238,7 @@ impl Projector {
             return Err(Interruption::TurnOver);
         }
         checkpoint.first_event_id =
-            check_origin::<Interruption>(&self.log, &*self.store, &checkpoint).await?;
+            check_origin::<Interruption>(&self.log, &self.store, &checkpoint).await?;
         let subscription = self.log.store().subscribe(checkpoint.position);
         let mut batches = Batches::new(subscription, &self.config);
         loop {
@@ -250,7 +251,7 @@ impl Projector {
             // The first event of the log comes in the first batch.
             checkpoint.first_event_id = checkpoint.first_event_id.or(batch.first_event_id);
             let now = self.clock.now();
-            checkpoint = project_batch(&*self.store, checkpoint, batch, now).await?;
+            checkpoint = project_batch(&self.store, checkpoint, batch, now).await?;
             outage.note_success();
         }
     }
@@ -263,7 +264,7 @@ impl Projector {
         let mut known = None;
         loop {
             // The projection itself reports an event store or a database that cannot be reached.
-            if let Ok(ahead) = find_ahead::<Interruption>(&self.log, &*self.store).await {
+            if let Ok(ahead) = find_ahead::<Interruption>(&self.log, &self.store).await {
                 if let Some(ahead) = ahead.filter(|_| known.is_none()) {
                     let Ahead { order_id, n_events } = ahead;
                     tracing::warn!(
@@ -282,7 +283,7 @@ impl Projector {
 
 /// Writes the changes of a batch, and returns the checkpoint after it.
 pub(crate) async fn project_batch(
-    store: &dyn ReadModel,
+    store: &ReadModel,
     from: Checkpoint,
     batch: Batch,
     now: Timestamp,

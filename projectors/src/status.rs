@@ -29,7 +29,7 @@ pub enum StatusError {
 /// Reads the current status of the projection of `store`.
 pub async fn projection_status(
     log: &EventLog,
-    store: &dyn ReadModel,
+    store: &ReadModel,
     now: Timestamp,
 ) -> Result<ProjectionStatus, StatusError> {
     // The checkpoint before the log: events in between count as lag, never as progress.

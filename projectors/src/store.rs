@@ -1,4 +1,4 @@
-//! The tables of the projections: one contract, two databases.
+//! The tables of the projections, in PostgreSQL or SQLite.
 
 mod address;
 mod checkpoint;
@@ -7,38 +7,48 @@ mod database;
 mod examine;
 mod lease;
 mod migrations;
+mod orders;
 mod postgres;
 mod query;
+mod rows;
 mod sets;
 mod sqlite;
 mod statistics;
-mod transaction;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use domain::ids::OrderId;
-use domain::order::{Stage, Status};
+use futures::future::try_join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::orders::{FailedOrder, OrderRow};
-use crate::projection::{Minute, OrderRecords, Projection, RowChanges, UnreadableRow, row};
+use crate::orders::{FailedOrder, ORDERS, OrderRow};
+use crate::projection::{ColumnType, Projection, Row, UnreadableRow};
 use address::Address;
+use database::Database;
+use postgres::PostgresPool;
+use query::Query;
+use sqlite::{Durability, SqlitePools};
 
 pub use address::ReadModelUrl;
 pub use checkpoint::Checkpoint;
-pub use customers::{Customer, CustomerFilter, Customers};
+pub use customers::{Customer, CustomerFilter};
 pub use domain::operations::FailureFilter;
-pub use examine::{Examined, IdRange, LastVerification, RowsPage, RowsText};
-pub use lease::{Lease, Leased};
+pub use examine::{IdRange, LastVerification, RowsPage, RowsText};
+pub use lease::Lease;
 pub use migrations::{Migrated, SCHEMA_VERSION};
+pub use orders::{FailedOrderFilter, FailureGroup, OrderFilter};
+pub use rows::Newest;
 pub(crate) use sets::PREVIOUS_KEPT_FOR;
-pub use sets::{Begin, SetInfo, Sets, Steps, SwapWhen, Swapped, Unfinished};
+pub use sets::{Begin, SetInfo, Steps, SwapWhen, Swapped, Unfinished};
+pub use statistics::OrderCounts;
+
+/// A result of the read model.
+type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// How long to wait for a connection: an unreachable database is reported soon.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,98 +61,108 @@ pub struct ReadModelConfig {
     pub url: ReadModelUrl,
 }
 
-/// The tables of a projection, in one database, and what is asked of the tables of `orders`. Every read
-/// is one statement, so its answer is of one moment.
-#[async_trait]
-pub trait ReadModel: Leased + Examined + Sets + Customers + Send + Sync {
+/// One set of tables of one projection. Every read is one statement, so its answer is of one moment.
+#[derive(Clone)]
+pub struct ReadModel {
+    database: Database,
+    /// For messages, without secrets.
+    url: Arc<str>,
+    projection: &'static Projection,
+    /// The key of the set in `projection_checkpoints`.
+    set: String,
+}
+
+impl ReadModel {
+    /// Makes the live set of a projection from the pools of its database.
+    fn new(database: Database, url: &str, projection: &'static Projection) -> Self {
+        Self { database, url: url.into(), projection, set: projection.name.to_owned() }
+    }
+
     /// Returns the projection whose tables are read and written.
-    fn projection(&self) -> &'static Projection;
+    pub fn projection(&self) -> &'static Projection {
+        self.projection
+    }
 
     /// Returns the tables of another projection in the same database, with the same connections.
-    fn for_projection(&self, projection: &'static Projection) -> Arc<dyn ReadModel>;
-
-    /// Succeeds if the database answers and has the tables.
-    async fn ping(&self) -> Result<(), StoreError>;
+    pub fn for_projection(&self, projection: &'static Projection) -> Arc<Self> {
+        Arc::new(Self::new(self.database.clone(), &self.url, projection))
+    }
 
     /// Returns the address without its secrets.
-    fn address(&self) -> &str;
+    pub fn address(&self) -> &str {
+        &self.url
+    }
+
+    /// Succeeds if the database answers and has the tables.
+    pub async fn ping(&self) -> Result<()> {
+        let table = self.projection.main_table().name;
+        let ping =
+            format!("/* ping */ select count(*) from (select 1 from {table} limit 1) as found");
+        self.fetch_value::<i64>(Query::new(ping)).await.map(drop)
+    }
 
     /// Checks that the schema is the one that this release was written for.
     ///
     /// # Errors
     /// [`StoreError::SchemaOlder`] and [`StoreError::SchemaNewer`] say what to do about it.
-    async fn check_schema(&self) -> Result<(), StoreError>;
-
-    /// Returns the version of the newest migration that the database has had; `None` before the first.
-    async fn schema_version(&self) -> Result<Option<i64>, StoreError>;
-
-    /// Returns how far the projection has come.
-    async fn checkpoint(&self) -> Result<Checkpoint, StoreError>;
-
-    /// Reads the rows of these orders. Orders without rows are left out.
-    async fn rows(
-        &self,
-        order_ids: &[OrderId],
-    ) -> Result<BTreeMap<OrderId, OrderRecords>, StoreError>;
-
-    /// Writes rows and statistics and moves the checkpoint, in one transaction. A row that reflects a
-    /// newer revision already stays as it is.
-    ///
-    /// # Errors
-    /// [`StoreError::CheckpointMoved`] if the checkpoint is not at `from`: then nothing is written.
-    async fn write(
-        &self,
-        changes: &RowChanges,
-        from: &Checkpoint,
-        to: &Checkpoint,
-    ) -> Result<(), StoreError>;
-
-    /// Reads the revisions of the newest orders behind `after`, newest first.
-    async fn newest(&self, after: Option<Place>, limit: u32) -> Result<Vec<Newest>, StoreError>;
-
-    /// Returns the number of orders that have rows. It may be wrong where statistics are.
-    async fn count_rows(&self) -> Result<u64, StoreError>;
-
-    /// Reads one order.
-    async fn order(&self, order_id: OrderId) -> Result<Option<OrderRow>, StoreError> {
-        Ok(self.orders_by_id(&[order_id]).await?.pop())
+    pub async fn check_schema(&self) -> Result<()> {
+        migrations::check_versions(&self.applied_migrations().await?, &self.url)
     }
 
-    /// Reads orders by their ids, in any sequence. Unknown ids are left out.
-    async fn orders_by_id(&self, order_ids: &[OrderId]) -> Result<Vec<OrderRow>, StoreError>;
+    /// Returns the version of the newest migration that the database has had; `None` before the first.
+    pub async fn schema_version(&self) -> Result<Option<i64>> {
+        Ok(self.applied_migrations().await?.last().copied())
+    }
 
-    /// Lists orders, newest first by the time they were received.
-    async fn orders(&self, filter: &OrderFilter, page: &Page) -> Result<Vec<OrderRow>, StoreError>;
+    /// Returns the versions of the migrations that the database has had.
+    async fn applied_migrations(&self) -> Result<BTreeSet<i64>> {
+        if !self.database.exists() {
+            return Ok(BTreeSet::new());
+        }
+        let mut connection = self.database.acquire_reader().await?;
+        let exists = connection.dialect().table_exists("_sqlx_migrations");
+        let exists = Query::new(format!("/* schema.exists */ select count(*) where {exists}"));
+        if !connection.finds_any(exists).await? {
+            return Ok(BTreeSet::new());
+        }
+        let versions = Query::new("/* schema.versions */ select version from _sqlx_migrations");
+        Ok(connection.fetch_values(versions).await?.into_iter().collect())
+    }
 
-    /// Lists failures, newest first by the time of the failure.
-    async fn failed_orders(
-        &self,
-        filter: &FailedOrderFilter,
-        page: &Page,
-    ) -> Result<Vec<FailedOrder>, StoreError>;
+    /// Returns the key of the live set.
+    fn live_key(&self) -> String {
+        self.projection.name.to_owned()
+    }
 
-    /// Lists failures that are not resolved and come behind `after`, oldest first by the time of the
-    /// failure: a client that works through them handles the past before the present.
-    async fn failures_now(
-        &self,
-        filter: &FailureFilter,
-        after: Option<Place>,
-        limit: u32,
-    ) -> Result<Vec<FailedOrder>, StoreError>;
+    /// Runs a call that writes, and notes its failure.
+    async fn watch<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        call.await.inspect_err(|error| self.database.note_failure(error))
+    }
 
-    /// Counts failures that are not resolved by stage and code, the largest number first.
-    async fn failure_groups(&self, filter: &FailureFilter)
-    -> Result<Vec<FailureGroup>, StoreError>;
+    /// Runs one statement in a transaction and returns the number of rows that it changed.
+    async fn execute_committed(&self, query: Query) -> Result<u64> {
+        self.watch(async {
+            let mut transaction = self.database.begin().await?;
+            let n_changed = transaction.execute(query).await?;
+            transaction.commit().await?;
+            Ok(n_changed)
+        })
+        .await
+    }
 
-    /// Returns the number of orders in each state.
-    async fn count_orders(&self) -> Result<OrderCounts, StoreError>;
+    async fn fetch_rows<R: Row>(&self, query: Query) -> Result<Vec<R>> {
+        self.database.acquire_reader().await?.fetch_rows(query).await
+    }
 
-    /// Returns the time of the last event of the order in `PROCESSING` that has waited longest; `None`
-    /// if no order is in `PROCESSING`.
-    async fn oldest_processing(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// Returns the first row, if there is any.
+    async fn fetch_row<R: Row>(&self, query: Query) -> Result<Option<R>> {
+        self.database.acquire_reader().await?.fetch_row(query).await
+    }
 
-    /// Returns the events of each minute from this one on, counted from 1970, as far back as is kept.
-    async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>, StoreError>;
+    /// Returns the only column of the first row, if there is any.
+    async fn fetch_value<C: ColumnType>(&self, query: Query) -> Result<Option<C>> {
+        self.database.acquire_reader().await?.fetch_value(query).await
+    }
 }
 
 impl ReadModelUrl {
@@ -151,13 +171,16 @@ impl ReadModelUrl {
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
-    pub fn open(&self) -> Arc<dyn ReadModel> {
-        match self.address.clone() {
+    pub fn open(&self) -> Arc<ReadModel> {
+        let database = match self.address.clone() {
             Address::Postgres(options, sessions) => {
-                Arc::new(postgres::PostgresStore::open(*options, sessions, &self.shown))
+                Database::Postgres(PostgresPool::open(*options, sessions, ""))
             }
-            Address::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path, &self.shown)),
-        }
+            Address::Sqlite(path) => {
+                Database::Sqlite(SqlitePools::open(path, Durability::PowerCut))
+            }
+        };
+        Arc::new(ReadModel::new(database, &self.shown, &ORDERS))
     }
 
     /// Brings the schema to what this release needs, making the SQLite database if it is missing, and
@@ -165,12 +188,17 @@ impl ReadModelUrl {
     ///
     /// # Errors
     /// [`StoreError::SchemaNewer`] if a newer release migrated it; it is left as it is.
-    pub async fn migrate(&self) -> Result<Vec<Migrated>, StoreError> {
+    pub async fn migrate(&self) -> Result<Vec<Migrated>> {
         match self.address.clone() {
             Address::Postgres(options, sessions) => {
                 postgres::migrate(*options, sessions, &self.shown).await
             }
-            Address::Sqlite(path) => sqlite::migrate(&path, &self.shown).await,
+            Address::Sqlite(path) => {
+                if let Some(folder) = path.parent() {
+                    std::fs::create_dir_all(folder).map_err(sqlx::Error::Io)?;
+                }
+                sqlite::migrate(&path, Durability::PowerCut, &self.shown).await
+            }
         }
     }
 }
@@ -179,81 +207,35 @@ impl ReadModelUrl {
 ///
 /// # Errors
 /// [`StoreError::Address`] if the URL is not valid.
-pub fn open(url: &str) -> Result<Arc<dyn ReadModel>, StoreError> {
+pub fn open(url: &str) -> Result<Arc<ReadModel>> {
     Ok(url.parse::<ReadModelUrl>()?.open())
-}
-
-/// Opens the tables of a projection in a new file that is to be thrown away: quicker than one that must
-/// survive a power cut, and without the indexes of lists.
-pub(crate) async fn open_scratch(
-    path: &Path,
-    projection: &'static Projection,
-) -> Result<Arc<dyn ReadModel>, StoreError> {
-    Ok(Arc::new(sqlite::open_scratch(path, projection).await?))
 }
 
 /// Migrates the read model at `url`, as [`ReadModelUrl::migrate`] does.
 ///
 /// # Errors
 /// [`StoreError::Address`] if the URL is not valid.
-pub async fn migrate(url: &str) -> Result<Vec<Migrated>, StoreError> {
+pub async fn migrate(url: &str) -> Result<Vec<Migrated>> {
     url.parse::<ReadModelUrl>()?.migrate().await
 }
 
-row! {
-    /// How far the row of an order is, and its place among the newest.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Newest {
-        pub order_id: OrderId,
-        pub revision: u64,
-        pub listed_at: Timestamp,
-    }
-}
-
-impl Newest {
-    /// Returns the order's place among the orders.
-    pub fn place(&self) -> Place {
-        Place { at: self.listed_at, order_id: self.order_id }
-    }
-}
-
-/// Restricts a list of orders. Fields that are `None` do not restrict it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OrderFilter {
-    pub tenant: Option<String>,
-    pub status: Option<Status>,
-    pub customer_id: Option<String>,
-    /// Received at this time or later.
-    pub from: Option<Timestamp>,
-    /// Received before this time.
-    pub to: Option<Timestamp>,
-}
-
-/// Restricts a list of failures. Fields that are `None` do not restrict it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FailedOrderFilter {
-    pub tenant: Option<String>,
-    pub stage: Option<Stage>,
-    pub code: Option<String>,
-    pub customer_id: Option<String>,
-    /// Failed at this time or later.
-    pub from: Option<Timestamp>,
-    /// Failed before this time.
-    pub to: Option<Timestamp>,
-    /// Includes failures that a redrive has resolved or an operator discarded.
-    pub include_resolved: bool,
-}
-
-row! {
-    /// Unresolved failures of one stage and code.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct FailureGroup {
-        pub stage: Stage,
-        pub code: String,
-        pub n_orders: u64,
-        pub oldest_failed_at: Timestamp,
-        pub newest_failed_at: Timestamp,
-    }
+/// Opens the tables of a projection in a file that is to be thrown away: quicker than one that must
+/// survive a power cut, and without the indexes of lists.
+pub(crate) async fn open_scratch(
+    path: &Path,
+    projection: &'static Projection,
+) -> Result<Arc<ReadModel>> {
+    let url = format!("sqlite://{}", path.display());
+    sqlite::migrate(path, Durability::Process, &url).await?;
+    let pools = SqlitePools::open(path.to_owned(), Durability::Process);
+    let scratch = ReadModel::new(Database::Sqlite(pools), &url, projection);
+    // All connections are opened now: another process may put a file of its own in the place of this
+    // one, and a connection that is opened later would be to that file.
+    try_join_all((0..sqlite::MAX_READERS).map(|_reader| scratch.database.acquire_reader())).await?;
+    let mut transaction = scratch.database.begin().await?;
+    sets::sqlite::drop_indexes(&mut transaction, projection).await?;
+    transaction.commit().await?;
+    Ok(Arc::new(scratch))
 }
 
 /// A part of a list that is sorted by time and id, the newest first.
@@ -282,40 +264,6 @@ impl Place {
     /// Returns a failure's place among the failures.
     pub fn of_failure(failed: &FailedOrder) -> Self {
         Self { at: failed.failed_at, order_id: failed.order_id }
-    }
-}
-
-/// Numbers of orders by state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OrderCounts {
-    pub n_processing: u64,
-    pub n_fulfilled: u64,
-    pub n_failed: u64,
-    /// Failed orders by stage.
-    pub n_failed_validation: u64,
-    pub n_failed_fulfillment: u64,
-    pub n_failed_dead_letter: u64,
-}
-
-impl OrderCounts {
-    /// Returns the number of all orders.
-    pub fn total(&self) -> u64 {
-        self.n_processing + self.n_fulfilled + self.n_failed
-    }
-
-    /// Adds orders of one state.
-    fn add(&mut self, status: Status, stage: Option<Stage>, n_orders: u64) {
-        match status {
-            Status::Processing => self.n_processing += n_orders,
-            Status::Fulfilled => self.n_fulfilled += n_orders,
-            Status::Failed => self.n_failed += n_orders,
-        }
-        match stage {
-            Some(Stage::Validation) => self.n_failed_validation += n_orders,
-            Some(Stage::Fulfillment) => self.n_failed_fulfillment += n_orders,
-            Some(Stage::DeadLetter) => self.n_failed_dead_letter += n_orders,
-            None => {}
-        }
     }
 }
 
@@ -370,19 +318,12 @@ pub enum StoreError {
          changed: end long transactions on its database, then try again"
     )]
     Locked { url: String },
-    /// A row holds a value that no release writes.
-    #[error("row of {of} cannot be read: {reason}")]
-    Row { of: String, reason: String },
+    #[error(transparent)]
+    Row(#[from] UnreadableRow),
     #[error("database of the read model did not answer in time")]
     Timeout,
     #[error("database of the read model failed")]
     Database(#[from] sqlx::Error),
-}
-
-impl From<UnreadableRow> for StoreError {
-    fn from(UnreadableRow { of, reason }: UnreadableRow) -> Self {
-        Self::Row { of, reason }
-    }
 }
 
 impl StoreError {

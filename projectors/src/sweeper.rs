@@ -29,7 +29,7 @@ const MAX_STALE: usize = 10_000;
 /// no message for it.
 pub struct Sweeper {
     pub log: EventLog,
-    pub store: Arc<dyn ReadModel>,
+    pub store: Arc<ReadModel>,
     /// Name of the fulfillment group.
     pub group: String,
     /// How long an order may be in progress before it is suspect.

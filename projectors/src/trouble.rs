@@ -48,7 +48,7 @@ impl Display for ReadModelTrouble {
 /// Returns the problem of the read model; `None` if there is none, or the event store does not answer.
 pub async fn find_trouble(
     log: Option<&EventLog>,
-    store: &dyn ReadModel,
+    store: &ReadModel,
     now: Timestamp,
 ) -> Option<ReadModelTrouble> {
     if !matches!(timeout(ANSWER_TIMEOUT, store.ping()).await, Ok(Ok(()))) {
@@ -67,7 +67,7 @@ pub async fn find_trouble(
 /// Compares the rows with the log.
 async fn compare_with_log(
     log: &EventLog,
-    store: &dyn ReadModel,
+    store: &ReadModel,
     now: Timestamp,
 ) -> Result<Option<ReadModelTrouble>, StatusError> {
     if let Some(ahead) = find_ahead::<StatusError>(log, store).await? {

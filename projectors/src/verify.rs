@@ -36,7 +36,7 @@ const MAX_STRIDE: u64 = 10_000;
 /// A verification of the tables of one projection against the log.
 pub struct Verification<'a> {
     pub log: &'a EventLog,
-    pub store: &'a dyn ReadModel,
+    pub store: &'a ReadModel,
     pub clock: &'a Clock,
     /// An empty folder with room for the temporary tables.
     pub scratch: &'a Path,
@@ -132,7 +132,7 @@ impl Verification<'_> {
         let phase = Phase::Replay;
         let (log, clock, pace) = (self.log, self.clock, self.pace);
         let batch_size = pace.batch_size(BATCH_SIZE);
-        let replay = Replay { log, store: &*scratch, clock, batch_size, phase, pace };
+        let replay = Replay { log, store: &scratch, clock, batch_size, phase, pace };
         let mut replayed = Replayed::default();
         // Most of the log is folded before the snapshot, which a database should not keep for long.
         if let Some(position) = live.position {
@@ -149,8 +149,8 @@ impl Verification<'_> {
         let position = scratch.checkpoint().await?.position;
         let comparison = Comparison {
             log: self.log,
-            expected: Side { store: &*scratch, position },
-            found: Side { store: &*live, position: at },
+            expected: Side { store: &scratch, position },
+            found: Side { store: &live, position: at },
             mended: self.tables_to_mend(),
             pace,
         };
@@ -202,7 +202,7 @@ impl Verification<'_> {
         let judge = Judge {
             log,
             expected: None,
-            found: Side { store: &*live, position },
+            found: Side { store: &live, position },
             mended: self.tables_to_mend(),
         };
         judge.judge_all(&sampled, &mut verified, &mut Observer { progress, found }).await?;
@@ -210,7 +210,7 @@ impl Verification<'_> {
     }
 
     /// Returns the tables to repair, if differences are repaired.
-    fn tables_to_mend(&self) -> Option<&dyn ReadModel> {
+    fn tables_to_mend(&self) -> Option<&ReadModel> {
         match self.repair {
             Repair::Never => None,
             Repair::Always => Some(self.store),

@@ -16,7 +16,7 @@ pub(crate) async fn run(arguments: &Migrate, global: &Global) -> Result<ExitCode
     let url = &settings.read_model.url;
     let store = url.open();
     let mut stores = TargetStores::default();
-    stores.announce_read_model(url, &*store, global).await?;
+    stores.announce_read_model(url, &store, global).await?;
     if is_file_missing(url) && settings.environment != Environment::Dev && !arguments.create {
         return Err(CliError::NoDatabaseFile { url: url.to_string() });
     }
@@ -27,7 +27,7 @@ pub(crate) async fn run(arguments: &Migrate, global: &Global) -> Result<ExitCode
         .collect();
     if global.json {
         // Again, because the migrations changed the schema version.
-        stores.announce_read_model(url, &*store, global).await?;
+        stores.announce_read_model(url, &store, global).await?;
         stores.print_json(json!({"applied": names}))?;
     } else if names.is_empty() {
         print_result("read model is up to date: no migration to apply")?;

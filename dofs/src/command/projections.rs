@@ -30,7 +30,7 @@ const RATE_INTERVAL: Duration = Duration::from_secs(1);
 /// Stores and clock of the commands.
 struct Tools {
     log: EventLog,
-    store: Arc<dyn ReadModel>,
+    store: Arc<ReadModel>,
     clock: Clock,
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn run(
     let named = projections.find(|projection| projection.name == arguments.projection);
     // `clap` accepts the names of projections only.
     let store = store.for_projection(named.unwrap_or(&projectors::ORDERS));
-    stores.announce_read_model(&settings.read_model.url, &*store, global).await?;
+    stores.announce_read_model(&settings.read_model.url, &store, global).await?;
     let tools = Tools { log, store, clock: process::system_clock() };
     tools.store.check_schema().await?;
     match &arguments.command {
@@ -73,7 +73,7 @@ async fn show_status(
 ) -> Result<ExitCode, CliError> {
     let before = tools.store.checkpoint().await?;
     tokio::time::sleep(RATE_INTERVAL).await;
-    let status = projection_status(&tools.log, &*tools.store, tools.clock.now()).await?;
+    let status = projection_status(&tools.log, &tools.store, tools.clock.now()).await?;
     let sets = tools.store.sets().await?;
     let n_projected = status.checkpoint.events_applied + status.checkpoint.events_skipped;
     let rate = n_projected.saturating_sub(before.events_applied + before.events_skipped);
@@ -153,7 +153,7 @@ async fn verify_tables(
     let repair = if arguments.repair { Repair::Always } else { Repair::Never };
     let verification = Verification {
         log: &tools.log,
-        store: &*tools.store,
+        store: &tools.store,
         clock: &tools.clock,
         scratch: scratch.path(),
         repair,
@@ -225,7 +225,7 @@ async fn rebuild_tables(
 ) -> Result<ExitCode, CliError> {
     let work = Rebuild {
         log: &tools.log,
-        store: &*tools.store,
+        store: &tools.store,
         clock: &tools.clock,
         begin: if arguments.resume { Begin::WhereItStopped } else { Begin::Anew },
         at_end: if arguments.no_swap { SwapAtEnd::No } else { SwapAtEnd::Yes },

@@ -92,7 +92,7 @@ impl System {
     /// configured.
     pub(super) fn api_routes(
         &mut self,
-        store: Arc<dyn ReadModel>,
+        store: Arc<ReadModel>,
         log: Option<(EventLog, Owners)>,
         access: Access,
     ) -> Router {

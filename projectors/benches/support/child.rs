@@ -78,9 +78,9 @@ pub(crate) async fn run(work: Work, addresses: &[String]) {
     let (log, store) = (connect(event_store).unwrap(), open(read_model).unwrap());
     let started = Instant::now();
     let n_events = match work {
-        Work::CatchUp => catch_up(log, &*store, read_model).await,
-        Work::Rebuild => rebuild(&log, &*store).await,
-        Work::Verify => verify(&log, &*store).await,
+        Work::CatchUp => catch_up(log, &store, read_model).await,
+        Work::Rebuild => rebuild(&log, &store).await,
+        Work::Verify => verify(&log, &store).await,
         Work::Follow => {
             let projector = Projector::new(log, store, PROJECTOR, clock());
             projector.run(CancellationToken::new()).await.unwrap();
@@ -96,7 +96,7 @@ pub(crate) async fn run(work: Work, addresses: &[String]) {
     );
 }
 
-async fn catch_up(log: EventLog, store: &dyn ReadModel, read_model: &str) -> u64 {
+async fn catch_up(log: EventLog, store: &ReadModel, read_model: &str) -> u64 {
     let head = log.store().head().await.unwrap();
     let stop = CancellationToken::new();
     let own = open(read_model).unwrap();
@@ -113,7 +113,7 @@ async fn catch_up(log: EventLog, store: &dyn ReadModel, read_model: &str) -> u64
     }
 }
 
-async fn rebuild(log: &EventLog, store: &dyn ReadModel) -> u64 {
+async fn rebuild(log: &EventLog, store: &ReadModel) -> u64 {
     let clock = clock();
     let (begin, at_end, batch_size) = (Begin::Anew, SwapAtEnd::Yes, REBUILD_BATCH);
     let work = Rebuild { log, store, clock: &clock, begin, at_end, batch_size };
@@ -122,7 +122,7 @@ async fn rebuild(log: &EventLog, store: &dyn ReadModel) -> u64 {
     rebuilt.n_events
 }
 
-async fn verify(log: &EventLog, store: &dyn ReadModel) -> u64 {
+async fn verify(log: &EventLog, store: &ReadModel) -> u64 {
     let (clock, scratch) = (clock(), tempfile::tempdir().unwrap());
     let (scratch, repair) = (scratch.path(), Repair::Never);
     let verification =

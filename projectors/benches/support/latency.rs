@@ -61,7 +61,7 @@ pub(crate) async fn measure(
 }
 
 /// Places an order and ends it. For observed orders, returns the time until the row shows the end.
-async fn order(log: EventLog, store: Arc<dyn ReadModel>, number: u64) -> Option<Duration> {
+async fn order(log: EventLog, store: Arc<ReadModel>, number: u64) -> Option<Duration> {
     place(&log, number).await;
     end(&log, number).await;
     if !number.is_multiple_of(LOOKED_AT) {

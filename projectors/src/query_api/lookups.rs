@@ -23,7 +23,7 @@ const ONE_BY_ONE: usize = 4;
 /// requests that wait read the event store after their time-out.
 #[derive(Clone)]
 pub struct Lookups {
-    store: Arc<dyn ReadModel>,
+    store: Arc<ReadModel>,
     waiting: Arc<Mutex<Vec<Lookup>>>,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -38,7 +38,7 @@ struct Lookup {
 
 impl Lookups {
     /// Creates lookups in the tables of `store`.
-    pub fn new(store: Arc<dyn ReadModel>) -> Self {
+    pub fn new(store: Arc<ReadModel>) -> Self {
         Self { store, waiting: Arc::default(), turn: Arc::default() }
     }
 

@@ -53,7 +53,7 @@ pub(super) async fn get_statistics(
     let (tables, status, projection, oldest_event_at) = tokio::join!(
         timeout(SOURCE_TIMEOUT, read_tables(&queries, query.minutes)),
         timeout(SOURCE_TIMEOUT, queries.log.fulfillment_status(&queries.group, now)),
-        timeout(SOURCE_TIMEOUT, projection_status(&queries.log, &*queries.store, now)),
+        timeout(SOURCE_TIMEOUT, projection_status(&queries.log, &queries.store, now)),
         timeout(SOURCE_TIMEOUT, queries.log.store().oldest_event_at()),
     );
     let disk_bytes = read_disk_use(&queries).await;

@@ -22,7 +22,7 @@ pub struct OtherEventStore {
 /// Returns the first event of the log, if the rows at the checkpoint come from this log.
 pub(crate) async fn check_origin<E>(
     log: &EventLog,
-    store: &dyn ReadModel,
+    store: &ReadModel,
     checkpoint: &Checkpoint,
 ) -> Result<Option<Uuid>, E>
 where
@@ -40,7 +40,7 @@ where
 
 /// Returns whether the log has or had one of the newest orders of the tables. Ids of orders are unique,
 /// so such a log is the one that the rows come from.
-async fn has_orders_of<E>(log: &EventLog, store: &dyn ReadModel) -> Result<bool, E>
+async fn has_orders_of<E>(log: &EventLog, store: &ReadModel) -> Result<bool, E>
 where
     E: From<LogError> + From<StoreError>,
 {

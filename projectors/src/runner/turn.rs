@@ -25,7 +25,7 @@ const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
 
 /// Waits until no other projector holds the lease, takes it, and returns the new epoch.
 pub(super) async fn wait_for_turn(
-    store: &dyn ReadModel,
+    store: &ReadModel,
     holder: &str,
     health: &ProjectorHealth,
 ) -> Result<u64, StoreError> {
@@ -70,13 +70,13 @@ pub(super) async fn wait_for_turn(
 
 /// Answers challenges until the lease is lost. A database that does not answer does not end the turn:
 /// the next write finds out whether the epoch is still valid.
-pub(crate) async fn keep_turn(store: &dyn ReadModel, epoch: u64) {
+pub(crate) async fn keep_turn(store: &ReadModel, epoch: u64) {
     while !matches!(limit_call(is_over(store, epoch)).await, Ok(true)) {
         sleep(CHALLENGE_CHECK_INTERVAL).await;
     }
 }
 
-async fn is_over(store: &dyn ReadModel, epoch: u64) -> Result<bool, StoreError> {
+async fn is_over(store: &ReadModel, epoch: u64) -> Result<bool, StoreError> {
     let lease = store.lease().await?;
     if lease.epoch != epoch {
         return Ok(true);

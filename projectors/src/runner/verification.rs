@@ -63,7 +63,7 @@ impl Projector {
         let folder = tempfile::tempdir()?;
         let verification = Verification {
             log: &self.log,
-            store: &*self.store,
+            store: &self.store,
             clock: &self.clock,
             scratch: folder.path(),
             // A repair is an operator's decision: the fault may be in this release.

@@ -110,21 +110,15 @@ impl Address {
 
 /// Removes our own parameter `pgbouncer` from the URL, and returns its meaning.
 fn without_pooler(url: &str) -> Result<(String, Sessions), String> {
-    let Some((address, query)) = url.split_once('?') else {
-        return Ok((url.to_owned(), Sessions::Own));
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    let (ours, kept): (Vec<_>, Vec<_>) =
+        query.split('&').partition(|parameter| parameter.starts_with("pgbouncer="));
+    let sessions = match ours[..] {
+        [] | ["pgbouncer=false"] => Sessions::Own,
+        ["pgbouncer=true"] => Sessions::Pooled,
+        _ => return Err("pgbouncer is `true` or `false`".to_owned()),
     };
-    let mut sessions = Sessions::Own;
-    let mut kept = Vec::new();
-    for parameter in query.split('&') {
-        match parameter.split_once('=') {
-            Some(("pgbouncer", "true")) => sessions = Sessions::Pooled,
-            Some(("pgbouncer", "false")) => {}
-            Some(("pgbouncer", _)) => return Err("pgbouncer is `true` or `false`".to_owned()),
-            Some(_) | None => kept.push(parameter),
-        }
-    }
-    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
-    Ok((format!("{address}{query}"), sessions))
+    Ok((format!("{address}?{}", kept.join("&")).trim_end_matches('?').to_owned(), sessions))
 }
 
 /// The URL as it may be shown: without a password, and without parameters, which may hold one.
@@ -134,19 +128,15 @@ fn without_password(url: &str) -> String {
         return url.to_owned();
     }
     // The last `@`: a password may contain one that is not escaped.
-    match rest.rsplit_once('@') {
+    let shown = match rest.rsplit_once('@') {
         // The begin of the parameters is ambiguous here, and a wrong guess would show a secret.
-        Some((before, _)) if before.contains('?') => format!("{scheme}://(not shown)"),
+        Some((before, _)) if before.contains('?') => "(not shown)".to_owned(),
         Some((before, place)) => {
-            let user = before.split([':', '/']).next().unwrap_or_default();
-            format!("{scheme}://{user}@{}", without_parameters(place))
+            format!("{}@{place}", before.split([':', '/']).next().unwrap_or_default())
         }
-        None => format!("{scheme}://{}", without_parameters(rest)),
-    }
-}
-
-fn without_parameters(place: &str) -> &str {
-    place.split('?').next().unwrap_or_default()
+        None => rest.to_owned(),
+    };
+    format!("{scheme}://{}", shown.split('?').next().unwrap_or_default())
 }
 
 #[cfg(test)]

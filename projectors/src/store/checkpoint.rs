@@ -4,8 +4,9 @@ use event_log::Position;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::StoreError;
-use super::query::{Dialect, Query};
+use super::database::Connection;
+use super::query::{Query, query};
+use super::{Result, StoreError};
 use crate::projection::row;
 
 /// How far a projection has come.
@@ -36,7 +37,12 @@ impl Checkpoint {
 }
 
 row! {
-    struct CheckpointRow in "projection_checkpoints" {
+    /// The row of a set of tables.
+    pub(super) struct SetRow in "projection_checkpoints" {
+        pub(super) name: String,
+        pub(super) schema_version: Option<i64>,
+        pub(super) projection_version: u32,
+        pub(super) retired_at: Option<Timestamp>,
         commit_position: Option<u64>,
         prepare_position: Option<u64>,
         epoch: u64,
@@ -48,50 +54,48 @@ row! {
     }
 }
 
-impl From<CheckpointRow> for Checkpoint {
-    fn from(row: CheckpointRow) -> Self {
-        let position = row.commit_position.zip(row.prepare_position);
-        Self {
+impl SetRow {
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        let position = self.commit_position.zip(self.prepare_position);
+        Checkpoint {
             position: position.map(|(commit, prepare)| Position { commit, prepare }),
-            epoch: row.epoch,
-            events_applied: row.events_applied,
-            events_skipped: row.events_skipped,
-            last_event_at: row.last_event_at,
-            moved_at: row.moved_at,
-            first_event_id: row.first_event_id,
+            epoch: self.epoch,
+            events_applied: self.events_applied,
+            events_skipped: self.events_skipped,
+            last_event_at: self.last_event_at,
+            moved_at: self.moved_at,
+            first_event_id: self.first_event_id,
         }
     }
 }
 
 /// Reads the checkpoint of a set, if there is such a set.
-pub(super) async fn find_checkpoint<D: Dialect>(
-    connection: &mut D::Connection,
+pub(super) async fn find_checkpoint(
+    connection: &mut Connection,
     set: &str,
-) -> Result<Option<Checkpoint>, StoreError> {
-    let mut query = Query::select::<CheckpointRow>("projection_checkpoints.get");
+) -> Result<Option<Checkpoint>> {
+    let mut query = Query::select::<SetRow>("projection_checkpoints.get");
     query.restrict(" where name = ", Some(set.to_owned()), "");
-    Ok(query.fetch_first::<D, CheckpointRow>(connection).await?.map(Into::into))
+    Ok(connection.fetch_row::<SetRow>(query).await?.map(|row| row.checkpoint()))
 }
 
 /// Adds to a statement the condition that a set is at a checkpoint. The statement's own parameters begin
 /// with `$5`.
 pub(super) fn query_at(statement: &str, set: &str, at: &Checkpoint) -> Query {
-    Query::new(format!(
+    let statement = format!(
         "{statement} where name = $1 and commit_position is not distinct from $2 \
          and prepare_position is not distinct from $3 and epoch = $4"
-    ))
-    .bind(set.to_owned())
-    .bind_position(at.position)
-    .bind(at.epoch)
+    );
+    query!(statement, set.to_owned()).bind_position(at.position).bind(at.epoch)
 }
 
 /// Moves the checkpoint of a set if it is at `from`.
-pub(super) async fn move_checkpoint<D: Dialect>(
-    connection: &mut D::Connection,
+pub(super) async fn move_checkpoint(
+    connection: &mut Connection,
     set: &str,
     from: &Checkpoint,
     to: &Checkpoint,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let update = "/* projection_checkpoints.move */ update projection_checkpoints set \
         commit_position = $5, prepare_position = $6, events_applied = $7, events_skipped = $8, \
         last_event_at = $9, moved_at = $10, first_event_id = $11";
@@ -102,22 +106,24 @@ pub(super) async fn move_checkpoint<D: Dialect>(
         .bind(to.last_event_at)
         .bind(to.moved_at)
         .bind(to.first_event_id);
-    // The condition is part of the update: a check before it could be overtaken by another projector.
-    match update.execute::<D>(connection).await? {
-        0 => Err(StoreError::CheckpointMoved),
-        _ => Ok(()),
-    }
+    execute_at_checkpoint(connection, update).await
 }
 
 /// Invalidates the epoch of the projector if the set is at a checkpoint.
-pub(super) async fn interrupt_projector<D: Dialect>(
-    connection: &mut D::Connection,
+pub(super) async fn interrupt_projector(
+    connection: &mut Connection,
     set: &str,
     at: &Checkpoint,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let update = "/* projection_checkpoints.interrupt_at */ update projection_checkpoints \
         set epoch = epoch + 1";
-    match query_at(update, set, at).execute::<D>(connection).await? {
+    execute_at_checkpoint(connection, query_at(update, set, at)).await
+}
+
+/// Updates a checkpoint. The condition is part of the update: a check before it could be overtaken by
+/// another projector.
+async fn execute_at_checkpoint(connection: &mut Connection, update: Query) -> Result<()> {
+    match connection.execute(update).await? {
         0 => Err(StoreError::CheckpointMoved),
         _ => Ok(()),
     }

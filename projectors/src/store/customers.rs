@@ -1,13 +1,11 @@
 //! Summaries of customers, from the rows of the projection `customer_orders`.
 
-use async_trait::async_trait;
 use domain::ids::OrderId;
 use domain::order::Stage;
 use jiff::Timestamp;
 
-use super::StoreError;
-use super::database::{Backend, Store};
-use super::query::Query;
+use super::query::{Query, query};
+use super::{ReadModel, Result};
 use crate::projection::row;
 
 /// Restricts a list of customers, which is sorted by their ids. Fields that are `None` do not restrict
@@ -43,61 +41,42 @@ row! {
     }
 }
 
-/// What is asked of the tables of the projection `customer_orders`.
-#[async_trait]
-pub trait Customers {
-    /// Lists customers that have orders, in the order of their ids.
-    async fn customers(
-        &self,
-        filter: &CustomerFilter,
-        limit: u32,
-    ) -> Result<Vec<Customer>, StoreError>;
-}
-
 /// Returns the statement that sums up customers; conditions on `customer` can follow. `tenant` is a
 /// condition on the tenant of an order `o`.
 fn select_customers(tenant: &str) -> String {
-    // One order of the customer, found by an index.
-    let find = |column: &str, condition: &str, order: &str| {
-        format!(
-            "(select o.{column} from customer_orders o where o.customer_id = customer.customer_id \
-             {tenant} and o.{condition} is not null order by {order} limit 1)"
-        )
+    // Columns of one order of the customer, found by an index.
+    let find = |columns: &[&str], condition: &str, order: &str| {
+        let find_column = |column: &&str| {
+            format!(
+                "(select o.{column} from customer_orders o \
+                 where o.customer_id = customer.customer_id {tenant} \
+                 and o.{condition} is not null order by {order} limit 1)"
+            )
+        };
+        columns.iter().map(find_column).collect::<Vec<_>>().join(", ")
     };
-    let first = |column| find(column, "received_at", "o.listed_at, o.order_id");
-    let last = |column| find(column, "received_at", "o.listed_at desc, o.order_id desc");
-    let failed = |column| find(column, "failed_at", "o.failed_at desc, o.order_id desc");
-    let count = |status: &str| format!("count(*) filter (where o.status = '{status}')");
+    let received = ["order_id", "received_at"];
+    let first = find(&received, "received_at", "o.listed_at, o.order_id");
+    let last = find(&received, "received_at", "o.listed_at desc, o.order_id desc");
+    let failed = ["order_id", "failed_at", "failure_stage", "failure_code"];
+    let failed = find(&failed, "failed_at", "o.failed_at desc, o.order_id desc");
     format!(
         "/* customers.list */ select customer.customer_id, n_processing, n_fulfilled, n_failed, \
-         total_quantity, {}, {}, {}, {}, {}, {}, {}, {} from (select o.customer_id, \
-         {} as n_processing, {} as n_fulfilled, {} as n_failed, \
+         total_quantity, {first}, {last}, {failed} from (select o.customer_id, \
+         count(*) filter (where o.status = 'PROCESSING') as n_processing, \
+         count(*) filter (where o.status = 'FULFILLED') as n_fulfilled, \
+         count(*) filter (where o.status = 'FAILED') as n_failed, \
          cast(sum(o.total_quantity) as bigint) as total_quantity \
-         from customer_orders o where o.customer_id <> '' {tenant}",
-        first("order_id"),
-        first("received_at"),
-        last("order_id"),
-        last("received_at"),
-        failed("order_id"),
-        failed("failed_at"),
-        failed("failure_stage"),
-        failed("failure_code"),
-        count("PROCESSING"),
-        count("FULFILLED"),
-        count("FAILED"),
+         from customer_orders o where o.customer_id <> '' {tenant}"
     )
 }
 
-#[async_trait]
-impl<D: Backend> Customers for Store<D> {
-    async fn customers(
-        &self,
-        filter: &CustomerFilter,
-        limit: u32,
-    ) -> Result<Vec<Customer>, StoreError> {
+impl ReadModel {
+    /// Lists customers that have orders, in the order of their ids.
+    pub async fn customers(&self, filter: &CustomerFilter, limit: u32) -> Result<Vec<Customer>> {
         // The tenant is the first parameter, so that every part of the statement can refer to it.
         let mut query = match &filter.tenant {
-            Some(tenant) => Query::new(select_customers("and o.tenant = $1")).bind(tenant.clone()),
+            Some(tenant) => query!(select_customers("and o.tenant = $1"), tenant.clone()),
             None => Query::new(select_customers("")),
         };
         query.restrict(" and o.customer_id > ", filter.after.clone(), "");

@@ -3,81 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use domain::ids::OrderId;
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::checkpoint::interrupt_projector;
-use super::database::{Backend, Store, delete_rows};
-use super::query::{Dialect, Query, quoted, select};
-use super::sets::Sets;
-use super::{Checkpoint, ReadModel, StoreError, statistics};
-use crate::projection::{
-    Column, CountChange, Kind, Minute, OrderRecords, Projection, Record, RowChanges, Statistics,
-    Table, order_of, row,
-};
-
-/// A read model that can be examined and repaired while it is in use.
-#[async_trait]
-pub trait Examined {
-    /// Returns the tables as they are now, read-only, whatever is written meanwhile. The database keeps
-    /// old rows for the snapshot until it is dropped, so it is not for hours.
-    ///
-    /// # Errors
-    /// Reads fail with [`StoreError::Database`] or [`StoreError::Timeout`] once the database has lost
-    /// the snapshot.
-    async fn snapshot(&self) -> Result<Arc<dyn ReadModel>, StoreError>;
-
-    /// Reads the rows of the next orders, in the order of their ids.
-    async fn rows_after(&self, after: Option<OrderId>, limit: u32) -> Result<RowsPage, StoreError>;
-
-    /// Reads the next orders that have a row in any table, in the order of their ids.
-    async fn ids_after(
-        &self,
-        after: Option<OrderId>,
-        limit: u32,
-    ) -> Result<Vec<OrderId>, StoreError>;
-
-    /// Returns where the next page ends: the order up to which no table has more than `limit` rows;
-    /// `None` if no table has so many rows.
-    async fn page_end(
-        &self,
-        after: Option<OrderId>,
-        limit: u32,
-    ) -> Result<Option<OrderId>, StoreError>;
-
-    /// Reads the rows of some consecutive orders as a text, to compare them with another database.
-    async fn rows_text(&self, range: IdRange) -> Result<RowsText, StoreError>;
-
-    /// Returns the last order that has a row in any table, in the order of ids.
-    async fn last_id(&self) -> Result<Option<OrderId>, StoreError>;
-
-    /// Replaces the rows of these orders, as of a checkpoint. Orders without rows lose theirs. The
-    /// projector has to begin anew, because the rows that it has read are old.
-    ///
-    /// # Errors
-    /// [`StoreError::CheckpointMoved`] if the checkpoint is another one: nothing is changed.
-    async fn mend_rows(
-        &self,
-        rows: &BTreeMap<OrderId, OrderRecords>,
-        at: &Checkpoint,
-    ) -> Result<(), StoreError>;
-
-    /// Returns the outcome of the projector's own last verification of these tables; `None` before the
-    /// first.
-    async fn last_verification(&self) -> Result<Option<LastVerification>, StoreError>;
-
-    /// Stores the outcome of a verification.
-    async fn note_verification(&self, last: &LastVerification) -> Result<(), StoreError>;
-
-    /// Counts the rows and returns the changes that the statistics need.
-    async fn find_miscounted(&self) -> Result<Vec<CountChange>, StoreError>;
-
-    /// Makes the counts agree with the rows, and adds `lacking` to the minutes: numbers that wrap
-    /// around, so that they can be subtracted too.
-    async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<(), StoreError>;
-}
+use super::query::{Dialect, Query, query, quoted, select};
+use super::rows::{delete_rows, group_by_order, write_rows};
+use super::{Checkpoint, ReadModel, Result, StoreError};
+use crate::projection::{Column, Kind, OrderRecords, Projection, RowChanges, Table, order_of, row};
 
 row! {
     /// The outcome of a verification of all rows.
@@ -126,21 +60,21 @@ fn first_id_after(after: Option<OrderId>) -> OrderId {
 
 /// Selects ids from all tables of the projection: `part` is the end of the statement for one table,
 /// `end` that of the whole.
-fn select_ids(name: &str, projection: &Projection, part: &str, end: &str) -> Query {
+fn select_ids(name: &str, projection: &Projection, part: &str, end: &str) -> String {
     let table = |table: &Table| {
         let name = table.name;
         format!("select * from (select order_id from {name} {part}) as ids_of_{name}")
     };
     let tables: Vec<_> = projection.tables.iter().map(table).collect();
     let tables = tables.join(" union ");
-    Query::new(format!("/* {name} */ select order_id from ({tables}) as ids {end}"))
+    format!("/* {name} */ select order_id from ({tables}) as ids {end}")
 }
 
 /// Returns the statement that reads the rows of the ids from `$1` to `$2` as a text.
-fn select_rows_text<D: Dialect>(projection: &Projection) -> Query {
+fn select_rows_text(dialect: Dialect, projection: &Projection) -> String {
     const RANGE: &str = "where order_id >= $1 and order_id <= $2";
     let column_text = |column: &Column| {
-        let text = D::column_as_text(&quoted(column), column.kind);
+        let text = dialect.column_as_text(&quoted(column), column.kind);
         match column.kind {
             Kind::Id | Kind::Number | Kind::Time => format!("{text}, ','"),
             // The length keeps a text apart from its neighbours; a null has no length.
@@ -157,137 +91,112 @@ fn select_rows_text<D: Dialect>(projection: &Projection) -> Query {
         )
     };
     let texts: Vec<_> = projection.tables.iter().map(rows).collect();
-    Query::new(format!(
+    format!(
         "/* rows.text */ select (select count(*) from {} {RANGE}), {}",
         projection.main_table().name,
         texts.join(" || ';' || ")
-    ))
+    )
 }
 
-#[async_trait]
-impl<D: Backend> Examined for Store<D>
-where
-    Self: Sets,
-{
-    async fn snapshot(&self) -> Result<Arc<dyn ReadModel>, StoreError> {
-        Ok(Arc::new(D::snapshot(self).await?))
+impl ReadModel {
+    /// Returns the tables as they are now, read-only, whatever is written meanwhile. The database keeps
+    /// old rows for the snapshot until it is dropped, so it is not for hours.
+    ///
+    /// # Errors
+    /// Reads fail with [`StoreError::Database`] or [`StoreError::Timeout`] once the database has lost
+    /// the snapshot.
+    pub async fn snapshot(&self) -> Result<Arc<Self>> {
+        let database = Box::pin(self.database.take_snapshot()).await?;
+        Ok(Arc::new(Self { database, ..self.clone() }))
     }
 
-    async fn rows_after(&self, after: Option<OrderId>, limit: u32) -> Result<RowsPage, StoreError> {
-        let mut connection = self.acquire_reader().await?;
-        let mut tables: Vec<Vec<Record>> = Vec::new();
+    /// Reads the rows of the next orders, in the order of their ids.
+    pub async fn rows_after(&self, after: Option<OrderId>, limit: u32) -> Result<RowsPage> {
+        let mut connection = self.database.acquire_reader().await?;
+        let mut tables = Vec::new();
         for table in self.projection.tables {
             let mut page = select(&format!("{}.page", table.name), table);
             page.push_str(" where order_id >= $1 order by order_id limit $2");
-            let page = Query::new(page).bind(first_id_after(after)).bind(limit);
-            tables.push(page.fetch_records::<D>(&mut connection, table.columns).await?);
+            let page = query!(page, first_id_after(after), limit);
+            tables.push(connection.fetch_records(page, table.columns).await?);
         }
         // Behind the last row of a full page, that table is unknown.
         let last_index = limit.saturating_sub(1) as usize;
-        let ends = tables.iter().filter_map(|records| order_of(records.get(last_index)?));
-        let until = ends.min();
-        let mut rows = self.group_by_order(tables);
+        let until = tables.iter().filter_map(|records| order_of(records.get(last_index)?)).min();
+        let mut rows = group_by_order(tables);
         if let Some(until) = until {
             rows.retain(|order_id, _| *order_id <= until);
         }
         Ok(RowsPage { rows, until })
     }
 
-    async fn ids_after(
-        &self,
-        after: Option<OrderId>,
-        limit: u32,
-    ) -> Result<Vec<OrderId>, StoreError> {
+    /// Reads the next orders that have a row in any table, in the order of their ids.
+    pub async fn ids_after(&self, after: Option<OrderId>, limit: u32) -> Result<Vec<OrderId>> {
         let part = "where order_id >= $1 order by order_id limit $2";
         let ids = select_ids("ids.page", self.projection, part, "order by order_id limit $2");
-        let ids = ids.bind(first_id_after(after)).bind(limit);
-        ids.fetch_values::<D, _>(&mut *self.acquire_reader().await?).await
+        let ids = query!(ids, first_id_after(after), limit);
+        self.database.acquire_reader().await?.fetch_values(ids).await
     }
 
-    async fn page_end(
-        &self,
-        after: Option<OrderId>,
-        limit: u32,
-    ) -> Result<Option<OrderId>, StoreError> {
+    /// Returns where the next page ends: the order up to which no table has more than `limit` rows;
+    /// `None` if no table has so many rows.
+    pub async fn page_end(&self, after: Option<OrderId>, limit: u32) -> Result<Option<OrderId>> {
         let part = "where order_id >= $1 order by order_id limit 1 offset $2";
         let end = select_ids("ids.page_end", self.projection, part, "order by order_id limit 1");
-        let end = end.bind(first_id_after(after)).bind(limit.saturating_sub(1));
-        self.fetch_value(end).await
+        self.fetch_value(query!(end, first_id_after(after), limit.saturating_sub(1))).await
     }
 
-    async fn rows_text(&self, range: IdRange) -> Result<RowsText, StoreError> {
-        let text = select_rows_text::<D>(self.projection)
-            .bind(first_id_after(range.after))
-            .bind(range.until);
+    /// Reads the rows of some consecutive orders as a text, to compare them with another database.
+    pub async fn rows_text(&self, range: IdRange) -> Result<RowsText> {
+        let text = select_rows_text(self.database.dialect(), self.projection);
+        let text = query!(text, first_id_after(range.after), range.until);
         self.fetch_row(text).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
     }
 
-    async fn last_id(&self) -> Result<Option<OrderId>, StoreError> {
+    /// Returns the last order that has a row in any table, in the order of ids.
+    pub async fn last_id(&self) -> Result<Option<OrderId>> {
         let last = "order by order_id desc limit 1";
-        self.fetch_value(select_ids("ids.last", self.projection, last, last)).await
+        let last = select_ids("ids.last", self.projection, last, last);
+        self.fetch_value(Query::new(last)).await
     }
 
-    async fn mend_rows(
+    /// Replaces the rows of these orders, as of a checkpoint. Orders without rows lose theirs. The
+    /// projector has to begin anew, because the rows that it has read are old.
+    ///
+    /// # Errors
+    /// [`StoreError::CheckpointMoved`] if the checkpoint is another one: nothing is changed.
+    pub async fn mend_rows(
         &self,
         rows: &BTreeMap<OrderId, OrderRecords>,
         at: &Checkpoint,
-    ) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
+    ) -> Result<()> {
+        let mut transaction = self.database.begin().await?;
         // First, so that the projector cannot write rows between these statements.
-        interrupt_projector::<D>(&mut transaction, &self.set, at).await?;
-        delete_rows::<D>(&mut transaction, self.projection, rows.keys()).await?;
+        interrupt_projector(&mut transaction, &self.set, at).await?;
+        delete_rows(&mut transaction, self.projection, rows.keys()).await?;
         let of_table = |index: usize| {
             rows.values().filter_map(|records| records.get(index)?.clone()).collect()
         };
         let written = (0..self.projection.tables.len()).map(of_table).collect();
         let changes = RowChanges { written, ..RowChanges::default() };
-        D::write_rows(&mut transaction, self.projection, &changes).await?;
-        transaction.commit().await?;
-        Ok(())
+        write_rows(&mut transaction, self.projection, &changes).await?;
+        transaction.commit().await
     }
 
-    async fn last_verification(&self) -> Result<Option<LastVerification>, StoreError> {
-        let last = Query::new(
-            "/* verification.get */ select verified_at, verified_orders, verify_findings \
-             from projection_checkpoints where name = $1 and verified_at is not null",
-        )
-        .bind(self.set.clone());
-        self.fetch_row(last).await
+    /// Returns the outcome of the projector's own last verification of these tables; `None` before the
+    /// first.
+    pub async fn last_verification(&self) -> Result<Option<LastVerification>> {
+        let last = "/* verification.get */ select verified_at, verified_orders, verify_findings \
+            from projection_checkpoints where name = $1 and verified_at is not null";
+        self.fetch_row(query!(last, self.set.clone())).await
     }
 
-    async fn note_verification(&self, last: &LastVerification) -> Result<(), StoreError> {
-        let note = Query::new(
-            "/* verification.note */ update projection_checkpoints \
-             set verified_at = $2, verified_orders = $3, verify_findings = $4 where name = $1",
-        )
-        .bind(self.set.clone())
-        .bind(last.verified_at)
-        .bind(last.n_orders)
-        .bind(last.n_findings);
+    /// Stores the outcome of a verification.
+    pub async fn note_verification(&self, last: &LastVerification) -> Result<()> {
+        let note = "/* verification.note */ update projection_checkpoints \
+            set verified_at = $2, verified_orders = $3, verify_findings = $4 where name = $1";
+        let LastVerification { verified_at, n_orders, n_findings } = *last;
+        let note = query!(note, self.set.clone(), verified_at, n_orders, n_findings);
         self.execute_committed(note).await.map(drop)
-    }
-
-    async fn find_miscounted(&self) -> Result<Vec<CountChange>, StoreError> {
-        if !self.projection.has_statistics {
-            return Ok(Vec::new());
-        }
-        statistics::find_miscounted::<D>(&mut *self.acquire_reader().await?, &self.set).await
-    }
-
-    async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        // No projector may write until the statistics agree with the rows that were counted.
-        Query::new(
-            "/* projection_checkpoints.interrupt */ update projection_checkpoints \
-             set epoch = epoch + 1 where name = $1",
-        )
-        .bind(self.set.clone())
-        .execute::<D>(&mut transaction)
-        .await?;
-        let counts = statistics::find_miscounted::<D>(&mut transaction, &self.set).await?;
-        let statistics = Statistics { counts, minutes: lacking.clone() };
-        statistics::add_statistics::<D>(&mut transaction, &self.set, &statistics).await?;
-        transaction.commit().await?;
-        Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! The lease of a projection: one projector writes its tables at a time.
+//!
+//! The lease contains no time, so no clock has to be right: a projector that stands by watches whether the
+//! lease changes. It is written only while a projector stands by: on an idle system, nothing is written
+//! to disk.
 
-use async_trait::async_trait;
-
-use super::StoreError;
-use super::database::{Backend, Store};
-use super::query::Query;
-use super::sets::SetName;
+use super::query::query;
+use super::{ReadModel, Result, StoreError};
 use crate::projection::row;
 
 row! {
@@ -27,96 +27,54 @@ impl Lease {
     }
 }
 
-/// The lease of a projection. It contains no time, so no clock has to be right: a projector that
-/// stands by watches whether the lease changes. It is written only while a projector stands by: on an
-/// idle system, nothing is written to disk.
-#[async_trait]
-pub trait Leased {
-    async fn lease(&self) -> Result<Lease, StoreError>;
+impl ReadModel {
+    /// Returns the lease of the projection.
+    pub async fn lease(&self) -> Result<Lease> {
+        let lease = "/* lease.get */ select epoch, holder, beat from projection_checkpoints where name = $1";
+        let lease = self.fetch_row(query!(lease, self.live_key())).await?;
+        lease.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
+    }
 
     /// Takes the lease if it is still as it was `seen`, and returns the new epoch once that is
     /// committed; `None` if the lease has changed.
-    async fn take_lease(&self, seen: &Lease, holder: &str) -> Result<Option<u64>, StoreError>;
-
-    /// Asks the holder to show that it is alive. Returns `false` if the lease has changed since it was
-    /// `seen`, or the holder was challenged already.
-    async fn challenge(&self, seen: &Lease) -> Result<bool, StoreError>;
-
-    /// Shows that the holder is alive. Returns `false` if another process is the holder.
-    async fn beat(&self, epoch: u64) -> Result<bool, StoreError>;
-
-    /// Gives the lease back, so that no projector has to wait for it.
-    async fn give_back_lease(&self, epoch: u64) -> Result<(), StoreError>;
-}
-
-impl<D: Backend> Store<D> {
-    /// Returns the key of the live set, whose row holds the lease.
-    fn lease_key(&self) -> String {
-        SetName::Live.key(self.projection)
-    }
-}
-
-#[async_trait]
-impl<D: Backend> Leased for Store<D> {
-    async fn lease(&self) -> Result<Lease, StoreError> {
-        let lease = Query::new(
-            "/* lease.get */ select epoch, holder, beat from projection_checkpoints where name = $1",
-        )
-        .bind(self.lease_key());
-        self.fetch_row(lease).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
-    }
-
-    async fn take_lease(&self, seen: &Lease, holder: &str) -> Result<Option<u64>, StoreError> {
-        let take = Query::new(
-            "/* lease.take */ update projection_checkpoints \
-             set epoch = epoch + 1, holder = $5, beat = beat + 2 - beat % 2 \
-             where name = $1 and epoch = $2 and beat = $3 and holder is not distinct from $4 \
-             returning epoch",
-        )
-        .bind(self.lease_key())
-        .bind(seen.epoch)
-        .bind(seen.beat)
-        .bind(seen.holder.clone())
-        .bind(holder.to_owned());
+    pub async fn take_lease(&self, seen: &Lease, holder: &str) -> Result<Option<u64>> {
+        let take = "/* lease.take */ update projection_checkpoints \
+            set epoch = epoch + 1, holder = $5, beat = beat + 2 - beat % 2 \
+            where name = $1 and epoch = $2 and beat = $3 and holder is not distinct from $4 \
+            returning epoch";
+        let (seen_holder, holder) = (seen.holder.clone(), holder.to_owned());
+        let take = query!(take, self.live_key(), seen.epoch, seen.beat, seen_holder, holder);
         self.watch(async {
             // Outside of a transaction, the statement would return the epoch before its commit, and
             // the failure of the commit would be lost.
-            let mut transaction = self.begin().await?;
-            let epoch = take.fetch_value::<D, u64>(&mut transaction).await?;
+            let mut transaction = self.database.begin().await?;
+            let epoch = transaction.fetch_value(take).await?;
             transaction.commit().await?;
             Ok(epoch)
         })
         .await
     }
 
-    async fn challenge(&self, seen: &Lease) -> Result<bool, StoreError> {
-        let challenge = Query::new(
-            "/* lease.challenge */ update projection_checkpoints set beat = beat + 1 \
-             where name = $1 and epoch = $2 and beat = $3 and beat % 2 = 0",
-        )
-        .bind(self.lease_key())
-        .bind(seen.epoch)
-        .bind(seen.beat);
+    /// Asks the holder to show that it is alive. Returns `false` if the lease has changed since it was
+    /// `seen`, or the holder was challenged already.
+    pub async fn challenge(&self, seen: &Lease) -> Result<bool> {
+        let challenge = "/* lease.challenge */ update projection_checkpoints set beat = beat + 1 \
+            where name = $1 and epoch = $2 and beat = $3 and beat % 2 = 0";
+        let challenge = query!(challenge, self.live_key(), seen.epoch, seen.beat);
         Ok(self.execute_committed(challenge).await? == 1)
     }
 
-    async fn beat(&self, epoch: u64) -> Result<bool, StoreError> {
-        let beat = Query::new(
-            "/* lease.beat */ update projection_checkpoints set beat = beat + 2 - beat % 2 \
-             where name = $1 and epoch = $2",
-        )
-        .bind(self.lease_key())
-        .bind(epoch);
-        Ok(self.execute_committed(beat).await? == 1)
+    /// Shows that the holder is alive. Returns `false` if another process is the holder.
+    pub async fn beat(&self, epoch: u64) -> Result<bool> {
+        let beat = "/* lease.beat */ update projection_checkpoints \
+            set beat = beat + 2 - beat % 2 where name = $1 and epoch = $2";
+        Ok(self.execute_committed(query!(beat, self.live_key(), epoch)).await? == 1)
     }
 
-    async fn give_back_lease(&self, epoch: u64) -> Result<(), StoreError> {
-        let give_back = Query::new(
-            "/* lease.give_back */ update projection_checkpoints set holder = null \
-             where name = $1 and epoch = $2",
-        )
-        .bind(self.lease_key())
-        .bind(epoch);
-        self.execute_committed(give_back).await.map(drop)
+    /// Gives the lease back, so that no projector has to wait for it.
+    pub async fn give_back_lease(&self, epoch: u64) -> Result<()> {
+        let give_back = "/* lease.give_back */ update projection_checkpoints set holder = null \
+            where name = $1 and epoch = $2";
+        self.execute_committed(query!(give_back, self.live_key(), epoch)).await.map(drop)
     }
 }

@@ -1,108 +1,73 @@
-//! Statements with their parameters, the same for both databases, and what a database has to do for
-//! them.
+//! Statements with their parameters. All but a few texts are the same for both databases.
 
 use std::borrow::Cow;
 
 use domain::ids::OrderId;
 use event_log::Position;
-use futures::future::BoxFuture;
-use sqlx::error::BoxDynError;
-use sqlx::{AssertSqlSafe, Database, SqlSafeStr, SqlStr};
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
-use super::{Page, Place, StoreError};
-use crate::projection::{
-    Column, ColumnType, Kind, Projection, Record, Row, Table, TableRow, Value, read_row,
-};
+use super::{Page, Place};
+use crate::projection::{Column, ColumnType, Kind, Projection, Record, Table, TableRow, Value};
 
-/// How a database takes parameters, runs statements and writes columns in SQL.
-pub(super) trait Dialect: Database {
-    /// Adds a parameter to those of a statement.
-    fn bind(arguments: &mut Self::Arguments, value: Value) -> Result<(), BoxDynError>;
+/// The database's own SQL, for the few texts that differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Postgres,
+    Sqlite,
+}
 
-    /// Runs a statement and returns the number of rows that it changed.
-    fn execute(
-        connection: &mut Self::Connection,
-        sql: SqlStr,
-        arguments: Self::Arguments,
-    ) -> BoxFuture<'_, sqlx::Result<u64>>;
-
-    /// Runs a statement and returns its rows, whose columns are of these kinds.
-    fn fetch<'c>(
-        connection: &'c mut Self::Connection,
-        sql: SqlStr,
-        arguments: Self::Arguments,
-        columns: &'static [Column],
-    ) -> BoxFuture<'c, sqlx::Result<Vec<Record>>>;
-
-    /// Runs statements without parameters, unprepared.
-    fn execute_raw(
-        connection: &mut Self::Connection,
-        sql: SqlStr,
-    ) -> BoxFuture<'_, sqlx::Result<()>>;
+impl Dialect {
+    /// Writes the condition that a table exists.
+    pub(super) fn table_exists(self, table: &str) -> String {
+        match self {
+            Self::Postgres => format!("to_regclass('{table}') is not null"),
+            Self::Sqlite => format!("exists (select 1 from sqlite_schema where name = '{table}')"),
+        }
+    }
 
     /// Writes a quoted column as a text. Equal values have equal texts in both databases, different
     /// values have different texts. Texts of ids, numbers and times contain no comma.
-    fn column_as_text(column: &str, kind: Kind) -> String;
-
-    /// Writes the condition that `order_id` is one of the ids in the parameter `parameter`, which is
-    /// what [`Dialect::list_ids`] returns.
-    fn id_is_in(parameter: usize) -> String;
-
-    /// Writes ids as one text, so that the statement is the same for any number of ids.
-    fn list_ids(order_ids: &[OrderId]) -> String;
-
-    /// Reads the rows of some orders from a table.
-    fn fetch_by_ids<'c>(
-        connection: &'c mut Self::Connection,
-        table: &'static Table,
-        order_ids: &'c [OrderId],
-    ) -> BoxFuture<'c, Result<Vec<Record>, StoreError>>;
-}
-
-/// Writes the methods of [`Dialect`] that run statements. They have the same text for each database, and
-/// sqlx has no trait by which one text could serve all.
-macro_rules! run_statements {
-    ($Connection:ty, $Arguments:ty, $Row:ty) => {
-        fn execute(
-            connection: &mut $Connection,
-            sql: SqlStr,
-            arguments: $Arguments,
-        ) -> BoxFuture<'_, sqlx::Result<u64>> {
-            Box::pin(async move {
-                Ok(sqlx::query_with(sql, arguments).execute(connection).await?.rows_affected())
-            })
+    pub(super) fn column_as_text(self, column: &str, kind: Kind) -> String {
+        match (self, kind) {
+            (Self::Postgres, Kind::Id) => format!("upper(encode(uuid_send({column}), 'hex'))"),
+            (Self::Sqlite, Kind::Id) => format!("hex({column})"),
+            // Microseconds, as SQLite has them.
+            (Self::Postgres, Kind::Time) => {
+                format!("(extract(epoch from {column}) * 1000000)::bigint")
+            }
+            (Self::Postgres, Kind::Document) => format!("{column}::text"),
+            (Self::Postgres | Self::Sqlite, Kind::Text | Kind::Number)
+            | (Self::Sqlite, Kind::Time | Kind::Document) => column.to_owned(),
         }
+    }
 
-        fn fetch<'c>(
-            connection: &'c mut $Connection,
-            sql: SqlStr,
-            arguments: $Arguments,
-            columns: &'static [Column],
-        ) -> BoxFuture<'c, sqlx::Result<Vec<Record>>> {
-            let read = |row: $Row| {
-                let kinds = columns.iter().enumerate();
-                kinds.map(|(index, column)| read_column(&row, index, column.kind)).collect()
-            };
-            Box::pin(sqlx::query_with(sql, arguments).try_map(read).fetch_all(connection))
+    /// Writes the condition that `order_id` is one of these, and the text that is its parameter `$n`: one
+    /// text, so that the statement is the same for any number of ids.
+    pub(super) fn id_is_in(self, n: usize, order_ids: &[OrderId]) -> (String, String) {
+        let ids: Vec<_> = order_ids.iter().map(|id| id.0.simple().to_string()).collect();
+        match self {
+            // As a subselect, the text is converted once. In `= any(..)`, it would be converted for each
+            // row that a sequential scan of a small table reads.
+            Self::Postgres => (
+                format!("order_id in (select unnest(${n}::text::uuid[]))"),
+                format!("{{{}}}", ids.join(",")),
+            ),
+            Self::Sqlite => (
+                format!("order_id in (select unhex(value) from json_each(${n}))"),
+                // The debug form of hexadecimal strings is JSON.
+                format!("{ids:?}"),
+            ),
         }
+    }
 
-        fn execute_raw(
-            connection: &mut $Connection,
-            sql: SqlStr,
-        ) -> BoxFuture<'_, sqlx::Result<()>> {
-            Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
+    /// Returns whether this code of a failure says that a lock was not available in time.
+    pub(super) fn is_lock_timeout(self, code: &str) -> bool {
+        match self {
+            Self::Postgres => code == "55P03",
+            // The low byte is the primary code, here that of a database that is busy.
+            Self::Sqlite => code.parse::<i32>().is_ok_and(|code| code & 0xFF == 5),
         }
-    };
-}
-
-pub(super) use run_statements;
-
-/// Runs statements that are put together from names of our own.
-pub(super) async fn execute_script<D: Dialect>(
-    connection: &mut D::Connection,
-    sql: String,
-) -> sqlx::Result<()> {
-    D::execute_raw(connection, AssertSqlSafe(sql).into_sql_str()).await
+    }
 }
 
 /// A statement and its parameters.
@@ -110,6 +75,16 @@ pub(super) struct Query {
     sql: Cow<'static, str>,
     values: Vec<Value>,
 }
+
+/// Makes a [`Query`] from a statement and its parameters, to which the statement refers as `$1`, `$2`
+/// and so on.
+macro_rules! query {
+    ($sql:expr, $($value:expr),+) => {
+        $crate::store::query::Query::new($sql)$(.bind($value))+
+    };
+}
+
+pub(super) use query;
 
 impl Query {
     pub(super) fn new(sql: impl Into<Cow<'static, str>>) -> Self {
@@ -122,7 +97,7 @@ impl Query {
         Self::new(select(name, &R::TABLE))
     }
 
-    /// Adds the next parameter, to which the statement refers as `$n`.
+    /// Adds the next parameter.
     pub(super) fn bind(mut self, value: impl ColumnType) -> Self {
         self.values.push(value.into_value());
         self
@@ -179,10 +154,10 @@ impl Query {
     }
 
     /// Adds the condition that `order_id` is one of these.
-    pub(super) fn restrict_ids<D: Dialect>(&mut self, order_ids: &[OrderId]) {
-        self.values.push(Value::Text(D::list_ids(order_ids)));
-        let condition = format!(" and {}", D::id_is_in(self.values.len()));
-        self.push(&condition);
+    pub(super) fn restrict_ids(&mut self, dialect: Dialect, order_ids: &[OrderId]) {
+        let (condition, ids) = dialect.id_is_in(self.values.len() + 1, order_ids);
+        self.push(&format!(" and {condition}"));
+        self.values.push(Value::Text(ids));
     }
 
     /// Adds a row of values as parameters, in brackets.
@@ -192,81 +167,20 @@ impl Query {
         self.values.extend(record);
     }
 
-    /// Runs the statement and returns the number of rows that it changed.
-    pub(super) async fn execute<D: Dialect>(
-        self,
-        connection: &mut D::Connection,
-    ) -> sqlx::Result<u64> {
-        let (sql, arguments) = self.into_parts::<D>()?;
-        D::execute(connection, sql, arguments).await
-    }
-
-    pub(super) async fn fetch<D: Dialect, R: Row>(
-        self,
-        connection: &mut D::Connection,
-    ) -> Result<Vec<R>, StoreError> {
-        let records = self.fetch_records::<D>(connection, R::COLUMNS).await?;
-        Ok(records.into_iter().map(read_row).collect::<Result<_, _>>()?)
-    }
-
-    /// Returns the first row, if there is any.
-    pub(super) async fn fetch_first<D: Dialect, R: Row>(
-        self,
-        connection: &mut D::Connection,
-    ) -> Result<Option<R>, StoreError> {
-        let mut records = self.fetch_records::<D>(connection, R::COLUMNS).await?;
-        Ok(records.drain(..).next().map(read_row).transpose()?)
-    }
-
-    /// Returns the only column of every row.
-    pub(super) async fn fetch_values<D: Dialect, C: ColumnType>(
-        self,
-        connection: &mut D::Connection,
-    ) -> Result<Vec<C>, StoreError> {
-        let records = self
-            .fetch_records::<D>(connection, const { &[Column { name: "value", kind: C::KIND }] })
-            .await?;
-        records.into_iter().flatten().map(read_value).collect()
-    }
-
-    /// Returns the only column of the first row, if there is any.
-    pub(super) async fn fetch_value<D: Dialect, C: ColumnType>(
-        self,
-        connection: &mut D::Connection,
-    ) -> Result<Option<C>, StoreError> {
-        Ok(self.fetch_values::<D, C>(connection).await?.into_iter().next())
-    }
-
-    pub(super) async fn fetch_records<D: Dialect>(
-        self,
-        connection: &mut D::Connection,
-        columns: &'static [Column],
-    ) -> sqlx::Result<Vec<Record>> {
-        let (sql, arguments) = self.into_parts::<D>()?;
-        D::fetch(connection, sql, arguments, columns).await
-    }
-
-    fn into_parts<D: Dialect>(self) -> sqlx::Result<(SqlStr, D::Arguments)> {
-        let mut arguments = D::Arguments::default();
-        for value in self.values {
-            D::bind(&mut arguments, value).map_err(sqlx::Error::Encode)?;
-        }
+    /// Returns the text, for sqlx, and the parameters.
+    pub(super) fn into_parts(self) -> (SqlStr, Vec<Value>) {
         let sql = match self.sql {
             Cow::Borrowed(sql) => sql.into_sql_str(),
             // Put together from constants and names of our own; values are parameters.
             Cow::Owned(sql) => AssertSqlSafe(sql).into_sql_str(),
         };
-        Ok((sql, arguments))
+        (sql, self.values)
     }
 
     #[cfg(test)]
     pub(super) fn sql(&self) -> &str {
         &self.sql
     }
-}
-
-fn read_value<C: ColumnType>(value: Value) -> Result<C, StoreError> {
-    C::from_value(value).map_err(|reason| StoreError::Row { of: "the read model".into(), reason })
 }
 
 /// Returns the statement that selects the columns of a table.

@@ -26,7 +26,7 @@ pub(crate) struct Comparison<'a> {
     /// position, the streams decide what belongs to each position.
     pub(crate) found: Side<'a>,
     /// The tables that are repaired where the snapshot is wrong.
-    pub(crate) mended: Option<&'a dyn ReadModel>,
+    pub(crate) mended: Option<&'a ReadModel>,
     pub(crate) pace: Pace,
 }
 

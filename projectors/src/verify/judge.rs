@@ -22,7 +22,7 @@ const CONCURRENT_JUDGEMENTS: usize = 32;
 /// Tables that reflect the log up to a position, and do not change while they are judged.
 #[derive(Clone, Copy)]
 pub(crate) struct Side<'a> {
-    pub(crate) store: &'a dyn ReadModel,
+    pub(crate) store: &'a ReadModel,
     /// `None` before the first event.
     pub(crate) position: Option<Position>,
 }
@@ -56,7 +56,7 @@ pub(super) struct Judge<'a> {
     pub(super) expected: Option<Side<'a>>,
     pub(super) found: Side<'a>,
     /// The tables that are repaired where the ones found are wrong.
-    pub(super) mended: Option<&'a dyn ReadModel>,
+    pub(super) mended: Option<&'a ReadModel>,
 }
 
 impl Judge<'_> {
@@ -136,7 +136,7 @@ impl Judge<'_> {
 /// Replaces an order's rows by what its events say. Retries if another process has written meanwhile.
 async fn mend_order(
     log: &EventLog,
-    store: &dyn ReadModel,
+    store: &ReadModel,
     order_id: OrderId,
 ) -> Result<(), ReplayError> {
     loop {

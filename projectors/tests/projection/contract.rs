@@ -27,7 +27,7 @@ pub(crate) use texts::*;
 const ALL: Page = Page { after: None, limit: 1_000 };
 
 /// Applies a batch as the runner does, and moves the checkpoint by one.
-pub(crate) async fn project(store: &dyn ReadModel, batch: &[Recorded]) {
+pub(crate) async fn project(store: &ReadModel, batch: &[Recorded]) {
     let from = store.checkpoint().await.unwrap();
     let orders: Vec<_> = batch.iter().map(|recorded| recorded.event.order_id()).collect();
     let events = Events { recorded: batch, ..Events::default() };
@@ -48,7 +48,7 @@ fn behind(from: &Checkpoint) -> Checkpoint {
 }
 
 /// Returns all rows of orders and failures.
-async fn tables(store: &dyn ReadModel) -> (Vec<OrderRow>, Vec<FailedOrder>) {
+async fn tables(store: &ReadModel) -> (Vec<OrderRow>, Vec<FailedOrder>) {
     let orders = store.orders(&OrderFilter::default(), &ALL).await.unwrap();
     let with_resolved = FailedOrderFilter { include_resolved: true, ..Default::default() };
     let failed_orders = store.failed_orders(&with_resolved, &ALL).await.unwrap();
@@ -67,7 +67,7 @@ pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
     ];
     for history in histories {
         let expected = apply(BTreeMap::new(), &history, &[]);
-        project(&*store, &history).await;
+        project(&store, &history).await;
 
         let order_id = history[0].event.order_id();
         let order = store.order(order_id).await.unwrap().unwrap();
@@ -85,7 +85,7 @@ pub(crate) async fn rows_read_back_as_they_were_written(database: &Database) {
 pub(crate) async fn any_number_of_orders_is_read_at_once(database: &Database) {
     let store = database.read_model().await;
     let log: Vec<_> = (1..=1_100).flat_map(|n| History::of(n).placed().events()).collect();
-    project(&*store, &log).await;
+    project(&store, &log).await;
     let asked: Vec<_> = (1..=1_200).map(id).collect();
     let orders = store.orders_by_id(&asked).await.unwrap();
     let found: BTreeSet<_> = orders.iter().map(|order| order.order_id).collect();
@@ -97,7 +97,7 @@ pub(crate) async fn any_number_of_orders_is_read_at_once(database: &Database) {
 pub(crate) async fn concurrent_lookups_find_each_order(database: &Database) {
     let store = database.read_model().await;
     for number in 1..=3 {
-        project(&*store, &History::of(number).placed().events()).await;
+        project(&store, &History::of(number).placed().events()).await;
     }
     let lookups = Lookups::new(store);
     let mut asking = JoinSet::new();
@@ -132,18 +132,18 @@ pub(crate) async fn batch_applied_again_changes_nothing(database: &Database) {
             .split_off(5),
     ];
     for batch in &batches {
-        project(&*store, batch).await;
-        let once = tables(&*store).await;
-        project(&*store, batch).await;
-        assert_eq!(tables(&*store).await, once);
+        project(&store, batch).await;
+        let once = tables(&store).await;
+        project(&store, batch).await;
+        assert_eq!(tables(&store).await, once);
     }
-    let in_the_end = tables(&*store).await;
+    let in_the_end = tables(&store).await;
     assert_eq!((in_the_end.0.len(), in_the_end.1.len()), (2, 1));
     // From position 0 again.
     for batch in &batches {
-        project(&*store, batch).await;
+        project(&store, batch).await;
     }
-    assert_eq!(tables(&*store).await, in_the_end);
+    assert_eq!(tables(&store).await, in_the_end);
 }
 
 pub(crate) async fn older_revision_never_overwrites_a_newer_one(database: &Database) {
@@ -151,18 +151,18 @@ pub(crate) async fn older_revision_never_overwrites_a_newer_one(database: &Datab
     let failed = History::of(1).placed().failed(Stage::Fulfillment, "refused");
     let older = apply(BTreeMap::new(), &failed.events(), &[]);
     let newer = History::of(1).placed().failed(Stage::Fulfillment, "refused").queued().fulfilled();
-    project(&*store, &newer.events()).await;
-    let before = tables(&*store).await;
+    project(&store, &newer.events()).await;
+    let before = tables(&store).await;
 
     // Without the fold, which would skip these events.
     let from = store.checkpoint().await.unwrap();
     store.write(&older.into(), &from, &behind(&from)).await.unwrap();
-    assert_eq!(tables(&*store).await, before);
+    assert_eq!(tables(&store).await, before);
 }
 
 pub(crate) async fn rows_and_checkpoint_move_together_or_not_at_all(database: &Database) {
     let store = database.read_model().await;
-    project(&*store, &History::of(1).placed().events()).await;
+    project(&store, &History::of(1).placed().events()).await;
     let checkpoint = store.checkpoint().await.unwrap();
     let failed = History::of(1).placed().failed(Stage::Fulfillment, "refused").events();
 
@@ -178,7 +178,7 @@ pub(crate) async fn rows_and_checkpoint_move_together_or_not_at_all(database: &D
     assert_eq!((order.status, order.revision), (Status::Processing, 3));
 
     database.execute("alter table elsewhere rename to failed_orders").await;
-    project(&*store, &failed).await;
+    project(&store, &failed).await;
     assert_eq!(store.checkpoint().await.unwrap(), behind(&checkpoint));
     assert_eq!(store.order(id(1)).await.unwrap().unwrap().status, Status::Failed);
 }
@@ -187,7 +187,7 @@ pub(crate) async fn checkpoint_that_moved_stops_the_writer(database: &Database) 
     let store = database.read_model().await;
     let stale = store.checkpoint().await.unwrap();
     assert_eq!(stale, Checkpoint::default());
-    project(&*store, &History::of(1).placed().events()).await;
+    project(&store, &History::of(1).placed().events()).await;
     let current = store.checkpoint().await.unwrap();
 
     let changes = apply(BTreeMap::new(), &History::of(2).placed().events(), &[]);
@@ -216,14 +216,14 @@ pub(crate) async fn checkpoint_moves_without_events(database: &Database) {
 }
 
 /// Writes orders and failures of which many have the same time.
-async fn crowd(database: &Database) -> Arc<dyn ReadModel> {
+async fn crowd(database: &Database) -> Arc<ReadModel> {
     let history = |number: u128| {
         let second = 1_000 + i64::try_from(number / 10).unwrap();
         History::of(number).second(second).placed().failed(Stage::Fulfillment, "refused").events()
     };
     let log: Vec<_> = (1..=25).flat_map(history).collect();
     let store = database.read_model().await;
-    project(&*store, &log).await;
+    project(&store, &log).await;
     store
 }
 
@@ -261,7 +261,7 @@ pub(crate) async fn orders_are_filtered(database: &Database) {
         // An order without a known time of receipt is listed as the oldest.
         History::of(4).second(400).customer("cust-b").placed().events().split_off(3),
     ];
-    project(&*store, &log.concat()).await;
+    project(&store, &log.concat()).await;
 
     let all = OrderFilter::default;
     let ever = (Some(Timestamp::MIN), Some(Timestamp::MAX));
@@ -310,7 +310,7 @@ pub(crate) async fn failures_are_filtered_and_resolved_ones_shown_on_request(dat
             .fulfilled()
             .events(),
     ];
-    project(&*store, &log.concat()).await;
+    project(&store, &log.concat()).await;
 
     let open = FailedOrderFilter::default;
     let code = |code: &str| Some(code.to_owned());
@@ -345,7 +345,7 @@ pub(crate) async fn orders_are_counted_by_state(database: &Database) {
         // Failed and queued again: not listed as failed.
         History::of(7).placed().failed(Stage::DeadLetter, "poison").queued().events(),
     ];
-    project(&*store, &log.concat()).await;
+    project(&store, &log.concat()).await;
 
     let counts = store.count_orders().await.unwrap();
     assert_eq!((counts.n_processing, counts.n_fulfilled, counts.n_failed), (2, 1, 4));
@@ -388,7 +388,7 @@ pub(crate) async fn statistics_count_every_event_once(database: &Database) {
     let failed = History::of(1).second(60).placed().failed(Stage::Fulfillment, "refused");
     let log = [failed.events(), History::of(2).second(119).placed().fulfilled().events()].concat();
     for _again in 0..2 {
-        project(&*store, &log).await;
+        project(&store, &log).await;
         let minutes = store.minutes(0).await.unwrap();
         let happened =
             Minute { n_events: 10, n_received: 2, n_fulfilled: 1, n_failed: 1, n_refused: 1 };
@@ -399,7 +399,7 @@ pub(crate) async fn statistics_count_every_event_once(database: &Database) {
 
     // A day and a minute later, older minutes are dropped.
     let later = History::of(3).second(60 * (24 * 60 + 2)).received().events();
-    project(&*store, &later).await;
+    project(&store, &later).await;
     let minutes = store.minutes(0).await.unwrap();
     assert_eq!(minutes.keys().copied().collect::<Vec<_>>(), [24 * 60 + 2]);
 }
@@ -470,10 +470,10 @@ pub(crate) async fn migrating_again_does_nothing(database: &Database) {
     let first = migrate(&database.url()).await.unwrap();
     assert_eq!(first.first().map(|ran| (ran.version, ran.name.as_str())), Some((1, "read_model")));
     let store = open(&database.url()).unwrap();
-    project(&*store, &History::of(1).placed().events()).await;
+    project(&store, &History::of(1).placed().events()).await;
 
     assert_eq!(migrate(&database.url()).await.unwrap(), []);
-    assert_eq!(tables(&*store).await.0.len(), 1);
+    assert_eq!(tables(&store).await.0.len(), 1);
     store.check_schema().await.unwrap();
     store.ping().await.unwrap();
 }

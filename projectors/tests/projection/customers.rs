@@ -65,7 +65,7 @@ fn applied_events_change_nothing_and_a_deletion_removes_the_row() {
     assert_eq!(changes.written.concat(), Vec::<projectors::Record>::new());
 }
 
-async fn customer_orders(database: &Database) -> Arc<dyn ReadModel> {
+async fn customer_orders(database: &Database) -> Arc<ReadModel> {
     database.read_model().await.for_projection(&CUSTOMER_ORDERS)
 }
 
@@ -88,7 +88,7 @@ pub(crate) async fn customers_are_summed_up(database: &Database) {
     let store = customer_orders(database).await;
     let awkward = "\0 ' \u{E000} ü";
     for history in five_orders(awkward) {
-        project(&*store, &history).await;
+        project(&store, &history).await;
     }
     let all = store.customers(&CustomerFilter::default(), 10).await.unwrap();
     assert_eq!(all.len(), 2);
@@ -117,10 +117,7 @@ pub(crate) async fn customers_are_summed_up(database: &Database) {
     assert_eq!([first, store.customers(&rest, 10).await.unwrap()].concat(), all);
 }
 
-async fn verify_customers(
-    events: &EventStore,
-    store: &Arc<dyn ReadModel>,
-) -> (Verified, Vec<Finding>) {
+async fn verify_customers(events: &EventStore, store: &Arc<ReadModel>) -> (Verified, Vec<Finding>) {
     verify(events, store, Repair::Never).await
 }
 

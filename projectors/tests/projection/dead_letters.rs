@@ -32,7 +32,7 @@ async fn dead_letters_are_counted_by_their_cause_with_the_age_of_the_oldest() {
         dead(4, 800, "permanent").discarded().events(),
         History::of(5).placed().failed(Stage::Fulfillment, "refused").events(),
     ];
-    project(&*store, &log_of.concat()).await;
+    project(&store, &log_of.concat()).await;
     let api = queries(store, log("esdb://127.0.0.1:9?tls=false"));
 
     let answer = get(&api, "/v1/dead-letters").await;

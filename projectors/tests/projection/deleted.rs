@@ -15,7 +15,7 @@ use crate::system::{EventStore, Projector, get, projected, queries};
 use crate::verify::verify;
 
 /// Projects the orders 1 to 4, of which 1 and 2 have failed. The projector keeps running.
-async fn four_orders(events: &EventStore, database: &Database) -> (Arc<dyn ReadModel>, Projector) {
+async fn four_orders(events: &EventStore, database: &Database) -> (Arc<ReadModel>, Projector) {
     let store = database.read_model().await;
     let projector = Projector::start(&events.log, &store, 100);
     for number in 1..=4 {

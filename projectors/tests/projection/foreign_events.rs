@@ -34,14 +34,14 @@ async fn append_foreign(events: &EventStore, numbers: std::ops::Range<u128>) {
 
 /// Waits until the live checkpoint is beyond a position. If no order was appended since, it is then at an
 /// event of another program.
-async fn live_moved_beyond(store: &Arc<dyn ReadModel>, position: Option<Position>) {
+async fn live_moved_beyond(store: &Arc<ReadModel>, position: Option<Position>) {
     wait::until_async("a filter checkpoint moves the live checkpoint", async || {
         (store.checkpoint().await.ok()?.position > position).then_some(())
     })
     .await;
 }
 
-async fn assert_sound(events: &EventStore, store: &Arc<dyn ReadModel>) {
+async fn assert_sound(events: &EventStore, store: &Arc<ReadModel>) {
     let (sound, findings) = verify(events, store, Repair::Never).await;
     assert!(sound.is_sound(), "{findings:?}");
 }
@@ -109,7 +109,7 @@ async fn rebuild_and_resume_end_behind_foreign_events(database: &Database) {
     assert_sound(&events, &store).await;
     projector.stop().await.unwrap();
 
-    let status = projection_status(&events.log, &*store, clock().now()).await.unwrap();
+    let status = projection_status(&events.log, &store, clock().now()).await.unwrap();
     assert_eq!((status.lag.lag_events, status.lag.stuck), (0, false));
 }
 
@@ -136,7 +136,7 @@ async fn rebuild_ends_with_a_checkpoint_beyond_the_log(database: &Database) {
     database.execute(beyond).await;
 
     assert_sound(&events, &store).await;
-    let status = projection_status(&events.log, &*store, clock().now()).await.unwrap();
+    let status = projection_status(&events.log, &store, clock().now()).await.unwrap();
     assert_eq!((status.lag.lag_events, status.lag.stuck), (0, false));
     let (rebuilt, findings) = rebuild(&events, &store, Begin::Anew, SwapAtEnd::Yes).await;
     assert_eq!(findings, []);
@@ -169,17 +169,17 @@ async fn older_backup_is_noticed_and_rebuilt_from(database: &Database) {
     let projector = Projector::start(&events.log, &store, 100);
     projected_all(&store, 10).await;
     projector.stop().await.unwrap();
-    let status = projection_status(&events.log, &*store, clock().now()).await.unwrap();
+    let status = projection_status(&events.log, &store, clock().now()).await.unwrap();
     assert_eq!(status.ahead, None);
 
     append_orders(&restored, 1..=7).await;
     append_foreign(&restored, 0..2 * ENOUGH_FOR_CHECKPOINTS).await;
-    let status = projection_status(&restored.log, &*store, clock().now()).await.unwrap();
+    let status = projection_status(&restored.log, &store, clock().now()).await.unwrap();
     assert!(status.checkpoint.position < restored.log.store().head().await.unwrap());
     let ahead = status.ahead.unwrap();
     assert!([8, 9, 10].map(id).contains(&ahead.order_id), "{ahead}");
     assert_eq!(ahead.n_events, 3 * 5, "of three orders");
-    let trouble = find_trouble(Some(&restored.log), &*store, clock().now()).await;
+    let trouble = find_trouble(Some(&restored.log), &store, clock().now()).await;
     assert_eq!(trouble, Some(ReadModelTrouble::Ahead(ahead)));
 
     let (rebuilt, findings) = rebuild(&restored, &store, Begin::Anew, SwapAtEnd::Yes).await;
@@ -187,7 +187,7 @@ async fn older_backup_is_noticed_and_rebuilt_from(database: &Database) {
     assert!(rebuilt.is_live && rebuilt.n_events == 35, "{rebuilt:?}");
     assert_eq!(rebuilt.compared.unwrap().n_differing, 3, "{findings:?}");
     assert_sound(&restored, &store).await;
-    let status = projection_status(&restored.log, &*store, clock().now()).await.unwrap();
+    let status = projection_status(&restored.log, &store, clock().now()).await.unwrap();
     assert_eq!(status.ahead, None);
     let projector = Projector::start(&restored.log, &store, 100);
     append_orders(&restored, 11..=12).await;
@@ -220,7 +220,7 @@ async fn rows_of_another_event_store_are_neither_verified_nor_mended() {
     let (log, repair) = (&second.log, Repair::Always);
     let verification = Verification {
         log,
-        store: &*store,
+        store: &store,
         clock: &clock,
         scratch: scratch.path(),
         repair,

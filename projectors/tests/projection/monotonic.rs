@@ -16,10 +16,10 @@ use crate::stores::Database;
 use crate::system::{EventStore, get, get_with, queries};
 
 /// An order whose row says that it was queued.
-async fn queued(events: &EventStore, store: &Arc<dyn ReadModel>) {
+async fn queued(events: &EventStore, store: &Arc<ReadModel>) {
     let history = History::of(1).placed().events();
     events.append(&history).await;
-    project(&**store, &history).await;
+    project(store, &history).await;
 }
 
 /// Follows the log for clients that wait.
@@ -59,7 +59,7 @@ async fn answer_from_the_stream_is_never_followed_by_an_older_row() {
     let plain = get(&api, &order).await;
     assert_eq!((plain.status, &plain.body["revision"]), (StatusCode::OK, &json!(4)));
 
-    project(&*store, &history).await;
+    project(&store, &history).await;
     let plain = get(&api, &order).await;
     assert_eq!((&plain.body["source"], &plain.body["revision"]), (&json!("table"), &json!(4)));
 }
@@ -93,7 +93,7 @@ async fn wait_that_loses_the_event_store_ends_with_the_newest_row() {
     let history = History::of(1).placed().fulfilled().events();
     let meanwhile = async {
         events.stop().await;
-        project(&*store, &history).await;
+        project(&store, &history).await;
     };
     let headers = [("prefer", "wait=2")];
     let (waited, ()) = tokio::join!(get_with(&api, &order, &headers), meanwhile);

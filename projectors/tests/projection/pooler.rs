@@ -20,7 +20,7 @@ const N_READERS: usize = 16;
 const N_READS: usize = 50;
 
 /// Reads as the API does, in statements of many kinds.
-async fn read_again_and_again(store: Arc<dyn ReadModel>, order_ids: Vec<OrderId>) {
+async fn read_again_and_again(store: Arc<ReadModel>, order_ids: Vec<OrderId>) {
     for n_read in 0..N_READS {
         let order_id = order_ids[n_read % order_ids.len()];
         assert_eq!(store.order(order_id).await.unwrap().unwrap().order_id, order_id);

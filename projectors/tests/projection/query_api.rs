@@ -15,7 +15,7 @@ use crate::stores::Database;
 use crate::system::{get, log, queries};
 
 /// The routes over a read model, with an unreachable event store.
-fn api(store: Arc<dyn ReadModel>) -> Router {
+fn api(store: Arc<ReadModel>) -> Router {
     // The port of the discard service, which no machine of ours runs.
     queries(store, log("esdb://127.0.0.1:9?tls=false"))
 }
@@ -31,7 +31,7 @@ async fn five_orders(database: &Database) -> Router {
         }
     };
     let log: Vec<_> = (1..=5).flat_map(history).collect();
-    project(&*store, &log).await;
+    project(&store, &log).await;
     api(store)
 }
 

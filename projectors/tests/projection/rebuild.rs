@@ -21,13 +21,12 @@ use crate::verify::verify;
 
 pub(crate) async fn rebuild(
     events: &EventStore,
-    store: &Arc<dyn ReadModel>,
+    store: &Arc<ReadModel>,
     begin: Begin,
     at_end: SwapAtEnd,
 ) -> (Result<Rebuilt, RebuildError>, Vec<Finding>) {
     let clock = clock();
-    let work =
-        Rebuild { log: &events.log, store: &**store, clock: &clock, begin, at_end, batch_size: 50 };
+    let work = Rebuild { log: &events.log, store, clock: &clock, begin, at_end, batch_size: 50 };
     let mut findings = Vec::new();
     let mut n_judged = 0;
     let mut progress = |it: Progress| {
@@ -56,7 +55,7 @@ pub(crate) async fn append_orders(events: &EventStore, numbers: std::ops::RangeI
     }
 }
 
-pub(crate) async fn projected_all(store: &Arc<dyn ReadModel>, n_orders: u64) {
+pub(crate) async fn projected_all(store: &Arc<ReadModel>, n_orders: u64) {
     wait::until_async("all orders are projected", async || {
         let counts = store.count_orders().await.ok()?;
         (counts.n_fulfilled + counts.n_failed >= n_orders).then_some(())
@@ -65,7 +64,7 @@ pub(crate) async fn projected_all(store: &Arc<dyn ReadModel>, n_orders: u64) {
 }
 
 /// Reads as the API does until it is told to stop. No read fails, and no order is missing.
-async fn read_without_a_gap(store: Arc<dyn ReadModel>, stop: CancellationToken) -> u64 {
+async fn read_without_a_gap(store: Arc<ReadModel>, stop: CancellationToken) -> u64 {
     let mut n_reads = 0;
     let page = Page { after: None, limit: 20 };
     while !stop.is_cancelled() {
@@ -180,7 +179,7 @@ async fn rebuild_that_was_cut_off_goes_on_and_another_one_ends_it(database: &Dat
     let (cut, reached) = (CancellationToken::new(), CancellationToken::new());
     let clock = clock();
     let (log, begin, at_end) = (&events.log, Begin::Anew, SwapAtEnd::Yes);
-    let cut_off = Rebuild { log, store: &*store, clock: &clock, begin, at_end, batch_size: 50 };
+    let cut_off = Rebuild { log, store: &store, clock: &clock, begin, at_end, batch_size: 50 };
     let mut n_done = 0;
     let mut progress = |it: Progress| {
         n_done = it.n_done;
@@ -260,7 +259,7 @@ async fn rebuild_switches_to_another_event_store() {
 }
 
 /// Lists the orders of a tenant.
-async fn orders_of(store: &Arc<dyn ReadModel>, tenant: &str) -> Vec<OrderId> {
+async fn orders_of(store: &Arc<ReadModel>, tenant: &str) -> Vec<OrderId> {
     let filter = OrderFilter { tenant: Some(tenant.to_owned()), ..OrderFilter::default() };
     let orders = store.orders(&filter, &Page { after: None, limit: 20 }).await.unwrap();
     orders.iter().map(|order| order.order_id).collect()

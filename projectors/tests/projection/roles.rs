@@ -22,7 +22,7 @@ fn assert_denied<T: std::fmt::Debug>(outcome: &Result<T, StoreError>) {
     assert_eq!(error.code().as_deref(), Some(DENIED), "{error}");
 }
 
-async fn may(store: &Arc<dyn ReadModel>) {
+async fn may(store: &Arc<ReadModel>) {
     let page = Page { after: None, limit: 10 };
     store.check_schema().await.unwrap();
     store.ping().await.unwrap();
@@ -44,7 +44,7 @@ async fn postgres_roles_have_least_privileges() {
     }
     migrate(&url_of("dofs_owner")).await.unwrap();
     let (owner, projector, api) = (of("dofs_owner"), of("dofs_projector"), of("dofs_api"));
-    project(&*projector, &History::of(1).placed().events()).await;
+    project(&projector, &History::of(1).placed().events()).await;
 
     // Also after a rebuild, which swaps other tables in.
     for _time in 0..2 {
@@ -61,7 +61,7 @@ async fn postgres_roles_have_least_privileges() {
         assert_denied(&api.mend_rows(&std::collections::BTreeMap::new(), &checkpoint).await);
 
         let next = owner.next_set(Begin::Anew).await.unwrap();
-        project(&*next, &History::of(1).placed().events()).await;
+        project(&next, &History::of(1).placed().events()).await;
         owner.complete_next_set(&mut |_, _| {}).await.unwrap();
         let built = next.checkpoint().await.unwrap();
         owner.swap(&built, SwapWhen::Anyway, clock().now(), &mut |_, _| {}).await.unwrap();

@@ -13,7 +13,7 @@ use crate::rebuild::{append_orders, projected_all, rebuild};
 use crate::stores::Database;
 use crate::system::{EventStore, Projector, clock};
 
-async fn names(store: &Arc<dyn ReadModel>) -> Vec<&'static str> {
+async fn names(store: &Arc<ReadModel>) -> Vec<&'static str> {
     let mut names: Vec<_> = store.sets().await.unwrap().iter().map(|set| set.name).collect();
     names.sort_unstable();
     names
@@ -62,13 +62,13 @@ async fn rollback_beside_an_unfinished_rebuild_is_refused_in_postgres() {
 /// Rebuilds, and runs `interfere` when a phase begins.
 async fn rebuild_disturbed(
     events: &EventStore,
-    store: &Arc<dyn ReadModel>,
+    store: &Arc<ReadModel>,
     phase: Phase,
     interfere: impl AsyncFnOnce(),
 ) -> Result<projectors::Rebuilt, RebuildError> {
     let (clock, reached) = (clock(), tokio_util::sync::CancellationToken::new());
     let (log, begin, at_end) = (&events.log, Begin::Anew, SwapAtEnd::Yes);
-    let work = Rebuild { log, store: &**store, clock: &clock, begin, at_end, batch_size: 2 };
+    let work = Rebuild { log, store, clock: &clock, begin, at_end, batch_size: 2 };
     let mut progress = |it: Progress| {
         if it.phase == phase && it.n_done > 0 {
             reached.cancel();
@@ -199,7 +199,7 @@ async fn folder_without_room_for_temporary_tables_is_named() {
     let (missing, repair) = (folder.path().join("missing"), Repair::Never);
     let verification = Verification {
         log: &events.log,
-        store: &*store,
+        store: &store,
         clock: &clock,
         scratch: &missing,
         repair,

@@ -33,7 +33,7 @@ impl Database {
     }
 
     /// Migrates the database and opens the read model in it.
-    pub(crate) async fn read_model(&self) -> Arc<dyn ReadModel> {
+    pub(crate) async fn read_model(&self) -> Arc<ReadModel> {
         migrate(&self.url()).await.unwrap();
         open(&self.url()).unwrap()
     }

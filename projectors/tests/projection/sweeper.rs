@@ -31,7 +31,7 @@ impl Fixture {
         let store = database.read_model().await;
         let history = history.events();
         events.append(&history).await;
-        project(&*store, &history).await;
+        project(&store, &history).await;
         let mut group = events.log.join_group(GroupSettings {
             name: GROUP.to_owned(),
             event_type: "OrderQueued".to_owned(),

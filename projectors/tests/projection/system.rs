@@ -104,14 +104,14 @@ pub(crate) struct Projector {
 }
 
 impl Projector {
-    pub(crate) fn start(log: &EventLog, store: &Arc<dyn ReadModel>, batch_size: usize) -> Self {
+    pub(crate) fn start(log: &EventLog, store: &Arc<ReadModel>, batch_size: usize) -> Self {
         Self::start_verifying(log, store, batch_size, 0)
     }
 
     /// Starts a projector that verifies all rows at this interval.
     pub(crate) fn start_verifying(
         log: &EventLog,
-        store: &Arc<dyn ReadModel>,
+        store: &Arc<ReadModel>,
         batch_size: usize,
         verify_interval_ms: u64,
     ) -> Self {
@@ -139,7 +139,7 @@ impl Projector {
 
 /// Waits until the read model has applied or skipped `n_events` events. The database may be down for a
 /// while.
-pub(crate) async fn projected(store: &Arc<dyn ReadModel>, n_events: u64) {
+pub(crate) async fn projected(store: &Arc<ReadModel>, n_events: u64) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let checkpoint = store.checkpoint().await;
@@ -164,13 +164,13 @@ pub(crate) fn log(url: &str) -> EventLog {
     EventLog::connect(&EventStoreConfig { url: url.parse().unwrap() }, producer, "test").unwrap()
 }
 
-pub(crate) fn queries(store: Arc<dyn ReadModel>, log: EventLog) -> Router {
+pub(crate) fn queries(store: Arc<ReadModel>, log: EventLog) -> Router {
     queries_of_tenant(store, log, None)
 }
 
 /// Returns the routes for a key of this tenant.
 pub(crate) fn queries_of_tenant(
-    store: Arc<dyn ReadModel>,
+    store: Arc<ReadModel>,
     log: EventLog,
     tenant: Option<&str>,
 ) -> Router {

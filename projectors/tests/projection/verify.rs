@@ -16,14 +16,14 @@ use crate::system::{EventStore, Projector, clock, projected};
 
 pub(crate) async fn verify(
     events: &EventStore,
-    store: &Arc<dyn ReadModel>,
+    store: &Arc<ReadModel>,
     repair: Repair,
 ) -> (Verified, Vec<Finding>) {
     let (scratch, clock) = (tempfile::tempdir().unwrap(), clock());
     let mut findings = Vec::new();
     let verification = Verification {
         log: &events.log,
-        store: &**store,
+        store,
         clock: &clock,
         scratch: scratch.path(),
         repair,
@@ -35,7 +35,7 @@ pub(crate) async fn verify(
 }
 
 /// Projects the orders 1 to 2,100, more than a page; every third has failed.
-async fn many_orders(database: &Database, events: &EventStore) -> Arc<dyn ReadModel> {
+async fn many_orders(database: &Database, events: &EventStore) -> Arc<ReadModel> {
     let store = database.read_model().await;
     let mut n_events = 0;
     for number in 1..=2_100 {
@@ -194,7 +194,7 @@ async fn sample_is_spread_over_all_orders() {
     let (log, repair) = (&events.log, Repair::Never);
     let verification = Verification {
         log,
-        store: &*store,
+        store: &store,
         clock: &clock,
         scratch: scratch.path(),
         repair,

@@ -10,9 +10,9 @@ use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Arguments, AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use super::value::{escape_text, pg_time};
+use super::values::{escape_text, pg_time};
 use crate::projection::{Kind, Record, Table, Value, order_of};
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::query::{column_list, on_conflict, quoted};
 
 /// The begin of a COPY: a signature, no flags, and no extension of the header.
@@ -25,12 +25,12 @@ const NULL: i32 = -1;
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// Writes the rows of a table: those of orders in `begun` by COPY, the others by an upsert.
-pub(super) async fn write_table(
+pub(in crate::store) async fn write_table(
     connection: &mut PgConnection,
     table: &Table,
     records: &[Record],
     begun: &HashSet<OrderId>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let is_begun = |record: &&Record| order_of(record).is_some_and(|id| begun.contains(&id));
     let (begun, others): (Vec<&Record>, Vec<&Record>) = records.iter().partition(is_begun);
     if !begun.is_empty() {
@@ -46,7 +46,7 @@ async fn copy_rows(
     connection: &mut PgConnection,
     table: &Table,
     records: &[&Record],
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let mut bytes = HEADER.to_vec();
     for record in records {
         let n_columns = i16::try_from(record.len()).unwrap_or(i16::MAX);
@@ -90,22 +90,27 @@ async fn upsert_rows(
     connection: &mut PgConnection,
     table: &Table,
     records: &[&Record],
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let (mut selected, mut arrays) = (Vec::new(), Vec::new());
     let mut arguments = PgArguments::default();
     for (index, column) in table.columns.iter().enumerate() {
-        let (name, parameter) = (quoted(column), index + 1);
-        let (array, cast) = match column.kind {
-            Kind::Id => ("uuid[]", ""),
-            Kind::Text => ("text[]", ""),
-            Kind::Document => ("text[]", "::json"),
-            Kind::Number => ("bigint[]", ""),
-            Kind::Time => ("timestamptz[]", ""),
-        };
-        selected.push(format!("{name}{cast}"));
-        arrays.push(format!("${parameter}::{array}"));
         let values = records.iter().map(|record| &record[index]);
-        bind_array(&mut arguments, column.kind, values).map_err(sqlx::Error::Encode)?;
+        let (array, cast, added) = match column.kind {
+            Kind::Id => ("uuid[]", "", arguments.add(values.map(as_id).collect::<Vec<_>>())),
+            Kind::Number => {
+                ("bigint[]", "", arguments.add(values.map(as_number).collect::<Vec<_>>()))
+            }
+            Kind::Time => {
+                ("timestamptz[]", "", arguments.add(values.map(as_time).collect::<Vec<_>>()))
+            }
+            Kind::Text => ("text[]", "", arguments.add(values.map(as_text).collect::<Vec<_>>())),
+            Kind::Document => {
+                ("text[]", "::json", arguments.add(values.map(as_text).collect::<Vec<_>>()))
+            }
+        };
+        added.map_err(sqlx::Error::Encode)?;
+        selected.push(format!("{}{cast}", quoted(column)));
+        arrays.push(format!("${}::{array}", index + 1));
     }
     let (name, columns) = (table.name, column_list(table));
     let (selected, arrays) = (selected.join(", "), arrays.join(", "));
@@ -116,20 +121,6 @@ async fn upsert_rows(
     );
     sqlx::query_with(AssertSqlSafe(upsert), arguments).execute(connection).await?;
     Ok(())
-}
-
-/// Adds the values of a column as one array.
-fn bind_array<'v>(
-    arguments: &mut PgArguments,
-    kind: Kind,
-    values: impl Iterator<Item = &'v Value>,
-) -> Result<(), sqlx::error::BoxDynError> {
-    match kind {
-        Kind::Id => arguments.add(values.map(as_id).collect::<Vec<_>>()),
-        Kind::Text | Kind::Document => arguments.add(values.map(as_text).collect::<Vec<_>>()),
-        Kind::Number => arguments.add(values.map(as_number).collect::<Vec<_>>()),
-        Kind::Time => arguments.add(values.map(as_time).collect::<Vec<_>>()),
-    }
 }
 
 fn as_id(value: &Value) -> Option<Uuid> {

@@ -9,7 +9,7 @@ use crate::events::{History, at, id};
 use crate::stores::Database;
 
 /// Projects failures of every kind, resolved failures, and orders that did not fail.
-async fn failures(store: &dyn ReadModel) {
+async fn failures(store: &ReadModel) {
     let dead = |number: u128, second, code| {
         History::of(number).second(second).placed().failed(Stage::DeadLetter, code)
     };
@@ -43,7 +43,7 @@ fn ids(numbers: &[u128]) -> Vec<OrderId> {
 
 pub(crate) async fn unresolved_failures_are_listed_oldest_first(database: &Database) {
     let store = database.read_model().await;
-    failures(&*store).await;
+    failures(&store).await;
     let all = FailureFilter::default;
     let dead = || stage(Stage::DeadLetter);
     let code = |code: &str| Some(code.to_owned());
@@ -89,7 +89,7 @@ pub(crate) async fn unresolved_failures_are_walked_through_exactly_once(database
 pub(crate) async fn unresolved_failures_are_counted_by_their_cause(database: &Database) {
     let store = database.read_model().await;
     assert_eq!(store.failure_groups(&FailureFilter::default()).await.unwrap(), []);
-    failures(&*store).await;
+    failures(&store).await;
 
     let group = |code: &str, n_orders, oldest, newest| FailureGroup {
         stage: Stage::DeadLetter,

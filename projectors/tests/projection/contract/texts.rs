@@ -16,12 +16,12 @@ pub(crate) async fn text_of_some_rows(database: &Database) -> RowsText {
         History::of(3).placed().delivery_failed().failed(Stage::DeadLetter, "transient").events(),
         History::of(4).placed().fulfilled().events(),
     ] {
-        project(&*store, &history).await;
+        project(&store, &history).await;
     }
-    text_of(&*store).await
+    text_of(&store).await
 }
 
-async fn text_of(store: &dyn ReadModel) -> RowsText {
+async fn text_of(store: &ReadModel) -> RowsText {
     store.rows_text(IdRange { after: None, until: id(9) }).await.unwrap()
 }
 
@@ -48,7 +48,7 @@ pub(crate) async fn every_column_is_in_the_text_of_the_rows(database: &Database)
                 unknown => panic!("{unknown}"),
             };
             database.execute(&format!("update {table} set \"{column}\" = {other}")).await;
-            let after = text_of(&*store).await;
+            let after = text_of(&store).await;
             assert_ne!(after, before, "{table}.{column}");
             before = after;
         }
