@@ -3,6 +3,7 @@
 mod audit;
 mod config;
 mod dead_letters;
+mod doctor;
 mod healthcheck;
 mod keys;
 mod node;
@@ -24,6 +25,7 @@ pub(crate) use config::{Config, ConfigCommand};
 pub(crate) use dead_letters::{
     BulkSelection, DeadLetters, DeadLettersCommand, FailureFilter, Redrive, RedrivesCommand,
 };
+pub(crate) use doctor::Doctor;
 pub(crate) use healthcheck::{HealthRole, Healthcheck};
 pub(crate) use keys::Keys;
 pub(crate) use node::{Node, NodeCommand, NodeFolder};
@@ -136,6 +138,8 @@ pub(crate) enum Command {
     Config(Config),
     /// Ask a process on this machine whether it is ready; exits with code 1 if it is not
     Healthcheck(Healthcheck),
+    /// Check configuration, stores, machine and gateway, and say what to do about each problem
+    Doctor(Doctor),
     /// Print the description of the HTTP API (`openapi.json`)
     Openapi(OpenApi),
     /// Print a completion script for a shell
@@ -173,6 +177,8 @@ impl Command {
             | Self::Worker(_)
             | Self::Projections(_)
             | Self::Stress(_) => Verbosity::Warnings,
+            // Each problem is a line of the result already.
+            Self::Doctor(_) => Verbosity::Filter("off"),
         }
     }
 

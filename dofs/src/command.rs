@@ -6,6 +6,7 @@ mod config;
 mod dead_letters;
 mod demo;
 mod dev;
+mod doctor;
 mod healthcheck;
 mod keys;
 mod man;
@@ -46,6 +47,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::DeadLetters(arguments) => dead_letters::run(arguments, &global).await,
         Command::Worker(arguments) => worker::run(arguments, &global).await,
         Command::Projections(arguments) => projections::run(&arguments, &global).await,
+        Command::Doctor(arguments) => Box::pin(doctor::run(&arguments, &global)).await,
         Command::Stress(arguments) => stress::run(&arguments, &global).await,
     }
 }

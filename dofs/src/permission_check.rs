@@ -16,6 +16,15 @@ const FIRST_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two checks of an event store that does not respond.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Returns the rights that roles need at the event store.
+pub(crate) fn required_rights(roles: &[Role]) -> Vec<AccessRight> {
+    let mut required = vec![AccessRight::ReadAll, AccessRight::UseOrders];
+    if roles.contains(&Role::Worker) {
+        required.push(AccessRight::ReadParked);
+    }
+    required
+}
+
 /// Check of the permissions that roles need at the event store.
 pub(crate) struct PermissionCheck {
     log: EventLog,
@@ -25,11 +34,7 @@ pub(crate) struct PermissionCheck {
 impl PermissionCheck {
     /// Creates a check of the permissions that `roles` need at the event store of `log`.
     pub(crate) fn new(log: EventLog, roles: &[Role]) -> Self {
-        let mut required = vec![AccessRight::ReadAll, AccessRight::UseOrders];
-        if roles.contains(&Role::Worker) {
-            required.push(AccessRight::ReadParked);
-        }
-        Self { log, required }
+        Self { log, required: required_rights(roles) }
     }
 
     /// Checks once, before anything is served. Returns whether the event store responded in time.

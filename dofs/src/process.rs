@@ -45,16 +45,25 @@ pub(crate) fn user_name() -> Option<String> {
 /// without `RUST_LOG`.
 pub(crate) fn init_telemetry(default: Verbosity<'_>) -> Result<(), TelemetryError> {
     let variables = environment_variables();
-    let is_colorful = variables.get("NO_COLOR").is_none_or(String::is_empty);
-    let color = if is_colorful { Color::Auto } else { Color::Never };
+    let color = if is_color_disabled() { Color::Never } else { Color::Auto };
     let filter = variables.get("RUST_LOG").filter(|directives| !directives.is_empty());
     let filter = filter.map(|directives| Verbosity::Filter(directives));
     telemetry::init(log_format(), filter.unwrap_or(default), color)
 }
 
+/// Returns whether `NO_COLOR` is set.
+pub(crate) fn is_color_disabled() -> bool {
+    environment_variables().get("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Returns the format of log lines that `DOFS_LOG` selects.
 pub(crate) fn log_format() -> LogFormat {
-    LogFormat::from_name(environment_variables().get("DOFS_LOG").map(String::as_str))
+    LogFormat::from_name(log_format_name().as_deref())
+}
+
+/// Returns the value of `DOFS_LOG`.
+pub(crate) fn log_format_name() -> Option<String> {
+    environment_variables().remove("DOFS_LOG")
 }
 
 /// Raises the limit of open files to the maximum that the system allows, and returns the limit. Many

@@ -32,6 +32,7 @@ use crate::health_checks::{event_store_check, projector_check, read_model_check,
 use crate::permission_check::PermissionCheck;
 use crate::process;
 use crate::settings::{Environment, Settings};
+pub(crate) use http_server::RESERVED_FILES;
 use http_server::documentation_routes;
 
 /// Maximum time for the roles to finish work in progress after the signal to stop.

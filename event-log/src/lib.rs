@@ -22,11 +22,12 @@ pub use orders::wait_for_order::WaitOutcome;
 pub use store::address::EventStoreUrl;
 pub use store::client::{EventStoreConfig, Position, StoreClient};
 pub use store::copy::{CopyError, CopyProgress, CopySummary};
-pub use store::diagnosis::UnreachableCause;
+pub use store::diagnosis::{HostReport, UnreachableCause};
 pub use store::error::LogError;
 pub use store::group::{
-    Delivery, GroupInfo, GroupMember, GroupMembership, GroupSettings, GroupStats,
+    Delivery, GroupInfo, GroupMember, GroupMembership, GroupSettings, GroupStats, SettingDrift,
 };
+pub use store::inspection::{ServerVersion, StoreMember};
 pub use store::journal::{ExpectedLast, Journal, JournalEntry};
 pub use store::logged_event::LoggedEvent;
 pub use store::metadata::{Cause, Metadata, Producer};

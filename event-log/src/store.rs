@@ -13,6 +13,7 @@ pub(crate) mod diagnosis;
 pub(crate) mod error;
 pub(crate) mod file_descriptors;
 pub(crate) mod group;
+pub(crate) mod inspection;
 pub(crate) mod journal;
 pub(crate) mod logged_event;
 pub(crate) mod metadata;

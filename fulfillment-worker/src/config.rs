@@ -169,7 +169,8 @@ impl FulfillmentConfig {
         Duration::from_millis(self.timeout_ms)
     }
 
-    pub(crate) fn message_timeout(&self) -> Duration {
+    /// Returns how long the store waits for an answer before it delivers again.
+    pub fn message_timeout(&self) -> Duration {
         Duration::from_millis(self.message_timeout_ms)
     }
 }

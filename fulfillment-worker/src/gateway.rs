@@ -8,7 +8,7 @@ use std::time::Duration;
 use domain::ids::OrderId;
 use domain::order::{FailureClass, Item};
 
-pub use http::{GatewayUrl, GatewayUrlError, HttpGateway};
+pub use http::{GatewayProbe, GatewayUrl, GatewayUrlError, HttpGateway};
 pub use simulated::SimulatedGateway;
 pub(crate) use simulated::random_fraction;
 

@@ -17,7 +17,7 @@ mod worker_report;
 
 pub use config::{ConfigError, FulfillmentConfig, GROUP, GatewayKind};
 pub use gateway::{
-    Fulfillment, Gateway, GatewayError, GatewayUrl, GatewayUrlError, HttpGateway, Outcome,
-    SimulatedGateway,
+    Fulfillment, Gateway, GatewayError, GatewayProbe, GatewayUrl, GatewayUrlError, HttpGateway,
+    Outcome, SimulatedGateway,
 };
-pub use worker::{WorkerError, run_worker};
+pub use worker::{BACKSTOP_RETRIES, WorkerError, run_worker};

@@ -25,7 +25,7 @@ const EVENT_TYPE: &str = "OrderQueued";
 /// Number of failed deliveries after which the store parks a message by itself. A backstop far beyond
 /// the worker's own limit: a crash counts for every message in flight, and a failed probe counts for
 /// its order.
-const BACKSTOP_RETRIES: i32 = 100_000;
+pub const BACKSTOP_RETRIES: i32 = 100_000;
 /// Deliveries held per delivery in progress: deliveries that wait for their retry or their turn are
 /// held, too, and must not block others. Not more, because every delivery held when a worker crashes
 /// is suspect to the next worker.

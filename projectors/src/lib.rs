@@ -35,12 +35,14 @@ pub use rebuild::{Rebuild, RebuildError, Rebuilt, SwapAtEnd};
 pub use replay::ReplayError;
 pub use runner::batch::Poison;
 pub use runner::{OtherEventStore, Projector, ProjectorConfig, ProjectorError, ProjectorHealth};
-pub use status::{ProjectionStatus, StatusError, projection_status};
+pub use status::{ProjectionStatus, StatusError, check_event_store, projection_status};
 pub use store::{
-    Begin, Checkpoint, Customer, CustomerFilter, FailedOrderFilter, FailureFilter, FailureGroup,
-    IdRange, LastVerification, Lease, Migrated, Newest, OrderCounts, OrderFilter, Page, Place,
-    ReadModel, ReadModelConfig, ReadModelUrl, RowsPage, RowsText, SCHEMA_VERSION, SetInfo, Steps,
-    StoreError, SwapWhen, Swapped, Unfinished, migrate, open,
+    Begin, Checkpoint, ClockReading, ConnectionLimits, Customer, CustomerFilter, FailedOrderFilter,
+    FailureFilter, FailureGroup, IdRange, Installation, InstallationError, LastVerification, Lease,
+    MAX_CONNECTIONS_PER_PROCESS, Migrated, Newest, OrderCounts, OrderFilter, Page, Place, Pooler,
+    PostgresInstallation, ReadModel, ReadModelConfig, ReadModelUrl, RowsPage, RowsText,
+    SCHEMA_VERSION, SetInfo, SqliteInstallation, Steps, StoreError, SwapWhen, Swapped, Unfinished,
+    migrate, open,
 };
 pub use sweeper::Sweeper;
 pub use trouble::{ReadModelTrouble, find_trouble};

@@ -5,6 +5,7 @@ mod checkpoint;
 mod customers;
 mod database;
 mod examine;
+mod installation;
 mod lease;
 mod migrations;
 mod orders;
@@ -39,6 +40,10 @@ pub use checkpoint::Checkpoint;
 pub use customers::{Customer, CustomerFilter};
 pub use domain::operations::FailureFilter;
 pub use examine::{IdRange, LastVerification, RowsPage, RowsText};
+pub use installation::{
+    ClockReading, ConnectionLimits, Installation, InstallationError, MAX_CONNECTIONS_PER_PROCESS,
+    Pooler, PostgresInstallation, SqliteInstallation,
+};
 pub use lease::Lease;
 pub use migrations::{Migrated, SCHEMA_VERSION};
 pub use orders::{FailedOrderFilter, FailureGroup, OrderFilter};

@@ -4,6 +4,7 @@
 pub mod address;
 pub mod api_doc;
 pub mod auth;
+pub mod certificate;
 pub mod clock;
 mod concurrency_limit;
 pub mod config;

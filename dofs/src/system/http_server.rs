@@ -34,7 +34,7 @@ use crate::{api_keys, process};
 const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Number of files that a process has open besides its HTTP connections, with a reserve.
-const RESERVED_FILES: usize = 124;
+pub(crate) const RESERVED_FILES: usize = 124;
 
 /// Content security policy of the API documentation: everything is loaded from the same origin.
 /// Swagger UI sets inline styles, and its style sheet contains images.

@@ -1,11 +1,12 @@
 //! Parked messages of a group: links in a stream of their own.
 
 use eventstore::{ReadStreamOptions, ResolvedEvent, StreamPosition};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::event_log::EventLog;
 use crate::store::error::LogError;
-use crate::store::logged_event::LoggedEvent;
+use crate::store::logged_event::{LoggedEvent, created_at};
 
 /// A parked message.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct ParkedMessage {
     pub is_gone: bool,
     /// Why the message was parked.
     pub reason: String,
+    /// When the store parked the message, in whole seconds.
+    pub parked_at: Option<Timestamp>,
 }
 
 /// The part of the link's metadata that this program reads.
@@ -57,6 +60,7 @@ impl ParkedMessage {
             event: resolved.event.as_ref().and_then(LoggedEvent::from_recorded),
             is_gone: resolved.event.is_none(),
             reason: metadata.reason,
+            parked_at: created_at(link),
         })
     }
 }

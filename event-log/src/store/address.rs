@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug, Display, Formatter};
 use std::str::FromStr;
 
-use eventstore::{ClientSettings, Credentials};
+use eventstore::{ClientSettings, Credentials, NodePreference};
 use serde::Deserialize;
 use service_kit::address::is_loopback;
 
@@ -49,6 +49,24 @@ impl EventStoreUrl {
         })
     }
 
+    /// Returns whether every host is this machine.
+    pub fn is_local(&self) -> bool {
+        self.settings().is_none_or(is_local)
+    }
+
+    /// Returns whether the connection uses TLS.
+    pub fn has_tls(&self) -> bool {
+        self.settings().is_some_and(ClientSettings::is_secure_mode_enabled)
+    }
+
+    /// Returns whether the address names a cluster, and may select another node than its leader.
+    pub fn may_select_follower(&self) -> bool {
+        self.settings().is_some_and(|settings| {
+            let is_cluster = settings.is_dns_discovery_enabled() || settings.hosts().len() > 1;
+            is_cluster && settings.node_preference() != NodePreference::Leader
+        })
+    }
+
     /// Returns whether user and password are EventStoreDB's defaults.
     pub fn has_default_password(&self) -> bool {
         let (user, password) = DEFAULT_CREDENTIALS;
@@ -74,7 +92,7 @@ impl EventStoreUrl {
         Ok((url.parse().map_err(|_| invalid())?, is_added))
     }
 
-    fn settings(&self) -> Option<&ClientSettings> {
+    pub(super) fn settings(&self) -> Option<&ClientSettings> {
         self.0.as_ref().map(|url| &url.settings)
     }
 }

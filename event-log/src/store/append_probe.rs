@@ -2,20 +2,23 @@
 
 use std::time::Duration;
 
-use eventstore::{Error as ClientError, EventData, StreamState};
+use eventstore::{Error as ClientError, EventData, StreamPosition, StreamState};
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::client::StoreClient;
 use super::error::LogError;
+use super::logged_event::created_at;
 
 /// Time between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum duration of a probe's read.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The stream that probes append to: one event per outage that a probe saw the end of.
+/// The stream that probes append to: one event per outage that a probe saw the end of, and one per
+/// inspection by an operator.
 const PROBE_STREAM: &str = "append-probes";
 const PROBE_TYPE: &str = "AppendProbed";
 /// As large as the events of an order with many items: a disk with less room is full.
@@ -42,13 +45,28 @@ impl StoreClient {
         stop.run_until_cancelled(probing).await;
     }
 
+    /// Appends a probe with this id, and returns when the store wrote it, in whole seconds.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] if the store denies appends to the stream `append-probes`.
+    pub async fn probe_append(&self, id: Uuid) -> Result<Option<Timestamp>, LogError> {
+        let revision = StreamPosition::Position(self.append_probe(id).await?);
+        let probe = self.read_last_event(PROBE_STREAM, revision).await?;
+        Ok(probe.and_then(|probe| created_at(probe.get_original_event())))
+    }
+
+    /// Appends a probe and returns its revision.
+    async fn append_probe(&self, id: Uuid) -> Result<u64, LogError> {
+        let probe = EventData::binary(PROBE_TYPE, vec![0; PROBE_BYTES].into()).id(id);
+        // Any: the probes of all processes share the stream.
+        self.append_alone(PROBE_STREAM, StreamState::Any, vec![probe]).await
+    }
+
     async fn probe_once(&self, new_id: &impl Fn() -> Uuid) {
         let health = &self.connection.append_health;
         if health.has_failed() {
             // A read would prove nothing: a store with a full disk can be read.
-            let probe = EventData::binary(PROBE_TYPE, vec![0; PROBE_BYTES].into()).id(new_id());
-            // Any: the probes of all processes share the stream.
-            let appended = self.append_alone(PROBE_STREAM, StreamState::Any, vec![probe]).await;
+            let appended = self.append_probe(new_id()).await;
             if let Err(LogError::Refused(refused)) = appended
                 && matches!(*refused, ClientError::AccessDenied)
             {

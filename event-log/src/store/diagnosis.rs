@@ -1,22 +1,29 @@
-//! Diagnosis of an unreachable event store. The client crate hides the network's errors, so this
-//! module connects once more by itself.
+//! Diagnosis of an unreachable event store, and inspection of its certificates. The client crate hides
+//! the network's errors, so this module connects once more by itself.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventstore::ClientSettings;
+use eventstore::{ClientSettings, Endpoint};
+use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
+use service_kit::certificate::find_expiry;
 use tokio::net::lookup_host;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// Maximum duration of each step: name resolution, connection, TLS handshake.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of a name's addresses to connect to.
+const MAX_ADDRESSES: usize = 4;
+
+/// Reason of a handshake that failed because the certificate has expired.
+const EXPIRED: &str = "certificate has expired";
 
 /// Why the event store is unreachable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +54,9 @@ impl UnreachableCause {
             Self::Silent | Self::Connection(_) => {
                 "check the address in `event_store.url`, the network and its firewalls"
             }
+            Self::Tls(reason) if reason == EXPIRED => {
+                "renew the certificate of the event store; if it is valid, check this machine's clock"
+            }
             Self::Tls(_) => {
                 "check the store's certificate; name its issuer with `tlsCaFile` in \
                  `event_store.url`, or set `tls=false` if the store has no TLS"
@@ -58,52 +68,116 @@ impl UnreachableCause {
     }
 }
 
+/// Result of a connection to one host of the store's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostReport {
+    /// Host and port as the address names them.
+    pub host: String,
+    /// The IP address and port that the host name resolves to; `None` if it does not resolve.
+    pub address: Option<SocketAddr>,
+    /// Why the host cannot be reached; `None` if it can.
+    pub cause: Option<UnreachableCause>,
+    /// When the host's certificate expires; `None` without TLS, or if it was not verified.
+    pub certificate_expires_at: Option<Timestamp>,
+}
+
 /// Connects to the store as the client does, and returns the first error; `None` if there is none.
 pub(crate) async fn find_cause(settings: &ClientSettings) -> Option<UnreachableCause> {
-    let endpoint = settings.hosts().first()?;
-    let port = u16::try_from(endpoint.port).ok()?;
+    examine_host(settings.hosts().first()?, settings).await.cause
+}
+
+/// Connects to one host of the address, as the client does. Takes 6 s at most.
+pub(crate) async fn examine_host(endpoint: &Endpoint, settings: &ClientSettings) -> HostReport {
     // An IPv6 address is in brackets, which name resolution does not know.
     let host = endpoint.host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let resolved = timeout(STEP_TIMEOUT, lookup_host((host.clone(), port))).await;
-    let address = match resolved {
-        Ok(Ok(mut addresses)) => addresses.next(),
-        Ok(Err(error)) => return Some(UnreachableCause::Name(format!("{host}: {error}"))),
-        Err(_) => return Some(UnreachableCause::Name(format!("{host}: no answer in time"))),
+    let mut report = HostReport {
+        host: format!("{}:{}", endpoint.host, endpoint.port),
+        address: None,
+        cause: None,
+        certificate_expires_at: None,
     };
-    let Some(address) = address else {
-        return Some(UnreachableCause::Name(format!("{host} has no address")));
+    let addresses = match resolve_name(&host, endpoint.port).await {
+        Ok(addresses) => addresses,
+        Err(cause) => return HostReport { cause: Some(cause), ..report },
     };
+    report.address = addresses.first().copied();
     let settings = settings.clone();
     // A blocking task cannot be cancelled; this one ends because each step has a time-out.
-    spawn_blocking(move || open_connection(address, &host, &settings).err()).await.ok().flatten()
+    let connected = spawn_blocking(move || {
+        let (address, stream) = open_connection(&addresses)?;
+        Ok((address, verify_certificate(stream, &host, &settings)?))
+    });
+    match connected.await {
+        Ok(Ok((address, expires_at))) => {
+            report.address = Some(address);
+            report.certificate_expires_at = expires_at;
+        }
+        Ok(Err(cause)) => report.cause = Some(cause),
+        // The runtime is shutting down.
+        Err(_) => {}
+    }
+    report
 }
 
-fn open_connection(
-    address: SocketAddr,
+async fn resolve_name(host: &str, port: u32) -> Result<Vec<SocketAddr>, UnreachableCause> {
+    let failed = |reason: &str| UnreachableCause::Name(format!("{host}{reason}"));
+    let port = u16::try_from(port).map_err(|_| failed(": invalid port"))?;
+    match timeout(STEP_TIMEOUT, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => {
+            let addresses: Vec<_> = addresses.take(MAX_ADDRESSES).collect();
+            if addresses.is_empty() { Err(failed(" has no address")) } else { Ok(addresses) }
+        }
+        Ok(Err(error)) => Err(failed(&format!(": {error}"))),
+        Err(_) => Err(failed(": no answer in time")),
+    }
+}
+
+/// Connects to the first address that accepts a connection, as the client does.
+fn open_connection(addresses: &[SocketAddr]) -> Result<(SocketAddr, TcpStream), UnreachableCause> {
+    let n_addresses = u32::try_from(addresses.len()).unwrap_or(1).max(1);
+    let mut first_error = UnreachableCause::Refused;
+    for (index, address) in addresses.iter().enumerate() {
+        match TcpStream::connect_timeout(address, STEP_TIMEOUT / n_addresses) {
+            Ok(stream) => return Ok((*address, stream)),
+            Err(error) if index == 0 => first_error = to_cause(&error),
+            Err(_) => {}
+        }
+    }
+    Err(first_error)
+}
+
+fn to_cause(error: &io::Error) -> UnreachableCause {
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        UnreachableCause::Refused
+    } else if error.kind() == io::ErrorKind::TimedOut {
+        UnreachableCause::Silent
+    } else {
+        UnreachableCause::Connection(error.to_string())
+    }
+}
+
+/// Verifies the server's certificate if the client does, and returns when it expires.
+fn verify_certificate(
+    stream: TcpStream,
     host: &str,
     settings: &ClientSettings,
-) -> Result<(), UnreachableCause> {
-    let stream = TcpStream::connect_timeout(&address, STEP_TIMEOUT);
-    let stream = stream.map_err(|error| {
-        if error.kind() == io::ErrorKind::ConnectionRefused {
-            UnreachableCause::Refused
-        } else if error.kind() == io::ErrorKind::TimedOut {
-            UnreachableCause::Silent
-        } else {
-            UnreachableCause::Connection(error.to_string())
-        }
-    })?;
+) -> Result<Option<Timestamp>, UnreachableCause> {
     // Without verification the client accepts any certificate: a handshake would prove nothing.
-    if settings.is_secure_mode_enabled() && settings.is_tls_certificate_verification_enabled() {
-        return shake_hands(stream, host, settings).map_err(|error| {
-            let tls = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-            UnreachableCause::Tls(tls.map_or_else(|| error.to_string(), describe_tls_error))
-        });
+    if !settings.is_secure_mode_enabled() || !settings.is_tls_certificate_verification_enabled() {
+        return Ok(None);
     }
-    Ok(())
+    shake_hands(stream, host, settings).map_err(|error| {
+        let tls = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        UnreachableCause::Tls(tls.map_or_else(|| error.to_string(), describe_tls_error))
+    })
 }
 
-fn shake_hands(mut stream: TcpStream, host: &str, settings: &ClientSettings) -> io::Result<()> {
+/// Makes a handshake, and returns when the server's certificate expires.
+fn shake_hands(
+    mut stream: TcpStream,
+    host: &str,
+    settings: &ClientSettings,
+) -> io::Result<Option<Timestamp>> {
     stream.set_read_timeout(Some(STEP_TIMEOUT))?;
     stream.set_write_timeout(Some(STEP_TIMEOUT))?;
     let mut roots = RootCertStore::empty();
@@ -119,7 +193,9 @@ fn shake_hands(mut stream: TcpStream, host: &str, settings: &ClientSettings) -> 
         .with_no_client_auth();
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-    tls.complete_io(&mut stream).map(drop)
+    tls.complete_io(&mut stream)?;
+    let presented = tls.peer_certificates().and_then(|chain| chain.first());
+    Ok(presented.and_then(|certificate| find_expiry(certificate)))
 }
 
 /// Describes for an operator why a handshake failed.
@@ -132,7 +208,7 @@ fn describe_tls_error(error: &rustls::Error) -> String {
     if matches!(certificate, Certificate::UnknownIssuer) {
         "unknown issuer".to_owned()
     } else if matches!(certificate, Certificate::Expired | Certificate::ExpiredContext { .. }) {
-        "certificate has expired".to_owned()
+        EXPIRED.to_owned()
     } else {
         error.to_string()
     }

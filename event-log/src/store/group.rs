@@ -3,6 +3,7 @@
 mod connection;
 mod delivery;
 mod info;
+mod setting_drift;
 mod watchdog;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use delivery::Answer;
 
 pub use delivery::{Delivery, GroupSettings};
 pub use info::{GroupInfo, GroupMember, GroupStats};
+pub use setting_drift::SettingDrift;
 pub(crate) use watchdog::{PendingWork, only_type};
 
 /// First delay between two checks whether the store has received the last answers; it doubles each

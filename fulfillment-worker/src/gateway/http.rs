@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use domain::ids::OrderId;
 use domain::order::{FailureClass, Item};
+use jiff::Timestamp;
 use reqwest::header::{ACCEPT, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, Response, Url, redirect};
+use reqwest::tls::TlsInfo;
+use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect};
 use serde::Serialize;
 use service_kit::address::is_loopback;
+use service_kit::certificate::find_expiry;
 use service_kit::clock::Clock;
 use service_kit::error::Chain;
 
@@ -42,6 +45,15 @@ pub struct HttpGateway {
     clock: Clock,
 }
 
+/// A gateway's response to a request that fulfils nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatewayProbe {
+    /// HTTP status. Most gateways refuse the method, which shows that they respond.
+    pub status: u16,
+    /// When the gateway's certificate expires; `None` without TLS.
+    pub certificate_expires_at: Option<Timestamp>,
+}
+
 /// Body of a request.
 #[derive(Serialize)]
 struct Body<'a> {
@@ -67,6 +79,7 @@ impl HttpGateway {
         }
         let client = client
             .user_agent(USER_AGENT)
+            .tls_info(true)
             // A redirect could lead to another server, and drop the method or the idempotency key.
             .redirect(redirect::Policy::none())
             .timeout(timeout)
@@ -79,6 +92,21 @@ impl HttpGateway {
     /// Returns whether orders, and a password in the URL, can be read on their way.
     pub fn sends_in_the_clear(&self) -> bool {
         is_unencrypted(&self.url)
+    }
+
+    /// Sends a request that fulfils nothing (`OPTIONS`), to find out whether the gateway responds.
+    ///
+    /// # Errors
+    /// [`GatewayError`] if there is no response.
+    pub async fn probe(&self) -> Result<GatewayProbe, GatewayError> {
+        let request = self.client.request(Method::OPTIONS, self.url.clone());
+        let response = request.send().await.map_err(|error| self.to_gateway_error(error))?;
+        let tls = response.extensions().get::<TlsInfo>();
+        let certificate = tls.and_then(TlsInfo::peer_certificate);
+        Ok(GatewayProbe {
+            status: response.status().as_u16(),
+            certificate_expires_at: certificate.and_then(find_expiry),
+        })
     }
 
     fn build_request(&self, fulfillment: &Fulfillment) -> RequestBuilder {

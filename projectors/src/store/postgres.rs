@@ -15,7 +15,7 @@ use super::{ACQUIRE_TIMEOUT, Result, StoreError};
 use sessions::{Failover, Sessions};
 
 /// Connections of one process.
-const MAX_CONNECTIONS: u32 = 10;
+pub(super) const MAX_CONNECTIONS: u32 = 10;
 /// Connections that read one snapshot.
 const MAX_SNAPSHOT_READERS: u32 = 4;
 /// How long a transaction that migrates may be idle.

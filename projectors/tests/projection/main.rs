@@ -17,6 +17,7 @@ mod faults;
 mod foreign_events;
 mod history;
 mod idle;
+mod installation;
 mod journal;
 mod lookups;
 mod monotonic;

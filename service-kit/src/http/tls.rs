@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
+use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -15,6 +16,7 @@ use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::{Validity, X509Error};
 
 use super::config::ApiConfig;
+use crate::certificate::find_expiry;
 use crate::error::Chain;
 
 /// Interval between two reads of the files, and so the delay until a new certificate is served.
@@ -72,10 +74,7 @@ impl Certificate {
         if !config.has_tls() {
             return Ok(None);
         }
-        let files = Files {
-            certificate: PathBuf::from(&config.tls_certificate),
-            key: PathBuf::from(&config.tls_key),
-        };
+        let files = Files::configured(config);
         let loaded = files.read_pair()?;
         let rustls = RustlsConfig::from_config(Arc::new(files.to_server_config(&loaded)?));
         // Not fatal: without a certificate the API would not be served at all.
@@ -88,6 +87,23 @@ impl Certificate {
     /// Returns the configuration of the acceptor. It follows replacements of the certificate.
     pub(super) fn rustls_config(&self) -> RustlsConfig {
         self.rustls.clone()
+    }
+}
+
+impl ApiConfig {
+    /// Returns when the first certificate of the configured chain expires; `None` without TLS.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the files cannot be read, or certificate and key do not fit together.
+    pub fn certificate_expiry(&self) -> Result<Option<Timestamp>, TlsError> {
+        if !self.has_tls() {
+            return Ok(None);
+        }
+        let files = Files::configured(self);
+        let pair = files.read_pair()?;
+        files.to_server_config(&pair)?;
+        let chain = parse_certificates(&files.certificate, &pair.certificate)?;
+        Ok(chain.iter().filter_map(|certificate| find_expiry(certificate)).min())
     }
 }
 
@@ -126,6 +142,13 @@ pub(super) async fn reload_on_change(certificate: Option<&Certificate>) {
 }
 
 impl Files {
+    fn configured(config: &ApiConfig) -> Self {
+        Self {
+            certificate: PathBuf::from(&config.tls_certificate),
+            key: PathBuf::from(&config.tls_key),
+        }
+    }
+
     fn read_pair(&self) -> Result<PemPair, TlsError> {
         let read = |path: &Path| {
             fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use eventstore::{
     Client, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
-    PersistentSubscriptionToAllOptions, StreamPosition, SubscribeToPersistentSubscriptionOptions,
+    PersistentSubscriptionSettings, PersistentSubscriptionToAllOptions, StreamPosition,
+    SubscribeToPersistentSubscriptionOptions,
 };
 use service_kit::mutex::lock;
 use tokio::sync::{Mutex, mpsc};
@@ -337,17 +338,28 @@ impl Connection {
 async fn ensure_group(client: &Client, settings: &GroupSettings) -> eventstore::Result<()> {
     let options = PersistentSubscriptionToAllOptions::default()
         .filter(only_type(&settings.event_type))
-        // The default is the end: orders that were queued before would get no delivery.
-        .start_from(StreamPosition::Start)
-        .message_timeout(settings.message_timeout)
-        .max_retry_count(settings.max_retry_count)
-        .checkpoint_after(CHECKPOINT_AFTER)
-        .checkpoint_lower_bound(1)
-        .checkpoint_upper_bound(CHECKPOINT_UPPER_BOUND);
+        .settings(stored_settings(settings.message_timeout, settings.max_retry_count));
     match client.create_persistent_subscription_to_all(settings.name.as_str(), &options).await {
         // An existing group keeps its settings: a store ends all connections of a changed group.
         Ok(()) | Err(eventstore::Error::ResourceAlreadyExists) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Returns the settings that the store keeps of a new group: it delivers from the first event on.
+pub(super) fn stored_settings(
+    message_timeout: Duration,
+    max_retry_count: i32,
+) -> PersistentSubscriptionSettings<eventstore::Position> {
+    PersistentSubscriptionSettings {
+        // The default is the end: orders that were queued before would get no delivery.
+        start_from: StreamPosition::Start,
+        message_timeout,
+        max_retry_count,
+        checkpoint_after: CHECKPOINT_AFTER,
+        checkpoint_lower_bound: 1,
+        checkpoint_upper_bound: CHECKPOINT_UPPER_BOUND,
+        ..PersistentSubscriptionSettings::default()
     }
 }
 
