@@ -3,6 +3,7 @@
 mod caller;
 mod command_errors;
 mod dead_letters;
+pub mod metrics;
 mod operator_request;
 mod orders;
 mod read_model;

@@ -1,5 +1,7 @@
 //! Descriptions of this release for programs: the HTTP API, and the stored events.
 
+use std::sync::Arc;
+
 use api_types::event_schemas;
 use domain::order::CURRENT_SCHEMA;
 use serde_json::{Value, to_string_pretty};
@@ -42,7 +44,7 @@ struct Api;
 /// Returns the description of the HTTP API.
 pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
     let mut api = Api::openapi();
-    api.merge(health::routes(Checks::default()).into_openapi());
+    api.merge(health::routes(Arc::new(Checks::default())).into_openapi());
     api.merge(command_api::api_doc());
     api.merge(projectors::api_doc());
     complete(&mut api);

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use service_kit::address::HostPort;
 use service_kit::config::{ConfigError, Evaluation, Layers};
 use service_kit::http::ApiConfig;
+use service_kit::ops::OpsConfig;
 
 use crate::cli::{Global, Role};
 use crate::process;
@@ -25,6 +26,7 @@ pub(crate) struct Settings {
     pub(crate) fulfillment: FulfillmentConfig,
     pub(crate) projector: ProjectorConfig,
     pub(crate) auth: AuthConfig,
+    pub(crate) ops: OpsConfig,
     /// Environment (`DOFS_ENV`) that the settings are for. Not part of the files.
     #[serde(skip, default)]
     pub(crate) environment: Environment,

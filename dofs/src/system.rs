@@ -1,6 +1,7 @@
 //! Composition root: builds and runs the roles of a process from its settings.
 
 mod http_server;
+mod operations;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,8 @@ use service_kit::clock::Clock;
 use service_kit::health::Check;
 use service_kit::http::Listener;
 use service_kit::lifecycle::{LifecycleError, RoleError, Roles};
+use service_kit::metrics::Recorder;
+use service_kit::ops::OpsListen;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +37,7 @@ use crate::process;
 use crate::settings::{Environment, Settings};
 pub(crate) use http_server::RESERVED_FILES;
 use http_server::documentation_routes;
+use operations::{Sampled, bind_listener, describe_metrics};
 
 /// Maximum time for the roles to finish work in progress after the signal to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,6 +58,9 @@ pub(crate) struct System {
     roles: Roles,
     node: Option<EmbeddedNode>,
     http_address: Option<SocketAddr>,
+    ops_address: Option<SocketAddr>,
+    /// Recorder of the metrics; `None` if the operations listener is off.
+    recorder: Option<Recorder>,
 }
 
 /// The embedded event store. It stops after the roles, so that they can finish their work on it.
@@ -70,7 +77,17 @@ impl System {
         let stop = CancellationToken::new();
         let roles = Roles::new(stop.clone());
         let clock = process::system_clock();
-        Self { settings, clock, stop, roles, node: None, http_address: None }
+        let recorder = (settings.ops.listen != OpsListen::Off).then(operations::install_recorder);
+        Self {
+            settings,
+            clock,
+            stop,
+            roles,
+            node: None,
+            http_address: None,
+            ops_address: None,
+            recorder,
+        }
     }
 
     /// Returns the settings. After [`start_node`](Self::start_node), they contain the address of the
@@ -82,6 +99,11 @@ impl System {
     /// Returns the address of the HTTP server, if one is running.
     pub(crate) fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Returns the address of the operations listener, if one is running.
+    pub(crate) fn ops_address(&self) -> Option<SocketAddr> {
+        self.ops_address
     }
 
     /// Returns the address of the embedded event store, if one is running.
@@ -100,6 +122,9 @@ impl System {
         let node =
             Node::start(self.settings.node.clone(), self.clock.clone(), stop.clone()).await?;
         let (address, failure) = (node.address(), node.append_failure());
+        if self.recorder.is_some() {
+            self.spawn_sampler(node.metrics_sampler().run(self.stop.clone()));
+        }
         tracing::info!(%address, data = %self.settings.node.data.display(), "Event store listening");
         self.settings.event_store.url = format!("esdb://{address}?tls=false").parse()?;
 
@@ -145,6 +170,10 @@ impl System {
             Some(listen) => Some(Listener::bind(listen)?.with_tls(&self.settings.api)?),
             None => None,
         };
+        let ops_listener = bind_listener(&self.settings.ops.listen, roles)?;
+        if ops_listener.is_some() {
+            describe_metrics(roles);
+        }
         let log = self.connect_event_log()?;
         self.watch_file_descriptors(log.as_ref());
         // Before anything is served: a missing permission must prevent the start.
@@ -159,6 +188,7 @@ impl System {
         };
         let mut routes = Router::new();
         let mut checks = Vec::new();
+        let mut sampled = Sampled { log: log.clone(), store: None };
         if roles.contains(&Role::Api) {
             checks.push(event_store_check(log.clone()));
             self.start_append_probes(log.as_ref());
@@ -167,6 +197,7 @@ impl System {
             // One set of connections for the API and all projectors of the process.
             let store = self.settings.read_model.url.open();
             check_schema(&store).await?;
+            sampled.store = Some(Arc::clone(&store));
             checks.push(read_model_check(log.clone(), Arc::clone(&store), self.clock.clone()));
             if roles.contains(&Role::Api) {
                 self.start_event_feed(log.as_ref());
@@ -181,8 +212,11 @@ impl System {
         if roles.contains(&Role::Worker) {
             checks.push(self.start_worker(log.as_ref())?);
         }
+        let checks = Arc::new(self.health_checks(roles, checks));
+        if let Some(listener) = ops_listener {
+            self.start_operations(listener, Arc::clone(&checks), roles, sampled);
+        }
         if let Some(listener) = listener {
-            let checks = self.health_checks(roles, checks);
             let routes = self.complete_routes(routes, owners, checks);
             self.start_http_server(listener, routes, access);
         }

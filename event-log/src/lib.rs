@@ -5,6 +5,7 @@
 //! node speaks the same protocol as the real store, so there is one code path and two connection
 //! strings (docs/decisions/0001).
 
+pub mod metrics;
 mod orders;
 mod store;
 

@@ -9,6 +9,7 @@ pub(crate) mod fulfillment_status;
 pub(crate) mod hash_chain;
 pub(crate) mod history;
 mod live_events;
+mod metrics_sampler;
 pub(crate) mod order_feed;
 pub(crate) mod order_stream;
 pub(crate) mod parked_messages;

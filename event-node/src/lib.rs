@@ -7,6 +7,8 @@
 mod log;
 #[cfg(feature = "measure")]
 pub mod measure;
+mod metrics;
+mod metrics_sampler;
 mod node;
 mod persistent;
 mod request_validation;
@@ -20,5 +22,6 @@ pub use crate::log::{
     SalvageSummary, VerifyError, VerifySummary, backup_store, backup_to_stream,
     restore_from_stream, restore_store, salvage_store, verify_store,
 };
+pub use crate::metrics_sampler::MetricsSampler;
 pub use crate::node::{AppendFailure, Node, NodeConfig, NodeError};
 pub use crate::rpc::server_features::SERVER_VERSION;

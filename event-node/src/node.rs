@@ -20,6 +20,7 @@ use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 
 use crate::{
     log::{Log, LogError, OpenError},
+    metrics_sampler::MetricsSampler,
     persistent::{GroupError, GroupRegistry},
     request_validation::{HEALTH_PATHS, MAX_MESSAGE_BYTES, ValidationLayer},
     rpc::{Context, gossip::AdvertisedAddress, services::Services},
@@ -118,6 +119,7 @@ pub enum NodeError {
 pub struct Node {
     address: SocketAddr,
     append_failure: AppendFailure,
+    metrics_sampler: MetricsSampler,
     serving: JoinSet<Result<(), NodeError>>,
     _stop: DropGuard,
 }
@@ -156,6 +158,7 @@ impl Node {
             listened: (address.ip().to_string(), address.port()),
         };
 
+        let folder = config.data.clone();
         // Clients that connect from here on wait in the listener's backlog until the store is open.
         let log = open_log(config.data, clock, config.allow_empty).await?;
         // A child token, so that a failure of the node stops its own tasks and not those of the
@@ -194,10 +197,12 @@ impl Node {
         let validation =
             ValidationLayer::new(AllowedHosts::for_address(address.ip(), advertised.collect()));
         let append_failure = AppendFailure(context.log.watch_failure());
+        let (log, groups) = (context.log.clone(), context.groups.clone());
+        let metrics_sampler = MetricsSampler { log, groups, folder };
         let mut serving = JoinSet::new();
         serving.spawn(serve_until_stopped(listener, validation, context));
         tracing::debug!(%address, "Event store started");
-        Ok(Self { address, append_failure, serving, _stop: stop.drop_guard() })
+        Ok(Self { address, append_failure, metrics_sampler, serving, _stop: stop.drop_guard() })
     }
 
     /// Returns the address that the node listens on.
@@ -208,6 +213,11 @@ impl Node {
     /// Returns whether the store accepts appends, as a value that stays up to date.
     pub fn append_failure(&self) -> AppendFailure {
         self.append_failure.clone()
+    }
+
+    /// Returns the sampler of the metrics, for a caller that records metrics.
+    pub fn metrics_sampler(&self) -> MetricsSampler {
+        self.metrics_sampler.clone()
     }
 
     /// Waits until the node has ended: after a stop, with the store closed, or with an error.

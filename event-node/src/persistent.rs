@@ -27,6 +27,7 @@ pub(crate) use crate::persistent::{
     command::{
         Acknowledgement, ConsumerConnection, ConsumerMessage, ConsumerOptions, Delivery, NackAction,
     },
+    parked_stream::oldest_parked_ticks,
     registry::{GroupError, GroupHandle, GroupRegistry},
     settings::{ALL_STREAM, ConsumerStrategy, GroupSettings, StartFrom},
     statistics::{ConsumerInfo, GroupInfo},

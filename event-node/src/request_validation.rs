@@ -5,6 +5,7 @@
 //! name that an attacker owns as the host. It sends neither unencrypted HTTP/2 nor
 //! `application/grpc`.
 
+mod counted_call;
 mod deadline;
 mod request_body;
 
@@ -26,7 +27,9 @@ use tonic::{Status, body::Body, codegen::Service};
 use tower::Layer;
 
 use crate::{
+    metrics::CurrentCall,
     request_validation::{
+        counted_call::count_until_ended,
         deadline::{parse_deadline, respond_until},
         request_body::RequestBody,
     },
@@ -94,7 +97,8 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         // Read now: validation consumes the request.
         let is_grpc = content_type(&request).is_some_and(|name| name.starts_with(GRPC));
-        match validate_request(&self.hosts, request) {
+        let call = is_grpc.then(CurrentCall::begin);
+        let response: Self::Future = match validate_request(&self.hosts, request) {
             Ok(ValidRequest { request, deadline }) => {
                 Box::pin(respond_until(deadline, self.inner.call(request)))
             }
@@ -102,6 +106,12 @@ where
                 let response = rejection.into_response(is_grpc);
                 Box::pin(std::future::ready(Ok(response)))
             }
+        };
+        match call {
+            Some(call) => {
+                Box::pin(async { response.await.map(|response| count_until_ended(response, call)) })
+            }
+            None => response,
         }
     }
 }

@@ -10,6 +10,7 @@ use service_kit::clock::Clock;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::GROUP;
+use crate::metrics::record_end;
 use crate::queued_order::QueuedOrder;
 
 /// Actor of the recorded dead letters.
@@ -92,9 +93,10 @@ impl DeadLetterHandler {
             at,
         });
         let cause = queued.cause(ACTOR, &command, order.deliveries, at);
-        let order_id = queued.order_id;
+        let (order_id, received_at) = (queued.order_id, order.received_at);
         // A refusal means that an outcome was recorded meanwhile, which stays.
         if self.log.execute_command(order, None, &command, &cause).await?.is_ok() {
+            record_end(&command, received_at);
             tracing::warn!(order.id = %order_id, "Order dead-lettered: the event store parked its message");
         }
         Ok(())

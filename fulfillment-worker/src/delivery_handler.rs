@@ -10,7 +10,7 @@ use event_log::{Delivery, EventLog, LogError};
 use jiff::Timestamp;
 use service_kit::clock::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -18,6 +18,10 @@ use crate::backoff::Backoff;
 use crate::circuit_breaker::Admission;
 use crate::config::FulfillmentConfig;
 use crate::gateway::{Fulfillment, Gateway, GatewayError, Outcome, random_fraction};
+use crate::metrics::{
+    ParkReason, RetryReason, count_parked, count_poison, count_retry, record_call, record_end,
+    record_handling,
+};
 use crate::postponed_orders::set_timer;
 use crate::queued_order::QueuedOrder;
 use crate::verdict::{DeliveryContext, Verdict, decide_verdict};
@@ -68,20 +72,25 @@ impl<G: Gateway> DeliveryHandler<G> {
         permit: OwnedSemaphorePermit,
         admission: &Admission,
     ) -> Verdict {
+        let began = Instant::now();
         let queued = match QueuedOrder::from_event(&delivery.event) {
             Ok(queued) => queued,
             Err(reason) => {
+                count_parked(ParkReason::Undecodable);
                 warn!(reason, "Delivery parked: the event cannot be decoded");
                 return Verdict::Park { reason };
             }
         };
-        self.fulfill(delivery, queued, permit, admission).await.unwrap_or_else(|error| {
+        let handled = self.fulfill(delivery, queued, permit, admission).await;
+        record_handling(began.elapsed());
+        handled.unwrap_or_else(|error| {
             let cause = &error as &dyn std::error::Error;
             // A deleted stream accepts no record, so another delivery would fail the same way.
             if matches!(error, LogError::Deleted) {
                 warn!(error = cause, "Delivery of a deleted order dropped");
                 return Verdict::Ack;
             }
+            count_retry(RetryReason::NotRecorded);
             // The gateway may have been called: the redelivery repeats its idempotency key.
             warn!(error = cause, "Outcome could not be recorded: requesting redelivery");
             let number = delivery.retry_count.saturating_add(1);
@@ -119,12 +128,14 @@ impl<G: Gateway> DeliveryHandler<G> {
                     Err(GatewayError { class: FailureClass::Transient, error, .. })
                         if admission.is_probe() =>
                     {
+                        count_retry(RetryReason::ProbeFailed);
                         Ok(Verdict::Retry { after: Duration::ZERO, reason: error })
                     }
                     outcome => self.record_outcome(&queued, order, delivery, outcome).await,
                 }
             }
             Beginning::Poison { order, delivery } => {
+                count_poison();
                 let error = format!(
                     "delivery {delivery} was the last allowed and has no recorded end: handling \
                      it may have crashed the worker"
@@ -158,15 +169,23 @@ impl<G: Gateway> DeliveryHandler<G> {
         };
         let error = outcome.as_ref().err().map(|failure| failure.error.clone());
         let (command, verdict) = decide_verdict(outcome, context);
+        // A first delivery knows its `OrderQueued` only, which was recorded with the acceptance.
+        let accepted_at = order.received_at.or(order.queued_at);
         let cause = queued.cause(ACTOR, &command, delivery, context.at);
         if self.log.execute_command(order, Some(queued.head), &command, &cause).await?.is_err() {
             info!("Attempt already ended: outcome not recorded");
             return Ok(Verdict::Ack);
         }
         log_outcome(&command, error.as_deref());
-        if let Verdict::Postpone { until } = verdict {
-            // Durable before the message is acknowledged: otherwise a crash would lose the order.
-            set_timer(&self.log, queued, until, self.clock.now()).await?;
+        record_end(&command, accepted_at);
+        match verdict {
+            Verdict::Postpone { until } => {
+                count_retry(RetryReason::Postponed);
+                // Durable before the message is acknowledged: otherwise a crash would lose the order.
+                set_timer(&self.log, queued, until, self.clock.now()).await?;
+            }
+            Verdict::Retry { .. } => count_retry(RetryReason::TransientError),
+            Verdict::Ack | Verdict::Park { .. } | Verdict::Release => {}
         }
         Ok(verdict)
     }
@@ -217,6 +236,7 @@ impl<G: Gateway> DeliveryHandler<G> {
             let newest = loaded.newest_queued();
             let is_newest = newest.is_some_and(|event| event.event_id == queued.event_id);
             let Some(order) = loaded.order else {
+                count_parked(ParkReason::MissingStream);
                 let reason = "the order's stream is gone".to_owned();
                 return Ok(Beginning::Answered(Verdict::Park { reason }));
             };
@@ -311,10 +331,14 @@ impl<G: Gateway> DeliveryHandler<G> {
         let limit = self.config.timeout();
         // The time-out drops the call. The gateway may still fulfil the order: the next delivery
         // repeats the idempotency key and gets the same answer.
-        timeout(limit + GRACE, self.gateway.fulfill(&fulfillment)).await.unwrap_or_else(|_| {
+        let began = Instant::now();
+        let called = timeout(limit + GRACE, self.gateway.fulfill(&fulfillment)).await;
+        let answer = called.unwrap_or_else(|_| {
             let error = format!("gateway did not answer within {} ms", limit.as_millis());
             Err(GatewayError::new(FailureClass::Transient, error))
-        })
+        });
+        record_call(&answer, began.elapsed());
+        answer
     }
 
     /// Returns the delay of the retry that follows this delivery.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::circuit_breaker::Admission;
 use crate::delivery_handler::DeliveryHandler;
 use crate::gateway::Gateway;
+use crate::metrics::InFlightDelivery;
 use crate::verdict::Verdict;
 
 /// Maximum duration of the drain of deliveries in progress when the loop ends.
@@ -133,6 +134,7 @@ impl<G: Gateway> DeliveryLoop<G> {
         let (handler, admission) = (Arc::clone(&self.handler), Arc::clone(&self.admission));
         let ending = self.ending.clone();
         let work = async move {
+            let _in_flight = InFlightDelivery::begin();
             let verdict = handler.handle(&delivery, permit, &admission).await;
             if let Verdict::Retry { after, .. } = &verdict {
                 // The wait is here because the store delivers a retry at once.

@@ -8,6 +8,7 @@ mod dead_letter_handler;
 mod delivery_handler;
 mod delivery_loop;
 mod gateway;
+pub mod metrics;
 mod pause_watch;
 mod postponed_orders;
 mod queued_order;

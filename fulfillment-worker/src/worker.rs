@@ -16,6 +16,7 @@ use crate::dead_letter_handler::keep_handling_parked;
 use crate::delivery_handler::DeliveryHandler;
 use crate::delivery_loop::DeliveryLoop;
 use crate::gateway::Gateway;
+use crate::metrics::set_configured_rate;
 use crate::pause_watch::PauseWatch;
 use crate::postponed_orders::keep_requeuing;
 use crate::worker_report::{Reporter, keep_reporting};
@@ -60,6 +61,9 @@ pub async fn run_worker<G: Gateway>(
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
     config.check()?;
+    if let Some(rate) = config.configured_success_rate() {
+        set_configured_rate(rate);
+    }
     let breaker = config.circuit_breaker();
     let n_silences = watch::Sender::default();
     let (pause, watching) = PauseWatch::start(log.clone());

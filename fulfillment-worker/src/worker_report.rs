@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::circuit_breaker::CircuitBreaker;
+use crate::metrics::{set_breaker, set_paused};
 
 /// Actor of the reports.
 const ACTOR: &str = "fulfillment-worker";
@@ -45,6 +46,8 @@ pub(crate) async fn keep_reporting(reporter: Reporter) {
         let is_closed = state.phase == BreakerPhase::Closed;
         // `borrow_and_update` marks the values as seen: a change after this line ends the wait below.
         let obeyed = *obeyed_pause.borrow_and_update();
+        set_breaker(state.phase);
+        set_paused(obeyed.is_some());
         let current = (is_closed, *n_silences.borrow_and_update(), obeyed);
         let is_away = !is_closed || obeyed.is_some();
         if current != last_sent || (is_away && Instant::now() >= due) {

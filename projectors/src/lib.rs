@@ -6,6 +6,8 @@
 mod ahead;
 mod customer_orders;
 mod lag;
+pub mod metrics;
+mod metrics_sampler;
 mod orders;
 mod pace;
 mod progress;
@@ -23,6 +25,7 @@ mod verify;
 pub use ahead::Ahead;
 pub use customer_orders::{CUSTOMER_ORDERS, CustomerOrder};
 pub use lag::Lag;
+pub use metrics_sampler::{sample_metrics, sample_pools};
 pub use orders::{Changes, FailedOrder, ORDERS, OrderRow, Rows, apply};
 pub use pace::Pace;
 pub use progress::{Phase, Progress};

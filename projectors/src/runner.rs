@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ahead::{Ahead, find_ahead};
+use crate::metrics::{ErrorKind, ProjectorMetrics};
 use crate::projection::{Events, RowChanges};
 use crate::store::{Checkpoint, PREVIOUS_KEPT_FOR, ReadModel, StoreError};
 use batch::{Batch, Batches};
@@ -90,6 +91,7 @@ pub struct Projector {
     /// The name of this projector in the lease.
     holder: String,
     health: ProjectorHealth,
+    metrics: ProjectorMetrics,
 }
 
 impl Projector {
@@ -102,7 +104,8 @@ impl Projector {
     ) -> Self {
         // The process id is for people; the other id makes the name unique.
         let holder = format!("{}-{}", std::process::id(), clock.new_id());
-        Self { log, store, config, clock, holder, health: ProjectorHealth::default() }
+        let metrics = ProjectorMetrics::new(store.projection().name);
+        Self { log, store, config, clock, holder, health: ProjectorHealth::default(), metrics }
     }
 
     /// Returns the health of this projector.
@@ -119,19 +122,31 @@ impl Projector {
     pub async fn run(self, stop: CancellationToken) -> Result<(), ProjectorError> {
         let mut outage = Outage::new(self.health());
         loop {
+            self.metrics.set_leader(false);
             let taking_turn = Box::pin(self.take_turn(&mut outage));
             let interrupted = stop.run_until_cancelled(taking_turn).await;
             let delay = match interrupted {
                 None => break,
                 Some(Interruption::Store(
                     error @ (StoreError::SchemaOlder { .. } | StoreError::SchemaNewer { .. }),
-                )) => return Err(ProjectorError::Schema(error)),
-                Some(Interruption::Origin(error)) => return Err(error.into()),
-                Some(Interruption::TurnOver) => BACKOFF.0,
+                )) => {
+                    self.metrics.count_error(ErrorKind::Schema);
+                    return Err(ProjectorError::Schema(error));
+                }
+                Some(Interruption::Origin(error)) => {
+                    self.metrics.count_error(ErrorKind::EventStore);
+                    return Err(error.into());
+                }
+                Some(Interruption::TurnOver) => {
+                    self.metrics.count_error(ErrorKind::LeaseLost);
+                    BACKOFF.0
+                }
                 Some(Interruption::Store(error)) => {
+                    self.metrics.count_error(ErrorKind::ReadModel);
                     outage.note_failure(&error, "read model cannot be used")
                 }
                 Some(Interruption::Log(error)) => {
+                    self.metrics.count_error(ErrorKind::EventStore);
                     outage.note_failure(&error, "event store does not answer")
                 }
             };
@@ -149,6 +164,7 @@ impl Projector {
             Ok(epoch) => epoch,
             Err(error) => return error.into(),
         };
+        self.metrics.set_leader(true);
         // When one branch ends, the others are dropped, even in the middle of a write. A transaction that
         // is dropped closes its connection, and the database rolls it back.
         tokio::select! {
@@ -246,12 +262,17 @@ impl Projector {
             // Without this, an idle projector would write a checkpoint every second.
             if batch.is_empty() && batch.position <= checkpoint.position {
                 outage.note_success();
+                self.metrics.note_success(self.clock.now().as_second());
                 continue;
             }
             // The first event of the log comes in the first batch.
             checkpoint.first_event_id = checkpoint.first_event_id.or(batch.first_event_id);
             let now = self.clock.now();
+            let (n_applied, n_skipped) = (batch.events.len() as u64, batch.skipped.len() as u64);
+            let began = Instant::now();
             checkpoint = project_batch(&self.store, checkpoint, batch, now).await?;
+            self.metrics.record_batch(n_applied, n_skipped, began.elapsed());
+            self.metrics.note_success(now.as_second());
             outage.note_success();
         }
     }

@@ -93,6 +93,11 @@ impl ReadModel {
         Arc::new(Self::new(self.database.clone(), &self.url, projection))
     }
 
+    /// Publishes the use of the connections as metrics.
+    pub(crate) fn publish_pool_use(&self) {
+        self.database.publish_pool_use();
+    }
+
     /// Returns the address without its secrets.
     pub fn address(&self) -> &str {
         &self.url

@@ -12,6 +12,7 @@ use service_kit::lifecycle::RoleError;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::count_requeued;
 use crate::store::{OrderFilter, Page, Place, ReadModel};
 
 /// Actor of the events that queue an order again.
@@ -131,6 +132,7 @@ impl Sweeper {
         let command_id = CommandId::for_delivery(queued.event_id, 0, "requeued");
         let cause = queued.to_cause(command_id, ACTOR, self.clock.now());
         if self.log.execute_command(order, None, &requeue, &cause).await?.is_ok() {
+            count_requeued();
             tracing::warn!(order.id = %order_id, "Order queued again: its message was lost");
         }
         Ok(())

@@ -4,6 +4,7 @@ mod check;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api_types::{HealthReport, HealthState, ReadinessQuery};
 use axum::Json;
@@ -11,10 +12,13 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::extract::QueryParameters;
+use crate::metrics::set_ready;
 use crate::problem::Problem;
 
 pub use check::{Check, Health};
@@ -22,6 +26,11 @@ pub use check::{Check, Health};
 /// Paths of the health routes, which need no key and have no rate limit: orchestrators must always get an
 /// answer.
 pub(crate) const ROUTES: [&str; 2] = ["/livez", "/readyz"];
+
+/// Component of the metric that stands for the whole process.
+const PROCESS: &str = "process";
+/// Interval between two samples of the readiness.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Names the degraded checks of a process that is ready.
 const DEGRADED: HeaderName = HeaderName::from_static("degraded");
@@ -36,11 +45,40 @@ pub struct Checks {
 }
 
 /// Returns the health routes with their declarations.
-pub fn routes(checks: Checks) -> OpenApiRouter {
+pub fn routes(checks: Arc<Checks>) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(get_liveness))
         .routes(routes!(get_readiness))
-        .with_state(Arc::new(checks))
+        .with_state(checks)
+}
+
+/// Publishes the readiness of each component, and of the process, as metrics until `stop`.
+pub async fn sample_readiness(
+    checks: Arc<Checks>,
+    draining: CancellationToken,
+    stop: CancellationToken,
+) {
+    let sampling = async {
+        loop {
+            // First of all, because a starting process is not ready, which is not worth a log line.
+            sleep(SAMPLE_INTERVAL).await;
+            let outcomes = Outcomes::collect(&checks.readiness, &[]).await;
+            for (name, outcome) in &outcomes.outcomes {
+                set_ready(name, readiness_of(outcome.state()));
+            }
+            let is_draining = draining.is_cancelled();
+            set_ready(PROCESS, if is_draining { 0.0 } else { readiness_of(outcomes.worst) });
+        }
+    };
+    let _: Option<()> = stop.run_until_cancelled(sampling).await;
+}
+
+fn readiness_of(state: HealthState) -> f64 {
+    match state {
+        HealthState::Ok => 1.0,
+        HealthState::Degraded => 0.5,
+        HealthState::Unavailable | HealthState::Draining => 0.0,
+    }
 }
 
 /// Check whether the process works
@@ -159,7 +197,7 @@ mod tests {
 
     async fn get(checks: Checks, path: &str) -> (StatusCode, Option<HeaderValue>, Value) {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let answer = axum::Router::from(routes(checks)).oneshot(request).await.unwrap();
+        let answer = axum::Router::from(routes(Arc::new(checks))).oneshot(request).await.unwrap();
         let (status, degraded) = (answer.status(), answer.headers().get(DEGRADED).cloned());
         let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
         (status, degraded, serde_json::from_slice(&body).unwrap())

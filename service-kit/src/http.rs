@@ -83,14 +83,16 @@ const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 /// Why the server could not start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    #[error("setting `api.listen` is `{listen}`, which is not an address of this machine")]
+    #[error("setting `{setting}` is `{listen}`, which is not an address of this machine")]
     Address {
+        setting: &'static str,
         listen: HostPort,
         #[source]
         source: std::io::Error,
     },
-    #[error("cannot listen on `{listen}`, the address in setting `api.listen`")]
+    #[error("cannot listen on `{listen}`, the address in setting `{setting}`")]
     Bind {
+        setting: &'static str,
         listen: HostPort,
         #[source]
         source: std::io::Error,
@@ -107,8 +109,14 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the address. A port of 0 is replaced by a free one before any request is served.
+    /// Binds the address of the API. A port of 0 is replaced by a free one before any request is
+    /// served.
     pub fn bind(listen: &HostPort) -> Result<Self, HttpError> {
+        Self::bind_for("api.listen", listen)
+    }
+
+    /// Binds the address in `setting`, as [`bind`](Self::bind).
+    pub fn bind_for(setting: &'static str, listen: &HostPort) -> Result<Self, HttpError> {
         let bound = TcpListener::bind((listen.host(), listen.port())).and_then(|listener| {
             // tokio requires it of a listener of the standard library.
             listener.set_nonblocking(true)?;
@@ -123,9 +131,9 @@ impl Listener {
             );
             // A name without an address, or an address of another machine.
             if is_wrong_address {
-                return HttpError::Address { listen, source };
+                return HttpError::Address { setting, listen, source };
             }
-            HttpError::Bind { listen, source }
+            HttpError::Bind { setting, listen, source }
         })
     }
 
@@ -198,8 +206,31 @@ pub struct Routes {
 
 /// Adds the middleware to the routes: the edge to all, the request pipeline to the protected ones.
 pub fn with_edge(routes: Routes, config: &ApiConfig, access: Access, clock: Clock) -> Router {
+    let edge = edge::Edge::new(clock.clone(), config).with_metrics();
+    add_middleware(routes, edge, config, access, clock)
+}
+
+/// Adds the middleware to routes whose requests are not counted in the metrics, because they are no
+/// requests of the API.
+pub(crate) fn with_uncounted_edge(
+    routes: Routes,
+    config: &ApiConfig,
+    access: Access,
+    clock: Clock,
+) -> Router {
+    let edge = edge::Edge::new(clock.clone(), config);
+    add_middleware(routes, edge, config, access, clock)
+}
+
+fn add_middleware(
+    routes: Routes,
+    edge: edge::Edge,
+    config: &ApiConfig,
+    access: Access,
+    clock: Clock,
+) -> Router {
     let Routes { protected, ownership, health, draining } = routes;
-    let edge = Arc::new(edge::Edge::new(clock.clone(), config));
+    let edge = Arc::new(edge);
     let pipeline =
         request_pipeline::RequestPipeline::new(Arc::clone(&edge), access, ownership, config, clock);
     let pipeline = Arc::new(pipeline);

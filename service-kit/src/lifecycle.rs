@@ -65,6 +65,11 @@ impl Roles {
         self.draining.clone()
     }
 
+    /// Returns a token that is cancelled when the process is about to stop, before its roles end.
+    pub fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
     /// Starts a role.
     pub fn spawn<E>(
         &mut self,

@@ -4,6 +4,7 @@
 //! A reader of stderr never affects the process: if the reader stalls or dies, log lines are dropped
 //! and counted.
 
+mod filter;
 mod sink;
 
 use std::any::Any;
@@ -17,8 +18,13 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
+use self::filter::{make_reloadable, mute_client, parse_filter};
 use self::sink::LogSink;
+
+pub use self::filter::{LogFilterError, log_filter, set_log_filter};
 
 /// The sink of all log lines; empty until [`init`]. Global like the subscriber.
 static SINK: OnceLock<Arc<LogSink>> = OnceLock::new();
@@ -26,9 +32,6 @@ static SINK: OnceLock<Arc<LogSink>> = OnceLock::new();
 const FACTS: &str = "info";
 /// Without lines about outages: a command prints the outage as its own error.
 const WARNINGS: &str = "warn,service_kit::outage=off";
-/// The event store's client logs every lost connection and each append of an ended call as an error.
-/// `event-log` logs the same once, with its reaction. A filter that names the client overrides this.
-const CLIENT_MUTED: &str = "kurrentdb=off";
 
 /// Which log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,16 +113,16 @@ pub fn init(
     }
     let started = start_sink().map_err(TelemetryError::Start)?;
     let sink = Arc::clone(SINK.get_or_init(|| started));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(sink)
-        // The subscriber would write them to stderr directly, and panic if that fails.
-        .log_internal_errors(false);
+    let registry = tracing_subscriber::registry().with(make_reloadable(filter));
+    // Internal errors would be written to stderr directly, with a panic if that fails.
+    let lines = tracing_subscriber::fmt::layer().with_writer(sink).log_internal_errors(false);
     let started = match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
+        LogFormat::Json => {
+            registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init()
+        }
         LogFormat::Text => {
             let ansi = color == Color::Auto && io::stderr().is_terminal();
-            builder.with_ansi(ansi).with_target(false).compact().try_init()
+            registry.with(lines.with_ansi(ansi).with_target(false).compact()).try_init()
         }
     };
     // An error means that another subscriber is installed, e.g. by a test.
@@ -136,6 +139,11 @@ pub fn write_line(line: &str) {
         // Before `init` no other thread can be blocked by the reader.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
+}
+
+/// Returns the number of log lines that were dropped because stderr was not read.
+pub(crate) fn n_dropped_lines() -> u64 {
+    SINK.get().map_or(0, |sink| sink.n_dropped())
 }
 
 /// Waits at most `timeout` until all log lines are written. Returns whether they are.
@@ -165,27 +173,4 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Option<&str> {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-}
-
-fn parse_filter(directives: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(mute_client(directives))
-}
-
-/// Adds the directive that mutes the event store's client.
-fn mute_client(directives: &str) -> String {
-    // The last of two directives for one target wins, so the caller's come last.
-    format!("{CLIENT_MUTED},{directives}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn client_is_muted_unless_a_filter_names_it() {
-        let filter = |directives| parse_filter(directives).unwrap().to_string();
-        assert_eq!(filter("warn"), "kurrentdb=off,warn");
-        assert_eq!(filter("warn,kurrentdb=debug"), "kurrentdb=debug,warn");
-        assert!(parse_filter("dofs=loud").is_err());
-    }
 }

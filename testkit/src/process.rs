@@ -38,6 +38,8 @@ impl Start {
             }
         }
         command.args(arguments).env("DOFS_LOG", "json").env_remove("RUST_LOG");
+        // Tests run many processes at once.
+        command.env("DOFS__OPS__LISTEN", "127.0.0.1:0");
         Self { command }
     }
 
@@ -102,6 +104,11 @@ impl Dofs {
     /// Waits until the embedded event store listens, and returns the address.
     pub fn node_address(&mut self) -> SocketAddr {
         self.wait_for_address("Event store listening")
+    }
+
+    /// Waits until the operations listener is started, and returns its address.
+    pub fn ops_address(&mut self) -> SocketAddr {
+        self.wait_for_address("Operations listener started")
     }
 
     /// Returns the connection string of the embedded event store; waits until it listens.

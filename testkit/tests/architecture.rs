@@ -42,6 +42,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tonic", &["event-node", "conformance"]),
     ("prost", &["event-node", "conformance"]),
     ("clap", &["dofs", "conformance"]),
+    ("metrics-exporter-prometheus", &["service-kit"]),
+    ("metrics-process", &["service-kit"]),
     ("reqwest", &["dofs", "fulfillment-worker", "conformance"]),
     ("axum", &["service-kit", "command-api", "event-node", "projectors", "dofs"]),
 ];

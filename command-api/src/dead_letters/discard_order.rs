@@ -13,6 +13,7 @@ use service_kit::problem::Problem;
 use crate::CommandApi;
 use crate::caller::Caller;
 use crate::command_errors::{command_failed, log_failed, rule_refused};
+use crate::metrics::count_discarded;
 use crate::operator_request::{check_reason, refuse_member};
 
 /// Discard a dead letter
@@ -57,6 +58,7 @@ pub(crate) async fn discard_order(
     let order = Arc::new(order);
     // Until the read model has this revision, reads answer with the remembered state.
     log.remember_state(&order);
+    count_discarded();
     tracing::info!(order.id = %order_id, actor = cause.actor, "Dead letter discarded");
     let (status, revision) = (order.status.into(), order.revision);
     Ok(Json(DiscardedOrder { order_id: order_id.0, status, revision }))

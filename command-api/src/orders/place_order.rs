@@ -23,6 +23,7 @@ use super::order_request::parse_order;
 use crate::CommandApi;
 use crate::caller::Caller;
 use crate::command_errors::{key_failed, log_failed, placing_failed};
+use crate::metrics::{count_accepted, count_invalid, count_key_mismatch, count_replay};
 
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -96,7 +97,7 @@ pub(crate) async fn place_order(
     })?;
     let response = match log.append(order_id, Expected::NoStream, &events, &cause).await {
         Ok(revision) => {
-            log_placed(order_id, &events);
+            note_placed(order_id, &events);
             respond(&api, order_id, &events, revision)
         }
         // An earlier or concurrent request with this key has placed the order.
@@ -121,10 +122,15 @@ pub(crate) async fn place_order(
     }
 }
 
-fn log_placed(order_id: OrderId, events: &[OrderEvent]) {
+/// Counts and logs an order that was placed.
+fn note_placed(order_id: OrderId, events: &[OrderEvent]) {
     match find_failure(events) {
-        None => tracing::info!(order.id = %order_id, "Order accepted"),
+        None => {
+            count_accepted();
+            tracing::info!(order.id = %order_id, "Order accepted");
+        }
         Some(failed) => {
+            count_invalid();
             let code = &failed.code;
             tracing::info!(order.id = %order_id, code, "Order broke a business rule");
         }
@@ -209,6 +215,7 @@ async fn replay_response(
     let first = history.first().and_then(LoggedEvent::metadata);
     let first_fingerprint = first.and_then(|metadata| metadata.request_fingerprint);
     if first_fingerprint.as_deref() != fingerprint {
+        count_key_mismatch();
         return Err(Problem::application(
             StatusCode::UNPROCESSABLE_ENTITY,
             "Idempotency-Key was used with another body",
@@ -227,6 +234,7 @@ async fn replay_response(
         .collect::<Result<Vec<_>, _>>()
         .map_err(log_failed)?;
     let revision = u64::try_from(placed.len()).unwrap_or(u64::MAX).saturating_sub(1);
+    count_replay();
     tracing::info!(order.id = %order_id, "Repeated request: the first response is sent again");
     let mut response = respond(api, order_id, &placed, revision);
     response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));

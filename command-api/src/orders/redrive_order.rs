@@ -19,6 +19,7 @@ use super::order_request::{check_rules, parse_items};
 use crate::CommandApi;
 use crate::caller::Caller;
 use crate::command_errors::{command_failed, log_failed, rule_refused};
+use crate::metrics::count_redriven;
 use crate::operator_request::check_reason;
 
 /// Reason of a redrive that gives none.
@@ -92,6 +93,7 @@ pub(crate) async fn redrive_order(
     let order = Arc::new(order);
     // Until the read model has this revision, reads answer with the remembered state.
     log.remember_state(&order);
+    count_redriven();
     tracing::info!(order.id = %order_id, actor = cause.actor, attempt = order.attempt, "Order redriven");
     let redriven = RedrivenOrder {
         order_id: order_id.0,

@@ -32,6 +32,7 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
             ("demo", "auth", "mode", Some("none")),
             ("demo", "api", "tls_certificate", Some("")),
             ("demo", "api", "tls_key", Some("")),
+            ("demo", "ops", "listen", Some("")),
         ],
     )?;
     let system = dev::start_system(settings).await?;

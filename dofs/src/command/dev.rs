@@ -49,10 +49,13 @@ fn welcome_message(system: &System, data: &str) -> String {
     let http = address.map_or_else(String::new, |address| local_api_url(api, &address.into()));
     let node = system.node_address();
     let node = node.map_or_else(String::new, |address| format!("esdb://{address}?tls=false"));
+    let ops = system.ops_address();
+    let ops = ops.map_or_else(|| "off".to_owned(), |address| format!("http://{address}/metrics"));
     format!(
         "\nDOFS is running.\n\n  \
          HTTP API     {http}\n  \
          Event store  {node}\n  \
+         Operations   {ops}\n  \
          Data         {data}\n\n\
          Place an order:\n  \
          curl -s {http}/order -d '{{\"customer_id\": \"cust-retail-001\", \"items\": \

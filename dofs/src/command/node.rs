@@ -48,6 +48,7 @@ async fn serve_node(arguments: &Node, global: &Global) -> Result<ExitCode, CliEr
     )?;
     let mut system = System::new(settings);
     system.start_node().await?;
+    system.start_node_operations()?;
     system.wait_until_stopped().await?;
     Ok(ExitCode::SUCCESS)
 }

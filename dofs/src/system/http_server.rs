@@ -77,7 +77,7 @@ impl System {
         &mut self,
         routes: Router,
         owners: Option<Owners>,
-        checks: Checks,
+        checks: Arc<Checks>,
     ) -> Routes {
         Routes {
             protected: http::refuse_unknown_parameters(routes, &openapi())

@@ -25,7 +25,7 @@ fn mount_routes() -> Router {
     let log = system.connect_event_log().unwrap();
     let owners = log.clone().map(Owners::new);
     let routes = system.api_routes(store, log.zip(owners), Access::Open);
-    let health = health::routes(Checks::default());
+    let health = health::routes(Arc::new(Checks::default()));
     routes.merge(documentation_routes(AuthMode::ApiKey)).merge(health)
 }
 

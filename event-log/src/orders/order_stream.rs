@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::event_log::EventLog;
 use super::hash_chain::{EventHash, StreamHead};
+use crate::metrics::record_fast_failure;
 use crate::store::error::LogError;
 use crate::store::logged_event::LoggedEvent;
 use crate::store::metadata::{Cause, Metadata};
@@ -74,7 +75,7 @@ impl EventLog {
         cause: &Cause,
     ) -> Result<u64, LogError> {
         // Before the read of the hash, which would wait for a store that has failed.
-        self.store.check_append_health()?;
+        self.store.check_append_health().inspect_err(|_| record_fast_failure())?;
         let (state, previous) = match expected {
             Expected::NoStream => (StreamState::NoStream, EventHash::NONE),
             Expected::After(head) => (StreamState::StreamRevision(head.revision), head.hash),

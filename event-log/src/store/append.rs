@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::client::StoreClient;
 use super::error::LogError;
+use crate::metrics::{AppendOutcome, record_append};
 
 impl StoreClient {
     /// Appends events, all or none, and returns the revision of the last. Uses the open batch call,
@@ -15,6 +16,18 @@ impl StoreClient {
     /// # Errors
     /// As [`append_alone`](Self::append_alone).
     pub(crate) async fn append_events(
+        &self,
+        stream: &str,
+        expected: StreamState,
+        events: Vec<EventData>,
+    ) -> Result<u64, LogError> {
+        let began = Instant::now();
+        let outcome = self.append_batched(stream, expected, events).await;
+        record_append(classify_append(&outcome), began.elapsed());
+        outcome
+    }
+
+    async fn append_batched(
         &self,
         stream: &str,
         expected: StreamState,
@@ -81,5 +94,15 @@ impl StoreClient {
             return Err(LogError::Conflict { stream: stream.to_owned(), current });
         }
         Err(LogError::Refused(refused))
+    }
+}
+
+fn classify_append(outcome: &Result<u64, LogError>) -> AppendOutcome {
+    match outcome {
+        Ok(_) => AppendOutcome::Success,
+        Err(LogError::Conflict { .. }) => AppendOutcome::Conflict,
+        Err(LogError::Failed { .. }) => AppendOutcome::FailedFast,
+        Err(error) if error.is_unavailable() => AppendOutcome::Unavailable,
+        Err(_) => AppendOutcome::Refused,
     }
 }

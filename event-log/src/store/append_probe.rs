@@ -30,6 +30,11 @@ impl StoreClient {
         self.connection.append_health.failure_cause()
     }
 
+    /// Returns whether the store is known to accept no appends.
+    pub(crate) fn has_append_failure(&self) -> bool {
+        self.connection.append_health.has_failed()
+    }
+
     /// Probes the store until `stop`: reads it while nothing is appended, and appends while it is
     /// known to have failed. A store that denies appends to the stream `append-probes` counts as
     /// recovered when it sends that refusal.

@@ -26,6 +26,7 @@ use super::error::{LogError, breaks_connection, ends_client, is_connection_lost,
 use super::file_descriptors::FileDescriptors;
 use super::metadata::Producer;
 use super::session::{Session, SubscriptionPlace};
+use crate::metrics::count_reconnect;
 
 /// Maximum duration of one call, retries included: long enough for a store that restarts, short
 /// enough for a client that waits for the response.
@@ -128,6 +129,7 @@ impl Connection {
             let mut diagnosis = lock(&self.diagnosis);
             diagnosis.cause = None;
             self.outage.note_success();
+            count_reconnect();
         }
     }
 
@@ -383,8 +385,17 @@ impl StoreClient {
     /// Removes the session: the next call opens another one. Compares by pointer, because another
     /// caller may have replaced the session meanwhile.
     fn give_up_session(&self, session: &Arc<Session>) {
-        lock(&self.connection.current).take_if(|current| Arc::ptr_eq(current, session));
+        let replaced =
+            lock(&self.connection.current).take_if(|current| Arc::ptr_eq(current, session));
+        if replaced.is_some() {
+            count_reconnect();
+        }
         lock(&self.connection.others).retain(|other| !Arc::ptr_eq(other, session));
+    }
+
+    /// Returns whether no outage of the store is known.
+    pub fn is_reachable(&self) -> bool {
+        !self.connection.outage.is_ongoing()
     }
 
     /// Waits until this process has had no file descriptor for its connection for several seconds.

@@ -17,6 +17,7 @@ use super::logged_event::LoggedEvent;
 use super::read::read_all_after;
 use super::stream_metadata::{METASTREAM_PREFIX, deleted_order};
 use super::task_panic::propagate_panic;
+use crate::metrics::count_resume;
 
 /// Capacity of the subscription buffer. While it is full the store is not read, so a slow reader
 /// costs no memory.
@@ -205,6 +206,7 @@ async fn keep_reading(
             tracing::debug!("Catch-up subscription resumes from its last position");
             n_without_progress += 1;
             client.connection.n_resumes.fetch_add(1, Ordering::Relaxed);
+            count_resume();
             continue;
         }
         loss.log();

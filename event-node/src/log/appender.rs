@@ -1,8 +1,11 @@
 //! Appends entries at the end of the log.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Instant};
 
-use crate::log::{chunked_log::ChunkedLog, error::LogError};
+use crate::{
+    log::{chunked_log::ChunkedLog, error::LogError},
+    metrics::record_flush,
+};
 
 /// Appends to the log. Only one appender may exist at a time.
 #[derive(Debug)]
@@ -51,9 +54,11 @@ impl Appender {
             last = self.log.last_chunk();
         }
         let disk = last.disk();
-        if let Err(error) =
-            disk.write_all_at(entries, last.file_offset(end)).and_then(|()| disk.sync_bytes())
-        {
+        let written = disk.write_all_at(entries, last.file_offset(end)).and_then(|()| {
+            let began = Instant::now();
+            disk.sync_bytes().inspect(|()| record_flush(began.elapsed()))
+        });
+        if let Err(error) = written {
             // Set before the truncation: if that fails too, appends stay blocked until it succeeds.
             self.has_torn_write = true;
             if let Err(error) = self.truncate_torn_write() {

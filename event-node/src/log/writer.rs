@@ -5,18 +5,21 @@ use std::{sync::Arc, thread::JoinHandle};
 use service_kit::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::log::{
-    appender::Appender,
-    commit_session::{CommitBatch, CommitSession},
-    error::LogError,
-    event::{METADATA_TYPE, NewEvent},
-    index::Index,
-    index_buffer::IndexBuffer,
-    indexer::Indexer,
-    read_view::ReadView,
-    requests::{Append, ExpectedRevision, WriteOutcome, WriteRequest},
-    tail_cache::TailCache,
-    writer_cache::WriterCache,
+use crate::{
+    log::{
+        appender::Appender,
+        commit_session::{CommitBatch, CommitSession},
+        error::LogError,
+        event::{METADATA_TYPE, NewEvent},
+        index::Index,
+        index_buffer::IndexBuffer,
+        indexer::Indexer,
+        read_view::ReadView,
+        requests::{Append, ExpectedRevision, WriteOutcome, WriteRequest},
+        tail_cache::TailCache,
+        writer_cache::WriterCache,
+    },
+    metrics::count_written,
 };
 
 /// Maximum number of queued writes; further callers wait (backpressure).
@@ -208,6 +211,7 @@ impl Writer {
             // Durable in the log first. A memtable entry without its log entry would send readers
             // to bytes that do not exist.
             self.appender.append(entries.bytes())?;
+            count_written(events.len(), entries.bytes().len());
             self.index_buffer.add_committed(table);
         }
         tracing::trace!(writes = writes.len(), events = events.len(), "Commit durable");

@@ -96,6 +96,15 @@ pub(super) async fn read_bounds(log: &Log, key: &GroupKey) -> Result<Option<(u64
     })
 }
 
+/// Returns when the oldest parked message from revision `from` on was parked, in ticks; `None` if
+/// there is none, or if the read fails.
+pub(crate) async fn oldest_parked_ticks(log: &Log, key: &GroupKey, from: u64) -> Option<i64> {
+    let (first, _) = read_bounds(log, key).await.ok()??;
+    let oldest = first.max(from);
+    let (messages, _) = read_parked(log, key, oldest..oldest + 1).await.ok()?;
+    Some(messages.first()?.1.original_event()?.created_ticks)
+}
+
 /// Reads parked messages with the events that they link to. Also returns the revision at which the
 /// next read continues.
 pub(super) async fn read_parked(

@@ -11,6 +11,7 @@ use uuid::{
 
 use crate::{
     log::{Event, ExpectedRevision, FilterField, FilterSpec, NewEvent, ResolvedEvent},
+    metrics::count_read,
     persistent::StartFrom,
     rpc::status::{handler_threw, missing_metadata},
     wire::event_store::client as wire,
@@ -239,6 +240,7 @@ pub(crate) fn to_recorded_event(
     format: IdFormat,
     position: u64,
 ) -> wire::RecordedEvent {
+    count_read(event.data.len() + event.metadata.len());
     let content_type = if event.is_json { JSON } else { BINARY };
     wire::RecordedEvent {
         id: Some(format.format_id(event.id)),

@@ -5,12 +5,14 @@ use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 
 use sqlx::pool::PoolConnection;
-use sqlx::{Postgres, Sqlite};
+use sqlx::{Pool, Postgres, Sqlite};
+use tokio::time::Instant;
 
 use super::postgres::{self, PostgresPool};
 use super::query::{Dialect, Query};
 use super::sqlite::{self, SqlitePools};
 use super::{Result, StoreError};
+use crate::metrics::{DatabasePool, record_pool_wait, set_pool};
 use crate::projection::{Column, ColumnType, Record, Row, UnreadableRow, read_row};
 
 /// The pools of a database.
@@ -38,18 +40,42 @@ impl Database {
 
     /// Acquires a connection to read with.
     pub(super) async fn acquire_reader(&self) -> Result<Connection> {
-        Ok(match self {
-            Self::Postgres(pool) => Connection::Postgres(Box::pin(pool.pool.acquire()).await?),
-            Self::Sqlite(pools) => Connection::Sqlite(Box::pin(pools.readers.acquire()).await?),
-        })
+        self.acquire(DatabasePool::Readers).await
     }
 
     /// Acquires a connection to write with.
     pub(super) async fn acquire_writer(&self) -> Result<Connection> {
-        Ok(match self {
+        self.acquire(DatabasePool::Writer).await
+    }
+
+    async fn acquire(&self, which: DatabasePool) -> Result<Connection> {
+        let began = Instant::now();
+        let connection = match self {
             Self::Postgres(pool) => Connection::Postgres(Box::pin(pool.pool.acquire()).await?),
-            Self::Sqlite(pools) => Connection::Sqlite(Box::pin(pools.writer.acquire()).await?),
-        })
+            Self::Sqlite(pools) => {
+                let pool = match which {
+                    DatabasePool::Readers => &pools.readers,
+                    DatabasePool::Writer => &pools.writer,
+                };
+                Connection::Sqlite(Box::pin(pool.acquire()).await?)
+            }
+        };
+        record_pool_wait(which, began.elapsed());
+        Ok(connection)
+    }
+
+    /// Publishes the use of the connections as metrics. In PostgreSQL, one pool reads and writes.
+    pub(super) fn publish_pool_use(&self) {
+        match self {
+            Self::Postgres(pool) => {
+                publish_pool(DatabasePool::Readers, &pool.pool);
+                publish_pool(DatabasePool::Writer, &pool.pool);
+            }
+            Self::Sqlite(pools) => {
+                publish_pool(DatabasePool::Readers, &pools.readers);
+                publish_pool(DatabasePool::Writer, &pools.writer);
+            }
+        }
     }
 
     /// Begins a transaction that writes.
@@ -75,6 +101,11 @@ impl Database {
             Self::Sqlite(pools) => Self::Sqlite(pools.take_snapshot().await?),
         })
     }
+}
+
+fn publish_pool<D: sqlx::Database>(which: DatabasePool, pool: &Pool<D>) {
+    let n_max = u64::from(pool.options().get_max_connections());
+    set_pool(which, u64::from(pool.size()), pool.num_idle() as u64, n_max);
 }
 
 /// A connection of a pool.

@@ -1,5 +1,6 @@
 //! The access log: one line per response once its body is sent, and one line at once for each
 //! refusal that concerns security, independent of the settings. No line has a query, a body or a key.
+//! The metrics of requests are recorded from the same fields.
 
 use std::net::SocketAddr;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::request_id::RequestName;
 use crate::auth::{Principal, claimed_key_id};
 use crate::health;
+use crate::metrics::record_response;
 use crate::problem::Problem;
 
 /// Statuses that are logged as security events.
@@ -88,6 +90,12 @@ impl Entry {
     /// because they would be most of its lines.
     pub(super) fn is_passed_health_check(&self) -> bool {
         self.status.is_success() && health::ROUTES.contains(&self.route_or_dash())
+    }
+
+    /// Records the time to the response in the metrics.
+    pub(super) fn record_duration(&self) {
+        let route = self.route.as_ref().map(MatchedPath::as_str);
+        record_response(&self.method, route, self.status, self.started.elapsed());
     }
 
     /// Counts bytes of the response's body.

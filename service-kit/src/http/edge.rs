@@ -24,6 +24,7 @@ use super::keep_alive::InFlightRequest;
 use super::request_id::{RequestId, RequestName, X_REQUEST_ID};
 use super::response_body::track_response;
 use crate::clock::Clock;
+use crate::metrics::ActiveRequest;
 use crate::problem::{Problem, wants_document};
 use crate::telemetry::panic_text;
 
@@ -47,6 +48,7 @@ pub(super) struct Edge {
     clock: Clock,
     has_tls: bool,
     has_access_log: bool,
+    has_metrics: bool,
     allowed_hosts: AllowedHosts,
     cross_origin: CrossOriginProtection,
 }
@@ -57,9 +59,15 @@ impl Edge {
             clock,
             has_tls: config.has_tls(),
             has_access_log: config.access_log,
+            has_metrics: false,
             allowed_hosts: AllowedHosts::from_config(config),
             cross_origin: CrossOriginProtection::new(config.origins()),
         }
+    }
+
+    /// Counts the requests in the metrics.
+    pub(super) fn with_metrics(self) -> Self {
+        Self { has_metrics: true, ..self }
     }
 
     /// Checks a request, passes it to `inner`, and completes the response.
@@ -69,6 +77,7 @@ impl Edge {
         inner: impl FnOnce(Request) -> F,
     ) -> Response {
         let in_flight = InFlightRequest::take_from(&mut request);
+        let active = self.has_metrics.then(ActiveRequest::begin);
         let id = RequestId(self.clock.new_id());
         let name = RequestName::from_headers(request.headers(), id);
         let mut entry = Entry::for_request(&request, name.clone());
@@ -92,13 +101,16 @@ impl Edge {
             }
         };
         entry.note_response(&mut response);
+        if self.has_metrics {
+            entry.record_duration();
+        }
         let status = response.status();
         if status.is_client_error() || status.is_server_error() {
             response = with_error_body(response, wants_document, &name);
         }
         self.add_headers(response.headers_mut(), &name);
         let is_logged = self.has_access_log && !entry.is_passed_health_check();
-        track_response(response, is_logged.then_some(entry), in_flight)
+        track_response(response, is_logged.then_some(entry), (in_flight, active))
     }
 
     /// Refuses requests that a proxy may have read in another way, requests for other hosts, and

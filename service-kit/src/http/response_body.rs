@@ -9,23 +9,27 @@ use http_body::{Frame, SizeHint};
 
 use super::access_log::Entry;
 use super::keep_alive::InFlightRequest;
+use crate::metrics::ActiveRequest;
 
-/// Logs `log_entry` and ends `in_flight` when the body of the response is sent in full or dropped.
+/// The request as the connection and the metrics count it.
+pub(super) type CountedRequest = (Option<InFlightRequest>, Option<ActiveRequest>);
+
+/// Logs `log_entry` and ends `counted` when the body of the response is sent in full or dropped.
 pub(super) fn track_response(
     response: Response,
     log_entry: Option<Entry>,
-    in_flight: Option<InFlightRequest>,
+    counted: CountedRequest,
 ) -> Response {
-    if log_entry.is_none() && in_flight.is_none() {
+    if log_entry.is_none() && matches!(counted, (None, None)) {
         return response;
     }
-    response.map(|body| Body::new(TrackedBody { body, log_entry, _in_flight: in_flight }))
+    response.map(|body| Body::new(TrackedBody { body, log_entry, _counted: counted }))
 }
 
 struct TrackedBody {
     body: Body,
     log_entry: Option<Entry>,
-    _in_flight: Option<InFlightRequest>,
+    _counted: CountedRequest,
 }
 
 impl Drop for TrackedBody {

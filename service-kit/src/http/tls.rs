@@ -18,6 +18,7 @@ use x509_parser::prelude::{Validity, X509Error};
 use super::config::ApiConfig;
 use crate::certificate::find_expiry;
 use crate::error::Chain;
+use crate::metrics::set_certificate_expiry;
 
 /// Interval between two reads of the files, and so the delay until a new certificate is served.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
@@ -81,6 +82,7 @@ impl Certificate {
         if let Err(error) = files.check_valid_now(&loaded) {
             tracing::warn!(error = %Chain(&error), "Certificate is not valid: clients will refuse it");
         }
+        files.publish_expiry(&loaded);
         Ok(Some(Self { files, rustls, loaded }))
     }
 
@@ -124,6 +126,7 @@ pub(super) async fn reload_on_change(certificate: Option<&Certificate>) {
             Ok(Some((found, config))) => {
                 rustls.reload_from_config(Arc::new(config));
                 tracing::info!("Certificate replaced");
+                files.publish_expiry(&found);
                 in_use = found;
                 last_error = None;
             }
@@ -190,6 +193,18 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// Publishes when the first certificate of the chain expires.
+    fn publish_expiry(&self, pair: &PemPair) {
+        let chain = parse_certificates(&self.certificate, &pair.certificate).unwrap_or_default();
+        let expiry = |certificate: &CertificateDer<'_>| {
+            let (_, parsed) = parse_x509_certificate(certificate).ok()?;
+            Some(parsed.validity().not_after.timestamp())
+        };
+        if let Some(first) = chain.iter().filter_map(expiry).min() {
+            set_certificate_expiry(first);
+        }
     }
 
     fn to_server_config(&self, pair: &PemPair) -> Result<ServerConfig, TlsError> {

@@ -75,8 +75,8 @@ impl LogSink {
         !outcome.timed_out()
     }
 
-    #[cfg(test)]
-    fn n_dropped(&self) -> u64 {
+    /// Returns the number of lines that were dropped.
+    pub(super) fn n_dropped(&self) -> u64 {
         lock(&self.queue).n_dropped
     }
 

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::order_redrive::{OrderRedrive, Redriven, task_cause};
 use super::order_source::{Batch, next_batch};
 use super::task_journal::TaskJournal;
+use crate::metrics::{RunningRedrive, count_redrives};
 use crate::read_model::Failures;
 
 /// Interval in which the runner of a task renews its lease by an entry.
@@ -121,11 +122,14 @@ impl Execution {
     async fn redrive_all(&self, progress: &mut Progress) -> Result<(), Interruption> {
         let rate = progress.begun.rate_per_second.and_then(NonZeroU32::new);
         let limiter = rate.map(|rate| RateLimiter::direct(to_quota(rate)));
+        let running = RunningRedrive::begin();
         loop {
+            running.set_progress(progress.counts.n_total(), progress.begun.n_total);
             let begun = Arc::clone(&progress.begun);
             // First the recorded batch, which a former runner may not have finished.
             let redriving = self.redrive(begun, progress.batch.clone(), limiter.as_ref());
             let counts = self.keep_lease(progress, redriving).await?;
+            count_redrives(counts);
             progress.counts = progress.counts + counts;
             progress.batch.clear();
 

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::delivery::{Answer, Delivery, GroupSettings};
 use super::watchdog::{PendingWork, find_missed_work, only_type};
+use crate::metrics::{count_stall, note_joined};
 use crate::store::client::{Position, StoreClient, backoff};
 use crate::store::error::{LogError, is_connection_lost};
 use crate::store::logged_event::LoggedEvent;
@@ -122,6 +123,7 @@ pub(super) async fn keep_connected(
     pending_work: impl PendingWork,
     worker: WorkerState,
 ) {
+    note_joined(&settings.name);
     let mut delays = backoff();
     // The lock survives the panic of a connection's task, so the next task goes on with the state.
     let worker = Arc::new(Mutex::new(worker));
@@ -279,6 +281,7 @@ impl Connection {
                     if found.is_some() && found == suspicion {
                         tracing::debug!(?found, "Work waits and nothing is delivered");
                         self.settings.n_silences.send_modify(|count| *count += 1);
+                        count_stall(&self.settings.name);
                         return Err(ConnectionLoss::Silent);
                     }
                     suspicion = found;
