@@ -91,6 +91,10 @@ pub struct Problem {
     /// Value of the response header `X-Request-Id`.
     #[schema(required)]
     pub request_id: Option<String>,
+    /// Trace of the request, if there is one and the status is 5xx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub trace_id: Option<String>,
     /// As in the plain body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -1,7 +1,6 @@
 //! The caller of a request, and the cause that events name for it.
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use domain::ids::CommandId;
 use event_log::{Cause, LoadedOrder};
@@ -9,6 +8,7 @@ use jiff::Timestamp;
 use service_kit::auth::Principal;
 use service_kit::http::{RequestId, RequestName};
 use service_kit::problem::Problem;
+use service_kit::trace_context::TraceContext;
 
 use crate::operator_request::check_actor;
 
@@ -18,15 +18,10 @@ pub(crate) struct Caller {
     pub(crate) request_id: RequestId,
     name: RequestName,
     principal: Principal,
-    traceparent: Option<String>,
+    trace: Option<TraceContext>,
 }
 
 impl Caller {
-    /// Returns the name of the request in logs.
-    pub(crate) fn name(&self) -> &str {
-        &self.name.0
-    }
-
     /// Returns the authenticated actor; `None` if the API requires no keys.
     pub(crate) fn principal(&self) -> Option<&str> {
         (!self.principal.is_anonymous()).then_some(self.principal.actor.as_str())
@@ -54,16 +49,20 @@ impl Caller {
         Cause {
             request_id: Some(own_name),
             request_name: given_name,
-            traceparent: self.traceparent.clone(),
+            trace: self.trace,
             ..Cause::new(CommandId::for_request(id), actor, at)
         }
     }
 
     /// Returns the cause of events of an existing order. It keeps the correlation id of the request that
-    /// placed the order.
+    /// placed the order, and the order's trace, so that one order is one trace.
     pub(crate) fn cause_on(&self, loaded: &LoadedOrder, actor: &str, at: Timestamp) -> Cause {
         let cause = self.cause(actor, at);
-        Cause { correlation_id: loaded.correlation_id().unwrap_or(cause.correlation_id), ..cause }
+        Cause {
+            correlation_id: loaded.correlation_id().unwrap_or(cause.correlation_id),
+            trace: loaded.trace().or(cause.trace),
+            ..cause
+        }
     }
 }
 
@@ -75,7 +74,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
             request_id: edge_extension(parts)?,
             name: edge_extension(parts)?,
             principal: edge_extension(parts)?,
-            traceparent: traceparent(&parts.headers),
+            trace: TraceContext::from_headers(&parts.headers),
         })
     }
 }
@@ -84,23 +83,4 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 /// without it has passed no check, so that it is refused.
 fn edge_extension<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Problem> {
     parts.extensions.get().cloned().ok_or_else(Problem::internal)
-}
-
-fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    is_traceparent(text).then(|| text.to_owned())
-}
-
-/// Returns whether a text is a W3C trace context: 2, 32, 16 and 2 hexadecimal digits between dashes. Ids of
-/// zeros are invalid.
-fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<_> = text.split('-').collect();
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let is_hexadecimal = |part: &&str| part.bytes().all(is_digit);
-    let is_id = |part: &&str| part.bytes().any(|digit| digit != b'0');
-    parts.iter().map(|part| part.len()).eq([2, 32, 16, 2])
-        // The standard forbids this version.
-        && parts.first() != Some(&"ff")
-        && parts.iter().all(is_hexadecimal)
-        && parts.iter().skip(1).take(2).all(is_id)
 }

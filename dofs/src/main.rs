@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::cli::Cli;
 use mimalloc::MiMalloc;
-use service_kit::telemetry;
+use service_kit::telemetry::{self, traces};
 
 /// Messages are allocated by one thread and freed by another: with the system's allocator, that took
 /// a quarter of all processor time while orders were placed (`BENCHMARKS.md`). SQLite uses mimalloc
@@ -32,6 +32,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Maximum time to wait at exit until the last log lines are written to standard error.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Maximum time to wait at exit until the last spans are exported.
+const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum time to wait at exit for blocking system calls, which cannot be cancelled. A DNS lookup
 /// can take 30 seconds, and its result is no longer needed.
@@ -68,6 +71,8 @@ fn run_command(cli: Cli) -> ExitCode {
     };
     let outcome = runtime.block_on(command::run(cli));
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
+    // Without the runtime, every span has ended.
+    traces::flush_traces(TRACE_FLUSH_TIMEOUT);
     match outcome {
         Ok(code) => code,
         Err(error) => output::report_error(&error, as_json),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service_kit::clock::Clock;
+use service_kit::telemetry::traces::TraceExport;
 use service_kit::telemetry::{self, Color, LogFormat, TelemetryError, Verbosity};
 use uuid::Uuid;
 
@@ -41,14 +42,23 @@ pub(crate) fn user_name() -> Option<String> {
     names.iter().find_map(|name| variables.remove(*name).filter(|user| !user.trim().is_empty()))
 }
 
-/// Starts logging, configured by `DOFS_LOG`, `RUST_LOG` and `NO_COLOR`. `default` is the verbosity
-/// without `RUST_LOG`.
+/// Starts logging, configured by `DOFS_LOG`, `RUST_LOG` and `NO_COLOR`, and the export of traces,
+/// configured by `OTEL_*`. `default` is the verbosity without `RUST_LOG`.
 pub(crate) fn init_telemetry(default: Verbosity<'_>) -> Result<(), TelemetryError> {
     let variables = environment_variables();
     let color = if is_color_disabled() { Color::Never } else { Color::Auto };
     let filter = variables.get("RUST_LOG").filter(|directives| !directives.is_empty());
     let filter = filter.map(|directives| Verbosity::Filter(directives));
-    telemetry::init(log_format(), filter.unwrap_or(default), color)
+    let (traces, invalid) = match TraceExport::from_environment(&variables) {
+        Ok(traces) => (traces, None),
+        Err(invalid) => (None, Some(invalid)),
+    };
+    let started = telemetry::init(log_format(), filter.unwrap_or(default), color, traces);
+    if let Some(error) = invalid {
+        // Traces are no reason not to take orders.
+        tracing::warn!(%error, "Traces are off: invalid configuration");
+    }
+    started
 }
 
 /// Returns whether `NO_COLOR` is set.

@@ -1,7 +1,7 @@
 //! Composition root: builds and runs the roles of a process from its settings.
 
 mod http_server;
-mod operations;
+pub(crate) mod operations;
 #[cfg(test)]
 mod tests;
 

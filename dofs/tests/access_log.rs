@@ -51,7 +51,7 @@ fn every_response_is_logged_with_client_and_duration() {
         ("route", json!("/v1/orders")),
         ("bytes", json!(placed.text.len())),
         ("request.id", json!("checkout-7")),
-        ("trace.id", json!(trace_id)),
+        ("trace_id", json!(trace_id)),
         ("key.id", created["id"].clone()),
         ("tenant", json!("a")),
     ];

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -238,6 +239,8 @@ fn every_metric_is_exported_after_a_mixed_load() {
         assert!(is_known(label, value), "unknown value {value} of label {label}");
     }
     assert_promtool_accepts(&text);
+    // For scripts/check-observability.
+    fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics.prom"), text).unwrap();
 }
 
 #[test]

@@ -9,9 +9,10 @@ use domain::order::{
 use event_log::{Delivery, EventLog, LogError};
 use jiff::Timestamp;
 use service_kit::clock::Clock;
+use service_kit::telemetry::traces;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::{Instrument, Span, info, info_span, warn};
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
@@ -320,24 +321,34 @@ impl<G: Gateway> DeliveryHandler<G> {
         queued: &QueuedOrder,
         delivery: u32,
     ) -> Result<Outcome, GatewayError> {
+        // Only traces need the span: log lines have that of the delivery.
+        let span = if traces::is_exporting() {
+            info_span!("call gateway", otel.kind = "client", order.id = %queued.order_id)
+        } else {
+            Span::none()
+        };
+        let trace = traces::continue_trace(&span, queued.trace());
         let fulfillment = Fulfillment {
             order_id: queued.order_id,
             attempt: queued.queued.attempt,
             delivery,
             customer_id: queued.queued.customer_id.clone(),
             items: queued.queued.items.clone(),
-            traceparent: queued.traceparent(),
+            traceparent: trace.map(|trace| trace.to_string()),
         };
         let limit = self.config.timeout();
         // The time-out drops the call. The gateway may still fulfil the order: the next delivery
         // repeats the idempotency key and gets the same answer.
         let began = Instant::now();
-        let called = timeout(limit + GRACE, self.gateway.fulfill(&fulfillment)).await;
-        let answer = called.unwrap_or_else(|_| {
+        let call = timeout(limit + GRACE, self.gateway.fulfill(&fulfillment));
+        let answer = call.instrument(span.clone()).await.unwrap_or_else(|_| {
             let error = format!("gateway did not answer within {} ms", limit.as_millis());
             Err(GatewayError::new(FailureClass::Transient, error))
         });
         record_call(&answer, began.elapsed());
+        if let Err(error) = &answer {
+            traces::mark_failed(&span, error.class.as_str());
+        }
         answer
     }
 

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::{Delivery, GroupMembership};
+use service_kit::telemetry::traces;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::circuit_breaker::Admission;
+use crate::config::GROUP;
 use crate::delivery_handler::DeliveryHandler;
 use crate::gateway::Gateway;
 use crate::metrics::InFlightDelivery;
@@ -124,18 +126,17 @@ impl<G: Gateway> DeliveryLoop<G> {
     }
 
     fn begin_delivery(&mut self, delivery: Delivery, permit: OwnedSemaphorePermit) {
-        let span = tracing::info_span!(
-            "fulfillment.delivery",
-            order.id = %delivery.event.order_id,
-            event.id = %delivery.event.event_id,
-            retry_count = delivery.retry_count,
-        );
+        let span = begin_span(&delivery);
         let id = delivery.id;
         let (handler, admission) = (Arc::clone(&self.handler), Arc::clone(&self.admission));
         let ending = self.ending.clone();
         let work = async move {
             let _in_flight = InFlightDelivery::begin();
-            let verdict = handler.handle(&delivery, permit, &admission).await;
+            let work = handler.handle(&delivery, permit, &admission);
+            let verdict = work.instrument(span.clone()).await;
+            mark_verdict(&span, &verdict);
+            // Otherwise, the span would last until the retry.
+            drop(span);
             if let Verdict::Retry { after, .. } = &verdict {
                 // The wait is here because the store delivers a retry at once.
                 tokio::select! {
@@ -145,7 +146,7 @@ impl<G: Gateway> DeliveryLoop<G> {
             }
             verdict
         };
-        let task = self.in_progress.spawn(work.instrument(span));
+        let task = self.in_progress.spawn(work);
         self.delivery_ids.insert(task.id(), id);
     }
 
@@ -227,6 +228,42 @@ impl<G: Gateway> DeliveryLoop<G> {
                 None => return,
             }
         }
+    }
+}
+
+/// Begins the span of a delivery, in the trace of the order.
+fn begin_span(delivery: &Delivery) -> Span {
+    let event = &delivery.event;
+    let span = tracing::info_span!(
+        "process order",
+        otel.kind = "consumer",
+        order.id = %event.order_id,
+        event.id = %event.event_id,
+        retry_count = delivery.retry_count,
+    );
+    let origin = event.trace();
+    traces::link_spans(&span, origin);
+    let trace = traces::continue_trace(&span, origin);
+    traces::set_attributes(&span, trace, || {
+        [
+            ("messaging.system", "kurrentdb".into()),
+            ("messaging.operation.name", "process".into()),
+            ("messaging.operation.type", "process".into()),
+            ("messaging.destination.name", event.order_id.stream_name().into()),
+            ("messaging.destination.template", "order-{id}".into()),
+            ("messaging.consumer.group.name", GROUP.into()),
+            ("messaging.message.id", event.event_id.to_string().into()),
+        ]
+    });
+    span
+}
+
+/// Marks the span of a delivery that has failed.
+fn mark_verdict(span: &Span, verdict: &Verdict) {
+    match verdict {
+        Verdict::Retry { .. } => traces::mark_failed(span, "retry"),
+        Verdict::Park { .. } => traces::mark_failed(span, "park"),
+        Verdict::Ack | Verdict::Postpone { .. } | Verdict::Release => {}
     }
 }
 

@@ -5,6 +5,7 @@ use domain::order::{Order, OrderCommand, OrderEvent, OrderQueued, evolve};
 use event_log::{Cause, LoggedEvent, StreamHead};
 use jiff::Timestamp;
 use service_kit::error::Chain;
+use service_kit::trace_context::TraceContext;
 use uuid::Uuid;
 
 /// A queued order.
@@ -39,8 +40,8 @@ impl QueuedOrder {
         })
     }
 
-    pub(crate) fn traceparent(&self) -> Option<String> {
-        self.effect.traceparent.clone()
+    pub(crate) fn trace(&self) -> Option<TraceContext> {
+        self.effect.trace
     }
 
     /// Returns the cause of a timer of the order. A timer for the same time has the same command id.

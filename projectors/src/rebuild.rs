@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use event_log::{EventLog, LogError, Position};
 use service_kit::clock::Clock;
+use service_kit::telemetry::traces;
 use tokio::time::{Instant, sleep};
+use tracing::{Instrument, info_span};
 
 use crate::pace::Pace;
 use crate::progress::{Phase, Progress};
@@ -117,6 +119,24 @@ impl From<LogError> for RebuildError {
 impl Rebuild<'_> {
     /// Builds, compares and swaps. If it ends early, `Begin::WhereItStopped` continues it.
     pub async fn run(
+        &self,
+        progress: &mut (dyn FnMut(Progress) + Send),
+        found: &mut (dyn FnMut(Finding) + Send),
+    ) -> Result<Rebuilt, RebuildError> {
+        let projection = self.store.projection().name;
+        let span = info_span!("rebuild read model", otel.kind = "internal", projection);
+        let trace = traces::continue_trace(&span, None);
+        let rebuilt = self.build_and_swap(progress, found).instrument(span.clone()).await;
+        match &rebuilt {
+            Ok(rebuilt) => traces::set_attributes(&span, trace, || {
+                [("dofs.events", i64::try_from(rebuilt.n_events).unwrap_or(i64::MAX).into())]
+            }),
+            Err(_) => traces::mark_failed(&span, "rebuild"),
+        }
+        rebuilt
+    }
+
+    async fn build_and_swap(
         &self,
         progress: &mut (dyn FnMut(Progress) + Send),
         found: &mut (dyn FnMut(Finding) + Send),

@@ -17,8 +17,10 @@ use event_log::{EventLog, LogError};
 use jiff::Timestamp;
 use serde::Deserialize;
 use service_kit::clock::Clock;
+use service_kit::telemetry::traces;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::ahead::{Ahead, find_ahead};
 use crate::metrics::{ErrorKind, ProjectorMetrics};
@@ -270,7 +272,10 @@ impl Projector {
             let now = self.clock.now();
             let (n_applied, n_skipped) = (batch.events.len() as u64, batch.skipped.len() as u64);
             let began = Instant::now();
-            checkpoint = project_batch(&self.store, checkpoint, batch, now).await?;
+            let span = batch.begin_span(self.store.projection().name);
+            let projecting = project_batch(&self.store, checkpoint, batch, now);
+            let projected = projecting.instrument(span.clone()).await;
+            checkpoint = projected.inspect_err(|_| traces::mark_failed(&span, "read_model"))?;
             self.metrics.record_batch(n_applied, n_skipped, began.elapsed());
             self.metrics.note_success(now.as_second());
             outage.note_success();

@@ -14,6 +14,7 @@ mod query_parameters;
 mod rate_limit;
 mod request_id;
 mod request_pipeline;
+mod request_span;
 mod response_body;
 mod tls;
 

@@ -20,4 +20,5 @@ pub mod ops;
 pub mod outage;
 pub mod problem;
 pub mod telemetry;
+pub mod trace_context;
 pub mod wait;

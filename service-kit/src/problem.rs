@@ -174,6 +174,7 @@ impl Problem {
             code: self.code,
             errors: self.faults.clone(),
             request_id: request_id.map(str::to_owned),
+            trace_id: None,
             message,
             error,
             order_id: refusal.and_then(|refusal| refusal.order_id),
@@ -182,8 +183,14 @@ impl Problem {
     }
 
     /// Replaces the body of a response by this problem's document and keeps its other headers.
-    pub(crate) fn as_document(&self, response: Response, request_id: &str) -> Response {
-        with_body(response, PROBLEM_JSON, to_json(&self.document(Some(request_id))))
+    pub(crate) fn as_document(
+        &self,
+        response: Response,
+        request_id: &str,
+        trace_id: Option<String>,
+    ) -> Response {
+        let document = Document { trace_id, ..self.document(Some(request_id)) };
+        with_body(response, PROBLEM_JSON, to_json(&document))
     }
 
     fn new(status: StatusCode, body: RefusedRequest) -> Self {

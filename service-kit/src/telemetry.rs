@@ -5,7 +5,9 @@
 //! and counted.
 
 mod filter;
+mod log_format;
 mod sink;
+pub mod traces;
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -16,13 +18,16 @@ use std::panic::{self, PanicHookInfo};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError, filter_fn};
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use self::filter::{make_reloadable, mute_client, parse_filter};
+use self::log_format::{SpanFields, WithTraceId};
 use self::sink::LogSink;
+use self::traces::{TraceExport, is_trace_span, trace_layer};
 
 pub use self::filter::{LogFilterError, log_filter, set_log_filter};
 
@@ -85,8 +90,8 @@ pub enum TelemetryError {
     Start(#[source] io::Error),
 }
 
-/// Starts logging. If the filter is invalid, logs with [`Verbosity::Facts`] and returns the error. A
-/// second call has no effect.
+/// Starts logging, and the export of traces if there is one. If the filter is invalid, logs with
+/// [`Verbosity::Facts`] and returns the error. A second call has no effect.
 ///
 /// Panics are logged from now on: the standard library would write them to stderr and wait for its
 /// reader.
@@ -94,6 +99,7 @@ pub fn init(
     format: LogFormat,
     verbosity: Verbosity<'_>,
     color: Color,
+    traces: Option<TraceExport>,
 ) -> Result<(), TelemetryError> {
     let directives = match verbosity {
         Verbosity::Facts => FACTS,
@@ -113,21 +119,33 @@ pub fn init(
     }
     let started = start_sink().map_err(TelemetryError::Start)?;
     let sink = Arc::clone(SINK.get_or_init(|| started));
-    let registry = tracing_subscriber::registry().with(make_reloadable(filter));
-    // Internal errors would be written to stderr directly, with a panic if that fails.
-    let lines = tracing_subscriber::fmt::layer().with_writer(sink).log_internal_errors(false);
-    let started = match format {
+    let (trace_layer, trace_error) = trace_layer(traces);
+    // Without the spans of requests and deliveries, a log line would not name its trace.
+    let spans = filter_fn(is_trace_span).with_max_level_hint(LevelFilter::INFO);
+    let lines = fmt::layer()
+        .fmt_fields(SpanFields(format))
+        .with_writer(sink)
+        // The layer would write them to stderr directly, and panic if that fails.
+        .log_internal_errors(false);
+    let lines = match format {
         LogFormat::Json => {
-            registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init()
+            let inner = format::format().json().flatten_event(true).with_current_span(true);
+            lines.event_format(WithTraceId { inner, format }).boxed()
         }
         LogFormat::Text => {
             let ansi = color == Color::Auto && io::stderr().is_terminal();
-            registry.with(lines.with_ansi(ansi).with_target(false).compact()).try_init()
+            let inner = format::format().compact().with_target(false).with_ansi(ansi);
+            lines.with_ansi(ansi).event_format(WithTraceId { inner, format }).boxed()
         }
     };
+    let subscriber = tracing_subscriber::registry().with(trace_layer);
+    let started = subscriber.with(lines.with_filter(make_reloadable(filter).or(spans))).try_init();
     // An error means that another subscriber is installed, e.g. by a test.
     drop(started);
     panic::set_hook(Box::new(log_panic));
+    if let Some(error) = trace_error {
+        tracing::warn!(error, "Traces are off: the exporter cannot start");
+    }
     outcome
 }
 

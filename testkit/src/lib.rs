@@ -21,5 +21,6 @@ pub mod stream_tool;
 pub mod strict_store;
 pub mod stub;
 pub mod system;
+pub mod trace_receiver;
 pub mod wait;
 pub mod warehouse;

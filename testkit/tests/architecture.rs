@@ -44,7 +44,12 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["dofs", "conformance"]),
     ("metrics-exporter-prometheus", &["service-kit"]),
     ("metrics-process", &["service-kit"]),
-    ("reqwest", &["dofs", "fulfillment-worker", "conformance"]),
+    ("reqwest", &["dofs", "fulfillment-worker", "conformance", "service-kit"]),
+    ("opentelemetry", &["service-kit"]),
+    ("opentelemetry-http", &["service-kit"]),
+    ("opentelemetry-otlp", &["service-kit"]),
+    ("opentelemetry_sdk", &["service-kit"]),
+    ("tracing-opentelemetry", &["service-kit"]),
     ("axum", &["service-kit", "command-api", "event-node", "projectors", "dofs"]),
 ];
 

@@ -59,7 +59,6 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
         )),
     ),
 )]
-#[tracing::instrument(name = "http.place_order", skip_all, fields(request.id = %caller.name()))]
 pub(crate) async fn place_order(
     State(api): State<Arc<CommandApi>>,
     caller: Caller,

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use api_types::{HealthReport, HealthState};
 use serde_json::json;
-use service_kit::address::{HostPort, HostPortError};
-use service_kit::config::{ConfigError, EffectiveValue, Evaluation};
+use service_kit::config::{ConfigError, Evaluation};
 use service_kit::error::Chain;
+use service_kit::ops::OpsListen;
 
 use crate::api_client::{local_api_url, parse_url};
-use crate::cli::{Global, HealthRole, Healthcheck};
+use crate::cli::{Global, HealthRole, Healthcheck, Role};
 use crate::error::CliError;
 use crate::output::{format_cell, print_json_or_text};
 use crate::settings;
+use crate::system::operations::default_port;
 
 /// State of a process whose answer says nothing about its health.
 const UNKNOWN: &str = "unknown";
@@ -51,35 +52,31 @@ fn find_url(arguments: &Healthcheck, global: &Global) -> Result<(String, bool), 
         return Ok((format!("{url}/readyz"), false));
     }
     let text = |error: ConfigError| Chain(&error).to_string();
-    let Evaluation { settings, values, problems } = settings::evaluate(global).map_err(text)?;
+    let Evaluation { settings, problems, .. } = settings::evaluate(global).map_err(text)?;
     if let Some(problem) = problems.into_iter().next() {
         return Err(text(problem));
     }
-    let is_ops = |value: &&EffectiveValue| value.section == "ops" && value.key == "listen";
-    let ops = values.iter().find(is_ops).and_then(|value| value.value.as_str());
-    let url = match (arguments.role, ops) {
-        (HealthRole::Api, _) | (_, None) => local_api_url(&settings.api, &settings.api.listen),
-        (role, Some(listen)) => operations_url(listen, role)?,
+    let roles: &[Role] = match arguments.role {
+        HealthRole::Api => {
+            return Ok((
+                format!("{}/readyz", local_api_url(&settings.api, &settings.api.listen)),
+                true,
+            ));
+        }
+        HealthRole::Worker => &[Role::Worker],
+        HealthRole::Projector => &[Role::Projector],
+        HealthRole::Node => &[],
     };
+    let url = operations_url(&settings.ops.listen, roles)?;
     Ok((format!("{url}/readyz"), true))
 }
 
-/// Returns the URL of the operations listener of a process with this role on this machine.
-fn operations_url(listen: &str, role: HealthRole) -> Result<String, String> {
-    let port = match role {
-        HealthRole::Api => 9610,
-        HealthRole::Worker => 9611,
-        HealthRole::Projector => 9612,
-        HealthRole::Node => 9613,
-    };
+/// Returns the URL of the operations listener of a process with these roles on this machine.
+fn operations_url(listen: &OpsListen, roles: &[Role]) -> Result<String, String> {
     match listen {
-        "" => Err("no operations listener: `ops.listen` is empty".to_owned()),
-        "auto" => Ok(format!("http://127.0.0.1:{port}")),
-        address => {
-            let address: HostPort =
-                address.parse().map_err(|error: HostPortError| error.to_string())?;
-            Ok(format!("http://{}", address.to_local_address()))
-        }
+        OpsListen::Off => Err("no operations listener: `ops.listen` is empty".to_owned()),
+        OpsListen::Auto => Ok(format!("http://127.0.0.1:{}", default_port(roles))),
+        OpsListen::At(address) => Ok(format!("http://{}", address.to_local_address())),
     }
 }
 
@@ -112,11 +109,10 @@ mod tests {
 
     #[test]
     fn operations_listener_is_found_by_role_or_address() {
-        let url = |listen, role| operations_url(listen, role).unwrap();
-        assert_eq!(url("auto", HealthRole::Worker), "http://127.0.0.1:9611");
-        assert_eq!(url("auto", HealthRole::Node), "http://127.0.0.1:9613");
-        assert_eq!(url("0.0.0.0:9000", HealthRole::Projector), "http://127.0.0.1:9000");
-        assert!(operations_url("", HealthRole::Worker).unwrap_err().contains("`ops.listen`"));
-        assert!(operations_url("9000", HealthRole::Worker).is_err());
+        let url = |listen: &str, roles: &[Role]| operations_url(&listen.parse().unwrap(), roles);
+        assert_eq!(url("auto", &[Role::Worker]).unwrap(), "http://127.0.0.1:9611");
+        assert_eq!(url("auto", &[]).unwrap(), "http://127.0.0.1:9613");
+        assert_eq!(url("0.0.0.0:9000", &[Role::Projector]).unwrap(), "http://127.0.0.1:9000");
+        assert!(url("", &[Role::Worker]).unwrap_err().contains("`ops.listen`"));
     }
 }

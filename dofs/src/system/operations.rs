@@ -63,8 +63,8 @@ pub(super) fn describe_metrics(roles: &[Role]) {
     }
 }
 
-/// Returns the default port of a process with these roles.
-fn default_port(roles: &[Role]) -> u16 {
+/// Returns the default port of a process with these roles; that of `dofs node` if there are none.
+pub(crate) fn default_port(roles: &[Role]) -> u16 {
     let port = ROLE_PORTS.iter().find(|(role, _)| roles.contains(role));
     port.map_or(NODE_PORT, |(_, port)| *port)
 }

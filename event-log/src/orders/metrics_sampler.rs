@@ -45,11 +45,13 @@ impl EventLog {
         let Some(group) = group else { return Ok(()) };
         let info = self.store.group_info(group).await?;
         let oldest = if info.stats.parked > 0 {
-            self.read_parked(group, None, 1).await?.first().map(|parked| parked.parked_at)
+            self.read_parked(group, None, 1).await?.first().and_then(|parked| parked.parked_at)
         } else {
             None
         };
-        let age = |parked_at| Duration::try_from(now.duration_since(parked_at)).unwrap_or_default();
+        let age = |parked_at: Timestamp| {
+            Duration::try_from(now.duration_since(parked_at)).unwrap_or_default()
+        };
         let sample = GroupSample {
             n_waiting: (info.stats.waiting + info.stats.retrying) as u64,
             n_in_flight: info.stats.in_flight as u64,

@@ -3,6 +3,9 @@
 use domain::ids::OrderId;
 use domain::order::{OLDEST_SCHEMA, Order, OrderEvent, Recorded, decode, encode, fold};
 use eventstore::{EventData, StreamPosition, StreamState};
+use service_kit::telemetry::traces;
+use service_kit::trace_context::TraceContext;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::event_log::EventLog;
@@ -42,6 +45,11 @@ impl LoadedOrder {
         self.history.iter().rfind(|event| event.event_type == "OrderQueued")
     }
 
+    /// Returns the trace of the newest event; `None` if the event belongs to no trace.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.history.last()?.trace()
+    }
+
     /// Returns the request that placed the order, unless another tool wrote its first event.
     pub fn correlation_id(&self) -> Option<Uuid> {
         Some(self.history.first()?.metadata()?.correlation_id)
@@ -68,6 +76,30 @@ impl EventLog {
     /// tombstoned; [`LogError::Unavailable`] if the store did not answer: the events may be stored;
     /// [`LogError::Failed`] if the log [fails fast](Self::failing_fast) and the store has failed.
     pub async fn append(
+        &self,
+        order_id: OrderId,
+        expected: Expected,
+        events: &[OrderEvent],
+        cause: &Cause,
+    ) -> Result<u64, LogError> {
+        let span = producer_span(order_id);
+        let trace = traces::continue_trace(&span, cause.trace);
+        traces::set_attributes(&span, trace, || append_attributes(order_id, events));
+        // The events name this span, so that their consumers follow from it.
+        let traced = (trace != cause.trace).then(|| Cause { trace, ..cause.clone() });
+        let cause = traced.as_ref().unwrap_or(cause);
+        let appended = self.append_caused(order_id, expected, events, cause);
+        let appended = appended.instrument(span.clone()).await;
+        match &appended {
+            // After a conflict, the command is decided again.
+            Ok(_) | Err(LogError::Conflict { .. }) => {}
+            Err(error) if error.is_unavailable() => traces::mark_failed(&span, "unavailable"),
+            Err(_) => traces::mark_failed(&span, "refused"),
+        }
+        appended
+    }
+
+    async fn append_caused(
         &self,
         order_id: OrderId,
         expected: Expected,
@@ -125,6 +157,30 @@ impl EventLog {
         }
         Ok(proposals)
     }
+}
+
+/// Returns the span of an append. Without an export of traces there is none: log lines do not need it.
+fn producer_span(order_id: OrderId) -> Span {
+    if traces::is_exporting() {
+        tracing::info_span!("send order", otel.kind = "producer", order.id = %order_id)
+    } else {
+        Span::none()
+    }
+}
+
+fn append_attributes(
+    order_id: OrderId,
+    events: &[OrderEvent],
+) -> [(&'static str, traces::AttributeValue); 6] {
+    let n_events = i64::try_from(events.len()).unwrap_or(i64::MAX);
+    [
+        ("messaging.system", "kurrentdb".into()),
+        ("messaging.operation.name", "send".into()),
+        ("messaging.operation.type", "send".into()),
+        ("messaging.destination.name", order_id.stream_name().into()),
+        ("messaging.destination.template", "order-{id}".into()),
+        ("messaging.batch.message_count", n_events.into()),
+    ]
 }
 
 impl LoggedEvent {

@@ -17,8 +17,6 @@ pub struct ParkedMessage {
     pub event: Option<LoggedEvent>,
     /// Whether the event no longer exists.
     pub is_gone: bool,
-    /// The store's time at which the message was parked, in whole seconds.
-    pub parked_at: Timestamp,
     /// Why the message was parked.
     pub reason: String,
     /// When the store parked the message, in whole seconds.
@@ -61,7 +59,6 @@ impl ParkedMessage {
             number: link.revision,
             event: resolved.event.as_ref().and_then(LoggedEvent::from_recorded),
             is_gone: resolved.event.is_none(),
-            parked_at: created_at(link).unwrap_or_default(),
             reason: metadata.reason,
             parked_at: created_at(link),
         })

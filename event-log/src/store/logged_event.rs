@@ -3,6 +3,7 @@
 use domain::ids::{CommandId, OrderId};
 use eventstore::{RecordedEvent, ResolvedEvent};
 use jiff::Timestamp;
+use service_kit::trace_context::TraceContext;
 use uuid::Uuid;
 
 use super::client::Position;
@@ -58,6 +59,11 @@ impl LoggedEvent {
         if self.revision == 0 { self.reading_metadata().tenant } else { None }
     }
 
+    /// Returns the span that appended the event; `None` if the event belongs to no trace.
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::parse(&self.reading_metadata().traceparent?)
+    }
+
     /// Returns the event's metadata; `None` if another tool wrote it in another form.
     pub fn metadata(&self) -> Option<Metadata> {
         serde_json::from_slice(&self.metadata).ok()
@@ -70,7 +76,9 @@ impl LoggedEvent {
         Cause {
             correlation_id: metadata.as_ref().map_or(self.event_id, |known| known.correlation_id),
             causation_id: self.event_id,
-            traceparent: metadata.and_then(|known| known.traceparent),
+            trace: metadata
+                .and_then(|known| known.traceparent)
+                .and_then(|text| TraceContext::parse(&text)),
             ..Cause::new(command_id, actor, at)
         }
     }

@@ -4,6 +4,7 @@ use domain::ids::CommandId;
 use domain::order::OLDEST_SCHEMA;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use service_kit::trace_context::TraceContext;
 use uuid::Uuid;
 
 /// The program that wrote an event.
@@ -27,8 +28,8 @@ pub struct Cause {
     pub request_id: Option<String>,
     /// The client's own name of the request.
     pub request_name: Option<String>,
-    /// W3C trace context.
-    pub traceparent: Option<String>,
+    /// Trace that the events belong to, and the span that they follow from.
+    pub trace: Option<TraceContext>,
     /// Identifies the request's body; stored on the first event of an order.
     pub request_fingerprint: Option<String>,
     /// The order's tenant; stored on the first event of an order. `None` if it has none.
@@ -48,7 +49,7 @@ impl Cause {
             actor: actor.into(),
             request_id: None,
             request_name: None,
-            traceparent: None,
+            trace: None,
             request_fingerprint: None,
             tenant: None,
             at,
@@ -63,6 +64,13 @@ pub struct Metadata {
     pub correlation_id: Uuid,
     #[serde(rename = "$causationId")]
     pub causation_id: Uuid,
+    /// Trace of the order, if it is recorded; part of [`traceparent`](Self::traceparent).
+    #[serde(rename = "$traceId", default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// Span that appended the event, if it is recorded; part of [`traceparent`](Self::traceparent).
+    #[serde(rename = "$spanId", default, skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
+    /// W3C trace context. Without an export of traces, that of the request that caused the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
     #[serde(default = "oldest_schema")]
@@ -89,10 +97,14 @@ impl Metadata {
     /// Makes the metadata of an event that a command adds, without the members that depend on the
     /// event's place in the stream.
     pub(crate) fn new(cause: &Cause, producer: &Producer, schema_version: u32) -> Self {
+        // The store's tools look up `$traceId`, and would not find a trace that is not recorded.
+        let recorded = cause.trace.filter(|trace| trace.is_sampled());
         Self {
             correlation_id: cause.correlation_id,
             causation_id: cause.causation_id,
-            traceparent: cause.traceparent.clone(),
+            trace_id: recorded.map(TraceContext::trace_id),
+            span_id: recorded.map(TraceContext::span_id),
+            traceparent: cause.trace.map(|trace| trace.to_string()),
             schema_version,
             actor: cause.actor.clone(),
             request_id: cause.request_id.clone(),
@@ -112,6 +124,7 @@ pub(crate) struct ReadingMetadata {
     pub(crate) schema_version: Option<u32>,
     pub(crate) recorded_at: Option<Timestamp>,
     pub(crate) tenant: Option<String>,
+    pub(crate) traceparent: Option<String>,
 }
 
 fn oldest_schema() -> u32 {

@@ -16,6 +16,8 @@ use service_kit::address::is_loopback;
 use service_kit::certificate::find_expiry;
 use service_kit::clock::Clock;
 use service_kit::error::Chain;
+use service_kit::telemetry::traces;
+use service_kit::trace_context::TRACEPARENT;
 
 pub use gateway_url::{GatewayUrl, GatewayUrlError};
 
@@ -31,7 +33,6 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 const MAX_IDLE: Duration = Duration::from_secs(4);
 const USER_AGENT: &str = concat!("dofs/", env!("CARGO_PKG_VERSION"));
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Header with the time-out of the request in milliseconds. Envoy's name, which service meshes
 /// understand.
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
@@ -144,8 +145,19 @@ impl HttpGateway {
 
 impl Gateway for HttpGateway {
     async fn fulfill(&self, fulfillment: &Fulfillment) -> Result<Outcome, GatewayError> {
+        // Without the path of the URL, which may contain a secret.
+        traces::set_current_attributes(|| {
+            let port = self.url.port_or_known_default().unwrap_or_default();
+            [
+                ("http.request.method", "POST".into()),
+                ("server.address", self.url.host_str().unwrap_or_default().to_owned().into()),
+                ("server.port", i64::from(port).into()),
+            ]
+        });
         let response = self.build_request(fulfillment).send().await;
         let mut response = response.map_err(|error| self.to_gateway_error(error))?;
+        let status = i64::from(response.status().as_u16());
+        traces::set_current_attributes(|| [("http.response.status_code", status.into())]);
         let (body, incomplete) = read_body(&mut response).await;
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let incomplete = incomplete.as_deref();

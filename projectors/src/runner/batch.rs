@@ -8,7 +8,10 @@ use domain::ids::OrderId;
 use domain::order::Recorded;
 use event_log::{LoggedEvent, Position, Subscription, SubscriptionItem};
 use service_kit::error::Chain;
+use service_kit::telemetry::traces;
+use service_kit::trace_context::TraceContext;
 use tokio::time::{Instant, sleep_until};
+use tracing::Span;
 use uuid::Uuid;
 
 use super::ProjectorConfig;
@@ -36,6 +39,9 @@ pub(crate) struct Batch {
     pub(crate) skipped: Vec<Poison>,
     pub(crate) position: Option<Position>,
     pub(crate) first_event_id: Option<Uuid>,
+    /// Recorded spans that appended the first events, at most [`traces::MAX_LINKS`]; empty unless
+    /// traces are exported.
+    traces: Vec<TraceContext>,
     /// Whether the end of the log was reached.
     is_caught_up: bool,
     /// The size of the events as they are stored.
@@ -81,12 +87,36 @@ impl Batch {
         self.begun = first.map(|recorded| recorded.event.order_id()).collect();
     }
 
+    /// Begins the span of the projection of this batch, linked to the traces of its events. A batch
+    /// without recorded traces has none.
+    pub(super) fn begin_span(&self, projection: &'static str) -> Span {
+        if self.traces.is_empty() {
+            return Span::none();
+        }
+        let span = tracing::info_span!("project orders", otel.kind = "consumer");
+        traces::link_spans(&span, self.traces.iter().copied());
+        let trace = traces::continue_trace(&span, None);
+        let n_events = i64::try_from(self.n_events()).unwrap_or(i64::MAX);
+        traces::set_attributes(&span, trace, || {
+            [
+                ("messaging.system", "kurrentdb".into()),
+                ("messaging.operation.name", "project".into()),
+                ("messaging.operation.type", "process".into()),
+                ("messaging.destination.template", "order-{id}".into()),
+                ("messaging.batch.message_count", n_events.into()),
+                ("dofs.projection", projection.into()),
+            ]
+        });
+        span
+    }
+
     pub(crate) fn add(&mut self, feed: SubscriptionItem) {
         match feed {
             SubscriptionItem::Event(event) => {
                 self.position = Some(event.position);
                 self.first_event_id.get_or_insert(event.event_id);
                 self.n_bytes += event.data.len();
+                self.note_trace(&event);
                 self.add_event(&event);
             }
             SubscriptionItem::Deleted { order_id, position } => {
@@ -100,6 +130,15 @@ impl Batch {
             SubscriptionItem::Checkpoint(position) => self.position = Some(position),
             SubscriptionItem::CaughtUp => self.is_caught_up = true,
         }
+    }
+
+    fn note_trace(&mut self, event: &LoggedEvent) {
+        if !traces::is_exporting() || self.traces.len() == traces::MAX_LINKS {
+            return;
+        }
+        // All events of an append have the same span.
+        let trace = event.trace().filter(|trace| trace.is_sampled());
+        self.traces.extend(trace.filter(|trace| !self.traces.contains(trace)));
     }
 
     /// Adds an event. One that cannot be decoded would stop the projection for ever: it is logged,

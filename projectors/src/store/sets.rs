@@ -19,7 +19,7 @@ use crate::projection::{Projection, Table};
 pub(crate) const PREVIOUS_KEPT_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// The tables in which a set has rows under its key.
-const KEYED_TABLES: [&str; 3] =
+pub(super) const KEYED_TABLES: [&str; 3] =
     ["projection_checkpoints", "projection_counts", "projection_minutes"];
 
 /// Which set of tables of a projection.

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ use crate::auth::{Principal, claimed_key_id};
 use crate::health;
 use crate::metrics::record_response;
 use crate::problem::Problem;
+use crate::trace_context::TraceContext;
 
 /// Statuses that are logged as security events.
 const SECURITY_STATUSES: [StatusCode; 4] = [
@@ -33,7 +34,7 @@ pub(super) struct Entry {
     method: Method,
     route: Option<MatchedPath>,
     name: RequestName,
-    trace_id: Option<String>,
+    trace: Option<TraceContext>,
     peer: Option<SocketAddr>,
     /// Id of the presented key, whether or not the key is valid.
     key_id: Option<String>,
@@ -43,7 +44,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn for_request(request: &Request, name: RequestName) -> Self {
+    pub(super) fn for_request(
+        request: &Request,
+        name: RequestName,
+        trace: Option<TraceContext>,
+    ) -> Self {
         let extensions = request.extensions();
         let peer = extensions.get::<ConnectInfo<SocketAddr>>();
         Self {
@@ -51,7 +56,7 @@ impl Entry {
             method: request.method().clone(),
             route: extensions.get().cloned(),
             name,
-            trace_id: parse_trace_id(request.headers()).map(str::to_owned),
+            trace,
             peer: peer.map(|ConnectInfo(address)| *address),
             key_id: claimed_key_id(request.headers()).map(str::to_owned),
             tenant: None,
@@ -72,12 +77,13 @@ impl Entry {
         if SECURITY_STATUSES.contains(&self.status) {
             let problem = response.extensions().get::<Problem>();
             tracing::warn!(
+                parent: None,
                 method = %self.method,
                 route = self.route_or_dash(),
                 status = self.status.as_u16(),
                 code = problem.map(|problem| problem.code().as_str()),
                 request.id = %self.name.0,
-                trace.id = self.trace_id,
+                trace_id = self.trace.map(TraceContext::trace_id),
                 key.id = self.key_id,
                 tenant = self.tenant,
                 peer = self.peer.map(tracing::field::display),
@@ -104,14 +110,16 @@ impl Entry {
     }
 
     pub(super) fn log_response(&self) {
+        // Outside of all spans: the line has their fields itself.
         tracing::info!(
+            parent: None,
             method = %self.method,
             route = self.route_or_dash(),
             status = self.status.as_u16(),
             duration_ms = self.started.elapsed().as_secs_f64() * 1_000.0,
             bytes = self.n_bytes,
             request.id = %self.name.0,
-            trace.id = self.trace_id,
+            trace_id = self.trace.map(TraceContext::trace_id),
             key.id = self.key_id,
             tenant = self.tenant,
             peer = self.peer.map(tracing::field::display),
@@ -122,10 +130,4 @@ impl Entry {
     fn route_or_dash(&self) -> &str {
         self.route.as_ref().map_or("-", MatchedPath::as_str)
     }
-}
-
-/// Returns the trace id of a W3C `traceparent` header.
-fn parse_trace_id(headers: &HeaderMap) -> Option<&str> {
-    let id = headers.get("traceparent")?.to_str().ok()?.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }

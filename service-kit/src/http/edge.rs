@@ -14,6 +14,7 @@ use axum::http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderV
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use tracing::Instrument;
 
 use super::access_log::Entry;
 use super::allowed_hosts::AllowedHosts;
@@ -22,11 +23,13 @@ use super::config::ApiConfig;
 use super::cross_origin::CrossOriginProtection;
 use super::keep_alive::InFlightRequest;
 use super::request_id::{RequestId, RequestName, X_REQUEST_ID};
+use super::request_span::RequestSpan;
 use super::response_body::track_response;
 use crate::clock::Clock;
 use crate::metrics::ActiveRequest;
 use crate::problem::{Problem, wants_document};
 use crate::telemetry::panic_text;
+use crate::trace_context::TraceContext;
 
 /// Headers of every response unless its handler sets them: browsers must not cache, sniff types,
 /// frame the response or load anything from it.
@@ -80,7 +83,8 @@ impl Edge {
         let active = self.has_metrics.then(ActiveRequest::begin);
         let id = RequestId(self.clock.new_id());
         let name = RequestName::from_headers(request.headers(), id);
-        let mut entry = Entry::for_request(&request, name.clone());
+        let span = RequestSpan::begin(&request, &name);
+        let mut entry = Entry::for_request(&request, name.clone(), span.trace);
         // Read now: the handler consumes the request.
         let wants_document = wants_document(request.headers());
         request.extensions_mut().insert(id);
@@ -89,10 +93,13 @@ impl Edge {
         let mut response = match self.check_request(&request) {
             // Unwind safe: handlers share state through locks and atomics only, and what these hold
             // is consistent at every step.
-            Ok(()) => AssertUnwindSafe(inner(request))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|panic| respond_to_panic(&*panic)),
+            Ok(()) => {
+                AssertUnwindSafe(inner(request))
+                    .catch_unwind()
+                    .map(|response| response.unwrap_or_else(|panic| respond_to_panic(&*panic)))
+                    .instrument(span.span.clone())
+                    .await
+            }
             Err(problem) => {
                 let mut response = problem.into_response();
                 // Requests that follow on this connection may be meant for another server.
@@ -105,8 +112,11 @@ impl Edge {
             entry.record_duration();
         }
         let status = response.status();
+        span.note_status(status);
         if status.is_client_error() || status.is_server_error() {
-            response = with_error_body(response, wants_document, &name);
+            let trace = span.trace.filter(|_| status.is_server_error());
+            let body = ErrorBody { wants_document, name: &name, trace };
+            response = body.add_to(response);
         }
         self.add_headers(response.headers_mut(), &name);
         let is_logged = self.has_access_log && !entry.is_passed_health_check();
@@ -143,20 +153,33 @@ fn respond_to_panic(panic: &(dyn Any + Send)) -> Response {
     Problem::internal().into_response()
 }
 
-/// Returns the same status and headers with our error body: the plain one, or the problem document.
-fn with_error_body(mut response: Response, wants_document: bool, name: &RequestName) -> Response {
-    let problem = match response.extensions_mut().remove::<Problem>() {
-        Some(problem) => problem,
-        // A body that is meant for clients, e.g. the checks of `/readyz` with status 503.
-        None if has_application_body(response.headers()) => return response,
-        None => {
-            let problem = Problem::of_status(response.status());
-            response = with_plain_body(response, &problem);
-            problem
+/// The error body of a response.
+struct ErrorBody<'a> {
+    wants_document: bool,
+    name: &'a RequestName,
+    /// Trace that the document names.
+    trace: Option<TraceContext>,
+}
+
+impl ErrorBody<'_> {
+    /// Returns the same status and headers with our error body: the plain one, or the problem document.
+    fn add_to(self, mut response: Response) -> Response {
+        let problem = match response.extensions_mut().remove::<Problem>() {
+            Some(problem) => problem,
+            // A body that is meant for clients, e.g. the checks of `/readyz` with status 503.
+            None if has_application_body(response.headers()) => return response,
+            None => {
+                let problem = Problem::of_status(response.status());
+                response = with_plain_body(response, &problem);
+                problem
+            }
+        };
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+        if !self.wants_document {
+            return response;
         }
-    };
-    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
-    if wants_document { problem.as_document(response, &name.0) } else { response }
+        problem.as_document(response, &self.name.0, self.trace.map(TraceContext::trace_id))
+    }
 }
 
 fn with_plain_body(response: Response, problem: &Problem) -> Response {

@@ -16,8 +16,10 @@ use event_log::{EventLog, LogError};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
 use service_kit::clock::Clock;
+use service_kit::telemetry::traces;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
 use super::order_redrive::{OrderRedrive, Redriven, task_cause};
@@ -182,6 +184,12 @@ impl Execution {
         batch: Vec<OrderId>,
         limiter: Option<&DefaultDirectRateLimiter>,
     ) -> RedriveCounts {
+        if batch.is_empty() {
+            return RedriveCounts::default();
+        }
+        let span = info_span!("redrive orders", otel.kind = "internal", task.id = %begun.task_id);
+        // Each redrive belongs to the trace of its order, and is linked to this span.
+        traces::continue_trace(&span, None);
         let work =
             Arc::new(OrderRedrive { log: self.log.clone(), clock: self.clock.clone(), begun });
         let mut counts = RedriveCounts::default();
@@ -198,7 +206,8 @@ impl Execution {
             let work = Arc::clone(&work);
             // If the future is dropped, so is this task. An append that it has sent may still be
             // recorded; the next runner recognises it by its cause.
-            in_progress.spawn(async move { work.redrive(order_id).await });
+            let redrive = async move { work.redrive(order_id).await };
+            in_progress.spawn(redrive.instrument(span.clone()));
         }
         while let Some(ended) = in_progress.join_next().await {
             counts = counts + count_outcome(ended);

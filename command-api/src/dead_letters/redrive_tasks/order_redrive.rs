@@ -63,6 +63,7 @@ impl OrderRedrive {
             return Ok(Redriven::Skipped);
         }
         let (head, correlation_id) = (loaded.head(), loaded.correlation_id());
+        let trace = loaded.trace();
         let Some(order) = loaded.order else { return Ok(Redriven::Skipped) };
         let reason = self.begun.reason.clone();
         let command = OrderCommand::Redrive(Redrive { reason, customer_id: None, items: None });
@@ -70,7 +71,7 @@ impl OrderRedrive {
         let id = Uuid::new_v5(&self.begun.task_id, order_id.0.as_bytes());
         let cause = task_cause(&self.begun, id, self.clock.now());
         let correlation_id = correlation_id.unwrap_or(cause.correlation_id);
-        let cause = Cause { correlation_id, ..cause };
+        let cause = Cause { correlation_id, trace, ..cause };
         // The filter was checked against this revision: after a change it is checked again.
         let changed = self.log.execute_if_unchanged(order, head, &command, &cause).await?;
         Ok(changed.map_or(Redriven::Skipped, |_| Redriven::Yes))
