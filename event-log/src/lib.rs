@@ -10,11 +10,13 @@ mod orders;
 mod store;
 
 pub use orders::access_rights::AccessRight;
-pub use orders::audit::{Audit, AuditSummary, Finding};
+pub use orders::audit::{Audit, AuditSummary};
+pub use orders::continuous_audit::ContinuousAudit;
 pub use orders::event_log::EventLog;
 pub use orders::fulfillment_status::{FulfillmentStatus, LatestControl, WorkerStatus};
 pub use orders::hash_chain::{EventHash, StreamHead};
 pub use orders::history::HistoryReader;
+pub use orders::order_audit::Finding;
 pub use orders::order_feed::{FeedItem, OrderFeed, ResetReason};
 pub use orders::order_stream::{Expected, LoadedOrder};
 pub use orders::parked_messages::ParkedMessage;

@@ -5,14 +5,17 @@
 use domain::ids::OrderId;
 use domain::order::{OrderCommand, OrderEvent, RecordDeliveryStarted, RecordFulfilled, decide};
 use event_log::{
-    Audit, AuditSummary, Cause, EventHash, EventLog, Expected, Finding, LogError, LoggedEvent,
+    Audit, AuditSummary, Cause, ContinuousAudit, EventHash, EventLog, Expected, Finding, LogError,
+    LoggedEvent,
 };
 use eventstore::{AppendToStreamOptions, Client, EventData};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use testkit::spec::at;
 use testkit::store::{Store, cause, placed};
+use testkit::stream_tool::StreamTool;
 use testkit::wait;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Returns the cause of a command on the order with this number.
@@ -326,4 +329,58 @@ async fn missing_cause_is_found() {
     assert_eq!(checks(&findings), [("I7", Some(4)), ("I7", Some(5))]);
     assert!(findings[0].found.starts_with("$causationId"), "{findings:?}");
     assert!(findings[1].found.starts_with("$correlationId"), "{findings:?}");
+}
+
+/// Returns the findings of a continuous audit in which only these events arrive, and the number of
+/// unchecked events. Everything that waits is checked.
+async fn audit_arrivals(log: &EventLog, arriving: &[LoggedEvent]) -> (Vec<Finding>, u64) {
+    let mut audit = ContinuousAudit::default();
+    audit.learn_chain_start(log).await.unwrap();
+    let mut now = Instant::now();
+    let mut findings: Vec<_> =
+        arriving.iter().flat_map(|event| audit.observe(event, now)).collect();
+    while let Some(due) = audit.next_check_at(now) {
+        now = due;
+        findings.extend(audit.check_waiting(log, now).await.unwrap());
+    }
+    (findings, audit.take_unchecked())
+}
+
+#[tokio::test]
+async fn events_before_the_arriving_one_are_read() {
+    let (source, forged) = (Store::start().await, Store::start().await);
+    let history = append_fulfilled_order(&source, 1).await;
+    assert_eq!(audit_arrivals(&source.log, &history[5..]).await, (vec![], 0));
+
+    let mut without_the_fifth = history.clone();
+    without_the_fifth.remove(4);
+    forge(&forged, &without_the_fifth, |_| {}).await;
+    let order_id = history[0].order_id;
+    let arriving = forged.log.read_history(order_id).await.unwrap().split_off(4);
+    let (findings, n_unchecked) = audit_arrivals(&forged.log, &arriving).await;
+    assert_eq!((checks(&findings), n_unchecked), (vec![("chain", Some(4))], 0));
+}
+
+#[tokio::test]
+async fn order_that_stays_unqueued_is_found_in_its_stream() {
+    let (source, forged) = (Store::start().await, Store::start().await);
+    let history = append_fulfilled_order(&source, 1).await;
+    forge(&forged, &history[..2], |_| {}).await;
+    let arriving = forged.log.read_history(history[0].order_id).await.unwrap();
+    let (findings, _) = audit_arrivals(&forged.log, &arriving).await;
+    assert_eq!(checks(&findings), [("I1", Some(1))]);
+    // The rest of the append is in the stream and has not arrived yet.
+    assert_eq!(audit_arrivals(&source.log, &history[..2]).await, (vec![], 0));
+}
+
+#[tokio::test]
+async fn event_whose_earlier_events_are_hidden_is_unchecked() {
+    let store = Store::start().await;
+    let tool = StreamTool::new(&store.url());
+    let truncated = append_fulfilled_order(&store, 1).await;
+    tool.truncate(truncated[0].order_id, 3).await;
+    assert_eq!(audit_arrivals(&store.log, &truncated[5..]).await, (vec![], 6));
+    let deleted = append_fulfilled_order(&store, 2).await;
+    tool.tombstone(deleted[0].order_id).await;
+    assert_eq!(audit_arrivals(&store.log, &deleted[5..]).await, (vec![], 6));
 }

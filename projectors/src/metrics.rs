@@ -28,6 +28,9 @@ const REBUILD_PROGRESS: &str = "dofs_rebuild_progress_ratio";
 const VERIFIED: &str = "dofs_projection_verified_timestamp_seconds";
 const FINDINGS: &str = "dofs_projection_verification_findings";
 const REQUEUED: &str = "dofs_sweeper_requeued_total";
+const VIOLATIONS: &str = "dofs_invariant_violations_total";
+/// The checks that run while events arrive. docs/AUDIT.md describes them.
+const INVARIANTS: [&str; 9] = ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "chain", "readable"];
 const POOL_CONNECTIONS: &str = "dofs_db_pool_connections";
 const POOL_MAX: &str = "dofs_db_pool_max_connections";
 const POOL_WAIT: &str = "dofs_db_pool_wait_seconds";
@@ -153,6 +156,11 @@ pub(crate) fn count_requeued() {
     counter!(REQUEUED).increment(1);
 }
 
+/// Counts a violation of an invariant.
+pub(crate) fn count_violation(invariant: &'static str) {
+    counter!(VIOLATIONS, "invariant" => invariant).increment(1);
+}
+
 /// A pool of database connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DatabasePool {
@@ -207,6 +215,10 @@ pub fn describe() {
         "Orders queued again because the event store had lost their messages"
     );
     counter!(REQUEUED).increment(0);
+    describe_counter!(VIOLATIONS, Unit::Count, "Violations of invariants that were found");
+    for invariant in INVARIANTS {
+        counter!(VIOLATIONS, "invariant" => invariant).increment(0);
+    }
 }
 
 fn describe_projections() {

@@ -1,10 +1,13 @@
 //! The projector: follows the log, batch by batch, and writes the tables of one projection.
 
+mod audit_feed;
 pub(crate) mod batch;
+mod count_check;
 mod health;
 mod origin;
 pub(crate) mod turn;
 mod verification;
+mod violations;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,9 +27,12 @@ use tracing::Instrument;
 
 use crate::ahead::{Ahead, find_ahead};
 use crate::metrics::{ErrorKind, ProjectorMetrics};
+use crate::orders::ORDERS;
 use crate::projection::{Events, RowChanges};
 use crate::store::{Checkpoint, PREVIOUS_KEPT_FOR, ReadModel, StoreError};
+use audit_feed::AuditFeed;
 use batch::{Batch, Batches};
+use violations::Violations;
 
 pub use health::ProjectorHealth;
 pub use origin::OtherEventStore;
@@ -94,6 +100,7 @@ pub struct Projector {
     holder: String,
     health: ProjectorHealth,
     metrics: ProjectorMetrics,
+    violations: Violations,
 }
 
 impl Projector {
@@ -107,7 +114,8 @@ impl Projector {
         // The process id is for people; the other id makes the name unique.
         let holder = format!("{}-{}", std::process::id(), clock.new_id());
         let metrics = ProjectorMetrics::new(store.projection().name);
-        Self { log, store, config, clock, holder, health: ProjectorHealth::default(), metrics }
+        let (health, violations) = (ProjectorHealth::default(), Violations::default());
+        Self { log, store, config, clock, holder, health, metrics, violations }
     }
 
     /// Returns the health of this projector.
@@ -123,9 +131,13 @@ impl Projector {
     /// [`ProjectorError::Origin`] if the rows come from another event store.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ProjectorError> {
         let mut outage = Outage::new(self.health());
+        // Each order has its events in one stream, so one of the projections is enough.
+        let is_audited = self.store.projection().name == ORDERS.name;
+        let mut audit =
+            is_audited.then(|| AuditFeed::start(self.log.clone(), self.violations.clone()));
         loop {
             self.metrics.set_leader(false);
-            let taking_turn = Box::pin(self.take_turn(&mut outage));
+            let taking_turn = Box::pin(self.take_turn(audit.as_mut(), &mut outage));
             let interrupted = stop.run_until_cancelled(taking_turn).await;
             let delay = match interrupted {
                 None => break,
@@ -161,7 +173,7 @@ impl Projector {
     }
 
     /// Waits for the lease and projects until the lease is lost.
-    async fn take_turn(&self, outage: &mut Outage) -> Interruption {
+    async fn take_turn(&self, audit: Option<&mut AuditFeed>, outage: &mut Outage) -> Interruption {
         let epoch = match self.begin_turn().await {
             Ok(epoch) => epoch,
             Err(error) => return error.into(),
@@ -177,7 +189,8 @@ impl Projector {
             never = self.drop_retired_tables() => match never {},
             never = self.watch_ahead() => match never {},
             never = self.verify_periodically() => match never {},
-            ended = self.follow_log(epoch, outage) => match ended {
+            never = self.check_counts_periodically() => match never {},
+            ended = self.follow_log(epoch, audit, outage) => match ended {
                 Ok(never) => match never {},
                 Err(Interruption::Store(StoreError::CheckpointMoved)) => {
                     tracing::warn!(epoch, "Checkpoint was moved by another process, nothing was written");
@@ -248,6 +261,7 @@ impl Projector {
     async fn follow_log(
         &self,
         epoch: u64,
+        mut audit: Option<&mut AuditFeed>,
         outage: &mut Outage,
     ) -> Result<Infallible, Interruption> {
         let mut checkpoint = limit_call(self.store.checkpoint()).await?;
@@ -255,12 +269,16 @@ impl Projector {
         if checkpoint.epoch != epoch {
             return Err(Interruption::TurnOver);
         }
+        // The last batch of the previous turn was written if only the answer to the commit was lost.
+        if let Some(audit) = &mut audit {
+            audit.release(&checkpoint);
+        }
         checkpoint.first_event_id =
             check_origin::<Interruption>(&self.log, &self.store, &checkpoint).await?;
         let subscription = self.log.store().subscribe(checkpoint.position);
-        let mut batches = Batches::new(subscription, &self.config);
+        let mut batches = Batches::new(subscription, &self.config, audit.is_some());
         loop {
-            let batch = batches.next().await;
+            let mut batch = batches.next().await;
             // Without this, an idle projector would write a checkpoint every second.
             if batch.is_empty() && batch.position <= checkpoint.position {
                 outage.note_success();
@@ -270,12 +288,18 @@ impl Projector {
             // The first event of the log comes in the first batch.
             checkpoint.first_event_id = checkpoint.first_event_id.or(batch.first_event_id);
             let now = self.clock.now();
+            if let Some(audit) = &mut audit {
+                audit.keep(&mut batch);
+            }
             let (n_applied, n_skipped) = (batch.events.len() as u64, batch.skipped.len() as u64);
             let began = Instant::now();
             let span = batch.begin_span(self.store.projection().name);
             let projecting = project_batch(&self.store, checkpoint, batch, now);
             let projected = projecting.instrument(span.clone()).await;
             checkpoint = projected.inspect_err(|_| traces::mark_failed(&span, "read_model"))?;
+            if let Some(audit) = &mut audit {
+                audit.release(&checkpoint);
+            }
             self.metrics.record_batch(n_applied, n_skipped, began.elapsed());
             self.metrics.note_success(now.as_second());
             outage.note_success();

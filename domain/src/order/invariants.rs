@@ -133,6 +133,16 @@ impl HistoryCheck {
         })
     }
 
+    /// Returns the order of the stream.
+    pub fn order_id(&self) -> OrderId {
+        self.order_id
+    }
+
+    /// Returns the revision that the next event must have.
+    pub fn next_revision(&self) -> u64 {
+        self.next_revision
+    }
+
     /// Returns the order's status; `None` if it was not queued and has not failed.
     pub fn status(&self) -> Option<Status> {
         match self.phase {

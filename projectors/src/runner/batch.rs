@@ -42,6 +42,8 @@ pub(crate) struct Batch {
     /// Recorded spans that appended the first events, at most [`traces::MAX_LINKS`]; empty unless
     /// traces are exported.
     traces: Vec<TraceContext>,
+    /// The events and deletions as they arrived, for the audit; `None` if it does not need them.
+    pub(super) arrived: Option<Vec<SubscriptionItem>>,
     /// Whether the end of the log was reached.
     is_caught_up: bool,
     /// The size of the events as they are stored.
@@ -110,16 +112,16 @@ impl Batch {
         span
     }
 
-    pub(crate) fn add(&mut self, feed: SubscriptionItem) {
-        match feed {
+    pub(crate) fn add(&mut self, item: SubscriptionItem) {
+        match &item {
             SubscriptionItem::Event(event) => {
                 self.position = Some(event.position);
                 self.first_event_id.get_or_insert(event.event_id);
                 self.n_bytes += event.data.len();
-                self.note_trace(&event);
-                self.add_event(&event);
+                self.note_trace(event);
+                self.add_event(event);
             }
-            SubscriptionItem::Deleted { order_id, position } => {
+            &SubscriptionItem::Deleted { order_id, position } => {
                 tracing::info!(order.id = %order_id, "Order deleted from the event store");
                 self.position = Some(position);
                 let n_events_before = self.events.len();
@@ -127,8 +129,17 @@ impl Batch {
                 // Tenants are written after the deletions: the row would come back.
                 self.tenants.retain(|(of, _)| *of != order_id);
             }
-            SubscriptionItem::Checkpoint(position) => self.position = Some(position),
-            SubscriptionItem::CaughtUp => self.is_caught_up = true,
+            SubscriptionItem::Checkpoint(position) => {
+                self.position = Some(*position);
+                return;
+            }
+            SubscriptionItem::CaughtUp => {
+                self.is_caught_up = true;
+                return;
+            }
+        }
+        if let Some(arrived) = &mut self.arrived {
+            arrived.push(item);
         }
     }
 
@@ -184,20 +195,26 @@ pub(crate) struct Batches {
     subscription: Subscription,
     batch_size: u64,
     interval: Duration,
+    /// Whether the batches keep their events as they arrived.
+    keeps_arrived: bool,
     /// When the previous batch was returned.
     last: Instant,
 }
 
 impl Batches {
-    pub(crate) fn new(subscription: Subscription, config: &ProjectorConfig) -> Self {
+    pub(crate) fn new(
+        subscription: Subscription,
+        config: &ProjectorConfig,
+        keeps_arrived: bool,
+    ) -> Self {
         let interval = Duration::from_millis(config.batch_ms);
         let batch_size = config.batch_size.max(1) as u64;
-        Self { subscription, batch_size, interval, last: Instant::now() }
+        Self { subscription, batch_size, interval, keeps_arrived, last: Instant::now() }
     }
 
     /// Waits for the next batch. It is empty if the feed has no more events when the wait begins.
     pub(crate) async fn next(&mut self) -> Batch {
-        let mut batch = Batch::default();
+        let mut batch = Batch { arrived: self.keeps_arrived.then(Vec::new), ..Batch::default() };
         let mut first_event = None;
         while !batch.is_full(self.batch_size) {
             let due = self.due_time(&batch, first_event);
@@ -231,7 +248,7 @@ impl Batches {
     }
 }
 
-async fn wait_until(due: Option<Instant>) {
+pub(super) async fn wait_until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
         None => pending().await,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::violations::Violations;
 use super::{Projector, limit_call};
 use crate::pace::Pace;
 use crate::replay::ReplayError;
@@ -73,6 +74,7 @@ impl Projector {
         let mut n_found = 0;
         let mut found = |finding: Finding| {
             n_found += 1;
+            count_violation(&finding, &self.violations);
             if n_found <= MAX_LOGGED {
                 log_finding(&finding);
             }
@@ -97,6 +99,19 @@ impl Projector {
             );
         }
         Ok(())
+    }
+}
+
+/// Counts a finding that violates an invariant of the rows.
+fn count_violation(finding: &Finding, violations: &Violations) {
+    match finding {
+        Finding::Difference(difference) => violations.count_differing(difference.order_id),
+        Finding::Minute(minute) => violations.count_differing_minute(minute.minute),
+        Finding::Miscounted(change) => {
+            violations.count_miscounted(change);
+        }
+        // The audit of arriving events counts it.
+        Finding::Poison(_) => {}
     }
 }
 

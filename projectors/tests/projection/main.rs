@@ -18,6 +18,7 @@ mod foreign_events;
 mod history;
 mod idle;
 mod installation;
+mod invariants;
 mod journal;
 mod lookups;
 mod monotonic;

@@ -13,8 +13,10 @@ use crate::store::postgres::PostgresPool;
 use crate::store::query::{Query, query, quoted_table_names};
 use crate::store::{ReadModel, Result, StoreError};
 
-/// How long the swap may wait for a reader. Until then it blocks the readers that come behind.
-const LOCK_TIMEOUT: &str = "set local lock_timeout = '2s'";
+/// How long the swap may wait for a reader. Until then it blocks the readers that come behind. Shorter than
+/// PostgreSQL's `deadlock_timeout` (1 s): a reader of two tables may wait for the swap on one and block it on
+/// the other. Then the swap gives up, before the server ends the reader's statement.
+const LOCK_TIMEOUT: &str = "set local lock_timeout = '900ms'";
 
 /// Returns the schema of the tables of a set beside the live one.
 pub(super) fn schema_of(projection: &Projection, set: SetName) -> String {
@@ -37,6 +39,19 @@ pub(super) async fn begin_next(
     let mut transaction = store.database.begin().await?;
     match begin {
         Begin::Anew => {
+            // Locks the checkpoint before the tables, as a process does that builds the set already:
+            // otherwise, each could wait for the other. The epoch of a checkpoint that is there goes up
+            // in the same statement, so that this process may not write into the new tables.
+            let begin = "/* sets.begin */ insert into projection_checkpoints \
+                (name, schema_version, projection_version, epoch) \
+                values ($1, (select max(version) from _sqlx_migrations), $2, 1) \
+                on conflict (name) do update set commit_position = null, \
+                prepare_position = null, events_applied = 0, events_skipped = 0, \
+                last_event_at = null, moved_at = null, first_event_id = null, \
+                schema_version = excluded.schema_version, \
+                projection_version = excluded.projection_version, \
+                epoch = projection_checkpoints.epoch + 1";
+            transaction.execute(query!(begin, key.clone(), projection.version)).await?;
             // The keys are there from the start: rows are written by them.
             let make = |Table { name, .. }: &Table| {
                 format!(
@@ -52,18 +67,6 @@ pub(super) async fn begin_next(
                 let delete = format!("delete from {table} where name = $1");
                 transaction.execute(query!(delete, key.clone())).await?;
             }
-            // The epoch of a checkpoint that is there goes up in the same statement: no process that
-            // builds the set already may write into the new tables.
-            let begin = "/* sets.begin */ insert into projection_checkpoints \
-                (name, schema_version, projection_version, epoch) \
-                values ($1, (select max(version) from _sqlx_migrations), $2, 1) \
-                on conflict (name) do update set commit_position = null, \
-                prepare_position = null, events_applied = 0, events_skipped = 0, \
-                last_event_at = null, moved_at = null, first_event_id = null, \
-                schema_version = excluded.schema_version, \
-                projection_version = excluded.projection_version, \
-                epoch = projection_checkpoints.epoch + 1";
-            transaction.execute(query!(begin, key.clone(), projection.version)).await?;
         }
         Begin::WhereItStopped => {
             let table = projection.main_table().name;
