@@ -25,7 +25,7 @@ const SAMPLED_WITHIN: Duration = Duration::from_secs(20);
 const NAMES: &str = include_str!("metrics/names.txt");
 
 /// Values that each label may have.
-const LABEL_VALUES: [(&str, &[&str]); 18] = [
+const LABEL_VALUES: [(&str, &[&str]); 19] = [
     ("activity", &["read", "written"]),
     ("component", &["event_store", "read_model", "projector", "worker", "process"]),
     ("event_stream_id", &["$all"]),
@@ -47,6 +47,7 @@ const LABEL_VALUES: [(&str, &[&str]); 18] = [
             "deadline-exceeded",
         ],
     ),
+    ("invariant", &["I1", "I2", "I3", "I4", "I5", "I6", "I7", "chain", "readable"]),
     ("name", &["writer"]),
     (
         "outcome",

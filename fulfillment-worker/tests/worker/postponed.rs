@@ -8,6 +8,7 @@ use event_log::Expected;
 use service_kit::clock::Clock;
 use testkit::spec::at;
 use testkit::store::{Store, cause, clock};
+use testkit::stream_tool::StreamTool;
 
 use crate::fixture::{
     Behaviour, Scripted, config, event_types, start_by, wait_for_empty_group, wait_for_end_of,
@@ -106,4 +107,19 @@ async fn repeated_postponements_exhaust_the_retries() {
     for worker in workers {
         worker.stop().await;
     }
+}
+
+#[tokio::test]
+async fn deleted_order_holds_back_no_timer_of_another() {
+    let store = Store::start().await;
+    let (gateway, time) = (Scripted::new(Behaviour::AskTimes(1)), Time::new());
+    let worker = start_by(&store.log, &gateway, config(), time.clock());
+    let (deleted, other) = (store.place(1).await, store.place(2).await);
+    for id in [deleted, other] {
+        wait_for_order(&store.log, id, |order| order.retry_at == Some(at(8 + HOUR))).await;
+    }
+    StreamTool::new(&store.url()).tombstone(deleted).await;
+    time.pass(HOUR);
+    assert_eq!(wait_for_end_of(&store.log, other).await.status, Status::Fulfilled);
+    worker.stop().await;
 }

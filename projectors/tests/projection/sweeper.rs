@@ -101,3 +101,19 @@ async fn postponed_order_does_not_count_as_lost() {
     let swept = fixture.sweep().await;
     assert_eq!(swept, [("FulfillmentDeliveryFailed".to_owned(), "customer".to_owned())]);
 }
+
+#[tokio::test]
+async fn unreadable_and_deleted_orders_hold_back_no_other() {
+    let fixture = Fixture::start(History::of(1).placed()).await;
+    let (unreadable, deleted) = (id(2), id(3));
+    for number in [2, 3] {
+        let history = History::of(number).placed().events();
+        fixture.events.append(&history).await;
+        project(&fixture.sweeper.store, &history).await;
+    }
+    let tool = fixture.events.tool();
+    tool.append(unreadable, "OrderFulfilled", "no json").await;
+    tool.tombstone(deleted).await;
+    fixture.lose_message().await;
+    assert_eq!(fixture.sweep().await, [("OrderQueued".to_owned(), "sweeper".to_owned())]);
+}
