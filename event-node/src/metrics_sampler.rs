@@ -106,10 +106,10 @@ async fn measure_files(folder: PathBuf) -> (Option<(u64, u64)>, Option<u64>) {
 
 fn measure_disk(folder: &Path) -> Option<(u64, u64)> {
     let disk = statvfs(folder).ok()?;
-    let total = disk.f_blocks.checked_mul(disk.f_frsize)?;
-    // What only the administrator may use counts as used.
+    let used = disk.f_blocks.saturating_sub(disk.f_bfree).checked_mul(disk.f_frsize)?;
+    // Blocks that only the administrator may use are left out, as `df` and `dofs doctor` do.
     let available = disk.f_bavail.checked_mul(disk.f_frsize)?;
-    Some((total.saturating_sub(available), total))
+    Some((used, used.saturating_add(available)))
 }
 
 fn sum_file_sizes(folder: &Path) -> Option<u64> {
