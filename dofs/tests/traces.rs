@@ -11,7 +11,7 @@ use testkit::api::{Answer, Api, valid_order};
 use testkit::command;
 use testkit::process::{Dofs, Start};
 use testkit::system::{System, sqlite_url};
-use testkit::trace_receiver::{Behaviour as Receiving, Kind, Span, TraceReceiver};
+use testkit::trace_receiver::{Kind, ReceiverBehaviour, Span, TraceReceiver};
 use testkit::wait;
 use testkit::warehouse::{Behaviour, Warehouse, closing_response};
 
@@ -39,7 +39,8 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
-        let (receiver, warehouse) = (TraceReceiver::start(Receiving::Accept), Warehouse::start());
+        let (receiver, warehouse) =
+            (TraceReceiver::start(ReceiverBehaviour::Accept), Warehouse::start());
         let data = tempfile::tempdir().unwrap();
         let endpoint = receiver.endpoint();
         let start = |service: &str, arguments: &[&str]| {
@@ -233,7 +234,7 @@ fn redriven_order_stays_in_its_trace() {
 
 #[test]
 fn last_spans_are_exported_at_shutdown() {
-    let receiver = TraceReceiver::start(Receiving::Accept);
+    let receiver = TraceReceiver::start(ReceiverBehaviour::Accept);
     let endpoint = format!("{}/v1/traces", receiver.endpoint());
     let environment = [
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint.as_str()),
@@ -256,7 +257,7 @@ fn last_spans_are_exported_at_shutdown() {
 
 #[test]
 fn unavailable_receiver_affects_no_order_and_no_stop() {
-    for receiving in [None, Some(Receiving::Fail(500)), Some(Receiving::Hang)] {
+    for receiving in [None, Some(ReceiverBehaviour::Fail(500)), Some(ReceiverBehaviour::Hang)] {
         let receiver = receiving.map(TraceReceiver::start);
         let endpoint = receiver.as_ref().map(TraceReceiver::endpoint);
         let environment = [
@@ -269,13 +270,13 @@ fn unavailable_receiver_affects_no_order_and_no_stop() {
         for id in &ids {
             assert_eq!(system.api.wait_until_ended(id)["status"], "FULFILLED");
         }
-        if receiving != Some(Receiving::Hang) {
+        if receiving != Some(ReceiverBehaviour::Hang) {
             wait::until("the outage is logged", || count_outages(&system).checked_sub(1));
         }
         let began = Instant::now();
         assert!(system.process.terminate().success());
         assert!(began.elapsed() < STOP_LIMIT, "{receiving:?}: {:?}", began.elapsed());
-        let n_expected = usize::from(receiving != Some(Receiving::Hang));
+        let n_expected = usize::from(receiving != Some(ReceiverBehaviour::Hang));
         assert_eq!(count_outages(&system), n_expected, "{receiving:?}");
     }
 }
@@ -288,7 +289,7 @@ fn count_outages(system: &System) -> usize {
 
 #[test]
 fn orders_that_are_not_sampled_send_no_spans() {
-    let receiver = TraceReceiver::start(Receiving::Accept);
+    let receiver = TraceReceiver::start(ReceiverBehaviour::Accept);
     let endpoint = receiver.endpoint();
     let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),

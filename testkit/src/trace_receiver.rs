@@ -15,7 +15,7 @@ use otlp::{ExportTraceServiceRequest, KeyValue, Value};
 
 /// How the receiver answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Behaviour {
+pub enum ReceiverBehaviour {
     /// Takes all spans.
     Accept,
     /// Answers with this status.
@@ -78,7 +78,7 @@ pub struct TraceReceiver {
 }
 
 struct Shared {
-    behaviour: Mutex<Behaviour>,
+    behaviour: Mutex<ReceiverBehaviour>,
     spans: Mutex<Vec<Span>>,
     /// Start line and headers of each request.
     requests: Mutex<Vec<(String, BTreeMap<String, String>)>>,
@@ -86,7 +86,7 @@ struct Shared {
 
 impl TraceReceiver {
     /// Starts a receiver on a free port.
-    pub fn start(behaviour: Behaviour) -> Self {
+    pub fn start(behaviour: ReceiverBehaviour) -> Self {
         let shared = Arc::new(Shared {
             behaviour: Mutex::new(behaviour),
             spans: Mutex::default(),
@@ -104,7 +104,7 @@ impl TraceReceiver {
         format!("http://{}", self.address)
     }
 
-    pub fn set_behaviour(&self, behaviour: Behaviour) {
+    pub fn set_behaviour(&self, behaviour: ReceiverBehaviour) {
         *lock(&self.shared.behaviour) = behaviour;
     }
 
@@ -139,9 +139,11 @@ impl Shared {
         lock(&self.requests).push((request.start_line.clone(), request.headers.clone()));
         let behaviour = *lock(&self.behaviour);
         match behaviour {
-            Behaviour::Accept => {}
-            Behaviour::Fail(status) => return Reply::Respond(format_response(status, &[], "")),
-            Behaviour::Hang => {
+            ReceiverBehaviour::Accept => {}
+            ReceiverBehaviour::Fail(status) => {
+                return Reply::Respond(format_response(status, &[], ""));
+            }
+            ReceiverBehaviour::Hang => {
                 exchange.wait_for_stop();
                 return Reply::Close(Vec::new());
             }
