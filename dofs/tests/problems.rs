@@ -5,8 +5,7 @@
 
 use serde_json::{Value, json};
 use testkit::api::{Answer, Api, valid_order};
-use testkit::process::Start;
-use testkit::system::{System, sqlite_url};
+use testkit::system::{System, start_api_without_event_store};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 const UNKNOWN: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
@@ -207,14 +206,7 @@ fn rejected_parameter_is_named_with_the_reason() {
 #[test]
 fn missing_event_store_has_plain_body_and_problem_document() {
     let data = tempfile::tempdir().unwrap();
-    let read_model = sqlite_url(data.path());
-    let start = |arguments: &[&str]| {
-        Start::new(BINARY, arguments).env("DOFS__READ_MODEL__URL", &read_model)
-    };
-    assert!(start(&["migrate"]).spawn().wait_until_ended().success());
-    let (_process, api) = start(&["serve", "api", "--listen", "127.0.0.1:0"])
-        .env("DOFS__EVENT_STORE__URL", "")
-        .spawn_api();
+    let (_process, api) = start_api_without_event_store(BINARY, data.path());
     let plain = json!({"error": "Event store not configured"});
     assert_eq!(
         send_request(&api, "POST /order", &valid_order(), "a", "*/*").text,

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use testkit::api::{Answer, Api, valid_order};
 use testkit::command;
 use testkit::process::{Dofs, Start};
-use testkit::system::{System, sqlite_url};
+use testkit::system::{System, sqlite_url, start_api_without_event_store};
 use testkit::trace_receiver::{Kind, ReceiverBehaviour, Span, TraceReceiver};
 use testkit::wait;
 use testkit::warehouse::{Behaviour, Warehouse, closing_response};
@@ -349,15 +349,7 @@ fn invalid_trace_settings_are_logged_and_ignored() {
 #[test]
 fn problem_document_of_a_server_error_names_the_trace() {
     let data = tempfile::tempdir().unwrap();
-    let read_model = sqlite_url(data.path());
-    let start = |arguments: &[&str]| {
-        Start::new(BINARY, arguments).env("DOFS__READ_MODEL__URL", &read_model)
-    };
-    assert!(start(&["migrate"]).spawn().wait_until_ended().success());
-    // Without an event store, the API refuses every order.
-    let (_process, api) = start(&["serve", "api", "--listen", "127.0.0.1:0"])
-        .env("DOFS__EVENT_STORE__URL", "")
-        .spawn_api();
+    let (_process, api) = start_api_without_event_store(BINARY, data.path());
     let send = |method: &str, path: &str| -> Answer {
         let request = api.request(method, path).header("accept", "application/problem+json");
         let request = request.header("traceparent", format!("00-{TRACE}-{CLIENT_SPAN}-01"));

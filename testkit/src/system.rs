@@ -13,6 +13,18 @@ pub fn sqlite_url(data: &Path) -> String {
     format!("sqlite://{}", data.join("read-model.sqlite").display())
 }
 
+/// Starts an API with a migrated read model and without an event store: it refuses every order.
+pub fn start_api_without_event_store(binary: &str, data: &Path) -> (Dofs, Api) {
+    let read_model = sqlite_url(data);
+    let start = |arguments: &[&str]| {
+        Start::new(binary, arguments).env("DOFS__READ_MODEL__URL", &read_model)
+    };
+    assert!(start(&["migrate"]).spawn().wait_until_ended().success());
+    start(&["serve", "api", "--listen", "127.0.0.1:0"])
+        .env("DOFS__EVENT_STORE__URL", "")
+        .spawn_api()
+}
+
 /// All roles in one process, on free ports, with data in a temporary folder. Stopped when dropped.
 pub struct System {
     pub api: Api,

@@ -7,11 +7,12 @@ use projectors::{
     ReplayError, StoreError, SwapAtEnd, Unfinished, Verification,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use tokio::time::timeout;
 
 use crate::events::id;
 use crate::rebuild::{append_orders, projected_all, rebuild};
 use crate::stores::Database;
-use crate::system::{EventStore, Projector, clock};
+use crate::system::{EventStore, PATIENCE, POLL, Projector, clock};
 
 async fn names(store: &Arc<ReadModel>) -> Vec<&'static str> {
     let mut names: Vec<_> = store.sets().await.unwrap().iter().map(|set| set.name).collect();
@@ -135,6 +136,33 @@ async fn tables_in_use_are_no_database_that_is_away() {
         assert!(matches!(refused, StoreError::Locked { .. }), "{refused:?}");
         assert_eq!(store.count_orders().await.unwrap().total(), 5);
     }
+}
+
+/// A reader has locked the second table, and wants the first one, which the rollback has locked already.
+#[tokio::test]
+async fn rollback_gives_up_before_the_database_ends_a_reader() {
+    let (events, database) = (EventStore::start().await, Database::postgres().await);
+    let store = database.read_model().await;
+    append_orders(&events, 1..=5).await;
+    rebuild(&events, &store, Begin::Anew, SwapAtEnd::Yes).await.0.unwrap();
+    let mut reader = PgConnection::connect(&database.url()).await.unwrap();
+    let lock = "begin; lock table failed_orders in access share mode";
+    sqlx::raw_sql(lock).execute(&mut reader).await.unwrap();
+    let reading = async {
+        let mut watcher = PgConnection::connect(&database.url()).await.unwrap();
+        let is_locked = "select exists (select 1 from pg_locks where granted \
+            and relation = 'orders'::regclass and mode = 'AccessExclusiveLock')";
+        let locked = async {
+            while !sqlx::query_scalar::<_, bool>(is_locked).fetch_one(&mut watcher).await.unwrap() {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        timeout(PATIENCE, locked).await.expect("the rollback locks `orders`");
+        sqlx::raw_sql("select count(*) from orders").execute(&mut reader).await
+    };
+    let (refused, read) = tokio::join!(store.roll_back(Unfinished::Refuse, clock().now()), reading);
+    assert!(matches!(refused, Err(StoreError::Locked { .. })), "{refused:?}");
+    assert!(read.is_ok(), "{read:?}");
 }
 
 async fn snapshot_stays_as_it_was(database: &Database) {
