@@ -15,7 +15,7 @@ use super::batch::{Batch, wait_until};
 use super::violations::Violations;
 use crate::store::Checkpoint;
 
-/// Number of batches that may wait for the audit. Further batches are not audited.
+/// Number of batches that may wait for the audit, of 16 MiB each at most. Further batches are not audited.
 const MAX_BATCHES: usize = 8;
 /// Time between two reads of orders, so that a redrive of many old orders does not load the event store:
 /// at most 200 orders per second are read.
