@@ -303,7 +303,7 @@ fn missing_and_damaged_sqlite_files_are_named() {
     damaged.assert_failure("read_model.connection", "not a database", "can be deleted");
 }
 
-/// Answers TLS handshakes with a certificate for `localhost` that expires at the begin of a year.
+/// Answers TLS handshakes with a certificate for `localhost` that expires at the start of a year.
 fn serve_certificate(folder: &Path, expires_in: i32) -> SocketAddr {
     let key = KeyPair::generate().unwrap();
     let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();

@@ -262,7 +262,7 @@ pub fn describe() {
     describe_histogram!(
         DURATION,
         Unit::Seconds,
-        "Handling of one delivery, from its begin to the recorded outcome"
+        "Handling of one delivery, from its arrival to the recorded outcome"
     );
     describe_histogram!(GATEWAY_DURATION, Unit::Seconds, "Duration of one call of the gateway");
     describe_gauge!(BREAKER, "State of the circuit breaker: 1 for the current state");

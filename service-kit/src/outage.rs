@@ -34,7 +34,7 @@ struct State {
 #[derive(Debug)]
 struct Current {
     begun: Instant,
-    /// Whether the begin was logged. The end is logged only if the begin was.
+    /// Whether the start was logged. The end is logged only if the start was.
     is_logged: bool,
 }
 

@@ -237,7 +237,7 @@ impl ContinuousAudit {
     }
 
     fn check_missing(&mut self, event: &LoggedEvent, now: Instant) -> Vec<Finding> {
-        // The hash of an older event than any that has arrived moves the begin of the chain.
+        // The hash of an older event than any that has arrived moves the start of the chain.
         self.note_hash(event);
         self.check(event, now)
     }

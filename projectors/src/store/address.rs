@@ -129,7 +129,7 @@ fn without_password(url: &str) -> String {
     }
     // The last `@`: a password may contain one that is not escaped.
     let shown = match rest.rsplit_once('@') {
-        // The begin of the parameters is ambiguous here, and a wrong guess would show a secret.
+        // The start of the parameters is ambiguous here, and a wrong guess would show a secret.
         Some((before, _)) if before.contains('?') => "(not shown)".to_owned(),
         Some((before, place)) => {
             format!("{}@{place}", before.split([':', '/']).next().unwrap_or_default())

@@ -15,7 +15,7 @@ use crate::projection::{Kind, Record, Table, Value, order_of};
 use crate::store::Result;
 use crate::store::query::{column_list, on_conflict, quoted};
 
-/// The begin of a COPY: a signature, no flags, and no extension of the header.
+/// The start of a COPY: a signature, no flags, and no extension of the header.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// The number of columns of a row that ends the COPY.
 const END: i16 = -1;
