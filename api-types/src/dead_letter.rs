@@ -18,7 +18,9 @@ use crate::{FailedOrder, FailureClass, FailureStage, OrderItem, OrderStatus};
         "count": 3,
         "oldest_failed_at": "2026-01-02T03:04:09Z",
         "oldest_age_seconds": 600,
-        "newest_failed_at": "2026-01-02T03:09:09Z"
+        "newest_failed_at": "2026-01-02T03:09:09Z",
+        "failed_last_hour": 3,
+        "failed_previous_hour": 0
     }]
 }))]
 pub struct DeadLetterSummary {
@@ -37,6 +39,10 @@ pub struct DeadLetterGroup {
     pub oldest_failed_at: Timestamp,
     pub oldest_age_seconds: i64,
     pub newest_failed_at: Timestamp,
+    /// Failures of the last hour.
+    pub failed_last_hour: u64,
+    /// Failures of the hour before the last.
+    pub failed_previous_hour: u64,
 }
 
 /// A failed order: its last failure, whether it is resolved, and every attempt.

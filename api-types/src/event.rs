@@ -193,6 +193,15 @@ pub struct FeedEvent {
     pub event: RecordedEvent,
 }
 
+/// A page of the newest events of all orders, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventPage {
+    pub items: Vec<FeedEvent>,
+    /// Cursor of the next page; null on the last page.
+    #[schema(required)]
+    pub next_cursor: Option<String>,
+}
+
 /// An event of an order as it is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RecordedEvent {

@@ -63,14 +63,38 @@ pub struct CompareHistoryQuery {
         "state_after": null,
         "changes": [{"field": "revision", "before": 1, "after": 2}]
     }],
+    "chain": {"state": "verified", "broken_at": null},
     "next_cursor": null
 }))]
 pub struct OrderHistory {
     pub order_id: Uuid,
     pub events: Vec<HistoryEntry>,
+    /// Whether the hash of each event of the page matches the event before it.
+    pub chain: ChainCheck,
     /// Cursor of the next page; null on the last page.
     #[schema(required)]
     pub next_cursor: Option<String>,
+}
+
+/// Result of the check of the hash chain of a page of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChainCheck {
+    pub state: ChainState,
+    /// Revision of the first event whose hash does not match; null unless the chain is broken.
+    #[schema(required)]
+    pub broken_at: Option<u64>,
+}
+
+/// State of a hash chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChainState {
+    /// Every event of the page follows the event before it unchanged.
+    Verified,
+    /// An event was changed, removed or inserted after it was recorded.
+    Broken,
+    /// Events without hashes: an earlier release wrote them.
+    Unhashed,
 }
 
 /// An event, the state after it, and the fields it changed.

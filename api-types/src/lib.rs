@@ -24,10 +24,13 @@ mod failure;
 mod health;
 mod history;
 mod operator;
+mod operator_action;
 mod order;
 mod problem;
+mod projection;
 mod redrive;
 mod statistics;
+mod system;
 mod time;
 mod worker;
 
@@ -37,24 +40,30 @@ pub use dead_letter::{
     DeadLetter, DeadLetterGroup, DeadLetterSummary, DeliveryFailure, EventSource,
 };
 pub use event::{
-    BrokenRule, DeadLetterDiscarded, EventData, FailureClass, FeedEvent, FeedMessage, FeedReset,
-    FeedResetReason, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderFailed,
+    BrokenRule, DeadLetterDiscarded, EventData, EventPage, FailureClass, FeedEvent, FeedMessage,
+    FeedReset, FeedResetReason, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderFailed,
     OrderFulfilled, OrderQueued, OrderReceived, OrderStored, OrderValidated, RecordedEvent,
     StreamEventsQuery, event_schemas,
 };
 pub use failure::{FailedOrder, FailedOrderPage, FailedOrderRange, FailureFilter};
 pub use health::{HealthReport, HealthState, ReadinessQuery, Unavailable};
 pub use history::{
-    CompareHistoryQuery, FieldChange, HistoryEntry, HistoryQuery, HistorySort, OrderComparison,
-    OrderHistory,
+    ChainCheck, ChainState, CompareHistoryQuery, FieldChange, HistoryEntry, HistoryQuery,
+    HistorySort, OrderComparison, OrderHistory,
 };
 pub use operator::{DiscardRequest, DiscardedOrder, OperatorRequest};
+pub use operator_action::{
+    OperatorAction, OperatorActionFilter, OperatorActionKind, OperatorActionPage,
+};
 pub use order::{
     AcceptedStatus, FailureStage, GetOrderQuery, MAX_QUANTITY, Order, OrderFilter, OrderItem,
     OrderPage, OrderSource, OrderState, OrderStatus, PageQuery, PlaceOrderRequest,
     PlaceOrderResult, PlacedOrder,
 };
 pub use problem::{Fault, Message, Problem, ProblemCode, Refusal, RefusedRequest};
+pub use projection::{
+    Projection, ProjectionList, ProjectionSet, ProjectionSetState, RebuildProgress,
+};
 pub use redrive::{
     CancelRedriveQuery, RedriveAction, RedriveFilter, RedriveOrderRequest, RedrivePreview,
     RedrivePreviewItem, RedriveTask, RedriveTaskKind, RedriveTaskPage, RedriveTaskState,
@@ -64,5 +73,6 @@ pub use statistics::{
     EventStoreUsage, FailureCounts, FulfillmentStatus, LastVerification, MinuteStatistics,
     OrderCounts, ProjectionStatus, QueueStatus, Statistics, StatisticsQuery, SuccessRate,
 };
+pub use system::{ApiKeyInfo, ApiKeyList, Principal, Setting, SystemInfo};
 pub use time::{Age, AgeError, ClampedTimestamp};
-pub use worker::{BreakerState, WorkerQueue, WorkerStatus, WorkersStatus};
+pub use worker::{BreakerState, GatewayLatency, WorkerQueue, WorkerStatus, WorkersStatus};

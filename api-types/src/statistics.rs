@@ -171,6 +171,13 @@ pub struct MinuteStatistics {
     pub failed: u64,
     #[schema(required)]
     pub success_rate: Option<f64>,
+    /// Mean time from receipt to the first end, fulfilled or failed by the gateway, of the orders that
+    /// ended in this minute; null if none did.
+    #[schema(required)]
+    pub mean_completion_seconds: Option<f64>,
+    /// Longest such time; null if no order ended.
+    #[schema(required)]
+    pub max_completion_seconds: Option<f64>,
 }
 
 /// Selects the statistics.

@@ -38,6 +38,8 @@ pub enum BreakerState {
         "since": "2026-01-02T03:00:00Z",
         "error": null,
         "watchdog_reconnects": 0,
+        "in_flight": 4,
+        "gateway": {"calls": 1200, "mean_ms": 22.5, "p95_ms": 40.0, "max_ms": 61.0},
         "reported_at": "2026-01-02T03:03:05Z"
     }],
     "unconfirmed": [],
@@ -82,7 +84,7 @@ pub struct WorkersStatus {
 }
 
 /// State of one worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerStatus {
     /// Id of the worker, as in its log lines (`worker.id`).
     pub worker: String,
@@ -103,9 +105,26 @@ pub struct WorkerStatus {
     pub error: Option<String>,
     /// How often the worker replaced a silent subscription although orders waited.
     pub watchdog_reconnects: u64,
+    /// Orders that the worker is processing; null if the worker is not connected.
+    #[schema(required)]
+    pub in_flight: Option<u64>,
+    /// Calls of the gateway in the last minute that the worker reported; null before its first report.
+    #[schema(required)]
+    pub gateway: Option<GatewayLatency>,
     /// When the worker reported last.
     #[schema(required)]
     pub reported_at: Option<Timestamp>,
+}
+
+/// Duration of a worker's gateway calls in one minute.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GatewayLatency {
+    /// Calls that ended in the minute.
+    pub calls: u64,
+    pub mean_ms: f64,
+    /// 95 % of the calls took at most this long.
+    pub p95_ms: f64,
+    pub max_ms: f64,
 }
 
 /// Deliveries of the workers' subscription.

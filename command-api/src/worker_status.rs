@@ -186,6 +186,8 @@ fn to_worker_status(worker: &WorkerStatus, now: Timestamp) -> api_types::WorkerS
         since: report.map(|report| report.since),
         error: report.and_then(|report| report.error.clone()),
         watchdog_reconnects: report.map_or(0, |report| report.watchdog_reconnects),
+        in_flight: None,
+        gateway: None,
         reported_at,
     }
 }

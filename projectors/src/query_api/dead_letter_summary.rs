@@ -48,5 +48,7 @@ fn to_group(group: FailureGroup, now: Timestamp) -> DeadLetterGroup {
         // The clock of the process that recorded the failure may be ahead of ours.
         oldest_age_seconds: now.duration_since(group.oldest_failed_at).as_secs().max(0),
         newest_failed_at: group.newest_failed_at,
+        failed_last_hour: 0,
+        failed_previous_hour: 0,
     }
 }

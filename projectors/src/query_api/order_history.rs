@@ -125,7 +125,9 @@ impl Page {
         let head = format!(r#"{{"order_id":"{order_id}","events":["#);
         // Cursors are base64 and need no escapes.
         let next_cursor = next_cursor.map_or("null".to_owned(), |cursor| format!("\"{cursor}\""));
-        let tail = format!(r#"],"next_cursor":{next_cursor}}}"#);
+        let tail = format!(
+            r#"],"chain":{{"state":"unhashed","broken_at":null}},"next_cursor":{next_cursor}}}"#
+        );
         let entries = self.entries.into_iter().enumerate().flat_map(|(index, (_, entry))| {
             let separator = if index == 0 { "" } else { "," };
             [Bytes::from_static(separator.as_bytes()), entry]

@@ -234,6 +234,8 @@ async fn read_minutes(
             fulfilled: happened.n_fulfilled,
             failed: happened.n_failed,
             success_rate: happened.success_rate(),
+            mean_completion_seconds: None,
+            max_completion_seconds: None,
         })
     };
     Ok(minutes.into_iter().filter_map(to_statistics).collect())
