@@ -44,6 +44,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Api(#[from] ApiConfigError),
     #[error(transparent)]
+    Console(#[from] console::ShortSecret),
+    #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error("configuration refused: unsafe in this environment")]
     Unsafe(#[from] UnsafeSettings),
@@ -180,6 +182,7 @@ impl CliError {
             Self::Config(_)
             | Self::Fulfillment(_)
             | Self::Api(_)
+            | Self::Console(_)
             | Self::Telemetry(TelemetryError::Filter { .. })
             | Self::Unsafe(_)
             | Self::OperatorScope(_)

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use console::ConsoleConfig;
 use event_log::EventStoreConfig;
 use event_node::NodeConfig;
 use fulfillment_worker::{FulfillmentConfig, GatewayKind};
@@ -26,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) fulfillment: FulfillmentConfig,
     pub(crate) projector: ProjectorConfig,
     pub(crate) auth: AuthConfig,
+    pub(crate) console: ConsoleConfig,
     pub(crate) ops: OpsConfig,
     /// Environment (`DOFS_ENV`) that the settings are for. Not part of the files.
     #[serde(skip, default)]

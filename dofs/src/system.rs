@@ -165,6 +165,7 @@ impl System {
         listen: Option<&HostPort>,
     ) -> Result<(), CliError> {
         self.settings.api.check()?;
+        self.settings.console.check()?;
         // Bound first: an address that is in use prevents the start before anything runs.
         let listener = match listen {
             Some(listen) => Some(Listener::bind(listen)?.with_tls(&self.settings.api)?),
@@ -218,7 +219,7 @@ impl System {
         }
         if let Some(listener) = listener {
             let routes = self.complete_routes(routes, owners, checks);
-            self.start_http_server(listener, routes, access);
+            self.start_http_server(listener, routes, access, roles);
         }
         Ok(())
     }

@@ -37,6 +37,7 @@ use crate::auth::{Access, Ownership};
 use crate::clock::Clock;
 use crate::problem::Problem;
 
+pub use access_log::PartOfPage;
 pub use allowed_hosts::AllowedHosts;
 pub use config::{ApiConfig, ApiConfigError, Origin, OriginError};
 pub use query_parameters::refuse_unknown_parameters;
@@ -221,6 +222,13 @@ pub(crate) fn with_uncounted_edge(
 ) -> Router {
     let edge = edge::Edge::new(clock.clone(), config);
     add_middleware(routes, edge, config, access, clock)
+}
+
+/// Adds the edge and the limits of request bodies to routes of pages, which check their own visitors.
+pub fn with_page_edge(pages: Router, config: &ApiConfig, clock: Clock) -> Router {
+    let edge = edge::Edge::new(clock, config).with_metrics();
+    let pipeline = Arc::new(request_pipeline::PagePipeline::new(edge, config));
+    pages.layer(middleware::from_fn_with_state(pipeline, request_pipeline::page_middleware))
 }
 
 fn add_middleware(

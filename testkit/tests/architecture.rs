@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("event-log", &["domain", "service-kit"]),
     ("event-node", &["service-kit"]),
     ("conformance", &[]),
+    ("console", &["api-types", "service-kit"]),
     ("command-api", &["api-types", "domain", "event-log", "service-kit"]),
     ("fulfillment-worker", &["domain", "event-log", "service-kit"]),
     ("projectors", &["api-types", "domain", "event-log", "service-kit"]),
@@ -24,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "api-types",
             "command-api",
+            "console",
             "domain",
             "event-log",
             "event-node",
@@ -43,6 +45,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("prost", &["event-node", "conformance"]),
     ("clap", &["dofs", "conformance"]),
     ("metrics-exporter-prometheus", &["service-kit"]),
+    ("maud", &["console"]),
     ("metrics-process", &["service-kit"]),
     ("reqwest", &["dofs", "fulfillment-worker", "conformance", "service-kit"]),
     ("opentelemetry", &["service-kit"]),
@@ -50,7 +53,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("opentelemetry-otlp", &["service-kit"]),
     ("opentelemetry_sdk", &["service-kit"]),
     ("tracing-opentelemetry", &["service-kit"]),
-    ("axum", &["service-kit", "command-api", "event-node", "projectors", "dofs"]),
+    ("axum", &["service-kit", "command-api", "console", "event-node", "projectors", "dofs"]),
 ];
 
 /// Crates with I/O, time or randomness, which the domain must not depend on.

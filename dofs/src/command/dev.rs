@@ -47,12 +47,18 @@ fn welcome_message(system: &System, data: &str) -> String {
     let api = &system.settings().api;
     let address = system.http_address();
     let http = address.map_or_else(String::new, |address| local_api_url(api, &address.into()));
+    let console = if system.settings().console.enabled {
+        format!("{http}{}", console::ROOT)
+    } else {
+        "off".to_owned()
+    };
     let node = system.node_address();
     let node = node.map_or_else(String::new, |address| format!("esdb://{address}?tls=false"));
     let ops = system.ops_address();
     let ops = ops.map_or_else(|| "off".to_owned(), |address| format!("http://{address}/metrics"));
     format!(
         "\nDOFS is running.\n\n  \
+         Console      {console}\n  \
          HTTP API     {http}\n  \
          Event store  {node}\n  \
          Operations   {ops}\n  \

@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::Response;
 use command_api::{CommandApi, Runner};
+use console::{Console, CookieSecret};
 use event_log::EventLog;
 use fulfillment_worker::GROUP;
 use projectors::{Lookups, Owners, Queries, ReadModel};
@@ -48,7 +49,13 @@ const DOCUMENTATION_POLICY: HeaderValue = HeaderValue::from_static(
 const DOCUMENTATION_PATHS: [&str; 2] = ["/docs", "/docs/{*rest}"];
 
 impl System {
-    pub(super) fn start_http_server(&mut self, listener: Listener, routes: Routes, access: Access) {
+    pub(super) fn start_http_server(
+        &mut self,
+        listener: Listener,
+        routes: Routes,
+        access: Access,
+        roles: &[Role],
+    ) {
         let address = listener.address();
         let mut config = self.settings.api.clone();
         // At the limit, the process could open neither log nor store files any more.
@@ -63,13 +70,36 @@ impl System {
             );
             config.max_connections = limit;
         }
-        let routes = http::with_edge(routes, &config, access, self.clock.clone());
+        let mut routes = http::with_edge(routes, &config, access, self.clock.clone());
+        if roles.contains(&Role::Api) && self.settings.console.enabled {
+            let pages = self.console_pages(routes.clone());
+            routes = routes.merge(http::with_page_edge(pages, &config, self.clock.clone()));
+        }
         let stop = self.stop.clone();
         self.roles.spawn("HTTP", async move {
             listener.serve(routes, &config, stop, HTTP_DRAIN_TIMEOUT).await
         });
         self.http_address = Some(address);
         tracing::info!(%address, "HTTP server listening");
+    }
+
+    /// Returns the pages of the console, which call `api` in this process.
+    fn console_pages(&self, api: Router) -> Router {
+        let config = self.settings.console.clone();
+        let secret = if config.session_secret.is_empty() {
+            CookieSecret::derive_from(&process::random_bytes::<64>())
+        } else {
+            CookieSecret::derive_from(config.session_secret.as_bytes())
+        };
+        let has_tls = self.settings.api.has_tls();
+        console::routes(Console {
+            config,
+            api,
+            clock: self.clock.clone(),
+            secret,
+            has_tls,
+            stop: self.stop.clone(),
+        })
     }
 
     /// Completes the routes of the roles with the health checks and the owner checks of orders.

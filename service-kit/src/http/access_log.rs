@@ -24,6 +24,11 @@ const SECURITY_STATUSES: [StatusCode; 4] = [
     StatusCode::TOO_MANY_REQUESTS,
 ];
 
+/// Extension of requests that a page of the console makes in this process: the access log leaves them
+/// out if they succeed, because it has a line for the page.
+#[derive(Debug, Clone, Copy)]
+pub struct PartOfPage;
+
 /// The principal of a request, as an extension of its response.
 #[derive(Clone)]
 pub(super) struct AuthenticatedAs(pub(super) Principal);
@@ -39,6 +44,7 @@ pub(super) struct Entry {
     /// Id of the presented key, whether or not the key is valid.
     key_id: Option<String>,
     tenant: Option<String>,
+    is_part_of_page: bool,
     status: StatusCode,
     n_bytes: u64,
 }
@@ -60,6 +66,7 @@ impl Entry {
             peer: peer.map(|ConnectInfo(address)| *address),
             key_id: claimed_key_id(request.headers()).map(str::to_owned),
             tenant: None,
+            is_part_of_page: extensions.get::<PartOfPage>().is_some(),
             status: StatusCode::default(),
             n_bytes: 0,
         }
@@ -92,10 +99,11 @@ impl Entry {
         }
     }
 
-    /// Returns whether this is a health check that succeeded. The access log leaves these out,
-    /// because they would be most of its lines.
-    pub(super) fn is_passed_health_check(&self) -> bool {
-        self.status.is_success() && health::ROUTES.contains(&self.route_or_dash())
+    /// Returns whether this is a health check or a part of a page, and succeeded. The access log
+    /// leaves these out, because they would be most of its lines.
+    pub(super) fn is_left_out(&self) -> bool {
+        let is_frequent = self.is_part_of_page || health::ROUTES.contains(&self.route_or_dash());
+        self.status.is_success() && is_frequent
     }
 
     /// Records the time to the response in the metrics.

@@ -119,7 +119,7 @@ impl Edge {
             response = body.add_to(response);
         }
         self.add_headers(response.headers_mut(), &name);
-        let is_logged = self.has_access_log && !entry.is_passed_health_check();
+        let is_logged = self.has_access_log && !entry.is_left_out();
         track_response(response, is_logged.then_some(entry), (in_flight, active))
     }
 
@@ -166,7 +166,8 @@ impl ErrorBody<'_> {
     fn add_to(self, mut response: Response) -> Response {
         let problem = match response.extensions_mut().remove::<Problem>() {
             Some(problem) => problem,
-            // A body that is meant for clients, e.g. the checks of `/readyz` with status 503.
+            // A body that is meant for clients, e.g. the checks of `/readyz` with status 503, or an
+            // error page of the console.
             None if has_application_body(response.headers()) => return response,
             None => {
                 let problem = Problem::of_status(response.status());
@@ -192,5 +193,6 @@ fn with_plain_body(response: Response, problem: &Problem) -> Response {
 }
 
 fn has_application_body(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/"))
+    let media_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    media_type.starts_with(b"application/") || media_type.starts_with(b"text/html")
 }

@@ -127,6 +127,35 @@ pub(super) async fn edge_and_pipeline_middleware(
     pipeline.edge.handle_request(request, process).await
 }
 
+/// The steps of a request for a page: the edge, and the body within its limits.
+pub(super) struct PagePipeline {
+    edge: Edge,
+    body_limits: BodyLimits,
+}
+
+impl PagePipeline {
+    pub(super) fn new(edge: Edge, config: &ApiConfig) -> Self {
+        Self { edge, body_limits: BodyLimits::from_config(config) }
+    }
+}
+
+/// The edge and the limits of the body, for pages.
+pub(super) async fn page_middleware(
+    State(pipeline): State<Arc<PagePipeline>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let process = async |request| match pipeline.body_limits.read_body(request).await {
+        Ok(request) => next.run(request).await,
+        Err(problem) => {
+            let mut response = problem.into_response();
+            close_connection(&mut response);
+            response
+        }
+    };
+    pipeline.edge.handle_request(request, process).await
+}
+
 /// The pipeline alone, for routers with a layer between it and the edge.
 pub(super) async fn pipeline_middleware(
     State(pipeline): State<Arc<RequestPipeline>>,

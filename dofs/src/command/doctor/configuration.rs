@@ -108,6 +108,9 @@ fn judge_api(settings: &Settings) -> Finding {
     if let Err(error) = api.check() {
         return Finding::fail(CHECK, error, "change the setting in section `[api]`");
     }
+    if let Err(error) = settings.console.check() {
+        return Finding::fail(CHECK, error, "change the setting in section `[console]`");
+    }
     let delay = api.drain_delay_ms;
     if settings.environment != Environment::Dev && delay == 0 {
         return Finding::warn(

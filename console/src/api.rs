@@ -1,0 +1,195 @@
+//! Client of the HTTP API in this process: calls its router with the visitor's key.
+
+use std::net::SocketAddr;
+
+use api_types::{Problem, ProblemCode};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, IF_MATCH};
+use axum::http::request::{Builder, Parts};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use service_kit::http::{PartOfPage, RequestName};
+use tower::ServiceExt;
+
+const ACCEPTED: &str = "application/json, application/problem+json";
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Client of the API on behalf of one visitor. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Api {
+    router: Router,
+    key: Option<HeaderValue>,
+    /// The API counts clients without a key by their address.
+    peer: Option<ConnectInfo<SocketAddr>>,
+    host: Option<HeaderValue>,
+    /// The log lines of the page and of its calls have the same request id.
+    request_name: Option<RequestName>,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{} ({})", .problem.detail, .status.as_u16())]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) problem: Box<Problem>,
+}
+
+/// Result of a call that a page shows, the failure included.
+pub(crate) type Loaded<T> = Result<T, ApiError>;
+
+impl Api {
+    /// Creates the client for the visitor of a request, with the key of the visitor's session.
+    pub(crate) fn for_request(router: Router, request: &Parts, key: Option<&str>) -> Self {
+        Self {
+            router,
+            // Keys with other characters were refused at the sign-in.
+            key: key.and_then(|key| HeaderValue::from_str(&format!("Bearer {key}")).ok()),
+            peer: request.extensions.get().copied(),
+            host: request.headers.get(HOST).cloned(),
+            request_name: request.extensions.get().cloned(),
+        }
+    }
+
+    /// Gets a resource.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Loaded<T> {
+        let mut request = self.request(Method::GET, path);
+        if let Some(extensions) = request.extensions_mut() {
+            extensions.insert(PartOfPage);
+        }
+        parse(self.call(request, Body::empty()).await?).await
+    }
+
+    /// Gets a resource with a query.
+    pub(crate) async fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+    ) -> Loaded<T> {
+        let query = serde_html_form::to_string(query).map_err(|_| ApiError::internal())?;
+        self.get(&format!("{path}?{query}")).await
+    }
+
+    /// Posts a command.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Loaded<T> {
+        self.post_if_match(path, body, None).await
+    }
+
+    /// Posts a command that applies only to the given revision of an order.
+    pub(crate) async fn post_if_match<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        revision: Option<u64>,
+    ) -> Loaded<T> {
+        let mut request = self.request(Method::POST, path).header(CONTENT_TYPE, "application/json");
+        if let Some(revision) = revision {
+            request = request.header(IF_MATCH, format!("\"{revision}\""));
+        }
+        let body = serde_json::to_vec(body).map_err(|_| ApiError::internal())?;
+        parse(self.call(request, Body::from(body)).await?).await
+    }
+
+    /// Deletes a resource.
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Loaded<T> {
+        parse(self.call(self.request(Method::DELETE, path), Body::empty()).await?).await
+    }
+
+    /// Opens an event stream and returns the response whose body it is.
+    pub(crate) async fn open_stream(&self, path: &str) -> Loaded<Response<Body>> {
+        self.call(self.request(Method::GET, path), Body::empty()).await
+    }
+
+    /// Returns a text that is equal for clients that get the same answers.
+    pub(crate) fn identity(&self) -> &[u8] {
+        self.key.as_ref().map_or(&[], HeaderValue::as_bytes)
+    }
+
+    fn request(&self, method: Method, path: &str) -> Builder {
+        let mut request = Request::builder().method(method).uri(path).header(ACCEPT, ACCEPTED);
+        for (name, value) in [(AUTHORIZATION, &self.key), (HOST, &self.host)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        if let Some(name) = &self.request_name {
+            request = request.header(X_REQUEST_ID, &*name.0);
+        }
+        if let Some(peer) = self.peer {
+            request = request.extension(peer);
+        }
+        request
+    }
+
+    async fn call(&self, request: Builder, body: Body) -> Loaded<Response<Body>> {
+        // A path that a visitor typed may not be a valid address.
+        let request = request.body(body).map_err(|_| ApiError::invalid_address())?;
+        // The router's error type has no values.
+        let Ok(response) = self.router.clone().oneshot(request).await;
+        if response.status().is_success() { Ok(response) } else { Err(read_error(response).await) }
+    }
+}
+
+impl ApiError {
+    /// Returns whether the API needs a key, or the key is not valid any more.
+    pub(crate) fn is_unauthorized(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
+    }
+
+    fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError)
+    }
+
+    fn invalid_address() -> Self {
+        Self::new(StatusCode::NOT_FOUND, ProblemCode::NotFound)
+    }
+
+    fn new(status: StatusCode, code: ProblemCode) -> Self {
+        let problem = Problem {
+            problem_type: code.urn(),
+            title: code.title(),
+            status: status.as_u16(),
+            detail: code.title(),
+            code,
+            errors: Vec::new(),
+            request_id: None,
+            trace_id: None,
+            message: None,
+            error: None,
+            order_id: None,
+            task_id: None,
+        };
+        Self { status, problem: Box::new(problem) }
+    }
+}
+
+async fn parse<T: DeserializeOwned>(response: Response<Body>) -> Loaded<T> {
+    let body = read_body(response).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        tracing::error!(%error, "Response of the API is not of its declared type");
+        ApiError::internal()
+    })
+}
+
+async fn read_error(response: Response<Body>) -> ApiError {
+    let status = response.status();
+    let problem =
+        read_body(response).await.ok().and_then(|body| serde_json::from_slice(&body).ok());
+    problem.map_or_else(
+        // A redirect, or an error before the API's middleware: neither has a problem document.
+        || ApiError { status, ..ApiError::internal() },
+        |problem| ApiError { status, problem: Box::new(problem) },
+    )
+}
+
+async fn read_body(response: Response<Body>) -> Loaded<axum::body::Bytes> {
+    let body = response.into_body().collect().await;
+    body.map(http_body_util::Collected::to_bytes).map_err(|_| ApiError::internal())
+}

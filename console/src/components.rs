@@ -1,0 +1,229 @@
+//! Parts that several pages share: times, numbers, statuses, tables, panels.
+
+use api_types::{FailureStage, OrderStatus};
+use jiff::{Timestamp, Unit};
+use maud::{Markup, html};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::api::Loaded;
+
+/// Characters that stay readable in an address.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Returns text as a part of a path or a query.
+pub(crate) fn encode_component(text: &str) -> String {
+    utf8_percent_encode(text, COMPONENT).to_string()
+}
+
+/// Returns a box with a message. Kinds: `info`, `success`, `warning`, `error`.
+pub(crate) fn callout(kind: &str, content: Markup) -> Markup {
+    html! {
+        div.callout data-kind=(kind) { (content) }
+    }
+}
+
+/// Returns a relative time with the absolute time as its title. The script keeps it current.
+pub(crate) fn time(at: Timestamp, now: Timestamp) -> Markup {
+    html! {
+        time datetime=(at) title=(format_absolute(at)) data-relative { (format_age(at, now)) }
+    }
+}
+
+/// As [`time`], with a dash if there is none.
+pub(crate) fn optional_time(at: Option<Timestamp>, now: Timestamp) -> Markup {
+    html! {
+        @if let Some(at) = at { (time(at, now)) } @else { (dash()) }
+    }
+}
+
+/// Returns the sign for an absent value.
+pub(crate) fn dash() -> Markup {
+    html! { span.absent { "–" } }
+}
+
+/// Returns a time in UTC, to the millisecond.
+pub(crate) fn format_absolute(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S%.3f UTC").to_string()
+}
+
+/// Returns how long ago a time was, in its largest unit.
+pub(crate) fn format_age(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs();
+    if seconds < 0 {
+        return format!("in {}", format_seconds(seconds.unsigned_abs()));
+    }
+    if seconds == 0 {
+        "just now".to_owned()
+    } else {
+        format!("{} ago", format_seconds(seconds.unsigned_abs()))
+    }
+}
+
+/// Returns a duration in its largest unit.
+pub(crate) fn format_seconds(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Returns the time between two events.
+pub(crate) fn format_gap(from: Timestamp, to: Timestamp) -> String {
+    let milliseconds = to.duration_since(from).as_millis();
+    match milliseconds {
+        ..1_000 => format!("{milliseconds} ms"),
+        1_000..60_000 => format!("{:.1} s", to.duration_since(from).as_secs_f64()),
+        _ => to
+            .since(from)
+            .and_then(|span| {
+                span.round(jiff::SpanRound::new().largest(Unit::Hour).smallest(Unit::Second))
+            })
+            .map_or_else(|_| String::new(), |span| format!("{span:#}")),
+    }
+}
+
+/// Returns a number with separated thousands.
+pub(crate) fn format_count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Returns a share as a percentage.
+pub(crate) fn format_share(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// Returns a state as icon and text: colour alone would not tell it. Tones: `good`, `bad`, `busy`,
+/// `warning`, `neutral`.
+pub(crate) fn badge(tone: &str, text: &str) -> Markup {
+    let icon = match tone {
+        "good" => "✓",
+        "bad" => "✕",
+        "busy" => "◔",
+        "warning" => "!",
+        _ => "–",
+    };
+    html! {
+        span.badge data-tone=(tone) { span aria-hidden="true" { (icon) } " " (text) }
+    }
+}
+
+pub(crate) fn order_status(status: OrderStatus) -> Markup {
+    match status {
+        OrderStatus::Processing => badge("busy", "Processing"),
+        OrderStatus::Fulfilled => badge("good", "Fulfilled"),
+        OrderStatus::Failed => badge("bad", "Failed"),
+    }
+}
+
+/// Returns the name of a stage.
+pub(crate) fn stage_name(stage: FailureStage) -> &'static str {
+    match stage {
+        FailureStage::Validation => "Validation",
+        FailureStage::Fulfillment => "Fulfillment",
+        FailureStage::DeadLetter => "Dead letter",
+    }
+}
+
+/// Returns a figure with its name and an explanation.
+pub(crate) fn tile(name: &str, value: &Markup, hint: &Markup) -> Markup {
+    html! {
+        div.tile { dt { (name) } dd { (value) } dd.hint { (hint) } }
+    }
+}
+
+/// Returns a region that the server keeps current on live pages.
+pub(crate) fn region(name: &str, content: &Markup) -> Markup {
+    html! {
+        div data-region=(name) { (content) }
+    }
+}
+
+/// Returns a table that scrolls sideways on narrow screens. `caption` names it for screen readers.
+pub(crate) fn table(caption: &str, columns: &[&str], rows: &Markup) -> Markup {
+    html! {
+        div.scroll role="region" aria-label=(caption) tabindex="0" {
+            table {
+                caption.visually-hidden { (caption) }
+                thead { tr { @for column in columns { th scope="col" { (column) } } } }
+                tbody { (rows) }
+            }
+        }
+    }
+}
+
+/// Returns a titled part of a page.
+pub(crate) fn panel(title: &str, content: &Markup) -> Markup {
+    html! {
+        section.panel { h2 { (title) } (content) }
+    }
+}
+
+/// Returns the content that `show` makes of a loaded value, or the reason why there is none.
+pub(crate) fn loaded<T>(value: &Loaded<T>, show: impl FnOnce(&T) -> Markup) -> Markup {
+    match value {
+        Ok(value) => show(value),
+        Err(error) => {
+            callout("error", html! { p { (error.problem.title) ": " (error.problem.detail) } })
+        }
+    }
+}
+
+/// Returns the text of a list without entries.
+pub(crate) fn empty(text: &str) -> Markup {
+    html! { p.empty { (text) } }
+}
+
+/// Returns a link to an order. The id's end tells ids of one time apart, so the middle is left out.
+pub(crate) fn order_link(id: uuid::Uuid) -> Markup {
+    let text = id.to_string();
+    html! {
+        a.id href={ "/console/orders/" (text) } title=(text) {
+            (text.get(..8).unwrap_or_default()) "…" (text.get(28..).unwrap_or_default())
+        }
+    }
+}
+
+/// Returns the link to the next page of a list.
+pub(crate) fn next_page(address: Option<&str>) -> Markup {
+    html! {
+        @if let Some(address) = address { p { a.button rel="next" href=(address) { "Next page" } } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_have_separated_thousands() {
+        for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(format_count(count), text);
+        }
+    }
+
+    #[test]
+    fn ages_have_their_largest_unit() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        for (seconds_ago, text) in [
+            (0, "just now"),
+            (59, "59 s ago"),
+            (60, "1 min ago"),
+            (3_600, "1 h ago"),
+            (200_000, "2 d ago"),
+            (-5, "in 5 s"),
+        ] {
+            let at = Timestamp::from_second(1_000_000 - seconds_ago).unwrap();
+            assert_eq!(format_age(at, now), text);
+        }
+    }
+}

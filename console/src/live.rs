@@ -1,0 +1,189 @@
+//! Live pages: the server renders the regions of an open page again and sends those that changed.
+//!
+//! All visitors with the same key on the same page share one rendering, so that many open pages cost
+//! little more than one.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream::{self, Stream, StreamExt};
+use jiff::Timestamp;
+use maud::Markup;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use service_kit::clock::Clock;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
+
+use crate::SharedState;
+use crate::api::{Api, ApiError};
+use crate::pages;
+use crate::visit::Visit;
+
+/// Time between two renderings.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Maximum number of open streams of one process.
+const MAX_STREAMS: usize = 2_000;
+
+/// The regions of a page, by name.
+pub(crate) type Regions = Vec<(&'static str, Markup)>;
+
+/// The pages that are open now.
+#[derive(Default)]
+pub(crate) struct LiveHub {
+    pages: Mutex<HashMap<PageKey, Weak<OpenPage>>>,
+}
+
+/// Visitor's permissions and page. The key is a hash, because it contains an API key.
+type PageKey = [u8; 32];
+
+/// A page that at least one visitor has open.
+struct OpenPage {
+    api: Api,
+    address: PageAddress,
+    clock: Clock,
+    rendering: tokio::sync::Mutex<Option<(Instant, Arc<Rendering>)>>,
+}
+
+/// The regions as texts, or the reason to end the stream.
+type Rendering = Result<Vec<(&'static str, String)>, ApiError>;
+
+/// Path and query of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PageAddress {
+    path: String,
+    pub(crate) query: String,
+}
+
+impl PageAddress {
+    fn parse(address: &str) -> Self {
+        let (path, query) = address.split_once('?').unwrap_or((address, ""));
+        Self { path: path.to_owned(), query: query.to_owned() }
+    }
+
+    /// Returns the parts of the path after `/console`.
+    pub(crate) fn segments(&self) -> Vec<&str> {
+        self.path.split('/').filter(|segment| !segment.is_empty()).skip(1).collect()
+    }
+}
+
+impl LiveHub {
+    /// Returns the shared page; `None` if too many are open.
+    fn open(&self, api: Api, address: PageAddress, clock: &Clock) -> Option<Arc<OpenPage>> {
+        let key = Sha256::new()
+            .chain_update(api.identity())
+            .chain_update([0])
+            .chain_update(&address.path)
+            .chain_update([0])
+            .chain_update(&address.query)
+            .finalize()
+            .into();
+        // The lock's data is consistent at every step.
+        let mut pages = self.pages.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(page) = pages.get(&key).and_then(Weak::upgrade) {
+            return (Arc::strong_count(&page) <= MAX_STREAMS).then_some(page);
+        }
+        pages.retain(|_, page| page.strong_count() > 0);
+        if pages.len() >= MAX_STREAMS {
+            return None;
+        }
+        let clock = clock.clone();
+        let page = OpenPage { api, address, clock, rendering: tokio::sync::Mutex::default() };
+        let page = Arc::new(page);
+        pages.insert(key, Arc::downgrade(&page));
+        Some(page)
+    }
+}
+
+impl OpenPage {
+    /// Returns the current regions, which at most one visitor at a time renders.
+    async fn render(&self) -> Arc<Rendering> {
+        let mut rendering = self.rendering.lock().await;
+        let fresh = rendering.as_ref().filter(|(at, _)| at.elapsed() < INTERVAL);
+        if let Some((_, fresh)) = fresh {
+            return Arc::clone(fresh);
+        }
+        let started = Instant::now();
+        let regions = pages::render_regions(&self.api, &self.address, self.clock.now()).await;
+        let regions = regions.map(|regions| {
+            regions.into_iter().map(|(name, markup)| (name, markup.into_string())).collect()
+        });
+        let regions = Arc::new(regions);
+        *rendering = Some((started, Arc::clone(&regions)));
+        regions
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct LiveQuery {
+    page: String,
+}
+
+/// Streams the regions of a page.
+pub(crate) async fn stream_regions(
+    State(state): State<SharedState>,
+    Query(query): Query<LiveQuery>,
+    visit: Visit,
+) -> Response {
+    let address = PageAddress::parse(&query.page);
+    let Some(page) = state.live.open(visit.api.clone(), address, &state.clock) else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let events = changed_regions(page, visit.session.expires_at)
+        .take_until(state.stop.clone().cancelled_owned());
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// Returns the changes of a page's regions: first all, then those that changed. The stream ends with the
+/// session.
+fn changed_regions(
+    page: Arc<OpenPage>,
+    expires_at: Timestamp,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    let begin = (page, None::<Arc<Rendering>>, false);
+    stream::unfold(begin, move |(page, mut sent, ended)| async move {
+        if ended {
+            return None;
+        }
+        loop {
+            if sent.is_some() {
+                sleep(INTERVAL).await;
+            }
+            if page.clock.now() >= expires_at {
+                return Some((Ok(expired_event()), (page, sent, true)));
+            }
+            let rendering = page.render().await;
+            let Ok(regions) = rendering.as_ref() else {
+                return Some((Ok(expired_event()), (page, sent, true)));
+            };
+            let previous = sent.replace(Arc::clone(&rendering));
+            let previous = previous.as_deref().and_then(|previous| previous.as_ref().ok());
+            let changed = differing_regions(previous.map_or(&[], Vec::as_slice), regions);
+            if !changed.is_empty() {
+                let event =
+                    Event::default().event("regions").data(Value::Object(changed).to_string());
+                return Some((Ok(event), (page, sent, false)));
+            }
+        }
+    })
+}
+
+/// Tells the page to load again, which leads to the sign-in.
+fn expired_event() -> Event {
+    Event::default().event("expired").data("")
+}
+
+fn differing_regions(
+    previous: &[(&'static str, String)],
+    current: &[(&'static str, String)],
+) -> Map<String, Value> {
+    let is_changed = |region: &&(&'static str, String)| !previous.contains(region);
+    let changed = current.iter().filter(is_changed);
+    changed.map(|(name, html)| ((*name).to_owned(), Value::String(html.clone()))).collect()
+}

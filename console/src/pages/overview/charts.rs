@@ -1,0 +1,169 @@
+//! Charts of the last hour or day.
+
+use std::collections::BTreeMap;
+
+use api_types::{MinuteStatistics, Statistics};
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use super::{Overview, Window};
+use crate::chart::{Chart, Series};
+use crate::components::{empty, format_share};
+
+const MINUTE: i64 = 60;
+
+/// Sums of the minutes of one slot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    received: u64,
+    fulfilled: u64,
+    failed: u64,
+    /// Sum of success rates, each weighted with the minute's orders.
+    succeeded: f64,
+    answered: f64,
+    completion_seconds: f64,
+    n_completed: f64,
+    max_completion_seconds: Option<f64>,
+}
+
+impl Slot {
+    fn add(&mut self, minute: &MinuteStatistics) {
+        self.received += minute.received;
+        self.fulfilled += minute.fulfilled;
+        self.failed += minute.failed;
+        let n_ended = (minute.fulfilled + minute.failed) as f64;
+        if let Some(rate) = minute.success_rate {
+            self.succeeded += rate * n_ended;
+            self.answered += n_ended;
+        }
+        if let Some(mean) = minute.mean_completion_seconds {
+            self.completion_seconds += mean * n_ended;
+            self.n_completed += n_ended;
+        }
+        let longest = [self.max_completion_seconds, minute.max_completion_seconds];
+        self.max_completion_seconds = longest.into_iter().flatten().reduce(f64::max);
+    }
+}
+
+pub(super) fn show(overview: &Overview) -> Markup {
+    let links = html! {
+        p.choice role="group" aria-label="Length of the charts" {
+            @for (window, name, address) in [
+                (Window::Hour, "Last hour", "/console"),
+                (Window::Day, "Last day", "/console?window=day"),
+            ] {
+                a href=(address) aria-current=[(window == overview.window).then_some("true")] { (name) }
+            }
+        }
+    };
+    let minutes = overview
+        .statistics
+        .as_ref()
+        .ok()
+        .and_then(|statistics: &Statistics| statistics.per_minute.as_deref());
+    html! {
+        (links)
+        @if let Some(minutes) = minutes {
+            (charts(minutes, overview.window, overview.now))
+        } @else {
+            (empty("No figures: the read model does not answer."))
+        }
+    }
+}
+
+fn charts(minutes: &[MinuteStatistics], window: Window, now: Timestamp) -> Markup {
+    let step = match window {
+        Window::Hour => 1,
+        Window::Day => 15,
+    };
+    let slots = sum_slots(minutes, window, step, now);
+    let times: Vec<_> = slots.keys().copied().collect();
+    let values = |value: fn(&Slot) -> Option<f64>| slots.values().map(value).collect::<Vec<_>>();
+    let per_minute = |count: u64, step: i64| Some(count as f64 / step as f64);
+    let rates = |count: fn(&Slot) -> u64| {
+        slots.values().map(|slot| per_minute(count(slot), step)).collect::<Vec<_>>()
+    };
+    let throughput = Chart {
+        title: "Orders per minute",
+        slots: &times,
+        series: vec![
+            Series { name: "accepted", tone: "busy", values: rates(|slot| slot.received) },
+            Series { name: "fulfilled", tone: "good", values: rates(|slot| slot.fulfilled) },
+            Series { name: "failed", tone: "bad", values: rates(|slot| slot.failed) },
+        ],
+        format: format_number,
+        max: None,
+    };
+    let success = Chart {
+        title: "Success rate",
+        slots: &times,
+        series: vec![Series {
+            name: "success rate",
+            tone: "good",
+            values: values(|slot| share(slot.succeeded, slot.answered)),
+        }],
+        format: format_share,
+        max: Some(1.0),
+    };
+    let completion = Chart {
+        title: "Time from receipt to the end",
+        slots: &times,
+        series: vec![
+            Series {
+                name: "mean",
+                tone: "busy",
+                values: values(|slot| share(slot.completion_seconds, slot.n_completed)),
+            },
+            Series {
+                name: "longest",
+                tone: "warning",
+                values: values(|slot| slot.max_completion_seconds),
+            },
+        ],
+        format: format_duration,
+        max: None,
+    };
+    html! {
+        div.charts { @for chart in [throughput, success, completion] { (chart.render()) } }
+    }
+}
+
+/// Returns all slots of the window, those without orders too, oldest first.
+fn sum_slots(
+    minutes: &[MinuteStatistics],
+    window: Window,
+    step: i64,
+    now: Timestamp,
+) -> BTreeMap<Timestamp, Slot> {
+    let length = step * MINUTE;
+    let start_of = |at: Timestamp| at.as_second().div_euclid(length) * length;
+    let newest = start_of(now);
+    let n_slots = i64::from(window.minutes()) / step;
+    let mut slots: BTreeMap<Timestamp, Slot> = (0..n_slots)
+        .filter_map(|age| Timestamp::from_second(newest - age * length).ok())
+        .map(|start| (start, Slot::default()))
+        .collect();
+    for minute in minutes {
+        let start = Timestamp::from_second(start_of(minute.minute)).ok();
+        if let Some(slot) = start.and_then(|start| slots.get_mut(&start)) {
+            slot.add(minute);
+        }
+    }
+    slots
+}
+
+fn share(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| part / whole)
+}
+
+fn format_number(value: f64) -> String {
+    if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+fn format_duration(seconds: f64) -> String {
+    match seconds {
+        ..1.0 => format!("{:.0} ms", seconds * 1_000.0),
+        1.0..120.0 => format!("{seconds:.1} s"),
+        _ => format!("{:.0} min", seconds / 60.0),
+    }
+}

@@ -1,0 +1,184 @@
+//! Sign-in with an API key, and sign-out.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+
+use api_types::Principal;
+use axum::RequestExt;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::header::RETRY_AFTER;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::api::Api;
+use crate::components::{callout, encode_component};
+use crate::form::Submission;
+use crate::page::bare_document;
+use crate::session::{Theme, add_cookies};
+use crate::visit::{Cookies, html_response, redirect, with_session};
+use crate::{ROOT, SharedState};
+
+/// Attempts per minute of one address. More are guesses of keys.
+const ATTEMPTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).unwrap();
+
+/// Limit of sign-in attempts for each address.
+pub(crate) struct SignInLimit(DefaultKeyedRateLimiter<IpAddr>);
+
+impl SignInLimit {
+    pub(crate) fn new() -> Self {
+        Self(RateLimiter::keyed(Quota::per_minute(ATTEMPTS_PER_MINUTE)))
+    }
+
+    /// Counts an attempt. Returns the seconds to wait if the address has made too many.
+    fn count_attempt(&self, address: IpAddr) -> Result<(), u64> {
+        // Addresses whose attempts are long ago need no memory.
+        self.0.retain_recent();
+        self.0.check_key(&address).map_err(|wait| {
+            wait.wait_time_from(DefaultClock::default().now()).as_secs().saturating_add(1)
+        })
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct SignInQuery {
+    /// Page to show after the sign-in.
+    next: Option<String>,
+    /// Whether the browser comes from a successful sign-in. It has then not kept the cookie.
+    signed_in: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SignInForm {
+    key: String,
+    next: Option<String>,
+}
+
+/// Shows the form of the sign-in.
+pub(crate) async fn show_form(
+    Cookies(cookies): Cookies,
+    Query(query): Query<SignInQuery>,
+) -> Response {
+    let next = query.next.as_deref();
+    let has_key = cookies.session.as_ref().is_some_and(|session| session.key.is_some());
+    if query.signed_in.is_some() && has_key {
+        return redirect(&local_address(next));
+    }
+    let problem = query.signed_in.is_some().then_some(
+        "The browser did not keep the session: its cookie needs HTTPS, or an address on this machine.",
+    );
+    html_response(StatusCode::OK, sign_in_page(cookies.theme, next, problem))
+}
+
+/// Checks the key and begins a session.
+pub(crate) async fn sign_in(
+    State(state): State<SharedState>,
+    Cookies(cookies): Cookies,
+    mut request: Request,
+) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address =
+        peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip());
+    if let Err(seconds) = state.sign_in_limit.count_attempt(address) {
+        let problem = format!("Too many attempts. Try again in {seconds} s.");
+        let page = sign_in_page(cookies.theme, None, Some(&problem));
+        let mut response = html_response(StatusCode::TOO_MANY_REQUESTS, page);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        return response;
+    }
+    let Ok(parts) = request.extract_parts::<Parts>().await;
+    let body = request.extract::<Bytes, _>().await.unwrap_or_default();
+    let Ok(form) = serde_html_form::from_bytes::<SignInForm>(&body) else {
+        let page = sign_in_page(cookies.theme, None, Some("Enter an API key."));
+        return html_response(StatusCode::BAD_REQUEST, page);
+    };
+    let key = form.key.trim();
+    let next = form.next.as_deref();
+    let api = Api::for_request(state.api.clone(), &parts, Some(key));
+    match api.get::<Principal>("/v1/principal").await {
+        Ok(_) => {
+            let session = state.cookies.new_session(Some(key.to_owned()));
+            let next = encode_component(&local_address(next));
+            let checked = format!("/console/sign-in?signed_in=1&next={next}");
+            with_session(redirect(&checked), &state, &session)
+        }
+        Err(error) => {
+            let problem = if error.is_unauthorized() {
+                "This key is not valid: it is wrong, revoked or expired.".to_owned()
+            } else {
+                format!("The key could not be checked: {error}.")
+            };
+            html_response(error.status, sign_in_page(cookies.theme, next, Some(&problem)))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NoFields {}
+
+/// Ends the session.
+pub(crate) async fn sign_out(
+    State(state): State<SharedState>,
+    Submission { .. }: Submission<NoFields>,
+) -> Response {
+    let mut response = redirect("/console/sign-in");
+    add_cookies(response.headers_mut(), [state.cookies.forget_session()]);
+    response
+}
+
+/// Returns `next` if it is a page of the console, else the first page: a link to the sign-in must not
+/// lead to another site.
+pub(crate) fn local_address(next: Option<&str>) -> String {
+    let is_local = |address: &&str| {
+        let rest = address.strip_prefix(ROOT);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+            && !address.contains(['\\', '\r', '\n'])
+    };
+    next.filter(is_local).unwrap_or(ROOT).to_owned()
+}
+
+fn sign_in_page(theme: Theme, next: Option<&str>, problem: Option<&str>) -> Markup {
+    let content = html! {
+        main #main.narrow {
+            h1 { "Sign in" }
+            @if let Some(problem) = problem { (callout("error", html! { p { (problem) } })) }
+            form method="post" action="/console/sign-in" {
+                @if let Some(next) = next { input type="hidden" name="next" value=(next); }
+                label for="key" { "API key" }
+                input #key type="password" name="key" required autocomplete="current-password"
+                    spellcheck="false" autofocus;
+                p.hint { "An operator creates keys with " code { "dofs keys create" } "." }
+                button.primary type="submit" { "Sign in" }
+            }
+        }
+    };
+    bare_document("Sign in", theme, &content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_page_after_the_sign_in_is_one_of_the_console() {
+        for local in ["/console", "/console/orders?status=FAILED", "/console?window=day"] {
+            assert_eq!(local_address(Some(local)), local);
+        }
+        for foreign in [
+            "//evil.example",
+            "https://evil.example",
+            "/console\\evil",
+            "/consoles",
+            "/v1/orders",
+            "",
+        ] {
+            assert_eq!(local_address(Some(foreign)), ROOT, "{foreign}");
+        }
+        assert_eq!(local_address(None), ROOT);
+    }
+}
