@@ -209,6 +209,10 @@ pub(crate) struct Demo {
     /// Keep serving after the demonstration
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Keep serving, and place orders meanwhile, some of which become dead letters: a system to look
+    /// around in
+    #[arg(long)]
+    pub(crate) stay: bool,
 }
 
 #[derive(Debug, Args)]

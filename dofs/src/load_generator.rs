@@ -85,6 +85,20 @@ pub(crate) async fn run(plan: &LoadPlan, client: &ApiClient, progress: ProgressB
     Report::new(&placements, placing_time, &ended, configured)
 }
 
+/// Places random orders at a steady rate, one at a time, until the future is dropped. Orders that the API
+/// does not accept are left out.
+pub(crate) async fn place_forever(client: &ApiClient, per_second: u64, seed: u64) {
+    let started = Instant::now();
+    let mut random = StdRng::seed_from_u64(seed);
+    for index in 0.. {
+        sleep_until(started + start_offset(index, per_second)).await;
+        let order = random_order::generate_order(&mut random);
+        if let Err(error) = client.place_order(&order).await {
+            tracing::debug!(%error, "Order of the demonstration not placed");
+        }
+    }
+}
+
 /// Returns a progress bar, hidden where standard error is not a terminal.
 pub(crate) fn progress_bar(plan: &LoadPlan, quiet: bool) -> ProgressBar {
     let bar = output::progress_bar(quiet, "{msg} {wide_bar} {pos}/{len} orders");

@@ -13,6 +13,9 @@ use crate::error::CliError;
 use crate::load_generator::{self, LoadPlan};
 use crate::{output, process, settings};
 
+/// Orders per second while the demonstration stays.
+const STAY_RATE: u64 = 2;
+
 pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, CliError> {
     let folder = tempfile::Builder::new().prefix("dofs-demo-").tempdir();
     let folder = folder.map_err(|source| CliError::Folder {
@@ -22,9 +25,14 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
     // Flags override the environment: the demonstration must not write to configured stores.
     let events = folder.path().join("events").display().to_string();
     let read_model = format!("sqlite://{}", folder.path().join("read-model.sqlite").display());
+    // Without failures there would be nothing to mend.
+    let troubled = |value| arguments.stay.then_some(value);
     let settings = settings::load(
         global,
         &[
+            ("--stay", "fulfillment", "error_rate", troubled("0.3")),
+            ("--stay", "fulfillment", "max_retries", troubled("2")),
+            ("--stay", "fulfillment", "latency_ms", troubled("300")),
             ("demo", "api", "listen", Some("127.0.0.1:0")),
             ("demo", "node", "listen", Some("127.0.0.1:0")),
             ("demo", "node", "data", Some(&events)),
@@ -33,6 +41,7 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
             ("demo", "api", "tls_certificate", Some("")),
             ("demo", "api", "tls_key", Some("")),
             ("demo", "ops", "listen", Some("")),
+            ("demo", "console", "enabled", Some("true")),
         ],
     )?;
     let system = dev::start_system(settings).await?;
@@ -41,18 +50,18 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
     let address = system.http_address().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
     let client = ApiClient::for_address(address)?;
     let serving = system.wait_until_stopped();
-    let demonstration = demonstrate(client, folder.path(), arguments.keep, global, stop);
+    let demonstration = demonstrate(client, folder.path(), arguments, global, stop);
     // Each ends the other: a failing role cancels the token, and the demonstration cancels it too.
     let (served, shown) = tokio::join!(serving, demonstration);
     served?;
     shown
 }
 
-/// Demonstrates the system until `stop`, then stops it unless `keep`.
+/// Demonstrates the system until `stop`, then stops it unless it shall be kept.
 async fn demonstrate(
     client: ApiClient,
     folder: &Path,
-    keep: bool,
+    arguments: &Demo,
     global: &Global,
     stop: CancellationToken,
 ) -> Result<ExitCode, CliError> {
@@ -61,10 +70,19 @@ async fn demonstrate(
         () = stop.cancelled() => return Ok(ExitCode::FAILURE),
         outcome = place_and_report(&client, global) => outcome,
     };
-    if keep && outcome.is_ok() {
+    if (arguments.keep || arguments.stay) && outcome.is_ok() {
         let url = client.base_url();
-        output::print_result(format!("\nStill serving at {url}; press Ctrl-C to stop."))?;
-        output::print_result(format!("Data: {} (deleted at the end)", folder.display()))?;
+        output::print_result(format!(
+            "\nStill serving at {url}; press Ctrl-C to stop.\nConsole: {url}{}\nData: {} (deleted at \
+             the end)",
+            console::ROOT,
+            folder.display()
+        ))?;
+        if arguments.stay {
+            let orders = load_generator::place_forever(&client, STAY_RATE, process::random_seed());
+            // Only the stop ends it.
+            drop(stop.run_until_cancelled(orders).await);
+        }
     } else {
         stop.cancel();
     }
