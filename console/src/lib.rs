@@ -46,7 +46,7 @@ pub struct Console {
     pub clock: Clock,
     /// Seals the cookies. Processes with the same secret accept each other's sessions.
     pub secret: CookieSecret,
-    /// Whether this process terminates TLS.
+    /// Whether visitors reach the console through TLS.
     pub has_tls: bool,
     /// Ends the streams of open pages, so that they do not delay the stop of the process.
     pub stop: CancellationToken,

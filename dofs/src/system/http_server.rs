@@ -91,7 +91,8 @@ impl System {
         } else {
             CookieSecret::derive_from(config.session_secret.as_bytes())
         };
-        let has_tls = self.settings.api.has_tls();
+        let api_config = &self.settings.api;
+        let has_tls = api_config.has_tls() || api_config.behind_tls_proxy;
         console::routes(Console {
             config,
             api,
