@@ -34,6 +34,9 @@ mod system;
 mod time;
 mod worker;
 
+/// Types of the events of this release.
+pub use domain::order::EVENT_TYPES;
+
 pub use customer::{Customer, CustomerFailure, CustomerOrder, CustomerOrderCounts, CustomerPage};
 pub use dead_letter::{
     Attempt, AttemptDelivery, AttemptDiscarded, AttemptEnd, AttemptOutcome, AttemptQueued,

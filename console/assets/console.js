@@ -3,6 +3,15 @@
 const root = document.documentElement;
 root.classList.add("js");
 
+// Opens a stream again that the server refused; after other failures, the browser does so by itself. If the
+// session has ended, the page leads to the sign-in.
+function retry(connect) {
+  setTimeout(async () => {
+    const page = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => null);
+    if (page?.type === "opaqueredirect") location.reload(); else connect();
+  }, 5000);
+}
+
 // Live regions. The server sends a region only if it has changed.
 const main = document.querySelector("main[data-live]");
 if (main) {
@@ -32,8 +41,7 @@ if (main) {
     source.addEventListener("expired", () => { source.close(); location.reload(); });
     source.addEventListener("error", () => {
       if (stale) stale.hidden = false;
-      // The browser retries by itself unless the server refused the stream.
-      if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
+      if (source.readyState === EventSource.CLOSED) retry(connect);
     });
     source.addEventListener("open", () => { if (stale) stale.hidden = true; });
   };
@@ -103,66 +111,101 @@ document.addEventListener("input", (event) => {
   if (output && event.target.type === "range") output.textContent = event.target.value;
 });
 
-// Live feed of events: rows of text, the newest first.
+// Live feed of events, the newest first.
 const feed = document.querySelector("[data-feed]");
 if (feed) {
   const MAX_ROWS = 200;
-  const status = document.getElementById("feed-status");
-  const pause = document.getElementById("feed-pause");
-  const waiting = [];
-  let paused = false;
-  const cell = (text, name) => {
-    const element = document.createElement("td");
+  const rows = feed.querySelector("tbody");
+  const [pause, status, count, skipped] =
+    ["pause", "status", "count", "skipped"].map((name) => document.getElementById(`feed-${name}`));
+  let stream;
+  let waiting = [];
+  let nWaiting = 0;
+  let isPaused = false;
+  let isLoading = true;
+  let isScheduled = false;
+  const has = (id) => rows.querySelector(`[data-event="${CSS.escape(id)}"]`);
+  const make = (name, text, attributes = {}) => {
+    const element = document.createElement(name);
     element.textContent = text;
-    if (name) element.className = name;
-    return element;
+    return Object.assign(element, attributes);
   };
-  const addRow = (event) => {
-    const row = document.createElement("tr");
-    const time = document.createElement("time");
-    time.dateTime = event.recorded_at;
-    time.title = event.recorded_at;
-    time.textContent = new Date(event.recorded_at).toISOString().slice(11, 23);
-    const at = cell("");
-    at.append(time);
-    const link = document.createElement("a");
-    link.href = `/console/orders/${encodeURIComponent(event.order_id)}`;
-    link.textContent = `${event.order_id.slice(0, 8)}…${event.order_id.slice(28)}`;
-    link.title = event.order_id;
-    const order = cell("", "id");
-    order.append(link);
-    row.append(at, cell(event.type), order, cell(String(event.revision), "number"), cell(event.metadata?.actor ?? "–"));
-    feed.prepend(row);
-    while (feed.rows.length > MAX_ROWS) feed.deleteRow(-1);
+  // The same row as the server's.
+  const toRow = (event) => {
+    const iso = new Date(event.recorded_at).toISOString();
+    const text = iso.slice(0, 23).replace("T", " ");
+    const time = make("time", text, { dateTime: event.recorded_at, title: `${text} UTC` });
+    const id = event.order_id;
+    const link = make("a", `${id.slice(0, 8)}…${id.slice(28)}`,
+      { className: "id", href: `/console/orders/${encodeURIComponent(id)}`, title: id });
+    const row = make("tr", "");
+    row.dataset.event = event.event_id;
+    for (const content of [time, event.type, link, event.revision, event.metadata?.actor ?? "–"]) {
+      const cell = make("td", "");
+      cell.append(content);
+      row.append(cell);
+    }
+    return row;
   };
   const show = () => {
-    if (!status) return;
-    status.textContent = paused ? `Paused. ${waiting.length} new events wait.` : "Live";
-  };
-  const stream = new EventSource(feed.dataset.feed);
-  stream.onmessage = (message) => receive(JSON.parse(message.data));
-  for (const type of (feed.dataset.types ?? "").split(" ").filter(Boolean)) {
-    stream.addEventListener(type, (message) => receive(JSON.parse(message.data)));
-  }
-  const receive = (event) => {
-    if (!event.order_id) return;
-    if (paused) {
-      waiting.push(event);
-      if (waiting.length > MAX_ROWS) waiting.shift();
-    } else {
-      addRow(event);
+    isScheduled = false;
+    if (!isPaused && !isLoading) {
+      for (const row of waiting) if (!has(row.dataset.event)) rows.prepend(row);
+      while (rows.rows.length > MAX_ROWS) rows.deleteRow(-1);
+      waiting = [];
+      nWaiting = 0;
     }
+    count.textContent = isPaused ? `${nWaiting} new events` : "";
+  };
+  const tell = (text) => { if (status.textContent !== text) status.textContent = text; };
+  const tellState = () => tell(isPaused ? "Paused" : "Live");
+  const receive = (message) => {
+    waiting.push(toRow(JSON.parse(message.data)));
+    if (waiting.length > MAX_ROWS) waiting.shift();
+    nWaiting += 1;
+    // Browsers draw no frames of hidden pages, so those wait.
+    if (!isScheduled) requestAnimationFrame(show);
+    isScheduled = true;
+  };
+  // Events between the page and its stream, or between two streams, are only on a new page.
+  const load = async () => {
+    const page = await fetch(location.href).then((answer) => answer.text()).catch(() => "");
+    const current = new DOMParser().parseFromString(page, "text/html").querySelector("[data-feed] tbody");
+    const newest = [...current?.rows ?? []];
+    const missing = newest.filter((row) => !has(row.dataset.event));
+    if (rows.rows.length && newest.length && missing.length === newest.length) skipped.hidden = false;
+    waiting.unshift(...missing.reverse());
+    isLoading = false;
     show();
   };
-  stream.onopen = show;
-  stream.onerror = () => { if (status) status.textContent = "Connection lost. The list is not current."; };
-  pause?.addEventListener("click", () => {
-    paused = !paused;
-    pause.setAttribute("aria-pressed", String(paused));
-    if (!paused) waiting.splice(0).forEach(addRow);
+  const connect = () => {
+    let isNew = true;
+    isLoading = true;
+    stream = new EventSource(feed.dataset.feed);
+    for (const type of feed.dataset.types.split(" ")) stream.addEventListener(type, receive);
+    stream.addEventListener("reset", (message) => {
+      // The browser resumes a stream that was too slow where it ended.
+      if (JSON.parse(message.data).reason === "unknown_position") skipped.hidden = false;
+    });
+    stream.onopen = () => {
+      tellState();
+      if (isNew) load();
+      isNew = false;
+    };
+    stream.onerror = () => {
+      tell("Connection lost. The list is not current.");
+      if (stream.readyState === EventSource.CLOSED) retry(connect);
+    };
+  };
+  connect();
+  pause.addEventListener("click", () => {
+    isPaused = !isPaused;
+    pause.setAttribute("aria-pressed", String(isPaused));
+    tellState();
     show();
   });
   addEventListener("pagehide", () => stream.close());
+  addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
 }
 
 // Keyboard.

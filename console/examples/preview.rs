@@ -16,6 +16,32 @@ async fn main() {
     } else {
         fake_api::FakeApi::open()
     };
+    let api = if std::env::args().any(|a| a == "--incident") {
+        let w = fake_api::with(
+            fake_api::workers(),
+            &serde_json::json!({
+            "paused": true, "since": "2026-01-02T03:00:00Z", "actor": "ann", "reason": "Gateway maintenance until four", "breaker": "open",
+            "unconfirmed": ["dofs-018f2d6e-0000-7d34-9e2a-0b5d6a1f2c44-worker"],
+            "unavailable": {"read_model": "it does not answer"}, "orders_processing": null, "oldest_waiting_seconds": null,
+            "workers": [fake_api::workers()["workers"][0].clone(), {
+                "worker": "dofs-018f2d6e-0000-7d34-9e2a-0b5d6a1f2c44-worker", "connected": false, "paused": true,
+                "last_seen_at": "2026-01-02T03:04:05Z", "breaker": "open", "since": "2026-01-02T03:00:00Z",
+                "error": "HTTP 503 Service Unavailable: upstream connect error or disconnect/reset before headers",
+                "watchdog_reconnects": 2, "in_flight": null, "gateway": null, "reported_at": null}]}),
+        );
+        let mut p = fake_api::projections();
+        p["items"][0]["lag_events"] = 1200.into();
+        p["items"][0]["lag_seconds"] = 95.0.into();
+        p["items"][0]["stuck"] = true.into();
+        p["items"][0]["verification"]["findings"] = 2.into();
+        p["items"][0]["sets"][1]["progress"]["updated_at"] = "2026-01-02T03:00:00Z".into();
+        api.with_answer("/v1/ops/worker", 200, w).with_answer("/v1/ops/projections", 200, p)
+            .with_answer("/readyz", 503, serde_json::json!({"status": "unavailable", "checks": {"event_store": "unavailable", "read_model": "ok"}, "reasons": {"event_store": "connection refused"}}))
+            .with_answer("/v1/events", 200, serde_json::json!({"items": [], "next_cursor": null}))
+            .with_answer("/v1/ops/actions", 200, serde_json::json!({"items": [], "next_cursor": null}))
+    } else {
+        api
+    };
     let console = console::routes(console::Console {
         config: console::ConsoleConfig {
             enabled: true,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use api_types::{Problem, ProblemCode};
+use api_types::{HealthReport, Problem, ProblemCode};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -17,6 +17,7 @@ use tower::ServiceExt;
 
 const ACCEPTED: &str = "application/json, application/problem+json";
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Client of the API on behalf of one visitor. Cheap to clone.
 #[derive(Clone)]
@@ -56,11 +57,7 @@ impl Api {
 
     /// Gets a resource.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Loaded<T> {
-        let mut request = self.request(Method::GET, path);
-        if let Some(extensions) = request.extensions_mut() {
-            extensions.insert(PartOfPage);
-        }
-        parse(self.call(request, Body::empty()).await?).await
+        parse(self.call(self.page_request(path), Body::empty()).await?).await
     }
 
     /// Gets a resource with a query.
@@ -69,8 +66,15 @@ impl Api {
         path: &str,
         query: &impl Serialize,
     ) -> Loaded<T> {
-        let query = serde_html_form::to_string(query).map_err(|_| ApiError::internal())?;
-        self.get(&format!("{path}?{query}")).await
+        self.get(&add_query(path, query)?).await
+    }
+
+    /// Gets the result of the health checks. A process that is not ready has one too, with status 503.
+    pub(crate) async fn get_health(&self) -> Loaded<HealthReport> {
+        let response = self.send(self.page_request("/readyz?verbose"), Body::empty()).await?;
+        let status = response.status();
+        let body = read_body(response).await?;
+        serde_json::from_slice(&body).map_err(|_| to_error(status, &body))
     }
 
     /// Posts a command.
@@ -102,9 +106,19 @@ impl Api {
         parse(self.call(self.request(Method::DELETE, path), Body::empty()).await?).await
     }
 
-    /// Opens an event stream and returns the response whose body it is.
-    pub(crate) async fn open_stream(&self, path: &str) -> Loaded<Response<Body>> {
-        self.call(self.request(Method::GET, path), Body::empty()).await
+    /// Opens an event stream and returns the response whose body it is. The stream continues after the
+    /// message with the id `last_event_id`.
+    pub(crate) async fn open_stream(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        last_event_id: Option<&HeaderValue>,
+    ) -> Loaded<Response<Body>> {
+        let mut request = self.request(Method::GET, &add_query(path, query)?);
+        if let Some(id) = last_event_id {
+            request = request.header(LAST_EVENT_ID, id);
+        }
+        self.call(request, Body::empty()).await
     }
 
     /// Returns a text that is equal for clients that get the same answers.
@@ -128,12 +142,27 @@ impl Api {
         request
     }
 
+    /// Returns a request that the access log leaves out if it succeeds.
+    fn page_request(&self, path: &str) -> Builder {
+        let mut request = self.request(Method::GET, path);
+        if let Some(extensions) = request.extensions_mut() {
+            extensions.insert(PartOfPage);
+        }
+        request
+    }
+
     async fn call(&self, request: Builder, body: Body) -> Loaded<Response<Body>> {
+        let response = self.send(request, body).await?;
+        if response.status().is_success() { Ok(response) } else { Err(read_error(response).await) }
+    }
+
+    /// Returns the response, whatever its status.
+    async fn send(&self, request: Builder, body: Body) -> Loaded<Response<Body>> {
         // A path that a visitor typed may not be a valid address.
         let request = request.body(body).map_err(|_| ApiError::invalid_address())?;
         // The router's error type has no values.
         let Ok(response) = self.router.clone().oneshot(request).await;
-        if response.status().is_success() { Ok(response) } else { Err(read_error(response).await) }
+        Ok(response)
     }
 }
 
@@ -170,6 +199,11 @@ impl ApiError {
     }
 }
 
+fn add_query(path: &str, query: &impl Serialize) -> Loaded<String> {
+    let query = serde_html_form::to_string(query).map_err(|_| ApiError::internal())?;
+    Ok(format!("{path}?{query}"))
+}
+
 async fn parse<T: DeserializeOwned>(response: Response<Body>) -> Loaded<T> {
     let body = read_body(response).await?;
     serde_json::from_slice(&body).map_err(|error| {
@@ -180,11 +214,13 @@ async fn parse<T: DeserializeOwned>(response: Response<Body>) -> Loaded<T> {
 
 async fn read_error(response: Response<Body>) -> ApiError {
     let status = response.status();
-    let problem =
-        read_body(response).await.ok().and_then(|body| serde_json::from_slice(&body).ok());
-    problem.map_or_else(
+    to_error(status, &read_body(response).await.unwrap_or_default())
+}
+
+fn to_error(status: StatusCode, body: &[u8]) -> ApiError {
+    serde_json::from_slice(body).map_or_else(
         // A redirect, or an error before the API's middleware: neither has a problem document.
-        || ApiError { status, ..ApiError::internal() },
+        |_| ApiError { status, ..ApiError::internal() },
         |problem| ApiError { status, problem: Box::new(problem) },
     )
 }

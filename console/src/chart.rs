@@ -57,6 +57,7 @@ impl Chart<'_> {
         }
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "a chart has far fewer than 2^52 slots")]
     fn drawing(&self, top: f64) -> Markup {
         let n_slots = self.slots.len();
         let width = SIZE / n_slots.max(1) as f64;
@@ -133,6 +134,7 @@ impl Chart<'_> {
 }
 
 /// Returns the path of a line. A slot without a value interrupts the line.
+#[expect(clippy::cast_precision_loss, reason = "a chart has far fewer than 2^52 slots")]
 fn line_path(values: &[Option<f64>], width: f64, top: f64) -> String {
     let mut path = String::new();
     let mut is_drawing = false;
@@ -145,11 +147,11 @@ fn line_path(values: &[Option<f64>], width: f64, top: f64) -> String {
         let y = SIZE - (value / top * SIZE).clamp(0.0, SIZE);
         let y = format_coordinate(y);
         if is_drawing {
-            path.push_str(&format!("L{} {y}", format_coordinate(x)));
+            path.extend(["L", &format_coordinate(x), " ", &y]);
         } else {
             // A short line makes a value without neighbours visible.
             let start = format_coordinate(x - width / 2.0);
-            path.push_str(&format!("M{start} {y}L{} {y}", format_coordinate(x)));
+            path.extend(["M", &start, " ", &y, "L", &format_coordinate(x), " ", &y]);
         }
         is_drawing = true;
     }

@@ -1,6 +1,8 @@
 //! Parts that several pages share: times, numbers, statuses, tables, panels.
 
-use api_types::{FailureStage, OrderStatus};
+use std::time::Duration;
+
+use api_types::{FailureStage, OrderStatus, Unavailable};
 use jiff::{Timestamp, Unit};
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -16,6 +18,7 @@ pub(crate) fn encode_component(text: &str) -> String {
 }
 
 /// Returns a box with a message. Kinds: `info`, `success`, `warning`, `error`.
+#[expect(clippy::needless_pass_by_value, reason = "callers write the content in the call")]
 pub(crate) fn callout(kind: &str, content: Markup) -> Markup {
     html! {
         div.callout data-kind=(kind) { (content) }
@@ -69,6 +72,11 @@ pub(crate) fn format_seconds(seconds: u64) -> String {
     }
 }
 
+/// As [`format_seconds`], without the parts of a second.
+pub(crate) fn format_whole_seconds(seconds: f64) -> String {
+    format_seconds(Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs())
+}
+
 /// Returns the time between two events.
 pub(crate) fn format_gap(from: Timestamp, to: Timestamp) -> String {
     let milliseconds = to.duration_since(from).as_millis();
@@ -95,6 +103,11 @@ pub(crate) fn format_count(count: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// Returns a number with separated thousands, or a dash if there is none.
+pub(crate) fn optional_count(count: Option<u64>) -> Markup {
+    html! { @if let Some(count) = count { (format_count(count)) } @else { (dash()) } }
 }
 
 /// Returns a share as a percentage.
@@ -174,6 +187,19 @@ pub(crate) fn loaded<T>(value: &Loaded<T>, show: impl FnOnce(&T) -> Markup) -> M
         Ok(value) => show(value),
         Err(error) => {
             callout("error", html! { p { (error.problem.title) ": " (error.problem.detail) } })
+        }
+    }
+}
+
+/// Returns a warning for each source that does not answer.
+pub(crate) fn missing_sources(unavailable: &Unavailable) -> Markup {
+    let sources =
+        [("Event store", &unavailable.event_store), ("Read model", &unavailable.read_model)];
+    html! {
+        @for (source, reason) in sources {
+            @if let Some(reason) = reason {
+                (callout("warning", html! { p { (source) ": " (reason) ". Its figures are missing." } }))
+            }
         }
     }
 }

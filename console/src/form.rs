@@ -1,14 +1,18 @@
 //! Forms that the visitor submits. Each contains the token of the visitor's session.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 
 use crate::SharedState;
+use crate::api::ApiError;
 use crate::components::callout;
 use crate::page::Page;
 use crate::visit::Visit;
@@ -66,4 +70,66 @@ pub(crate) fn post_form(visit: &Visit, action: &str, content: &Markup) -> Markup
     html! {
         form method="post" action=(action) { (token_field(visit)) (content) }
     }
+}
+
+/// Returns the field for the reason of an action. `typed` is the visitor's text of a refused submission.
+pub(crate) fn reason_field(typed: &str) -> Markup {
+    html! {
+        div.field {
+            label for="reason" { "Reason" }
+            input #reason name="reason" value=(typed) required maxlength="1000" autocomplete="off";
+            p.hint { "Recorded with the action." }
+        }
+    }
+}
+
+/// Returns the field for the visitor's name; nothing if a key names the visitor.
+pub(crate) fn actor_field(visit: &Visit, typed: &str) -> Markup {
+    html! {
+        @if !visit.principal.requires_key {
+            div.field {
+                label for="actor" { "Your name (optional)" }
+                input #actor name="actor" value=(typed) maxlength="128" autocomplete="name";
+            }
+        }
+    }
+}
+
+/// Returns the actor that a command names; `None` if a key names the visitor.
+pub(crate) fn typed_actor(visit: &Visit, typed: &str) -> Option<String> {
+    typed_text(typed).filter(|_| !visit.principal.requires_key)
+}
+
+/// Returns the text of a field; `None` if the field is blank.
+pub(crate) fn typed_text(typed: &str) -> Option<String> {
+    Some(typed.trim()).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// Reads a field that may be empty: browsers also send the fields that the visitor has left empty.
+pub(crate) fn absent_if_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    match text.trim() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(D::Error::custom),
+    }
+}
+
+/// Returns why the API has refused a form.
+pub(crate) fn refusal(error: &ApiError) -> Markup {
+    callout(
+        "error",
+        html! {
+            p { (error.problem.detail) }
+            @for fault in &error.problem.errors { p { (fault.pointer) " " (fault.detail) } }
+        },
+    )
+}
+
+/// Returns why the visitor's key may not act. `action` is a verb phrase.
+pub(crate) fn read_only_note(action: &str) -> Markup {
+    html! { p.hint { "This key may not " (action) ": it lacks " code { "ops:write" } "." } }
 }

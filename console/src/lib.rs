@@ -72,7 +72,7 @@ pub fn routes(console: Console) -> Router {
         cookies: CookieJar::new(&config, &secret, clock.clone(), has_tls),
         clock,
         sign_in_limit: SignInLimit::new(),
-        live: LiveHub::default(),
+        live: LiveHub::new(),
         stop,
     });
     let pages = Router::new()

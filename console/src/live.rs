@@ -19,6 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use service_kit::clock::Clock;
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 
 use crate::SharedState;
@@ -35,9 +36,10 @@ const MAX_STREAMS: usize = 2_000;
 pub(crate) type Regions = Vec<(&'static str, Markup)>;
 
 /// The pages that are open now.
-#[derive(Default)]
 pub(crate) struct LiveHub {
     pages: Mutex<HashMap<PageKey, Weak<OpenPage>>>,
+    /// One permit for each stream that may be opened.
+    slots: Arc<Semaphore>,
 }
 
 /// Visitor's permissions and page. The key is a hash, because it contains an API key.
@@ -51,8 +53,16 @@ struct OpenPage {
     rendering: tokio::sync::Mutex<Option<(Instant, Arc<Rendering>)>>,
 }
 
-/// The regions as texts, or the reason to end the stream.
-type Rendering = Result<Vec<(&'static str, String)>, ApiError>;
+/// The regions, or the reason to end the stream.
+type Rendering = Result<Vec<RenderedRegion>, ApiError>;
+
+/// A region of a page as text.
+struct RenderedRegion {
+    name: &'static str,
+    html: String,
+    /// The text without ages. The script of the page keeps the ages current.
+    timeless: String,
+}
 
 /// Path and query of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +84,18 @@ impl PageAddress {
 }
 
 impl LiveHub {
-    /// Returns the shared page; `None` if too many are open.
-    fn open(&self, api: Api, address: PageAddress, clock: &Clock) -> Option<Arc<OpenPage>> {
+    pub(crate) fn new() -> Self {
+        Self { pages: Mutex::default(), slots: Arc::new(Semaphore::new(MAX_STREAMS)) }
+    }
+
+    /// Returns the shared page and the slot of the stream; `None` if too many streams are open.
+    fn open(
+        &self,
+        api: Api,
+        address: PageAddress,
+        clock: &Clock,
+    ) -> Option<(Arc<OpenPage>, OwnedSemaphorePermit)> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
         let key = Sha256::new()
             .chain_update(api.identity())
             .chain_update([0])
@@ -87,17 +107,14 @@ impl LiveHub {
         // The lock's data is consistent at every step.
         let mut pages = self.pages.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(page) = pages.get(&key).and_then(Weak::upgrade) {
-            return (Arc::strong_count(&page) <= MAX_STREAMS).then_some(page);
+            return Some((page, slot));
         }
         pages.retain(|_, page| page.strong_count() > 0);
-        if pages.len() >= MAX_STREAMS {
-            return None;
-        }
         let clock = clock.clone();
         let page = OpenPage { api, address, clock, rendering: tokio::sync::Mutex::default() };
         let page = Arc::new(page);
         pages.insert(key, Arc::downgrade(&page));
-        Some(page)
+        Some((page, slot))
     }
 }
 
@@ -111,13 +128,28 @@ impl OpenPage {
         }
         let started = Instant::now();
         let regions = pages::render_regions(&self.api, &self.address, self.clock.now()).await;
-        let regions = regions.map(|regions| {
-            regions.into_iter().map(|(name, markup)| (name, markup.into_string())).collect()
-        });
-        let regions = Arc::new(regions);
+        let regions = Arc::new(regions.map(|regions| {
+            regions.into_iter().map(|(name, markup)| RenderedRegion::new(name, markup)).collect()
+        }));
         *rendering = Some((started, Arc::clone(&regions)));
         regions
     }
+}
+
+impl RenderedRegion {
+    fn new(name: &'static str, markup: Markup) -> Self {
+        let html = markup.into_string();
+        let timeless = remove_ages(&html);
+        Self { name, html, timeless }
+    }
+}
+
+/// Returns a region's text without the content of its `time` elements. Escaped text cannot look like the
+/// end of a tag.
+fn remove_ages(html: &str) -> String {
+    let mut parts = html.split("data-relative>");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once("</time>").map_or(part, |(_, rest)| rest))
 }
 
 #[derive(Deserialize)]
@@ -132,22 +164,24 @@ pub(crate) async fn stream_regions(
     visit: Visit,
 ) -> Response {
     let address = PageAddress::parse(&query.page);
-    let Some(page) = state.live.open(visit.api.clone(), address, &state.clock) else {
+    let opened = state.live.open(visit.api.clone(), address, &state.clock);
+    let Some((page, slot)) = opened else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let events = changed_regions(page, visit.session.expires_at)
+    let events = changed_regions(page, slot, visit.session.expires_at)
         .take_until(state.stop.clone().cancelled_owned());
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }
 
 /// Returns the changes of a page's regions: first all, then those that changed. The stream ends with the
-/// session.
+/// session, and holds its slot until then.
 fn changed_regions(
     page: Arc<OpenPage>,
+    slot: OwnedSemaphorePermit,
     expires_at: Timestamp,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
-    let begin = (page, None::<Arc<Rendering>>, false);
-    stream::unfold(begin, move |(page, mut sent, ended)| async move {
+    let begin = (page, slot, None::<Arc<Rendering>>, false);
+    stream::unfold(begin, move |(page, slot, mut sent, ended)| async move {
         if ended {
             return None;
         }
@@ -156,11 +190,11 @@ fn changed_regions(
                 sleep(INTERVAL).await;
             }
             if page.clock.now() >= expires_at {
-                return Some((Ok(expired_event()), (page, sent, true)));
+                return Some((Ok(expired_event()), (page, slot, sent, true)));
             }
             let rendering = page.render().await;
             let Ok(regions) = rendering.as_ref() else {
-                return Some((Ok(expired_event()), (page, sent, true)));
+                return Some((Ok(expired_event()), (page, slot, sent, true)));
             };
             let previous = sent.replace(Arc::clone(&rendering));
             let previous = previous.as_deref().and_then(|previous| previous.as_ref().ok());
@@ -168,22 +202,37 @@ fn changed_regions(
             if !changed.is_empty() {
                 let event =
                     Event::default().event("regions").data(Value::Object(changed).to_string());
-                return Some((Ok(event), (page, sent, false)));
+                return Some((Ok(event), (page, slot, sent, false)));
             }
         }
     })
 }
 
-/// Tells the page to load again, which leads to the sign-in.
+/// Tells the page to load again, which leads to the sign-in. Browsers ignore a message without data.
 fn expired_event() -> Event {
-    Event::default().event("expired").data("")
+    Event::default().event("expired").data("{}")
 }
 
 fn differing_regions(
-    previous: &[(&'static str, String)],
-    current: &[(&'static str, String)],
+    previous: &[RenderedRegion],
+    current: &[RenderedRegion],
 ) -> Map<String, Value> {
-    let is_changed = |region: &&(&'static str, String)| !previous.contains(region);
+    let is_changed = |region: &&RenderedRegion| {
+        let before = previous.iter().find(|before| before.name == region.name);
+        before.is_none_or(|before| before.timeless != region.timeless)
+    };
     let changed = current.iter().filter(is_changed);
-    changed.map(|(name, html)| ((*name).to_owned(), Value::String(html.clone()))).collect()
+    changed.map(|region| (region.name.to_owned(), Value::String(region.html.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_removed_from_a_region() {
+        let html = "a <time data-relative>5 s ago</time> b <time data-relative>1 h ago</time> c";
+        assert_eq!(remove_ages(html), "a <time  b <time  c");
+        assert_eq!(remove_ages("no times"), "no times");
+    }
 }

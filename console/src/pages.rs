@@ -1,6 +1,11 @@
 //! The pages, and the regions of those that are live.
 
+mod actions;
+mod feed;
 mod overview;
+mod projections;
+mod system;
+mod workers;
 
 use axum::Router;
 use axum::routing::get;
@@ -12,7 +17,16 @@ use crate::live::{PageAddress, Regions};
 
 /// Returns the routes of the pages.
 pub(crate) fn routes() -> Router<SharedState> {
-    Router::new().route("/console", get(overview::show))
+    Router::new()
+        .route("/console", get(overview::show))
+        .route("/console/workers", get(workers::show))
+        .route("/console/workers/pause", get(workers::show_pause).post(workers::pause))
+        .route("/console/workers/resume", get(workers::show_resume).post(workers::resume))
+        .route("/console/projections", get(projections::show))
+        .route("/console/feed", get(feed::show))
+        .route("/console/feed/events", get(feed::stream_events))
+        .route("/console/actions", get(actions::show))
+        .route("/console/system", get(system::show))
 }
 
 /// Renders the regions of a live page; empty for addresses without a live page.
@@ -26,6 +40,8 @@ pub(crate) async fn render_regions(
 ) -> Result<Regions, ApiError> {
     match address.segments().as_slice() {
         [] => overview::regions(api, &address.query, now).await,
+        ["workers"] => workers::regions(api, now).await,
+        ["projections"] => projections::regions(api, now).await,
         _ => Ok(Regions::new()),
     }
 }

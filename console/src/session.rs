@@ -158,7 +158,7 @@ impl CookieJar {
     }
 
     /// Returns the header that ends the session in the browser.
-    pub(crate) fn forget_session(&self) -> Option<HeaderValue> {
+    pub(crate) fn forget_session() -> Option<HeaderValue> {
         remove_cookie(SESSION, true)
     }
 

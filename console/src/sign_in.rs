@@ -20,7 +20,7 @@ use crate::api::Api;
 use crate::components::{callout, encode_component};
 use crate::form::Submission;
 use crate::page::bare_document;
-use crate::session::{Theme, add_cookies};
+use crate::session::{CookieJar, Theme, add_cookies};
 use crate::visit::{Cookies, html_response, redirect, with_session};
 use crate::{ROOT, SharedState};
 
@@ -122,12 +122,9 @@ pub(crate) async fn sign_in(
 pub(crate) struct NoFields {}
 
 /// Ends the session.
-pub(crate) async fn sign_out(
-    State(state): State<SharedState>,
-    Submission { .. }: Submission<NoFields>,
-) -> Response {
+pub(crate) async fn sign_out(Submission { .. }: Submission<NoFields>) -> Response {
     let mut response = redirect("/console/sign-in");
-    add_cookies(response.headers_mut(), [state.cookies.forget_session()]);
+    add_cookies(response.headers_mut(), [CookieJar::forget_session()]);
     response
 }
 

@@ -13,7 +13,7 @@ use maud::{Markup, html};
 use serde::de::DeserializeOwned;
 
 use crate::SharedState;
-use crate::api::{Api, ApiError};
+use crate::api::{Api, ApiError, Loaded};
 use crate::components::{callout, encode_component};
 use crate::page::{self, Page};
 use crate::session::{Notice, ReadCookies, Session, Theme, add_cookies};
@@ -93,11 +93,13 @@ impl Visit {
     }
 
     /// Responds with a page.
+    #[expect(clippy::needless_pass_by_value, reason = "callers build the page in the call")]
     pub(crate) fn show(&self, page: Page<'_>) -> Response {
         self.respond(StatusCode::OK, page.render(self))
     }
 
     /// Responds with a page that has an error status.
+    #[expect(clippy::needless_pass_by_value, reason = "callers build the page in the call")]
     pub(crate) fn show_with_status(&self, status: StatusCode, page: Page<'_>) -> Response {
         self.respond(status, page.render(self))
     }
@@ -109,6 +111,24 @@ impl Visit {
         }
         let page = Page::new(title, page::describe_error(error, self));
         self.show_with_status(error.status, page)
+    }
+
+    /// Returns the result of a page's main call, whose failure the page shows.
+    ///
+    /// # Errors
+    /// The page to show instead if the key is not valid any more or lacks a scope: a repetition of the
+    /// call would fail too.
+    pub(crate) fn require_access<T>(
+        &self,
+        title: &str,
+        value: Loaded<T>,
+    ) -> Result<Loaded<T>, Response> {
+        match &value {
+            Err(error) if error.is_unauthorized() || error.status == StatusCode::FORBIDDEN => {
+                Err(self.show_error(title, error))
+            }
+            Ok(_) | Err(_) => Ok(value),
+        }
     }
 
     /// Leads the browser to another page, which shows the notice.

@@ -2,13 +2,25 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failing set-up fails the test")]
 
+#[path = "pages/actions.rs"]
+mod actions;
 #[path = "pages/fake_api.rs"]
 mod fake_api;
+#[path = "pages/feed.rs"]
+mod feed;
 #[path = "pages/frame.rs"]
 mod frame;
+#[path = "pages/live.rs"]
+mod live;
 #[path = "pages/overview.rs"]
 mod overview;
+#[path = "pages/projections.rs"]
+mod projections;
 #[path = "pages/sessions.rs"]
 mod sessions;
+#[path = "pages/system.rs"]
+mod system;
 #[path = "pages/visitor.rs"]
 mod visitor;
+#[path = "pages/workers.rs"]
+mod workers;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::api::{Api, ApiError, Loaded};
 use crate::components::{
-    callout, dash, format_count, format_seconds, format_share, loaded, region, tile,
+    callout, dash, format_count, format_share, format_whole_seconds, loaded, region, tile,
 };
 use crate::live::Regions;
 use crate::page::{Page, Section};
@@ -106,8 +106,11 @@ fn show_tiles(statistics: &Statistics) -> Markup {
     let count = |count: Option<u64>| html! { (count.map_or_else(|| "–".to_owned(), format_count)) };
     let none = html! {};
     let accepted = orders.map(|orders| orders.processing + orders.fulfilled + orders.failed);
-    let waiting = queue.oldest_waiting_seconds.map(|seconds| seconds as u64);
-    let waiting = html! { @if let Some(seconds) = waiting { "oldest " (format_seconds(seconds)) } };
+    let waiting = html! {
+        @if let Some(seconds) = queue.oldest_waiting_seconds {
+            "oldest " (format_whole_seconds(seconds))
+        }
+    };
     let per_minute = statistics.per_minute.as_deref().unwrap_or_default();
     // The newest minute is not over.
     let last_minute = per_minute.iter().rev().nth(1).or(per_minute.last());

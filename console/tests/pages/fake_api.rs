@@ -1,17 +1,21 @@
 //! An API with fixed answers, which notes the commands that it receives.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
 pub(crate) const ORDER: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
 pub(crate) const TASK: &str = "018f2d70-0000-7000-8000-000000000001";
 pub(crate) const KEY: &str = "dofs_operator_secret";
+/// Another key with the same scopes.
+pub(crate) const OTHER_KEY: &str = "dofs_other_secret";
 
 /// Answers of the API; tests change single ones.
 #[derive(Clone)]
@@ -23,7 +27,7 @@ struct Shared {
     principal: Value,
     requires_key: bool,
     /// Answers that replace the fixed ones: path without query, status, body.
-    replaced: Vec<(String, u16, Value)>,
+    replaced: Mutex<Vec<(String, u16, Value)>>,
     received: Mutex<Vec<Received>>,
 }
 
@@ -34,6 +38,7 @@ pub(crate) struct Received {
     pub(crate) uri: String,
     pub(crate) body: Value,
     pub(crate) if_match: Option<String>,
+    pub(crate) last_event_id: Option<String>,
 }
 
 impl FakeApi {
@@ -56,21 +61,20 @@ impl FakeApi {
             "actor": if requires_key { "ann" } else { "customer" }, "tenant": tenant, "scopes": scopes,
             "requires_key": requires_key, "environment": "dev", "version": "0.1.0",
         });
-        let received = Mutex::default();
-        Self {
-            shared: Arc::new(Shared { principal, requires_key, replaced: Vec::new(), received }),
-        }
+        let (replaced, received) = (Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { principal, requires_key, replaced, received }) }
     }
 
     /// Replaces an answer.
     #[must_use]
     pub(crate) fn with_answer(self, path: &str, status: u16, body: Value) -> Self {
-        let shared = &*self.shared;
-        let mut replaced = shared.replaced.clone();
-        replaced.insert(0, (path.to_owned(), status, body));
-        let (principal, requires_key) = (shared.principal.clone(), shared.requires_key);
-        let received = Mutex::default();
-        Self { shared: Arc::new(Shared { principal, requires_key, replaced, received }) }
+        self.change_answer(path, status, body);
+        self
+    }
+
+    /// Replaces an answer while pages are open.
+    pub(crate) fn change_answer(&self, path: &str, status: u16, body: Value) {
+        self.shared.replaced.lock().unwrap().insert(0, (path.to_owned(), status, body));
     }
 
     pub(crate) fn router(&self) -> Router {
@@ -81,6 +85,12 @@ impl FakeApi {
     pub(crate) fn commands(&self) -> Vec<Received> {
         let received = self.shared.received.lock().unwrap();
         received.iter().filter(|request| request.method != Method::GET).cloned().collect()
+    }
+
+    /// Returns the last request to a path.
+    pub(crate) fn last_request(&self, path: &str) -> Option<Received> {
+        let received = self.shared.received.lock().unwrap();
+        received.iter().rev().find(|request| request.uri.split('?').next() == Some(path)).cloned()
     }
 
     /// Returns the addresses of all `GET` requests.
@@ -95,14 +105,19 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     note_request(&api, &parts.method, &parts.uri, &parts.headers, &body);
-    let expected = format!("Bearer {KEY}");
+    let known_keys = [KEY, OTHER_KEY].map(|key| format!("Bearer {key}"));
     let key = parts.headers.get(header::AUTHORIZATION).map(|key| key.to_str().unwrap().to_owned());
-    if api.shared.requires_key && key.as_deref() != Some(&expected) {
+    if api.shared.requires_key && !key.is_some_and(|key| known_keys.contains(&key)) {
         return respond(401, &problem(401, "unauthorized", "Unauthorized"));
     }
     let path = parts.uri.path();
-    if let Some((_, status, body)) = api.shared.replaced.iter().find(|(known, ..)| known == path) {
-        return respond(*status, body);
+    let replaced =
+        api.shared.replaced.lock().unwrap().iter().find(|(known, ..)| known == path).cloned();
+    if let Some((_, status, body)) = replaced {
+        return respond(status, &body);
+    }
+    if path == "/v1/events/stream" {
+        return event_stream();
     }
     if path == "/v1/principal" {
         return respond(200, &api.shared.principal);
@@ -112,15 +127,26 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
 }
 
 fn note_request(api: &FakeApi, method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) {
-    let if_match = headers.get(header::IF_MATCH).map(|value| value.to_str().unwrap().to_owned());
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let (if_match, last_event_id) = (text("if-match"), text("last-event-id"));
     let body = serde_json::from_slice(body).unwrap_or(Value::Null);
-    let received = Received { method: method.clone(), uri: uri.to_string(), body, if_match };
+    let received =
+        Received { method: method.clone(), uri: uri.to_string(), body, if_match, last_event_id };
     api.shared.received.lock().unwrap().push(received);
 }
 
 fn respond(status: u16, body: &Value) -> Response {
     let status = StatusCode::from_u16(status).unwrap();
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// A stream that stays open after its first messages.
+fn event_stream() -> Response {
+    let mut event = feed_event();
+    event["event_id"] = json!("3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c77");
+    let messages = format!("retry: 2000\n\nid: 7-5\nevent: OrderStored\ndata: {event}\n\n");
+    let messages = stream::iter([Ok::<_, Infallible>(messages)]).chain(stream::pending());
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(messages)).into_response()
 }
 
 /// Returns a problem document.
@@ -154,6 +180,7 @@ fn fixed_answer(method: &Method, path: &str) -> (u16, Value) {
         ("GET", ["v1", "ops", "actions"]) => actions(),
         ("GET", ["v1", "ops", "system"]) => system(),
         ("GET", ["v1", "ops", "keys"]) => keys(),
+        ("GET", ["readyz"]) => health(),
         ("GET", ["v1", "ops", "dead-letters", "redrives"]) => json!({"items": [task()]}),
         ("GET" | "DELETE", ["v1", "ops", "dead-letters", "redrives", _]) => task(),
         ("POST", ["v1", "ops", "dead-letters", "redrives"]) => task(),
@@ -169,7 +196,7 @@ fn fixed_answer(method: &Method, path: &str) -> (u16, Value) {
     (200, body)
 }
 
-fn statistics() -> Value {
+pub(crate) fn statistics() -> Value {
     json!({
         "orders": {"PROCESSING": 14, "FULFILLED": 1200, "FAILED": 31},
         "failed_by_stage": {"validation": 20, "fulfillment": 10, "dead_letter": 1},
@@ -201,7 +228,7 @@ fn state() -> Value {
     })
 }
 
-fn with(mut value: Value, changed: &Value) -> Value {
+pub(crate) fn with(mut value: Value, changed: &Value) -> Value {
     for (name, member) in changed.as_object().unwrap() {
         value[name] = member.clone();
     }
@@ -317,7 +344,7 @@ fn task() -> Value {
     })
 }
 
-fn workers() -> Value {
+pub(crate) fn workers() -> Value {
     json!({
         "paused": false, "since": null, "actor": null, "reason": null, "breaker": "closed",
         "watchdog_reconnects": 0,
@@ -334,7 +361,7 @@ fn workers() -> Value {
     })
 }
 
-fn projections() -> Value {
+pub(crate) fn projections() -> Value {
     json!({
         "items": [{
             "name": "orders", "lag_events": 0, "lag_seconds": 0.0, "stuck": false,
@@ -352,15 +379,19 @@ fn projections() -> Value {
     })
 }
 
-fn actions() -> Value {
-    json!({
-        "items": [{
-            "event_id": "3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c12", "kind": "order_redriven",
-            "at": "2026-01-02T03:04:05Z", "actor": "ann", "reason": "Gateway is back",
-            "order_id": ORDER, "task_id": null, "detail": "attempt 2"
-        }],
-        "next_cursor": null
-    })
+pub(crate) fn actions() -> Value {
+    let action = json!({
+        "event_id": "3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c12", "kind": "order_redriven",
+        "at": "2026-01-02T03:04:05Z", "actor": "ann", "reason": "Gateway is back",
+        "order_id": ORDER, "task_id": null, "detail": "attempt 2"
+    });
+    let started = json!({
+        "kind": "redrive_started", "order_id": null, "task_id": TASK, "detail": "code retries_exhausted"
+    });
+    let paused =
+        json!({"kind": "workers_paused", "order_id": null, "reason": null, "detail": null});
+    let items = [action.clone(), with(action.clone(), &started), with(action, &paused)];
+    json!({"items": items, "next_cursor": "next"})
 }
 
 fn system() -> Value {
@@ -369,21 +400,26 @@ fn system() -> Value {
         "roles": ["api", "worker", "projector"], "started_at": "2026-01-02T03:00:00Z",
         "settings": [
             {"key": "api.listen", "value": "127.0.0.1:8080", "source": "default.toml"},
+            {"key": "api.rate_limit", "value": 100, "source": "default.toml"},
             {"key": "read_model.url", "value": "postgres://***@db/dofs", "source": "DOFS__READ_MODEL__URL"}
         ]
     })
 }
 
-fn keys() -> Value {
+pub(crate) fn keys() -> Value {
     json!({
         "items": [{
-            "key_id": "3q8v1n0c", "name": "ann", "tenant": null, "scopes": ["ops:read", "ops:write"],
+            "key_id": "3f0d1a522d7e", "name": "ann", "tenant": null, "scopes": ["ops:read", "ops:write"],
             "created_at": "2026-01-01T00:00:00Z", "expires_at": null, "revoked_at": null
         }]
     })
 }
 
-fn feed_event() -> Value {
+fn health() -> Value {
+    json!({"status": "ok", "checks": {"event_store": "ok", "read_model": "ok"}, "reasons": {}})
+}
+
+pub(crate) fn feed_event() -> Value {
     json!({
         "order_id": ORDER, "revision": 2, "event_id": "3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c11",
         "type": "OrderStored", "data": {"order_id": ORDER, "stored_at": "2026-01-02T03:04:05.1Z"},

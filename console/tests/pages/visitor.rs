@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::http::request::Builder;
 use axum::http::{Method, Request, StatusCode, header};
 use console::{Console, ConsoleConfig, CookieSecret};
+use http_body_util::BodyExt;
 use jiff::Timestamp;
 use service_kit::clock::Clock;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -22,6 +25,7 @@ pub(crate) const NOW: &str = "2026-01-02T03:04:30Z";
 pub(crate) struct Visitor {
     console: Router,
     cookies: BTreeMap<String, String>,
+    stop: CancellationToken,
 }
 
 /// A response of the console.
@@ -40,22 +44,55 @@ impl Visitor {
     /// A visitor at another time. The console's cookies open at any time until they expire.
     pub(crate) fn at(api: &FakeApi, now: &str) -> Self {
         let now: Timestamp = now.parse().unwrap();
+        Self::with_clock(api, 480, move || now)
+    }
+
+    /// A visitor of a console whose clock moves with that of the runtime, from [`NOW`] on. Sessions last one
+    /// minute.
+    pub(crate) fn with_moving_clock(api: &FakeApi) -> Self {
+        let now: Timestamp = NOW.parse().unwrap();
+        let started = Instant::now();
+        Self::with_clock(api, 1, move || now + started.elapsed())
+    }
+
+    fn with_clock(
+        api: &FakeApi,
+        session_minutes: u32,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
         let ids = Arc::new(AtomicU64::new(1));
         let new_id = move || Uuid::from_u128(ids.fetch_add(1, Ordering::Relaxed).into());
         let config = ConsoleConfig {
             enabled: true,
-            session_minutes: 480.try_into().unwrap(),
+            session_minutes: session_minutes.try_into().unwrap(),
             session_secret: String::new(),
         };
+        let stop = CancellationToken::new();
         let console = console::routes(Console {
             config,
             api: api.router(),
-            clock: Clock::new(move || now, new_id),
+            clock: Clock::new(now, new_id),
             secret: CookieSecret::derive_from(b"secret of the tests"),
             has_tls: false,
-            stop: CancellationToken::new(),
+            stop: stop.clone(),
         });
-        Self { console, cookies: BTreeMap::new() }
+        Self { console, cookies: BTreeMap::new(), stop }
+    }
+
+    /// Another visitor of the same console, without cookies.
+    pub(crate) fn another(&self) -> Self {
+        let (console, stop) = (self.console.clone(), self.stop.clone());
+        Self { console, cookies: BTreeMap::new(), stop }
+    }
+
+    /// Stops the process of the console.
+    pub(crate) fn stop_console(&self) {
+        self.stop.cancel();
+    }
+
+    pub(crate) async fn sign_in(&mut self, key: &str) {
+        let answer = self.post("/console/sign-in", &[("key", key)]).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.html);
     }
 
     /// Continues with the cookies of another visitor.
@@ -88,17 +125,7 @@ impl Visitor {
     }
 
     async fn send(&mut self, method: Method, address: &str, body: String) -> Shown {
-        let cookies: Vec<_> =
-            self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let request = Request::builder()
-            .method(method)
-            .uri(address)
-            .header(header::HOST, "localhost")
-            .header(header::ACCEPT, "text/html")
-            .header(header::COOKIE, cookies.join("; "))
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Body::from(body))
-            .unwrap();
+        let request = self.request(method, address).body(Body::from(body)).unwrap();
         let response = self.console.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         for cookie in parts.headers.get_all(header::SET_COOKIE) {
@@ -110,6 +137,30 @@ impl Visitor {
         Shown { status: parts.status, location, headers: parts.headers, html }
     }
 
+    /// Opens a stream of messages. `last_event_id` is the id of the last message that the browser has.
+    pub(crate) async fn open_stream(&self, address: &str, last_event_id: Option<&str>) -> Messages {
+        let mut request = self.request(Method::GET, address);
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = self.console.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        Messages { status: parts.status, headers: parts.headers, body }
+    }
+
+    fn request(&self, method: Method, address: &str) -> Builder {
+        let cookies: Vec<_> =
+            self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Request::builder()
+            .method(method)
+            .uri(address)
+            .header(header::HOST, "localhost")
+            .header(header::ACCEPT, "text/html")
+            .header(header::COOKIE, cookies.join("; "))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+    }
+
     fn keep_cookie(&mut self, cookie: &str) {
         let (name, rest) = cookie.split_once('=').unwrap();
         let (value, attributes) = rest.split_once(';').unwrap();
@@ -117,6 +168,32 @@ impl Visitor {
             self.cookies.remove(name);
         } else {
             self.cookies.insert(name.to_owned(), value.to_owned());
+        }
+    }
+}
+
+/// An open stream of messages.
+pub(crate) struct Messages {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: axum::http::HeaderMap,
+    body: Body,
+}
+
+impl Messages {
+    /// Returns the next part of the stream; `None` at its end.
+    pub(crate) async fn next(&mut self) -> Option<String> {
+        let frame = self.body.frame().await?.unwrap();
+        Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
+    }
+
+    /// Returns the regions of the next message, heartbeats left out.
+    pub(crate) async fn next_regions(&mut self) -> BTreeMap<String, String> {
+        loop {
+            let message = self.next().await.expect("the stream has not ended");
+            if let Some(data) = message.strip_prefix("event: regions\ndata: ") {
+                return serde_json::from_str(data).unwrap();
+            }
+            assert!(message.starts_with(':'), "{message}");
         }
     }
 }

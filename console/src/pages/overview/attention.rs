@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::Overview;
 use crate::api::Loaded;
-use crate::components::{encode_component, format_age, format_count, format_seconds};
+use crate::components::{encode_component, format_age, format_count, format_whole_seconds};
 
 /// Lag of a projection above which its rows are not current enough to act on.
 const MAX_LAG_SECONDS: f64 = 30.0;
@@ -67,7 +67,7 @@ fn outages(overview: &Overview) -> Vec<Finding> {
             }
             let waiting = statistics.queue.oldest_waiting_seconds;
             if let Some(seconds) = waiting.filter(|seconds| *seconds > MAX_WAITING_SECONDS) {
-                let text = format!("An order has waited for {}.", format_seconds(seconds as u64));
+                let text = format!("An order has waited for {}.", format_whole_seconds(seconds));
                 found.push(Finding::new(text, "/console/orders?status=PROCESSING", "Orders"));
             }
         }
@@ -121,7 +121,7 @@ fn projections(overview: &Overview) -> Vec<Finding> {
         if projection.stuck == Some(true) {
             add(format!("Projection {name} is stuck: events wait and none is applied."));
         } else if let Some(lag) = projection.lag_seconds.filter(|lag| *lag > MAX_LAG_SECONDS) {
-            add(format!("Projection {name} is {} behind.", format_seconds(lag as u64)));
+            add(format!("Projection {name} is {} behind.", format_whole_seconds(lag)));
         }
         let findings = projection.verification.map_or(0, |verification| verification.findings);
         if findings > 0 {

@@ -27,6 +27,7 @@ struct Slot {
 }
 
 impl Slot {
+    #[expect(clippy::cast_precision_loss, reason = "counts of a minute are far below 2^52")]
     fn add(&mut self, minute: &MinuteStatistics) {
         self.received += minute.received;
         self.fulfilled += minute.fulfilled;
@@ -71,6 +72,7 @@ pub(super) fn show(overview: &Overview) -> Markup {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "counts of a minute are far below 2^52")]
 fn charts(minutes: &[MinuteStatistics], window: Window, now: Timestamp) -> Markup {
     let step = match window {
         Window::Hour => 1,

@@ -4,7 +4,7 @@ use api_types::{BreakerState, Projection};
 use maud::{Markup, html};
 
 use super::Overview;
-use crate::components::{badge, dash, format_count, format_seconds, panel, table};
+use crate::components::{badge, dash, format_count, format_whole_seconds, panel, table};
 
 pub(super) fn show(overview: &Overview) -> Markup {
     let rows = html! {
@@ -78,6 +78,6 @@ fn projection_health(projection: &Projection) -> Markup {
     if events == 0 {
         return badge("good", "up to date");
     }
-    let lag = format!("{} events, {} behind", format_count(events), format_seconds(seconds as u64));
+    let lag = format!("{} events, {} behind", format_count(events), format_whole_seconds(seconds));
     badge(if seconds > 30.0 { "warning" } else { "busy" }, &lag)
 }

@@ -1,0 +1,197 @@
+//! The actions of operators, with actor and reason.
+
+use api_types::{OperatorAction, OperatorActionKind, OperatorActionPage};
+use axum::response::Response;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use maud::{Markup, html};
+use serde::{Deserialize, Serialize};
+
+use crate::api::Loaded;
+use crate::components::{dash, empty, loaded, next_page, order_link, table, time};
+use crate::form::typed_text;
+use crate::page::{Page, Section};
+use crate::visit::Visit;
+
+const ADDRESS: &str = "/console/actions";
+const COLUMNS: [&str; 6] = ["Time", "Action", "Actor", "Reason", "Concerns", "Detail"];
+const KINDS: [OperatorActionKind; 8] = [
+    OperatorActionKind::OrderRedriven,
+    OperatorActionKind::DeadLetterDiscarded,
+    OperatorActionKind::RedriveStarted,
+    OperatorActionKind::RedriveCancelled,
+    OperatorActionKind::WorkersPaused,
+    OperatorActionKind::WorkersResumed,
+    OperatorActionKind::ApiKeyCreated,
+    OperatorActionKind::ApiKeyRevoked,
+];
+
+/// Filters and place, as in the address of the page. The API has the same names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct ActionsQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+impl ActionsQuery {
+    /// Leaves out what the visitor has left empty, and reads times without an offset as UTC.
+    fn normalize(self) -> Self {
+        let text = |text: Option<String>| text.as_deref().and_then(typed_text);
+        let time = |time| text(time).map(to_utc);
+        Self {
+            kind: text(self.kind),
+            actor: text(self.actor),
+            from: time(self.from),
+            to: time(self.to),
+            cursor: text(self.cursor),
+        }
+    }
+
+    fn has_filter(&self) -> bool {
+        *self != Self { cursor: self.cursor.clone(), ..Self::default() }
+    }
+}
+
+/// Shows the page.
+pub(crate) async fn show(visit: Visit) -> Result<Response, Response> {
+    let query = visit.query::<ActionsQuery>()?.normalize();
+    let actions = visit.api.get_with::<OperatorActionPage>("/v1/ops/actions", &query).await;
+    let actions = visit.require_access("Actions", actions)?;
+    let body = html! {
+        h1 { "Actions" }
+        (filter_form(&query))
+        (show_page(&actions, &query, visit.now))
+    };
+    Ok(visit.show(Page::new("Actions", body).in_section(Section::Actions)))
+}
+
+fn show_page(actions: &Loaded<OperatorActionPage>, query: &ActionsQuery, now: Timestamp) -> Markup {
+    loaded(actions, |page| {
+        let rows = html! { @for action in &page.items { (row(action, now)) } };
+        let next = page.next_cursor.as_ref().and_then(|cursor| {
+            let query = ActionsQuery { cursor: Some(cursor.clone()), ..query.clone() };
+            serde_html_form::to_string(query).ok()
+        });
+        html! {
+            @if !page.items.is_empty() {
+                (table("Actions of operators, newest first", &COLUMNS, &rows))
+            } @else if query.has_filter() {
+                (empty("No action matches these filters."))
+            } @else {
+                (empty("No operator has acted yet."))
+            }
+            (next_page(next.map(|query| format!("{ADDRESS}?{query}")).as_deref()))
+        }
+    })
+}
+
+fn row(action: &OperatorAction, now: Timestamp) -> Markup {
+    html! {
+        tr {
+            td { (time(action.at, now)) }
+            td { (kind_name(action.kind)) }
+            td { (action.actor) }
+            td { @if let Some(reason) = &action.reason { (reason) } @else { (dash()) } }
+            td { (subject(action)) }
+            td { @if let Some(detail) = &action.detail { (detail) } @else { (dash()) } }
+        }
+    }
+}
+
+/// Returns a link to the order or the task that the action concerns.
+fn subject(action: &OperatorAction) -> Markup {
+    html! {
+        @if let Some(order_id) = action.order_id {
+            (order_link(order_id))
+        } @else if let Some(task_id) = action.task_id {
+            a href={ "/console/dead-letters/tasks/" (task_id) } { "Redrive task" }
+        } @else {
+            (dash())
+        }
+    }
+}
+
+fn kind_name(kind: OperatorActionKind) -> &'static str {
+    match kind {
+        OperatorActionKind::OrderRedriven => "Order redriven",
+        OperatorActionKind::DeadLetterDiscarded => "Dead letter discarded",
+        OperatorActionKind::RedriveStarted => "Redrive started",
+        OperatorActionKind::RedriveCancelled => "Redrive cancelled",
+        OperatorActionKind::WorkersPaused => "Workers paused",
+        OperatorActionKind::WorkersResumed => "Workers resumed",
+        OperatorActionKind::ApiKeyCreated => "API key created",
+        OperatorActionKind::ApiKeyRevoked => "API key revoked",
+    }
+}
+
+/// Returns the name of a kind in addresses: the one of the API.
+fn kind_value(kind: OperatorActionKind) -> String {
+    let name = serde_json::to_value(kind);
+    name.ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn filter_form(query: &ActionsQuery) -> Markup {
+    let times = [("from", "From (UTC)", &query.from), ("to", "Before (UTC)", &query.to)];
+    html! {
+        form.filters action=(ADDRESS) {
+            div {
+                label for="kind" { "Action" }
+                select #kind name="kind" {
+                    option value="" { "All" }
+                    @for kind in KINDS {
+                        @let value = kind_value(kind);
+                        option value=(value) selected[query.kind.as_ref() == Some(&value)] {
+                            (kind_name(kind))
+                        }
+                    }
+                }
+            }
+            div {
+                label for="actor" { "Actor" }
+                input #actor name="actor" value=[query.actor.as_deref()] maxlength="256" autocomplete="off";
+            }
+            @for (name, label, value) in times {
+                div {
+                    label for=(name) { (label) }
+                    input id=(name) type="datetime-local" step="1" name=(name)
+                        value=[value.as_deref().map(to_field)];
+                }
+            }
+            button type="submit" { "Filter" }
+            @if query.has_filter() { a.button href=(ADDRESS) { "Clear" } }
+        }
+    }
+}
+
+/// Returns a time of a `datetime-local` field, which has no offset, as a time in UTC.
+fn to_utc(text: String) -> String {
+    let is_complete = text.parse::<Timestamp>().is_ok();
+    if !is_complete && text.parse::<DateTime>().is_ok() { format!("{text}Z") } else { text }
+}
+
+/// Returns a time as the value of a `datetime-local` field. A text that is not a time stays as it is.
+fn to_field(text: &str) -> String {
+    let at = text.parse::<Timestamp>().map(|at| at.strftime("%Y-%m-%dT%H:%M:%S").to_string());
+    at.unwrap_or_else(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_fields_are_in_utc() {
+        assert_eq!(to_utc("2026-01-02T03:04".to_owned()), "2026-01-02T03:04Z");
+        assert_eq!(to_utc("2026-01-02T03:04:05+01:00".to_owned()), "2026-01-02T03:04:05+01:00");
+        assert_eq!(to_utc("yesterday".to_owned()), "yesterday");
+        assert_eq!(to_field("2026-01-02T03:04:05+01:00"), "2026-01-02T02:04:05");
+    }
+}
