@@ -14,7 +14,7 @@ pub struct OperatorAction {
     pub event_id: Uuid,
     pub kind: OperatorActionKind,
     pub at: Timestamp,
-    /// Name of the API key or of the operator.
+    /// `api-key:` and the id of the key; without keys, the name that the request gave.
     pub actor: String,
     #[schema(required)]
     pub reason: Option<String>,
@@ -24,7 +24,7 @@ pub struct OperatorAction {
     /// Redrive task that the action started or cancelled; null for other actions.
     #[schema(required)]
     pub task_id: Option<Uuid>,
-    /// What the action concerns, for people: attempt, filter of a redrive, name of an API key.
+    /// What the action concerns, for people: attempt, orders of a redrive task, name of an API key.
     #[schema(required)]
     pub detail: Option<String>,
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// The client of a request: identity and permissions of its API key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
-    "actor": "ann",
+    "actor": "api-key:3f0d1a522d7e",
     "tenant": null,
     "scopes": ["orders:read", "audit:read", "ops:read", "ops:write"],
     "requires_key": true,
@@ -16,7 +16,8 @@ use utoipa::ToSchema;
     "version": "0.1.0"
 }))]
 pub struct Principal {
-    /// Name of the API key; `customer` if the API requires no keys.
+    /// Name in the metadata of events: `api-key:` and the id of the key; `customer` if the API requires
+    /// no keys.
     pub actor: String,
     /// Tenant whose orders the key places and reads; null: all tenants.
     #[schema(required)]
@@ -49,7 +50,7 @@ pub struct SystemInfo {
     /// Roles of this process.
     pub roles: Vec<String>,
     pub started_at: Timestamp,
-    /// Effective settings of this process in the order of the settings file. Secrets are masked.
+    /// Effective settings of this process, sorted by key. Secrets are masked.
     pub settings: Vec<Setting>,
 }
 
@@ -68,7 +69,7 @@ pub struct Setting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
     "items": [{
-        "key_id": "3q8v1n0c",
+        "key_id": "3f0d1a522d7e",
         "name": "ann",
         "tenant": null,
         "scopes": ["ops:read", "ops:write"],

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_types::{OperatorRequest, Unavailable, WorkerQueue, WorkersStatus};
+use api_types::{GatewayLatency, OperatorRequest, Unavailable, WorkerQueue, WorkersStatus};
 use axum::Json;
 use axum::extract::State;
-use domain::operations::{Control, Pause};
+use domain::operations::{Control, GatewayCalls, Pause};
 use event_log::{FulfillmentStatus, WorkerStatus};
 use jiff::Timestamp;
 use service_kit::extract::JsonBody;
@@ -186,8 +186,18 @@ fn to_worker_status(worker: &WorkerStatus, now: Timestamp) -> api_types::WorkerS
         since: report.map(|report| report.since),
         error: report.and_then(|report| report.error.clone()),
         watchdog_reconnects: report.map_or(0, |report| report.watchdog_reconnects),
-        in_flight: None,
-        gateway: None,
+        in_flight: worker.in_flight.map(|in_flight| in_flight as u64),
+        gateway: report.and_then(|report| report.gateway).map(to_latency),
         reported_at,
+    }
+}
+
+fn to_latency(calls: GatewayCalls) -> GatewayLatency {
+    let to_ms = |micros: u64| Duration::from_micros(micros).as_secs_f64() * 1_000.0;
+    GatewayLatency {
+        calls: calls.n_calls,
+        mean_ms: to_ms(calls.mean_us),
+        p95_ms: to_ms(calls.p95_us),
+        max_ms: to_ms(calls.max_us),
     }
 }

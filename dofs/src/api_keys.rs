@@ -5,17 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::CommandId;
+use domain::operations::{API_KEYS, ApiKeyCreated, ApiKeyRevoked};
 use event_log::{Cause, EventLog, ExpectedLast, Journal, JournalEntry, LogError};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use service_kit::auth::{ApiKey, ApiKeys, Scope};
 use service_kit::clock::Clock;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-const STREAM: &str = "api-keys";
-const CREATED: &str = "ApiKeyCreated";
-const REVOKED: &str = "ApiKeyRevoked";
 /// Time between two checks of the stream for new events. A revoked key is rejected after at most this
 /// time plus that of one read.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -25,27 +23,10 @@ const MAX_EVENTS: usize = 100_000;
 /// Actor in the metadata of the events.
 const ACTOR: &str = "operator";
 
-/// Event: a key was created.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct KeyCreated {
-    pub(crate) key_id: String,
-    pub(crate) name: String,
-    pub(crate) tenant: Option<String>,
-    pub(crate) scopes: Vec<String>,
-    pub(crate) secret_sha256: String,
-    pub(crate) expires_at: Option<Timestamp>,
-}
-
-/// Event: a key was revoked.
-#[derive(Debug, Serialize, Deserialize)]
-struct KeyRevoked {
-    key_id: String,
-}
-
 /// State of a key, folded from its events.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyRecord {
-    pub(crate) key: KeyCreated,
+    pub(crate) key: ApiKeyCreated,
     pub(crate) created_at: Timestamp,
     pub(crate) revoked_at: Option<Timestamp>,
 }
@@ -57,7 +38,7 @@ pub(crate) struct KeyStore {
 
 impl KeyStore {
     pub(crate) fn new(log: &EventLog) -> Self {
-        Self { journal: log.store().open_journal(STREAM) }
+        Self { journal: log.store().open_journal(API_KEYS) }
     }
 
     /// Returns all keys, oldest first.
@@ -74,14 +55,15 @@ impl KeyStore {
 
     pub(crate) async fn create_key(
         &self,
-        created: &KeyCreated,
+        created: &ApiKeyCreated,
         clock: &Clock,
     ) -> Result<(), LogError> {
-        self.append_event(CREATED, created, clock).await
+        self.append_event(ApiKeyCreated::ENTRY_TYPE, created, clock).await
     }
 
     pub(crate) async fn revoke_key(&self, key_id: &str, clock: &Clock) -> Result<(), LogError> {
-        self.append_event(REVOKED, &KeyRevoked { key_id: key_id.to_owned() }, clock).await
+        let revoked = ApiKeyRevoked { key_id: key_id.to_owned() };
+        self.append_event(ApiKeyRevoked::ENTRY_TYPE, &revoked, clock).await
     }
 
     async fn append_event(
@@ -102,14 +84,14 @@ impl KeyStore {
 /// because it may be a revocation.
 fn apply_event(entry: &JournalEntry, keys: &mut Vec<KeyRecord>) {
     match entry.entry_type.as_str() {
-        CREATED => {
-            if let Some(key) = entry.parse::<KeyCreated>() {
+        ApiKeyCreated::ENTRY_TYPE => {
+            if let Some(key) = entry.parse::<ApiKeyCreated>() {
                 keys.push(KeyRecord { key, created_at: entry.recorded_at, revoked_at: None });
                 return;
             }
         }
-        REVOKED => {
-            if let Some(KeyRevoked { key_id }) = entry.parse() {
+        ApiKeyRevoked::ENTRY_TYPE => {
+            if let Some(ApiKeyRevoked { key_id }) = entry.parse() {
                 for record in keys.iter_mut().filter(|record| record.key.key_id == key_id) {
                     // A second revocation does not change the time of the first.
                     record.revoked_at.get_or_insert(entry.recorded_at);
@@ -120,7 +102,7 @@ fn apply_event(entry: &JournalEntry, keys: &mut Vec<KeyRecord>) {
         _ => {}
     }
     tracing::error!(
-        stream = STREAM,
+        stream = API_KEYS,
         revision = entry.revision,
         event_type = entry.entry_type,
         "API key event ignored: it is unreadable"
@@ -202,14 +184,41 @@ fn log_changes(before: Option<&Snapshot>, after: &Snapshot) {
 }
 
 /// Converts a key for the authentication of requests; `None` if it is revoked. Scopes unknown to
-/// this release are dropped: they grant nothing.
+/// this release are dropped: they grant nothing. So are operators' scopes of a key of a tenant, which
+/// `dofs keys create` refuses: they would show other tenants' orders.
 fn to_valid_key(record: &KeyRecord) -> Option<ApiKey> {
     let KeyRecord { key, revoked_at, .. } = record;
+    let is_granted = |scope: &Scope| key.tenant.is_none() || !scope.is_for_operators();
+    let scopes = key.scopes.iter().filter_map(|name| Scope::from_name(name)).filter(is_granted);
     revoked_at.is_none().then(|| ApiKey {
         id: key.key_id.clone(),
         tenant: key.tenant.clone(),
-        scopes: key.scopes.iter().filter_map(|name| Scope::from_name(name)).collect(),
+        scopes: scopes.collect(),
         secret_sha256: key.secret_sha256.clone(),
         expires_at: key.expires_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_of_a_tenant_never_has_operators_scopes() {
+        let scopes_for = |tenant: Option<&str>| {
+            let key = ApiKeyCreated {
+                key_id: "a".to_owned(),
+                name: "shop".to_owned(),
+                tenant: tenant.map(str::to_owned),
+                scopes: ["orders:read", "ops:read", "ops:write"].map(str::to_owned).into(),
+                secret_sha256: String::new(),
+                expires_at: None,
+            };
+            let record = KeyRecord { key, created_at: Timestamp::UNIX_EPOCH, revoked_at: None };
+            to_valid_key(&record).map(|key| key.scopes)
+        };
+        assert_eq!(scopes_for(Some("shop")), Some(vec![Scope::OrdersRead]));
+        let all = vec![Scope::OrdersRead, Scope::OpsRead, Scope::OpsWrite];
+        assert_eq!(scopes_for(None), Some(all));
+    }
 }

@@ -9,6 +9,8 @@ use service_kit::api_doc::complete;
 use service_kit::health::{self, Checks};
 use utoipa::OpenApi;
 
+use crate::installation_api;
+
 /// Get this document
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "getOpenApi", tag = "operations", security(()),
@@ -47,6 +49,7 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
     api.merge(health::routes(Arc::new(Checks::default())).into_openapi());
     api.merge(command_api::api_doc());
     api.merge(projectors::api_doc());
+    api.merge(installation_api::api_doc());
     complete(&mut api);
     api
 }

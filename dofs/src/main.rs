@@ -7,6 +7,7 @@ mod command;
 mod description;
 mod error;
 mod health_checks;
+mod installation_api;
 mod load_generator;
 mod output;
 mod permission_check;

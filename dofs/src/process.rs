@@ -10,6 +10,10 @@ use service_kit::telemetry::traces::TraceExport;
 use service_kit::telemetry::{self, Color, LogFormat, TelemetryError, Verbosity};
 use uuid::Uuid;
 
+/// Commit that the program was built from; set by the build of releases. Without a checkout of the
+/// repository, the build does not know it.
+pub(crate) const COMMIT: Option<&str> = option_env!("DOFS_COMMIT");
+
 /// Returns the system's clock. Its ids are `UUIDv7`, which sort by time.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads time and randomness")]
 pub(crate) fn system_clock() -> Clock {

@@ -1,6 +1,9 @@
 //! Settings of the process: files, environment variables, flags.
 
+mod masking;
+
 use std::path::Path;
+use std::sync::Arc;
 
 use console::ConsoleConfig;
 use event_log::EventStoreConfig;
@@ -9,12 +12,14 @@ use fulfillment_worker::{FulfillmentConfig, GatewayKind};
 use projectors::{ProjectorConfig, ReadModelConfig};
 use serde::Deserialize;
 use service_kit::address::HostPort;
-use service_kit::config::{ConfigError, Evaluation, Layers};
+use service_kit::config::{ConfigError, EffectiveValue, Evaluation, Layers};
 use service_kit::http::ApiConfig;
 use service_kit::ops::OpsConfig;
 
 use crate::cli::{Global, Role};
 use crate::process;
+
+pub(crate) use masking::mask_setting;
 
 /// All settings. The files in `config/` document each.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,6 +37,10 @@ pub(crate) struct Settings {
     /// Environment (`DOFS_ENV`) that the settings are for. Not part of the files.
     #[serde(skip, default)]
     pub(crate) environment: Environment,
+    /// The values of the settings at the start of the process and their sources, without secrets. Not part
+    /// of the files.
+    #[serde(skip, default)]
+    pub(crate) effective: Arc<[EffectiveValue]>,
 }
 
 /// API authentication (`[auth]` in the configuration).
@@ -157,7 +166,8 @@ fn evaluate_layers(
         layers = layers.with_flag(flag, section, key, *value);
     }
     let evaluation = layers.evaluate::<Settings>()?;
-    let settings = Settings { environment, ..evaluation.settings };
+    let effective = evaluation.values.iter().cloned().map(mask_setting).collect();
+    let settings = Settings { environment, effective, ..evaluation.settings };
     Ok(Evaluation { settings, ..evaluation })
 }
 

@@ -15,6 +15,7 @@ use event_node::{AppendFailure, Node, NodeError};
 use fulfillment_worker::{
     FulfillmentConfig, GROUP, Gateway, GatewayKind, HttpGateway, SimulatedGateway,
 };
+use jiff::Timestamp;
 use projectors::{Owners, Projector, ReadModel, StoreError, Sweeper};
 use service_kit::address::HostPort;
 use service_kit::auth::Access;
@@ -53,6 +54,7 @@ pub(crate) const ALL_ROLES: [Role; 3] = [Role::Api, Role::Worker, Role::Projecto
 
 pub(crate) struct System {
     settings: Settings,
+    started_at: Timestamp,
     clock: Clock,
     stop: CancellationToken,
     roles: Roles,
@@ -78,8 +80,10 @@ impl System {
         let roles = Roles::new(stop.clone());
         let clock = process::system_clock();
         let recorder = (settings.ops.listen != OpsListen::Off).then(operations::install_recorder);
+        let started_at = clock.now();
         Self {
             settings,
+            started_at,
             clock,
             stop,
             roles,
@@ -204,7 +208,8 @@ impl System {
                 self.start_event_feed(log.as_ref());
                 routes = routes.merge(documentation_routes(self.settings.auth.mode));
                 let owned = log.clone().zip(owners.clone());
-                routes = routes.merge(self.api_routes(Arc::clone(&store), owned, access.clone()));
+                let api = self.api_routes(Arc::clone(&store), owned, access.clone(), roles);
+                routes = routes.merge(api);
             }
             if roles.contains(&Role::Projector) {
                 checks.push(self.start_projector(&store, log.as_ref())?);

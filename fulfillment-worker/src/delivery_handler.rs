@@ -19,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::circuit_breaker::Admission;
 use crate::config::FulfillmentConfig;
 use crate::gateway::{Fulfillment, Gateway, GatewayError, Outcome, random_fraction};
+use crate::gateway_calls::CallRecorder;
 use crate::metrics::{
     ParkReason, RetryReason, count_parked, count_poison, count_retry, record_call, record_end,
     record_handling,
@@ -44,6 +45,7 @@ pub(crate) struct DeliveryHandler<G> {
     config: FulfillmentConfig,
     backoff: Backoff,
     clock: Clock,
+    calls: Arc<CallRecorder>,
     /// Held while a suspect is handled: a delivery whose predecessor has no recorded end and may have
     /// crashed its worker. One at a time, so that another crash counts for the culprit only.
     suspects: Arc<Semaphore>,
@@ -62,7 +64,13 @@ enum Beginning<'a> {
 impl<G: Gateway> DeliveryHandler<G> {
     pub(crate) fn new(log: EventLog, gateway: G, config: FulfillmentConfig, clock: Clock) -> Self {
         let backoff = Backoff::new(&config);
-        Self { log, gateway, config, backoff, clock, suspects: Arc::new(Semaphore::new(1)) }
+        let (calls, suspects) = (Arc::default(), Arc::new(Semaphore::new(1)));
+        Self { log, gateway, config, backoff, clock, calls, suspects }
+    }
+
+    /// Returns the durations of the gateway's calls.
+    pub(crate) fn calls(&self) -> Arc<CallRecorder> {
+        Arc::clone(&self.calls)
     }
 
     /// Handles a delivery, including the durable record of its outcome. Holds the permit meanwhile,
@@ -345,7 +353,9 @@ impl<G: Gateway> DeliveryHandler<G> {
             let error = format!("gateway did not answer within {} ms", limit.as_millis());
             Err(GatewayError::new(FailureClass::Transient, error))
         });
-        record_call(&answer, began.elapsed());
+        let duration = began.elapsed();
+        record_call(&answer, duration);
+        self.calls.record(duration);
         if let Err(error) = &answer {
             traces::mark_failed(&span, error.class.as_str());
         }

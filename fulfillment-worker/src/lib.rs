@@ -8,6 +8,7 @@ mod dead_letter_handler;
 mod delivery_handler;
 mod delivery_loop;
 mod gateway;
+mod gateway_calls;
 pub mod metrics;
 mod pause_watch;
 mod postponed_orders;

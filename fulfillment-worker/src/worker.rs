@@ -19,7 +19,7 @@ use crate::gateway::Gateway;
 use crate::metrics::set_configured_rate;
 use crate::pause_watch::PauseWatch;
 use crate::postponed_orders::keep_requeuing;
-use crate::worker_report::{Reporter, keep_reporting};
+use crate::worker_report::{REPEAT_INTERVAL, Reporter, keep_reporting};
 
 /// Type of the events that the group delivers.
 const EVENT_TYPE: &str = "OrderQueued";
@@ -66,6 +66,8 @@ pub async fn run_worker<G: Gateway>(
     }
     let breaker = config.circuit_breaker();
     let n_silences = watch::Sender::default();
+    let handler =
+        Arc::new(DeliveryHandler::new(log.clone(), gateway, config.clone(), clock.clone()));
     let (pause, watching) = PauseWatch::start(log.clone());
     let mut background = JoinSet::new();
     background.spawn(watching.in_current_span());
@@ -77,12 +79,13 @@ pub async fn run_worker<G: Gateway>(
         breaker: Arc::clone(&breaker),
         n_silences: n_silences.subscribe(),
         obeyed_pause: pause.obeyed_pause(),
-        clock: clock.clone(),
+        calls: handler.calls(),
+        repeat_interval: REPEAT_INTERVAL,
+        clock,
     };
     background.spawn(keep_reporting(reporter).in_current_span());
     // Cancelling it ends this worker only.
     let stop = stop.child_token();
-    let handler = Arc::new(DeliveryHandler::new(log.clone(), gateway, config.clone(), clock));
     let worker = Worker { log, config, pause, breaker, handler, n_silences, stop: stop.clone() };
     // The background tasks run as long as the worker. If one of them ends, the worker stops: without
     // it orders would be handled but, for example, no pause obeyed.

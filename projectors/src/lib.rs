@@ -26,12 +26,15 @@ pub use ahead::Ahead;
 pub use customer_orders::{CUSTOMER_ORDERS, CustomerOrder};
 pub use lag::Lag;
 pub use metrics_sampler::{sample_metrics, sample_pools};
-pub use orders::{Changes, FailedOrder, ORDERS, OrderRow, Rows, apply};
+pub use orders::{
+    Changes, FailedOrder, ORDERS, OrderAction, OrderActionKind, OrderRow, Rows, apply,
+};
 pub use pace::Pace;
 pub use progress::{Phase, Progress};
 pub use projection::{
-    Apply, Column, ColumnType, CountChange, Deletion, Events, Kind, Minute, OrderRecords,
-    Projection, Record, Row, RowChanges, Statistics, Step, Table, TableRow, UnreadableRow, Value,
+    Apply, Column, ColumnType, CountChange, Deletion, Events, Kind, Minute, OperatorCommand,
+    OrderRecords, Projection, Record, Row, RowChanges, Statistics, Step, Table, TableRow,
+    UnreadableRow, Value,
 };
 pub use query_api::{Lookups, Owners, Queries, api_doc, routes, routes_without_store};
 pub use rebuild::{Rebuild, RebuildError, Rebuilt, SwapAtEnd};
@@ -40,12 +43,12 @@ pub use runner::batch::Poison;
 pub use runner::{OtherEventStore, Projector, ProjectorConfig, ProjectorError, ProjectorHealth};
 pub use status::{ProjectionStatus, StatusError, check_event_store, projection_status};
 pub use store::{
-    Begin, Checkpoint, ClockReading, ConnectionLimits, Customer, CustomerFilter, FailedOrderFilter,
-    FailureFilter, FailureGroup, IdRange, Installation, InstallationError, LastVerification, Lease,
-    MAX_CONNECTIONS_PER_PROCESS, Migrated, Newest, OrderCounts, OrderFilter, Page, Place, Pooler,
-    PostgresInstallation, ReadModel, ReadModelConfig, ReadModelUrl, RowsPage, RowsText,
-    SCHEMA_VERSION, SetInfo, SqliteInstallation, Steps, StoreError, SwapWhen, Swapped, Unfinished,
-    migrate, open,
+    ActionPlace, Begin, Checkpoint, ClockReading, ConnectionLimits, Customer, CustomerFilter,
+    FailedOrderFilter, FailureFilter, FailureGroup, IdRange, Installation, InstallationError,
+    LastVerification, Lease, MAX_CONNECTIONS_PER_PROCESS, Migrated, Newest, OrderActionFilter,
+    OrderCounts, OrderFilter, Page, Place, Pooler, PostgresInstallation, ReadModel,
+    ReadModelConfig, ReadModelUrl, RowsPage, RowsText, SCHEMA_VERSION, SetInfo, SqliteInstallation,
+    Steps, StoreError, SwapWhen, Swapped, Unfinished, migrate, open,
 };
 pub use sweeper::Sweeper;
 pub use trouble::{ReadModelTrouble, find_trouble};

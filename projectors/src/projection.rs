@@ -1,8 +1,8 @@
 //! A projection: a name, tables, and a pure fold from events to changes of their rows.
 //!
 //! The runner, rebuild, verify, repair, the sets of tables, the lease and the checkpoint work for any
-//! projection: see [`Projection`]. Rows belong to orders: each table has at most one row of an order,
-//! and an order's rows depend on nothing but the events of its stream.
+//! projection: see [`Projection`]. Rows belong to orders, and an order's rows depend on nothing but the
+//! events of its stream.
 
 mod statistics;
 mod table;
@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use domain::ids::OrderId;
 use domain::order::Recorded;
+use uuid::Uuid;
 
 pub use statistics::{CountChange, Minute, Statistics};
 pub use table::{Column, ColumnType, Kind, Record, Row, Table, TableRow, Value};
@@ -39,8 +40,8 @@ pub struct Projection {
 pub type Apply =
     fn(BTreeMap<OrderId, OrderRecords>, &Events<'_>) -> Result<RowChanges, UnreadableRow>;
 
-/// The rows of one order: one per table of the projection, in the order of the tables.
-pub type OrderRecords = Vec<Option<Record>>;
+/// The rows of one order: a sorted list per table of the projection, in the order of the tables.
+pub type OrderRecords = Vec<Vec<Record>>;
 
 /// A batch of events.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,6 +50,18 @@ pub struct Events<'a> {
     pub deletions: &'a [Deletion],
     /// The tenants of orders whose first event is in the batch.
     pub tenants: &'a [(OrderId, String)],
+    /// The operators' commands that events of the batch record.
+    pub operator_commands: &'a [OperatorCommand],
+}
+
+/// An operator's command on one order, and the event that records it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorCommand {
+    pub order_id: OrderId,
+    /// Revision of the event.
+    pub revision: u64,
+    pub event_id: Uuid,
+    pub actor: String,
 }
 
 /// One step of a batch.
@@ -94,7 +107,7 @@ pub struct Deletion {
 pub struct RowChanges {
     /// Orders whose rows are deleted, before other rows are written.
     pub deleted: BTreeSet<OrderId>,
-    /// The rows to write: for each table of the projection, at most one per order.
+    /// The rows to write, for each table of the projection.
     pub written: Vec<Vec<Record>>,
     /// Orders that are known to have no rows yet: none have to be read.
     pub begun: HashSet<OrderId>,
@@ -111,11 +124,13 @@ impl Projection {
     /// Returns the rows of an order that `changes` writes.
     pub(crate) fn written_rows(&self, changes: RowChanges, order_id: OrderId) -> OrderRecords {
         let mut written = changes.written.into_iter();
-        let find = |records: Vec<Record>| {
-            records.into_iter().find(|record| order_of(record) == Some(order_id))
+        let of_order = |mut records: Vec<Record>| {
+            records.retain(|record| order_of(record) == Some(order_id));
+            records.sort();
+            records
         };
         // `written` may have fewer lists than there are tables.
-        self.tables.iter().map(|_table| written.next().and_then(find)).collect()
+        self.tables.iter().map(|_table| written.next().map_or_else(Vec::new, of_order)).collect()
     }
 }
 
@@ -148,10 +163,10 @@ pub(crate) fn read_row<R: Row>(record: Record) -> Result<R, UnreadableRow> {
     })
 }
 
-/// Takes the row of one table out of an order's rows.
+/// Takes the row of a table with one row per order out of an order's rows.
 pub(crate) fn take_row<R: TableRow>(
     rows: &mut OrderRecords,
     index: usize,
 ) -> Result<Option<R>, UnreadableRow> {
-    rows.get_mut(index).and_then(Option::take).map(read_row).transpose()
+    rows.get_mut(index).and_then(Vec::pop).map(read_row).transpose()
 }

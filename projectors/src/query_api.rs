@@ -10,8 +10,10 @@ mod history_point;
 mod history_reader;
 mod list_customers;
 mod list_failed_orders;
+mod list_operator_actions;
 mod list_orders;
 mod lookups;
+mod operator_journals;
 mod order_history;
 mod owners;
 mod ownership;
@@ -115,6 +117,7 @@ fn declared_routes() -> OpenApiRouter<QueryState> {
         .routes(routes!(list_customers::list_customers))
         .routes(routes!(get_customer::get_customer))
         .routes(routes!(event_stream::stream_events))
+        .routes(routes!(list_operator_actions::list_operator_actions))
 }
 
 /// Reads the id of an order in a path. The path is taken as text, so that the error is ours.

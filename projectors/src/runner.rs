@@ -344,10 +344,14 @@ pub(crate) async fn project_batch(
     let rows = if order_ids.is_empty() {
         BTreeMap::new()
     } else {
-        limit_call(store.rows(&order_ids)).await?
+        limit_call(store.rows_to_fold(&order_ids)).await?
     };
-    let events =
-        Events { recorded: &batch.events, deletions: &batch.deletions, tenants: &batch.tenants };
+    let events = Events {
+        recorded: &batch.events,
+        deletions: &batch.deletions,
+        tenants: &batch.tenants,
+        operator_commands: &batch.operator_commands,
+    };
     let changes = (store.projection().apply)(rows, &events)?;
     let changes = RowChanges { begun: batch.begun, ..changes };
     let to = Checkpoint {

@@ -8,6 +8,7 @@ mod examine;
 mod installation;
 mod lease;
 mod migrations;
+mod operator_actions;
 mod orders;
 mod postgres;
 mod query;
@@ -46,6 +47,7 @@ pub use installation::{
 };
 pub use lease::Lease;
 pub use migrations::{Migrated, SCHEMA_VERSION};
+pub use operator_actions::{ActionPlace, OrderActionFilter};
 pub use orders::{FailedOrderFilter, FailureGroup, OrderFilter};
 pub use rows::Newest;
 pub(crate) use sets::PREVIOUS_KEPT_FOR;

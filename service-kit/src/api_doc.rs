@@ -84,12 +84,14 @@ pub(crate) fn query_parameters(api: &OpenApi) -> BTreeMap<(String, String), BTre
 }
 
 fn complete_operation(operation: &mut Operation, is_health: bool) {
-    let scope = match requirement_of(operation) {
+    let requirement = requirement_of(operation);
+    let scope = match requirement {
         Some(Requirement::Scope(scope)) => Some(scope),
-        Some(Requirement::Public) | None => None,
+        Some(Requirement::Public | Requirement::Key) | None => None,
     };
-    if let Some(scope) = scope {
-        let requirement = |scheme| SecurityRequirement::new(scheme, [scope.as_str()]);
+    let needs_key = matches!(requirement, Some(Requirement::Scope(_) | Requirement::Key));
+    if needs_key {
+        let requirement = |scheme| SecurityRequirement::new(scheme, scope.map(Scope::as_str));
         operation.security = Some(SCHEMES.map(requirement).into());
     }
     for parameter in operation.parameters.iter_mut().flatten() {
@@ -106,7 +108,7 @@ fn complete_operation(operation: &mut Operation, is_health: bool) {
         let parameter = Ref::new(format!("#/components/parameters/{name}"));
         operation.parameters.get_or_insert_default().push(RefOr::Ref(parameter));
     }
-    complete_responses(operation, scope, is_health);
+    complete_responses(operation, requirement, is_health);
 }
 
 /// Removes null from the schema of an optional parameter: an absent parameter has no value.
@@ -136,7 +138,11 @@ fn remove_null(schema: &mut RefOr<Schema>) {
     }
 }
 
-fn complete_responses(operation: &mut Operation, scope: Option<Scope>, is_health: bool) {
+fn complete_responses(
+    operation: &mut Operation,
+    requirement: Option<Requirement>,
+    is_health: bool,
+) {
     let has_body = operation.request_body.is_some();
     let responses = &mut operation.responses.responses;
     for (status, response) in responses.iter_mut() {
@@ -159,15 +165,17 @@ fn complete_responses(operation: &mut Operation, scope: Option<Scope>, is_health
         let applies = match shared.applies_to {
             AppliesTo::Every => true,
             AppliesTo::WithBody => has_body,
-            AppliesTo::Guarded => scope.is_some(),
+            AppliesTo::Guarded => {
+                matches!(requirement, Some(Requirement::Scope(_) | Requirement::Key))
+            }
             AppliesTo::RateLimited => !is_health,
             AppliesTo::Declared => false,
         };
         if !applies || responses.contains_key(shared.status) {
             continue;
         }
-        let description = match scope {
-            Some(scope) if shared.status == "403" => {
+        let description = match requirement {
+            Some(Requirement::Scope(scope)) if shared.status == "403" => {
                 format!("The key lacks the scope `{}`, or the origin is foreign", scope.as_str())
             }
             Some(_) | None => String::new(),

@@ -84,6 +84,11 @@ impl Principal {
         self.actor.strip_prefix(key::ACTOR_PREFIX)
     }
 
+    /// Returns the permissions of the principal.
+    pub fn scopes(&self) -> &[Scope] {
+        &self.scopes
+    }
+
     fn has_scope(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
     }
@@ -130,8 +135,12 @@ impl Access {
         method: &Method,
     ) -> Result<Option<Principal>, Problem> {
         let Self::Keys(_, scopes) = self else { return principal.map(Some) };
-        let Requirement::Scope(scope) = scopes.requirement(route, method) else { return Ok(None) };
-        // Only now: a public operation is served even with an invalid key.
+        let scope = match scopes.requirement(route, method) {
+            // A public operation is served even with an invalid key.
+            Requirement::Public => return Ok(None),
+            Requirement::Key => return principal.map(Some),
+            Requirement::Scope(scope) => scope,
+        };
         let principal = principal?;
         if principal.has_scope(scope) {
             return Ok(Some(principal));

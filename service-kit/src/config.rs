@@ -21,7 +21,7 @@ const PREFIX: &str = "DOFS__";
 const FILE_SUFFIX: &str = "_FILE";
 
 /// Value of a setting after all layers.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EffectiveValue {
     pub section: String,
     pub key: String,

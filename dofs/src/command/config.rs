@@ -1,7 +1,5 @@
 //! `dofs config`: checks the settings, and shows them with their sources.
 
-mod masking;
-
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
@@ -11,9 +9,8 @@ use service_kit::error::Chain;
 use crate::cli::{Config, ConfigCommand, Global, Role};
 use crate::error::CliError;
 use crate::output::{USAGE_ERROR, print_json_or_text};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Settings, mask_setting};
 use crate::system::ALL_ROLES;
-use masking::mask_secrets;
 
 /// Maximum width of the settings before the column of their sources; longer settings exceed it.
 const MAX_SETTING_WIDTH: usize = 48;
@@ -77,10 +74,7 @@ fn show_settings(with_sources: bool, global: &Global) -> Result<ExitCode, CliErr
         return Err(problem.into());
     }
     let environment = settings.environment.as_str();
-    let masked = values
-        .into_iter()
-        .map(|value| EffectiveValue { value: mask_secrets(&value.key, value.value), ..value });
-    let values: Vec<_> = masked.collect();
+    let values: Vec<_> = values.into_iter().map(mask_setting).collect();
     let json = json!({
         "environment": environment,
         "settings": to_json(&values, with_sources),
@@ -93,8 +87,7 @@ fn to_json(values: &[EffectiveValue], with_sources: bool) -> Value {
     let mut sections = Map::new();
     for EffectiveValue { section, key, value, origin } in values {
         let value = if with_sources {
-            let (kind, name) = describe_origin(origin);
-            json!({"value": value, "source": {"kind": kind, "name": name}})
+            json!({"value": value, "source": {"kind": kind_of(origin), "name": origin.name()}})
         } else {
             value.clone()
         };
@@ -104,13 +97,13 @@ fn to_json(values: &[EffectiveValue], with_sources: bool) -> Value {
     sections.into()
 }
 
-/// Returns kind and name of a source for programs.
-fn describe_origin(origin: &SettingOrigin) -> (&'static str, String) {
+/// Returns the kind of a source, for programs.
+fn kind_of(origin: &SettingOrigin) -> &'static str {
     match origin {
-        SettingOrigin::BuiltIn(name) => ("built_in_file", (*name).to_owned()),
-        SettingOrigin::File(path) => ("file", path.display().to_string()),
-        SettingOrigin::Variable(name) => ("environment_variable", name.clone()),
-        SettingOrigin::Flag(name) => ("flag", (*name).to_owned()),
+        SettingOrigin::BuiltIn(_) => "built_in_file",
+        SettingOrigin::File(_) => "file",
+        SettingOrigin::Variable(_) => "environment_variable",
+        SettingOrigin::Flag(_) => "flag",
     }
 }
 
@@ -165,11 +158,7 @@ mod tests {
     /// Returns what `config show` prints, as text and as JSON.
     fn show(layers: Layers) -> Option<(String, Value)> {
         let evaluation = layers.evaluate::<Settings>().ok()?;
-        let values: Vec<_> = evaluation
-            .values
-            .into_iter()
-            .map(|value| EffectiveValue { value: mask_secrets(&value.key, value.value), ..value })
-            .collect();
+        let values: Vec<_> = evaluation.values.into_iter().map(mask_setting).collect();
         Some((to_toml("dev", &values, true), to_json(&values, true)))
     }
 

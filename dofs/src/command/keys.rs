@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use domain::operations::ApiKeyCreated;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::json;
 use service_kit::auth::{Scope, Secret};
 
-use crate::api_keys::{KeyCreated, KeyRecord, KeyStore};
+use crate::api_keys::{KeyRecord, KeyStore};
 use crate::cli::{self, Global};
 use crate::error::CliError;
 use crate::output::{confirm_action, format_cell, format_table, print_notice};
@@ -76,14 +77,14 @@ fn build_key(
     tenant: Option<String>,
     scopes: &[Scope],
     expires_in: Option<u32>,
-) -> Result<KeyCreated, CliError> {
+) -> Result<ApiKeyCreated, CliError> {
     let is_forbidden = |scope: &&Scope| tenant.is_some() && scope.is_for_operators();
     if let Some(scope) = scopes.iter().find(is_forbidden) {
         return Err(CliError::OperatorScope(scope.as_str()));
     }
     let now = process::system_clock().now();
     let id: [u8; 6] = process::random_bytes();
-    Ok(KeyCreated {
+    Ok(ApiKeyCreated {
         key_id: hex::encode(id),
         name,
         tenant,
@@ -98,10 +99,10 @@ async fn create_key(
     stores: TargetStores,
     global: &Global,
     environment: &str,
-    key: KeyCreated,
+    key: ApiKeyCreated,
 ) -> Result<(), CliError> {
     let secret = Secret::of(process::random_bytes());
-    let key = KeyCreated { secret_sha256: secret.sha256(), ..key };
+    let key = ApiKeyCreated { secret_sha256: secret.sha256(), ..key };
     let token = secret.token(environment, &key.key_id);
     let record = KeyRecord { key, created_at: process::system_clock().now(), revoked_at: None };
     // Print the secret first. If printing fails, no key is created, so no valid key exists whose secret

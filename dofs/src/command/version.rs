@@ -10,10 +10,10 @@ use serde_json::{Map, json};
 use crate::cli::Global;
 use crate::error::CliError;
 use crate::output::{format_table, print_json_or_text};
+use crate::process::COMMIT;
 
 pub(crate) fn run(global: &Global) -> Result<ExitCode, CliError> {
-    // Without a checkout of the repository, the build does not know the commit.
-    let commit = option_env!("DOFS_COMMIT");
+    let commit = COMMIT;
     let projections: Map<_, _> = PROJECTIONS
         .iter()
         .map(|projection| (projection.name.to_owned(), projection.version.into()))

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use api_types::{OperatorRequest, WorkerStatus, WorkersStatus};
+use api_types::{GatewayLatency, OperatorRequest, WorkerStatus, WorkersStatus};
 
 use crate::api_client::ApiClient;
 use crate::cli::{Actor, Global, Worker, WorkerCommand};
@@ -84,11 +84,42 @@ fn format_workers(workers: Option<&[WorkerStatus]>) -> String {
             (false, true) => "paused",
             (false, false) => "not connected",
         };
-        let WorkerStatus { worker, last_seen_at, breaker, since, error, .. } = status;
-        let (reconnects, reported_at) = (status.watchdog_reconnects, status.reported_at);
-        (worker, state, last_seen_at, breaker, since, reconnects, reported_at, error)
+        let WorkerStatus { worker, last_seen_at, in_flight, breaker, since, error, .. } = status;
+        let gateway = status.gateway.map(format_latency);
+        let (reconnects, reported) = (status.watchdog_reconnects, status.reported_at);
+        (
+            worker,
+            state,
+            last_seen_at,
+            in_flight,
+            breaker,
+            since,
+            gateway,
+            reconnects,
+            reported,
+            error,
+        )
     });
-    let columns =
-        ["worker", "state", "last seen", "breaker", "since", "reconnects", "reported", "error"];
+    let columns = [
+        "worker",
+        "state",
+        "last seen",
+        "in flight",
+        "breaker",
+        "since",
+        "gateway (last minute)",
+        "reconnects",
+        "reported",
+        "error",
+    ];
     format_table(&columns, rows)
+}
+
+/// Formats the calls of the gateway in one minute.
+fn format_latency(gateway: GatewayLatency) -> String {
+    let GatewayLatency { calls, mean_ms, p95_ms, max_ms } = gateway;
+    if calls == 0 {
+        return "no calls".to_owned();
+    }
+    format!("{calls} calls, mean {mean_ms:.1} ms, p95 {p95_ms:.1} ms, max {max_ms:.1} ms")
 }

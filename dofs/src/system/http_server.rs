@@ -26,6 +26,7 @@ use super::System;
 use crate::cli::Role;
 use crate::description::openapi;
 use crate::health_checks::{EVENT_STORE, node_check};
+use crate::installation_api::{self, InstallationApi};
 use crate::read_model_adapter::ReadModelAdapter;
 use crate::settings::AuthMode;
 use crate::{api_keys, process};
@@ -126,6 +127,7 @@ impl System {
         store: Arc<ReadModel>,
         log: Option<(EventLog, Owners)>,
         access: Access,
+        roles: &[Role],
     ) -> Router {
         let accepted_status = match self.settings.api.accepted_status {
             200 => StatusCode::OK,
@@ -144,8 +146,14 @@ impl System {
             waiting: Arc::new(ReadModelAdapter(Arc::clone(&store))),
             runner: Arc::new(Runner::new(&self.clock)),
         };
+        let installation = installation_api::routes(InstallationApi {
+            settings: self.settings.clone(),
+            roles: roles.to_vec(),
+            started_at: self.started_at,
+            log: commands.log.clone(),
+        });
         let Some((log, owners)) = log else {
-            return Router::from(command_api::routes(commands))
+            return Router::from(command_api::routes(commands).merge(installation))
                 .merge(projectors::routes_without_store());
         };
         let redrives = command_api::run_redrives(
@@ -167,7 +175,8 @@ impl System {
             store_folder: self.node.is_some().then(|| self.settings.node.data.clone()),
             clock: self.clock.clone(),
         };
-        command_api::routes(commands).merge(projectors::routes(queries)).into()
+        let routes = command_api::routes(commands).merge(projectors::routes(queries));
+        routes.merge(installation).into()
     }
 
     /// Returns the access rule of the API. With API keys, starts a task that keeps them current.

@@ -18,6 +18,7 @@ use super::System;
 use crate::cli::Role;
 use crate::error::CliError;
 use crate::health_checks::node_check;
+use crate::process::COMMIT;
 
 /// Setting with the address of the listener.
 const SETTING: &str = "ops.listen";
@@ -27,8 +28,6 @@ const ROLE_PORTS: [(Role, u16); 3] =
 const NODE_PORT: u16 = 9613;
 /// Maximum time for open requests after the signal to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Commit that the program was built from; set by the build of releases.
-const COMMIT: Option<&str> = option_env!("DOFS_COMMIT");
 
 /// What the sampled metrics are read from; `None` for what the process does not use.
 #[derive(Default)]

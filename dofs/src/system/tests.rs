@@ -24,7 +24,7 @@ fn mount_routes() -> Router {
     let store = projectors::open("sqlite:///nowhere/rows.sqlite").unwrap();
     let log = system.connect_event_log().unwrap();
     let owners = log.clone().map(Owners::new);
-    let routes = system.api_routes(store, log.zip(owners), Access::Open);
+    let routes = system.api_routes(store, log.zip(owners), Access::Open, &ALL_ROLES);
     let health = health::routes(Arc::new(Checks::default()));
     routes.merge(documentation_routes(AuthMode::ApiKey)).merge(health)
 }

@@ -69,9 +69,40 @@ pub struct WorkerReport {
     /// it may take work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obeyed_pause: Option<u64>,
+    /// Calls of the gateway in the last full minute; `None` in the first minute of the worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayCalls>,
+}
+
+/// The gateway calls of one worker that ended in one minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayCalls {
+    pub n_calls: u64,
+    pub mean_us: u64,
+    /// 95 % of the calls took at most this long.
+    pub p95_us: u64,
+    pub max_us: u64,
 }
 
 impl WorkerReport {
     /// Returns the stored name.
     pub const ENTRY_TYPE: &str = "WorkerReported";
+
+    /// Returns whether the worker takes no work: its breaker is not closed, or it obeys a pause.
+    pub fn is_away(&self) -> bool {
+        self.breaker != BreakerPhase::Closed || self.obeyed_pause.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_of_an_older_release_has_no_gateway_calls() {
+        let stored = r#"{"worker":"w","breaker":"closed","since":"1970-01-01T00:00:00Z",
+            "watchdog_reconnects":2}"#;
+        let report: WorkerReport = serde_json::from_str(stored).unwrap();
+        assert_eq!((report.gateway, report.watchdog_reconnects), (None, 2));
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use domain::operations::{BreakerPhase, CONTROL, Control, Pause, REPORTS, WorkerReport};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::event_log::EventLog;
 use crate::store::error::LogError;
@@ -13,12 +14,15 @@ use crate::store::group::GroupStats;
 use crate::store::journal::{ExpectedLast, JournalEntry};
 use crate::store::metadata::Cause;
 
-/// How long a report is valid: a worker repeats it within less time while it takes no work.
+/// How long the report of a worker that takes no work is valid: the worker repeats it within less time.
 const REPORT_VALIDITY: SignedDuration = SignedDuration::from_mins(3);
 /// Time between two checks whether the workers have confirmed a pause.
 const CONFIRMATION_POLL: Duration = Duration::from_millis(200);
 /// Maximum number of reports that are searched for each worker's last.
 const MAX_REPORTS: usize = 1_000;
+/// How long a worker counts as alive after a report that it takes work, although it is not connected: it
+/// joins the group after the report. Longer, and a worker that was stopped would seem to be alive.
+const REJOIN_TIME: SignedDuration = SignedDuration::from_secs(10);
 
 /// The operators' last control of all workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub struct WorkerStatus {
     /// Whether the worker is connected to the group. A worker that is paused, or whose circuit
     /// breaker is open, is not.
     pub is_connected: bool,
+    /// Deliveries that the worker has not answered; `None` if it is not connected.
+    pub in_flight: Option<usize>,
     /// The worker's last report, and when it was recorded; `None` if it has reported nothing.
     pub report: Option<(WorkerReport, Timestamp)>,
 }
@@ -128,6 +134,12 @@ impl EventLog {
         Ok(last.first().and_then(LatestControl::from_entry))
     }
 
+    /// Has the store keep no more reports of workers than are read, so that repeated reports need
+    /// bounded disk space. `id` identifies the change.
+    pub async fn limit_reports(&self, id: Uuid) -> Result<(), LogError> {
+        self.store.open_journal(REPORTS).keep_newest(MAX_REPORTS as u64, id).await
+    }
+
     /// Records a worker's report.
     pub async fn report_worker(
         &self,
@@ -184,6 +196,7 @@ impl EventLog {
         let connected = info.members.into_iter().map(|member| WorkerStatus {
             worker: member.name,
             is_connected: true,
+            in_flight: Some(member.in_flight),
             report: None,
         });
         let mut workers: Vec<WorkerStatus> = connected.collect();
@@ -195,16 +208,21 @@ impl EventLog {
                 Some(known) if known.report.is_none() => known.report = Some((report, at)),
                 Some(_) => {}
                 // Not connected, but alive: paused, or waiting for the gateway.
-                None if now.duration_since(at) < REPORT_VALIDITY => {
+                None if now.duration_since(at) < validity_of(&report) => {
                     let worker = report.worker.clone();
-                    let report = Some((report, at));
-                    workers.push(WorkerStatus { worker, is_connected: false, report });
+                    let (is_connected, in_flight, report) = (false, None, Some((report, at)));
+                    workers.push(WorkerStatus { worker, is_connected, in_flight, report });
                 }
                 None => {}
             }
         }
         Ok(FulfillmentStatus { latest_control, workers, stats: info.stats })
     }
+}
+
+/// Returns how long a worker without a connection is alive after its report.
+fn validity_of(report: &WorkerReport) -> SignedDuration {
+    if report.is_away() { REPORT_VALIDITY } else { REJOIN_TIME }
 }
 
 impl LatestControl {

@@ -7,11 +7,14 @@ use eventstore::{
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::client::StoreClient;
 use super::error::LogError;
 use super::logged_event::created_at;
 use super::metadata::{Cause, Metadata};
+use super::stream_metadata::{MAX_COUNT, METADATA_TYPE, METASTREAM_PREFIX};
 
 /// Schema version of every entry.
 const SCHEMA: u32 = 1;
@@ -35,6 +38,7 @@ pub enum ExpectedLast {
 /// An entry of a journal.
 #[derive(Debug, Clone)]
 pub struct JournalEntry {
+    pub event_id: Uuid,
     pub revision: u64,
     pub entry_type: String,
     data: Vec<u8>,
@@ -58,6 +62,7 @@ impl JournalEntry {
     fn from_recorded(event: &RecordedEvent) -> Self {
         let metadata: Option<Metadata> = serde_json::from_slice(&event.custom_metadata).ok();
         Self {
+            event_id: event.id,
             revision: event.revision,
             entry_type: event.event_type.clone(),
             data: event.data.to_vec(),
@@ -100,6 +105,29 @@ impl Journal {
             .metadata_as_json(&metadata)?;
         // By a call of its own: entries conflict often, and a conflict would end the batch call.
         self.client.append_alone(self.stream, expected, vec![entry]).await
+    }
+
+    /// Limits the number of entries that the store keeps, unless an operator has set a limit. A scavenge
+    /// removes the others from the disk. `id` identifies the change of the stream's metadata.
+    pub async fn keep_newest(&self, n_kept: u64, id: Uuid) -> Result<(), LogError> {
+        let metastream = format!("{METASTREAM_PREFIX}{}", self.stream);
+        let current = self.client.read_last_event(&metastream, StreamPosition::End).await?;
+        let current = current.as_ref().map(ResolvedEvent::get_original_event);
+        let expected = current
+            .map_or(StreamState::NoStream, |event| StreamState::StreamRevision(event.revision));
+        // All other members stay: the metadata may contain the stream's access rights.
+        let mut metadata: Map<String, Value> =
+            current.and_then(|event| serde_json::from_slice(&event.data).ok()).unwrap_or_default();
+        if metadata.contains_key(MAX_COUNT) {
+            return Ok(());
+        }
+        metadata.insert(MAX_COUNT.to_owned(), n_kept.into());
+        let event = EventData::json(METADATA_TYPE, &metadata)?.id(id);
+        match self.client.append_alone(&metastream, expected, vec![event]).await {
+            // Another process has set the metadata meanwhile.
+            Ok(_) | Err(LogError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the newest entries, the newest first.

@@ -8,6 +8,10 @@ use serde::Deserialize;
 pub(crate) const TOMBSTONE_TYPE: &str = "$streamDeleted";
 /// Prefix of the name of a stream's metadata stream.
 pub(crate) const METASTREAM_PREFIX: &str = "$$";
+/// Type of the event that sets a stream's metadata.
+pub(crate) const METADATA_TYPE: &str = "$metadata";
+/// Member of a stream's metadata with the number of events that the store keeps.
+pub(crate) const MAX_COUNT: &str = "$maxCount";
 /// The `$tb` of a stream that was deleted but not tombstoned.
 const SOFT_DELETED: i64 = i64::MAX;
 

@@ -19,7 +19,7 @@ type CountedAs = (Status, Option<Stage>);
 /// and the rows do not depend on how a history is cut into batches.
 pub fn apply(rows: BTreeMap<OrderId, Rows>, batch: &[Recorded], deletions: &[Deletion]) -> Changes {
     let mut fold = Fold::new(rows);
-    for step in (Events { recorded: batch, deletions, tenants: &[] }).steps() {
+    for step in (Events { recorded: batch, deletions, ..Events::default() }).steps() {
         match step {
             Step::Event(recorded, _) => fold.apply_event(recorded),
             Step::Deleted(order_id) => fold.delete_order(order_id),

@@ -7,6 +7,7 @@ use domain::order::{Item, Order, Stage, Status};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::action::OrderAction;
 use crate::projection::{OrderRecords, Row, RowChanges, Statistics, UnreadableRow, row, take_row};
 
 row! {
@@ -113,7 +114,7 @@ row! {
     }
 }
 
-/// The rows of one order.
+/// The rows of one order that the fold needs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {
     pub order: Option<OrderRow>,
@@ -146,6 +147,8 @@ pub struct Changes {
     pub failed_orders: Vec<FailedOrder>,
     /// The tenants of orders that begin in the batch.
     pub tenants: Vec<(OrderId, String)>,
+    /// Operators' actions that events of the batch record.
+    pub actions: Vec<OrderAction>,
     pub statistics: Statistics,
 }
 
@@ -159,6 +162,7 @@ impl From<Changes> for RowChanges {
                 changes.orders.into_iter().map(Row::into_record).collect(),
                 changes.failed_orders.into_iter().map(Row::into_record).collect(),
                 tenants.map(Row::into_record).collect(),
+                changes.actions.into_iter().map(Row::into_record).collect(),
             ],
             begun: HashSet::new(),
             statistics: changes.statistics,

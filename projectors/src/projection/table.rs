@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
 /// What a column holds, whatever the database calls its type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Id,
     Text,
@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 /// The value of one column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     Null(Kind),
     Id(Uuid),
@@ -58,11 +58,14 @@ pub struct Column {
     pub kind: Kind,
 }
 
-/// A table of a projection. Its first column is the primary key `order_id`.
+/// A table of a projection. Its first column is `order_id`.
 #[derive(Debug, Clone, Copy)]
 pub struct Table {
     pub name: &'static str,
     pub columns: &'static [Column],
+    /// Number of leading columns that are the primary key. With 1, an order has at most one row. With more,
+    /// an order has any number of rows, and the fold only adds rows.
+    pub n_key_columns: usize,
 }
 
 impl Table {
@@ -70,6 +73,16 @@ impl Table {
     /// replaced by a newer one only; a row without a revision is never replaced.
     pub(crate) fn has_revision(&self) -> bool {
         self.columns.iter().any(|column| column.name == "revision")
+    }
+
+    /// Returns whether the fold only adds rows, so that it does not read the rows of an order.
+    pub(crate) fn is_only_added_to(&self) -> bool {
+        self.n_key_columns > 1
+    }
+
+    /// Returns the columns of the primary key.
+    pub(crate) fn key_columns(&self) -> &'static [Column] {
+        &self.columns[..self.n_key_columns]
     }
 
     /// Returns the row as a JSON object, for reports.
@@ -107,11 +120,13 @@ pub trait ColumnType: Sized {
 }
 
 /// Declares a struct and maps its fields to columns of the same names. With `in "table"`, the struct
-/// is the row of that table.
+/// is the row of that table. With `keyed N`, the first N fields are the table's key.
 macro_rules! row {
+    (@key) => { 1 };
+    (@key $n_key_columns:literal) => { $n_key_columns };
     (
         $(#[$meta:meta])*
-        $visibility:vis struct $Row:ident $(in $table:literal)? {
+        $visibility:vis struct $Row:ident $(in $table:literal $(keyed $n_key_columns:literal)?)? {
             $($(#[$field_meta:meta])* $field_visibility:vis $field:ident: $type:ty,)+
         }
     ) => {
@@ -144,6 +159,7 @@ macro_rules! row {
             const TABLE: $crate::projection::Table = $crate::projection::Table {
                 name: $table,
                 columns: <Self as $crate::projection::Row>::COLUMNS,
+                n_key_columns: row!(@key $($n_key_columns)?),
             };
         })?
     };

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::future::pending;
 use std::time::Duration;
 
-use domain::ids::OrderId;
-use domain::order::Recorded;
+use domain::ids::{CommandId, OrderId};
+use domain::order::{OrderEvent, Recorded};
 use event_log::{LoggedEvent, Position, Subscription, SubscriptionItem};
 use service_kit::error::Chain;
 use service_kit::telemetry::traces;
@@ -15,7 +15,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::ProjectorConfig;
-use crate::projection::Deletion;
+use crate::projection::{Deletion, OperatorCommand};
 
 /// How long a batch waits for the other events of the append that its first event belongs to.
 const GATHER: Duration = Duration::from_millis(2);
@@ -31,6 +31,7 @@ pub(crate) struct Batch {
     pub(crate) events: Vec<Recorded>,
     /// The tenants of orders whose first event is in the batch.
     pub(crate) tenants: Vec<(OrderId, String)>,
+    pub(crate) operator_commands: Vec<OperatorCommand>,
     /// Orders that are known to have no rows yet.
     pub(crate) begun: HashSet<OrderId>,
     /// Orders whose streams were deleted.
@@ -126,8 +127,9 @@ impl Batch {
                 self.position = Some(position);
                 let n_events_before = self.events.len();
                 self.deletions.push(Deletion { order_id, n_events_before });
-                // Tenants are written after the deletions: the row would come back.
+                // These rows are written after the deletions: they would come back.
                 self.tenants.retain(|(of, _)| *of != order_id);
+                self.operator_commands.retain(|command| command.order_id != order_id);
             }
             SubscriptionItem::Checkpoint(position) => {
                 self.position = Some(*position);
@@ -157,7 +159,10 @@ impl Batch {
     fn add_event(&mut self, event: &LoggedEvent) {
         self.tenants.extend(event.tenant().map(|tenant| (event.order_id, tenant)));
         match decode_event(event) {
-            Ok(recorded) => self.events.push(recorded),
+            Ok(recorded) => {
+                self.operator_commands.extend(operator_command(event, &recorded));
+                self.events.push(recorded);
+            }
             Err(poison) => {
                 let Poison { stream, revision, event_type, reason } = &poison;
                 tracing::warn!(
@@ -187,6 +192,37 @@ pub(crate) fn decode_event(event: &LoggedEvent) -> Result<Recorded, Poison> {
         event_type: event.event_type.clone(),
         reason,
     })
+}
+
+/// Returns the operator's command that an event records; `None` if a redrive task or another process has
+/// caused the event.
+pub(crate) fn operator_command(
+    event: &LoggedEvent,
+    recorded: &Recorded,
+) -> Option<OperatorCommand> {
+    let may_be_operators = match &recorded.event {
+        OrderEvent::Queued(queued) => queued.attempt > 1,
+        OrderEvent::Discarded(_) => true,
+        OrderEvent::Received(_)
+        | OrderEvent::Validated(_)
+        | OrderEvent::Stored(_)
+        | OrderEvent::Fulfilled(_)
+        | OrderEvent::Failed(_)
+        | OrderEvent::DeliveryFailed(_)
+        | OrderEvent::DeliveryStarted(_) => false,
+    };
+    if !may_be_operators {
+        // Without a look at the metadata, which costs more than the event.
+        return None;
+    }
+    let metadata = event.metadata()?;
+    // Only the command of a request is its own cause. The cause of a task's redrive is the task, and the
+    // cause of a command of the worker or the sweeper is the event before.
+    let request = CommandId::for_request(metadata.causation_id);
+    let (order_id, event_id) = (event.order_id, event.event_id);
+    let (revision, actor) = (event.revision, metadata.actor);
+    let command = OperatorCommand { order_id, revision, event_id, actor };
+    (event_id == request.event_id(order_id, 0)).then_some(command)
 }
 
 /// Cuts the feed into batches. An idle projector takes the events that are there at once; a busy one

@@ -8,10 +8,12 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::checkpoint::interrupt_projector;
-use super::query::{Dialect, Query, query, quoted, select};
+use super::query::{Dialect, Query, key_list, query, quoted, select};
 use super::rows::{delete_rows, group_by_order, write_rows};
 use super::{Checkpoint, ReadModel, Result, StoreError};
-use crate::projection::{Column, Kind, OrderRecords, Projection, RowChanges, Table, order_of, row};
+use crate::projection::{
+    Column, Kind, OrderRecords, Projection, Record, RowChanges, Table, order_of, row,
+};
 
 row! {
     /// The outcome of a verification of all rows.
@@ -63,7 +65,8 @@ fn first_id_after(after: Option<OrderId>) -> OrderId {
 fn select_ids(name: &str, projection: &Projection, part: &str, end: &str) -> String {
     let table = |table: &Table| {
         let name = table.name;
-        format!("select * from (select order_id from {name} {part}) as ids_of_{name}")
+        // Distinct: a table may have several rows of an order.
+        format!("select * from (select distinct order_id from {name} {part}) as ids_of_{name}")
     };
     let tables: Vec<_> = projection.tables.iter().map(table).collect();
     let tables = tables.join(" union ");
@@ -85,9 +88,10 @@ fn select_rows_text(dialect: Dialect, projection: &Projection) -> String {
         let values: Vec<_> = table.columns.iter().map(column_text).collect();
         format!(
             "coalesce((select string_agg(line, '') from (select concat({}) as line \
-             from {} {RANGE} order by order_id) as lines), '')",
+             from {} {RANGE} order by {}) as lines), '')",
             values.join(", "),
-            table.name
+            table.name,
+            key_list(table)
         )
     };
     let texts: Vec<_> = projection.tables.iter().map(rows).collect();
@@ -115,14 +119,24 @@ impl ReadModel {
         let mut connection = self.database.acquire_reader().await?;
         let mut tables = Vec::new();
         for table in self.projection.tables {
-            let mut page = select(&format!("{}.page", table.name), table);
-            page.push_str(" where order_id >= $1 order by order_id limit $2");
+            let name = table.name;
+            // All rows of each order: of a part of them, the others would seem to be missing.
+            let page = format!(
+                "{} where order_id in (select distinct order_id from {name} where order_id >= $1 \
+                 order by order_id limit $2) order by {}",
+                select(&format!("{name}.page"), table),
+                key_list(table)
+            );
             let page = query!(page, first_id_after(after), limit);
             tables.push(connection.fetch_records(page, table.columns).await?);
         }
-        // Behind the last row of a full page, that table is unknown.
-        let last_index = limit.saturating_sub(1) as usize;
-        let until = tables.iter().filter_map(|records| order_of(records.get(last_index)?)).min();
+        // Behind the last order of a full page, that table is unknown.
+        let last_of_page = |records: &Vec<Record>| {
+            let mut ids: Vec<_> = records.iter().filter_map(order_of).collect();
+            ids.dedup();
+            ids.get(limit.saturating_sub(1) as usize).copied()
+        };
+        let until = tables.iter().filter_map(last_of_page).min();
         let mut rows = group_by_order(tables);
         if let Some(until) = until {
             rows.retain(|order_id, _| *order_id <= until);
@@ -138,8 +152,8 @@ impl ReadModel {
         self.database.acquire_reader().await?.fetch_values(ids).await
     }
 
-    /// Returns where the next page ends: the order up to which no table has more than `limit` rows;
-    /// `None` if no table has so many rows.
+    /// Returns where the next page ends: the order up to which no table has rows of more than `limit`
+    /// orders; `None` if no table has rows of so many orders.
     pub async fn page_end(&self, after: Option<OrderId>, limit: u32) -> Result<Option<OrderId>> {
         let part = "where order_id >= $1 order by order_id limit 1 offset $2";
         let end = select_ids("ids.page_end", self.projection, part, "order by order_id limit 1");
@@ -175,7 +189,7 @@ impl ReadModel {
         interrupt_projector(&mut transaction, &self.set, at).await?;
         delete_rows(&mut transaction, self.projection, rows.keys()).await?;
         let of_table = |index: usize| {
-            rows.values().filter_map(|records| records.get(index)?.clone()).collect()
+            rows.values().filter_map(|records| records.get(index)).flatten().cloned().collect()
         };
         let written = (0..self.projection.tables.len()).map(of_table).collect();
         let changes = RowChanges { written, ..RowChanges::default() };

@@ -20,9 +20,10 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections that one process opens at most.
 pub const MAX_CONNECTIONS_PER_PROCESS: i64 = super::postgres::MAX_CONNECTIONS as i64;
 /// Tables of the read model in the live schema.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "customer_orders",
     "failed_orders",
+    "operator_actions",
     "order_tenants",
     "orders",
     "projection_checkpoints",

@@ -36,6 +36,7 @@ const MIGRATIONS: &[Embedded] = embed_migrations! {
     4 "0004_order_tenants",
     5 "0005_verifications",
     6 "0006_customer_orders",
+    7 "0007_operator_actions",
 };
 
 /// Version of the schema that this release needs: the newest migration.

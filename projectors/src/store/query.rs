@@ -204,6 +204,11 @@ pub(super) fn column_list(table: &Table) -> String {
     table.columns.iter().map(quoted).collect::<Vec<_>>().join(", ")
 }
 
+/// Returns the columns of a table's primary key, separated by commas.
+pub(super) fn key_list(table: &Table) -> String {
+    table.key_columns().iter().map(quoted).collect::<Vec<_>>().join(", ")
+}
+
 /// Returns the names of a projection's tables as SQL strings, separated by commas.
 pub(super) fn quoted_table_names(projection: &Projection) -> String {
     let names = projection.tables.iter().map(|table| format!("'{}'", table.name));

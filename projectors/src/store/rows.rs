@@ -45,10 +45,30 @@ impl ReadModel {
 
     /// Reads the rows of these orders. Orders without rows are left out.
     pub async fn rows(&self, order_ids: &[OrderId]) -> Result<BTreeMap<OrderId, OrderRecords>> {
+        self.rows_of_tables(order_ids, |_table| true).await
+    }
+
+    /// Reads the rows of these orders that the fold needs. Rows that the fold only adds are left out.
+    pub(crate) async fn rows_to_fold(
+        &self,
+        order_ids: &[OrderId],
+    ) -> Result<BTreeMap<OrderId, OrderRecords>> {
+        self.rows_of_tables(order_ids, |table| !table.is_only_added_to()).await
+    }
+
+    async fn rows_of_tables(
+        &self,
+        order_ids: &[OrderId],
+        is_read: fn(&Table) -> bool,
+    ) -> Result<BTreeMap<OrderId, OrderRecords>> {
         let mut connection = self.database.acquire_reader().await?;
         let mut tables = Vec::new();
         for table in self.projection.tables {
-            tables.push(fetch_by_ids(&mut connection, table, order_ids).await?);
+            tables.push(if is_read(table) {
+                fetch_by_ids(&mut connection, table, order_ids).await?
+            } else {
+                Vec::new()
+            });
         }
         Ok(group_by_order(tables))
     }
@@ -103,9 +123,11 @@ pub(super) fn group_by_order(tables: Vec<Vec<Record>>) -> BTreeMap<OrderId, Orde
     for (index, records) in tables.into_iter().enumerate() {
         for record in records {
             let Some(order_id) = order_of(&record) else { continue };
-            rows.entry(order_id).or_insert_with(|| vec![None; n_tables])[index] = Some(record);
+            rows.entry(order_id).or_insert_with(|| vec![Vec::new(); n_tables])[index].push(record);
         }
     }
+    // The database returns the rows in any order.
+    rows.values_mut().flatten().for_each(|records| records.sort());
     rows
 }
 

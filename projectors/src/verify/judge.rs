@@ -1,6 +1,6 @@
 //! Comparison of single orders: their streams against their rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::ids::OrderId;
 use event_log::{EventLog, LogError, LoggedEvent, Position};
@@ -12,7 +12,7 @@ use super::{Difference, Finding, Observer, Verified};
 use crate::progress::{Phase, Progress};
 use crate::projection::{Events, OrderRecords, Projection};
 use crate::replay::ReplayError;
-use crate::runner::batch::decode_event;
+use crate::runner::batch::{decode_event, operator_command};
 use crate::store::{ReadModel, StoreError};
 
 /// Orders that are judged concurrently. On some servers, the read of a stream takes tens of
@@ -164,8 +164,16 @@ fn expected_rows(
 ) -> Result<OrderRecords, StoreError> {
     let applied = history.iter().filter(|event| Some(event.position) <= position);
     let recorded: Vec<_> = applied.clone().filter_map(|event| decode_event(event).ok()).collect();
-    let tenants: Vec<_> = applied.filter_map(|event| Some((order_id, event.tenant()?))).collect();
-    let events = Events { recorded: &recorded, deletions: &[], tenants: &tenants };
+    let tenants: Vec<_> =
+        applied.clone().filter_map(|event| Some((order_id, event.tenant()?))).collect();
+    let operator_commands: Vec<_> =
+        applied.filter_map(|event| operator_command(event, &decode_event(event).ok()?)).collect();
+    let events = Events {
+        recorded: &recorded,
+        deletions: &[],
+        tenants: &tenants,
+        operator_commands: &operator_commands,
+    };
     let changes = (projection.apply)(BTreeMap::new(), &events)?;
     Ok(projection.written_rows(changes, order_id))
 }
@@ -179,25 +187,30 @@ fn differences_between(
 ) -> Vec<Difference> {
     let mut differences = Vec::new();
     for (index, table) in projection.tables.iter().enumerate() {
-        let [expected, found] = [expected, found].map(|rows| {
-            rows.get(index).and_then(Option::as_ref).map(|record| table.record_to_json(record))
+        let [mut expected, mut found] = [expected, found].map(|rows| {
+            let records = rows.get(index).into_iter().flatten();
+            let by_key = records
+                .map(|record| (&record[..table.n_key_columns], table.record_to_json(record)));
+            by_key.collect::<BTreeMap<_, _>>()
         });
         let difference = |field: &str, expected, found| {
             let (table, field) = (table.name, field.to_owned());
             Difference { order_id, table, field, expected, found }
         };
-        match (expected, found) {
-            (Some(expected), Some(mut found)) => {
-                differences.extend(expected.into_iter().filter_map(|(field, expected)| {
-                    let found = found.remove(&field).unwrap_or_default();
-                    (expected != found).then(|| difference(&field, expected, found))
-                }));
-            }
-            (None, None) => {}
-            (expected, found) => {
-                let [expected, found] =
-                    [expected, found].map(|row| row.map_or(Value::Null, Value::Object));
-                differences.push(difference("row", expected, found));
+        let keys: BTreeSet<_> = expected.keys().chain(found.keys()).copied().collect();
+        for key in keys {
+            match (expected.remove(key), found.remove(key)) {
+                (Some(expected), Some(mut found)) => {
+                    differences.extend(expected.into_iter().filter_map(|(field, expected)| {
+                        let found = found.remove(&field).unwrap_or_default();
+                        (expected != found).then(|| difference(&field, expected, found))
+                    }));
+                }
+                (expected, found) => {
+                    let [expected, found] =
+                        [expected, found].map(|row| row.map_or(Value::Null, Value::Object));
+                    differences.push(difference("row", expected, found));
+                }
             }
         }
     }

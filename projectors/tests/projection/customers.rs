@@ -54,7 +54,7 @@ fn quantity_of_an_order_that_breaks_a_rule_does_not_count() {
 fn applied_events_change_nothing_and_a_deletion_removes_the_row() {
     let history = History::of(1).placed().fulfilled().events();
     let rows = fold(&history, &[]);
-    let records = || BTreeMap::from([(id(1), vec![Some(rows[0].clone().into_record())])]);
+    let records = || BTreeMap::from([(id(1), vec![vec![rows[0].clone().into_record()]])]);
     let again = Events { recorded: &history, ..Events::default() };
     assert_eq!(written((CUSTOMER_ORDERS.apply)(records(), &again).unwrap()), []);
 

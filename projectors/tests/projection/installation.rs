@@ -30,8 +30,8 @@ async fn privileges_of_each_role_are_found() {
     migrate(&url_of("dofs_owner")).await.unwrap();
 
     let api = examine(&url_of("dofs_api")).await.unwrap();
-    assert_eq!((api.user.as_str(), api.encoding.as_str(), api.n_tables), ("dofs_api", "UTF8", 7));
-    assert!(api.unreadable.is_empty() && api.unwritable.len() == 7, "{api:?}");
+    assert_eq!((api.user.as_str(), api.encoding.as_str(), api.n_tables), ("dofs_api", "UTF8", 8));
+    assert!(api.unreadable.is_empty() && api.unwritable.len() == 8, "{api:?}");
     assert!(!api.is_superuser && !api.is_read_only && api.pooler == Pooler::None, "{api:?}");
     assert!(api.limits.n_open >= 1 && api.limits.max > api.limits.n_open, "{api:?}");
     assert!(api.version_number >= 150_000 && api.version.starts_with('1'), "{api:?}");

@@ -22,6 +22,7 @@ mod invariants;
 mod journal;
 mod lookups;
 mod monotonic;
+mod operator_actions;
 mod pooler;
 mod query_api;
 mod rebuild;

@@ -9,6 +9,9 @@ use testkit::postgres;
 
 use crate::contract::*;
 use crate::customers::customers_are_summed_up;
+use crate::operator_actions::{
+    actions_are_listed_by_time_and_filter, actions_of_operators_agree_with_the_events,
+};
 
 /// A database of one test. Dropping it removes it.
 pub(crate) enum Database {
@@ -118,6 +121,8 @@ on_both_stores! {
     migrating_again_does_nothing,
     schema_that_is_missing_or_newer_is_refused,
     customers_are_summed_up,
+    actions_of_operators_agree_with_the_events,
+    actions_are_listed_by_time_and_filter,
 }
 
 #[tokio::test]

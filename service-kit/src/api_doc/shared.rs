@@ -47,7 +47,7 @@ pub(super) enum AppliesTo {
     Every,
     /// Operations that read a request body.
     WithBody,
-    /// Operations that require a scope.
+    /// Operations that require a key.
     Guarded,
     /// All operations but health checks.
     RateLimited,

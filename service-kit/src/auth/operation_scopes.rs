@@ -15,6 +15,8 @@ use crate::api_doc::operations::operations;
 pub enum Requirement {
     /// No key: the operation is public.
     Public,
+    /// Any valid key, whatever its scopes.
+    Key,
     Scope(Scope),
 }
 
@@ -65,14 +67,17 @@ impl OperationScopes {
     }
 }
 
-/// Returns what an operation declares: `security(())` is public, `security(("api_key" = ["<scope>"]))`
-/// names a scope. `None` if it declares neither.
+/// Returns what an operation declares: `security(())` is public, `security(("api_key" = []))` needs any
+/// key, `security(("api_key" = ["<scope>"]))` names a scope. `None` if it declares none of these.
 pub(crate) fn requirement_of(operation: &Operation) -> Option<Requirement> {
     let declared = operation.security.as_ref()?.first()?;
     // The type has no accessors.
     let Ok(Value::Object(schemes)) = serde_json::to_value(declared) else { return None };
     let Some(scopes) = schemes.values().next() else { return Some(Requirement::Public) };
-    Scope::from_name(scopes.get(0)?.as_str()?).map(Requirement::Scope)
+    match scopes.as_array()?.first() {
+        Some(scope) => Scope::from_name(scope.as_str()?).map(Requirement::Scope),
+        None => Some(Requirement::Key),
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +98,10 @@ mod tests {
     #[expect(dead_code, reason = "a declaration")]
     fn public() {}
 
+    #[utoipa::path(get, path = "/any-key", security(("api_key" = [])), responses())]
+    #[expect(dead_code, reason = "a declaration")]
+    fn any_key() {}
+
     #[utoipa::path(get, path = "/forgotten", responses())]
     #[expect(dead_code, reason = "a declaration")]
     fn forgotten() {}
@@ -102,7 +111,7 @@ mod tests {
     fn misspelt() {}
 
     #[derive(utoipa::OpenApi)]
-    #[openapi(paths(read, write, public, forgotten, misspelt))]
+    #[openapi(paths(read, write, public, any_key, forgotten, misspelt))]
     struct Declared;
 
     #[test]
@@ -116,6 +125,8 @@ mod tests {
             (Method::DELETE, "/read", operator[1]),
             (Method::GET, "/public", Requirement::Public),
             (Method::POST, "/public", Requirement::Public),
+            (Method::GET, "/any-key", Requirement::Key),
+            (Method::POST, "/any-key", operator[1]),
             (Method::GET, "/forgotten", operator[0]),
             (Method::GET, "/misspelt", operator[0]),
             (Method::GET, "/docs/", Requirement::Public),

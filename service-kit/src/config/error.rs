@@ -60,6 +60,17 @@ pub enum SettingOrigin {
     Flag(&'static str),
 }
 
+impl SettingOrigin {
+    /// Returns the name of the file, variable or flag.
+    pub fn name(&self) -> String {
+        match self {
+            Self::BuiltIn(name) | Self::Flag(name) => (*name).to_owned(),
+            Self::File(path) => path.display().to_string(),
+            Self::Variable(name) => name.clone(),
+        }
+    }
+}
+
 impl Display for SettingOrigin {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {

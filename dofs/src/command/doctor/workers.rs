@@ -113,9 +113,10 @@ mod tests {
             error: error.map(str::to_owned),
             watchdog_reconnects: 0,
             obeyed_pause: None,
+            gateway: None,
         };
         let report = Some((report, Timestamp::UNIX_EPOCH));
-        WorkerStatus { worker: "w".to_owned(), is_connected: true, report }
+        WorkerStatus { worker: "w".to_owned(), is_connected: true, in_flight: Some(0), report }
     }
 
     #[test]

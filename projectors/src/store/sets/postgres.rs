@@ -10,7 +10,7 @@ use crate::projection::{Projection, Table};
 use crate::store::checkpoint::find_checkpoint;
 use crate::store::database::{Connection, Database};
 use crate::store::postgres::PostgresPool;
-use crate::store::query::{Query, query, quoted_table_names};
+use crate::store::query::{Query, key_list, query, quoted_table_names};
 use crate::store::{ReadModel, Result, StoreError};
 
 /// How long the swap may wait for a reader. Until then it blocks the readers that come behind. Shorter than
@@ -53,10 +53,11 @@ pub(super) async fn begin_next(
                 epoch = projection_checkpoints.epoch + 1";
             transaction.execute(query!(begin, key.clone(), projection.version)).await?;
             // The keys are there from the start: rows are written by them.
-            let make = |Table { name, .. }: &Table| {
+            let make = |table: &Table| {
+                let (name, key) = (table.name, key_list(table));
                 format!(
                     "create table {schema}.{name} (like {name} including all excluding indexes); \
-                     alter table {schema}.{name} add primary key (order_id);"
+                     alter table {schema}.{name} add primary key ({key});"
                 )
             };
             let tables: String = projection.tables.iter().map(make).collect();

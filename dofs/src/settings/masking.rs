@@ -1,15 +1,21 @@
 //! Masking of secrets in settings, by the form of the value: new settings are covered too.
 
 use serde_json::Value;
+use service_kit::config::EffectiveValue;
 
 /// Replaces a secret.
 const MASK: &str = "***";
 /// Parts of the names of settings whose whole value is a secret.
 const SECRET_NAMES: [&str; 4] = ["password", "secret", "token", "api_key"];
 
+/// Returns a setting without secrets.
+pub(crate) fn mask_setting(setting: EffectiveValue) -> EffectiveValue {
+    EffectiveValue { value: mask_secrets(&setting.key, setting.value), ..setting }
+}
+
 /// Returns the value of setting `key` without secrets: passwords and users of URLs, and their
 /// parameters, which may contain keys.
-pub(super) fn mask_secrets(key: &str, value: Value) -> Value {
+fn mask_secrets(key: &str, value: Value) -> Value {
     match value {
         Value::String(text) if SECRET_NAMES.iter().any(|name| key.contains(name)) => {
             if text.is_empty() { text.into() } else { MASK.into() }
