@@ -39,9 +39,9 @@ pub struct DeadLetterGroup {
     pub oldest_failed_at: Timestamp,
     pub oldest_age_seconds: i64,
     pub newest_failed_at: Timestamp,
-    /// Failures of the last hour.
+    /// Failures of this group within the last hour. Resolved failures are not in the group.
     pub failed_last_hour: u64,
-    /// Failures of the hour before the last.
+    /// Failures of this group within the hour before that.
     pub failed_previous_hour: u64,
 }
 

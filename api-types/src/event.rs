@@ -193,11 +193,26 @@ pub struct FeedEvent {
     pub event: RecordedEvent,
 }
 
-/// A page of the newest events of all orders, newest first.
+/// A page of events, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "items": [{
+        "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
+        "revision": 2,
+        "event_id": "3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c12",
+        "type": "OrderStored",
+        "data": {
+            "order_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33",
+            "stored_at": "2026-01-02T03:04:05Z"
+        },
+        "metadata": {"actor": "customer"},
+        "recorded_at": "2026-01-02T03:04:05Z"
+    }],
+    "next_cursor": null
+}))]
 pub struct EventPage {
     pub items: Vec<FeedEvent>,
-    /// Cursor of the next page; null on the last page.
+    /// Cursor of the next page; null on the last page. A page that is not the last may be short or empty.
     #[schema(required)]
     pub next_cursor: Option<String>,
 }
@@ -240,7 +255,7 @@ pub enum FeedMessage {
     Reset(FeedReset),
 }
 
-/// Restricts the events that a stream sends.
+/// Restricts the events that a client gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct StreamEventsQuery {

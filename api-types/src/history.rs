@@ -69,7 +69,7 @@ pub struct CompareHistoryQuery {
 pub struct OrderHistory {
     pub order_id: Uuid,
     pub events: Vec<HistoryEntry>,
-    /// Whether the hash of each event of the page matches the event before it.
+    /// Whether each event of the page carries the hash of the event before it.
     pub chain: ChainCheck,
     /// Cursor of the next page; null on the last page.
     #[schema(required)]
@@ -85,16 +85,29 @@ pub struct ChainCheck {
     pub broken_at: Option<u64>,
 }
 
-/// State of a hash chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+impl ChainCheck {
+    /// The result for no events.
+    pub const VERIFIED: Self = Self { state: ChainState::Verified, broken_at: None };
+
+    /// Returns the result for the events of two parts of a stream.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        let broken_at = self.broken_at.into_iter().chain(other.broken_at).min();
+        Self { state: self.state.max(other.state), broken_at }
+    }
+}
+
+/// State of a hash chain, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChainState {
-    /// Every event of the page follows the event before it unchanged.
+    /// Every event carries the hash of the event before it.
     Verified,
+    /// The stream begins with events without hashes, which an earlier release wrote. All others carry the
+    /// hash of the event before them.
+    Unhashed,
     /// An event was changed, removed or inserted after it was recorded.
     Broken,
-    /// Events without hashes: an earlier release wrote them.
-    Unhashed,
 }
 
 /// An event, the state after it, and the fields it changed.

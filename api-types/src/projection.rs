@@ -19,9 +19,9 @@ use crate::{LastVerification, Unavailable};
         "holder": "dofs-018f2d6e-0000-7d34-9e2a-0b5d6a1f2c33",
         "verification": {"verified_at": "2026-01-02T03:00:00Z", "orders": 1231, "findings": 0},
         "sets": [{
-            "set": "orders_1",
+            "set": "orders",
             "state": "live",
-            "version": 3,
+            "version": 1,
             "position": 1_048_576,
             "events_applied": 5120,
             "last_event_at": "2026-01-02T03:04:05Z",
@@ -48,7 +48,8 @@ pub struct Projection {
     /// Whether events wait and none is applied.
     #[schema(required)]
     pub stuck: Option<bool>,
-    /// Events that were applied in the last full minute, per second.
+    /// Events that were recorded in the last full minute and are applied, per second; null for a projection
+    /// without statistics.
     #[schema(required)]
     pub events_per_second: Option<f64>,
     /// Projector process that holds the lease; null if none does.
@@ -64,7 +65,8 @@ pub struct Projection {
 /// A set of tables of a projection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProjectionSet {
-    /// Name of the set.
+    /// Name of the set: the name of the projection, with `_next` while it is built and `_previous` after it
+    /// was replaced.
     pub set: String,
     pub state: ProjectionSetState,
     /// Version of the projection that fills the set.

@@ -171,11 +171,12 @@ pub struct MinuteStatistics {
     pub failed: u64,
     #[schema(required)]
     pub success_rate: Option<f64>,
-    /// Mean time from receipt to the first end, fulfilled or failed by the gateway, of the orders that
-    /// ended in this minute; null if none did.
+    /// Mean time from receipt to the first end, of the orders that were fulfilled or failed for the first
+    /// time in this minute. Failed validations do not count. Null if no order ended, and in a minute that
+    /// an earlier release has counted.
     #[schema(required)]
     pub mean_completion_seconds: Option<f64>,
-    /// Longest such time; null if no order ended.
+    /// Longest of these times, limited to 365 days.
     #[schema(required)]
     pub max_completion_seconds: Option<f64>,
 }

@@ -147,6 +147,7 @@ impl ApiClient {
             let request = self.request(Method::GET, &path).query(&[("cursor", cursor)]);
             let page = self.send::<OrderHistory>(request).await?.body;
             history.events.extend(page.events);
+            history.chain = history.chain.join(page.chain);
             history.next_cursor = page.next_cursor;
         }
         Ok(history)

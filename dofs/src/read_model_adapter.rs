@@ -30,8 +30,7 @@ impl Failures for ReadModelAdapter {
     }
 
     async fn count(&self, filter: &FailureFilter) -> Result<u64, RoleError> {
-        let groups = self.0.failure_groups(filter).await?;
-        Ok(groups.iter().map(|group| group.n_orders).sum())
+        Ok(self.0.count_failures(filter).await?)
     }
 }
 

@@ -39,6 +39,11 @@ fn past_states_of_an_order_are_shown_and_compared() {
     let is = run(&["show", &id, "--at", "2999-01-01T00:00:00Z", "--json"]);
     assert_eq!(parse_lines(&is)[0]["status"], "FULFILLED");
 
+    let history = run(&["show", &id]);
+    assert_eq!(history.lines().last(), Some("hash chain: verified"), "{history}");
+    let history = parse_lines(&run(&["show", &id, "--json"]));
+    assert_eq!(history[0]["chain"], json!({"state": "verified", "broken_at": null}));
+
     let compared = run(&["compare", &id, "0"]);
     let status = compared.lines().find(|line| line.trim_start().starts_with("status"));
     let words: Vec<_> = status.expect("the status differs").split_whitespace().collect();

@@ -151,9 +151,20 @@ fn feed_of_a_tenant_contains_only_its_orders() {
 
     assert_eq!(read_feed_until(&guarded, &a, &last), BTreeSet::from([first.clone(), last.clone()]));
     assert_eq!(read_feed_until(&guarded, &b, &theirs), BTreeSet::from([theirs.clone()]));
+    let of_b = BTreeSet::from([theirs.clone()]);
     let all = BTreeSet::from([first, theirs, nobodys, last.clone()]);
     assert_eq!(read_feed_until(&guarded, &operator, &last), all);
     assert_eq!(guarded.get("/v1/events/stream", &reader).status, 403);
+
+    let listed = |token: &str| -> BTreeSet<String> {
+        let page = guarded.get("/v1/events?limit=200", token).json();
+        let items = page["items"].as_array().unwrap().iter();
+        items.map(|item| item["order_id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!([listed(&b), listed(&operator)], [of_b, all]);
+    for path in ["/v1/events", "/v1/ops/projections"] {
+        assert_eq!(guarded.get(path, &reader).status, 403, "{path}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub(crate) mod hash_chain;
 pub(crate) mod history;
 mod live_events;
 mod metrics_sampler;
+pub(crate) mod newest_events;
 pub(crate) mod order_audit;
 pub(crate) mod order_feed;
 pub(crate) mod order_stream;

@@ -32,9 +32,9 @@ pub use orders::{
 pub use pace::Pace;
 pub use progress::{Phase, Progress};
 pub use projection::{
-    Apply, Column, ColumnType, CountChange, Deletion, Events, Kind, Minute, OperatorCommand,
-    OrderRecords, Projection, Record, Row, RowChanges, Statistics, Step, Table, TableRow,
-    UnreadableRow, Value,
+    Apply, Column, ColumnType, Completions, CountChange, Deletion, Events, Kind, Minute,
+    MinuteDifference, OperatorCommand, OrderRecords, Projection, Record, Row, RowChanges,
+    Statistics, Step, Table, TableRow, UnreadableRow, Value,
 };
 pub use query_api::{Lookups, Owners, Queries, api_doc, routes, routes_without_store};
 pub use rebuild::{Rebuild, RebuildError, Rebuilt, SwapAtEnd};
@@ -52,7 +52,7 @@ pub use store::{
 };
 pub use sweeper::Sweeper;
 pub use trouble::{ReadModelTrouble, find_trouble};
-pub use verify::{Difference, Finding, MinuteDifference, Repair, Verification, Verified};
+pub use verify::{Difference, Finding, Repair, Verification, Verified};
 
 /// Every projection, the one of the orders first.
 pub static PROJECTIONS: [&Projection; 2] = [&ORDERS, &CUSTOMER_ORDERS];

@@ -13,7 +13,7 @@ use domain::ids::OrderId;
 use domain::order::Recorded;
 use uuid::Uuid;
 
-pub use statistics::{CountChange, Minute, Statistics};
+pub use statistics::{Completions, CountChange, Minute, MinuteDifference, Statistics};
 pub use table::{Column, ColumnType, Kind, Record, Row, Table, TableRow, Value};
 pub(crate) use table::{read_column, row};
 

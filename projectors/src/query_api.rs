@@ -3,21 +3,25 @@
 mod compare_history;
 mod dead_letter_detail;
 mod dead_letter_summary;
+mod event_filter;
 mod event_stream;
 mod get_customer;
 mod get_order;
 mod history_point;
 mod history_reader;
 mod list_customers;
+mod list_events;
 mod list_failed_orders;
 mod list_operator_actions;
 mod list_orders;
+mod list_projections;
 mod lookups;
 mod operator_journals;
 mod order_history;
 mod owners;
 mod ownership;
 mod pagination;
+mod sources;
 mod statistics;
 
 use std::error::Error;
@@ -118,6 +122,8 @@ fn declared_routes() -> OpenApiRouter<QueryState> {
         .routes(routes!(get_customer::get_customer))
         .routes(routes!(event_stream::stream_events))
         .routes(routes!(list_operator_actions::list_operator_actions))
+        .routes(routes!(list_events::list_events))
+        .routes(routes!(list_projections::list_projections))
 }
 
 /// Reads the id of an order in a path. The path is taken as text, so that the error is ours.

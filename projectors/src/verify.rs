@@ -16,7 +16,7 @@ use service_kit::clock::Clock;
 
 use crate::pace::Pace;
 use crate::progress::{Phase, Progress, Watcher};
-use crate::projection::{CountChange, Minute};
+use crate::projection::{CountChange, Minute, MinuteDifference};
 use crate::replay::{Replay, ReplayError, Replayed};
 use crate::runner::batch::Poison;
 use crate::runner::check_origin;
@@ -80,15 +80,6 @@ pub struct Difference {
     pub field: String,
     pub expected: Value,
     pub found: Value,
-}
-
-/// A minute whose statistics are wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MinuteDifference {
-    /// Counted from 1970.
-    pub minute: i64,
-    pub expected: Minute,
-    pub found: Minute,
 }
 
 /// The outcome of a verification.
@@ -239,9 +230,7 @@ impl Verification<'_> {
         let miscounted = self.store.find_miscounted().await?;
         verified.n_miscounted = (miscounted.len() + minutes.len()) as u64;
         if self.repair == Repair::Always && verified.n_miscounted > 0 {
-            let lacking =
-                |minute: &MinuteDifference| (minute.minute, minute.expected.subtract(minute.found));
-            self.store.mend_statistics(&minutes.iter().map(lacking).collect()).await?;
+            self.store.mend_statistics(minutes).await?;
         }
         let minutes = minutes.iter().copied().map(Finding::Minute);
         miscounted.into_iter().map(Finding::Miscounted).chain(minutes).for_each(found);
@@ -256,10 +245,7 @@ fn differing_minutes(
 ) -> Vec<MinuteDifference> {
     let minutes: BTreeSet<_> = expected.keys().chain(found.keys()).copied().collect();
     let of = |side: &BTreeMap<i64, Minute>, minute| side.get(&minute).copied().unwrap_or_default();
-    let both = |minute| MinuteDifference {
-        minute,
-        expected: of(expected, minute),
-        found: of(found, minute),
-    };
-    minutes.into_iter().map(both).filter(|minute| minute.expected != minute.found).collect()
+    let between =
+        |minute| MinuteDifference::between(minute, of(expected, minute), of(found, minute));
+    minutes.into_iter().filter_map(between).collect()
 }

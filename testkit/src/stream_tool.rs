@@ -40,8 +40,18 @@ impl StreamTool {
 
     /// Appends an event with this text as data and as metadata, at any revision.
     pub async fn append(&self, order_id: OrderId, event_type: &str, text: &str) {
-        let text = text.to_owned().into_bytes();
-        let event = EventData::binary(event_type, text.clone().into()).metadata(text.into());
+        self.append_with_metadata(order_id, event_type, [text, text]).await;
+    }
+
+    /// Appends an event with these texts as data and as metadata, at any revision.
+    pub async fn append_with_metadata(
+        &self,
+        order_id: OrderId,
+        event_type: &str,
+        [data, metadata]: [&str; 2],
+    ) {
+        let [data, metadata] = [data, metadata].map(|text| text.to_owned().into_bytes());
+        let event = EventData::binary(event_type, data.into()).metadata(metadata.into());
         let options = AppendToStreamOptions::default().stream_state(StreamState::Any);
         let appended = self.0.append_to_stream(order_id.stream_name(), &options, event);
         appended.await.expect("the event is appended");

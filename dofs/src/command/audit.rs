@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use reqwest::Method;
 use serde_json::json;
 
-use super::order_format::{format_history, format_order};
+use super::order_format::{format_chain, format_history, format_order};
 use crate::api_client::ApiClient;
 use crate::cli::{Api, Audit, Global};
 use crate::error::CliError;
@@ -21,8 +21,13 @@ pub(crate) async fn run(arguments: &Audit, global: &Global) -> Result<ExitCode, 
     match arguments {
         Audit::Show { id, at: None, at_revision: None, api } => {
             let history = connect(api, global)?.order_history(*id).await?;
-            let json = json!({"order_id": history.order_id, "events": history.events});
-            print_json_or_text(global, json, format_history(&history))?;
+            let json = json!({
+                "order_id": history.order_id,
+                "events": history.events,
+                "chain": history.chain,
+            });
+            let chain = format_chain(&history.chain);
+            print_json_or_text(global, json, format!("{}\n\n{chain}", format_history(&history)))?;
         }
         Audit::Show { id, at, at_revision, api } => {
             let client = connect(api, global)?;

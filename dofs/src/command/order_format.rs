@@ -1,6 +1,6 @@
 //! Text formats of orders and their events.
 
-use api_types::{HistoryEntry, Order, OrderHistory, OrderItem};
+use api_types::{ChainCheck, ChainState, HistoryEntry, Order, OrderHistory, OrderItem};
 
 use crate::output::{format_cell, format_table};
 
@@ -42,6 +42,18 @@ pub(super) fn format_history(history: &OrderHistory) -> String {
     let mut lines = vec![format!("order {}", history.order_id)];
     lines.extend(history.events.iter().map(|event| format!("\n{}", format_event(event))));
     lines.join("\n")
+}
+
+/// Formats the result of the check of an order's hash chain as a line.
+pub(super) fn format_chain(chain: &ChainCheck) -> String {
+    match (chain.state, chain.broken_at) {
+        (ChainState::Verified, _) => "hash chain: verified".to_owned(),
+        (ChainState::Unhashed, _) => {
+            "hash chain: begins behind events without hashes, written by an earlier release"
+                .to_owned()
+        }
+        (ChainState::Broken, at) => format!("hash chain: BROKEN at revision {}", format_cell(at)),
+    }
 }
 
 /// Formats an event with its actor and the changes it made.

@@ -68,7 +68,7 @@ struct ChainMetadata {
 
 /// How an event is linked to the previous one.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Link {
+pub enum ChainLink {
     /// It carries the hash of the stored previous event.
     Intact,
     /// Neither it nor any earlier event carries a hash, and the stream is older than the store's
@@ -80,35 +80,56 @@ pub(crate) enum Link {
 
 /// Check of one stream's hash chain, event by event.
 #[derive(Debug)]
-pub(crate) struct ChainCheck {
+pub struct ChainCheck {
     last: EventHash,
+    /// The last event if it was skipped: its hash is computed only if the next event is checked.
+    skipped: Option<LoggedEvent>,
     has_begun: bool,
 }
 
 impl ChainCheck {
     /// Begins before the first event.
-    pub(crate) fn new() -> Self {
-        Self { last: EventHash::NONE, has_begun: false }
+    pub fn begin() -> Self {
+        Self { last: EventHash::NONE, skipped: None, has_begun: false }
     }
 
     /// Begins where the store's chain has begun: then the first event must carry a hash, too.
-    pub(crate) fn new_chained() -> Self {
-        Self { has_begun: true, ..Self::new() }
+    pub(crate) fn begin_chained() -> Self {
+        Self { has_begun: true, ..Self::begin() }
+    }
+
+    /// Continues behind an event that another check of the stream has reached. `has_begun` is the state
+    /// of that check behind the event.
+    pub fn resume(last: &LoggedEvent, has_begun: bool) -> Self {
+        Self { skipped: Some(last.clone()), has_begun, ..Self::begin() }
+    }
+
+    /// Returns whether the next event must carry a hash.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Passes the next event without a check, which costs a hash less.
+    pub fn skip_event(&mut self, event: &LoggedEvent) {
+        self.has_begun = self.has_begun || event.previous_hash().is_some();
+        self.skipped = Some(event.clone());
     }
 
     /// Checks the next event. The event after it is compared with this event as it is stored, so each
     /// change is reported once.
-    pub(crate) fn check_event(&mut self, event: &LoggedEvent) -> Link {
-        let expected = std::mem::replace(&mut self.last, event.head().hash);
+    pub fn check_event(&mut self, event: &LoggedEvent) -> ChainLink {
+        let skipped = self.skipped.take().map(|skipped| skipped.head().hash);
+        let last = std::mem::replace(&mut self.last, event.head().hash);
+        let expected = skipped.unwrap_or(last);
         let found = event.previous_hash();
         if found.is_none() && !self.has_begun {
-            return Link::Unchained;
+            return ChainLink::Unchained;
         }
         self.has_begun = true;
         if found.as_deref() == Some(expected.to_string().as_str()) {
-            Link::Intact
+            ChainLink::Intact
         } else {
-            Link::Broken { expected, found }
+            ChainLink::Broken { expected, found }
         }
     }
 }
@@ -135,8 +156,8 @@ mod tests {
         }
     }
 
-    fn check_all(events: &[LoggedEvent]) -> Vec<Link> {
-        let mut chain = ChainCheck::new();
+    fn check_all(events: &[LoggedEvent]) -> Vec<ChainLink> {
+        let mut chain = ChainCheck::begin();
         events.iter().map(|event| chain.check_event(event)).collect()
     }
 
@@ -163,7 +184,7 @@ mod tests {
         let old = event("old", None);
         let hash = old.head().hash.to_string();
         let next = event("next", Some(&hash));
-        let [Link::Unchained, Link::Intact, Link::Broken { expected, found: None }] =
+        let [ChainLink::Unchained, ChainLink::Intact, ChainLink::Broken { expected, found: None }] =
             &check_all(&[old, next.clone(), event("foreign", None)])[..]
         else {
             panic!("the event without a hash broke the chain");
@@ -172,14 +193,33 @@ mod tests {
     }
 
     #[test]
+    fn resumed_check_finds_the_same_links() {
+        let old = event("old", None);
+        let next = event("next", Some(&old.head().hash.to_string()));
+        let stream = [old, next.clone(), event("foreign", None), next, event("last", None)];
+        let links = check_all(&stream);
+        for n_before in 1..stream.len() {
+            let mut whole = ChainCheck::begin();
+            stream[..n_before].iter().for_each(|event| drop(whole.check_event(event)));
+            let mut resumed = ChainCheck::resume(&stream[n_before - 1], whole.has_begun());
+            let mut skipping = ChainCheck::begin();
+            stream[..n_before].iter().for_each(|event| skipping.skip_event(event));
+            for check in [&mut resumed, &mut skipping] {
+                let rest = stream[n_before..].iter().map(|event| check.check_event(event));
+                assert_eq!(rest.collect::<Vec<_>>(), links[n_before..], "{n_before}");
+            }
+        }
+    }
+
+    #[test]
     fn stream_that_begins_in_a_chained_store_is_chained_from_its_first_event() {
-        let mut chain = ChainCheck::new_chained();
+        let mut chain = ChainCheck::begin_chained();
         let bare = chain.check_event(&event("bare", None));
-        assert_eq!(bare, Link::Broken { expected: EventHash::NONE, found: None });
+        assert_eq!(bare, ChainLink::Broken { expected: EventHash::NONE, found: None });
         let none = EventHash::NONE.to_string();
         assert_eq!(
-            ChainCheck::new_chained().check_event(&event("tied", Some(&none))),
-            Link::Intact
+            ChainCheck::begin_chained().check_event(&event("tied", Some(&none))),
+            ChainLink::Intact
         );
     }
 
@@ -190,15 +230,16 @@ mod tests {
         let second = event("second", Some(&first.head().hash.to_string()));
         let third = event("third", Some(&second.head().hash.to_string()));
         let intact = [first.clone(), second.clone(), third.clone()];
-        assert!(check_all(&intact).iter().all(|link| *link == Link::Intact));
+        assert!(check_all(&intact).iter().all(|link| *link == ChainLink::Intact));
 
         let changed = [event("first!", Some(&none)), second, third.clone()];
-        let found: Vec<_> = check_all(&changed).iter().map(|link| *link == Link::Intact).collect();
+        let found: Vec<_> =
+            check_all(&changed).iter().map(|link| *link == ChainLink::Intact).collect();
         assert_eq!(found, [true, false, true]);
 
         let without_the_second = [first, third.clone()];
-        assert!(matches!(check_all(&without_the_second)[1], Link::Broken { .. }));
+        assert!(matches!(check_all(&without_the_second)[1], ChainLink::Broken { .. }));
         let without_the_beginning = [third];
-        assert!(matches!(check_all(&without_the_beginning)[0], Link::Broken { .. }));
+        assert!(matches!(check_all(&without_the_beginning)[0], ChainLink::Broken { .. }));
     }
 }

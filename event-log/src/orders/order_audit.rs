@@ -7,7 +7,7 @@ use domain::order::{
 use serde_json::json;
 use uuid::Uuid;
 
-use super::hash_chain::{ChainCheck, Link};
+use super::hash_chain::{ChainCheck, ChainLink};
 use crate::store::logged_event::LoggedEvent;
 use crate::store::metadata::Metadata;
 
@@ -84,7 +84,7 @@ impl OrderAudit {
     /// event must carry a hash.
     pub(super) fn new(order_id: OrderId, is_chained: bool) -> Self {
         Self {
-            chain: if is_chained { ChainCheck::new_chained() } else { ChainCheck::new() },
+            chain: if is_chained { ChainCheck::begin_chained() } else { ChainCheck::begin() },
             history: HistoryCheck::new(order_id),
             arriving: None,
             correlation_id: None,
@@ -97,8 +97,8 @@ impl OrderAudit {
         let order_id = event.order_id;
         let mut findings = Vec::new();
         let link = self.chain.check_event(event);
-        let is_unchained = link == Link::Unchained;
-        if let Link::Broken { expected, found } = link {
+        let is_unchained = link == ChainLink::Unchained;
+        if let ChainLink::Broken { expected, found } = link {
             let found = found.map_or_else(|| "no hash".to_owned(), |hash| format!("`{hash}`"));
             findings.push(Finding::at_event(event, CHAIN, format!("`{expected}`"), found));
         }

@@ -1,6 +1,6 @@
 //! Reads of a stream and of all events.
 
-use eventstore::{ReadAllOptions, ReadStreamOptions, ResolvedEvent, StreamPosition};
+use eventstore::{ReadAllOptions, ReadStream, ReadStreamOptions, ResolvedEvent, StreamPosition};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -8,8 +8,8 @@ use super::client::{Position, StoreClient};
 use super::error::LogError;
 use super::logged_event::created_at;
 
-/// Events of one stream, as far as a read took them.
-pub(crate) struct StreamPortion {
+/// Events, as far as a read took them.
+pub(crate) struct ReadPortion {
     pub(crate) events: Vec<ResolvedEvent>,
     /// Whether the read stopped because of its limit of bytes.
     pub(crate) is_cut: bool,
@@ -83,35 +83,48 @@ impl StoreClient {
         Ok(self.read_portion(stream, options, usize::MAX).await?.events)
     }
 
-    /// Reads events of a stream, up to the one with which data and metadata reach `max_bytes`.
+    /// Reads events of a stream, up to the one with which data and metadata reach `max_bytes`. A stream
+    /// that does not exist has none.
     pub(crate) async fn read_portion(
         &self,
         stream: &str,
         options: &ReadStreamOptions,
         max_bytes: usize,
-    ) -> Result<StreamPortion, LogError> {
+    ) -> Result<ReadPortion, LogError> {
         self.call(async |client| {
-            let mut read = client.read_stream(stream, options).await?;
-            // In the closure: a repeated call begins with an empty portion.
-            let mut portion = StreamPortion { events: Vec::new(), is_cut: false };
-            let mut n_bytes = 0;
-            loop {
-                match read.next().await {
-                    Ok(Some(resolved)) => {
-                        let event = resolved.get_original_event();
-                        n_bytes += event.data.len() + event.custom_metadata.len();
-                        portion.events.push(resolved);
-                        if n_bytes >= max_bytes {
-                            portion.is_cut = true;
-                            return Ok(portion);
-                        }
-                    }
-                    // The first `next` reports a stream that does not exist, not `read_stream`.
-                    Ok(None) | Err(eventstore::Error::ResourceNotFound) => return Ok(portion),
-                    Err(error) => return Err(error),
-                }
-            }
+            take_portion(client.read_stream(stream, options).await?, max_bytes).await
         })
         .await
+    }
+
+    /// Reads events of all streams, up to the one with which data and metadata reach `max_bytes`.
+    pub(crate) async fn read_all_portion(
+        &self,
+        options: &ReadAllOptions,
+        max_bytes: usize,
+    ) -> Result<ReadPortion, LogError> {
+        self.call(async |client| take_portion(client.read_all(options).await?, max_bytes).await)
+            .await
+    }
+}
+
+async fn take_portion(mut read: ReadStream, max_bytes: usize) -> eventstore::Result<ReadPortion> {
+    let mut portion = ReadPortion { events: Vec::new(), is_cut: false };
+    let mut n_bytes = 0;
+    loop {
+        match read.next().await {
+            Ok(Some(resolved)) => {
+                let event = resolved.get_original_event();
+                n_bytes += event.data.len() + event.custom_metadata.len();
+                portion.events.push(resolved);
+                if n_bytes >= max_bytes {
+                    portion.is_cut = true;
+                    return Ok(portion);
+                }
+            }
+            // The first `next` reports a stream that does not exist, not `read_stream`.
+            Ok(None) | Err(eventstore::Error::ResourceNotFound) => return Ok(portion),
+            Err(error) => return Err(error),
+        }
     }
 }

@@ -9,6 +9,10 @@ use jiff::Timestamp;
 use super::row::{Changes, FailedOrder, Rows};
 use crate::projection::{Deletion, Events, Statistics, Step};
 
+/// Limit of a completion time, 365 days: the sum of a minute must fit into a column, also with times that
+/// other programs have made up.
+const MAX_COMPLETION_MICROS: u64 = 365 * 24 * 60 * 60 * 1_000_000;
+
 /// What an order is counted as.
 type CountedAs = (Status, Option<Stage>);
 
@@ -42,6 +46,32 @@ struct Folded {
 impl Folded {
     fn counted_as(&self) -> Option<CountedAs> {
         self.order.as_ref().map(|order| (order.status, order.stage))
+    }
+
+    /// Returns the time from the receipt of the order to this event in microseconds; `None` unless the
+    /// event is the order's first end: fulfilled, or failed after validation.
+    fn completion_micros(&self, recorded: &Recorded) -> Option<u64> {
+        let ended_at = match &recorded.event {
+            OrderEvent::Fulfilled(event) => event.fulfilled_at,
+            OrderEvent::Failed(event) if event.stage != Stage::Validation => event.failed_at,
+            OrderEvent::Failed(_)
+            | OrderEvent::Received(_)
+            | OrderEvent::Validated(_)
+            | OrderEvent::Stored(_)
+            | OrderEvent::Queued(_)
+            | OrderEvent::Discarded(_)
+            | OrderEvent::DeliveryFailed(_)
+            | OrderEvent::DeliveryStarted(_) => return None,
+        };
+        let order = self.order.as_ref()?;
+        // A redrive keeps the row of the failure and the time of fulfilment.
+        if self.failed.is_some() || order.fulfilled_at.is_some() {
+            return None;
+        }
+        // In the unit of the columns: a time that was read from a row gives the same result.
+        let micros = ended_at.as_microsecond() - order.received_at?.as_microsecond();
+        // The worker's clock may be behind that of the API.
+        Some(u64::try_from(micros).unwrap_or_default().min(MAX_COMPLETION_MICROS))
     }
 
     /// Notes that the order changes now.
@@ -83,7 +113,7 @@ impl Fold {
             return;
         }
         folded.note_change();
-        self.statistics.count_event(recorded);
+        self.statistics.count_event(recorded, folded.completion_micros(recorded));
         let order = evolve(folded.order.take(), recorded);
         if let Some(changed) = failure_after(folded.failed.as_ref(), &order, recorded) {
             folded.failed = Some(changed);

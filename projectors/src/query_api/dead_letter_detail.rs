@@ -15,6 +15,7 @@ use service_kit::etag;
 use service_kit::extract::PathParameters;
 use service_kit::problem::Problem;
 
+use super::history_reader::Applied;
 use super::{QueryState, parse_order_id};
 use attempts::Attempts;
 
@@ -39,7 +40,7 @@ pub(super) async fn get_dead_letter(
     let _admitted = readers.admit().await?;
     let mut reader = readers.begin_first(order_id);
     let mut history = FailureHistory::default();
-    while let Some(event) = reader.apply().await? {
+    while let Some(Applied { event, .. }) = reader.apply().await? {
         if let (Ok(recorded), Some(order)) = (event.decode(), reader.state()) {
             history.add_event(&event, &recorded, order);
         }

@@ -32,7 +32,7 @@ pub(super) async fn count_dead_letters(
         failed_before: filter.older_than.map(|age| age.before(now)),
         order_ids: None,
     };
-    let groups = read(queries.store.failure_groups(&filter)).await?;
+    let groups = read(queries.store.failure_groups(&filter, now)).await?;
     Ok(Json(DeadLetterSummary {
         total: groups.iter().map(|group| group.n_orders).sum(),
         groups: groups.into_iter().map(|group| to_group(group, now)).collect(),
@@ -48,7 +48,7 @@ fn to_group(group: FailureGroup, now: Timestamp) -> DeadLetterGroup {
         // The clock of the process that recorded the failure may be ahead of ours.
         oldest_age_seconds: now.duration_since(group.oldest_failed_at).as_secs().max(0),
         newest_failed_at: group.newest_failed_at,
-        failed_last_hour: 0,
-        failed_previous_hour: 0,
+        failed_last_hour: group.n_last_hour,
+        failed_previous_hour: group.n_previous_hour,
     }
 }

@@ -1,6 +1,6 @@
 //! `GET /v1/events/stream`: events of orders as they are appended (server-sent events).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -11,9 +11,7 @@ use axum::extract::State;
 use axum::http::header::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use domain::ids::OrderId;
-use domain::order::EVENT_TYPES;
-use event_log::{FeedItem, LogError, LoggedEvent, OrderFeed, Position, ResetReason};
+use event_log::{FeedItem, LoggedEvent, OrderFeed, Position, ResetReason};
 use futures::Stream;
 use futures::stream::unfold;
 use serde::Serialize;
@@ -23,8 +21,8 @@ use service_kit::mutex::lock;
 use service_kit::problem::{Code, Problem};
 use tokio::time::timeout;
 
+use super::event_filter::EventFilter;
 use super::order_history::to_recorded_event;
-use super::owners::Owners;
 use super::ownership::RequestPrincipal;
 use super::{Queries, QueryState, log_failed};
 
@@ -43,40 +41,6 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(3);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Asks proxies not to buffer the stream.
 const ACCEL_BUFFERING: (&str, &str) = ("x-accel-buffering", "no");
-
-/// Restricts the events that a client gets.
-struct Filter {
-    /// Only orders of this tenant.
-    tenant: Option<String>,
-    order_id: Option<OrderId>,
-    types: Option<BTreeSet<String>>,
-}
-
-fn parse_filter(query: StreamEventsQuery, tenant: Option<String>) -> Result<Filter, Problem> {
-    let order_id = query.order_id.map(|id| super::parse_order_id(&id)).transpose()?;
-    let types: Option<BTreeSet<String>> =
-        query.types.map(|types| types.split(',').map(str::to_owned).collect());
-    let mut names = types.iter().flatten();
-    if names.any(|name| !EVENT_TYPES.contains(&name.as_str())) {
-        let reason = format!("must be of: {}", EVENT_TYPES.join(", "));
-        return Err(Problem::invalid_parameter("types", reason));
-    }
-    Ok(Filter { tenant, order_id, types })
-}
-
-impl Filter {
-    async fn matches(&self, event: &LoggedEvent, owners: &Owners) -> Result<bool, LogError> {
-        let is_wanted = self.order_id.is_none_or(|wanted| wanted == event.order_id)
-            && self.types.as_ref().is_none_or(|types| types.contains(&event.event_type));
-        match &self.tenant {
-            // Only for wanted events: the owner may have to be read from the store.
-            Some(tenant) if is_wanted => {
-                Ok(owners.owner_of_event(event).await?.as_deref() == Some(tenant.as_str()))
-            }
-            Some(_) | None => Ok(is_wanted),
-        }
-    }
-}
 
 /// Slots of the clients: how many each actor uses.
 #[derive(Clone, Default)]
@@ -137,7 +101,7 @@ pub(super) async fn stream_events(
     QueryParameters(query): QueryParameters<StreamEventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let filter = parse_filter(query, principal.tenant.clone())?;
+    let filter = EventFilter::new(query, principal.tenant.clone())?;
     let after = last_event_position(&headers)?;
     let most = if principal.is_anonymous() { MAX_CLIENTS } else { MAX_CLIENTS_OF_KEY };
     let slot = slots.take(&principal.actor, most);
@@ -173,7 +137,7 @@ fn to_sse(
 /// A client of the stream.
 struct Listener {
     feed: OrderFeed,
-    filter: Filter,
+    filter: EventFilter,
     principal: Principal,
     queries: Arc<Queries>,
     _slot: ClientSlot,
@@ -225,9 +189,13 @@ fn to_messages(
     })
 }
 
+pub(super) fn to_feed_event(event: &LoggedEvent) -> FeedEvent {
+    FeedEvent { order_id: event.order_id.0, event: to_recorded_event(event) }
+}
+
 fn to_message(event: &LoggedEvent) -> Event {
     let Position { commit, prepare } = event.position;
-    let data = FeedEvent { order_id: event.order_id.0, event: to_recorded_event(event) };
+    let data = to_feed_event(event);
     // A message name must not have line breaks, which the types of other tools may have.
     let name = event.event_type.replace(['\r', '\n', '\0'], " ");
     Event::default().id(format!("{commit}-{prepare}")).event(name).data(to_json(&data))

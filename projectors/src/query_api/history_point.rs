@@ -94,7 +94,7 @@ pub(super) async fn order_at(
             }
             break;
         }
-        reader.apply().await?;
+        reader.skip().await?;
     }
     let Some(last) = reader.last() else { return Err(reader.to_problem().await) };
     if matches!(point, Point::Revision(revision) if last < revision) {

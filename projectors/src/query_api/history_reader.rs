@@ -8,7 +8,9 @@ use std::vec::IntoIter;
 
 use domain::ids::OrderId;
 use domain::order::{Order, evolve};
-use event_log::{EventLog, HistoryReader as StreamReader, LogError, LoggedEvent};
+use event_log::{
+    ChainCheck, ChainLink, EventLog, HistoryReader as StreamReader, LogError, LoggedEvent,
+};
 use service_kit::mutex::lock;
 use service_kit::problem::Problem;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -55,6 +57,8 @@ struct Checkpoints {
 struct Checkpoint {
     event_id: Uuid,
     state: Arc<Order>,
+    /// Whether the hash chain has begun at that revision or before.
+    is_chained: bool,
 }
 
 impl HistoryReaders {
@@ -98,6 +102,7 @@ impl HistoryReaders {
             portion: Vec::new().into_iter().peekable(),
             reading: None,
             state: None,
+            chain: ChainCheck::begin(),
             last: None,
             unreadable: None,
             n_taken: 0,
@@ -111,19 +116,18 @@ impl HistoryReaders {
         states.next_back().map(|((_, revision), checkpoint)| (*revision, checkpoint.clone()))
     }
 
-    fn keep(&self, order_id: OrderId, event: &LoggedEvent, state: &Order) {
+    fn keep(&self, order_id: OrderId, revision: u64, checkpoint: Checkpoint) {
         let mut kept = lock(&self.checkpoints);
-        let key = (order_id, event.revision);
+        let key = (order_id, revision);
         if kept.states.contains_key(&key) {
             return;
         }
-        let item_bytes = state.items.iter().map(|item| 32 + item.product_id.len());
+        let item_bytes = checkpoint.state.items.iter().map(|item| 32 + item.product_id.len());
         let n_bytes = STATE_BYTES + item_bytes.sum::<usize>();
         if kept.n_bytes + n_bytes > CHECKPOINTS_BYTES {
             *kept = Checkpoints::default();
         }
         kept.n_bytes += n_bytes;
-        let checkpoint = Checkpoint { event_id: event.event_id, state: Arc::new(state.clone()) };
         kept.states.insert(key, checkpoint);
     }
 
@@ -150,11 +154,20 @@ pub(super) struct HistoryReader {
     /// Permit under which the portion was read and is folded.
     reading: Option<OwnedSemaphorePermit>,
     state: Option<Order>,
+    /// Check of the hash chain up to the last applied event.
+    chain: ChainCheck,
     /// Revision of the last applied event.
     last: Option<u64>,
     /// Error of the last event that could not be decoded.
     unreadable: Option<LogError>,
     n_taken: u64,
+}
+
+/// An event that was applied.
+pub(super) struct Applied {
+    pub(super) event: LoggedEvent,
+    /// How the event is linked to the event before it.
+    pub(super) link: ChainLink,
 }
 
 impl HistoryReader {
@@ -184,8 +197,23 @@ impl HistoryReader {
     }
 
     /// Applies the next event, and returns it. An event that cannot be decoded changes nothing.
-    pub(super) async fn apply(&mut self) -> Result<Option<LoggedEvent>, Problem> {
+    pub(super) async fn apply(&mut self) -> Result<Option<Applied>, Problem> {
         let Some(event) = self.take().await? else { return Ok(None) };
+        let link = self.chain.check_event(&event);
+        self.fold(&event);
+        Ok(Some(Applied { event, link }))
+    }
+
+    /// Applies the next event without a check of its link to the event before it.
+    pub(super) async fn skip(&mut self) -> Result<(), Problem> {
+        if let Some(event) = self.take().await? {
+            self.chain.skip_event(&event);
+            self.fold(&event);
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self, event: &LoggedEvent) {
         match event.decode() {
             Ok(recorded) => self.state = Some(evolve(self.state.take(), &recorded)),
             Err(error) => self.unreadable = Some(error),
@@ -194,9 +222,10 @@ impl HistoryReader {
         if event.revision % CHECKPOINT_EVENTS == CHECKPOINT_EVENTS - 1
             && let Some(state) = &self.state
         {
-            self.readers.keep(self.order_id, &event, state);
+            let (event_id, state) = (event.event_id, Arc::new(state.clone()));
+            let checkpoint = Checkpoint { event_id, state, is_chained: self.chain.has_begun() };
+            self.readers.keep(self.order_id, event.revision, checkpoint);
         }
-        Ok(Some(event))
     }
 
     /// Returns the state after the applied events.
@@ -239,7 +268,7 @@ impl HistoryReader {
             if self.peek().await?.is_none_or(|event| event.revision >= revision) {
                 return Ok(());
             }
-            self.apply().await?;
+            self.skip().await?;
         }
     }
 
@@ -248,10 +277,11 @@ impl HistoryReader {
         self.reader = self.readers.log.read_history_from(self.order_id, revision);
         let event = self.take().await?;
         // The stream may have been truncated, or deleted and written again, since the state was kept.
-        let is_kept_event = |event: LoggedEvent| {
+        let is_kept_event = |event: &LoggedEvent| {
             event.revision == revision && event.event_id == checkpoint.event_id
         };
-        if event.is_some_and(is_kept_event) {
+        if let Some(event) = event.filter(is_kept_event) {
+            self.chain = ChainCheck::resume(&event, checkpoint.is_chained);
             self.state = Some(Arc::unwrap_or_clone(checkpoint.state));
             self.last = Some(revision);
         } else {

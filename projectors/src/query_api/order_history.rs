@@ -6,22 +6,22 @@ use std::error::Error;
 use std::iter;
 
 use api_types::{
-    EventData, FieldChange, HistoryEntry, HistoryQuery, HistorySort, OrderHistory, OrderState,
-    RecordedEvent,
+    ChainCheck, ChainState, EventData, FieldChange, HistoryEntry, HistoryQuery, HistorySort,
+    OrderHistory, OrderState, RecordedEvent,
 };
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
-use event_log::LoggedEvent;
+use event_log::{ChainLink, LoggedEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service_kit::extract::{PathParameters, QueryParameters};
 use service_kit::problem::Problem;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::history_reader::{HistoryReader, HistoryReaders};
+use super::history_reader::{Applied, HistoryReader, HistoryReaders};
 use super::{QueryState, pagination, parse_order_id};
 
 /// Maximum number of events of a page.
@@ -31,7 +31,8 @@ const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Get the events of an order
 ///
-/// Each event has the state after it and the fields that it changed.
+/// Each event has the state after it and the fields that it changed. `chain` is the result of the check of
+/// the hashes: each event of the page carries the hash of the event before it.
 #[utoipa::path(
     get, path = "/v1/orders/{id}/history", operation_id = "getOrderHistory", tag = "orders",
     security(("api_key" = ["audit:read"])),
@@ -94,19 +95,27 @@ impl PageRequest {
 /// The entries of a page as JSON. Each is serialised once, to know the size of the page.
 #[derive(Default)]
 struct Page {
-    entries: VecDeque<(u64, Bytes)>,
+    entries: VecDeque<PageEntry>,
     n_bytes: usize,
     has_more: bool,
 }
 
+struct PageEntry {
+    revision: u64,
+    /// State of the event's link to the event before it.
+    link: ChainState,
+    json: Bytes,
+}
+
 impl Page {
-    fn push(&mut self, entry: &HistoryEntry) -> Result<(), Problem> {
+    fn push(&mut self, entry: &HistoryEntry, link: ChainState) -> Result<(), Problem> {
         let json = serde_json::to_vec(entry).map_err(|error| {
             tracing::error!(error = &error as &dyn Error, "Event cannot be serialised");
             Problem::internal()
         })?;
         self.n_bytes += json.len();
-        self.entries.push_back((entry.event.revision, json.into()));
+        let (revision, json) = (entry.event.revision, json.into());
+        self.entries.push_back(PageEntry { revision, link, json });
         Ok(())
     }
 
@@ -118,19 +127,20 @@ impl Page {
     /// the page is in memory for so long.
     fn into_response(self, request: &PageRequest, admitted: OwnedSemaphorePermit) -> Response {
         let PageRequest { order_id, sort, .. } = request;
-        let last = self.entries.back().filter(|_| self.has_more).map(|(revision, _)| *revision);
+        let last = self.entries.back().filter(|_| self.has_more).map(|entry| entry.revision);
         let next_cursor = last.map(|after| {
             pagination::seal_cursor(&Cursor { history_of: *order_id, sort: *sort, after })
         });
         let head = format!(r#"{{"order_id":"{order_id}","events":["#);
         // Cursors are base64 and need no escapes.
         let next_cursor = next_cursor.map_or("null".to_owned(), |cursor| format!("\"{cursor}\""));
-        let tail = format!(
-            r#"],"chain":{{"state":"unhashed","broken_at":null}},"next_cursor":{next_cursor}}}"#
-        );
-        let entries = self.entries.into_iter().enumerate().flat_map(|(index, (_, entry))| {
+        let chain = join_links(self.entries.iter().map(|entry| (entry.revision, entry.link)));
+        // Two names and a number always serialise.
+        let chain = serde_json::to_string(&chain).unwrap_or_default();
+        let tail = format!(r#"],"chain":{chain},"next_cursor":{next_cursor}}}"#);
+        let entries = self.entries.into_iter().enumerate().flat_map(|(index, entry)| {
             let separator = if index == 0 { "" } else { "," };
-            [Bytes::from_static(separator.as_bytes()), entry]
+            [Bytes::from_static(separator.as_bytes()), entry.json]
         });
         // In frames: the entries are not copied into one more buffer.
         let frames = iter::once(head.into()).chain(entries).chain(iter::once(tail.into()));
@@ -150,8 +160,8 @@ async fn read_oldest_first(
     let begin = request.after.map_or(0, |revision| revision.saturating_add(1));
     let mut reader = readers.begin(request.order_id, begin).await?;
     let mut page = Page::default();
-    while let Some(entry) = next_entry(&mut reader).await? {
-        page.push(&entry)?;
+    while let Some((entry, link)) = next_entry(&mut reader).await? {
+        page.push(&entry, link)?;
         if page.is_over(request.limit) {
             page.entries.pop_back();
             page.has_more = true;
@@ -177,10 +187,10 @@ async fn read_newest_first(
     let mut reader = readers.begin(request.order_id, begin).await?;
     let mut page = Page::default();
     while reader.peek().await?.is_some_and(|event| event.revision < end) {
-        let Some(entry) = next_entry(&mut reader).await? else { break };
-        page.push(&entry)?;
+        let Some((entry, link)) = next_entry(&mut reader).await? else { break };
+        page.push(&entry, link)?;
         while page.is_over(request.limit) {
-            page.n_bytes -= page.entries.pop_front().map_or(0, |(_, json)| json.len());
+            page.n_bytes -= page.entries.pop_front().map_or(0, |entry| entry.json.len());
             page.has_more = true;
         }
     }
@@ -188,15 +198,32 @@ async fn read_newest_first(
     Ok(page)
 }
 
-/// Reads the next event. An event that cannot be decoded is returned as it is stored, and changes nothing.
-async fn next_entry(reader: &mut HistoryReader) -> Result<Option<HistoryEntry>, Problem> {
+/// Reads the next event and the state of its link to the event before it. An event that cannot be decoded is
+/// returned as it is stored, and changes nothing.
+async fn next_entry(
+    reader: &mut HistoryReader,
+) -> Result<Option<(HistoryEntry, ChainState)>, Problem> {
     let before = reader.state().map(OrderState::from);
-    let Some(event) = reader.apply().await? else { return Ok(None) };
+    let Some(Applied { event, link }) = reader.apply().await? else { return Ok(None) };
     let after =
         reader.state().filter(|state| state.revision == event.revision).map(OrderState::from);
     let changes = after.as_ref().map(|after| FieldChange::between(before.as_ref(), after));
     let changes = changes.unwrap_or_default();
-    Ok(Some(HistoryEntry { event: to_recorded_event(&event), state_after: after, changes }))
+    let link = match link {
+        ChainLink::Intact => ChainState::Verified,
+        ChainLink::Unchained => ChainState::Unhashed,
+        ChainLink::Broken { .. } => ChainState::Broken,
+    };
+    let entry = HistoryEntry { event: to_recorded_event(&event), state_after: after, changes };
+    Ok(Some((entry, link)))
+}
+
+/// Returns the state of a part of a hash chain from the links of its events, in any order.
+fn join_links(links: impl Iterator<Item = (u64, ChainState)>) -> ChainCheck {
+    links.fold(ChainCheck::VERIFIED, |chain, (revision, state)| {
+        let broken_at = (state == ChainState::Broken).then_some(revision);
+        chain.join(ChainCheck { state, broken_at })
+    })
 }
 
 pub(super) fn to_recorded_event(event: &LoggedEvent) -> RecordedEvent {

@@ -68,6 +68,11 @@ where
         Ok(Self { path, filter: cursor.filter, after: Some(cursor.after), limit })
     }
 
+    /// Returns the maximum number of rows of the page.
+    pub(super) fn limit(&self) -> usize {
+        self.limit as usize
+    }
+
     /// Returns the number of rows to read, as [`Listing::page`] does.
     pub(super) fn n_rows(&self) -> u32 {
         self.limit + 1
@@ -79,10 +84,15 @@ where
         rows: &mut Vec<R>,
         key: impl Fn(&R) -> K,
     ) -> (HeaderMap, Option<String>) {
-        let n_rows = self.limit as usize;
-        let has_more = rows.len() > n_rows;
-        rows.truncate(n_rows);
-        let next = rows.last().filter(|_| has_more).map(|last| self.cursor_after(key(last)));
+        let has_more = rows.len() > self.limit();
+        rows.truncate(self.limit());
+        self.finish_page_at(rows.last().filter(|_| has_more).map(key))
+    }
+
+    /// Returns the headers of a page and the cursor of the next one, which begins behind this key. `None`
+    /// is the end of the list.
+    pub(super) fn finish_page_at(&self, last: Option<K>) -> (HeaderMap, Option<String>) {
+        let next = last.map(|last| self.cursor_after(last));
         (link_header(self.path, self.limit, next.as_deref()), next)
     }
 

@@ -3,33 +3,31 @@
 //! Operators read the statistics when something is down. Members of a source that does not answer in time
 //! are null, and all others are present.
 
-use std::error::Error;
 use std::path::Path;
-use std::time::Duration;
 
 use api_types::{
-    EventStoreUsage, FailureCounts, FulfillmentStatus, LastVerification, MinuteStatistics,
-    OrderCounts, ProjectionStatus, QueueStatus, Statistics, StatisticsQuery, SuccessRate,
-    Unavailable,
+    EventStoreUsage, FailureCounts, FulfillmentStatus, MinuteStatistics, OrderCounts,
+    ProjectionStatus, QueueStatus, Statistics, StatisticsQuery, SuccessRate, Unavailable,
 };
 use axum::Json;
 use axum::extract::State;
-use event_log::{GroupStats, LogError};
+use event_log::GroupStats;
 use jiff::Timestamp;
 use service_kit::extract::QueryParameters;
 use service_kit::problem::{Code, Problem};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::sources::{
+    SOURCE_TIMEOUT, note_late, note_log, note_store, note_timed_log, to_last_verification,
+};
 use super::{Queries, QueryState};
-use crate::projection::Minute;
+use crate::projection::{Completions, Minute};
 use crate::status::{self, StatusError, projection_status};
 use crate::store::{self, StoreError};
 
 /// Number of minutes for which statistics are kept.
 const MAX_MINUTES: u32 = 24 * 60;
-/// Maximum time for each source, so that the whole response takes less than a second.
-const SOURCE_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Get statistics of orders, queue and read model
 ///
@@ -60,12 +58,7 @@ pub(super) async fn get_statistics(
     let mut unavailable = Unavailable::default();
     let tables = tables.unwrap_or(Err(StoreError::Timeout));
     let tables = note_store(&mut unavailable, tables);
-    let status = if let Ok(status) = status {
-        note_log(&mut unavailable, status)
-    } else {
-        note_late("event_store", &mut unavailable.event_store);
-        None
-    };
+    let status = note_timed_log(&mut unavailable, status);
     if tables.is_none() && status.is_none() {
         return Err(Problem::unavailable("Neither read model nor event store answers")
             .with_code(Code::ReadModelUnavailable));
@@ -141,11 +134,6 @@ fn to_projection_status(status: &status::ProjectionStatus) -> ProjectionStatus {
     }
 }
 
-fn to_last_verification(last: store::LastVerification) -> LastVerification {
-    let store::LastVerification { verified_at, n_orders, n_findings } = last;
-    LastVerification { verified_at, orders: n_orders, findings: n_findings }
-}
-
 /// Returns the size of the event store's files, if this process hosts the store.
 async fn read_disk_use(queries: &Queries) -> Option<u64> {
     let folder = queries.store_folder.clone()?;
@@ -157,38 +145,6 @@ fn sum_file_sizes(folder: &Path) -> Option<u64> {
     let files = std::fs::read_dir(folder).ok()?;
     // A file that is deleted meanwhile is left out.
     Some(files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum())
-}
-
-const LATE: &str = "it did not answer in time";
-
-/// Notes that the read model did not answer. Reasons contain no addresses.
-fn note_store<T>(unavailable: &mut Unavailable, outcome: Result<T, StoreError>) -> Option<T> {
-    outcome
-        .inspect_err(|error| {
-            super::log_read_model_failure(error);
-            let is_late = matches!(error, StoreError::Timeout);
-            let reason = if is_late { LATE } else { "it does not answer" };
-            unavailable.read_model = Some(reason.to_owned());
-        })
-        .ok()
-}
-
-/// Notes that the event store did not answer.
-fn note_log<T>(unavailable: &mut Unavailable, outcome: Result<T, LogError>) -> Option<T> {
-    outcome
-        .inspect_err(|error| {
-            tracing::warn!(error = error as &dyn Error, "Event store unavailable");
-            let is_refusal = error.is_refusal();
-            let reason = if is_refusal { "it refused to answer" } else { "it does not answer" };
-            unavailable.event_store = Some(reason.to_owned());
-        })
-        .ok()
-}
-
-/// Notes that a source did not answer in time, unless there is a reason already.
-fn note_late(source: &'static str, reason: &mut Option<String>) {
-    tracing::warn!(source, "No answer in time for statistics");
-    reason.get_or_insert_with(|| LATE.to_owned());
 }
 
 /// Statistics from the read model.
@@ -234,8 +190,8 @@ async fn read_minutes(
             fulfilled: happened.n_fulfilled,
             failed: happened.n_failed,
             success_rate: happened.success_rate(),
-            mean_completion_seconds: None,
-            max_completion_seconds: None,
+            mean_completion_seconds: happened.completions.and_then(Completions::mean_seconds),
+            max_completion_seconds: happened.completions.and_then(Completions::max_seconds),
         })
     };
     Ok(minutes.into_iter().filter_map(to_statistics).collect())

@@ -37,6 +37,7 @@ const MIGRATIONS: &[Embedded] = embed_migrations! {
     5 "0005_verifications",
     6 "0006_customer_orders",
     7 "0007_operator_actions",
+    8 "0008_completion_times",
 };
 
 /// Version of the schema that this release needs: the newest migration.

@@ -3,9 +3,9 @@
 use domain::ids::OrderId;
 use domain::operations::FailureFilter;
 use domain::order::{Stage, Status};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::query::{Dialect, Query};
+use super::query::{Dialect, Query, query};
 use super::rows::fetch_by_ids;
 use super::{Page, Place, ReadModel, Result};
 use crate::orders::{FailedOrder, OrderRow};
@@ -53,6 +53,10 @@ row! {
         pub n_orders: u64,
         pub oldest_failed_at: Timestamp,
         pub newest_failed_at: Timestamp,
+        /// Failed in the last hour.
+        pub n_last_hour: u64,
+        /// Failed in the hour before the last.
+        pub n_previous_hour: u64,
     }
 }
 
@@ -124,8 +128,21 @@ impl ReadModel {
     }
 
     /// Counts failures that are not resolved by stage and code, the largest number first.
-    pub async fn failure_groups(&self, filter: &FailureFilter) -> Result<Vec<FailureGroup>> {
-        self.fetch_rows(count_failures(self.database.dialect(), filter)).await
+    pub async fn failure_groups(
+        &self,
+        filter: &FailureFilter,
+        now: Timestamp,
+    ) -> Result<Vec<FailureGroup>> {
+        self.fetch_rows(group_failures(self.database.dialect(), filter, now)).await
+    }
+
+    /// Counts failures that are not resolved.
+    pub async fn count_failures(&self, filter: &FailureFilter) -> Result<u64> {
+        let mut query = Query::new(
+            "/* failed_orders.count */ select count(*) from failed_orders where resolved_at is null",
+        );
+        restrict_failures(&mut query, self.database.dialect(), filter);
+        Ok(self.fetch_value(query).await?.unwrap_or_default())
     }
 
     /// Returns the time of the last event of the order in `PROCESSING` that has waited longest; `None`
@@ -137,12 +154,15 @@ impl ReadModel {
     }
 }
 
-fn count_failures(dialect: Dialect, filter: &FailureFilter) -> Query {
-    let mut query = Query::new(
-        "/* failed_orders.groups */ select stage, code, count(*) as n_orders, \
-         min(failed_at) as oldest_failed_at, max(failed_at) as newest_failed_at \
-         from failed_orders where resolved_at is null",
-    );
+fn group_failures(dialect: Dialect, filter: &FailureFilter, now: Timestamp) -> Query {
+    let groups = "/* failed_orders.groups */ select stage, code, count(*) as n_orders, \
+        min(failed_at) as oldest_failed_at, max(failed_at) as newest_failed_at, \
+        count(*) filter (where failed_at >= $1) as n_last_hour, \
+        count(*) filter (where failed_at >= $2 and failed_at < $1) as n_previous_hour \
+        from failed_orders where resolved_at is null";
+    let hours_ago =
+        |n_hours| now.saturating_sub(SignedDuration::from_hours(n_hours)).unwrap_or(Timestamp::MIN);
+    let mut query = query!(groups, hours_ago(1), hours_ago(2));
     restrict_failures(&mut query, dialect, filter);
     query.push(" group by stage, code order by n_orders desc, oldest_failed_at, stage, code");
     query
@@ -171,7 +191,7 @@ mod tests {
         let url = format!("sqlite://{}", folder.path().join("read.db").display());
         migrate(&url).await.unwrap();
         let pool = SqlitePool::connect(&url).await.unwrap();
-        let count = count_failures(Dialect::Sqlite, filter);
+        let count = group_failures(Dialect::Sqlite, filter, Timestamp::UNIX_EPOCH);
         let explain = AssertSqlSafe(format!("explain query plan {}", count.sql()));
         let steps = sqlx::raw_sql(explain).fetch_all(&pool).await.unwrap();
         steps.iter().map(|step| step.get::<String, _>("detail")).collect::<Vec<_>>().join("; ")

@@ -7,7 +7,7 @@ use domain::order::{Stage, Status};
 use super::database::Connection;
 use super::query::query;
 use super::{ReadModel, Result};
-use crate::projection::{CountChange, Minute, Statistics, row};
+use crate::projection::{Completions, CountChange, Minute, MinuteDifference, Statistics, row};
 
 /// Number of minutes before the newest for which events are counted.
 const KEPT_MINUTES: i64 = 24 * 60;
@@ -54,6 +54,19 @@ row! {
         n_fulfilled: u64,
         n_failed: u64,
         n_refused: u64,
+        n_completed: Option<u64>,
+        total_completion_us: Option<u64>,
+        max_completion_us: Option<u64>,
+    }
+}
+
+impl MinuteRow {
+    fn completions(&self) -> Option<Completions> {
+        Some(Completions {
+            n_orders: self.n_completed?,
+            total_micros: self.total_completion_us?,
+            max_micros: self.max_completion_us?,
+        })
     }
 }
 
@@ -73,12 +86,17 @@ impl ReadModel {
     /// Returns the events of each minute from this one on, counted from 1970, as far back as is kept.
     pub async fn minutes(&self, from: i64) -> Result<BTreeMap<i64, Minute>> {
         let minutes = "/* projection_minutes.get */ select minute, n_events, n_received, \
-            n_fulfilled, n_failed, n_refused from projection_minutes \
-            where name = $1 and minute >= $2";
+            n_fulfilled, n_failed, n_refused, n_completed, total_completion_us, max_completion_us \
+            from projection_minutes where name = $1 and minute >= $2";
         let minutes = self.fetch_rows(query!(minutes, self.set.clone(), from)).await?;
         let counted = |row: MinuteRow| {
-            let MinuteRow { minute, n_events, n_received, n_fulfilled, n_failed, n_refused } = row;
-            (minute, Minute { n_events, n_received, n_fulfilled, n_failed, n_refused })
+            let completions = row.completions();
+            let MinuteRow {
+                minute, n_events, n_received, n_fulfilled, n_failed, n_refused, ..
+            } = row;
+            let counted =
+                Minute { n_events, n_received, n_fulfilled, n_failed, n_refused, completions };
+            (minute, counted)
         };
         Ok(minutes.into_iter().map(counted).collect())
     }
@@ -91,16 +109,19 @@ impl ReadModel {
         find_miscounted(&mut self.database.acquire_reader().await?, &self.set).await
     }
 
-    /// Makes the counts agree with the rows, and adds `lacking` to the minutes: numbers that wrap
-    /// around, so that they can be subtracted too.
-    pub async fn mend_statistics(&self, lacking: &BTreeMap<i64, Minute>) -> Result<()> {
+    /// Makes the counts agree with the rows, and adds to the minutes what they lack.
+    pub async fn mend_statistics(&self, minutes: &[MinuteDifference]) -> Result<()> {
         let mut transaction = self.database.begin().await?;
         // No projector may write until the statistics agree with the rows that were counted.
         let interrupt = "/* projection_checkpoints.interrupt */ update projection_checkpoints \
             set epoch = epoch + 1 where name = $1";
         transaction.execute(query!(interrupt, self.set.clone())).await?;
         let counts = find_miscounted(&mut transaction, &self.set).await?;
-        let statistics = Statistics { counts, minutes: lacking.clone() };
+        for MinuteDifference { minute, expected, found } in minutes {
+            lower_maximum(&mut transaction, &self.set, *minute, [*expected, *found]).await?;
+        }
+        let lacking = minutes.iter().map(|minute| (minute.minute, minute.lacking())).collect();
+        let statistics = Statistics { counts, minutes: lacking };
         add_statistics(&mut transaction, &self.set, &statistics).await?;
         transaction.commit().await
     }
@@ -123,22 +144,52 @@ pub(super) async fn add_statistics(
     let Some((&newest, _)) = statistics.minutes.last_key_value() else { return Ok(()) };
     for (&minute, counted) in statistics.minutes.range(newest.saturating_sub(KEPT_MINUTES)..) {
         let add = "/* projection_minutes.add */ insert into projection_minutes \
-            (name, minute, n_events, n_received, n_fulfilled, n_failed, n_refused) \
-            values ($1, $2, $3, $4, $5, $6, $7) \
+            (name, minute, n_events, n_received, n_fulfilled, n_failed, n_refused, n_completed, \
+            total_completion_us, max_completion_us) \
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
             on conflict (name, minute) do update set \
             n_events = projection_minutes.n_events + excluded.n_events, \
             n_received = projection_minutes.n_received + excluded.n_received, \
             n_fulfilled = projection_minutes.n_fulfilled + excluded.n_fulfilled, \
             n_failed = projection_minutes.n_failed + excluded.n_failed, \
-            n_refused = projection_minutes.n_refused + excluded.n_refused";
-        let &Minute { n_events, n_received, n_fulfilled, n_failed, n_refused } = counted;
+            n_refused = projection_minutes.n_refused + excluded.n_refused, \
+            n_completed = projection_minutes.n_completed + excluded.n_completed, \
+            total_completion_us = \
+            projection_minutes.total_completion_us + excluded.total_completion_us, \
+            max_completion_us = case \
+            when excluded.max_completion_us > projection_minutes.max_completion_us \
+            then excluded.max_completion_us else projection_minutes.max_completion_us end";
+        let &Minute { n_events, n_received, n_fulfilled, n_failed, n_refused, completions } =
+            counted;
         let set = set.to_owned();
-        let add = query!(add, set, minute, n_events, n_received, n_fulfilled, n_failed, n_refused);
+        let add = query!(add, set, minute, n_events, n_received, n_fulfilled, n_failed, n_refused)
+            .bind(completions.map(|completions| completions.n_orders))
+            .bind(completions.map(|completions| completions.total_micros))
+            .bind(completions.map(|completions| completions.max_micros));
         connection.execute(add).await?;
     }
     let forget = "/* projection_minutes.forget */ delete from projection_minutes where name = $1 \
         and minute < (select max(minute) from projection_minutes where name = $1) - $2";
     connection.execute(query!(forget, set.to_owned(), KEPT_MINUTES)).await?;
+    Ok(())
+}
+
+/// Replaces the longest completion time of a minute if it is too long and has not changed since it was
+/// found. Unlike the other numbers, a maximum cannot be lowered by addition.
+async fn lower_maximum(
+    connection: &mut Connection,
+    set: &str,
+    minute: i64,
+    [expected, found]: [Minute; 2],
+) -> Result<()> {
+    let [expected, found] = [expected, found]
+        .map(|minute| minute.completions.map_or(0, |completions| completions.max_micros));
+    if found <= expected {
+        return Ok(());
+    }
+    let lower = "/* projection_minutes.lower */ update projection_minutes \
+        set max_completion_us = $3 where name = $1 and minute = $2 and max_completion_us = $4";
+    connection.execute(query!(lower, set.to_owned(), minute, expected, found)).await?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The contract of the store, whatever the database.
 
 mod failures;
+mod statistics;
 mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +11,8 @@ use domain::order::{Recorded, Stage, Status};
 use event_log::Position;
 use jiff::Timestamp;
 use projectors::{
-    Changes, Checkpoint, Events, FailedOrder, FailedOrderFilter, Lookups, Minute, OrderCounts,
-    OrderFilter, OrderRow, Page, Place, ReadModel, RowChanges, Rows, StoreError, apply, migrate,
-    open,
+    Changes, Checkpoint, Events, FailedOrder, FailedOrderFilter, Lookups, OrderCounts, OrderFilter,
+    OrderRow, Page, Place, ReadModel, RowChanges, Rows, StoreError, apply, migrate, open,
 };
 use tokio::task::JoinSet;
 
@@ -21,6 +21,7 @@ use crate::faults::Fault;
 use crate::stores::Database;
 
 pub(crate) use failures::*;
+pub(crate) use statistics::*;
 pub(crate) use texts::*;
 
 /// More rows than any test makes.
@@ -381,27 +382,6 @@ pub(crate) async fn lists_of_a_tenant_contain_its_orders_only(database: &Databas
         let failed = store.failed_orders(&filter, &ALL).await.unwrap();
         assert_eq!(failed.iter().map(|failed| failed.order_id).collect::<BTreeSet<_>>(), expected);
     }
-}
-
-pub(crate) async fn statistics_count_every_event_once(database: &Database) {
-    let store = database.read_model().await;
-    let failed = History::of(1).second(60).placed().failed(Stage::Fulfillment, "refused");
-    let log = [failed.events(), History::of(2).second(119).placed().fulfilled().events()].concat();
-    for _again in 0..2 {
-        project(&store, &log).await;
-        let minutes = store.minutes(0).await.unwrap();
-        let happened =
-            Minute { n_events: 10, n_received: 2, n_fulfilled: 1, n_failed: 1, n_refused: 1 };
-        assert_eq!(minutes, BTreeMap::from([(1, happened)]));
-        assert_eq!(minutes[&1].success_rate(), Some(0.5));
-        assert_eq!(store.count_orders().await.unwrap().n_failed_fulfillment, 1);
-    }
-
-    // A day and a minute later, older minutes are dropped.
-    let later = History::of(3).second(60 * (24 * 60 + 2)).received().events();
-    project(&store, &later).await;
-    let minutes = store.minutes(0).await.unwrap();
-    assert_eq!(minutes.keys().copied().collect::<Vec<_>>(), [24 * 60 + 2]);
 }
 
 pub(crate) async fn former_holder_of_the_lease_cannot_write(database: &Database) {

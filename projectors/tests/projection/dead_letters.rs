@@ -39,7 +39,8 @@ async fn dead_letters_are_counted_by_their_cause_with_the_age_of_the_oldest() {
     let group = |code: &str, failed_at: i64, age: i64| {
         let failed_at = at(failed_at).to_string();
         json!({"stage": "dead_letter", "code": code, "count": 1, "oldest_failed_at": failed_at,
-            "oldest_age_seconds": age, "newest_failed_at": failed_at})
+            "oldest_age_seconds": age, "newest_failed_at": failed_at,
+            "failed_last_hour": 1, "failed_previous_hour": 0})
     };
     let groups =
         [group("permanent", 930, 1_070), group("poison", 1_030, 970), group("late", 3_030, 0)];

@@ -29,7 +29,9 @@ const WRITES: [(&str, &str); 7] = [
 const READ_TABLES: [&str; 4] =
     ["orders", "failed_orders", "order_tenants", "projection_checkpoints"];
 /// A minute that the next batch drops, so that there is a row to delete.
-const OLD_MINUTE: &str = "insert into projection_minutes values ('orders', -9000, 0, 0, 0, 0, 0);";
+const OLD_MINUTE: &str = "insert into projection_minutes \
+    (name, minute, n_events, n_received, n_fulfilled, n_failed, n_refused) \
+    values ('orders', -9000, 0, 0, 0, 0, 0);";
 /// More than a pool has connections.
 const MANY_READERS: usize = 20;
 /// How long the projection may take to resume once its database takes writes again.

@@ -85,7 +85,10 @@ async fn readers_share_a_bounded_number_of_places() {
     let api = long_history(&events, &database).await;
     let uri = format!("/v1/orders/{}/history?sort=newest", id(1));
     let all = join_all((0..8).map(|_| get(&api, &uri))).await;
-    assert!(all.iter().all(|answer| answer.status == StatusCode::OK && answer.body == all[0].body));
+    for answer in &all {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        assert!(answer.body == all[0].body, "the answers differ");
+    }
 
     // An unread answer keeps its permit until its client disconnects.
     let mut unread = Vec::new();

@@ -8,10 +8,12 @@
 
 mod apply;
 mod as_of;
+mod chain;
 mod contract;
 mod customers;
 mod dead_letters;
 mod deleted;
+mod event_list;
 mod events;
 mod faults;
 mod foreign_events;
@@ -24,6 +26,7 @@ mod lookups;
 mod monotonic;
 mod operator_actions;
 mod pooler;
+mod projection_list;
 mod query_api;
 mod rebuild;
 mod roles;

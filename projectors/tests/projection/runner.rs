@@ -262,6 +262,8 @@ async fn statistics_say_what_waits_and_how_far_the_tables_are_behind() {
             "fulfilled": 1,
             "failed": 1,
             "success_rate": 0.5,
+            "mean_completion_seconds": 45.0,
+            "max_completion_seconds": 60.0,
         }])
     );
     let none = get(&api, "/v1/stats?minutes=0").await;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use domain::order::{Stage, fields};
 use projectors::{
-    Difference, Finding, Minute, MinuteDifference, Pace, Poison, ReadModel, Repair, Verification,
-    Verified,
+    Begin, Completions, Difference, Finding, Minute, MinuteDifference, Pace, Poison, ReadModel,
+    Repair, SwapAtEnd, Verification, Verified,
 };
 use serde_json::{Value, json};
 use testkit::wait;
 
 use crate::events::{History, id};
+use crate::rebuild::rebuild;
 use crate::stores::Database;
 use crate::system::{EventStore, Projector, clock, projected};
 
@@ -232,22 +233,35 @@ async fn wrong_minutes_are_found_and_repaired(database: &Database) {
 
     database
         .execute(
-            "update projection_minutes set n_received = 7, n_failed = 1 where minute = 1; \
-             delete from projection_minutes where minute = 2",
+            "update projection_minutes set n_received = 7, n_failed = 1, \
+             total_completion_us = 5, max_completion_us = 999999999 where minute = 1; \
+             delete from projection_minutes where minute = 2; \
+             update projection_minutes set n_completed = null, max_completion_us = null \
+             where minute = 3",
         )
         .await;
     for repair in [Repair::Never, Repair::Always] {
         let (verified, findings) = verify(&events, &store, repair).await;
-        let found = |minute| Minute { n_received: 7, n_failed: 1, ..right[&minute] };
+        let completions =
+            Some(Completions { n_orders: 1, total_micros: 5, max_micros: 999_999_999 });
+        let found = |minute| Minute { n_received: 7, n_failed: 1, completions, ..right[&minute] };
         let differs = |minute, found| {
             Finding::Minute(MinuteDifference { minute, expected: right[&minute], found })
         };
         assert_eq!(findings, [differs(1, found(1)), differs(2, Minute::default())]);
         assert_eq!(verified.n_miscounted, 2);
     }
-    assert_eq!(store.minutes(0).await.unwrap(), right);
+    // Completions that an earlier release did not count are no difference, and stay unknown.
+    let mut mended = right.clone();
+    mended.entry(3).and_modify(|minute| minute.completions = None);
+    assert_eq!(store.minutes(0).await.unwrap(), mended);
     let (sound, findings) = verify(&events, &store, Repair::Never).await;
     assert!(sound.is_sound(), "{findings:?}");
+
+    // A rebuild counts them.
+    rebuild(&events, &store, Begin::Anew, SwapAtEnd::Yes).await.0.unwrap();
+    let rebuilt = store.minutes(0).await.unwrap();
+    assert_eq!([rebuilt[&1], rebuilt[&3]], [right[&1], right[&3]]);
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ pub(super) async fn examine(
         findings.extend(checks.map(|check| Finding::not_checked(check, "the event store failed")));
     }
     let filter = FailureFilter { stage: Some(Stage::DeadLetter), ..FailureFilter::default() };
-    findings.push(match store.failure_groups(&filter).await {
+    findings.push(match store.failure_groups(&filter, now).await {
         Ok(groups) => judge_dead_letters(&groups, now),
         Err(error) => Finding::fail(DEAD_LETTERS, Chain(&error), "check the log of the database"),
     });
@@ -189,6 +189,8 @@ mod tests {
             n_orders,
             oldest_failed_at: now - SignedDuration::from_hours(hours),
             newest_failed_at: now,
+            n_last_hour: 0,
+            n_previous_hour: 0,
         };
         let judged = judge_dead_letters(&[group("poison", 1, 1), group("timeout", 2, 5)], now);
         assert_eq!(judged.status, Status::Warn);

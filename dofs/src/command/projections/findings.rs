@@ -2,7 +2,9 @@
 
 use domain::order::Stage;
 use jiff::Timestamp;
-use projectors::{CountChange, Difference, Finding, Minute, MinuteDifference, Poison, Repair};
+use projectors::{
+    Completions, CountChange, Difference, Finding, Minute, MinuteDifference, Poison, Repair,
+};
 use serde_json::{Value, json};
 
 use crate::cli::Global;
@@ -87,5 +89,8 @@ fn minute_json(minute: &Minute) -> Value {
         "fulfilled": minute.n_fulfilled,
         "failed": minute.n_failed,
         "refused": minute.n_refused,
+        "completed": minute.completions.map(|completions| completions.n_orders),
+        "mean_completion_seconds": minute.completions.and_then(Completions::mean_seconds),
+        "max_completion_seconds": minute.completions.and_then(Completions::max_seconds),
     })
 }

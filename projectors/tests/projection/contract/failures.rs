@@ -88,26 +88,30 @@ pub(crate) async fn unresolved_failures_are_walked_through_exactly_once(database
 
 pub(crate) async fn unresolved_failures_are_counted_by_their_cause(database: &Database) {
     let store = database.read_model().await;
-    assert_eq!(store.failure_groups(&FailureFilter::default()).await.unwrap(), []);
+    assert_eq!(store.failure_groups(&FailureFilter::default(), at(4_030)).await.unwrap(), []);
     failures(&store).await;
 
-    let group = |code: &str, n_orders, oldest, newest| FailureGroup {
-        stage: Stage::DeadLetter,
-        code: code.to_owned(),
-        n_orders,
-        oldest_failed_at: at(oldest),
-        newest_failed_at: at(newest),
-    };
-    let dead = store.failure_groups(&stage(Stage::DeadLetter)).await.unwrap();
+    // The last hour begins at second 430, and the hour before it at second -3,170.
+    let group =
+        |code: &str, [n_last_hour, n_previous_hour]: [u64; 2], oldest, newest| FailureGroup {
+            stage: Stage::DeadLetter,
+            code: code.to_owned(),
+            n_orders: n_last_hour + n_previous_hour,
+            oldest_failed_at: at(oldest),
+            newest_failed_at: at(newest),
+            n_last_hour,
+            n_previous_hour,
+        };
+    let dead = store.failure_groups(&stage(Stage::DeadLetter), at(4_030)).await.unwrap();
     let expected = [
-        group("permanent", 2, 130, 230),
-        group("poison", 1, 330, 330),
-        group("permanent\0", 1, 430, 430),
-        group("a", 1, 530, 530),
+        group("permanent", [0, 2], 130, 230),
+        group("poison", [0, 1], 330, 330),
+        group("permanent\0", [1, 0], 430, 430),
+        group("a", [1, 0], 530, 530),
     ];
     assert_eq!(dead, expected);
 
-    let all = store.failure_groups(&FailureFilter::default()).await.unwrap();
+    let all = store.failure_groups(&FailureFilter::default(), at(4_030)).await.unwrap();
     assert_eq!((all.len(), all.iter().map(|group| group.n_orders).sum::<u64>()), (6, 7));
     let filter = FailureFilter {
         code: Some("permanent".to_owned()),
@@ -115,8 +119,12 @@ pub(crate) async fn unresolved_failures_are_counted_by_their_cause(database: &Da
         order_ids: Some(ids(&[2, 3, 4])),
         ..stage(Stage::DeadLetter)
     };
-    let one = store.failure_groups(&filter).await.unwrap();
-    assert_eq!(one, [group("permanent", 1, 130, 130)]);
+    let one = store.failure_groups(&filter, at(9_999)).await.unwrap();
+    // Both hours begin later.
+    let earlier = FailureGroup { n_orders: 1, ..group("permanent", [0, 0], 130, 130) };
+    assert_eq!(one, [earlier]);
+    assert_eq!(store.count_failures(&filter).await.unwrap(), 1);
+    assert_eq!(store.count_failures(&FailureFilter::default()).await.unwrap(), 7);
 }
 
 pub(crate) async fn pages_show_every_failure_exactly_once(database: &Database) {
