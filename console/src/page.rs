@@ -79,13 +79,14 @@ impl Section {
 pub(crate) struct Page<'a> {
     title: &'a str,
     section: Option<Section>,
-    is_live: bool,
+    /// Query parameters for the regions of a live page; `None` if the page is not live.
+    live: Option<String>,
     body: Markup,
 }
 
 impl<'a> Page<'a> {
     pub(crate) fn new(title: &'a str, body: Markup) -> Self {
-        Self { title, section: None, is_live: false, body }
+        Self { title, section: None, live: None, body }
     }
 
     /// Marks the page as part of a section of the navigation.
@@ -95,14 +96,25 @@ impl<'a> Page<'a> {
 
     /// Keeps the regions of the page current; see [`live`](crate::live).
     pub(crate) fn live(self) -> Self {
-        Self { is_live: true, ..self }
+        self.live_since(String::new())
+    }
+
+    /// As [`Page::live`]. The regions also get `seen`: query parameters that say what the page shows.
+    pub(crate) fn live_since(self, seen: String) -> Self {
+        Self { live: Some(seen), ..self }
     }
 
     /// Returns the document.
     pub(crate) fn render(&self, visit: &Visit) -> Markup {
-        let live = self
-            .is_live
-            .then(|| format!("/console/live?page={}", encode_component(&visit.address)));
+        let live = self.live.as_ref().map(|seen| {
+            let separator = match (seen.is_empty(), visit.address.contains('?')) {
+                (true, _) => "",
+                (false, true) => "&",
+                (false, false) => "?",
+            };
+            let address = format!("{}{separator}{seen}", visit.address);
+            format!("/console/live?page={}", encode_component(&address))
+        });
         let content = html! {
             (header(self.section, visit))
             main #main tabindex="-1" data-live=[live] {
@@ -110,7 +122,7 @@ impl<'a> Page<'a> {
                     (callout(if notice.is_error { "error" } else { "success" },
                         html! { p role="status" { (notice.text) } }))
                 }
-                @if self.is_live {
+                @if self.live.is_some() {
                     p.stale hidden role="status" { "Connection lost. The figures are not current." }
                 }
                 (self.body)

@@ -1,6 +1,7 @@
 //! The pages, and the regions of those that are live.
 
 mod actions;
+mod dead_letters;
 mod feed;
 mod overview;
 mod projections;
@@ -27,6 +28,7 @@ pub(crate) fn routes() -> Router<SharedState> {
         .route("/console/feed/events", get(feed::stream_events))
         .route("/console/actions", get(actions::show))
         .route("/console/system", get(system::show))
+        .merge(dead_letters::routes())
 }
 
 /// Renders the regions of a live page; empty for addresses without a live page.
@@ -42,6 +44,7 @@ pub(crate) async fn render_regions(
         [] => overview::regions(api, &address.query, now).await,
         ["workers"] => workers::regions(api, now).await,
         ["projections"] => projections::regions(api, now).await,
+        ["dead-letters", page @ ..] => dead_letters::regions(api, page, &address.query, now).await,
         _ => Ok(Regions::new()),
     }
 }

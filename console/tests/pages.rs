@@ -4,6 +4,10 @@
 
 #[path = "pages/actions.rs"]
 mod actions;
+#[path = "pages/dead_letter_actions.rs"]
+mod dead_letter_actions;
+#[path = "pages/dead_letters.rs"]
+mod dead_letters;
 #[path = "pages/fake_api.rs"]
 mod fake_api;
 #[path = "pages/feed.rs"]

@@ -1,5 +1,8 @@
 //! An API with fixed answers, which notes the commands that it receives.
 
+#[path = "failures.rs"]
+mod failures;
+
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +14,11 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
+use failures::{dead_letter, dead_letter_summary, other_failure, redrive_preview, tasks};
+pub(crate) use failures::{failure, task};
+
 pub(crate) const ORDER: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
+pub(crate) const OTHER_ORDER: &str = "018f2d70-0a2c-7f01-8c11-6e5d4b3a2f10";
 pub(crate) const TASK: &str = "018f2d70-0000-7000-8000-000000000001";
 pub(crate) const KEY: &str = "dofs_operator_secret";
 /// Another key with the same scopes.
@@ -26,7 +33,7 @@ pub(crate) struct FakeApi {
 struct Shared {
     principal: Value,
     requires_key: bool,
-    /// Answers that replace the fixed ones: path without query, status, body.
+    /// Answers that replace the fixed ones: path without query, or kind of request and path; status, body.
     replaced: Mutex<Vec<(String, u16, Value)>>,
     received: Mutex<Vec<Received>>,
 }
@@ -65,7 +72,7 @@ impl FakeApi {
         Self { shared: Arc::new(Shared { principal, requires_key, replaced, received }) }
     }
 
-    /// Replaces an answer.
+    /// Replaces an answer. `path` may begin with a method and a space, or with `PREVIEW ` for dry runs.
     #[must_use]
     pub(crate) fn with_answer(self, path: &str, status: u16, body: Value) -> Self {
         self.change_answer(path, status, body);
@@ -106,13 +113,17 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     note_request(&api, &parts.method, &parts.uri, &parts.headers, &body);
     let known_keys = [KEY, OTHER_KEY].map(|key| format!("Bearer {key}"));
+    let is_dry_run = serde_json::from_slice(&body).is_ok_and(|body: Value| body["dry_run"] == true);
+    let kind = if is_dry_run { "PREVIEW" } else { parts.method.as_str() };
     let key = parts.headers.get(header::AUTHORIZATION).map(|key| key.to_str().unwrap().to_owned());
     if api.shared.requires_key && !key.is_some_and(|key| known_keys.contains(&key)) {
         return respond(401, &problem(401, "unauthorized", "Unauthorized"));
     }
     let path = parts.uri.path();
-    let replaced =
-        api.shared.replaced.lock().unwrap().iter().find(|(known, ..)| known == path).cloned();
+    let kind_and_path = format!("{kind} {path}");
+    let is_known = |known: &str| known == path || known == kind_and_path;
+    let replaced = api.shared.replaced.lock().unwrap();
+    let replaced = replaced.iter().find(|(known, ..)| is_known(known)).cloned();
     if let Some((_, status, body)) = replaced {
         return respond(status, &body);
     }
@@ -122,7 +133,7 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
     if path == "/v1/principal" {
         return respond(200, &api.shared.principal);
     }
-    let (status, body) = fixed_answer(&parts.method, path);
+    let (status, body) = fixed_answer(kind, path);
     respond(status, &body)
 }
 
@@ -157,9 +168,9 @@ pub(crate) fn problem(status: u16, code: &str, detail: &str) -> Value {
     })
 }
 
-fn fixed_answer(method: &Method, path: &str) -> (u16, Value) {
+fn fixed_answer(kind: &str, path: &str) -> (u16, Value) {
     let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
-    let body = match (method.as_str(), segments.as_slice()) {
+    let body = match (kind, segments.as_slice()) {
         ("GET", ["v1", "stats"]) => statistics(),
         ("GET", ["v1", "orders"]) => {
             json!({"items": [order(), failed_order()], "next_cursor": "next"})
@@ -170,7 +181,9 @@ fn fixed_answer(method: &Method, path: &str) -> (u16, Value) {
             "order_id": ORDER, "from": state(), "to": failed_order(),
             "changes": [{"field": "status", "before": "PROCESSING", "after": "FAILED"}],
         }),
-        ("GET", ["v1", "failed-orders"]) => json!({"items": [failure()], "next_cursor": null}),
+        ("GET", ["v1", "failed-orders"]) => {
+            json!({"items": [failure(), other_failure()], "next_cursor": "next"})
+        }
         ("GET", ["v1", "dead-letters"]) => dead_letter_summary(),
         ("GET", ["v1", "dead-letters", _]) => dead_letter(),
         ("GET", ["v1", "customers"]) => json!({"items": [], "next_cursor": null}),
@@ -181,9 +194,20 @@ fn fixed_answer(method: &Method, path: &str) -> (u16, Value) {
         ("GET", ["v1", "ops", "system"]) => system(),
         ("GET", ["v1", "ops", "keys"]) => keys(),
         ("GET", ["readyz"]) => health(),
-        ("GET", ["v1", "ops", "dead-letters", "redrives"]) => json!({"items": [task()]}),
-        ("GET" | "DELETE", ["v1", "ops", "dead-letters", "redrives", _]) => task(),
-        ("POST", ["v1", "ops", "dead-letters", "redrives"]) => task(),
+        ("GET", ["v1", "ops", "dead-letters", "redrives"]) => {
+            json!({"items": tasks(), "next_cursor": null})
+        }
+        ("GET", ["v1", "ops", "dead-letters", "redrives", id]) => {
+            match tasks().into_iter().find(|task| task["task_id"] == *id) {
+                Some(task) => task,
+                None => return (404, problem(404, "not_found", "Redrive not found")),
+            }
+        }
+        ("DELETE", ["v1", "ops", "dead-letters", "redrives", _]) => {
+            return (202, with(task(), &json!({"state": "cancelled"})));
+        }
+        ("PREVIEW", ["v1", "ops", "dead-letters", "redrives"]) => redrive_preview(),
+        ("POST", ["v1", "ops", "dead-letters", "redrives"]) => return (202, task()),
         ("POST", ["v1", "ops", "worker", "pause" | "resume"]) => workers(),
         ("POST", ["v1", "orders", _, "redrive"]) => {
             json!({"order_id": ORDER, "status": "PROCESSING", "attempt": 2, "revision": 5})
@@ -228,6 +252,7 @@ fn state() -> Value {
     })
 }
 
+/// Returns an object with some members replaced.
 pub(crate) fn with(mut value: Value, changed: &Value) -> Value {
     for (name, member) in changed.as_object().unwrap() {
         value[name] = member.clone();
@@ -238,7 +263,7 @@ pub(crate) fn with(mut value: Value, changed: &Value) -> Value {
 fn order() -> Value {
     with(
         state(),
-        &json!({"order_id": "018f2d70-0a2c-7f01-8c11-6e5d4b3a2f10", "status": "FULFILLED", "deliveries": 1,
+        &json!({"order_id": OTHER_ORDER, "status": "FULFILLED", "deliveries": 1,
             "reference": "gw-7f3a", "revision": 4, "fulfilled_at": "2026-01-02T03:04:05.3Z"}),
     )
 }
@@ -287,60 +312,6 @@ fn history() -> Value {
         ],
         "chain": {"state": "verified", "broken_at": null},
         "next_cursor": null
-    })
-}
-
-fn failure() -> Value {
-    json!({
-        "order_id": ORDER, "stage": "dead_letter", "code": "retries_exhausted", "reason": "HTTP 503",
-        "attempt": 1, "deliveries": 4, "failed_at": "2026-01-02T03:04:09Z", "order": failed_order(),
-        "resolved_at": null
-    })
-}
-
-fn dead_letter_summary() -> Value {
-    json!({
-        "total": 3,
-        "groups": [{
-            "stage": "dead_letter", "code": "retries_exhausted", "count": 3,
-            "oldest_failed_at": "2026-01-02T03:04:09Z", "oldest_age_seconds": 600,
-            "newest_failed_at": "2026-01-02T03:09:09Z", "failed_last_hour": 3, "failed_previous_hour": 1
-        }]
-    })
-}
-
-fn dead_letter() -> Value {
-    let source = json!({
-        "event_id": "3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c12", "revision": 3,
-        "recorded_at": "2026-01-02T03:04:05.1Z", "actor": "customer",
-        "causation_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c44",
-        "correlation_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c44"
-    });
-    with(
-        failure(),
-        &json!({
-            "status": "FAILED", "revision": 8, "is_discarded": false,
-            "attempts": [{
-                "attempt": 1, "customer_id": "cust-retail-001",
-                "items": [{"product_id": "prod-widget-001", "quantity": 2}],
-                "queued": [with(source.clone(), &json!({"reason": null}))],
-                "deliveries": [{"delivery": 1, "started": null, "failed": with(source.clone(),
-                    &json!({"class": "transient", "error": "HTTP 503", "retry_in_ms": 200}))}],
-                "ended": with(source, &json!({"outcome": "failed", "stage": "dead_letter",
-                    "code": "retries_exhausted", "reason": "HTTP 503", "deliveries": 4,
-                    "at": "2026-01-02T03:04:09Z"})),
-                "discarded": null
-            }]
-        }),
-    )
-}
-
-fn task() -> Value {
-    json!({
-        "task_id": TASK, "kind": "redrive", "state": "running",
-        "filter": {"stage": "dead_letter", "code": "retries_exhausted"}, "reason": "Gateway is back",
-        "actor": "ann", "rate_per_second": 50, "total": 3, "redriven": 1, "skipped": 0, "failed": 0,
-        "started_at": "2026-01-02T03:10:00Z", "ended_at": null, "error": null, "waiting_for": null
     })
 }
 

@@ -212,4 +212,17 @@ impl Shown {
             assert!(self.html.contains(text), "`{text}` is missing in:\n{}", self.html);
         }
     }
+
+    #[track_caller]
+    pub(crate) fn assert_lacks(&self, texts: &[&str]) {
+        for text in texts {
+            assert!(!self.html.contains(text), "`{text}` is in:\n{}", self.html);
+        }
+    }
+
+    /// Returns the address of the page's live regions.
+    pub(crate) fn live_address(&self) -> String {
+        let (_, rest) = self.html.split_once("data-live=\"").expect("the page is live");
+        rest.split('"').next().unwrap().to_owned()
+    }
 }

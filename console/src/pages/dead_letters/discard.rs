@@ -1,0 +1,211 @@
+//! The discard of selected dead letters: confirmation, and what became of each.
+
+use api_types::{
+    DiscardRequest, DiscardedOrder, FailureFilter, FailureStage, RedriveAction, RedrivePreview,
+};
+use axum::http::StatusCode;
+use axum::response::Response;
+use maud::{Markup, html};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::filter::{LetterFilter, Selection};
+use super::{api_path, count_of, preview, refuse_selection};
+use crate::api::{Api, ApiError};
+use crate::components::{badge, callout, loaded, order_link, table};
+use crate::form::{
+    Submission, actor_field, post_form, read_only_note, reason_field, typed_actor, typed_text,
+};
+use crate::page::{Page, Section};
+use crate::session::Notice;
+use crate::visit::Visit;
+
+const PATH: &str = "/console/dead-letters/discard";
+const TITLE: &str = "Discard dead letters";
+
+/// Fields of the form.
+#[derive(Default, Deserialize)]
+pub(super) struct DiscardForm {
+    reason: String,
+    #[serde(default)]
+    actor: String,
+}
+
+/// What became of the selected orders.
+#[derive(Default)]
+struct Outcome {
+    n_discarded: u64,
+    failed: Vec<(Uuid, ApiError)>,
+    /// Orders that were not tried, because the API takes no commands now.
+    untried: Vec<Uuid>,
+}
+
+/// Shows the confirmation.
+pub(super) async fn show(visit: Visit) -> Result<Response, Response> {
+    let (filter, order_ids) = read_selection(&visit)?;
+    Ok(show_form(&visit, &filter, &order_ids, &DiscardForm::default(), None).await)
+}
+
+/// Discards the selected orders one by one.
+pub(super) async fn discard(
+    Submission { visit, fields }: Submission<DiscardForm>,
+) -> Result<Response, Response> {
+    let (filter, order_ids) = read_selection(&visit)?;
+    let Some(reason) = typed_text(&fields.reason) else {
+        return Ok(show_form(&visit, &filter, &order_ids, &fields, Some("Give a reason.")).await);
+    };
+    let actor = typed_actor(&visit, &fields.actor);
+    let request = DiscardRequest { actor, reason: Some(reason) };
+    let outcome = discard_each(&visit.api, &order_ids, &request).await;
+    if outcome.failed.is_empty() {
+        // The read model follows the event store: the list may be a moment behind.
+        let text = format!(
+            "{} discarded. The list may still show them for a moment.",
+            outcome.n_discarded
+        );
+        let notice = Notice::success(text);
+        return Ok(visit.redirect(&filter.list_address(), &notice));
+    }
+    Ok(show_outcome(&visit, &filter, &outcome))
+}
+
+/// Returns the filter of the list that the visitor came from, and the selected orders.
+fn read_selection(visit: &Visit) -> Result<(LetterFilter, Vec<Uuid>), Response> {
+    let filter: LetterFilter = visit.query()?;
+    let selection: Selection = visit.query()?;
+    // Only selected orders are discarded, never all that match.
+    match selection.order_ids().and_then(|ids| ids.ok_or("No order is selected.".to_owned())) {
+        Ok(ids) => Ok((filter, ids.to_vec())),
+        Err(reason) => Err(refuse_selection(visit, TITLE, &filter, &reason)),
+    }
+}
+
+/// Discards each order. An order that the API refuses does not stop the others. The API accepts the discard
+/// of an order that was discarded before, so a form that is submitted twice is harmless.
+async fn discard_each(api: &Api, order_ids: &[Uuid], request: &DiscardRequest) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (index, order_id) in order_ids.iter().enumerate() {
+        let path = format!("{}/discard", api_path(&order_id.to_string()));
+        match api.post::<DiscardedOrder>(&path, request).await {
+            Ok(_) => outcome.n_discarded += 1,
+            Err(error) => {
+                let is_outage = is_outage(&error);
+                outcome.failed.push((*order_id, error));
+                // Each further command would wait for its time-out.
+                if is_outage {
+                    outcome.untried = order_ids[index + 1..].to_vec();
+                    break;
+                }
+            }
+        }
+    }
+    outcome
+}
+
+/// Returns whether the API refuses all commands for now.
+fn is_outage(error: &ApiError) -> bool {
+    let outages = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::GATEWAY_TIMEOUT,
+    ];
+    outages.contains(&error.status)
+}
+
+async fn show_form(
+    visit: &Visit,
+    filter: &LetterFilter,
+    order_ids: &[Uuid],
+    typed: &DiscardForm,
+    fault: Option<&str>,
+) -> Response {
+    let content = if visit.may_operate() {
+        // A dry run is the one call that reads many orders as they are now.
+        let ids = FailureFilter { order_ids: Some(order_ids.to_vec()), ..FailureFilter::default() };
+        let orders = preview::load(&visit.api, ids).await;
+        html! {
+            p {
+                (count_of(order_ids.len() as u64, "dead letter")) " will be discarded: the orders stay failed, "
+                "and their dead letters are resolved. A discarded order can still be redriven by itself."
+            }
+            (confirmation(visit, typed))
+            h2 { "Orders" }
+            (loaded(&orders, |orders| rows(orders, visit)))
+        }
+    } else {
+        read_only_note("discard dead letters")
+    };
+    let body = html! {
+        p { a href=(filter.list_address()) { "Back to the list" } }
+        h1 { (TITLE) }
+        @if let Some(fault) = fault { (callout("error", html! { p { (fault) } })) }
+        (content)
+    };
+    let status = if fault.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    visit.show_with_status(status, Page::new(TITLE, body).in_section(Section::DeadLetters))
+}
+
+fn confirmation(visit: &Visit, typed: &DiscardForm) -> Markup {
+    let content = html! {
+        (reason_field(&typed.reason))
+        (actor_field(visit, &typed.actor))
+        p.actions { button.danger { "Discard" } }
+    };
+    // The address has the filter and the selection.
+    post_form(visit, &visit.address, &content)
+}
+
+fn rows(orders: &RedrivePreview, visit: &Visit) -> Markup {
+    let columns = ["Order", "State", "Code", "Error", "Attempt", "Failed"];
+    let rows = html! {
+        @for item in &orders.items {
+            tr {
+                td { (order_link(item.order_id)) }
+                td {
+                    @match (item.stage, item.action) {
+                        (Some(FailureStage::DeadLetter), RedriveAction::Redrive) => {
+                            (badge("bad", "Dead letter"))
+                        },
+                        (Some(FailureStage::DeadLetter), RedriveAction::Skip) => (item.why),
+                        _ => { (badge("neutral", "Not a dead letter")) },
+                    }
+                }
+                (preview::failure_cells(item, visit.now))
+            }
+        }
+    };
+    table("Orders that will be discarded", &columns, &rows)
+}
+
+/// Shows the orders that were not discarded, and why.
+fn show_outcome(visit: &Visit, filter: &LetterFilter, outcome: &Outcome) -> Response {
+    let failed = outcome.failed.iter().map(|(order_id, _)| *order_id);
+    let remaining: Vec<_> = failed.chain(outcome.untried.iter().copied()).collect();
+    let retry = Selection::of(remaining).address(PATH, filter);
+    let rows = html! {
+        @for (order_id, error) in &outcome.failed {
+            tr { td { (order_link(*order_id)) } td { (error.problem.detail) } }
+        }
+        @for order_id in &outcome.untried {
+            tr { td { (order_link(*order_id)) } td { "Not tried." } }
+        }
+    };
+    let (n_failed, n_untried) = (outcome.failed.len(), outcome.untried.len());
+    let body = html! {
+        h1 { (TITLE) }
+        (callout("warning", html! {
+            p role="status" {
+                (outcome.n_discarded) " discarded, " (n_failed) " failed"
+                @if n_untried > 0 { ", " (n_untried) " not tried" }
+                "."
+            }
+        }))
+        (table("Orders that were not discarded", &["Order", "Why"], &rows))
+        p.actions {
+            a.button href=(retry) { "Try these again…" }
+            a.button href=(filter.list_address()) { "Back to the list" }
+        }
+    };
+    visit.show(Page::new(TITLE, body).in_section(Section::DeadLetters))
+}
