@@ -42,6 +42,45 @@ async fn main() {
     } else {
         api
     };
+    let api = if std::env::args().any(|a| a == "--hostile") {
+        let bad = format!("<script>alert(1)</script>\u{202e}evil{}\u{1f600}", "x".repeat(220));
+        let mut order = fake_api::failed_order();
+        order["customer_id"] = bad.clone().into();
+        order["failure_reason"] = bad.clone().into();
+        order["items"] = serde_json::json!(
+            (0..30)
+                .map(|n| serde_json::json!({"product_id": bad, "quantity": n + 1}))
+                .collect::<Vec<_>>()
+        );
+        let mut h = fake_api::history();
+        let mut events = h["events"].as_array().unwrap().clone();
+        for e in &mut events {
+            e["data"]["reason"] = bad.clone().into();
+            e["data"]["error"] = bad.clone().into();
+            e["changes"] = serde_json::json!([{"field": "customer_id", "before": bad, "after": bad}, {"field": "items", "before": null, "after": order["items"]}]);
+        }
+        let worker = events[3..].to_vec();
+        for attempt in 2..20 {
+            for e in &worker {
+                let mut e = e.clone();
+                let r = events.len();
+                e["revision"] = r.into();
+                e["data"]["attempt"] = attempt.into();
+                e["event_id"] = format!("3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d{r:04}").into();
+                events.push(e);
+            }
+        }
+        h["events"] = events.into_iter().rev().collect();
+        h["next_cursor"] = "more".into();
+        let mut list = vec![order.clone()];
+        list.push(fake_api::failed_order());
+        api.with_answer(&format!("/v1/orders/{}", fake_api::ORDER), 200, order.clone())
+            .with_answer("/v1/orders", 200, serde_json::json!({"items": list, "next_cursor": "n"}))
+            .with_answer(&format!("/v1/orders/{}/history", fake_api::ORDER), 200, h)
+            .with_answer(&format!("/v1/orders/{}/history/compare", fake_api::ORDER), 200, serde_json::json!({"order_id": fake_api::ORDER, "from": order, "to": order, "changes": [{"field": "customer_id", "before": bad, "after": bad}]}))
+    } else {
+        api
+    };
     let console = console::routes(console::Console {
         config: console::ConsoleConfig {
             enabled: true,

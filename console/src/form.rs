@@ -17,9 +17,6 @@ use crate::components::callout;
 use crate::page::Page;
 use crate::visit::Visit;
 
-/// Name of the field that holds the token.
-const TOKEN: &str = "form_token";
-
 /// A submitted form and its visitor. Repeated fields are read into a `Vec`.
 pub(crate) struct Submission<T> {
     pub(crate) visit: Visit,
@@ -60,15 +57,10 @@ fn refuse_form(visit: &Visit, status: StatusCode, reason: &str) -> Response {
     visit.show_with_status(status, Page::new("Form not accepted", body))
 }
 
-/// Returns the hidden field that each form contains.
-pub(crate) fn token_field(visit: &Visit) -> Markup {
-    html! { input type="hidden" name=(TOKEN) value=(visit.session.form_token); }
-}
-
 /// Returns a form that posts `content` to `action`.
 pub(crate) fn post_form(visit: &Visit, action: &str, content: &Markup) -> Markup {
     html! {
-        form method="post" action=(action) { (token_field(visit)) (content) }
+        form method="post" action=(action) { (visit.token_field()) (content) }
     }
 }
 

@@ -8,12 +8,16 @@ mod assets;
 mod chart;
 mod components;
 mod config;
+mod document;
 mod form;
 mod live;
 mod page;
 mod pages;
+mod regions;
+mod response;
 mod session;
 mod sign_in;
+mod theme;
 mod visit;
 
 use std::sync::Arc;
@@ -79,13 +83,13 @@ pub fn routes(console: Console) -> Router {
         .merge(pages::routes())
         .route("/console/sign-in", get(sign_in::show_form).post(sign_in::sign_in))
         .route("/console/sign-out", post(sign_in::sign_out))
-        .route("/console/theme", post(page::set_theme))
+        .route("/console/theme", post(theme::set_theme))
         .route("/console/live", get(live::stream_regions))
         .route("/console/", get(async || Redirect::permanent(ROOT)))
         .route("/console/{*rest}", get(page::show_missing_page));
     Router::new()
         .merge(pages)
-        .layer(middleware::map_response(page::add_security_headers))
+        .layer(middleware::map_response(document::add_security_headers))
         .merge(assets::routes())
         .route("/", get(lead_to_console))
         .with_state(state)

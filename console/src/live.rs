@@ -25,15 +25,13 @@ use tokio::time::{Instant, sleep};
 use crate::SharedState;
 use crate::api::{Api, ApiError};
 use crate::pages;
+use crate::regions::PageAddress;
 use crate::visit::Visit;
 
 /// Time between two renderings.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum number of open streams of one process.
 const MAX_STREAMS: usize = 2_000;
-
-/// The regions of a page, by name.
-pub(crate) type Regions = Vec<(&'static str, Markup)>;
 
 /// The pages that are open now.
 pub(crate) struct LiveHub {
@@ -62,25 +60,6 @@ struct RenderedRegion {
     html: String,
     /// The text without ages. The script of the page keeps the ages current.
     timeless: String,
-}
-
-/// Path and query of a page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PageAddress {
-    path: String,
-    pub(crate) query: String,
-}
-
-impl PageAddress {
-    fn parse(address: &str) -> Self {
-        let (path, query) = address.split_once('?').unwrap_or((address, ""));
-        Self { path: path.to_owned(), query: query.to_owned() }
-    }
-
-    /// Returns the parts of the path after `/console`.
-    pub(crate) fn segments(&self) -> Vec<&str> {
-        self.path.split('/').filter(|segment| !segment.is_empty()).skip(1).collect()
-    }
 }
 
 impl LiveHub {
@@ -119,10 +98,12 @@ impl LiveHub {
 }
 
 impl OpenPage {
-    /// Returns the current regions, which at most one visitor at a time renders.
-    async fn render(&self) -> Arc<Rendering> {
+    /// Returns the current regions, which at most one visitor at a time renders. The rendering is not
+    /// older than `opened_at`: an older one would undo what the visitor has just changed.
+    async fn render(&self, opened_at: Instant) -> Arc<Rendering> {
         let mut rendering = self.rendering.lock().await;
-        let fresh = rendering.as_ref().filter(|(at, _)| at.elapsed() < INTERVAL);
+        let is_fresh = |at: Instant| at >= opened_at && at.elapsed() < INTERVAL;
+        let fresh = rendering.as_ref().filter(|(at, _)| is_fresh(*at));
         if let Some((_, fresh)) = fresh {
             return Arc::clone(fresh);
         }
@@ -180,6 +161,7 @@ fn changed_regions(
     slot: OwnedSemaphorePermit,
     expires_at: Timestamp,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
+    let opened_at = Instant::now();
     let begin = (page, slot, None::<Arc<Rendering>>, false);
     stream::unfold(begin, move |(page, slot, mut sent, ended)| async move {
         if ended {
@@ -192,7 +174,7 @@ fn changed_regions(
             if page.clock.now() >= expires_at {
                 return Some((Ok(expired_event()), (page, slot, sent, true)));
             }
-            let rendering = page.render().await;
+            let rendering = page.render(opened_at).await;
             let Ok(regions) = rendering.as_ref() else {
                 return Some((Ok(expired_event()), (page, slot, sent, true)));
             };

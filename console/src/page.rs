@@ -1,25 +1,16 @@
-//! The frame of every page: head, navigation, notice, and the pages for errors.
+//! The frame of every page: navigation, notice, and the pages for errors.
 
-use axum::extract::State;
-use axum::http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
-use maud::{DOCTYPE, Markup, html};
-use serde::Deserialize;
+use maud::{Markup, html};
+use serde::de::DeserializeOwned;
 
-use crate::SharedState;
-use crate::api::ApiError;
-use crate::assets::{icon_address, script_address, style_address};
+use crate::api::{ApiError, Loaded};
 use crate::components::{callout, encode_component};
-use crate::form::{Submission, token_field};
-use crate::session::{Theme, add_cookies};
-use crate::visit::{Visit, html_response, redirect};
-
-/// Everything is loaded from the same origin, and nothing inline runs.
-const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-     form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-);
+use crate::document::{document, logo};
+use crate::response::redirect_to_sign_in;
+use crate::session::Theme;
+use crate::visit::Visit;
 
 /// A page of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +96,7 @@ impl<'a> Page<'a> {
     }
 
     /// Returns the document.
-    pub(crate) fn render(&self, visit: &Visit) -> Markup {
+    fn render(&self, visit: &Visit) -> Markup {
         let live = self.live.as_ref().map(|seen| {
             let separator = match (seen.is_empty(), visit.address.contains('?')) {
                 (true, _) => "",
@@ -133,38 +124,60 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Returns a document without navigation, for visitors who are not signed in.
-pub(crate) fn bare_document(title: &str, theme: Theme, content: &Markup) -> Markup {
-    let content = html! {
-        header.bar { span.brand { (logo()) "DOFS" } }
-        (content)
-    };
-    document(title, theme, &content)
-}
+impl Visit {
+    /// Reads the query of the page.
+    ///
+    /// # Errors
+    /// The page to show if the query is not valid.
+    pub(crate) fn query<T: DeserializeOwned>(&self) -> Result<T, Response> {
+        let query = self.address.split_once('?').map_or("", |(_, query)| query);
+        serde_html_form::from_str(query).map_err(|error| {
+            let body = html! {
+                h1 { "Invalid address" }
+                (callout("error", html! { p { "The address has an invalid parameter: " (error) "." } }))
+            };
+            self.show_with_status(StatusCode::BAD_REQUEST, Page::new("Invalid address", body))
+        })
+    }
 
-fn document(title: &str, theme: Theme, content: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" data-theme=(theme.as_str()) {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · DOFS" }
-                link rel="icon" href=(icon_address()) type="image/svg+xml";
-                link rel="stylesheet" href=(style_address());
-                script type="module" src=(script_address()) {}
+    /// Responds with a page.
+    #[expect(clippy::needless_pass_by_value, reason = "callers build the page in the call")]
+    pub(crate) fn show(&self, page: Page<'_>) -> Response {
+        self.respond(StatusCode::OK, page.render(self))
+    }
+
+    /// Responds with a page that has an error status.
+    #[expect(clippy::needless_pass_by_value, reason = "callers build the page in the call")]
+    pub(crate) fn show_with_status(&self, status: StatusCode, page: Page<'_>) -> Response {
+        self.respond(status, page.render(self))
+    }
+
+    /// Responds to a failed call without which there is no page.
+    pub(crate) fn show_error(&self, title: &str, error: &ApiError) -> Response {
+        if error.is_unauthorized() {
+            return redirect_to_sign_in(&self.address);
+        }
+        let page = Page::new(title, describe_error(error, self));
+        self.show_with_status(error.status, page)
+    }
+
+    /// Returns the result of a page's main call, whose failure the page shows.
+    ///
+    /// # Errors
+    /// The page to show instead if the key is not valid any more or lacks a scope: a repetition of the
+    /// call would fail too.
+    pub(crate) fn require_access<T>(
+        &self,
+        title: &str,
+        value: Loaded<T>,
+    ) -> Result<Loaded<T>, Response> {
+        match &value {
+            Err(error) if error.is_unauthorized() || error.status == StatusCode::FORBIDDEN => {
+                Err(self.show_error(title, error))
             }
-            body {
-                a.skip href="#main" { "Skip to content" }
-                (content)
-            }
+            Ok(_) | Err(_) => Ok(value),
         }
     }
-}
-
-fn logo() -> Markup {
-    html! { img src=(icon_address()) alt="" width="20" height="20"; }
 }
 
 fn header(current: Option<Section>, visit: &Visit) -> Markup {
@@ -203,7 +216,7 @@ fn search_form() -> Markup {
 fn theme_form(visit: &Visit) -> Markup {
     html! {
         form.theme method="post" action="/console/theme" {
-            (token_field(visit))
+            (visit.token_field())
             input type="hidden" name="back" value=(visit.address);
             fieldset {
                 legend.visually-hidden { "Colours" }
@@ -222,7 +235,7 @@ fn identity(visit: &Visit) -> Markup {
     let principal = &visit.principal;
     html! {
         form.identity method="post" action="/console/sign-out" {
-            (token_field(visit))
+            (visit.token_field())
             span title=(principal.scopes.join(", ")) {
                 (principal.actor)
                 @if let Some(tenant) = &principal.tenant { " · " (tenant) }
@@ -254,7 +267,7 @@ fn keyboard_help() -> Markup {
 }
 
 /// Returns the description of a failed call.
-pub(crate) fn describe_error(error: &ApiError, visit: &Visit) -> Markup {
+fn describe_error(error: &ApiError, visit: &Visit) -> Markup {
     let problem = &error.problem;
     let title = html! { h1 { (problem.title) } };
     let advice = match error.status {
@@ -279,18 +292,6 @@ pub(crate) fn describe_error(error: &ApiError, visit: &Visit) -> Markup {
     }
 }
 
-/// Responds while the API cannot even tell who the visitor is.
-pub(crate) fn show_outage(error: &ApiError, theme: Theme) -> Response {
-    let content = html! {
-        main #main.narrow {
-            h1 { (error.problem.title) }
-            (callout("error", html! { p { (error.problem.detail) } }))
-            p { a href="/console" { "Try again" } }
-        }
-    };
-    html_response(error.status, bare_document(&error.problem.title, theme, &content))
-}
-
 /// Responds to an address that no page has.
 pub(crate) async fn show_missing_page(visit: Visit) -> Response {
     let body = html! {
@@ -299,27 +300,4 @@ pub(crate) async fn show_missing_page(visit: Visit) -> Response {
         p { a href="/console" { "Overview" } }
     };
     visit.show_with_status(StatusCode::NOT_FOUND, Page::new("Page not found", body))
-}
-
-#[derive(Deserialize)]
-pub(crate) struct ThemeForm {
-    theme: Theme,
-    back: String,
-}
-
-/// Remembers the visitor's colours.
-pub(crate) async fn set_theme(
-    State(state): State<SharedState>,
-    Submission { fields, .. }: Submission<ThemeForm>,
-) -> Response {
-    let mut response = redirect(&crate::sign_in::local_address(Some(&fields.back)));
-    add_cookies(response.headers_mut(), [state.cookies.store_theme(fields.theme)]);
-    response
-}
-
-pub(crate) async fn add_security_headers(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    response
 }

@@ -3,6 +3,8 @@
 mod actions;
 mod dead_letters;
 mod feed;
+mod order;
+mod orders;
 mod overview;
 mod projections;
 mod system;
@@ -14,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::SharedState;
 use crate::api::{Api, ApiError};
-use crate::live::{PageAddress, Regions};
+use crate::regions::{PageAddress, Regions};
 
 /// Returns the routes of the pages.
 pub(crate) fn routes() -> Router<SharedState> {
@@ -29,6 +31,16 @@ pub(crate) fn routes() -> Router<SharedState> {
         .route("/console/actions", get(actions::show))
         .route("/console/system", get(system::show))
         .merge(dead_letters::routes())
+        .route("/console/orders", get(orders::show))
+        .route("/console/orders/{id}", get(order::show))
+        .route(
+            "/console/orders/{id}/redrive",
+            get(order::redrive::show_form).post(order::redrive::submit),
+        )
+        .route(
+            "/console/orders/{id}/discard",
+            get(order::discard::show_form).post(order::discard::submit),
+        )
 }
 
 /// Renders the regions of a live page; empty for addresses without a live page.
@@ -45,6 +57,8 @@ pub(crate) async fn render_regions(
         ["workers"] => workers::regions(api, now).await,
         ["projections"] => projections::regions(api, now).await,
         ["dead-letters", page @ ..] => dead_letters::regions(api, page, &address.query, now).await,
+        ["orders"] => orders::regions(api, &address.query).await,
+        ["orders", id] => order::regions(api, id, &address.query, now).await,
         _ => Ok(Regions::new()),
     }
 }

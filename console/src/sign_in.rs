@@ -7,7 +7,7 @@ use api_types::Principal;
 use axum::RequestExt;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
@@ -16,13 +16,14 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use crate::SharedState;
 use crate::api::Api;
 use crate::components::{callout, encode_component};
+use crate::document::bare_document;
 use crate::form::Submission;
-use crate::page::bare_document;
-use crate::session::{CookieJar, Theme, add_cookies};
-use crate::visit::{Cookies, html_response, redirect, with_session};
-use crate::{ROOT, SharedState};
+use crate::response::{html_response, local_address, redirect};
+use crate::session::{CookieJar, Session, Theme, add_cookies};
+use crate::visit::Cookies;
 
 /// Attempts per minute of one address. More are guesses of keys.
 const ATTEMPTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).unwrap();
@@ -128,17 +129,6 @@ pub(crate) async fn sign_out(Submission { .. }: Submission<NoFields>) -> Respons
     response
 }
 
-/// Returns `next` if it is a page of the console, else the first page: a link to the sign-in must not
-/// lead to another site.
-pub(crate) fn local_address(next: Option<&str>) -> String {
-    let is_local = |address: &&str| {
-        let rest = address.strip_prefix(ROOT);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
-            && !address.contains(['\\', '\r', '\n'])
-    };
-    next.filter(is_local).unwrap_or(ROOT).to_owned()
-}
-
 fn sign_in_page(theme: Theme, next: Option<&str>, problem: Option<&str>) -> Markup {
     let content = html! {
         main #main.narrow {
@@ -157,25 +147,9 @@ fn sign_in_page(theme: Theme, next: Option<&str>, problem: Option<&str>) -> Mark
     bare_document("Sign in", theme, &content)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn next_page_after_the_sign_in_is_one_of_the_console() {
-        for local in ["/console", "/console/orders?status=FAILED", "/console?window=day"] {
-            assert_eq!(local_address(Some(local)), local);
-        }
-        for foreign in [
-            "//evil.example",
-            "https://evil.example",
-            "/console\\evil",
-            "/consoles",
-            "/v1/orders",
-            "",
-        ] {
-            assert_eq!(local_address(Some(foreign)), ROOT, "{foreign}");
-        }
-        assert_eq!(local_address(None), ROOT);
-    }
+/// Replaces the session of a response.
+fn with_session(mut response: Response, state: &SharedState, session: &Session) -> Response {
+    response.headers_mut().remove(SET_COOKIE);
+    add_cookies(response.headers_mut(), [state.cookies.store_session(session)]);
+    response
 }

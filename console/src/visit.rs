@@ -4,19 +4,20 @@ use std::convert::Infallible;
 
 use api_types::Principal;
 use axum::extract::{FromRequestParts, State};
-use axum::http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use jiff::Timestamp;
 use maud::{Markup, html};
-use serde::de::DeserializeOwned;
 
 use crate::SharedState;
-use crate::api::{Api, ApiError, Loaded};
-use crate::components::{callout, encode_component};
-use crate::page::{self, Page};
+use crate::api::Api;
+use crate::document::show_outage;
+use crate::response::{html_response, redirect, redirect_to_sign_in};
 use crate::session::{Notice, ReadCookies, Session, Theme, add_cookies};
+
+/// Name of the field that holds the form token.
+pub(crate) const FORM_TOKEN: &str = "form_token";
 
 /// A visitor who may use the API: signed in, or the API requires no key.
 pub(crate) struct Visit {
@@ -61,27 +62,12 @@ impl FromRequestParts<SharedState> for Visit {
                 })
             }
             Err(error) if error.is_unauthorized() => Err(redirect_to_sign_in(&address)),
-            Err(error) => Err(page::show_outage(&error, theme)),
+            Err(error) => Err(show_outage(&error, theme)),
         }
     }
 }
 
 impl Visit {
-    /// Reads the query of the page.
-    ///
-    /// # Errors
-    /// The page to show if the query is not valid.
-    pub(crate) fn query<T: DeserializeOwned>(&self) -> Result<T, Response> {
-        let query = self.address.split_once('?').map_or("", |(_, query)| query);
-        serde_html_form::from_str(query).map_err(|error| {
-            let body = html! {
-                h1 { "Invalid address" }
-                (callout("error", html! { p { "The address has an invalid parameter: " (error) "." } }))
-            };
-            self.show_with_status(StatusCode::BAD_REQUEST, Page::new("Invalid address", body))
-        })
-    }
-
     /// Returns whether the visitor's key has a scope.
     pub(crate) fn may(&self, scope: &str) -> bool {
         self.principal.scopes.iter().any(|granted| granted == scope)
@@ -92,43 +78,9 @@ impl Visit {
         self.may("ops:write")
     }
 
-    /// Responds with a page.
-    #[expect(clippy::needless_pass_by_value, reason = "callers build the page in the call")]
-    pub(crate) fn show(&self, page: Page<'_>) -> Response {
-        self.respond(StatusCode::OK, page.render(self))
-    }
-
-    /// Responds with a page that has an error status.
-    #[expect(clippy::needless_pass_by_value, reason = "callers build the page in the call")]
-    pub(crate) fn show_with_status(&self, status: StatusCode, page: Page<'_>) -> Response {
-        self.respond(status, page.render(self))
-    }
-
-    /// Responds to a failed call without which there is no page.
-    pub(crate) fn show_error(&self, title: &str, error: &ApiError) -> Response {
-        if error.is_unauthorized() {
-            return redirect_to_sign_in(&self.address);
-        }
-        let page = Page::new(title, page::describe_error(error, self));
-        self.show_with_status(error.status, page)
-    }
-
-    /// Returns the result of a page's main call, whose failure the page shows.
-    ///
-    /// # Errors
-    /// The page to show instead if the key is not valid any more or lacks a scope: a repetition of the
-    /// call would fail too.
-    pub(crate) fn require_access<T>(
-        &self,
-        title: &str,
-        value: Loaded<T>,
-    ) -> Result<Loaded<T>, Response> {
-        match &value {
-            Err(error) if error.is_unauthorized() || error.status == StatusCode::FORBIDDEN => {
-                Err(self.show_error(title, error))
-            }
-            Ok(_) | Err(_) => Ok(value),
-        }
+    /// Returns the hidden field that each form contains: the token of the session.
+    pub(crate) fn token_field(&self) -> Markup {
+        html! { input type="hidden" name=(FORM_TOKEN) value=(self.session.form_token); }
     }
 
     /// Leads the browser to another page, which shows the notice.
@@ -138,7 +90,8 @@ impl Visit {
         response
     }
 
-    fn respond(&self, status: StatusCode, body: Markup) -> Response {
+    /// Responds with a document, and stores what changed in the visitor's cookies.
+    pub(crate) fn respond(&self, status: StatusCode, body: Markup) -> Response {
         let mut response = html_response(status, body);
         let cookies = &self.state.cookies;
         let session = self.is_new_session.then(|| cookies.store_session(&self.session)).flatten();
@@ -161,35 +114,4 @@ impl FromRequestParts<SharedState> for Cookies {
         let State(state) = State::<SharedState>::from_request_parts(parts, state).await?;
         Ok(Self(state.cookies.read(&parts.headers)))
     }
-}
-
-/// Responds with HTML.
-pub(crate) fn html_response(status: StatusCode, body: Markup) -> Response {
-    let content_type = [(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))];
-    (status, content_type, body.into_string()).into_response()
-}
-
-/// Leads the browser to another page with `GET`.
-pub(crate) fn redirect(to: &str) -> Response {
-    let mut headers = HeaderMap::new();
-    // An address with characters that a header cannot have leads to the first page.
-    let to = HeaderValue::from_str(to).unwrap_or(HeaderValue::from_static(crate::ROOT));
-    headers.insert(LOCATION, to);
-    (StatusCode::SEE_OTHER, headers).into_response()
-}
-
-/// Leads the browser to the sign-in and then to `address`.
-pub(crate) fn redirect_to_sign_in(address: &str) -> Response {
-    redirect(&format!("/console/sign-in?next={}", encode_component(address)))
-}
-
-/// Replaces the session of a response.
-pub(crate) fn with_session(
-    mut response: Response,
-    state: &SharedState,
-    session: &Session,
-) -> Response {
-    response.headers_mut().remove(SET_COOKIE);
-    add_cookies(response.headers_mut(), [state.cookies.store_session(session)]);
-    response
 }

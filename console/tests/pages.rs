@@ -16,6 +16,12 @@ mod feed;
 mod frame;
 #[path = "pages/live.rs"]
 mod live;
+#[path = "pages/order.rs"]
+mod order;
+#[path = "pages/order_actions.rs"]
+mod order_actions;
+#[path = "pages/orders.rs"]
+mod orders;
 #[path = "pages/overview.rs"]
 mod overview;
 #[path = "pages/projections.rs"]

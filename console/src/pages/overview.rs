@@ -14,9 +14,10 @@ use crate::api::{Api, ApiError, Loaded};
 use crate::components::{
     callout, dash, format_count, format_share, format_whole_seconds, loaded, region, tile,
 };
-use crate::live::Regions;
 use crate::page::{Page, Section};
-use crate::visit::{Visit, redirect};
+use crate::regions::Regions;
+use crate::response::redirect;
+use crate::visit::Visit;
 
 /// Length of the charts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

@@ -13,8 +13,8 @@ use crate::components::{
     badge, callout, dash, empty, format_count, format_share, format_whole_seconds, loaded,
     missing_sources, optional_count, optional_time, panel, region, table, time,
 };
-use crate::live::Regions;
 use crate::page::{Page, Section};
+use crate::regions::Regions;
 use crate::visit::Visit;
 
 /// Lag above which the rows are not current enough to act on.

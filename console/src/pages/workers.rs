@@ -14,8 +14,8 @@ use crate::components::{
     optional_count, region, tile, time,
 };
 use crate::form::read_only_note;
-use crate::live::Regions;
 use crate::page::{Page, Section};
+use crate::regions::Regions;
 use crate::visit::Visit;
 
 pub(crate) use control::{pause, resume, show_pause, show_resume};

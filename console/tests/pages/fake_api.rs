@@ -33,7 +33,8 @@ pub(crate) struct FakeApi {
 struct Shared {
     principal: Value,
     requires_key: bool,
-    /// Answers that replace the fixed ones: path without query, or kind of request and path; status, body.
+    /// Answers that replace the fixed ones: path with or without query, or kind of request and path;
+    /// status, body.
     replaced: Mutex<Vec<(String, u16, Value)>>,
     received: Mutex<Vec<Received>>,
 }
@@ -121,7 +122,8 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
     }
     let path = parts.uri.path();
     let kind_and_path = format!("{kind} {path}");
-    let is_known = |known: &str| known == path || known == kind_and_path;
+    let uri = parts.uri.to_string();
+    let is_known = |known: &str| [path, kind_and_path.as_str(), uri.as_str()].contains(&known);
     let replaced = api.shared.replaced.lock().unwrap();
     let replaced = replaced.iter().find(|(known, ..)| is_known(known)).cloned();
     if let Some((_, status, body)) = replaced {
@@ -133,7 +135,8 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
     if path == "/v1/principal" {
         return respond(200, &api.shared.principal);
     }
-    let (status, body) = fixed_answer(kind, path);
+    let query = parts.uri.query().unwrap_or_default();
+    let (status, body) = fixed_answer(kind, path, query);
     respond(status, &body)
 }
 
@@ -168,7 +171,7 @@ pub(crate) fn problem(status: u16, code: &str, detail: &str) -> Value {
     })
 }
 
-fn fixed_answer(kind: &str, path: &str) -> (u16, Value) {
+fn fixed_answer(kind: &str, path: &str, query: &str) -> (u16, Value) {
     let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
     let body = match (kind, segments.as_slice()) {
         ("GET", ["v1", "stats"]) => statistics(),
@@ -176,6 +179,9 @@ fn fixed_answer(kind: &str, path: &str) -> (u16, Value) {
             json!({"items": [order(), failed_order()], "next_cursor": "next"})
         }
         ("GET", ["v1", "orders", _]) => failed_order(),
+        ("GET", ["v1", "orders", _, "history"]) if query.contains("sort=newest") => {
+            newest_first(history())
+        }
         ("GET", ["v1", "orders", _, "history"]) => history(),
         ("GET", ["v1", "orders", _, "history", "compare"]) => json!({
             "order_id": ORDER, "from": state(), "to": failed_order(),
@@ -186,6 +192,7 @@ fn fixed_answer(kind: &str, path: &str) -> (u16, Value) {
         }
         ("GET", ["v1", "dead-letters"]) => dead_letter_summary(),
         ("GET", ["v1", "dead-letters", _]) => dead_letter(),
+        ("GET", ["v1", "customers", _]) => customer(),
         ("GET", ["v1", "customers"]) => json!({"items": [], "next_cursor": null}),
         ("GET", ["v1", "events"]) => json!({"items": [feed_event()], "next_cursor": null}),
         ("GET", ["v1", "ops", "worker"]) => workers(),
@@ -241,7 +248,7 @@ pub(crate) fn statistics() -> Value {
     })
 }
 
-fn state() -> Value {
+pub(crate) fn state() -> Value {
     json!({
         "order_id": ORDER, "customer_id": "cust-retail-001",
         "items": [{"product_id": "prod-widget-001", "quantity": 2}], "total_quantity": 2,
@@ -268,7 +275,7 @@ fn order() -> Value {
     )
 }
 
-fn failed_order() -> Value {
+pub(crate) fn failed_order() -> Value {
     with(
         state(),
         &json!({"status": "FAILED", "stage": "dead_letter", "deliveries": 4, "revision": 8,
@@ -277,17 +284,28 @@ fn failed_order() -> Value {
     )
 }
 
-fn history() -> Value {
+pub(crate) fn history() -> Value {
     let event = |revision: u64, name: &str, data: Value, state_after: Value, changes: Value| {
+        // Each event of the worker is caused by the event that queued the order.
+        let causation = if revision > 3 {
+            "3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c03"
+        } else {
+            "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c44"
+        };
         json!({
             "revision": revision, "event_id": format!("3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c{revision:02}"),
             "type": name, "data": data,
             "metadata": {"$correlationId": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c44",
-                "$causationId": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c44", "actor": "customer",
-                "schema_version": 1},
+                "$causationId": causation, "actor": "customer",
+                "request_id": "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c44", "schema_version": 1},
             "recorded_at": format!("2026-01-02T03:04:0{}.100Z", revision.min(9)),
             "state_after": state_after, "changes": changes,
         })
+    };
+    let failed_delivery = |revision: u64, delivery: u64| {
+        let data = json!({"order_id": ORDER, "attempt": 1, "delivery": delivery,
+            "class": "transient", "error": "HTTP 503", "retry_in_ms": 200});
+        event(revision, "FulfillmentDeliveryFailed", data, state(), json!([]))
     };
     json!({
         "order_id": ORDER,
@@ -303,15 +321,35 @@ fn history() -> Value {
             event(3, "OrderQueued", json!({"order_id": ORDER, "attempt": 1, "customer_id": "cust-retail-001",
                 "items": [{"product_id": "prod-widget-001", "quantity": 2}]}), state(),
                 json!([{"field": "attempt", "before": 0, "after": 1}])),
-            event(4, "FulfillmentDeliveryFailed", json!({"order_id": ORDER, "attempt": 1, "delivery": 1,
-                "class": "transient", "error": "HTTP 503", "retry_in_ms": 200}), state(), json!([])),
-            event(5, "OrderFailed", json!({"order_id": ORDER, "stage": "dead_letter",
+            failed_delivery(4, 1),
+            event(5, "FulfillmentDeliveryStarted",
+                json!({"order_id": ORDER, "attempt": 1, "delivery": 2}), state(), json!([])),
+            failed_delivery(6, 2),
+            failed_delivery(7, 3),
+            event(8, "OrderFailed", json!({"order_id": ORDER, "stage": "dead_letter",
                 "code": "retries_exhausted", "reason": "HTTP 503", "attempt": 1, "deliveries": 4,
                 "failed_at": "2026-01-02T03:04:09Z"}), failed_order(),
                 json!([{"field": "status", "before": "PROCESSING", "after": "FAILED"}])),
         ],
         "chain": {"state": "verified", "broken_at": null},
         "next_cursor": null
+    })
+}
+
+/// Returns a history with its newest event first.
+pub(crate) fn newest_first(mut history: Value) -> Value {
+    history["events"].as_array_mut().unwrap().reverse();
+    history
+}
+
+fn customer() -> Value {
+    json!({
+        "customer_id": "cust-retail-001", "orders": {"processing": 0, "fulfilled": 2, "failed": 1},
+        "total_quantity": 7,
+        "first_order": {"order_id": ORDER, "received_at": "2026-01-02T03:04:05.1Z"},
+        "last_order": {"order_id": ORDER, "received_at": "2026-01-02T03:04:05.1Z"},
+        "last_failure": {"order_id": ORDER, "stage": "dead_letter", "code": "retries_exhausted",
+            "failed_at": "2026-01-02T03:04:09Z"}
     })
 }
 

@@ -206,6 +206,12 @@ impl Shown {
         self.html[start..].split('"').next().unwrap().to_owned()
     }
 
+    /// Returns the address of the page's live regions.
+    pub(crate) fn live_address(&self) -> String {
+        let (_, rest) = self.html.split_once("data-live=\"").expect("the page is live");
+        rest.split('"').next().unwrap().to_owned()
+    }
+
     #[track_caller]
     pub(crate) fn assert_contains(&self, texts: &[&str]) {
         for text in texts {
@@ -218,11 +224,5 @@ impl Shown {
         for text in texts {
             assert!(!self.html.contains(text), "`{text}` is in:\n{}", self.html);
         }
-    }
-
-    /// Returns the address of the page's live regions.
-    pub(crate) fn live_address(&self) -> String {
-        let (_, rest) = self.html.split_once("data-live=\"").expect("the page is live");
-        rest.split('"').next().unwrap().to_owned()
     }
 }

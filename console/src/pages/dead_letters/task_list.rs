@@ -11,8 +11,8 @@ use super::filter::{LetterFilter, stage_title};
 use super::preview::REDRIVES;
 use crate::api::{Api, ApiError, Loaded};
 use crate::components::{badge, empty, format_count, loaded, region, table, time};
-use crate::live::Regions;
 use crate::page::{Page, Section};
+use crate::regions::Regions;
 use crate::visit::Visit;
 
 const TITLE: &str = "Redrive tasks";

@@ -18,8 +18,8 @@ use crate::components::{
     callout, encode_component, format_absolute, format_count, optional_time, region, tile, time,
 };
 use crate::form::{Submission, actor_field, post_form, read_only_note, refusal, typed_actor};
-use crate::live::Regions;
 use crate::page::{Page, Section};
+use crate::regions::Regions;
 use crate::session::Notice;
 use crate::visit::Visit;
 

@@ -1,0 +1,162 @@
+//! The filter of the list: fields of the address, and the query of the API.
+
+use api_types::{ClampedTimestamp, OrderStatus};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use maud::{Markup, html};
+use serde::{Deserialize, Serialize};
+
+const STATUSES: [OrderStatus; 3] =
+    [OrderStatus::Processing, OrderStatus::Fulfilled, OrderStatus::Failed];
+
+/// The filter as the visitor typed it. Empty fields restrict nothing.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct FilterFields {
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    customer: String,
+    #[serde(default)]
+    from: String,
+    #[serde(default)]
+    to: String,
+}
+
+/// The filter, read from its fields.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    pub(super) status: Option<OrderStatus>,
+    pub(super) customer_id: Option<String>,
+    pub(super) from: Option<Timestamp>,
+    pub(super) to: Option<Timestamp>,
+}
+
+/// The query of the API.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Listing<'a> {
+    pub(super) status: Option<OrderStatus>,
+    pub(super) customer_id: Option<&'a str>,
+    pub(super) from: Option<Timestamp>,
+    pub(super) to: Option<Timestamp>,
+    pub(super) limit: Option<u32>,
+    pub(super) cursor: Option<&'a str>,
+}
+
+impl Filter {
+    /// Reads the fields.
+    ///
+    /// # Errors
+    /// The name and the value of the first invalid field.
+    pub(super) fn parse(fields: &FilterFields) -> Result<Self, String> {
+        let status = parse_field("status", &fields.status, |text| {
+            STATUSES.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(text))
+        })?;
+        let customer_id = Some(fields.customer.trim()).filter(|id| !id.is_empty());
+        let customer_id = customer_id.map(str::to_owned);
+        let from = parse_field("from", &fields.from, parse_time)?;
+        let to = parse_field("to", &fields.to, parse_time)?;
+        Ok(Self { status, customer_id, from, to })
+    }
+
+    /// Returns the query of the first page.
+    pub(super) fn listing(&self) -> Listing<'_> {
+        let Self { status, customer_id, from, to } = self;
+        let (status, from, to) = (*status, *from, *to);
+        let customer_id = customer_id.as_deref();
+        Listing { status, customer_id, from, to, limit: None, cursor: None }
+    }
+
+    /// Returns the address of a page of the list.
+    pub(super) fn address(&self, cursor: Option<&str>) -> String {
+        let fields = [
+            ("status", self.status.map(|status| status.as_str().to_owned())),
+            ("customer", self.customer_id.clone()),
+            ("from", self.from.map(|from| from.to_string())),
+            ("to", self.to.map(|to| to.to_string())),
+            ("cursor", cursor.map(str::to_owned)),
+        ];
+        // Texts always serialise.
+        let query = serde_html_form::to_string(fields).unwrap_or_default();
+        let separator = if query.is_empty() { "" } else { "?" };
+        format!("/console/orders{separator}{query}")
+    }
+}
+
+fn parse_field<T>(
+    name: &str,
+    text: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    parse(text).map(Some).ok_or_else(|| format!("Invalid {name} `{text}`."))
+}
+
+/// Reads a time with an offset (RFC 3339), or without one, as browsers send it: then the time is in UTC.
+fn parse_time(text: &str) -> Option<Timestamp> {
+    let in_utc = || TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok();
+    text.parse().ok().map(|ClampedTimestamp(time)| time).or_else(in_utc)
+}
+
+/// Returns the value of a time field: browsers show only times without an offset.
+fn time_value(text: &str) -> String {
+    let time = parse_time(text.trim());
+    time.map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%M:%S").to_string())
+}
+
+/// Returns the form of the filter.
+pub(super) fn form(fields: &FilterFields) -> Markup {
+    html! {
+        form.filters action="/console/orders" {
+            div {
+                label for="filter-status" { "Status" }
+                select #filter-status name="status" {
+                    option value="" { "All" }
+                    @for status in STATUSES {
+                        option value=(status.as_str())
+                            selected[status.as_str().eq_ignore_ascii_case(&fields.status)] {
+                            (status.as_str())
+                        }
+                    }
+                }
+            }
+            div {
+                label for="filter-customer" { "Customer id" }
+                input #filter-customer name="customer" value=(fields.customer) autocomplete="off"
+                    spellcheck="false";
+            }
+            @for (name, label, text) in
+                [("from", "Received from (UTC)", &fields.from), ("to", "Received before (UTC)", &fields.to)] {
+                div {
+                    label for={ "filter-" (name) } { (label) }
+                    input id={ "filter-" (name) } type="datetime-local" step="1" name=(name)
+                        value=(time_value(text));
+                }
+            }
+            button type="submit" { "Filter" }
+            a.button href="/console/orders" { "Clear" }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_a_filter_are_utc_unless_they_have_an_offset() {
+        for (text, time) in [
+            ("2026-01-02T03:04", Some("2026-01-02T03:04:00Z")),
+            ("2026-01-02T03:04:05", Some("2026-01-02T03:04:05Z")),
+            ("2026-01-02T03:04:05.5Z", Some("2026-01-02T03:04:05.5Z")),
+            ("2026-01-02T04:04:05+01:00", Some("2026-01-02T03:04:05Z")),
+            ("2026-01-02", Some("2026-01-02T00:00:00Z")),
+            ("tomorrow", None),
+        ] {
+            assert_eq!(parse_time(text).map(|time| time.to_string()).as_deref(), time, "{text}");
+        }
+    }
+}
