@@ -116,7 +116,7 @@ pub(crate) fn refusal(error: &ApiError) -> Markup {
         "error",
         html! {
             p { (error.problem.detail) }
-            @for fault in &error.problem.errors { p { (fault.pointer) " " (fault.detail) } }
+            @for fault in &error.problem.errors { p { code { (fault.pointer) } " " (fault.detail) } }
         },
     )
 }
