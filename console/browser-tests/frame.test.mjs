@@ -68,7 +68,7 @@ test("chosen colours outlast the page and win over the system's", async () => {
   assert.notEqual(await ground(), light);
   await page.emulateMedia({ colorScheme: "dark" });
   await page.getByRole("button", { name: "light" }).click();
-  assert.equal(await ground(), light);
+  await waitFor("the page is light", async () => (await ground()) === light);
   await visitor.leave();
 });
 
