@@ -81,7 +81,7 @@ async fn demonstrate(
         if arguments.stay {
             let orders = load_generator::place_forever(&client, STAY_RATE, process::random_seed());
             // Only the stop ends it.
-            drop(stop.run_until_cancelled(orders).await);
+            let _: Option<()> = stop.run_until_cancelled(orders).await;
         }
     } else {
         stop.cancel();
