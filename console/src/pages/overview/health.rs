@@ -78,6 +78,7 @@ fn projection_health(projection: &Projection) -> Markup {
     if events == 0 {
         return badge("good", "up to date");
     }
-    let lag = format!("{} events, {} behind", format_count(events), format_whole_seconds(seconds));
+    let noun = if events == 1 { "event" } else { "events" };
+    let lag = format!("{} {noun}, {} behind", format_count(events), format_whole_seconds(seconds));
     badge(if seconds > 30.0 { "warning" } else { "busy" }, &lag)
 }
