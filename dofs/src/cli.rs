@@ -28,7 +28,7 @@ pub(crate) use dead_letters::{
 pub(crate) use doctor::Doctor;
 pub(crate) use healthcheck::{HealthRole, Healthcheck};
 pub(crate) use keys::Keys;
-pub(crate) use node::{Node, NodeCommand, NodeFolder};
+pub(crate) use node::{Node, NodeCommand, NodeFolder, UsersCommand};
 pub(crate) use order::{Order, OrderCommand};
 pub(crate) use worker::{Worker, WorkerCommand};
 

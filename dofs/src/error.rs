@@ -3,15 +3,16 @@
 use std::io::ErrorKind;
 
 use event_log::{CopyError, LogError};
-use event_node::{CopyError as NodeCopyError, NodeError, VerifyError};
+use event_node::{CopyError as NodeCopyError, NodeError, UsersFileError, VerifyError};
 use projectors::{RebuildError, ReplayError, StatusError, StoreError};
 use reqwest::StatusCode;
 use serde_json::Value;
 use service_kit::config::ConfigError;
 use service_kit::error::Chain;
-use service_kit::http::{ApiConfigError, HttpError, TlsError};
+use service_kit::http::{ApiConfigError, HttpError};
 use service_kit::lifecycle::LifecycleError;
 use service_kit::telemetry::TelemetryError;
+use service_kit::tls::TlsError;
 
 use crate::settings::UnsafeSettings;
 
@@ -57,6 +58,13 @@ pub(crate) enum CliError {
     Copy(#[from] CopyError),
     #[error(transparent)]
     Node(#[from] NodeError),
+    #[error(
+        "`dofs dev` runs its event store without TLS and users, but `node.tls_certificate` or \
+         `node.users` is set"
+    )]
+    SecuredDevStore,
+    #[error(transparent)]
+    Users(#[from] UsersError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
     #[error(transparent)]
@@ -132,6 +140,19 @@ pub(crate) enum CliError {
     },
 }
 
+/// Errors of `dofs node users`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UsersError {
+    #[error(transparent)]
+    File(#[from] UsersFileError),
+    #[error("`node.users` is empty: no users file is configured")]
+    NoFile,
+    #[error("cannot read the password")]
+    UnreadablePassword(#[source] std::io::Error),
+    #[error("the two passwords differ: nothing was changed")]
+    DifferentPasswords,
+}
+
 impl CliError {
     /// Returns the exit code: 1 failure, 2 usage error, 3 failed check, 4 not found, 5 conflict, 7
     /// unavailable.
@@ -190,7 +211,10 @@ impl CliError {
             | Self::Authorities { .. }
             | Self::EventLog(LogError::Address { .. })
             | Self::Http(HttpError::Address { .. })
+            | Self::Node(NodeError::Config(_) | NodeError::Tls(_) | NodeError::Users(_))
             | Self::Tls(_) => (2, None),
+            Self::SecuredDevStore => (2, Some("unset both, or run `dofs node` and `dofs serve`")),
+            Self::Users(error) => users_code_and_hint(error),
             Self::Denied(_) => (1, Some(PERMISSION_HINT)),
             Self::ApiUrl { .. } => (2, Some("use the form `http://127.0.0.1:8080`")),
             Self::Unconfirmed => (2, Some(CONFIRMATION_HINT)),
@@ -249,6 +273,21 @@ impl CliError {
 fn is_untrusted(error: &reqwest::Error) -> bool {
     // The TLS library's error type is not part of the interface of `reqwest`.
     error.is_connect() && Chain(error).to_string().contains("certificate")
+}
+
+fn users_code_and_hint(error: &UsersError) -> (u8, Option<&'static str>) {
+    match error {
+        UsersError::NoFile => (2, Some("set it, or pass `--file`")),
+        UsersError::File(UsersFileError::Name(_) | UsersFileError::Password)
+        | UsersError::DifferentPasswords => (2, None),
+        UsersError::File(UsersFileError::Missing(_)) => {
+            (4, Some("`dofs node users list` shows the users"))
+        }
+        UsersError::File(UsersFileError::Exists(_)) => {
+            (5, Some("`dofs node users password` replaces the password"))
+        }
+        UsersError::File(_) | UsersError::UnreadablePassword(_) => (1, None),
+    }
 }
 
 fn node_copy_exit_code(error: &NodeCopyError) -> u8 {

@@ -195,6 +195,16 @@ pub(crate) enum UnsafeSettings {
          proxy terminates TLS"
     )]
     UnencryptedKeys(HostPort),
+    #[error(
+        "every client could read and delete all orders: `node.listen` ({0}) accepts remote \
+         connections, and the event store has no users; set `node.users`, or `node.tls_client_ca`"
+    )]
+    OpenNode(HostPort),
+    #[error(
+        "passwords of the event store's users would be sent unencrypted: `node.listen` ({0}) accepts \
+         remote connections without TLS; set `node.tls_certificate` and `node.tls_key`"
+    )]
+    UnencryptedPasswords(HostPort),
 }
 
 impl Settings {
@@ -238,6 +248,29 @@ impl Settings {
             in_production.into_iter().filter_map(|(is_unsafe, reason)| is_unsafe.then_some(reason)),
         );
         found
+    }
+
+    /// Checks that the settings are safe for a process that runs the event store. Except in
+    /// production, an unsafe setting is only logged.
+    pub(crate) fn check_node_for_environment(&self) -> Result<(), UnsafeSettings> {
+        let Some(unsafe_setting) = self.find_unsafe_node_setting() else { return Ok(()) };
+        if self.environment == Environment::Production {
+            return Err(unsafe_setting);
+        }
+        tracing::warn!(reason = %unsafe_setting, "Event store is not protected");
+        Ok(())
+    }
+
+    fn find_unsafe_node_setting(&self) -> Option<UnsafeSettings> {
+        let node = &self.node;
+        let listen = || node.listen.clone();
+        if node.listen.is_loopback() {
+            None
+        } else if node.has_users() {
+            (!node.has_tls()).then(|| UnsafeSettings::UnencryptedPasswords(listen()))
+        } else {
+            (!node.has_client_ca()).then(|| UnsafeSettings::OpenNode(listen()))
+        }
     }
 }
 
@@ -354,5 +387,27 @@ mod tests {
         let overrides = [&REQUIRED_IN_PRODUCTION[..], &[bare]].concat();
         let production = settings_with(Environment::Production, &overrides);
         assert_eq!(production.check_for_environment(&[Role::Worker]), Ok(()));
+    }
+
+    #[test]
+    fn production_node_needs_users_with_tls_or_client_certificates() {
+        let everywhere = || "0.0.0.0:2113".parse().unwrap();
+        let checked = |environment, overrides: &[(&str, &str, &str)]| {
+            let overrides = [&[("node", "listen", "0.0.0.0:2113")], overrides].concat();
+            settings_with(environment, &overrides).check_node_for_environment()
+        };
+        let in_production = |overrides: &[_]| checked(Environment::Production, overrides);
+        let (users, tls) =
+            (("node", "users", "users.json"), ("node", "tls_certificate", "chain.pem"));
+        assert_eq!(in_production(&[]), Err(UnsafeSettings::OpenNode(everywhere())));
+        assert_eq!(in_production(&[tls]), Err(UnsafeSettings::OpenNode(everywhere())));
+        assert_eq!(
+            in_production(&[users]),
+            Err(UnsafeSettings::UnencryptedPasswords(everywhere()))
+        );
+        assert_eq!(in_production(&[users, tls]), Ok(()));
+        assert_eq!(in_production(&[tls, ("node", "tls_client_ca", "ca.pem")]), Ok(()));
+        assert_eq!(in_production(&[("node", "listen", "127.0.0.1:2113")]), Ok(()));
+        assert_eq!(checked(Environment::Staging, &[]), Ok(()), "only logged");
     }
 }

@@ -122,6 +122,7 @@ impl System {
 
     /// Starts the embedded event store and sets `event_store.url` to its address.
     pub(crate) async fn start_node(&mut self) -> Result<(), CliError> {
+        self.settings.check_node_for_environment()?;
         let stop = CancellationToken::new();
         let node =
             Node::start(self.settings.node.clone(), self.clock.clone(), stop.clone()).await?;
@@ -129,7 +130,14 @@ impl System {
         if self.recorder.is_some() {
             self.spawn_sampler(node.metrics_sampler().run(self.stop.clone()));
         }
-        tracing::info!(%address, data = %self.settings.node.data.display(), "Event store listening");
+        let config = &self.settings.node;
+        tracing::info!(
+            %address,
+            data = %config.data.display(),
+            tls = config.has_tls(),
+            users = config.has_users(),
+            "Event store listening"
+        );
         self.settings.event_store.url = format!("esdb://{address}?tls=false").parse()?;
 
         let ended = CancellationToken::new();

@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
 
-use std::path::{Path, PathBuf};
-
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::certificates::TestAuthority;
 use testkit::command::{self, CommandOutput};
 use testkit::system::{System, sqlite_url};
 
@@ -250,43 +248,26 @@ fn dofs_url_selects_the_api_unless_url_is_given() {
     dofs(&["openapi"], &[("DOFS_URL", "api")]).success();
 }
 
-/// Writes a private authority, and a certificate that it has issued for this machine; returns the
-/// files of the authority, the certificate and its key.
-fn write_certificates(folder: &Path) -> [PathBuf; 3] {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().unwrap();
-    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate().unwrap();
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-    let files = ["ca.pem", "chain.pem", "key.pem"].map(|name| folder.join(name));
-    std::fs::write(&files[0], authority_pem).unwrap();
-    std::fs::write(&files[1], certificate.pem()).unwrap();
-    std::fs::write(&files[2], key.serialize_pem()).unwrap();
-    files
-}
-
 #[test]
 fn cacert_makes_an_api_with_a_private_authority_trusted() {
     // Given an API whose certificate was issued by a private authority
     let folder = tempfile::tempdir().unwrap();
-    let [authority, chain, key] = write_certificates(folder.path());
+    let authority = TestAuthority::create(folder.path(), "ca");
+    let files = authority.issue("api");
     let tls = [
-        ("DOFS__API__TLS_CERTIFICATE", chain.to_str().unwrap()),
-        ("DOFS__API__TLS_KEY", key.to_str().unwrap()),
+        ("DOFS__API__TLS_CERTIFICATE", files.certificate.to_str().unwrap()),
+        ("DOFS__API__TLS_KEY", files.key.to_str().unwrap()),
     ];
     let system = System::start(BINARY, &tls);
     let url = system.api.url().replace("http://", "https://");
-    let authority = authority.to_str().unwrap();
+    let authority = authority.certificate.to_str().unwrap();
     let list = ["order", "list", "--url", &url];
     // When clients call it, then only those that trust the authority get an answer
     dofs(&list, &[]).assert_failure(7, "name the authority's file by `--cacert`");
     dofs(&[&list[..], &["--cacert", authority]].concat(), &[]).success();
     dofs(&list, &[("DOFS_CACERT", authority)]).success();
     // And a file without certificates is an error that names it
-    let key = key.to_str().unwrap();
+    let key = files.key.to_str().unwrap();
     for (file, cause) in [("/nonexistent/ca.pem", "No such file"), (key, "no certificate")] {
         let refused = dofs(&[&list[..], &["--cacert", file]].concat(), &[]);
         refused

@@ -7,6 +7,7 @@ mod command;
 pub(crate) mod continuous_audit;
 pub(crate) mod event_log;
 pub(crate) mod fulfillment_status;
+mod grant_rights;
 pub(crate) mod hash_chain;
 pub(crate) mod history;
 mod live_events;

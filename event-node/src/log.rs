@@ -10,6 +10,7 @@
 //! **Invariant:** the index is derived from the log. Every answer is checked against the log, so a
 //! lost index loses no data.
 
+mod access_lists;
 mod appender;
 mod catch_up_reader;
 mod chunk;
@@ -41,6 +42,7 @@ mod recovery;
 mod requests;
 mod sorted_table;
 mod store_copy;
+mod stream_acl;
 mod stream_metadata;
 mod tail_cache;
 #[cfg(test)]
@@ -60,6 +62,23 @@ use prost::bytes::Bytes;
 use service_kit::{clock::Clock, mutex::lock};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use crate::log::{
+    access_lists::{DefaultAcls, SETTINGS_STREAM},
+    catch_up_reader::{CatchUpPage, CatchUpRead, CatchUpReader, CatchUpSource},
+    compaction::{CompactionSummary, ScavengeCheckpoint},
+    direction::Direction,
+    error::{LogError, OpenError},
+    event::{
+        Event, LINK_TYPE, METADATA_TYPE, NewEvent, ResolvedEvent, described_stream, metastream_of,
+    },
+    filter::{Filter, FilterError, FilterField, FilterSpec},
+    index::StoredGroup,
+    pages::{AllPage, AllQuery, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
+    requests::{
+        Append, Deletion, ExpectedRevision, GroupKey, GroupWrite, WriteOutcome, WriteRequest,
+    },
+    stream_acl::{Right, StreamAcl},
+};
 use crate::log::{
     appender::Appender,
     chunk::CHUNK_BYTES,
@@ -76,19 +95,6 @@ use crate::log::{
     tail_cache::TailCache,
     writer::{Announcements, MAX_WAITING_WRITES, QueuedWrite, Writer, WriterMessage},
     writer_cache::WriterCache,
-};
-pub(crate) use crate::log::{
-    catch_up_reader::{CatchUpPage, CatchUpRead, CatchUpReader, CatchUpSource},
-    compaction::{CompactionSummary, ScavengeCheckpoint},
-    direction::Direction,
-    error::{LogError, OpenError},
-    event::{Event, LINK_TYPE, METADATA_TYPE, NewEvent, ResolvedEvent, metastream_of},
-    filter::{Filter, FilterError, FilterField, FilterSpec},
-    index::StoredGroup,
-    pages::{AllPage, AllQuery, MAX_PAGE_EVENTS, StreamPage, StreamQuery, StreamRead},
-    requests::{
-        Append, Deletion, ExpectedRevision, GroupKey, GroupWrite, WriteOutcome, WriteRequest,
-    },
 };
 pub use crate::log::{
     store_copy::{

@@ -7,10 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Deserialize;
 use service_kit::address::HostPort;
 use service_kit::clock::Clock;
 use service_kit::http::AllowedHosts;
+use service_kit::tls::{ServerTls, TlsError};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -19,13 +19,15 @@ use tokio_util::{
 use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 
 use crate::{
+    access::{AclCache, Authenticator, UsersFileError},
     log::{Log, LogError, OpenError},
     metrics_sampler::MetricsSampler,
+    node_config::{NodeConfig, NodeConfigError},
     persistent::{GroupError, GroupRegistry},
     request_validation::{HEALTH_PATHS, MAX_MESSAGE_BYTES, ValidationLayer},
     rpc::{Context, gossip::AdvertisedAddress, services::Services},
     scavenge::Scavenger,
-    transport,
+    transport::{Connections, accept_connections, accept_tls_connections},
     wire::event_store::client::{
         gossip::gossip_server::GossipServer, operations::operations_server::OperationsServer,
         persistent_subscriptions::persistent_subscriptions_server::PersistentSubscriptionsServer,
@@ -47,57 +49,15 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 * 1_024 * 1_024;
 /// Maximum time for connections to end after `stop`.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Settings of the embedded event store (`[node]` in the configuration).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeConfig {
-    /// Address and port to listen on, as in `127.0.0.1:2113`; port 0 takes a free one.
-    pub listen: HostPort,
-    /// Folder of the store; created if it is missing.
-    pub data: PathBuf,
-    /// Whether to create an empty store in a folder that holds files of a store but no
-    /// `events.log`. The files are removed.
-    #[serde(default)]
-    pub allow_empty: bool,
-    /// Maximum number of MiB of the log that a scavenge reads per second, so that orders keep the
-    /// disk.
-    #[serde(default = "default_scavenge_mib_per_second")]
-    pub scavenge_mib_per_second: u32,
-    /// `host:port` at which clients reach this node, for clients that discover it by gossip.
-    /// Without it, gossip names the address that the client has called.
-    #[serde(default)]
-    pub advertise: Option<HostPort>,
-    /// Name of the user of all connections, because the node has no authentication. The default is
-    /// the name that EventStoreDB uses without security.
-    #[serde(default = "default_user_name")]
-    pub user_name: String,
-}
-
-impl NodeConfig {
-    /// Returns the default settings for a store in `data`.
-    pub fn new(listen: HostPort, data: impl Into<PathBuf>) -> Self {
-        Self {
-            listen,
-            data: data.into(),
-            allow_empty: false,
-            scavenge_mib_per_second: default_scavenge_mib_per_second(),
-            advertise: None,
-            user_name: default_user_name(),
-        }
-    }
-}
-
-fn default_scavenge_mib_per_second() -> u32 {
-    32
-}
-
-fn default_user_name() -> String {
-    "system".to_owned()
-}
-
 /// Why a node did not start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
+    #[error(transparent)]
+    Config(#[from] NodeConfigError),
+    #[error("the certificate of the event store cannot be served")]
+    Tls(#[from] TlsError),
+    #[error("the users of the event store cannot be read")]
+    Users(#[from] UsersFileError),
     #[error("the event store cannot be opened")]
     Open(#[from] OpenError),
     #[error("the event store cannot listen on {listen}: free the address or choose another one")]
@@ -143,6 +103,8 @@ impl Node {
         clock: Clock,
         stop: CancellationToken,
     ) -> Result<Self, NodeError> {
+        config.check()?;
+        let security = Security::load(&config)?;
         // The port is bound before the store is opened. A second node with the same settings fails
         // here and does not touch the folder.
         let unusable = |source| NodeError::Listen { listen: config.listen.clone(), source };
@@ -167,12 +129,10 @@ impl Node {
         let tasks = TaskTracker::new();
         let scavenged_bytes = u64::from(config.scavenge_mib_per_second) * 1_024 * 1_024;
         let started = async {
-            let (tasks, user_name) = (tasks.clone(), config.user_name.clone());
-            let groups =
-                GroupRegistry::start(log.clone(), tasks.clone(), stop.clone(), user_name).await;
+            let groups = GroupRegistry::start(log.clone(), tasks.clone(), stop.clone()).await;
             let groups = groups.map_err(NodeError::Groups)?;
-            let scavenges =
-                Scavenger::new_and_resume(log.clone(), tasks, stop.clone(), scavenged_bytes).await;
+            let (log, tasks, stop) = (log.clone(), tasks.clone(), stop.clone());
+            let scavenges = Scavenger::new_and_resume(log, tasks, stop, scavenged_bytes).await;
             Ok((groups, scavenges.map_err(NodeError::Scavenge)?))
         };
         let (groups, scavenges) = match started.await {
@@ -185,6 +145,8 @@ impl Node {
             }
         };
         let context = Arc::new(Context {
+            acls: AclCache::new(log.clone()),
+            has_users: security.authenticator.is_some(),
             log,
             groups,
             scavenges,
@@ -194,13 +156,14 @@ impl Node {
             user_name: config.user_name,
         });
         let advertised = context.advertised.configured.iter().map(|(host, _)| host.clone());
-        let validation =
-            ValidationLayer::new(AllowedHosts::for_address(address.ip(), advertised.collect()));
+        let hosts = AllowedHosts::for_address(address.ip(), advertised.collect());
+        let validation = ValidationLayer::new(hosts, security.authenticator.clone());
         let append_failure = AppendFailure(context.log.watch_failure());
         let (log, groups) = (context.log.clone(), context.groups.clone());
         let metrics_sampler = MetricsSampler { log, groups, folder };
         let mut serving = JoinSet::new();
-        serving.spawn(serve_until_stopped(listener, validation, context));
+        let connections = security.accept_connections(listener, &context);
+        serving.spawn(serve_until_stopped(connections, validation, context));
         tracing::debug!(%address, "Event store started");
         Ok(Self { address, append_failure, metrics_sampler, serving, _stop: stop.drop_guard() })
     }
@@ -230,6 +193,45 @@ impl Node {
     }
 }
 
+/// The certificate and the users of a node, if it has them.
+struct Security {
+    tls: Option<ServerTls>,
+    authenticator: Option<Arc<Authenticator>>,
+}
+
+impl Security {
+    fn load(config: &NodeConfig) -> Result<Self, NodeError> {
+        let tls = config.tls_files().map(ServerTls::load).transpose()?;
+        let users = config.users_file();
+        let authenticator = users.map(Authenticator::load).transpose()?.map(Arc::new);
+        Ok(Self { tls, authenticator })
+    }
+
+    /// Returns the connections that the listener accepts. Starts the tasks that accept them and that
+    /// follow replaced files, until the node stops.
+    fn accept_connections(self, listener: TcpListener, context: &Context) -> Connections {
+        if let Some(authenticator) = self.authenticator {
+            let stop = context.stop.clone();
+            context.tasks.spawn(async move {
+                stop.run_until_cancelled(authenticator.reload_on_change()).await;
+            });
+        }
+        let Some(tls) = self.tls else { return accept_connections(listener) };
+        let (replaced, config) = watch::channel(tls.server_config());
+        let (connections, accepting) = accept_tls_connections(listener, config);
+        let stop = context.stop.clone();
+        context.tasks.spawn(async move {
+            let reloading = tls.reload_on_change(|config| drop(replaced.send_replace(config)));
+            tokio::select! {
+                () = accepting => {}
+                () = reloading => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        connections
+    }
+}
+
 async fn open_log(data: PathBuf, clock: Clock, allow_empty: bool) -> Result<Log, NodeError> {
     let opened = tokio::task::spawn_blocking(move || Log::open(&data, clock, allow_empty)).await;
     Ok(opened.map_err(NodeError::Panicked)??)
@@ -244,7 +246,7 @@ async fn close_store(tasks: &TaskTracker, log: &Log) {
 
 /// Serves until the node stops, then waits for all tasks and closes the store.
 async fn serve_until_stopped(
-    listener: TcpListener,
+    connections: Connections,
     validation: ValidationLayer,
     context: Arc<Context>,
 ) -> Result<(), NodeError> {
@@ -260,10 +262,7 @@ async fn serve_until_stopped(
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .layer(validation)
             .add_routes(build_routes(&context))
-            .serve_with_incoming_shutdown(
-                transport::accept_connections(listener),
-                stop.clone().cancelled_owned(),
-            );
+            .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         let drain_timeout = async {
             stop.cancelled().await;
             tokio::time::sleep(DRAIN_TIMEOUT).await;
@@ -333,12 +332,5 @@ mod tests {
         assert_eq!(liveness_response(&failure).status(), StatusCode::SERVICE_UNAVAILABLE);
         failed.send_replace(None);
         assert_eq!(liveness_response(&failure).status(), StatusCode::NO_CONTENT);
-    }
-
-    #[test]
-    fn default_user_name_is_system() {
-        let config = r#"{"listen": "127.0.0.1:0", "data": "store"}"#;
-        let config: NodeConfig = serde_json::from_str(config).unwrap();
-        assert_eq!(config.user_name, "system");
     }
 }

@@ -1,10 +1,11 @@
-//! Validation of requests before they reach a service.
+//! Validation and authentication of requests before they reach a service.
 //!
-//! The node has no authentication, so requests from a web page in a browser on this machine must be
-//! rejected. A browser sends an `Origin` header with every request that could write. It sends the
+//! A node without users answers every caller, so requests from a web page in a browser on this
+//! machine must be rejected. A browser sends an `Origin` header with every request that could write. It sends the
 //! name that an attacker owns as the host. It sends neither unencrypted HTTP/2 nor
 //! `application/grpc`.
 
+mod authentication;
 mod counted_call;
 mod deadline;
 mod request_body;
@@ -27,8 +28,10 @@ use tonic::{Status, body::Body, codegen::Service};
 use tower::Layer;
 
 use crate::{
+    access::Authenticator,
     metrics::CurrentCall,
     request_validation::{
+        authentication::authenticate_request,
         counted_call::count_until_ended,
         deadline::{parse_deadline, respond_until},
         request_body::RequestBody,
@@ -54,14 +57,16 @@ const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encodin
 const ENCODINGS: [&str; 3] = ["identity", "gzip", "deflate"];
 
 /// Wraps a service in [`Validated`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct ValidationLayer {
     hosts: Arc<AllowedHosts>,
+    authenticator: Option<Arc<Authenticator>>,
 }
 
 impl ValidationLayer {
-    pub(crate) fn new(hosts: AllowedHosts) -> Self {
-        Self { hosts: Arc::new(hosts) }
+    /// Creates a layer. Without an authenticator, every caller has all rights.
+    pub(crate) fn new(hosts: AllowedHosts, authenticator: Option<Arc<Authenticator>>) -> Self {
+        Self { hosts: Arc::new(hosts), authenticator }
     }
 }
 
@@ -69,21 +74,26 @@ impl<S> Layer<S> for ValidationLayer {
     type Service = Validated<S>;
 
     fn layer(&self, inner: S) -> Validated<S> {
-        Validated { hosts: Arc::clone(&self.hosts), inner }
+        let authenticator = self.authenticator.clone();
+        Validated { hosts: Arc::clone(&self.hosts), authenticator, inner }
     }
 }
 
 /// A service that gets valid requests only. Each has the path of a served method, a
-/// [`RequestBody`], and the deadline of its caller.
-#[derive(Debug, Clone)]
+/// [`RequestBody`], the deadline of its caller and, if the node has users, the caller.
+#[derive(Clone)]
 pub(crate) struct Validated<S> {
     hosts: Arc<AllowedHosts>,
+    authenticator: Option<Arc<Authenticator>>,
     inner: S,
 }
 
 impl<S> Service<Request<Body>> for Validated<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send + 'static,
 {
     type Response = Response<Body>;
@@ -99,8 +109,17 @@ where
         let is_grpc = content_type(&request).is_some_and(|name| name.starts_with(GRPC));
         let call = is_grpc.then(CurrentCall::begin);
         let response: Self::Future = match validate_request(&self.hosts, request) {
-            Ok(ValidRequest { request, deadline }) => {
-                Box::pin(respond_until(deadline, self.inner.call(request)))
+            Ok(ValidRequest { request, deadline, is_call }) => {
+                match self.authenticator.clone().filter(|_| is_call) {
+                    None => Box::pin(respond_until(deadline, self.inner.call(request))),
+                    Some(authenticator) => {
+                        // The clone replaces the service that `poll_ready` has prepared.
+                        let clone = self.inner.clone();
+                        let inner = std::mem::replace(&mut self.inner, clone);
+                        let response = respond_to_user(authenticator, request, inner);
+                        Box::pin(respond_until(deadline, response))
+                    }
+                }
             }
             Err(rejection) => {
                 let response = rejection.into_response(is_grpc);
@@ -116,10 +135,27 @@ where
     }
 }
 
+/// Authenticates the request and passes it to the service with its caller.
+async fn respond_to_user<S>(
+    authenticator: Arc<Authenticator>,
+    request: Request<Body>,
+    mut inner: S,
+) -> Result<Response<Body>, Infallible>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    match authenticate_request(&authenticator, request).await {
+        Ok(request) => inner.call(request).await,
+        Err(status) => Ok(status.into_http()),
+    }
+}
+
 /// A request that passed validation.
 struct ValidRequest {
     request: Request<Body>,
     deadline: Option<Instant>,
+    /// Whether the request is a call, and not a liveness probe.
+    is_call: bool,
 }
 
 /// Why a request is rejected.
@@ -151,7 +187,7 @@ fn validate_request(
     }
     let path = request.uri().path();
     if HEALTH_PATHS.contains(&path) {
-        return Ok(ValidRequest { request, deadline: None });
+        return Ok(ValidRequest { request, deadline: None, is_call: false });
     }
     let requested = Method::find_by_path(path).filter(|_| request.method() == HttpMethod::POST);
     let requested = requested.ok_or(Rejection::NotFound)?;
@@ -183,7 +219,7 @@ fn validate_request(
         request.extensions_mut().insert(authority);
     }
     let request = request.map(|body| Body::new(RequestBody::new(body, method.requests)));
-    Ok(ValidRequest { request, deadline })
+    Ok(ValidRequest { request, deadline, is_call: true })
 }
 
 fn content_type(request: &Request<Body>) -> Option<&str> {

@@ -1,6 +1,7 @@
 //! The rpcs of the protocol. Each file translates between one rpc and `log` or `persistent`.
 
 pub(crate) mod append;
+pub(crate) mod authorization;
 pub(crate) mod batch_append;
 pub(crate) mod convert;
 pub(crate) mod delete;
@@ -22,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
+    access::AclCache,
     log::{Log, WriteOutcome, WriteRequest},
     persistent::GroupRegistry,
     rpc::gossip::AdvertisedAddress,
@@ -41,8 +43,10 @@ pub(crate) struct Context {
     /// Tasks that calls have spawned.
     pub tasks: TaskTracker,
     pub advertised: AdvertisedAddress,
-    /// Name of the user of all connections.
+    /// Name of the user of all connections, if the node has no users.
     pub user_name: String,
+    pub has_users: bool,
+    pub acls: AclCache,
 }
 
 impl Context {

@@ -22,4 +22,4 @@ pub use gateway::{
     Fulfillment, Gateway, GatewayError, GatewayProbe, GatewayUrl, GatewayUrlError, HttpGateway,
     Outcome, SimulatedGateway,
 };
-pub use worker::{BACKSTOP_RETRIES, WorkerError, run_worker};
+pub use worker::{BACKSTOP_RETRIES, WorkerError, group_settings, run_worker};

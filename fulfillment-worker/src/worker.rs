@@ -103,6 +103,19 @@ pub async fn run_worker<G: Gateway>(
     }
 }
 
+/// Returns the settings of the workers' group, for a member that holds one delivery at a time.
+pub fn group_settings(config: &FulfillmentConfig) -> GroupSettings {
+    GroupSettings {
+        name: GROUP.to_owned(),
+        event_type: EVENT_TYPE.to_owned(),
+        message_timeout: config.message_timeout(),
+        max_retry_count: BACKSTOP_RETRIES,
+        buffer_size: 1,
+        silence_limit: SILENCE_LIMIT,
+        n_silences: watch::Sender::new(0),
+    }
+}
+
 struct Worker<G> {
     log: EventLog,
     config: FulfillmentConfig,
@@ -126,13 +139,9 @@ impl<G: Gateway> Worker<G> {
             let admission = Arc::new(admission);
             // A membership per admission: while the breaker is open, no delivery may be held here.
             let group = self.log.join_group(GroupSettings {
-                name: GROUP.to_owned(),
-                event_type: EVENT_TYPE.to_owned(),
-                message_timeout: self.config.message_timeout(),
-                max_retry_count: BACKSTOP_RETRIES,
                 buffer_size: n_held,
-                silence_limit: SILENCE_LIMIT,
                 n_silences: self.n_silences.clone(),
+                ..group_settings(&self.config)
             });
             let end = async {
                 tokio::select! {

@@ -16,7 +16,6 @@ mod request_id;
 mod request_pipeline;
 mod request_span;
 mod response_body;
-mod tls;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -29,6 +28,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 
@@ -36,13 +36,13 @@ use crate::address::HostPort;
 use crate::auth::{Access, Ownership};
 use crate::clock::Clock;
 use crate::problem::Problem;
+use crate::tls::{ServerTls, TlsError};
 
 pub use access_log::PartOfPage;
 pub use allowed_hosts::AllowedHosts;
 pub use config::{ApiConfig, ApiConfigError, Origin, OriginError};
 pub use query_parameters::refuse_unknown_parameters;
 pub use request_id::{RequestId, RequestName};
-pub use tls::TlsError;
 
 use keep_alive::ReadLimits;
 
@@ -107,7 +107,7 @@ pub enum HttpError {
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
-    certificate: Option<tls::Certificate>,
+    certificate: Option<ServerTls>,
 }
 
 impl Listener {
@@ -141,7 +141,7 @@ impl Listener {
 
     /// Enables TLS if the settings name a certificate.
     pub fn with_tls(self, config: &ApiConfig) -> Result<Self, TlsError> {
-        Ok(Self { certificate: tls::Certificate::load(config)?, ..self })
+        Ok(Self { certificate: config.tls_files().map(ServerTls::load).transpose()?, ..self })
     }
 
     /// Returns the bound address.
@@ -160,8 +160,11 @@ impl Listener {
     ) -> Result<(), HttpError> {
         let handle = Handle::new();
         let header_timeout = Duration::from_millis(config.header_timeout_ms.get());
-        let tls = self.certificate.as_ref().map(tls::Certificate::rustls_config);
-        let acceptor = connection::Acceptor::new(config, tls);
+        let tls = self.certificate.map(|certificate| {
+            (RustlsConfig::from_config(certificate.server_config()), certificate)
+        });
+        let acceptor =
+            connection::Acceptor::new(config, tls.as_ref().map(|(rustls, _)| rustls.clone()));
         let mut server = axum_server::from_tcp(self.listener)
             .map_err(HttpError::Serve)?
             .http1_only()
@@ -184,11 +187,21 @@ impl Listener {
             // ended.
             std::future::pending::<()>().await;
         };
+        let reloads = async {
+            match &tls {
+                Some((rustls, certificate)) => {
+                    certificate
+                        .reload_on_change(|replaced| rustls.reload_from_config(replaced))
+                        .await;
+                }
+                None => std::future::pending().await,
+            }
+        };
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         tokio::select! {
             ended = server.serve(service) => ended.map_err(HttpError::Serve),
             () = shutdown => Ok(()),
-            () = tls::reload_on_change(self.certificate.as_ref()) => Ok(()),
+            () = reloads => Ok(()),
         }
     }
 }

@@ -20,5 +20,6 @@ pub mod ops;
 pub mod outage;
 pub mod problem;
 pub mod telemetry;
+pub mod tls;
 pub mod trace_context;
 pub mod wait;

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "test support: a failing fixture fails its test")]
 
 pub mod api;
+pub mod certificates;
 mod clock;
 pub mod command;
 pub mod contract;

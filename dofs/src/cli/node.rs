@@ -63,6 +63,25 @@ pub(crate) enum NodeCommand {
     /// Deletes events hidden by $maxCount, $maxAge and $tb, and events of deleted streams. Events
     /// of orders stay. An interrupted scavenge resumes when the store starts again.
     Scavenge,
+    /// Maintain the users file of the embedded event store; a running store follows within seconds
+    Users {
+        #[command(subcommand)]
+        command: UsersCommand,
+        /// Users file [default: `node.users`]
+        #[arg(long, global = true, value_name = "FILE")]
+        file: Option<String>,
+    },
+    /// Grant a user of the configured event store the rights that DOFS needs, and no others
+    ///
+    /// Creates the worker's group, and edits the access control lists of `$all`, of the group's parked
+    /// messages, and of streams without an own list. `event_store.url` must name an administrator.
+    Grant {
+        /// Name of the user
+        user: String,
+        /// Do not restrict other users, because other programs use the store, too
+        #[arg(long)]
+        shared: bool,
+    },
     /// Copy every stream of the configured event store to another one, e.g. an EventStoreDB
     ///
     /// Ids, metadata and revisions are preserved. Events that the target already has are compared,
@@ -78,6 +97,35 @@ pub(crate) enum NodeCommand {
         /// Connection string of the other store, e.g. `esdb://host:2113?tls=false`
         #[arg(long, value_name = "ADDRESS")]
         from: EventStoreUrl,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsersCommand {
+    /// Add a user; the password is read from standard input
+    ///
+    /// The users `admin` and `ops` have the rights of the groups `$admins` and `$ops` by their names.
+    Add {
+        /// Name of the user
+        name: String,
+        /// Group of the user: `$admins`, `$ops`, or any name that access control lists mention
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+    },
+    /// List the users with their groups
+    List,
+    /// Remove a user
+    Remove {
+        /// Name of the user
+        name: String,
+        /// Do not ask for confirmation
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Replace the password of a user; the password is read from standard input
+    Password {
+        /// Name of the user
+        name: String,
     },
 }
 

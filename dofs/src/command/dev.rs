@@ -34,6 +34,10 @@ pub(crate) async fn run(arguments: &Dev, global: &Global) -> Result<ExitCode, Cl
 /// Starts the embedded event store and all roles.
 pub(crate) async fn start_system(settings: settings::Settings) -> Result<System, CliError> {
     settings.check_for_environment(&ALL_ROLES)?;
+    // The roles connect without credentials.
+    if settings.node.has_tls() || settings.node.has_users() {
+        return Err(CliError::SecuredDevStore);
+    }
     let listen = settings.api.listen.clone();
     let mut system = System::new(settings);
     // In this order: the tables are needed by the roles, and all roles connect to the node.

@@ -1,6 +1,8 @@
-//! `dofs node`: runs the embedded event store alone, verifies and copies its data.
+//! `dofs node`: runs the embedded event store alone, maintains its users, verifies and copies its data.
 
+mod grant;
 mod maintenance;
+mod users;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,8 @@ pub(crate) async fn run(arguments: &Node, global: &Global) -> Result<ExitCode, C
         Some(NodeCommand::Salvage { folder, out }) => {
             maintenance::salvage(folder, out, global).await
         }
+        Some(NodeCommand::Users { command, file }) => users::run(command, file.as_deref(), global),
+        Some(NodeCommand::Grant { user, shared }) => grant::run(user, *shared, global).await,
         Some(NodeCommand::Scavenge) => maintenance::scavenge(global).await,
         None => serve_node(arguments, global).await,
     }

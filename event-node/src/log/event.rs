@@ -106,7 +106,7 @@ pub(crate) fn metastream_of(stream: &str) -> String {
 }
 
 /// Returns the stream described by the metastream `stream`; `None` if it is not a metastream.
-pub(super) fn described_stream(stream: &str) -> Option<&str> {
+pub(crate) fn described_stream(stream: &str) -> Option<&str> {
     stream.strip_prefix(METASTREAM_PREFIX).filter(|described| !described.is_empty())
 }
 

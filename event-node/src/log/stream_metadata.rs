@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::log::stream_acl::StreamAcl;
+
 /// Metadata key: maximum number of visible events, counted from the newest.
 const MAX_COUNT: &str = "$maxCount";
 
@@ -20,9 +22,6 @@ const TEMPORARY: &str = "$tmp";
 
 /// Metadata key: access rights.
 const ACL: &str = "$acl";
-
-/// Keys of [`ACL`]: read, write, delete, read metadata, write metadata.
-const RIGHTS: [&str; 5] = ["$r", "$w", "$d", "$mr", "$mw"];
 
 /// Maximum number of seconds: EventStoreDB counts them in 100 ns ticks.
 const MAX_SECONDS: u64 = (i64::MAX / TICKS_PER_SECOND).cast_unsigned();
@@ -107,7 +106,7 @@ pub(super) fn with_truncate_before(data: &[u8], revision: u64) -> Vec<u8> {
 }
 
 /// Parses the JSON object at the start of `data`; returns an empty one if there is none.
-fn parse_object(data: &[u8]) -> Map<String, Value> {
+pub(super) fn parse_object(data: &[u8]) -> Map<String, Value> {
     let data = data.strip_prefix(BYTE_ORDER_MARK).unwrap_or(data);
     // As in EventStoreDB, text after the object is ignored: the deserializer's `end` is not called.
     Map::deserialize(&mut serde_json::Deserializer::from_slice(data)).unwrap_or_default()
@@ -131,15 +130,22 @@ fn read_seconds(metadata: &Map<String, Value>, key: &str) -> Result<Option<u64>,
     Ok(seconds)
 }
 
-/// Returns whether the access rights are valid: each right names one role or a list of roles.
+/// Returns whether the access control list is valid.
 fn is_acl(value: &Value) -> bool {
-    let is_roles = |roles: &Value| {
-        let are_roles = |roles: &Vec<Value>| roles.iter().all(Value::is_string);
-        roles.is_string() || roles.as_array().is_some_and(are_roles)
-    };
-    value.as_object().is_some_and(|acl| {
-        acl.iter().all(|(right, roles)| RIGHTS.contains(&right.as_str()) && is_roles(roles))
-    })
+    StreamAcl::from_value(value).is_some()
+}
+
+/// Returns the access control list of the newest event of a metastream. Metadata that sets no limits
+/// because it is invalid has no list either.
+pub(super) fn read_acl(is_json: bool, data: &[u8]) -> Option<StreamAcl> {
+    let metadata = is_json.then(|| parse_object(data))?;
+    StreamLimits::from_object(&metadata).ok()?;
+    metadata.get(ACL).and_then(StreamAcl::from_value)
+}
+
+/// Returns the access control list as JSON, without checking it.
+pub(super) fn raw_acl(data: &[u8]) -> Option<Value> {
+    parse_object(data).remove(ACL)
 }
 
 #[cfg(test)]
@@ -198,6 +204,15 @@ mod tests {
         ] {
             assert_eq!(limits(json), one, "{json}");
         }
+    }
+
+    #[test]
+    fn invalid_metadata_has_no_access_control_list() {
+        let acl = |json: &str| read_acl(true, json.as_bytes());
+        assert!(acl(r#"{"$acl":{"$r":"ada"},"mine":1}"#).is_some());
+        assert_eq!(acl(r#"{"$acl":{"$r":"ada"},"$tb":"x"}"#), None);
+        assert_eq!(acl(r#"{"$acl":{"$r":5}}"#), None);
+        assert_eq!(read_acl(false, br#"{"$acl":{"$r":"ada"}}"#), None);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(crate) struct ConsumerOptions {
     /// Maximum number of unacknowledged messages.
     pub n_slots: usize,
     pub connection_name: String,
+    pub user_name: String,
 }
 
 /// The consumer's end of its connection to a group.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     log::ResolvedEvent,
     persistent::{
-        command::ConsumerId,
+        command::{ConsumerId, ConsumerOptions},
         latency::LatencyWindow,
         pinning::{BucketOwners, PinningKey, bucket_of},
         settings::ConsumerStrategy,
@@ -17,6 +17,7 @@ use crate::{
 pub(super) struct Consumer {
     pub id: ConsumerId,
     pub connection_name: String,
+    pub user_name: String,
     /// Maximum number of unacknowledged messages.
     pub n_slots: usize,
     pub n_in_flight: usize,
@@ -155,10 +156,12 @@ impl ConsumerSet {
 }
 
 impl Consumer {
-    pub(super) fn new(id: ConsumerId, n_slots: usize, connection_name: String) -> Self {
+    pub(super) fn new(id: ConsumerId, options: ConsumerOptions) -> Self {
+        let ConsumerOptions { n_slots, connection_name, user_name } = options;
         Self {
             id,
             connection_name,
+            user_name,
             n_slots,
             n_in_flight: 0,
             sent: RateCounter::default(),
@@ -170,6 +173,7 @@ impl Consumer {
     fn measure_info(&mut self, now: Duration) -> ConsumerInfo {
         ConsumerInfo {
             connection_name: self.connection_name.clone(),
+            user_name: self.user_name.clone(),
             sent: self.sent.measure_rate(now),
             n_free_slots: self.n_slots.saturating_sub(self.n_in_flight),
             n_in_flight: self.n_in_flight,

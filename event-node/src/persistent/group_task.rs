@@ -239,24 +239,24 @@ impl GroupTask {
 
     fn connect_consumer(
         &mut self,
-        options: ConsumerOptions,
+        mut options: ConsumerOptions,
         reply: oneshot::Sender<Option<ConsumerConnection>>,
     ) {
         if !self.state.has_consumer_room() {
             drop(reply.send(None));
             return;
         }
-        let n_slots = options.n_slots.min(MAX_SLOTS);
+        options.n_slots = options.n_slots.min(MAX_SLOTS);
         let id = ConsumerId(self.next_consumer);
         self.next_consumer += 1;
-        let (sender, messages) = mpsc::channel(2 * n_slots + SPARE_DELIVERIES);
+        let (sender, messages) = mpsc::channel(2 * options.n_slots + SPARE_DELIVERIES);
         if reply.send(Some(ConsumerConnection { id, messages })).is_err() {
             // The client has gone meanwhile. Nobody would disconnect the consumer.
             return;
         }
         self.consumers.insert(id, sender);
         let now = self.elapsed();
-        self.state.connect_consumer(Consumer::new(id, n_slots, options.connection_name), now);
+        self.state.connect_consumer(Consumer::new(id, options), now);
     }
 
     /// Disconnects all consumers and tells them that the group was dropped.

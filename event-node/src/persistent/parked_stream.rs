@@ -70,18 +70,20 @@ fn link_data(resolved: &ResolvedEvent) -> Option<Bytes> {
     }
 }
 
-/// Returns metadata that truncates a parked stream before the revision `before`. As in
-/// EventStoreDB, its access control list allows administrators only.
-fn parked_stream_metadata(before: u64) -> String {
-    format!(
-        "{{\"$tb\":{before},\"$acl\":{{\"$r\":\"$admins\",\"$w\":\"$admins\",\"$d\":\"$admins\",\
-         \"$mr\":\"$admins\",\"$mw\":\"$admins\"}}}}"
-    )
-}
+/// Access control list that EventStoreDB gives a parked stream when it truncates it.
+const ADMINS_ONLY: &str =
+    r#"{"$r":"$admins","$w":"$admins","$d":"$admins","$mr":"$admins","$mw":"$admins"}"#;
 
 /// Truncates the parked stream before the revision `before`. Returns whether that is durable.
+///
+/// Unlike EventStoreDB, keeps an access control list that the stream already has (`parked-acl` in
+/// docs/event-store-compatibility.md).
 pub(super) async fn truncate_before(log: &Log, key: &GroupKey, before: u64) -> bool {
-    let (metastream, data) = (metastream_of(&key.parked_stream()), parked_stream_metadata(before));
+    let stream = key.parked_stream();
+    let Ok(acl) = log.read_raw_acl(&stream).await else { return false };
+    let acl = acl.map_or_else(|| ADMINS_ONLY.to_owned(), |acl| acl.to_string());
+    let data = format!("{{\"$tb\":{before},\"$acl\":{acl}}}");
+    let metastream = metastream_of(&stream);
     let written = log.append_json_event(metastream, METADATA_TYPE, data).await;
     matches!(written, Ok(WriteOutcome::Written { .. }))
 }

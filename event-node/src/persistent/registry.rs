@@ -108,8 +108,6 @@ pub(crate) struct GroupRegistry {
     log: Log,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Name of the user that changes are recorded as.
-    user_name: String,
     groups: Arc<Mutex<Groups>>,
 }
 
@@ -130,9 +128,8 @@ impl GroupRegistry {
         log: Log,
         tasks: TaskTracker,
         stop: CancellationToken,
-        user_name: String,
     ) -> Result<Self, GroupError> {
-        let registry = Self { log, tasks, stop, user_name, groups: Arc::default() };
+        let registry = Self { log, tasks, stop, groups: Arc::default() };
         registry.load_groups(&mut *registry.groups.lock().await).await?;
         Ok(registry)
     }
@@ -164,6 +161,7 @@ impl GroupRegistry {
         &self,
         key: GroupKey,
         settings: GroupSettings,
+        user: &str,
     ) -> Result<(), GroupError> {
         // The lock is held until the group runs. Otherwise two concurrent calls could create it
         // twice.
@@ -179,7 +177,7 @@ impl GroupRegistry {
         // group after a crash.
         self.save_settings(&key, &settings).await?;
         self.start_group(&mut groups, key, settings, None).await?;
-        self.append_record(&groups).await
+        self.append_record(&groups, user).await
     }
 
     /// Replaces the settings except the filter, drops the consumers and restarts the group from its
@@ -188,6 +186,7 @@ impl GroupRegistry {
         &self,
         key: GroupKey,
         mut settings: GroupSettings,
+        user: &str,
     ) -> Result<(), GroupError> {
         // The lock is held until the group runs again. In between, other calls would find a group
         // that has ended.
@@ -201,10 +200,10 @@ impl GroupRegistry {
         group.handle.end_group().await;
         let checkpoint = self.read_checkpoint(&key).await?;
         self.start_group(&mut groups, key, settings, checkpoint).await?;
-        self.append_record(&groups).await
+        self.append_record(&groups, user).await
     }
 
-    pub(crate) async fn delete_group(&self, key: GroupKey) -> Result<(), GroupError> {
+    pub(crate) async fn delete_group(&self, key: GroupKey, user: &str) -> Result<(), GroupError> {
         let mut groups = self.groups.lock().await;
         if !groups.running.contains_key(&key) {
             return Err(GroupError::Missing);
@@ -218,14 +217,14 @@ impl GroupRegistry {
         let removal = Deletion { stream: key.parked_stream(), expected: ExpectedRevision::Any };
         // The log refuses the deletion if no message was ever parked. That is fine.
         self.log.write(WriteRequest::SoftDelete(removal)).await?;
-        self.append_record(&groups).await
+        self.append_record(&groups, user).await
     }
 
-    /// Appends a record of all groups. The client is answered after the record is durable. If the
+    /// Appends a record of all groups as changed by `user`. The client is answered after the record is durable. If the
     /// append fails, the change itself stays done.
-    async fn append_record(&self, groups: &Groups) -> Result<(), GroupError> {
+    async fn append_record(&self, groups: &Groups, user: &str) -> Result<(), GroupError> {
         let named = groups.running.iter().map(|(key, group)| (key, &group.settings));
-        Ok(configuration::append_record(&self.log, &self.user_name, named).await?)
+        Ok(configuration::append_record(&self.log, user, named).await?)
     }
 
     /// Drops all groups and starts the stored groups.

@@ -67,6 +67,7 @@ pub(crate) struct GroupInfo {
 #[derive(Debug)]
 pub(crate) struct ConsumerInfo {
     pub connection_name: String,
+    pub user_name: String,
     pub sent: Rate,
     pub n_free_slots: usize,
     pub n_in_flight: usize,

@@ -4,6 +4,7 @@ use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
 
 use crate::{
+    access::{Caller, StreamAction},
     log::{Append, ExpectedRevision, NewEvent, WriteOutcome, WriteRequest},
     rpc::{
         Context,
@@ -56,6 +57,7 @@ pub(crate) struct AppendTooBig;
 
 pub(crate) async fn handle_append(
     context: &Context,
+    caller: &Caller,
     mut request: Streaming<AppendReq>,
 ) -> Result<AppendResp, Status> {
     let Some(AppendReq { content: Some(Content::Options(options)) }) = request.message().await?
@@ -65,6 +67,7 @@ pub(crate) async fn handle_append(
     let wanted = options.expected_stream_revision;
     let expected = ExpectedRevision::try_from(wanted)?;
     let stream = parse_stream_name(options.stream_identifier)?;
+    context.authorize(caller, &stream, StreamAction::Write).await?;
     // No event is written before the client has ended the request: an append is all or nothing.
     let mut batch = EventBatch::default();
     while let Some(part) = request.next().await {

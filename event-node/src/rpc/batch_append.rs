@@ -18,6 +18,7 @@ use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
 use crate::{
+    access::{Caller, StreamAction},
     log::{Append, ExpectedRevision, LogError, WriteOutcome, WriteRequest},
     rpc::{
         Context, WRITE_TIMEOUT,
@@ -70,6 +71,7 @@ enum PartOutcome {
 
 /// Why an append failed.
 enum AppendError {
+    AccessDenied,
     TooBig,
     BadRequest(String),
     TimedOut,
@@ -81,13 +83,14 @@ enum AppendError {
 
 pub(crate) fn handle_batch_append(
     context: &Arc<Context>,
+    caller: Caller,
     request: Streaming<BatchAppendReq>,
 ) -> ResponseStream<BatchAppendResp> {
     let (sink, responses) = response_channel(context.stop.clone());
     let task = Arc::clone(context);
     context.tasks.spawn(async move {
         let result = tokio::select! {
-            result = serve_appends(&task, request, &sink) => result,
+            result = serve_appends(&task, &caller, request, &sink) => result,
             () = sink.wait_until_closed() => Err(StreamEnd::Closed),
         };
         sink.end_with(result).await;
@@ -97,6 +100,7 @@ pub(crate) fn handle_batch_append(
 
 async fn serve_appends(
     context: &Arc<Context>,
+    caller: &Caller,
     mut request: Streaming<BatchAppendReq>,
     sink: &ResponseSink<BatchAppendResp>,
 ) -> Result<(), StreamEnd> {
@@ -116,7 +120,7 @@ async fn serve_appends(
                     is_complete = true;
                     continue;
                 };
-                match take_part(context, &mut open, part)? {
+                match take_part(context, caller, &mut open, part).await? {
                     PartOutcome::Nothing => {}
                     PartOutcome::Write(append) => {
                         let mut write = Box::pin(write_append(Arc::clone(context), append));
@@ -150,8 +154,9 @@ async fn serve_appends(
 
 /// Adds a part to its append. An invalid part fails its append at once. Later parts of a failed
 /// append are ignored.
-fn take_part(
+async fn take_part(
     context: &Context,
+    caller: &Caller,
     open: &mut HashMap<Uuid, OpenAppend>,
     part: BatchAppendReq,
 ) -> Result<PartOutcome, Status> {
@@ -176,7 +181,7 @@ fn take_part(
             return Err(Status::resource_exhausted(text));
         }
         let stream_identifier = options.stream_identifier.clone();
-        match begin_append(context, correlation_id.clone(), options) {
+        match begin_append(context, caller, correlation_id.clone(), options).await {
             Ok(append) => drop(open.insert(key, append)),
             Err(failure) => return refuse(correlation_id, stream_identifier, &failure),
         }
@@ -209,8 +214,9 @@ fn add_events(
     Ok(())
 }
 
-fn begin_append(
+async fn begin_append(
     context: &Context,
+    caller: &Caller,
     correlation_id: Option<wire::Uuid>,
     options: Options,
 ) -> Result<OpenAppend, AppendError> {
@@ -218,9 +224,16 @@ fn begin_append(
         return Err(AppendError::BadRequest("Required field StreamIdentifier not set.".to_owned()));
     }
     let left = time_left(context, options.deadline_option)?;
+    let stream = parse_stream_name(options.stream_identifier)?;
+    // EventStoreDB checks the rights for each append of the call, so a change takes effect at once.
+    match context.acls.is_allowed(caller, &stream, StreamAction::Write).await {
+        Ok(true) => {}
+        Ok(false) => return Err(AppendError::AccessDenied),
+        Err(_) => return Err(AppendError::Internal),
+    }
     Ok(OpenAppend {
         correlation_id,
-        stream: parse_stream_name(options.stream_identifier)?,
+        stream,
         expected: ExpectedRevision::try_from(options.expected_stream_position)?,
         expires: Instant::now() + left,
         batch: EventBatch::default(),
@@ -332,6 +345,9 @@ fn to_success(
 fn to_wire_status(failure: &AppendError, stream: Option<&wire::StreamIdentifier>) -> wire::Status {
     let max_append_size = u32::try_from(MAX_APPEND_BYTES).unwrap_or(u32::MAX);
     match failure {
+        AppendError::AccessDenied => {
+            status_with_detail(Code::PermissionDenied, "AccessDenied", &Empty {})
+        }
         AppendError::TooBig => {
             let detail = MaximumAppendSizeExceeded { max_append_size };
             status_with_detail(Code::InvalidArgument, "MaximumAppendSizeExceeded", &detail)

@@ -10,6 +10,7 @@ use uuid::{
 };
 
 use crate::{
+    access::Caller,
     log::{Event, ExpectedRevision, FilterField, FilterSpec, NewEvent, ResolvedEvent},
     metrics::count_read,
     persistent::StartFrom,
@@ -64,9 +65,10 @@ impl IdFormat {
     }
 }
 
-/// The format of a response to Streams.Read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ResponseFormat {
+/// The caller of Streams.Read, and the format that the response has.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    pub caller: Caller,
     pub ids: IdFormat,
     pub resolve_links: bool,
     /// Whether the client understands responses with first and last revisions.

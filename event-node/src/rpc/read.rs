@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tonic::Status;
 
 use crate::{
+    access::{Caller, StreamAction},
     log::{AllQuery, Direction, Filter, MAX_PAGE_EVENTS, StreamQuery, StreamRead},
-    persistent::StartFrom,
+    persistent::{ALL_STREAM, StartFrom},
     rpc::{
         Context,
         convert::{
-            IdFormat, ResponseFormat, parse_filter, parse_stream_name, stream_identifier,
-            to_read_event,
+            IdFormat, Reader, parse_filter, parse_stream_name, stream_identifier, to_read_event,
         },
         response_stream::{ResponseSink, ResponseStream, StreamEnd, response_channel},
         skipped_revisions::SkippedRevisions,
@@ -34,12 +34,15 @@ const DEFAULT_WINDOW_EVENTS: u32 = 32;
 
 pub(crate) async fn handle_read(
     context: &Arc<Context>,
+    caller: Caller,
     request: ReadReq,
 ) -> Result<ResponseStream<ReadResp>, Status> {
     let options = request.options.ok_or_else(handler_threw)?;
     let ids = IdFormat::from_option(options.uuid_option.as_ref())
         .ok_or_else(|| Status::invalid_argument("The uuid option is missing."))?;
-    let format = ResponseFormat {
+    authorize_source(context, &caller, options.source.as_ref()).await?;
+    let reader = Reader {
+        caller,
         ids,
         resolve_links: options.resolve_links,
         reports_positions: options.control_option.is_some_and(|control| control.compatibility >= 1),
@@ -56,13 +59,13 @@ pub(crate) async fn handle_read(
             Some(Extent::Count(count)),
             Some(FilterOption::NoFilter(_)),
             Some(direction),
-        ) => read_stream(context, stream, direction, Remaining { count, format }).await,
+        ) => read_stream(context, stream, direction, Remaining { count, reader }).await,
         (Some(Source::All(all)), Some(Extent::Count(count)), Some(filter), Some(direction)) => {
             let filter = match filter {
                 FilterOption::Filter(options) => Some(compile_filter(&options)?),
                 FilterOption::NoFilter(_) => None,
             };
-            read_all(context, all, direction, filter, Remaining { count, format })
+            read_all(context, all, direction, filter, Remaining { count, reader })
         }
         (
             Some(Source::Stream(stream)),
@@ -72,7 +75,7 @@ pub(crate) async fn handle_read(
         ) => {
             let name = parse_stream_name(stream.stream_identifier)?;
             let start = parse_start(stream.revision_option)?;
-            subscribe::subscribe_to_stream(context, name, start, format).await
+            subscribe::subscribe_to_stream(context, name, start, reader).await
         }
         (
             Some(Source::All(all)),
@@ -87,7 +90,7 @@ pub(crate) async fn handle_read(
                     (Some(compile_filter(&options)?), Some(checkpoint_interval(&options)?))
                 }
             };
-            Ok(subscribe::subscribe_to_all(context, start, filter, checkpoints, format))
+            Ok(subscribe::subscribe_to_all(context, start, filter, checkpoints, reader))
         }
         (source, extent, filter, _) => Err(invalid_combination(
             source.as_ref(),
@@ -95,6 +98,22 @@ pub(crate) async fn handle_read(
             filter.as_ref(),
             wire_direction,
         )),
+    }
+}
+
+/// Checks the right to read the source of a read or a subscription.
+async fn authorize_source(
+    context: &Context,
+    caller: &Caller,
+    source: Option<&Source>,
+) -> Result<(), Status> {
+    match source {
+        Some(Source::All(_)) => context.authorize(caller, ALL_STREAM, StreamAction::Read).await,
+        Some(Source::Stream(stream)) if !matches!(caller, Caller::Unrestricted) => {
+            let name = parse_stream_name(stream.stream_identifier.clone())?;
+            context.authorize(caller, &name, StreamAction::Read).await
+        }
+        Some(Source::Stream(_)) | None => Ok(()),
     }
 }
 
@@ -182,11 +201,10 @@ async fn read_stream(
     Ok(responses)
 }
 
-/// Number and format of the events that are still to be sent.
-#[derive(Clone, Copy)]
+/// Number of the events that are still to be sent, and their reader.
 struct Remaining {
     count: u64,
-    format: ResponseFormat,
+    reader: Reader,
 }
 
 async fn send_stream(
@@ -199,7 +217,7 @@ async fn send_stream(
     let mut read = first;
     let mut skipped = None;
     if let StreamRead::Page(page) = &read
-        && remaining.format.reports_positions
+        && remaining.reader.reports_positions
     {
         skipped = SkippedRevisions::for_read(&query, page, remaining.count);
     }
@@ -223,12 +241,12 @@ async fn send_stream(
                 sink.send(Content::FirstStreamPosition(position).into()).await?;
             }
         }
-        remaining.count = send_events(context, sink, page.events, remaining).await?;
+        remaining.count = send_events(context, sink, page.events, &remaining).await?;
         match page.next.filter(|_| remaining.count > 0) {
             Some(next) => query.from = next,
             // Also when the count ended the read: EventStoreDB sends the last revision with every
             // complete read.
-            None if remaining.format.reports_positions => {
+            None if remaining.reader.reports_positions => {
                 return sink.send(Content::LastStreamPosition(page.last).into()).await;
             }
             None => return Ok(()),
@@ -243,13 +261,15 @@ async fn send_events(
     context: &Context,
     sink: &ResponseSink<ReadResp>,
     mut events: Vec<Arc<crate::log::Event>>,
-    remaining: Remaining,
+    remaining: &Remaining,
 ) -> Result<u64, StreamEnd> {
     events.truncate(usize::try_from(remaining.count).unwrap_or(usize::MAX));
-    let mut count = remaining.count;
-    for resolved in context.log.resolve_events(events, remaining.format.resolve_links).await? {
+    let (mut count, reader) = (remaining.count, &remaining.reader);
+    let mut events = context.log.resolve_events(events, reader.resolve_links).await?;
+    context.remove_unreadable_targets(&reader.caller, &mut events).await?;
+    for resolved in events {
         count -= 1;
-        let event = to_read_event(&resolved, remaining.format.ids);
+        let event = to_read_event(&resolved, reader.ids);
         sink.send(Content::Event(event).into()).await?;
     }
     Ok(count)
@@ -291,7 +311,7 @@ async fn send_all(
 ) -> Result<(), StreamEnd> {
     while remaining.count > 0 {
         let page = context.log.read_all(query.clone()).await?;
-        remaining.count = send_events(context, sink, page.events, remaining).await?;
+        remaining.count = send_events(context, sink, page.events, &remaining).await?;
         if page.at_end {
             break;
         }

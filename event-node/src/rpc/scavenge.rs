@@ -3,7 +3,8 @@
 use tonic::Status;
 
 use crate::{
-    rpc::{Context, status::handler_threw},
+    access::Caller,
+    rpc::{Context, authorization::authorize_operator, status::handler_threw},
     scavenge::ScavengeStart,
     wire::event_store::client::operations::{
         ScavengeResp, StartScavengeReq, StopScavengeReq, scavenge_resp::ScavengeResult,
@@ -14,8 +15,10 @@ use crate::{
 /// progress.
 pub(crate) async fn handle_start(
     context: &Context,
+    caller: &Caller,
     _: StartScavengeReq,
 ) -> Result<ScavengeResp, Status> {
+    authorize_operator(caller)?;
     let (id, result) = match context.scavenges.start_scavenge().await? {
         ScavengeStart::Started(id) => (id, ScavengeResult::Started),
         ScavengeStart::AlreadyRunning(id) => (id, ScavengeResult::InProgress),
@@ -25,8 +28,10 @@ pub(crate) async fn handle_start(
 
 pub(crate) fn handle_stop(
     context: &Context,
+    caller: &Caller,
     request: StopScavengeReq,
 ) -> Result<ScavengeResp, Status> {
+    authorize_operator(caller)?;
     let id = request.options.ok_or_else(handler_threw)?.scavenge_id;
     if !context.scavenges.stop_scavenge(&id) {
         return Err(Status::not_found(format!("Scavenge {id} is not running.")));

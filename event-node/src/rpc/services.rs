@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     rpc::{
-        Context, append, batch_append, delete, gossip,
+        Context, append, authorization, batch_append, delete, gossip,
         persistent::{self, get_info, group_management},
         read,
         response_stream::ResponseStream,
@@ -43,26 +43,31 @@ impl Streams for Services {
     type BatchAppendStream = ResponseStream<BatchAppendResp>;
 
     async fn read(&self, request: Request<ReadReq>) -> RpcResult<Self::ReadStream> {
-        read::handle_read(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        read::handle_read(&self.0, caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn append(&self, request: Request<Streaming<AppendReq>>) -> RpcResult<AppendResp> {
-        append::handle_append(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        append::handle_append(&self.0, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn batch_append(
         &self,
         request: Request<Streaming<BatchAppendReq>>,
     ) -> RpcResult<Self::BatchAppendStream> {
-        Ok(Response::new(batch_append::handle_batch_append(&self.0, request.into_inner())))
+        let caller = self.0.caller_of(request.extensions());
+        Ok(Response::new(batch_append::handle_batch_append(&self.0, caller, request.into_inner())))
     }
 
     async fn delete(&self, request: Request<DeleteReq>) -> RpcResult<DeleteResp> {
-        delete::handle_delete(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        delete::handle_delete(&self.0, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn tombstone(&self, request: Request<TombstoneReq>) -> RpcResult<TombstoneResp> {
-        delete::handle_tombstone(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        delete::handle_tombstone(&self.0, &caller, request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -71,15 +76,24 @@ impl PersistentSubscriptions for Services {
     type ReadStream = BoxedStream<groups::ReadResp>;
 
     async fn create(&self, request: Request<groups::CreateReq>) -> RpcResult<groups::CreateResp> {
-        group_management::handle_create(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        group_management::handle_create(&self.0, &caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn update(&self, request: Request<groups::UpdateReq>) -> RpcResult<groups::UpdateResp> {
-        group_management::handle_update(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        group_management::handle_update(&self.0, &caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn delete(&self, request: Request<groups::DeleteReq>) -> RpcResult<groups::DeleteResp> {
-        group_management::handle_delete(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        group_management::handle_delete(&self.0, &caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn read(
@@ -93,23 +107,27 @@ impl PersistentSubscriptions for Services {
         &self,
         request: Request<groups::GetInfoReq>,
     ) -> RpcResult<groups::GetInfoResp> {
-        get_info::handle_get_info(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        get_info::handle_get_info(&self.0, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn replay_parked(
         &self,
         request: Request<groups::ReplayParkedReq>,
     ) -> RpcResult<groups::ReplayParkedResp> {
-        group_management::handle_replay_parked(&self.0, request.into_inner())
+        let caller = self.0.caller_of(request.extensions());
+        group_management::handle_replay_parked(&self.0, &caller, request.into_inner())
             .await
             .map(Response::new)
     }
 
     async fn list(&self, request: Request<groups::ListReq>) -> RpcResult<groups::ListResp> {
-        get_info::handle_list(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        get_info::handle_list(&self.0, &caller, request.into_inner()).await.map(Response::new)
     }
 
-    async fn restart_subsystem(&self, _: Request<Empty>) -> RpcResult<Empty> {
+    async fn restart_subsystem(&self, request: Request<Empty>) -> RpcResult<Empty> {
+        authorization::authorize_operator(&self.0.caller_of(request.extensions()))?;
         self.0.groups.restart_groups().await?;
         Ok(Response::new(Empty {}))
     }
@@ -132,10 +150,12 @@ impl Gossip for Services {
 #[tonic::async_trait]
 impl Operations for Services {
     async fn start_scavenge(&self, request: Request<StartScavengeReq>) -> RpcResult<ScavengeResp> {
-        scavenge::handle_start(&self.0, request.into_inner()).await.map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        scavenge::handle_start(&self.0, &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn stop_scavenge(&self, request: Request<StopScavengeReq>) -> RpcResult<ScavengeResp> {
-        scavenge::handle_stop(&self.0, request.into_inner()).map(Response::new)
+        let caller = self.0.caller_of(request.extensions());
+        scavenge::handle_stop(&self.0, &caller, request.into_inner()).map(Response::new)
     }
 }

@@ -25,6 +25,24 @@ pub(crate) fn server_stopping() -> Status {
     Status::unavailable("Server is shutting down.")
 }
 
+/// Returns the status of a call whose credentials are wrong.
+pub(crate) fn unauthenticated() -> Status {
+    Status::unauthenticated("Unauthenticated")
+}
+
+/// Returns the status of a call from an address with too many failed attempts to authenticate.
+pub(crate) fn too_many_failed_attempts() -> Status {
+    Status::resource_exhausted(
+        "Too many attempts to authenticate have failed: retry in a minute with the right password.",
+    )
+}
+
+/// Returns the status of a call that the caller's rights do not allow.
+pub(crate) fn access_denied() -> Status {
+    let text = "Access Denied".to_owned();
+    with_trailers(Code::PermissionDenied, text, &[(EXCEPTION, "access-denied")])
+}
+
 pub(crate) fn stream_deleted(stream: &str) -> Status {
     let text = format!("Event stream '{stream}' is deleted.");
     let trailers = [(EXCEPTION, "stream-deleted"), (STREAM_NAME, stream)];

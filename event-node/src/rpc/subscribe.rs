@@ -12,7 +12,7 @@ use crate::{
     persistent::StartFrom,
     rpc::{
         Context,
-        convert::{ResponseFormat, to_read_event},
+        convert::{Reader, to_read_event},
         response_stream::{ResponseSink, ResponseStream, StreamEnd, response_channel},
         status::stream_deleted,
     },
@@ -73,14 +73,14 @@ struct Subscription {
     sink: ResponseSink<ReadResp>,
     follower: CatchUpReader,
     checkpoints: Option<CheckpointInterval>,
-    format: ResponseFormat,
+    reader: Reader,
 }
 
 pub(crate) async fn subscribe_to_stream(
     context: &Arc<Context>,
     name: String,
     start: StartFrom,
-    format: ResponseFormat,
+    reader: Reader,
 ) -> Result<ResponseStream<ReadResp>, Status> {
     let after_last = match context.log.read_newest_event(&name).await? {
         StreamRead::Deleted => return Err(stream_deleted(&name)),
@@ -94,7 +94,7 @@ pub(crate) async fn subscribe_to_stream(
         StartFrom::End => after_last,
     };
     let source = CatchUpSource::Stream { name: name.as_str().into() };
-    Ok(start_subscription(context, CatchUpReader::new(source, next), None, format, name))
+    Ok(start_subscription(context, CatchUpReader::new(source, next), None, reader, name))
 }
 
 pub(crate) fn subscribe_to_all(
@@ -102,7 +102,7 @@ pub(crate) fn subscribe_to_all(
     start: StartFrom,
     filter: Option<Arc<Filter>>,
     mut checkpoints: Option<CheckpointInterval>,
-    format: ResponseFormat,
+    reader: Reader,
 ) -> ResponseStream<ReadResp> {
     let after = match start {
         StartFrom::Beginning => 0,
@@ -114,19 +114,19 @@ pub(crate) fn subscribe_to_all(
         checkpoints.begin_after(after);
     }
     let follower = CatchUpReader::new(CatchUpSource::All { filter }, after.saturating_add(1));
-    start_subscription(context, follower, checkpoints, format, "$all".to_owned())
+    start_subscription(context, follower, checkpoints, reader, "$all".to_owned())
 }
 
 fn start_subscription(
     context: &Arc<Context>,
     follower: CatchUpReader,
     checkpoints: Option<CheckpointInterval>,
-    format: ResponseFormat,
+    reader: Reader,
     stream: String,
 ) -> ResponseStream<ReadResp> {
     let (sink, responses) = response_channel(context.stop.clone());
     let subscription =
-        Subscription { context: Arc::clone(context), sink, follower, checkpoints, format };
+        Subscription { context: Arc::clone(context), sink, follower, checkpoints, reader };
     context.tasks.spawn(subscription.run_until_ended(stream));
     responses
 }
@@ -182,12 +182,13 @@ impl Subscription {
         is_catching_up: bool,
     ) -> Result<(), StreamEnd> {
         let log = &self.context.log;
-        let events = log.resolve_events(page.events, self.format.resolve_links).await?;
+        let mut events = log.resolve_events(page.events, self.reader.resolve_links).await?;
+        self.context.remove_unreadable_targets(&self.reader.caller, &mut events).await?;
         for resolved in events {
             if let Some(original) = resolved.original_event() {
                 self.send_checkpoints(original.position.saturating_sub(1)).await?;
             }
-            let event = to_read_event(&resolved, self.format.ids);
+            let event = to_read_event(&resolved, self.reader.ids);
             self.sink.send(Content::Event(event).into()).await?;
         }
         let Some(looked_to) = page.scanned_to else { return Ok(()) };

@@ -33,6 +33,16 @@ impl TestNode {
         Self { node, stop, folder }
     }
 
+    /// Starts a node with settings that `change` makes. It gets the folder of the node.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut NodeConfig, &Path)) -> Self {
+        let (folder, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let store = folder.path().join("store");
+        let mut config = NodeConfig::new("127.0.0.1:0".parse().unwrap(), store);
+        change(&mut config, folder.path());
+        let node = Node::start(config, system_clock(), stop.clone()).await.unwrap();
+        Self { node, stop, folder }
+    }
+
     /// Starts a node whose scavenges read one MiB per second.
     pub(crate) async fn start_with_slow_scavenges() -> Self {
         let (folder, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
@@ -44,8 +54,14 @@ impl TestNode {
     }
 
     pub(crate) fn client(&self) -> Client {
+        self.client_with("", "tls=false")
+    }
+
+    /// Returns a client with credentials, as in `ada:secret@`, and connection parameters.
+    pub(crate) fn client_with(&self, credentials: &str, parameters: &str) -> Client {
         let port = self.port();
-        let settings = format!("esdb://127.0.0.1:{port}?tls=false&defaultDeadline=60000");
+        let settings =
+            format!("esdb://{credentials}localhost:{port}?{parameters}&defaultDeadline=60000");
         Client::new(settings.parse().unwrap()).unwrap()
     }
 

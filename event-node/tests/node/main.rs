@@ -1,6 +1,10 @@
 //! Tests of the node over its port, with the official Rust client and with raw messages.
 
 #[cfg(test)]
+mod access_lists;
+#[cfg(test)]
+mod access_model;
+#[cfg(test)]
 mod append;
 #[cfg(test)]
 mod backups;
@@ -44,3 +48,7 @@ mod scavenge;
 mod statuses;
 #[cfg(test)]
 mod subscribe;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod users;

@@ -1,13 +1,16 @@
 //! The settings of the HTTP listener.
 
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, Uri};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::address::HostPort;
+use crate::tls::{TlsError, TlsFiles};
 
 /// Settings of the HTTP listener (`[api]` in the configuration).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -101,6 +104,24 @@ impl ApiConfig {
     /// Returns whether the listener uses TLS.
     pub fn has_tls(&self) -> bool {
         !self.tls_certificate.is_empty()
+    }
+
+    /// Returns the files of the configured certificate; `None` without TLS.
+    pub(super) fn tls_files(&self) -> Option<TlsFiles> {
+        self.has_tls().then(|| TlsFiles {
+            certificate: PathBuf::from(&self.tls_certificate),
+            key: PathBuf::from(&self.tls_key),
+            client_ca: None,
+            protocols: &["http/1.1"],
+        })
+    }
+
+    /// Returns when the first certificate of the configured chain expires; `None` without TLS.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the files cannot be read, or certificate and key do not fit together.
+    pub fn certificate_expiry(&self) -> Result<Option<Timestamp>, TlsError> {
+        self.tls_files().map_or(Ok(None), |files| files.certificate_expiry())
     }
 
     pub(super) fn origins(&self) -> Vec<HeaderValue> {

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use eventstore::{
-    Client, NakAction, PersistentSubscription, PersistentSubscriptionEvent,
-    PersistentSubscriptionSettings, PersistentSubscriptionToAllOptions, StreamPosition,
-    SubscribeToPersistentSubscriptionOptions,
+    Client, GetPersistentSubscriptionInfoOptions, NakAction, PersistentSubscription,
+    PersistentSubscriptionEvent, PersistentSubscriptionSettings,
+    PersistentSubscriptionToAllOptions, StreamPosition, SubscribeToPersistentSubscriptionOptions,
 };
 use service_kit::mutex::lock;
 use tokio::sync::{Mutex, mpsc};
@@ -337,6 +337,13 @@ impl Connection {
     }
 }
 
+impl StoreClient {
+    /// Creates the group unless it exists.
+    pub(crate) async fn create_group(&self, settings: &GroupSettings) -> Result<(), LogError> {
+        self.call(async |client| ensure_group(&client, settings).await).await
+    }
+}
+
 /// Creates the group unless it exists.
 async fn ensure_group(client: &Client, settings: &GroupSettings) -> eventstore::Result<()> {
     let options = PersistentSubscriptionToAllOptions::default()
@@ -345,6 +352,17 @@ async fn ensure_group(client: &Client, settings: &GroupSettings) -> eventstore::
     match client.create_persistent_subscription_to_all(settings.name.as_str(), &options).await {
         // An existing group keeps its settings: a store ends all connections of a changed group.
         Ok(()) | Err(eventstore::Error::ResourceAlreadyExists) => Ok(()),
+        // Only operators of the store may create groups. Other users may consume one that exists.
+        Err(eventstore::Error::AccessDenied) if has_group(client, &settings.name).await? => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn has_group(client: &Client, name: &str) -> eventstore::Result<bool> {
+    let options = GetPersistentSubscriptionInfoOptions::default();
+    match client.get_persistent_subscription_info_to_all(name, &options).await {
+        Ok(_) => Ok(true),
+        Err(eventstore::Error::ResourceNotFound) => Ok(false),
         Err(error) => Err(error),
     }
 }

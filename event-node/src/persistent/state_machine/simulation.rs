@@ -12,7 +12,7 @@ use super::{Effect, GroupState, NackAction};
 use crate::{
     log::{Event, ResolvedEvent},
     persistent::{
-        command::ConsumerId,
+        command::{ConsumerId, ConsumerOptions},
         consumers::Consumer,
         message::Origin,
         settings::{ConsumerStrategy, GroupSettings},
@@ -169,7 +169,12 @@ impl Simulation {
                 let id = ConsumerId(self.next_consumer);
                 self.next_consumer += 1;
                 self.slots.insert(id, *slots);
-                self.group.connect_consumer(Consumer::new(id, *slots, String::new()), self.now);
+                let options = ConsumerOptions {
+                    n_slots: *slots,
+                    connection_name: String::new(),
+                    user_name: String::new(),
+                };
+                self.group.connect_consumer(Consumer::new(id, options), self.now);
             }
             Step::Disconnect(index) => self.disconnect_consumer(*index),
             Step::Ack(index) => {

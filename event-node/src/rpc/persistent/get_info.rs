@@ -3,10 +3,12 @@
 use tonic::Status;
 
 use crate::{
+    access::Caller,
     log::GroupKey,
     persistent::{ALL_STREAM, ConsumerInfo, GroupInfo, GroupSettings},
     rpc::{
         Context,
+        authorization::authorize_user,
         convert::parse_stream_name,
         persistent::{parse_group_key, status_for},
         status::handler_threw,
@@ -20,16 +22,23 @@ use crate::{
 
 pub(crate) async fn handle_get_info(
     context: &Context,
+    caller: &Caller,
     request: GetInfoReq,
 ) -> Result<GetInfoResp, Status> {
+    authorize_user(caller)?;
     let options = request.options.ok_or_else(handler_threw)?;
     let key = parse_group_key(options.source, options.group_name)?;
     let group = context.groups.find_group(&key).await.map_err(status_for(&key))?;
     let info = group.read_info().await.map_err(status_for(&key))?;
-    Ok(GetInfoResp { subscription_info: Some(to_subscription_info(context, info)) })
+    Ok(GetInfoResp { subscription_info: Some(to_subscription_info(info)) })
 }
 
-pub(crate) async fn handle_list(context: &Context, request: ListReq) -> Result<ListResp, Status> {
+pub(crate) async fn handle_list(
+    context: &Context,
+    caller: &Caller,
+    request: ListReq,
+) -> Result<ListResp, Status> {
+    authorize_user(caller)?;
     let options = request.options.ok_or_else(handler_threw)?;
     let stream = match options.list_option.ok_or_else(handler_threw)? {
         ListOption::ListAllSubscriptions(_) => None,
@@ -46,13 +55,13 @@ pub(crate) async fn handle_list(context: &Context, request: ListReq) -> Result<L
     for group in groups {
         // The read fails for a group that was deleted meanwhile. The list leaves it out.
         if let Ok(info) = group.read_info().await {
-            subscriptions.push(to_subscription_info(context, info));
+            subscriptions.push(to_subscription_info(info));
         }
     }
     Ok(ListResp { subscriptions })
 }
 
-fn to_subscription_info(context: &Context, info: GroupInfo) -> SubscriptionInfo {
+fn to_subscription_info(info: GroupInfo) -> SubscriptionInfo {
     let format_position = |position: Option<u64>| {
         position.map_or_else(String::new, |position| {
             GroupSettings::format_position(&info.key, i64::try_from(position).unwrap_or(i64::MAX))
@@ -85,16 +94,16 @@ fn to_subscription_info(context: &Context, info: GroupInfo) -> SubscriptionInfo 
         total_in_flight_messages: to_i32(counters.n_in_flight as u64),
         outstanding_messages_count: to_i32(counters.n_outstanding as u64),
         parked_message_count: to_i64(info.n_parked),
-        connections: to_connections(context, &info),
+        connections: to_connections(&info),
         event_source: info.key.stream,
         group_name: info.key.name,
     }
 }
 
-fn to_connections(context: &Context, info: &GroupInfo) -> Vec<Connection> {
+fn to_connections(info: &GroupInfo) -> Vec<Connection> {
     let describe = |consumer: &ConsumerInfo| Connection {
         from: String::new(),
-        username: context.user_name.clone(),
+        username: consumer.user_name.clone(),
         average_items_per_second: to_i32(consumer.sent.per_second),
         total_items: to_i64(consumer.sent.total),
         count_since_last_measurement: to_i64(consumer.sent.since_last),

@@ -3,8 +3,10 @@
 use tonic::Status;
 
 use crate::{
+    access::{Caller, StreamAction},
     rpc::{
         Context,
+        authorization::authorize_operator,
         persistent::{
             parse_group_key,
             settings::{GroupRequest, GroupRequestParts, StreamOrAll, parse_group_request},
@@ -38,48 +40,63 @@ macro_rules! parse_group_options {
 
 pub(crate) async fn handle_create(
     context: &Context,
+    caller: &Caller,
     request: CreateReq,
 ) -> Result<CreateResp, Status> {
+    authorize_operator(caller)?;
     let requested: GroupRequest =
         parse_group_options!(request.options, create_req::options::Source)?;
     let key = requested.key.clone();
     let settings = requested.into_settings(context)?;
-    context.groups.create_group(key.clone(), settings).await.map_err(status_for(&key))?;
+    let user = caller.name(&context.user_name);
+    context.groups.create_group(key.clone(), settings, user).await.map_err(status_for(&key))?;
     Ok(CreateResp {})
 }
 
 /// Restarts the group from its checkpoint, without its consumers.
 pub(crate) async fn handle_update(
     context: &Context,
+    caller: &Caller,
     request: UpdateReq,
 ) -> Result<UpdateResp, Status> {
+    authorize_operator(caller)?;
     let requested: GroupRequest =
         parse_group_options!(request.options, update_req::options::Source)?;
     let key = requested.key.clone();
     // As in EventStoreDB, an update reports a missing group before invalid settings.
     context.groups.find_group(&key).await.map_err(status_for(&key))?;
     let settings = requested.into_settings(context)?;
-    context.groups.update_group(key.clone(), settings).await.map_err(status_for(&key))?;
+    let user = caller.name(&context.user_name);
+    context.groups.update_group(key.clone(), settings, user).await.map_err(status_for(&key))?;
     Ok(UpdateResp {})
 }
 
 pub(crate) async fn handle_delete(
     context: &Context,
+    caller: &Caller,
     request: DeleteReq,
 ) -> Result<DeleteResp, Status> {
+    authorize_operator(caller)?;
     let options = request.options.ok_or_else(handler_threw)?;
     let key = parse_group_key(options.source, options.group_name)?;
-    context.groups.delete_group(key.clone()).await.map_err(status_for(&key))?;
+    let user = caller.name(&context.user_name);
+    context.groups.delete_group(key.clone(), user).await.map_err(status_for(&key))?;
     Ok(DeleteResp {})
 }
 
 /// Answers at once. The group delivers parked messages as it has room.
 pub(crate) async fn handle_replay_parked(
     context: &Context,
+    caller: &Caller,
     request: ReplayParkedReq,
 ) -> Result<ReplayParkedResp, Status> {
     let options = request.options.ok_or_else(handler_threw)?;
     let key = parse_group_key(options.source, options.group_name)?;
+    // EventStoreDB allows operators only. A replay removes messages from the parked stream, so the
+    // right to write to that stream is enough (`replay-right` in docs/event-store-compatibility.md).
+    if !caller.is_operator() {
+        context.authorize(caller, &key.parked_stream(), StreamAction::Write).await?;
+    }
     let stop_at = match options.stop_at_option {
         Some(StopAtOption::StopAt(revision)) => Some(u64::try_from(revision).map_err(|_| {
             group_failed(&key, "Cannot stop replaying parked message at a negative version.")

@@ -8,6 +8,7 @@ use tonic::{Request, Status, Streaming};
 use uuid::Uuid;
 
 use crate::{
+    access::StreamAction,
     log::Event,
     persistent::{
         Acknowledgement, ConsumerConnection, ConsumerMessage, ConsumerOptions, Delivery,
@@ -48,6 +49,7 @@ pub(crate) async fn handle_read(
         .and_then(|name| name.to_str().ok())
         .unwrap_or(UNNAMED_CONNECTION)
         .to_owned();
+    let caller = context.caller_of(request.extensions());
     let mut acknowledgements = request.into_inner();
     let Some(ReadReq { content: Some(Content::Options(options)) }) =
         acknowledgements.message().await?
@@ -57,10 +59,12 @@ pub(crate) async fn handle_read(
     let ids = IdFormat::from_option(options.uuid_option.as_ref()).unwrap_or(IdFormat::Structured);
     let n_slots = usize::try_from(options.buffer_size).ok().filter(|n_slots| *n_slots > 0);
     let key = parse_group_key(options.source, options.group_name)?;
+    context.authorize(&caller, &key.stream, StreamAction::Read).await?;
     let n_slots = n_slots
         .ok_or_else(|| Status::invalid_argument("The buffer size must be greater than 0."))?;
     let group = context.groups.find_group(&key).await.map_err(status_for(&key))?;
-    let options = ConsumerOptions { n_slots, connection_name };
+    let user_name = caller.name(&context.user_name).to_owned();
+    let options = ConsumerOptions { n_slots, connection_name, user_name };
     let connected = group.connect_consumer(options).await.map_err(status_for(&key))?;
     let ConsumerConnection { id, messages } =
         connected.ok_or_else(|| too_many_subscribers(&key))?;

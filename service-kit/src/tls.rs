@@ -1,21 +1,21 @@
-//! TLS: the certificate, and its replacement while the process runs.
+//! TLS of servers: certificate, key, accepted client certificates, and their replacement while the
+//! process runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum_server::tls_rustls::RustlsConfig;
 use jiff::Timestamp;
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
 use tokio::time::sleep;
 use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::{Validity, X509Error};
 
-use super::config::ApiConfig;
 use crate::certificate::find_expiry;
 use crate::error::Chain;
 use crate::metrics::set_certificate_expiry;
@@ -48,124 +48,128 @@ pub enum TlsError {
     NotValidNow { path: PathBuf, from: String, to: String },
     #[error("cannot use certificate with private key")]
     Pair(#[source] rustls::Error),
+    #[error("cannot use certificate authority in `{path}`")]
+    Authority {
+        path: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("cannot verify client certificates by the certificate authority in `{path}`")]
+    ClientVerifier {
+        path: PathBuf,
+        #[source]
+        source: VerifierBuilderError,
+    },
+}
+
+/// The PEM files of a server, and the protocols that it offers (ALPN), e.g. `h2`.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Certificate authorities of clients. With them, each client must present a certificate of
+    /// one of them.
+    pub client_ca: Option<PathBuf>,
+    pub protocols: &'static [&'static str],
+}
+
+/// Contents of the files.
+#[derive(Clone, PartialEq, Eq)]
+struct PemFiles {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
 }
 
 /// The certificate in use.
-pub(super) struct Certificate {
-    files: Files,
-    rustls: RustlsConfig,
-    loaded: PemPair,
+pub struct ServerTls {
+    files: TlsFiles,
+    config: Arc<ServerConfig>,
+    loaded: PemFiles,
 }
 
-struct Files {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-/// Contents of the two files.
-#[derive(Clone, PartialEq, Eq)]
-struct PemPair {
-    certificate: Vec<u8>,
-    key: Vec<u8>,
-}
-
-impl Certificate {
-    /// Loads the configured certificate; `None` if none is configured.
-    pub(super) fn load(config: &ApiConfig) -> Result<Option<Self>, TlsError> {
-        if !config.has_tls() {
-            return Ok(None);
-        }
-        let files = Files::configured(config);
-        let loaded = files.read_pair()?;
-        let rustls = RustlsConfig::from_config(Arc::new(files.to_server_config(&loaded)?));
-        // Not fatal: without a certificate the API would not be served at all.
+impl ServerTls {
+    /// Loads the files.
+    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let loaded = files.read_files()?;
+        let config = Arc::new(files.to_server_config(&loaded)?);
+        // Not fatal: without a certificate nothing would be served at all.
         if let Err(error) = files.check_valid_now(&loaded) {
             tracing::warn!(error = %Chain(&error), "Certificate is not valid: clients will refuse it");
         }
         files.publish_expiry(&loaded);
-        Ok(Some(Self { files, rustls, loaded }))
+        Ok(Self { files, config, loaded })
     }
 
-    /// Returns the configuration of the acceptor. It follows replacements of the certificate.
-    pub(super) fn rustls_config(&self) -> RustlsConfig {
-        self.rustls.clone()
+    /// Returns the configuration of the loaded files.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
     }
-}
 
-impl ApiConfig {
-    /// Returns when the first certificate of the configured chain expires; `None` without TLS.
+    /// Watches the files and passes each new configuration to `replace`; never returns.
     ///
-    /// # Errors
-    /// [`TlsError`] if the files cannot be read, or certificate and key do not fit together.
-    pub fn certificate_expiry(&self) -> Result<Option<Timestamp>, TlsError> {
-        if !self.has_tls() {
-            return Ok(None);
-        }
-        let files = Files::configured(self);
-        let pair = files.read_pair()?;
-        files.to_server_config(&pair)?;
-        let chain = parse_certificates(&files.certificate, &pair.certificate)?;
-        Ok(chain.iter().filter_map(|certificate| find_expiry(certificate)).min())
-    }
-}
-
-/// Watches the files and serves each new certificate; never returns.
-///
-/// A new certificate that cannot be used is logged and ignored. So is one that is not valid now while
-/// the current one is valid.
-pub(super) async fn reload_on_change(certificate: Option<&Certificate>) {
-    let Some(Certificate { files, rustls, loaded }) = certificate else {
-        return std::future::pending().await;
-    };
-    let mut in_use = loaded.clone();
-    let mut last_error = None;
-    loop {
-        sleep(RELOAD_INTERVAL).await;
-        match files.find_replacement(&in_use) {
-            Ok(None) => last_error = None,
-            Ok(Some((found, config))) => {
-                rustls.reload_from_config(Arc::new(config));
-                tracing::info!("Certificate replaced");
-                files.publish_expiry(&found);
-                in_use = found;
-                last_error = None;
-            }
-            Err(error) => {
-                let error = Chain(&error).to_string();
-                if last_error.as_ref() != Some(&error) {
-                    tracing::warn!(
-                        error,
-                        "Certificate cannot be replaced: the current one stays in use"
-                    );
-                    last_error = Some(error);
+    /// A new certificate that cannot be used is logged and ignored. So is one that is not valid now
+    /// while the current one is valid.
+    pub async fn reload_on_change(&self, replace: impl Fn(Arc<ServerConfig>)) {
+        let files = &self.files;
+        let mut in_use = self.loaded.clone();
+        let mut last_error = None;
+        loop {
+            sleep(RELOAD_INTERVAL).await;
+            match files.find_replacement(&in_use) {
+                Ok(None) => last_error = None,
+                Ok(Some((found, config))) => {
+                    replace(Arc::new(config));
+                    tracing::info!("Certificate replaced");
+                    files.publish_expiry(&found);
+                    in_use = found;
+                    last_error = None;
+                }
+                Err(error) => {
+                    let error = Chain(&error).to_string();
+                    if last_error.as_ref() != Some(&error) {
+                        tracing::warn!(
+                            error,
+                            "Certificate cannot be replaced: the current one stays in use"
+                        );
+                        last_error = Some(error);
+                    }
                 }
             }
         }
     }
 }
 
-impl Files {
-    fn configured(config: &ApiConfig) -> Self {
-        Self {
-            certificate: PathBuf::from(&config.tls_certificate),
-            key: PathBuf::from(&config.tls_key),
-        }
+impl TlsFiles {
+    /// Returns when the first certificate of the chain expires.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the files cannot be read, or certificate and key do not fit together.
+    pub fn certificate_expiry(&self) -> Result<Option<Timestamp>, TlsError> {
+        let contents = self.read_files()?;
+        self.to_server_config(&contents)?;
+        let chain = parse_certificates(&self.certificate, &contents.certificate)?;
+        Ok(chain.iter().filter_map(|certificate| find_expiry(certificate)).min())
     }
 
-    fn read_pair(&self) -> Result<PemPair, TlsError> {
-        let read = |path: &Path| {
-            fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
+    fn read_files(&self) -> Result<PemFiles, TlsError> {
+        let read = |path: &PathBuf| {
+            fs::read(path).map_err(|source| TlsError::File { path: path.clone(), source })
         };
-        Ok(PemPair { certificate: read(&self.certificate)?, key: read(&self.key)? })
+        Ok(PemFiles {
+            certificate: read(&self.certificate)?,
+            key: read(&self.key)?,
+            client_ca: self.client_ca.as_ref().map(read).transpose()?,
+        })
     }
 
     /// Returns the new contents of the files and their server configuration; `None` if the files are
     /// unchanged.
     fn find_replacement(
         &self,
-        in_use: &PemPair,
-    ) -> Result<Option<(PemPair, ServerConfig)>, TlsError> {
-        let found = self.read_pair()?;
+        in_use: &PemFiles,
+    ) -> Result<Option<(PemFiles, ServerConfig)>, TlsError> {
+        let found = self.read_files()?;
         if &found == in_use {
             return Ok(None);
         }
@@ -180,8 +184,8 @@ impl Files {
     }
 
     /// Refuses a chain with a certificate that has expired or is not valid yet.
-    fn check_valid_now(&self, pair: &PemPair) -> Result<(), TlsError> {
-        let chain = parse_certificates(&self.certificate, &pair.certificate)?;
+    fn check_valid_now(&self, contents: &PemFiles) -> Result<(), TlsError> {
+        let chain = parse_certificates(&self.certificate, &contents.certificate)?;
         let path = || self.certificate.clone();
         for certificate in chain {
             let damaged = |source| TlsError::Damaged { path: path(), source };
@@ -196,8 +200,9 @@ impl Files {
     }
 
     /// Publishes when the first certificate of the chain expires.
-    fn publish_expiry(&self, pair: &PemPair) {
-        let chain = parse_certificates(&self.certificate, &pair.certificate).unwrap_or_default();
+    fn publish_expiry(&self, contents: &PemFiles) {
+        let chain =
+            parse_certificates(&self.certificate, &contents.certificate).unwrap_or_default();
         let expiry = |certificate: &CertificateDer<'_>| {
             let (_, parsed) = parse_x509_certificate(certificate).ok()?;
             Some(parsed.validity().not_after.timestamp())
@@ -207,17 +212,37 @@ impl Files {
         }
     }
 
-    fn to_server_config(&self, pair: &PemPair) -> Result<ServerConfig, TlsError> {
-        let chain = parse_certificates(&self.certificate, &pair.certificate)?;
-        let key = parse_private_key(&self.key, &pair.key)?;
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-                .map_err(TlsError::Pair)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    fn to_server_config(&self, contents: &PemFiles) -> Result<ServerConfig, TlsError> {
+        let chain = parse_certificates(&self.certificate, &contents.certificate)?;
+        let key = parse_private_key(&self.key, &contents.key)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Pair)?;
+        let builder = match self.client_ca.as_ref().zip(contents.client_ca.as_ref()) {
+            None => builder.with_no_client_auth(),
+            Some((path, text)) => {
+                let roots = Arc::new(parse_authorities(path, text)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                let failed = |source| TlsError::ClientVerifier { path: path.clone(), source };
+                builder.with_client_cert_verifier(verifier.map_err(failed)?)
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+        config.alpn_protocols =
+            self.protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(config)
     }
+}
+
+/// Returns the certificate authorities in `text`, the contents of the file at `path`.
+fn parse_authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in parse_certificates(path, text)? {
+        let unusable = |source| TlsError::Authority { path: path.to_owned(), source };
+        roots.add(authority).map_err(unusable)?;
+    }
+    Ok(roots)
 }
 
 /// Returns the certificate chain in `text`, the contents of the file at `path`.
@@ -280,7 +305,7 @@ mod tests {
     use super::*;
 
     /// Writes a new certificate that is valid from 1 January of `from` to 1 January of `to`.
-    fn write_certificate(files: &Files, from: i32, to: i32) -> PemPair {
+    fn write_certificate(files: &TlsFiles, from: i32, to: i32) -> PemFiles {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         parameters.not_before = date_time_ymd(from, 1, 1);
@@ -288,14 +313,19 @@ mod tests {
         let certificate = parameters.self_signed(&key).unwrap();
         fs::write(&files.certificate, certificate.pem()).unwrap();
         fs::write(&files.key, key.serialize_pem()).unwrap();
-        files.read_pair().unwrap()
+        files.read_files().unwrap()
     }
 
     #[test]
     fn invalid_certificate_never_replaces_a_valid_one() {
         let folder = tempfile::tempdir().unwrap();
         let in_folder = |name: &str| folder.path().join(name);
-        let files = Files { certificate: in_folder("chain.pem"), key: in_folder("key.pem") };
+        let files = TlsFiles {
+            certificate: in_folder("chain.pem"),
+            key: in_folder("key.pem"),
+            client_ca: None,
+            protocols: &["http/1.1"],
+        };
         let valid = write_certificate(&files, 2000, 4000);
         assert!(files.find_replacement(&valid).unwrap().is_none(), "unchanged");
         for (from, to) in [(2000, 2001), (3999, 4000)] {
