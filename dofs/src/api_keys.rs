@@ -80,8 +80,9 @@ impl KeyStore {
     }
 }
 
-/// Applies an event to the keys. An unreadable event changes nothing, and is logged as an error
-/// because it may be a revocation.
+/// Applies an event to the keys. An unreadable event, such as one of a later release, may restrict or
+/// revoke a key, so it counts as the revocation of the key that it names; without a name, of all keys
+/// created before it. It never grants anything.
 fn apply_event(entry: &JournalEntry, keys: &mut Vec<KeyRecord>) {
     match entry.entry_type.as_str() {
         ApiKeyCreated::ENTRY_TYPE => {
@@ -101,11 +102,19 @@ fn apply_event(entry: &JournalEntry, keys: &mut Vec<KeyRecord>) {
         }
         _ => {}
     }
+    // Every event about one key names it as a revocation does.
+    let named = entry.parse_any_schema().map(|ApiKeyRevoked { key_id }| key_id);
+    let is_meant =
+        |record: &&mut KeyRecord| named.as_ref().is_none_or(|key_id| *key_id == record.key.key_id);
+    for record in keys.iter_mut().filter(is_meant) {
+        record.revoked_at.get_or_insert(entry.recorded_at);
+    }
     tracing::error!(
         stream = API_KEYS,
         revision = entry.revision,
         event_type = entry.entry_type,
-        "API key event ignored: it is unreadable"
+        key.id = named,
+        "API key event unreadable: the key is rejected, or all earlier keys if the event names none"
     );
 }
 
@@ -220,5 +229,21 @@ mod tests {
         assert_eq!(scopes_for(Some("shop")), Some(vec![Scope::OrdersRead]));
         let all = vec![Scope::OrdersRead, Scope::OpsRead, Scope::OpsWrite];
         assert_eq!(scopes_for(None), Some(all));
+    }
+
+    #[test]
+    fn unknown_scopes_of_a_key_grant_nothing() {
+        let created = ApiKeyCreated {
+            key_id: "k".to_owned(),
+            name: "n".to_owned(),
+            tenant: None,
+            scopes: vec!["orders:read".to_owned(), "orders:teleport".to_owned()],
+            secret_sha256: "s".to_owned(),
+            expires_at: None,
+        };
+        let created_at = Timestamp::UNIX_EPOCH;
+        let record = KeyRecord { key: created, created_at, revoked_at: None };
+        let known = Scope::from_name("orders:read").into_iter().collect();
+        assert_eq!(to_valid_key(&record).map(|key| key.scopes), Some(known));
     }
 }

@@ -252,6 +252,9 @@ pub(crate) struct Migrate {
     /// Create the SQLite file if it does not exist; implied if `DOFS_ENV` is `dev`
     #[arg(long)]
     pub(crate) create: bool,
+    /// Show the migrations that would be applied, and which releases work after them; change nothing
+    #[arg(long, conflicts_with = "create")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

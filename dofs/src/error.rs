@@ -331,6 +331,7 @@ fn read_model_code_and_hint(error: &StoreError) -> (u8, Option<&'static str>) {
         StoreError::Database(_) | StoreError::Timeout => (7, Some(READ_MODEL_HINT)),
         StoreError::SchemaOlder { .. }
         | StoreError::SchemaNewer { .. }
+        | StoreError::ProjectionNewer { .. }
         | StoreError::Migration { .. }
         | StoreError::Encoding { .. }
         | StoreError::CheckpointMoved

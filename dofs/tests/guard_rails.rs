@@ -116,6 +116,24 @@ fn direct_store_access_is_announced_first() {
 }
 
 #[test]
+fn dry_run_of_migrate_shows_migrations_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("rows.sqlite").display());
+    let environment = [("DOFS__READ_MODEL__URL", url.as_str())];
+    let planned = dofs(&["migrate", "--dry-run", "--json"], &environment).json();
+    let names = planned["would_apply"].as_array().unwrap();
+    assert_eq!(names[0], "0001_read_model");
+    assert_eq!(planned["read_model"]["schema_version"], Value::Null);
+    assert!(planned["older_release_works"].is_null(), "{planned}");
+    assert!(!folder.path().join("rows.sqlite").exists());
+
+    let applied = dofs(&["migrate", "--json"], &environment).json();
+    assert_eq!(&applied["applied"], &planned["would_apply"]);
+    let nothing = dofs(&["migrate", "--dry-run"], &environment);
+    assert!(nothing.stdout.contains("no migration to apply"), "{nothing:?}");
+}
+
+#[test]
 fn migrate_creates_a_file_outside_dev_only_with_create() {
     let data = tempfile::tempdir().unwrap();
     let url = sqlite_url(data.path());

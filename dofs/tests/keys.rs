@@ -8,8 +8,10 @@ use std::io::{BufRead, BufReader};
 use serde_json::{Value, json};
 use testkit::api::{Answer, Api, valid_order};
 use testkit::command::{self, CommandOutput};
+use testkit::stream_tool::StreamTool;
 use testkit::system::System;
 use testkit::wait::{self, PATIENCE};
+use tokio::runtime::Runtime;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_dofs");
 
@@ -218,6 +220,45 @@ fn key_is_valid_until_it_is_revoked() {
     assert_eq!(guarded.dofs(&["keys", "revoke", "no-such-key", "--yes"]).status.code(), Some(4));
     let log = format!("{:?}", guarded.system.process.log_lines());
     assert!(!log.contains(secret), "{log}");
+}
+
+/// Events of a later release may restrict or revoke a key, so they must never leave a key valid.
+#[test]
+fn unreadable_key_event_rejects_the_keys_that_it_may_restrict() {
+    let guarded = Guarded::start();
+    let keys: Vec<_> =
+        (0..3).map(|_| guarded.create_key(&["--all-tenants"], "orders:read")).collect();
+    let runtime = Runtime::new().unwrap();
+    let append = |event_type: &str, data: &Value, metadata: &str| {
+        runtime.block_on(async {
+            let tool = StreamTool::new(&guarded.store);
+            tool.append_raw("api-keys", event_type, &data.to_string(), metadata).await;
+        });
+    };
+    let wait_until_only_valid = |valid: &[usize]| {
+        wait::until("exactly these keys are valid", || {
+            let is_expected = |index: usize| {
+                let status = if valid.contains(&index) { 200 } else { 401 };
+                guarded.get("/v1/orders", &keys[index].1).status == status
+            };
+            (0..3).all(is_expected).then_some(())
+        });
+    };
+    append("ApiKeyRestricted", &json!({"key_id": keys[0].0, "from": "10.0.0.0/8"}), "{}");
+    wait_until_only_valid(&[1, 2]);
+    append("ApiKeyRevoked", &json!({"key_id": keys[1].0}), r#"{"schema_version": 2}"#);
+    wait_until_only_valid(&[2]);
+    // A key in a newer schema is not granted, and rejects no other.
+    append("ApiKeyCreated", &json!({"key_id": "later"}), r#"{"schema_version": 2}"#);
+    append("ApiKeysSuspended", &json!({"tenant": "a"}), "{}");
+    wait_until_only_valid(&[]);
+    let listed = guarded.dofs(&["keys", "list"]).stdout;
+    assert!(!listed.contains("later") && !listed.contains("active"), "{listed}");
+    let log = format!("{:?}", guarded.system.process.log_lines());
+    assert!(log.contains("API key event unreadable"), "{log}");
+
+    let (_, token) = guarded.create_key(&["--all-tenants"], "orders:read");
+    assert_eq!(guarded.get("/v1/orders", &token).status, 200);
 }
 
 #[test]

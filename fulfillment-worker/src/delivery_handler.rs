@@ -9,6 +9,7 @@ use domain::order::{
 use event_log::{Delivery, EventLog, LogError};
 use jiff::Timestamp;
 use service_kit::clock::Clock;
+use service_kit::error::Chain;
 use service_kit::telemetry::traces;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -98,6 +99,15 @@ impl<G: Gateway> DeliveryHandler<G> {
             if matches!(error, LogError::Deleted) {
                 warn!(error = cause, "Delivery of a deleted order dropped");
                 return Verdict::Ack;
+            }
+            // A later release wrote an event of the order. Until the last retry, a worker of that release
+            // may get the delivery.
+            if matches!(error, LogError::Undecodable { .. })
+                && delivery.retry_count >= self.config.max_retries
+            {
+                count_parked(ParkReason::Undecodable);
+                warn!(error = cause, "Delivery parked: an event of the order cannot be decoded");
+                return Verdict::Park { reason: Chain(&error).to_string() };
             }
             count_retry(RetryReason::NotRecorded);
             // The gateway may have been called: the redelivery repeats its idempotency key.

@@ -45,9 +45,9 @@ pub use status::{ProjectionStatus, StatusError, check_event_store, projection_st
 pub use store::{
     ActionPlace, Begin, Checkpoint, ClockReading, ConnectionLimits, Customer, CustomerFilter,
     FailedOrderFilter, FailureFilter, FailureGroup, IdRange, Installation, InstallationError,
-    LastVerification, Lease, MAX_CONNECTIONS_PER_PROCESS, Migrated, Newest, OrderActionFilter,
-    OrderCounts, OrderFilter, Page, Place, Pooler, PostgresInstallation, ReadModel,
-    ReadModelConfig, ReadModelUrl, RowsPage, RowsText, SCHEMA_VERSION, SetInfo, SqliteInstallation,
+    LastVerification, Lease, MAX_CONNECTIONS_PER_PROCESS, Newest, OrderActionFilter, OrderCounts,
+    OrderFilter, Page, Place, Pooler, PostgresInstallation, ReadModel, ReadModelConfig,
+    ReadModelUrl, RowsPage, RowsText, SCHEMA_VERSION, SchemaMigration, SetInfo, SqliteInstallation,
     Steps, StoreError, SwapWhen, Swapped, Unfinished, migrate, open,
 };
 pub use sweeper::Sweeper;

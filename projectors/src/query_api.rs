@@ -166,6 +166,7 @@ fn read_model_failed(error: StoreError) -> Problem {
         StoreError::Address { .. }
         | StoreError::SchemaOlder { .. }
         | StoreError::SchemaNewer { .. }
+        | StoreError::ProjectionNewer { .. }
         | StoreError::Migration { .. }
         | StoreError::Encoding { .. }
         | StoreError::CheckpointMoved

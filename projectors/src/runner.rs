@@ -127,7 +127,7 @@ impl Projector {
     /// database or an event store that fails.
     ///
     /// # Errors
-    /// [`ProjectorError::Schema`] if the schema is not the one that this release knows;
+    /// [`ProjectorError::Schema`] if this release does not work with the schema;
     /// [`ProjectorError::Origin`] if the rows come from another event store.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ProjectorError> {
         let mut outage = Outage::new(self.health());
@@ -154,6 +154,11 @@ impl Projector {
                 Some(Interruption::TurnOver) => {
                     self.metrics.count_error(ErrorKind::LeaseLost);
                     BACKOFF.0
+                }
+                // Stands by: the tables may be rebuilt by this release while it runs.
+                Some(Interruption::Store(error @ StoreError::ProjectionNewer { .. })) => {
+                    self.metrics.count_error(ErrorKind::Schema);
+                    outage.note_failure(&error, "tables were written by a newer release")
                 }
                 Some(Interruption::Store(error)) => {
                     self.metrics.count_error(ErrorKind::ReadModel);
@@ -207,17 +212,17 @@ impl Projector {
         turn::wait_for_turn(&self.store, &self.holder, &self.health).await
     }
 
-    /// Warns if another version of the fold has built the tables: their older rows may differ.
+    /// Warns if an older version of the fold has built the tables: their older rows may differ.
     async fn warn_of_old_version(&self) -> Result<(), StoreError> {
         let projection = self.store.projection();
         let sets = limit_call(self.store.sets()).await?;
         let live = sets.iter().find(|set| set.name == "live");
-        if let Some(live) = live.filter(|set| set.projection_version != projection.version) {
+        if let Some(live) = live.filter(|set| set.projection_version < projection.version) {
             tracing::warn!(
                 projection = projection.name,
                 found = live.projection_version,
                 needed = projection.version,
-                "Tables were built by another version of the projection: run `dofs projections \
+                "Tables were built by an older version of the projection: run `dofs projections \
                  rebuild --projection NAME`"
             );
         }

@@ -18,7 +18,6 @@ mod sqlite;
 mod statistics;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,9 +28,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::orders::{FailedOrder, ORDERS, OrderRow};
-use crate::projection::{ColumnType, Projection, Row, UnreadableRow};
+use crate::projection::{ColumnType, Projection, Row, UnreadableRow, row};
 use address::Address;
 use database::Database;
+use migrations::AppliedMigrations;
 use postgres::PostgresPool;
 use query::Query;
 use sqlite::{Durability, SqlitePools};
@@ -46,7 +46,7 @@ pub use installation::{
     Pooler, PostgresInstallation, SqliteInstallation,
 };
 pub use lease::Lease;
-pub use migrations::{Migrated, SCHEMA_VERSION};
+pub use migrations::{SCHEMA_VERSION, SchemaMigration};
 pub use operator_actions::{ActionPlace, OrderActionFilter};
 pub use orders::{FailedOrderFilter, FailureGroup, OrderFilter};
 pub use rows::Newest;
@@ -59,6 +59,14 @@ type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// How long to wait for a connection: an unreachable database is reported soon.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+row! {
+    /// The declaration of a migration.
+    struct Compatibility in "schema_compatibility" {
+        version: i64,
+        works_with: i64,
+    }
+}
 
 /// Where the read model is (`[read_model]` in the configuration).
 #[derive(Debug, Clone, Deserialize)]
@@ -113,32 +121,51 @@ impl ReadModel {
         self.fetch_value::<i64>(Query::new(ping)).await.map(drop)
     }
 
-    /// Checks that the schema is the one that this release was written for.
+    /// Checks that this release works with the schema: it is the one that the release was written for, or
+    /// a newer one that does not break it.
     ///
     /// # Errors
     /// [`StoreError::SchemaOlder`] and [`StoreError::SchemaNewer`] say what to do about it.
     pub async fn check_schema(&self) -> Result<()> {
-        migrations::check_versions(&self.applied_migrations().await?, &self.url)
+        self.applied_migrations().await?.check(&self.url)
     }
 
     /// Returns the version of the newest migration that the database has had; `None` before the first.
     pub async fn schema_version(&self) -> Result<Option<i64>> {
-        Ok(self.applied_migrations().await?.last().copied())
+        Ok(self.applied_migrations().await?.versions.last().copied())
     }
 
-    /// Returns the versions of the migrations that the database has had.
-    async fn applied_migrations(&self) -> Result<BTreeSet<i64>> {
+    /// Returns the migrations that [`ReadModelUrl::migrate`] would apply, oldest first. Empty also if a
+    /// newer release has migrated the database and this release works with it.
+    ///
+    /// # Errors
+    /// [`StoreError::SchemaNewer`] if this release does not work with it.
+    pub async fn plan_migrations(&self) -> Result<Vec<SchemaMigration>> {
+        self.applied_migrations().await?.plan(&self.url)
+    }
+
+    /// Returns the migrations that the database has had.
+    async fn applied_migrations(&self) -> Result<AppliedMigrations> {
+        let mut applied = AppliedMigrations::default();
         if !self.database.exists() {
-            return Ok(BTreeSet::new());
+            return Ok(applied);
         }
         let mut connection = self.database.acquire_reader().await?;
         let exists = connection.dialect().table_exists("_sqlx_migrations");
         let exists = Query::new(format!("/* schema.exists */ select count(*) where {exists}"));
         if !connection.finds_any(exists).await? {
-            return Ok(BTreeSet::new());
+            return Ok(applied);
         }
         let versions = Query::new("/* schema.versions */ select version from _sqlx_migrations");
-        Ok(connection.fetch_values(versions).await?.into_iter().collect())
+        applied.versions = connection.fetch_values(versions).await?.into_iter().collect();
+        // A database that a newer release has migrated has this table.
+        if applied.has_unknown() {
+            let declared = Query::select::<Compatibility>("schema.compatibility");
+            let declared: Vec<Compatibility> = connection.fetch_rows(declared).await?;
+            let declared = declared.into_iter().map(|row| (row.version, row.works_with));
+            applied.works_with = declared.collect();
+        }
+        Ok(applied)
     }
 
     /// Returns the key of the live set.
@@ -199,8 +226,12 @@ impl ReadModelUrl {
     /// returns the migrations that were run.
     ///
     /// # Errors
-    /// [`StoreError::SchemaNewer`] if a newer release migrated it; it is left as it is.
-    pub async fn migrate(&self) -> Result<Vec<Migrated>> {
+    /// [`StoreError::SchemaNewer`] if a newer release migrated it and this release does not work with it.
+    /// A newer schema is left as it is.
+    pub async fn migrate(&self) -> Result<Vec<SchemaMigration>> {
+        if self.open().applied_migrations().await?.is_newer_and_works(&self.shown)? {
+            return Ok(Vec::new());
+        }
         match self.address.clone() {
             Address::Postgres(options, sessions) => {
                 postgres::migrate(*options, sessions, &self.shown).await
@@ -227,7 +258,7 @@ pub fn open(url: &str) -> Result<Arc<ReadModel>> {
 ///
 /// # Errors
 /// [`StoreError::Address`] if the URL is not valid.
-pub async fn migrate(url: &str) -> Result<Vec<Migrated>> {
+pub async fn migrate(url: &str) -> Result<Vec<SchemaMigration>> {
     url.parse::<ReadModelUrl>()?.migrate().await
 }
 
@@ -294,9 +325,17 @@ pub enum StoreError {
     /// No retry helps.
     #[error(
         "schema of the read model `{url}` is at version {found}, newer than the {needed} that this \
-         release knows: run the release of `dofs` that migrated it, or a newer one"
+         release knows, and breaks this release: run the release of `dofs` that migrated it, or a \
+         newer one; to go back to this release, give it an empty database (docs/UPGRADING.md)"
     )]
     SchemaNewer { url: String, found: i64, needed: i64 },
+    /// No retry helps until the tables are built anew by this release, or written by the newer one.
+    #[error(
+        "tables of the projection `{projection}` were written by its version {found}, newer than the \
+         {known} of this release: run the newer release, or go back for good with `dofs projections \
+         --projection {projection} rebuild` of this release"
+    )]
+    ProjectionNewer { projection: &'static str, found: u32, known: u32 },
     #[error("schema of the read model `{url}` could not be migrated")]
     Migration {
         url: String,

@@ -115,6 +115,8 @@ impl Verification<'_> {
         found: &mut (dyn FnMut(Finding) + Send),
     ) -> Result<Verified, ReplayError> {
         let observer = &mut Observer { progress, found };
+        // This release would report what a newer version of the projection has written as wrong.
+        self.store.check_projection().await?;
         let live = self.store.checkpoint().await?;
         check_origin::<ReplayError>(self.log, self.store, &live).await?;
         let file = self.scratch.join("verify.sqlite");
@@ -175,6 +177,7 @@ impl Verification<'_> {
         progress: &mut (dyn FnMut(Progress) + Send),
         found: &mut (dyn FnMut(Finding) + Send),
     ) -> Result<Verified, ReplayError> {
+        self.store.check_projection().await?;
         let live = self.store.snapshot().await?;
         let checkpoint = live.checkpoint().await?;
         check_origin::<ReplayError>(self.log, self.store, &checkpoint).await?;

@@ -50,10 +50,15 @@ impl StreamTool {
         event_type: &str,
         [data, metadata]: [&str; 2],
     ) {
-        let [data, metadata] = [data, metadata].map(|text| text.to_owned().into_bytes());
-        let event = EventData::binary(event_type, data.into()).metadata(metadata.into());
+        self.append_raw(&order_id.stream_name(), event_type, data, metadata).await;
+    }
+
+    /// Appends an event to a stream, at any revision, as a later release may do.
+    pub async fn append_raw(&self, stream: &str, event_type: &str, data: &str, metadata: &str) {
+        let [data, metadata] = [data, metadata].map(|text| text.to_owned().into_bytes().into());
+        let event = EventData::binary(event_type, data).metadata(metadata);
         let options = AppendToStreamOptions::default().stream_state(StreamState::Any);
-        let appended = self.0.append_to_stream(order_id.stream_name(), &options, event);
+        let appended = self.0.append_to_stream(stream, &options, event);
         appended.await.expect("the event is appended");
     }
 }

@@ -18,6 +18,8 @@ use crate::store::metadata::Cause;
 const REPORT_VALIDITY: SignedDuration = SignedDuration::from_mins(3);
 /// Time between two checks whether the workers have confirmed a pause.
 const CONFIRMATION_POLL: Duration = Duration::from_millis(200);
+/// Number of controls read at once if the newest is unknown to this release.
+const CONTROLS_PAGE: usize = 100;
 /// Maximum number of reports that are searched for each worker's last.
 const MAX_REPORTS: usize = 1_000;
 /// How long a worker counts as alive after a report that it takes work, although it is not connected: it
@@ -128,10 +130,18 @@ impl EventLog {
             .await
     }
 
-    /// Reads the operators' last control; `None` if there is none.
+    /// Reads the operators' last control; `None` if there is none. Controls of a later release that this
+    /// release does not know are skipped: they must not end a pause.
     pub async fn latest_control(&self) -> Result<Option<LatestControl>, LogError> {
-        let last = self.store.open_journal(CONTROL).newest_entries(1).await?;
-        Ok(last.first().and_then(LatestControl::from_entry))
+        let journal = self.store.open_journal(CONTROL);
+        let mut page = journal.newest_entries(1).await?;
+        loop {
+            if let Some(latest) = page.iter().find_map(LatestControl::from_entry) {
+                return Ok(Some(latest));
+            }
+            let Some(oldest) = page.last() else { return Ok(None) };
+            page = journal.entries_before(oldest.revision, CONTROLS_PAGE).await?;
+        }
     }
 
     /// Has the store keep no more reports of workers than are read, so that repeated reports need
@@ -228,9 +238,10 @@ fn validity_of(report: &WorkerReport) -> SignedDuration {
 impl LatestControl {
     fn from_entry(entry: &JournalEntry) -> Option<Self> {
         let control = Control::from_entry_type(&entry.entry_type)?;
-        let pause: Pause = entry.parse()?;
+        // The type decides, whatever the content: an unreadable pause is still a pause.
+        let reason = entry.parse::<Pause>().and_then(|pause| pause.reason);
         let actor = entry.actor.clone();
         let (at, revision) = (entry.recorded_at, entry.revision);
-        Some(Self { control, reason: pause.reason, actor, at, revision })
+        Some(Self { control, reason, actor, at, revision })
     }
 }

@@ -1,6 +1,7 @@
 //! Journals: streams of entries beside the orders' streams, such as operators' commands and workers'
 //! reports.
 
+use domain::order::OLDEST_SCHEMA;
 use eventstore::{
     EventData, ReadStreamOptions, RecordedEvent, ResolvedEvent, StreamPosition, StreamState,
 };
@@ -13,10 +14,10 @@ use uuid::Uuid;
 use super::client::StoreClient;
 use super::error::LogError;
 use super::logged_event::created_at;
-use super::metadata::{Cause, Metadata};
+use super::metadata::{Cause, Metadata, ReadingMetadata};
 use super::stream_metadata::{MAX_COUNT, METADATA_TYPE, METASTREAM_PREFIX};
 
-/// Schema version of every entry.
+/// Schema version of every entry. A member that readers may not ignore raises it.
 const SCHEMA: u32 = 1;
 
 /// One journal. Its stream's name does not begin like an order's.
@@ -42,6 +43,7 @@ pub struct JournalEntry {
     pub revision: u64,
     pub entry_type: String,
     data: Vec<u8>,
+    schema_version: u32,
     /// The writer of the entry.
     pub actor: String,
     /// When the entry was written, by the writer's clock.
@@ -49,13 +51,18 @@ pub struct JournalEntry {
 }
 
 impl JournalEntry {
-    /// Returns the entry's content in JSON.
-    pub fn data(&self) -> &[u8] {
-        &self.data
+    /// Returns the entry's content in JSON; `None` if a later release wrote it in a newer schema.
+    pub fn data(&self) -> Option<&[u8]> {
+        (self.schema_version <= SCHEMA).then_some(&self.data)
     }
 
-    /// Parses the content; `None` if it has another shape.
+    /// Parses the content; `None` if it has another shape or a newer schema.
     pub fn parse<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(self.data()?).ok()
+    }
+
+    /// Parses the content even if it has a newer schema; `None` if it has another shape.
+    pub fn parse_any_schema<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_slice(&self.data).ok()
     }
 
@@ -66,6 +73,11 @@ impl JournalEntry {
             revision: event.revision,
             entry_type: event.event_type.clone(),
             data: event.data.to_vec(),
+            // Read by itself: a later release may have changed the other members.
+            schema_version: serde_json::from_slice::<ReadingMetadata>(&event.custom_metadata)
+                .ok()
+                .and_then(|known| known.schema_version)
+                .unwrap_or(OLDEST_SCHEMA),
             recorded_at: metadata
                 .as_ref()
                 .map_or_else(|| created_at(event).unwrap_or_default(), |known| known.recorded_at),

@@ -12,6 +12,7 @@ mod delivery;
 mod drain;
 mod fixture;
 mod group;
+mod later_releases;
 mod pause;
 mod postponed;
 mod supervision;

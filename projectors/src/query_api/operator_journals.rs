@@ -158,13 +158,14 @@ fn to_control(entry: &JournalEntry) -> Option<OperatorAction> {
         Control::Pause => OperatorActionKind::WorkersPaused,
         Control::Resume => OperatorActionKind::WorkersResumed,
     };
-    let reason = entry.parse::<Pause>()?.reason;
+    // A control with unreadable content applies all the same.
+    let reason = entry.parse::<Pause>().and_then(|pause| pause.reason);
     Some(OperatorAction { reason, ..new_action(entry, kind) })
 }
 
 /// Returns the operator's action; `None` if the process that runs the task wrote the entry.
 fn to_redrive(entry: &JournalEntry) -> Option<OperatorAction> {
-    match RedriveEntry::decode(&entry.entry_type, entry.data())? {
+    match RedriveEntry::decode(&entry.entry_type, entry.data()?)? {
         RedriveEntry::Begun(begun) => Some(OperatorAction {
             reason: Some(begun.reason.clone()),
             task_id: Some(begun.task_id),

@@ -32,6 +32,7 @@ pub(super) async fn wait_for_turn(
     let mut watched: Option<(Lease, Instant)> = None;
     loop {
         let seen = limit_call(store.lease()).await?;
+        seen.check_writer(store.projection())?;
         let is_first_read = watched.is_none();
         let since = match watched {
             Some((before, since)) if before == seen => since,

@@ -178,12 +178,15 @@ impl ReadModel {
     /// projector has to begin anew, because the rows that it has read are old.
     ///
     /// # Errors
-    /// [`StoreError::CheckpointMoved`] if the checkpoint is another one: nothing is changed.
+    /// [`StoreError::CheckpointMoved`] if the checkpoint is another one, [`StoreError::ProjectionNewer`] if
+    /// a newer version of the projection has written the tables: nothing is changed.
     pub async fn mend_rows(
         &self,
         rows: &BTreeMap<OrderId, OrderRecords>,
         at: &Checkpoint,
     ) -> Result<()> {
+        // A newer version that takes over after this check moves the checkpoint.
+        self.check_projection().await?;
         let mut transaction = self.database.begin().await?;
         // First, so that the projector cannot write rows between these statements.
         interrupt_projector(&mut transaction, &self.set, at).await?;

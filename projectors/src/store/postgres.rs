@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::time::timeout;
 
-use super::migrations::{self, Migrated};
+use super::migrations::{self, SchemaMigration};
 use super::{ACQUIRE_TIMEOUT, Result, StoreError};
 use sessions::{Failover, Sessions};
 
@@ -128,7 +128,7 @@ pub(super) async fn migrate(
     options: PgConnectOptions,
     sessions: Sessions,
     url: &str,
-) -> Result<Vec<Migrated>> {
+) -> Result<Vec<SchemaMigration>> {
     let connecting = timeout(ACQUIRE_TIMEOUT, options.connect());
     let mut connection = connecting.await.map_err(|_| StoreError::Timeout)??;
     let mut transaction = connection.begin().await?;
@@ -145,6 +145,8 @@ pub(super) async fn migrate(
         .execute(&mut *transaction)
         .await?;
     let migrated = migrations::run(&mut *transaction, |migration| migration.postgres, url).await?;
+    let record = AssertSqlSafe(migrations::record_compatibility());
+    sqlx::raw_sql(record).execute(&mut *transaction).await?;
     transaction.commit().await?;
     connection.close().await?;
     Ok(migrated)

@@ -9,9 +9,9 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Arguments, ConnectOptions, Connection, Row, SqlitePool};
+use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, Row, SqlitePool};
 
-use super::migrations::{self, Migrated};
+use super::migrations::{self, SchemaMigration};
 use super::{ACQUIRE_TIMEOUT, Result};
 use crate::projection::{Column, Kind, Record, Value};
 
@@ -123,9 +123,12 @@ pub(super) async fn migrate(
     path: &Path,
     durability: Durability,
     url: &str,
-) -> Result<Vec<Migrated>> {
+) -> Result<Vec<SchemaMigration>> {
     let mut connection = options(path, durability).create_if_missing(true).connect().await?;
     let migrated = migrations::run(&mut connection, |migration| migration.sqlite, url).await?;
+    // After a crash in between, releases that do not know the newest migrations refuse the file.
+    let record = AssertSqlSafe(migrations::record_compatibility());
+    sqlx::raw_sql(record).execute(&mut connection).await?;
     connection.close().await?;
     Ok(migrated)
 }

@@ -22,6 +22,7 @@ mod idle;
 mod installation;
 mod invariants;
 mod journal;
+mod later_releases;
 mod lookups;
 mod monotonic;
 mod operator_actions;

@@ -90,7 +90,7 @@ impl TaskJournal {
     }
 }
 
-/// Returns the entry; `None` if this release does not know its type.
+/// Returns the entry; `None` if this release does not know its type or its schema.
 fn parse_entry(entry: &JournalEntry) -> Option<RedriveEntry> {
-    RedriveEntry::decode(&entry.entry_type, entry.data())
+    RedriveEntry::decode(&entry.entry_type, entry.data()?)
 }

@@ -147,7 +147,7 @@ mod tests {
     fn status(lag_seconds: f64, stuck: bool) -> ProjectionStatus {
         ProjectionStatus {
             checkpoint: Checkpoint::default(),
-            lease: Lease { epoch: 1, holder: Some("7-a".to_owned()), beat: 0 },
+            lease: Lease { epoch: 1, holder: Some("7-a".to_owned()), beat: 0, written_by: 1 },
             lag: Lag { lag_events: 3, lag_seconds, stuck },
             ahead: None,
         }
@@ -168,7 +168,7 @@ mod tests {
         let stuck = judge(&status(61.0, true));
         assert_eq!(stuck.status, Status::Fail);
         assert_eq!(stuck.detail, "stuck: 3 events wait, the oldest for 61 s");
-        let lease = Lease { epoch: 1, holder: None, beat: 0 };
+        let lease = Lease { epoch: 1, holder: None, beat: 0, written_by: 1 };
         assert_eq!(judge(&ProjectionStatus { lease, ..status(0.0, false) }).status, Status::Warn);
         let checkpoint = Checkpoint { events_skipped: 2, ..Checkpoint::default() };
         let skipped = judge(&ProjectionStatus { checkpoint, ..status(0.0, false) });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use projectors::{
     ConnectionLimits, Installation as Database, InstallationError, MAX_CONNECTIONS_PER_PROCESS,
-    Pooler, PostgresInstallation, ReadModel, StoreError,
+    Pooler, PostgresInstallation, ReadModel, SCHEMA_VERSION, StoreError,
 };
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use service_kit::error::Chain;
@@ -249,9 +249,15 @@ fn is_writable(path: &Path) -> bool {
 fn judge_schema(checked: Result<Option<i64>, &StoreError>) -> Finding {
     match checked {
         Ok(version) => {
-            let version =
-                version.map_or_else(String::new, |version| format!(" at version {version}"));
-            Finding::ok(MIGRATIONS, format!("schema is up to date{version}"))
+            let detail = match version {
+                Some(version) if version > SCHEMA_VERSION => format!(
+                    "schema is at version {version}, newer than the {SCHEMA_VERSION} of this release, \
+                     which works with it"
+                ),
+                Some(version) => format!("schema is up to date at version {version}"),
+                None => "schema is up to date".to_owned(),
+            };
+            Finding::ok(MIGRATIONS, detail)
         }
         Err(StoreError::SchemaOlder { found, needed, .. }) => Finding::fail(
             MIGRATIONS,
@@ -260,8 +266,11 @@ fn judge_schema(checked: Result<Option<i64>, &StoreError>) -> Finding {
         ),
         Err(StoreError::SchemaNewer { found, needed, .. }) => Finding::fail(
             MIGRATIONS,
-            format!("schema is at version {found}, newer than the {needed} of this release"),
-            "run the release of `dofs` that migrated it, or a newer one",
+            format!(
+                "schema is at version {found}, newer than the {needed} of this release, and breaks it"
+            ),
+            "run the release of `dofs` that migrated it, or a newer one; docs/UPGRADING.md names the way \
+             back",
         ),
         Err(error) if error.is_denied() => Finding::fail(MIGRATIONS, Chain(error), ROLES_ADVICE),
         Err(error) => Finding::fail(
@@ -376,5 +385,8 @@ mod tests {
         assert!(older.advice.unwrap().contains("`dofs migrate`"));
         let newer = StoreError::SchemaNewer { url, found: 7, needed: 6 };
         assert!(judge_schema(Err(&newer)).detail.contains("newer than the 6"));
+        let works = judge_schema(Ok(Some(SCHEMA_VERSION + 1)));
+        assert_eq!(works.status, Status::Ok);
+        assert!(works.detail.ends_with("of this release, which works with it"), "{works:?}");
     }
 }

@@ -49,7 +49,7 @@ pub(super) async fn begin_next(
                 prepare_position = null, events_applied = 0, events_skipped = 0, \
                 last_event_at = null, moved_at = null, first_event_id = null, \
                 schema_version = excluded.schema_version, \
-                projection_version = excluded.projection_version, \
+                projection_version = excluded.projection_version, writer_version = null, \
                 epoch = projection_checkpoints.epoch + 1";
             transaction.execute(query!(begin, key.clone(), projection.version)).await?;
             // The keys are there from the start: rows are written by them.

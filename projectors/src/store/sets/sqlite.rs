@@ -170,8 +170,14 @@ pub(super) async fn copy_keyed_rows(
     projection: &Projection,
 ) -> Result<()> {
     for table in KEYED_TABLES {
-        // The same migrations have made both, so they have the same columns.
-        let copy = format!("insert into main.{table} select * from built.{table} where name = $1");
+        // By name: the live tables have further columns if a newer release has migrated them.
+        let columns =
+            "/* sets.columns */ select group_concat(name) from pragma_table_info($1, 'built')";
+        let columns = connection.fetch_value::<String>(query!(columns, table.to_owned())).await?;
+        let columns = columns.unwrap_or_default();
+        let copy = format!(
+            "insert into main.{table} ({columns}) select {columns} from built.{table} where name = $1"
+        );
         connection.execute(query!(copy, SetName::Live.key(projection))).await?;
     }
     Ok(())
