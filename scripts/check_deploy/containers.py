@@ -27,7 +27,7 @@ PATH = "/opt/image:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SUBNET = "10.213.7"
 BRIDGE = "compose0"
 # Writable for all users in the images.
-SHARED_FOLDERS = {"/tmp"}
+SHARED_FOLDERS = {"/tmp", "/var/tmp"}
 
 
 def enter_namespaces():

@@ -34,6 +34,7 @@ EXAMPLE_SECRETS = {
     "event_store_url": "esdb://dofs:Zx81Kq@store.example:2113?tlsCaFile=/etc/dofs/secrets/ca.crt&nodePreference=leader",
     "read_model_url": "postgres://dofs_api:Zx81Kq@db.example:5432/dofs",
     "fulfillment_url": "https://warehouse.example/orders",
+    "console_session_secret": "Zx81KqZx81KqZx81KqZx81KqZx81KqZx",
     "ca.crt": "",
 }
 
