@@ -66,6 +66,7 @@ fn run_command(cli: Cli) -> ExitCode {
     if let Err(error) = process::init_telemetry(cli.command.default_verbosity()) {
         return output::report_error(&error.into(), as_json);
     }
+    service_kit::tls::install_default_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::report_error(&error::CliError::Runtime(error), as_json),

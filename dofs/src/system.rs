@@ -405,9 +405,9 @@ impl System {
             }
             GatewayKind::Http => {
                 let gateway = HttpGateway::new(&config, self.clock.clone())?;
-                tracing::info!(url = ?config.url, "HTTP gateway configured");
+                tracing::info!(url = %config.url, "HTTP gateway configured");
                 if gateway.sends_in_the_clear() {
-                    tracing::warn!(url = ?config.url, "HTTP gateway is used without TLS");
+                    tracing::warn!(url = %config.url, "HTTP gateway is used without TLS");
                 }
                 self.spawn_worker(log, gateway, config);
             }

@@ -1,5 +1,6 @@
 //! Commands for scripts and packagers: `healthcheck`, `completions`, `man`, `version`.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -138,5 +139,25 @@ fn version_names_program_formats_and_protocol() {
     let rows = ["commit", "stored events", "read model schema", "event store protocol"];
     for row in rows {
         assert!(text.contains(row), "{text}");
+    }
+}
+
+#[test]
+fn database_with_tls_and_any_verification_never_panics() {
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let database = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut ssl_request = [0; 8];
+            connection.read_exact(&mut ssl_request).unwrap();
+            // The server accepts TLS, and then ends the handshake.
+            connection.write_all(b"S").unwrap();
+        });
+        let url = format!("postgres://dofs:secret@127.0.0.1:{port}/dofs?sslmode={mode}");
+        let output = dofs(&["migrate"], &[("DOFS__READ_MODEL__URL", &url)]);
+        assert!(!output.stderr.contains("panicked"), "{mode}: {}", output.stderr);
+        assert!(output.stderr.starts_with("error:"), "{mode}: {}", output.stderr);
+        database.join().unwrap();
     }
 }

@@ -20,6 +20,13 @@ use crate::certificate::find_expiry;
 use crate::error::Chain;
 use crate::metrics::set_certificate_expiry;
 
+/// Makes aws-lc the default cryptography of the process. Two providers are linked, and libraries that
+/// look for a default one panic if they find two and none is chosen.
+pub fn install_default_provider() {
+    // Fails if a provider is installed already, which is then this one.
+    drop(aws_lc_rs::default_provider().install_default());
+}
+
 /// Interval between two reads of the files, and so the delay until a new certificate is served.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 /// Start of a PEM section, before its label.
