@@ -82,7 +82,8 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
   const text = document.getElementById(button.dataset.copy)?.textContent ?? "";
-  const name = button.textContent;
+  // The text of a second click would be the answer to the first.
+  const name = button.dataset.name ??= button.textContent;
   try {
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";

@@ -29,11 +29,22 @@ export async function waitFor(what, condition) {
 class Warehouse {
   /** `fulfil`, `refuse` or `fail`. */
   behaviour = "fulfil";
+  /** Texts of the answers. */
+  reference = "wh-1";
+  code = undefined;
+  refusal = "Out of stock";
+  failure = "maintenance";
+  /** The orders that the gateway received, the newest last. */
+  received = [];
 
   async start() {
     this.server = createServer((request, response) => {
-      request.resume();
-      request.on("end", () => this.#answer(response));
+      const parts = [];
+      request.on("data", (part) => parts.push(part));
+      request.on("end", () => {
+        this.received.push(JSON.parse(Buffer.concat(parts).toString()));
+        this.#answer(response);
+      });
     });
     this.server.listen(0, "127.0.0.1");
     await once(this.server, "listening");
@@ -42,9 +53,9 @@ class Warehouse {
 
   #answer(response) {
     const [status, body] = {
-      fulfil: [200, { reference: "wh-1" }],
-      refuse: [422, { reason: "Out of stock" }],
-      fail: [503, { error: "maintenance" }],
+      fulfil: [200, { reference: this.reference }],
+      refuse: [422, { code: this.code, reason: this.refusal }],
+      fail: [503, { error: this.failure }],
     }[this.behaviour];
     response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
   }
@@ -121,11 +132,14 @@ export class System {
     await once(this.process, "exit");
   }
 
-  /** Creates an API key by the command line and returns its token. */
+  /** Creates an API key by the command line, waits until the API accepts the key, and returns it. */
   async createKey(name, scopes, tenant) {
     const args = ["keys", "create", "--name", name, "--scope", scopes.join(","), "--json"];
     args.push(...(tenant ? ["--tenant", tenant] : ["--all-tenants"]));
-    return JSON.parse(await this.run(args));
+    const key = JSON.parse(await this.run(args));
+    const isAccepted = async () => (await this.api("/v1/principal", { key: key.token })).status === 200;
+    await waitFor(`the API accepts the key ${name}`, isAccepted);
+    return key;
   }
 
   /** Runs a command against the event store of the system and returns its standard output. */

@@ -43,6 +43,10 @@ export class Visitor {
       });
     }
     visitor.page = await visitor.context.newPage();
+    visitor.page.on("dialog", (dialog) => {
+      visitor.problems.push(`dialog: ${dialog.message()}`);
+      return dialog.dismiss();
+    });
     visitor.page.on("pageerror", (error) => visitor.problems.push(`script error: ${error.message}`));
     return visitor;
   }

@@ -164,7 +164,7 @@ fn show_rows(page: &OrderPage, filter: &Filter, now: Timestamp) -> Markup {
 fn show_failure(stage: Option<api_types::FailureStage>, code: Option<&str>) -> Markup {
     html! {
         @if let Some(stage) = stage {
-            (stage_name(stage)) @if let Some(code) = code { ": " code { (code) } }
+            (stage_name(stage)) @if let Some(code) = code { ": " code { bdi { (code) } } }
         } @else {
             (dash())
         }

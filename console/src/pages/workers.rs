@@ -114,7 +114,7 @@ fn last_control(status: &WorkersStatus, now: Timestamp) -> Markup {
     let (Some(actor), Some(since)) = (&status.actor, status.since) else { return html! {} };
     html! {
         @if status.paused == Some(true) { " by " } @else { ", resumed by " }
-        (actor) ", " (time(since, now))
+        bdi { (actor) } ", " (time(since, now))
     }
 }
 

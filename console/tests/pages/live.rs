@@ -50,7 +50,7 @@ async fn only_changed_regions_are_sent_again() {
     api.change_answer(PATH, 200, with(workers(), &paused));
     let changed = stream.next_regions().await;
     assert_eq!(changed.keys().collect::<Vec<_>>(), ["state"]);
-    assert!(changed["state"].contains("Paused</span> by ann"), "{changed:?}");
+    assert!(changed["state"].contains("Paused</span> by <bdi>ann</bdi>"), "{changed:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::json;
 
-use super::fake_api::{FakeApi, problem};
+use super::fake_api::{FakeApi, problem, with, workers};
 use super::visitor::Visitor;
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn overview_shows_figures_charts_and_health() {
         "<svg",
         "closed",
     ]);
-    page.assert_contains(&["3 dead letters with code retries_exhausted"]);
+    page.assert_contains(&["3 dead letters with code <bdi>retries_exhausted</bdi>"]);
 }
 
 #[tokio::test]
@@ -40,4 +40,14 @@ async fn quiet_system_needs_no_attention() {
         .get("/console")
         .await;
     page.assert_contains(&["Nothing needs attention."]);
+}
+
+#[tokio::test]
+async fn texts_of_others_do_not_turn_the_sentence_around_them() {
+    let paused = json!({"paused": true, "actor": "\u{202e}ann", "reason": "<b>\u{202e}"});
+    let api = FakeApi::open().with_answer("/v1/ops/worker", 200, with(workers(), &paused));
+    let page = Visitor::of(&api).get("/console").await;
+    page.assert_contains(&[
+        "<bdi>\u{202e}ann</bdi> has paused the workers: <bdi>&lt;b&gt;\u{202e}</bdi>.",
+    ]);
 }

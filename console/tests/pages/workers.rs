@@ -31,7 +31,11 @@ async fn workers_page_shows_queue_and_each_worker() {
 async fn paused_workers_name_operator_reason_and_unconfirmed_workers() {
     let api = FakeApi::open().with_answer(PATH, 200, paused());
     let page = Visitor::of(&api).get("/console/workers").await;
-    page.assert_contains(&["Paused</span> by ann, ", "4 min ago", "Gateway maintenance"]);
+    page.assert_contains(&[
+        "Paused</span> by <bdi>ann</bdi>, ",
+        "4 min ago",
+        "Gateway maintenance",
+    ]);
     page.assert_contains(&["</span> open", "dofs-2-worker", "Resume workers…"]);
     assert!(!page.html.contains("Pause workers…"), "{}", page.html);
 }
@@ -101,7 +105,7 @@ async fn resume_sends_the_reason() {
     let api = FakeApi::open().with_answer(PATH, 200, paused());
     let mut visitor = Visitor::of(&api);
     let page = "/console/workers/resume";
-    visitor.get(page).await.assert_contains(&["by ann, ", "Gateway maintenance"]);
+    visitor.get(page).await.assert_contains(&["by <bdi>ann</bdi>, ", "Gateway maintenance"]);
     let answer = visitor.submit(page, page, &[("reason", "Gateway is back")]).await;
     assert_eq!(answer.status, StatusCode::SEE_OTHER);
     let commands = api.commands();

@@ -33,7 +33,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Respons
         ..LetterFilter::default()
     };
     let body = html! {
-        p.wrap { a href=(group.list_address()) { "All failures with code " (failure.code) } }
+        p.wrap { a href=(group.list_address()) { "All failures with code " bdi { (failure.code) } } }
         h1 { (TITLE) }
         (show_facts(&letter, visit.now))
         (actions(&letter, &visit))
@@ -105,7 +105,7 @@ fn show_attempt(attempt: &Attempt, order_id: Uuid, now: Timestamp) -> Markup {
                     dt { "Queued" }
                     dd {
                         (show_source(&queued.source, order_id, now))
-                        @if let Some(reason) = &queued.reason { ": " (reason) }
+                        @if let Some(reason) = &queued.reason { ": " bdi { (reason) } }
                     }
                 }
                 @if let Some(customer) = &attempt.customer_id { dt { "Customer" } dd { (customer) } }
@@ -119,7 +119,7 @@ fn show_attempt(attempt: &Attempt, order_id: Uuid, now: Timestamp) -> Markup {
                 }
                 @if let Some(discarded) = &attempt.discarded {
                     dt { "Discarded" }
-                    dd { (show_source(&discarded.source, order_id, now)) ": " (discarded.reason) }
+                    dd { (show_source(&discarded.source, order_id, now)) ": " bdi { (discarded.reason) } }
                 }
             }
             @if !attempt.deliveries.is_empty() {
@@ -134,7 +134,7 @@ fn show_source(source: &EventSource, order_id: Uuid, now: Timestamp) -> Markup {
     let event = order_address(order_id, &format!("?at={}", source.revision));
     html! {
         (time(source.recorded_at, now))
-        @if let Some(actor) = &source.actor { " by " (actor) }
+        @if let Some(actor) = &source.actor { " by " bdi { (actor) } }
         ", " a href=(event) { "revision " (source.revision) }
         @if let Some(cause) = &source.causation_id { ", caused by " code { (cause) } }
     }
@@ -147,9 +147,9 @@ fn show_end(end: &AttemptEnd, order_id: Uuid, now: Timestamp) -> Markup {
             AttemptOutcome::Failed => { (badge("bad", end.stage.map_or("Failed", stage_name))) },
         }
         " " (show_source(&end.source, order_id, now))
-        @if let Some(code) = &end.code { ", code " code { (code) } }
-        @if let Some(reason) = &end.reason { ": " (reason) }
-        @if let Some(reference) = &end.reference { ", reference " code { (reference) } }
+        @if let Some(code) = &end.code { ", code " code { bdi { (code) } } }
+        @if let Some(reason) = &end.reason { ": " bdi { (reason) } }
+        @if let Some(reference) = &end.reference { ", reference " code { bdi { (reference) } } }
     }
 }
 

@@ -81,10 +81,10 @@ fn describe_fulfilled(event: &OrderFulfilled) -> Description {
 
 fn describe_failed(event: &OrderFailed) -> Description {
     let detail = html! {
-        (stage_name(event.stage)) ": " code { (event.code) } ", " bdi { (event.reason) }
+        (stage_name(event.stage)) ": " code { bdi { (event.code) } } ", " bdi { (event.reason) }
         // The first rule is the one of the code.
         @for rule in event.broken_rules.iter().skip(1) {
-            "; " code { (rule.code) } ", " bdi { (rule.reason) }
+            "; " code { bdi { (rule.code) } } ", " bdi { (rule.reason) }
         }
     };
     Description::new("bad", "Failed", detail)

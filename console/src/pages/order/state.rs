@@ -25,7 +25,7 @@ pub(super) fn show_facts(order: &OrderState, now: Timestamp) -> Markup {
                 dt { "Failure" }
                 dd {
                     (stage_name(stage))
-                    @if let Some(code) = &order.failure_code { ": " code { (code) } }
+                    @if let Some(code) = &order.failure_code { ": " code { bdi { (code) } } }
                     @if let Some(reason) = &order.failure_reason { br; bdi { (reason) } }
                 }
             }

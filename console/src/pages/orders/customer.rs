@@ -25,7 +25,7 @@ pub(super) fn show(customer: &Customer, now: Timestamp) -> Markup {
                 dd {
                     @if let Some(failure) = &customer.last_failure {
                         (order_link(failure.order_id)) " " (time(failure.failed_at, now)) " "
-                        (stage_name(failure.stage)) ": " code { (failure.code) }
+                        (stage_name(failure.stage)) ": " code { bdi { (failure.code) } }
                     } @else {
                         (dash())
                     }

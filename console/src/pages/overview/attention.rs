@@ -1,7 +1,7 @@
 //! What needs a person now, the most urgent first, each with a link to the page that mends it.
 
 use api_types::BreakerState;
-use maud::{Markup, html};
+use maud::{Markup, Render, html};
 
 use super::Overview;
 use crate::api::Loaded;
@@ -13,14 +13,14 @@ const MAX_LAG_SECONDS: f64 = 30.0;
 const MAX_WAITING_SECONDS: f64 = 300.0;
 
 struct Finding {
-    text: String,
+    text: Markup,
     address: String,
     link: &'static str,
 }
 
 impl Finding {
-    fn new(text: impl Into<String>, address: impl Into<String>, link: &'static str) -> Self {
-        Self { text: text.into(), address: address.into(), link }
+    fn new(text: impl Render, address: impl Into<String>, link: &'static str) -> Self {
+        Self { text: text.render(), address: address.into(), link }
     }
 }
 
@@ -78,20 +78,23 @@ fn outages(overview: &Overview) -> Vec<Finding> {
 fn workers(overview: &Overview) -> Vec<Finding> {
     let Loaded::Ok(status) = &overview.workers else { return Vec::new() };
     let mut found = Vec::new();
-    let mut add = |text: String| found.push(Finding::new(text, "/console/workers", "Workers"));
+    let mut add = |text: &dyn Render| found.push(Finding::new(text, "/console/workers", "Workers"));
     if status.paused == Some(true) {
         let actor = status.actor.as_deref().unwrap_or("An operator");
-        let reason = status.reason.as_deref().map_or_else(String::new, |text| format!(": {text}"));
-        add(format!("{actor} has paused the workers{reason}."));
+        add(&html! {
+            bdi { (actor) } " has paused the workers"
+            @if let Some(reason) = &status.reason { ": " bdi { (reason) } }
+            "."
+        });
     } else if status.workers.as_ref().is_some_and(Vec::is_empty) {
-        add("No worker is connected: orders are accepted and wait.".to_owned());
+        add(&"No worker is connected: orders are accepted and wait.");
     }
     match status.breaker {
         Some(BreakerState::Open) => {
-            add("The gateway does not answer: a circuit breaker is open.".to_owned());
+            add(&"The gateway does not answer: a circuit breaker is open.");
         }
         Some(BreakerState::HalfOpen) => {
-            add("The gateway is being probed: a circuit breaker is half-open.".to_owned());
+            add(&"The gateway is being probed: a circuit breaker is half-open.");
         }
         Some(BreakerState::Closed) | None => {}
     }
@@ -104,7 +107,9 @@ fn dead_letters(overview: &Overview) -> Vec<Finding> {
         let noun = if group.count == 1 { "dead letter" } else { "dead letters" };
         let oldest = format_age(group.oldest_failed_at, overview.now);
         let count = format_count(group.count);
-        let text = format!("{count} {noun} with code {}, the oldest from {oldest}.", group.code);
+        let text = html! {
+            (count) " " (noun) " with code " bdi { (group.code) } ", the oldest from " (oldest) "."
+        };
         let address = format!("/console/dead-letters?code={}", encode_component(&group.code));
         Finding::new(text, address, "Show")
     };
