@@ -117,7 +117,7 @@ pub struct ProjectionStatus {
     /// older backup or replaced; 0 if there are none.
     #[schema(required)]
     pub ahead_events: Option<u64>,
-    /// Result of the projector's last verification; null before the first.
+    /// Result of the last verification; null before the first.
     #[schema(required)]
     pub verification: Option<LastVerification>,
     /// What to do if the read model is ahead of the event store; otherwise null.

@@ -21,14 +21,15 @@ if (main) {
     if (!region) return;
     // A visitor who reads, selects or types in a region must not lose the place.
     const open = [...region.querySelectorAll("details")].map((details) => details.open);
-    const focused = region.contains(document.activeElement) ? focusPath(region) : null;
+    const focused = region.contains(document.activeElement) ? findFocus(region) : null;
     const scrolled = [...region.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
     region.innerHTML = html;
     region.querySelectorAll("details").forEach((details, index) => { details.open = open[index] ?? details.open; });
     region.querySelectorAll(".scroll").forEach((box, index) => {
       [box.scrollLeft, box.scrollTop] = scrolled[index] ?? [0, 0];
     });
-    if (focused !== null) region.querySelectorAll(FOCUSABLE)[focused]?.focus({ preventScroll: true });
+    // Another element at the place of a removed one must not get the key press that was meant for it.
+    if (focused) (findSame(region, focused) ?? main).focus({ preventScroll: true });
     updateAges(region);
   };
   let source;
@@ -53,9 +54,17 @@ if (main) {
 
 const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
 
-function focusPath(region) {
+const identify = (element) => element.getAttribute("href") ?? element.ariaLabel ?? element.textContent;
+
+function findFocus(region) {
   const index = [...region.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
-  return index < 0 ? null : index;
+  return index < 0 ? null : { index, identity: identify(document.activeElement) };
+}
+
+function findSame(region, { index, identity }) {
+  const elements = [...region.querySelectorAll(FOCUSABLE)];
+  const isSame = (element) => element && identify(element) === identity;
+  return isSame(elements[index]) ? elements[index] : elements.find(isSame);
 }
 
 // Ages.

@@ -142,9 +142,13 @@ export class System {
     return key;
   }
 
-  /** Runs a command against the event store of the system and returns its standard output. */
+  /** Runs a command against the stores of the system and returns its standard output. */
   async run(args) {
-    const environment = { ...this.environment, DOFS__EVENT_STORE__URL: `esdb://${this.node}?tls=false` };
+    const environment = {
+      ...this.environment,
+      DOFS__EVENT_STORE__URL: `esdb://${this.node}?tls=false`,
+      DOFS__READ_MODEL__URL: `sqlite://${join(this.folder, "data", "read-model.sqlite")}`,
+    };
     const child = spawn(BINARY, args, { env: environment, stdio: ["ignore", "pipe", "pipe"] });
     let output = "";
     let errors = "";

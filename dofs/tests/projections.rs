@@ -112,6 +112,12 @@ impl Installation {
         serde_json::from_slice(&status.stdout).unwrap_or_else(|error| panic!("{error}: {status:?}"))
     }
 
+    /// Returns the outcome of the last verification of the orders.
+    fn last_verification(&self) -> Value {
+        let projections = self.api.get("/v1/ops/projections").json();
+        projections["items"][0]["verification"].clone()
+    }
+
     /// Runs `meanwhile` while orders are placed, and returns the number of accepted orders.
     fn under_load(&self, meanwhile: impl FnOnce()) -> usize {
         let enough = AtomicBool::new(false);
@@ -276,10 +282,12 @@ fn deleted_rows_are_reported_and_repaired() {
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.last().unwrap()["differing"], json!(1), "{lines:?}");
     assert!(lines[..lines.len() - 1].iter().all(|line| line["order_id"] == json!(deleted)));
+    assert_ne!(installation.last_verification()["findings"], json!(0));
 
     let mended = installation.projections(&["verify", "--repair"]);
     assert_eq!(mended.status.code(), Some(0), "{mended:?}");
     assert!(stdout(&mended).contains("(mended)"), "{mended:?}");
+    assert_eq!(installation.last_verification()["findings"], json!(0));
     installation.assert_sound();
     let sampled = installation.projections(&["verify", "--sample", "5"]);
     assert!(stdout(&sampled).contains("sound: 2 orders"), "{sampled:?}");

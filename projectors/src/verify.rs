@@ -103,7 +103,12 @@ pub struct Verified {
 impl Verified {
     /// Returns whether nothing was found, repaired findings included.
     pub fn is_sound(&self) -> bool {
-        self.n_differing == 0 && self.n_poison == 0 && self.n_miscounted == 0
+        self.n_findings() == 0
+    }
+
+    /// Returns the number of findings, repaired findings included.
+    pub fn n_findings(&self) -> u64 {
+        self.n_differing + self.n_poison + self.n_miscounted
     }
 }
 

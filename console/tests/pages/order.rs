@@ -37,7 +37,10 @@ async fn page_shows_state_items_and_events() {
         "(+1.0 s)",
     ]);
     page.assert_contains(&["caused by <a href=\"#event-3\">event 3</a>", "caused by request"]);
-    page.assert_contains(&["<del><bdi>PROCESSING</bdi></del> → <ins><bdi>FAILED</bdi></ins>"]);
+    page.assert_contains(&[
+        "<del><bdi>PROCESSING</bdi></del><span aria-hidden=\"true\"> → </span>",
+        "<ins><bdi>FAILED</bdi></ins>",
+    ]);
     page.assert_contains(&[
         "data-copy=\"data-8\"",
         "data-copy=\"metadata-8\"",

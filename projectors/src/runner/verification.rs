@@ -80,7 +80,7 @@ impl Projector {
             }
         };
         let verified = verification.verify_all(&mut |_| {}, &mut found).await?;
-        let n_findings = verified.n_differing + verified.n_poison + verified.n_miscounted;
+        let n_findings = verified.n_findings();
         let last = LastVerification {
             verified_at: self.clock.now(),
             n_orders: verified.n_orders,

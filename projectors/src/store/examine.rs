@@ -19,7 +19,7 @@ row! {
     /// The outcome of a verification of all rows.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct LastVerification {
-        /// When it ended, by the projector's clock.
+        /// When it ended, by the clock of the process that verified.
         pub verified_at: Timestamp,
         /// Orders that were verified.
         pub n_orders: u64,
@@ -200,8 +200,7 @@ impl ReadModel {
         transaction.commit().await
     }
 
-    /// Returns the outcome of the projector's own last verification of these tables; `None` before the
-    /// first.
+    /// Returns the outcome of the last verification of all rows of these tables; `None` before the first.
     pub async fn last_verification(&self) -> Result<Option<LastVerification>> {
         let last = "/* verification.get */ select verified_at, verified_orders, verify_findings \
             from projection_checkpoints where name = $1 and verified_at is not null";

@@ -21,7 +21,10 @@ pub(super) fn show_list(changes: &[FieldChange]) -> Markup {
                 @for change in shown {
                     li {
                         code { (change.field) } ": "
-                        @if !change.before.is_null() { del { (show_value(&change.before)) } " → " }
+                        @if !change.before.is_null() {
+                            del { (show_value(&change.before)) }
+                            span aria-hidden="true" { " → " } span.visually-hidden { " to " }
+                        }
                         ins { (show_value(&change.after)) }
                     }
                 }

@@ -224,6 +224,8 @@ fn show_fields(visit: &Visit, order: &OrderState, form: &RedriveForm) -> Markup 
             ", and the gateway receives it again."
         }
         input type="hidden" name="revision" value=(order.revision);
+        // Enter in a field presses the first button of the form, which else would add a line of items.
+        button type="submit" hidden {}
         (reason_field(&form.reason))
         (actor_field(visit, &form.actor))
         details.field open[is_corrected] {
