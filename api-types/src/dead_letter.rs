@@ -40,8 +40,12 @@ pub struct DeadLetterGroup {
     pub oldest_age_seconds: i64,
     pub newest_failed_at: Timestamp,
     /// Failures of this group within the last hour. Resolved failures are not in the group.
+    #[serde(default)]
+    #[schema(required)]
     pub failed_last_hour: u64,
     /// Failures of this group within the hour before that.
+    #[serde(default)]
+    #[schema(required)]
     pub failed_previous_hour: u64,
 }
 

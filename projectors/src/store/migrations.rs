@@ -51,6 +51,7 @@ const MIGRATIONS: &[Embedded] = embed_migrations! {
     7 "0007_operator_actions" works with 7,
     8 "0008_completion_times" works with 8,
     9 "0009_compatibility" works with 9,
+    10 "0010_failures_by_stage" works with 9,
 };
 
 /// Version of the schema that this release needs: the newest migration.
