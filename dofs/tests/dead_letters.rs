@@ -151,6 +151,7 @@ fn list_shows_causes_and_newest_dead_letters() {
     let summary = json!({"total": 3, "groups": [{
         "stage": "dead_letter", "code": "poison", "count": 3, "oldest_age_seconds": 7_260,
         "oldest_failed_at": "2026-01-02T01:00:00Z", "newest_failed_at": "2026-01-02T03:00:00Z",
+        "failed_last_hour": 1, "failed_previous_hour": 2,
     }]});
     let page = json!({"items": [{"order_id": ID, "code": "poison", "attempt": 1, "deliveries": 4,
         "reason": "a\nb", "failed_at": "2026-01-02T03:00:00Z", "stage": "dead_letter",
