@@ -52,7 +52,7 @@ test("timeline shows attempts, deliveries, causes and changes, and the chain is 
   assert.equal(await timeline.locator(".timeline > li").count(), body.events.length);
   assert.ok(await timeline.getByText(", caused by event").first().isVisible());
   const last = timeline.locator(".timeline > li").last();
-  assert.match(await last.locator(".changes").innerText(), /status: PROCESSING → FAILED/);
+  assert.match(await last.locator(".changes").innerText(), /status: PROCESSING →\s+to\s+FAILED/);
   await visitor.leave();
 });
 
@@ -205,7 +205,7 @@ test("slower of two visitors sees what the other changed, and keeps the correcti
   await ended(id, 2);
   await submit(slow);
   await slow.page.getByText("The order has changed since revision").waitFor();
-  assert.match(await slow.page.locator(".callout").innerText(), /prod-widget-001 × 2 → prod-widget-001 × 9/);
+  assert.match(await slow.page.locator(".callout").innerText(), /prod-widget-001 × 2 →\s+to\s+prod-widget-001 × 9/);
   assert.equal(await slow.page.getByLabel("Reason").inputValue(), "The slow correction");
   assert.equal(await slow.page.getByLabel("Quantity of line 1").inputValue(), "7");
   await slow.assertAccessible();
