@@ -48,11 +48,19 @@ struct OpenPage {
     api: Api,
     address: PageAddress,
     clock: Clock,
-    rendering: tokio::sync::Mutex<Option<(Instant, Arc<Rendering>)>>,
+    rendering: tokio::sync::Mutex<Option<Arc<Rendering>>>,
 }
 
-/// The regions, or the reason to end the stream.
-type Rendering = Result<Vec<RenderedRegion>, ApiError>;
+/// The regions of a page at one time.
+struct Rendering {
+    started_at: Instant,
+    /// The regions, or the reason to end the stream.
+    regions: Result<Vec<RenderedRegion>, ApiError>,
+    /// The rendering before this one. Most visitors have it.
+    previous: Weak<Rendering>,
+    /// What changed since the previous rendering, encoded once for all visitors.
+    change: Option<String>,
+}
 
 /// A region of a page as text.
 struct RenderedRegion {
@@ -101,19 +109,38 @@ impl OpenPage {
     /// Returns the current regions, which at most one visitor at a time renders. The rendering is not
     /// older than `opened_at`: an older one would undo what the visitor has just changed.
     async fn render(&self, opened_at: Instant) -> Arc<Rendering> {
-        let mut rendering = self.rendering.lock().await;
+        let mut newest = self.rendering.lock().await;
         let is_fresh = |at: Instant| at >= opened_at && at.elapsed() < INTERVAL;
-        let fresh = rendering.as_ref().filter(|(at, _)| is_fresh(*at));
-        if let Some((_, fresh)) = fresh {
+        if let Some(fresh) = newest.as_ref().filter(|newest| is_fresh(newest.started_at)) {
             return Arc::clone(fresh);
         }
-        let started = Instant::now();
+        let started_at = Instant::now();
         let regions = pages::render_regions(&self.api, &self.address, self.clock.now()).await;
-        let regions = Arc::new(regions.map(|regions| {
+        let regions = regions.map(|regions| {
             regions.into_iter().map(|(name, markup)| RenderedRegion::new(name, markup)).collect()
-        }));
-        *rendering = Some((started, Arc::clone(&regions)));
-        regions
+        });
+        let previous = newest.take();
+        let change = encode_change(previous.as_deref(), &regions);
+        let previous = previous.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let rendering = Arc::new(Rendering { started_at, regions, previous, change });
+        *newest = Some(Arc::clone(&rendering));
+        rendering
+    }
+}
+
+impl Rendering {
+    /// Returns the message for a visitor who has `sent`; `None` if nothing has changed for the visitor.
+    fn message_after(self: &Arc<Self>, sent: Option<&Arc<Self>>) -> Option<Event> {
+        if sent.is_some_and(|sent| Arc::ptr_eq(sent, self)) {
+            return None;
+        }
+        let has_previous =
+            sent.is_some_and(|sent| Weak::ptr_eq(&Arc::downgrade(sent), &self.previous));
+        let event = |data: &str| Event::default().event("regions").data(data);
+        if has_previous {
+            return self.change.as_deref().map(event);
+        }
+        encode_change(sent.map(Arc::as_ref), &self.regions).as_deref().map(event)
     }
 }
 
@@ -175,16 +202,13 @@ fn changed_regions(
                 return Some((Ok(expired_event()), (page, slot, sent, true)));
             }
             let rendering = page.render(opened_at).await;
-            let Ok(regions) = rendering.as_ref() else {
+            if rendering.regions.is_err() {
                 return Some((Ok(expired_event()), (page, slot, sent, true)));
-            };
-            let previous = sent.replace(Arc::clone(&rendering));
-            let previous = previous.as_deref().and_then(|previous| previous.as_ref().ok());
-            let changed = differing_regions(previous.map_or(&[], Vec::as_slice), regions);
-            if !changed.is_empty() {
-                let event =
-                    Event::default().event("regions").data(Value::Object(changed).to_string());
-                return Some((Ok(event), (page, slot, sent, false)));
+            }
+            let message = rendering.message_after(sent.as_ref());
+            sent = Some(rendering);
+            if let Some(message) = message {
+                return Some((Ok(message), (page, slot, sent, false)));
             }
         }
     })
@@ -195,16 +219,21 @@ fn expired_event() -> Event {
     Event::default().event("expired").data("{}")
 }
 
-fn differing_regions(
-    previous: &[RenderedRegion],
-    current: &[RenderedRegion],
-) -> Map<String, Value> {
+/// Returns the regions that differ from an earlier rendering, by name; `None` if none does.
+fn encode_change(
+    before: Option<&Rendering>,
+    current: &Result<Vec<RenderedRegion>, ApiError>,
+) -> Option<String> {
+    let before = before.and_then(|before| before.regions.as_ref().ok());
     let is_changed = |region: &&RenderedRegion| {
-        let before = previous.iter().find(|before| before.name == region.name);
+        let before = before.into_iter().flatten().find(|before| before.name == region.name);
         before.is_none_or(|before| before.timeless != region.timeless)
     };
-    let changed = current.iter().filter(is_changed);
-    changed.map(|region| (region.name.to_owned(), Value::String(region.html.clone()))).collect()
+    let changed = current.as_ref().ok()?.iter().filter(is_changed);
+    let changed: Map<_, _> = changed
+        .map(|region| (region.name.to_owned(), Value::String(region.html.clone())))
+        .collect();
+    (!changed.is_empty()).then(|| Value::Object(changed).to_string())
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ async fn calls_that_have_begun_keep_their_rights() {
     let mut subscription = ada.subscribe_to_stream("a", &options).await;
     let mut batches = StreamsClient::new(node.channel().await);
     let (requests, receiver) = mpsc::channel(1);
-    requests.send(batch_request("a")).await.unwrap();
+    requests.send(batch_request("a", None)).await.unwrap();
     let call = request_by(Some("ada"), ReceiverStream::new(receiver));
     let mut responses = batches.batch_append(call).await.unwrap().into_inner();
     let first = within_deadline(responses.message()).await.unwrap().unwrap();
@@ -127,7 +127,7 @@ async fn calls_that_have_begun_keep_their_rights() {
     within_deadline(next_event(&mut subscription)).await;
 
     set_metadata(&admin, "a", json!({"$acl": {"$r": "bob", "$w": "bob"}})).await;
-    requests.send(batch_request("a")).await.unwrap();
+    requests.send(batch_request("a", None)).await.unwrap();
     let second = within_deadline(responses.message()).await.unwrap().unwrap();
     assert!(matches!(second.result, Some(BatchResult::Error(_))), "each append is checked");
     append_events(&admin, "a", StreamState::Any, new_events(1)).await;

@@ -15,12 +15,13 @@ use conformance::protocol::event_store::client::{
 use eventstore::{Client, EventData, StreamState};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::{Map, Value, json};
+use strum::VariantArray;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     fixture::{TestNode, append_events, system_clock},
     raw_http::{proposed_event, stream_identifier},
-    users::{USERS, add_users, request_by},
+    users::{USERS, add_users, batch_request, delete_request, request_by},
 };
 
 /// Keys of the rights in a list.
@@ -57,7 +58,7 @@ enum Step {
     Call(Option<usize>, Operation, usize),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, VariantArray)]
 enum Operation {
     Read,
     Subscribe,
@@ -78,25 +79,7 @@ enum Operation {
 }
 
 fn any_operation() -> impl Strategy<Value = Operation> {
-    use Operation::*;
-    prop::sample::select(vec![
-        Read,
-        Subscribe,
-        ReadMetadata,
-        Append,
-        BatchAppend,
-        AppendMetadata,
-        Delete,
-        Tombstone,
-        DeleteMetadata,
-        ConsumeGroup,
-        CreateGroup,
-        UpdateGroup,
-        DeleteGroup,
-        ReplayParked,
-        ListGroups,
-        StopScavenge,
-    ])
+    prop::sample::select(Operation::VARIANTS)
 }
 
 fn any_document() -> impl Strategy<Value = Document> {
@@ -273,7 +256,10 @@ impl Case<'_> {
                 streams.append(request_by(caller, append(&metastream))).await.map(drop)
             }
             Operation::BatchAppend => {
-                let request = request_by(caller, tokio_stream::iter([batch(stream)]));
+                let request = request_by(
+                    caller,
+                    tokio_stream::iter([batch_request(stream, Some(IMPOSSIBLE_REVISION))]),
+                );
                 let mut responses = streams.batch_append(request).await?.into_inner();
                 let response = responses.message().await?.unwrap();
                 let Some(streams::batch_append_resp::Result::Error(error)) = response.result else {
@@ -281,12 +267,18 @@ impl Case<'_> {
                 };
                 Err(Status::new(error.code.into(), error.message))
             }
-            Operation::Delete => streams.delete(request_by(caller, delete(stream))).await.map(drop),
-            Operation::DeleteMetadata => {
-                streams.delete(request_by(caller, delete(&metastream))).await.map(drop)
-            }
+            Operation::Delete => streams
+                .delete(request_by(caller, delete_request(stream, Some(IMPOSSIBLE_REVISION))))
+                .await
+                .map(drop),
+            Operation::DeleteMetadata => streams
+                .delete(request_by(caller, delete_request(&metastream, Some(IMPOSSIBLE_REVISION))))
+                .await
+                .map(drop),
             Operation::Tombstone => {
-                let request = streams::TombstoneReq { options: delete(stream).options };
+                let request = streams::TombstoneReq {
+                    options: delete_request(stream, Some(IMPOSSIBLE_REVISION)).options,
+                };
                 streams.tombstone(request_by(caller, request)).await.map(drop)
             }
             Operation::ConsumeGroup => {
@@ -355,30 +347,6 @@ fn append(stream: &str) -> impl tokio_stream::Stream<Item = streams::AppendReq> 
     };
     let contents = [Content::Options(options), Content::ProposedMessage(proposed_event())];
     tokio_stream::iter(contents.map(|content| streams::AppendReq { content: Some(content) }))
-}
-
-fn batch(stream: &str) -> streams::BatchAppendReq {
-    use streams::batch_append_req::{Options, options::ExpectedStreamPosition};
-    let options = Options {
-        stream_identifier: Some(stream_identifier(stream)),
-        expected_stream_position: Some(ExpectedStreamPosition::StreamPosition(IMPOSSIBLE_REVISION)),
-        deadline_option: None,
-    };
-    streams::BatchAppendReq {
-        correlation_id: proposed_event().id,
-        options: Some(options),
-        proposed_messages: vec![proposed_event()],
-        is_final: true,
-    }
-}
-
-fn delete(stream: &str) -> streams::DeleteReq {
-    use streams::delete_options::ExpectedStreamRevision;
-    let options = streams::DeleteOptions {
-        stream_identifier: Some(stream_identifier(stream)),
-        expected_stream_revision: Some(ExpectedStreamRevision::Revision(IMPOSSIBLE_REVISION)),
-    };
-    streams::DeleteReq { options: Some(options) }
 }
 
 fn consume(stream: &str) -> groups::ReadReq {

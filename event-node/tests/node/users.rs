@@ -77,12 +77,14 @@ fn append_requests(stream: &str) -> Vec<streams::AppendReq> {
     contents.map(|content| streams::AppendReq { content: Some(content) }).into()
 }
 
-/// Returns a batch append of one event under any revision.
-pub(crate) fn batch_request(stream: &str) -> streams::BatchAppendReq {
+/// Returns a batch append of one event under a revision; `None`: under any.
+pub(crate) fn batch_request(stream: &str, revision: Option<u64>) -> streams::BatchAppendReq {
     use streams::batch_append_req::{Options, options::ExpectedStreamPosition};
+    let any = ExpectedStreamPosition::Any(Empty {});
+    let position = revision.map_or(any, ExpectedStreamPosition::StreamPosition);
     let options = Options {
         stream_identifier: Some(stream_identifier(stream)),
-        expected_stream_position: Some(ExpectedStreamPosition::Any(Empty {})),
+        expected_stream_position: Some(position),
         deadline_option: None,
     };
     streams::BatchAppendReq {
@@ -93,11 +95,13 @@ pub(crate) fn batch_request(stream: &str) -> streams::BatchAppendReq {
     }
 }
 
-fn delete_request(stream: &str) -> streams::DeleteReq {
+/// Returns the deletion of a stream under a revision; `None`: under any.
+pub(crate) fn delete_request(stream: &str, revision: Option<u64>) -> streams::DeleteReq {
     use streams::delete_options::ExpectedStreamRevision;
+    let any = ExpectedStreamRevision::Any(Empty {});
     let options = streams::DeleteOptions {
         stream_identifier: Some(stream_identifier(stream)),
-        expected_stream_revision: Some(ExpectedStreamRevision::Any(Empty {})),
+        expected_stream_revision: Some(revision.map_or(any, ExpectedStreamRevision::Revision)),
     };
     streams::DeleteReq { options: Some(options) }
 }
@@ -123,7 +127,7 @@ async fn call_all_methods(
     };
     let all = || subscribe_to_all(PositionOption::Start(Empty {}));
     let appends = tokio_stream::iter(append_requests("a"));
-    let batches = tokio_stream::iter([batch_request("a")]);
+    let batches = tokio_stream::iter([batch_request("a", None)]);
     let scavenge = StartScavengeReq {
         options: Some(start_scavenge_req::Options { thread_count: 1, start_from_chunk: 0 }),
     };
@@ -132,7 +136,10 @@ async fn call_all_methods(
         ("append", streams.append(request_with(request, appends)).await.map(drop)),
         ("batch append", streams.batch_append(request_with(request, batches)).await.map(drop)),
         ("read $all", streams.read(request_with(request, all())).await.map(drop)),
-        ("delete", streams.delete(request_with(request, delete_request("a"))).await.map(drop)),
+        (
+            "delete",
+            streams.delete(request_with(request, delete_request("a", None))).await.map(drop),
+        ),
         ("group info", groups.get_info(request_with(request, info)).await.map(drop)),
         ("restart", groups.restart_subsystem(request_with(request, Empty {})).await.map(drop)),
         ("scavenge", operations.start_scavenge(request_with(request, scavenge)).await.map(drop)),
@@ -168,7 +175,7 @@ async fn anonymous_calls_may_only_discover_the_node() {
         }
     }
     let mut client = StreamsClient::new(node.channel().await);
-    let batch = request_by(None, tokio_stream::iter([batch_request("a")]));
+    let batch = request_by(None, tokio_stream::iter([batch_request("a", None)]));
     let response = client.batch_append(batch).await.unwrap().into_inner().message().await.unwrap();
     let Some(streams::batch_append_resp::Result::Error(status)) = response.unwrap().result else {
         panic!("the append was accepted")
@@ -236,7 +243,7 @@ async fn group_statistics_and_records_name_the_user() {
 async fn replaced_users_file_takes_effect_within_seconds() {
     let node = TestNode::start_with(add_users).await;
     let mut client = StreamsClient::new(node.channel().await);
-    let delete = |name: &'static str| request_by(Some(name), delete_request("missing"));
+    let delete = |name: &'static str| request_by(Some(name), delete_request("missing", None));
     let code = |result: Result<_, Status>| result.map(drop).unwrap_err().code();
     // The stream does not exist: the version is checked after the rights.
     assert_eq!(code(client.delete(delete("ada")).await), Code::FailedPrecondition);

@@ -102,7 +102,7 @@ async fn discard_each(api: &Api, order_ids: &[Uuid], request: &DiscardRequest) -
     outcome
 }
 
-/// Returns whether the API refuses all commands for now.
+/// Returns whether a failure concerns every command and not only this order.
 fn is_outage(error: &ApiError) -> bool {
     let outages = [
         StatusCode::UNAUTHORIZED,

@@ -10,12 +10,11 @@ use futures::future::OptionFuture;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::operator::action_or_obstacle;
 use super::{OrderQuery, api_path, page_address, state};
 use crate::api::Loaded;
 use crate::components::{callout, encode_component};
-use crate::form::{
-    Submission, actor_field, post_form, read_only_note, reason_field, refusal, typed_text,
-};
+use crate::form::{Submission, actor_field, post_form, reason_field, refusal, typed_text};
 use crate::page::{Page, Section};
 use crate::session::Notice;
 use crate::visit::Visit;
@@ -116,13 +115,9 @@ fn render(
         (message)
         div.columns {
             section.panel {
-                @if let Some(obstacle) = obstacle {
-                    p { (obstacle) }
-                } @else if visit.may_operate() {
-                    (post_form(visit, &format!("{address}/discard"), &fields))
-                } @else {
-                    (read_only_note("discard dead letters"))
-                }
+                (action_or_obstacle(visit, *obstacle, "discard dead letters", || {
+                    post_form(visit, &format!("{address}/discard"), &fields)
+                }))
                 p { a href=(address) { "Back to the order" } }
             }
             section.panel {

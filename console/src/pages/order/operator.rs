@@ -30,3 +30,21 @@ pub(super) fn actions(visit: &Visit, order: &OrderState, is_discarded: bool) -> 
         }
     }
 }
+
+/// Returns the form of an action, or why the visitor cannot act. `action` is a verb phrase.
+pub(super) fn action_or_obstacle(
+    visit: &Visit,
+    obstacle: Option<&str>,
+    action: &str,
+    form: impl FnOnce() -> Markup,
+) -> Markup {
+    html! {
+        @if let Some(obstacle) = obstacle {
+            p { (obstacle) }
+        } @else if visit.may_operate() {
+            (form())
+        } @else {
+            (read_only_note(action))
+        }
+    }
+}

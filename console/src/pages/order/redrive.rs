@@ -8,11 +8,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::operator::action_or_obstacle;
 use super::{api_path, changes, redrive_obstacle, state};
 use crate::components::{callout, encode_component};
-use crate::form::{
-    Submission, actor_field, post_form, read_only_note, reason_field, refusal, typed_text,
-};
+use crate::form::{Submission, actor_field, post_form, reason_field, refusal, typed_text};
 use crate::page::{Page, Section};
 use crate::session::Notice;
 use crate::visit::Visit;
@@ -198,13 +197,9 @@ fn render(
         (message)
         div.columns {
             section.panel {
-                @if let Some(obstacle) = obstacle {
-                    p { (obstacle) }
-                } @else if visit.may_operate() {
-                    (show_fields(visit, order, form))
-                } @else {
-                    (read_only_note("redrive orders"))
-                }
+                (action_or_obstacle(visit, obstacle, "redrive orders", || {
+                    show_fields(visit, order, form)
+                }))
                 p { a href=(order_address(&order.order_id.to_string())) { "Back to the order" } }
             }
             section.panel { h2 { "State" } (state::show_facts(order, visit.now)) }

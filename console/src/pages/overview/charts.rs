@@ -130,7 +130,8 @@ fn charts(minutes: &[MinuteStatistics], window: Window, now: Timestamp) -> Marku
     }
 }
 
-/// Returns all slots of the window, those without orders too, oldest first.
+/// Returns the full slots of the window, those without orders too, oldest first. The slot that has begun
+/// is left out: its counts are too low, and open pages would receive the charts with every order.
 fn sum_slots(
     minutes: &[MinuteStatistics],
     window: Window,
@@ -139,10 +140,10 @@ fn sum_slots(
 ) -> BTreeMap<Timestamp, Slot> {
     let length = step * MINUTE;
     let start_of = |at: Timestamp| at.as_second().div_euclid(length) * length;
-    let newest = start_of(now);
+    let begun = start_of(now);
     let n_slots = i64::from(window.minutes()) / step;
-    let mut slots: BTreeMap<Timestamp, Slot> = (0..n_slots)
-        .filter_map(|age| Timestamp::from_second(newest - age * length).ok())
+    let mut slots: BTreeMap<Timestamp, Slot> = (1..n_slots)
+        .filter_map(|age| Timestamp::from_second(begun - age * length).ok())
         .map(|start| (start, Slot::default()))
         .collect();
     for minute in minutes {
@@ -167,5 +168,44 @@ fn format_duration(seconds: f64) -> String {
         ..1.0 => format!("{:.0} ms", seconds * 1_000.0),
         1.0..120.0 => format!("{seconds:.1} s"),
         _ => format!("{:.0} min", seconds / 60.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn minute(text: &str, received: u64) -> MinuteStatistics {
+        MinuteStatistics {
+            minute: at(text),
+            events: received,
+            received,
+            fulfilled: 0,
+            failed: 0,
+            success_rate: None,
+            mean_completion_seconds: None,
+            max_completion_seconds: None,
+        }
+    }
+
+    #[test]
+    fn slots_are_full_and_cover_the_minutes_that_the_api_returns() {
+        let now = at("2026-01-02T12:07:30Z");
+        for (window, step, n_slots, newest) in [
+            (Window::Hour, 1, 59, "2026-01-02T12:06:00Z"),
+            (Window::Day, 15, 95, "2026-01-02T11:45:00Z"),
+        ] {
+            let minutes = [minute("2026-01-02T12:07:00Z", 5), minute("2026-01-02T11:59:00Z", 3)];
+            let slots = sum_slots(&minutes, window, step, now);
+            assert_eq!(slots.len(), n_slots);
+            assert_eq!(slots.last_key_value().map(|(start, _)| *start), Some(at(newest)));
+            let oldest = slots.first_key_value().map(|(start, _)| start.as_second()).unwrap();
+            assert!(oldest > now.as_second() - i64::from(window.minutes()) * MINUTE, "{oldest}");
+            assert_eq!(slots.values().map(|slot| slot.received).sum::<u64>(), 3);
+        }
     }
 }
