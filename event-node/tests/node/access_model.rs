@@ -255,18 +255,7 @@ impl Case<'_> {
             Operation::AppendMetadata => {
                 streams.append(request_by(caller, append(&metastream))).await.map(drop)
             }
-            Operation::BatchAppend => {
-                let request = request_by(
-                    caller,
-                    tokio_stream::iter([batch_request(stream, Some(IMPOSSIBLE_REVISION))]),
-                );
-                let mut responses = streams.batch_append(request).await?.into_inner();
-                let response = responses.message().await?.unwrap();
-                let Some(streams::batch_append_resp::Result::Error(error)) = response.result else {
-                    panic!("the impossible revision was accepted")
-                };
-                Err(Status::new(error.code.into(), error.message))
-            }
+            Operation::BatchAppend => self.batch_append(caller, stream).await,
             Operation::Delete => streams
                 .delete(request_by(caller, delete_request(stream, Some(IMPOSSIBLE_REVISION))))
                 .await
@@ -313,6 +302,21 @@ impl Case<'_> {
                 operations.stop_scavenge(request_by(caller, request)).await.map(drop)
             }
         }
+    }
+
+    /// The response to a batch reports a refusal in a message, not in the status of the call.
+    async fn batch_append(&self, caller: Option<&str>, stream: &str) -> Result<(), Status> {
+        let request = request_by(
+            caller,
+            tokio_stream::iter([batch_request(stream, Some(IMPOSSIBLE_REVISION))]),
+        );
+        let mut streams = StreamsClient::new(self.channel.clone());
+        let mut responses = streams.batch_append(request).await?.into_inner();
+        let response = responses.message().await?.unwrap();
+        let Some(streams::batch_append_resp::Result::Error(error)) = response.result else {
+            panic!("the impossible revision was accepted")
+        };
+        Err(Status::new(error.code.into(), error.message))
     }
 }
 
