@@ -7,7 +7,7 @@
 #
 # The base images are named by tag. To pin them, pass their digests, for example
 #   --build-arg RUNTIME_DIGEST="$(docker buildx imagetools inspect gcr.io/distroless/cc-debian12:nonroot \
-#       --format '{{.Manifest.Digest}}')"
+#       --format '{{json .Manifest.Digest}}' | tr -d '"')"
 ARG RUST_DIGEST
 ARG RUNTIME_DIGEST
 

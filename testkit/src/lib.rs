@@ -23,5 +23,6 @@ pub mod strict_store;
 pub mod stub;
 pub mod system;
 pub mod trace_receiver;
+pub mod variation;
 pub mod wait;
 pub mod warehouse;

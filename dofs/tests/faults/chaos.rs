@@ -7,20 +7,15 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use testkit::api::{Api, valid_order};
 use testkit::process::{Dofs, Start};
-use testkit::wait;
 use testkit::warehouse::{Behaviour, Warehouse};
+use testkit::{variation, wait};
 
 use crate::fixture::{BINARY, SeparateProcesses, start_node};
 
-/// Duration of the kills in seconds; `CHAOS_SECONDS` overrides it.
+/// Duration of the kills in seconds; `DOFS_TEST_CHAOS_SECONDS` overrides it.
 const SECONDS: u64 = 15;
-/// Seed of the random times of the kills; `CHAOS_SEED` overrides it.
+/// Seed of the random times of the kills; `DOFS_TEST_SEED` overrides it.
 const SEED: u64 = 4;
-
-#[expect(clippy::disallowed_methods, reason = "settings of the test, not of the product")]
-fn env_number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 /// Places orders until the deadline. Each has its own idempotency key and is retried until accepted.
 fn place_until(api: &Api, customer: usize, deadline: Instant) -> Vec<String> {
@@ -55,8 +50,9 @@ fn random_kills_lose_no_order_and_duplicate_no_effect() {
     };
     let spawn = |system: &SeparateProcesses| -> Dofs { Start::spawn(command(system)) };
     let mut workers = [spawn(&system), spawn(&system)];
-    let mut random = StdRng::seed_from_u64(env_number("CHAOS_SEED", SEED));
-    let deadline = Instant::now() + Duration::from_secs(env_number("CHAOS_SECONDS", SECONDS));
+    let mut random = StdRng::seed_from_u64(variation::seed(SEED));
+    let deadline =
+        Instant::now() + Duration::from_secs(variation::number("DOFS_TEST_CHAOS_SECONDS", SECONDS));
     let mut n_kills = 0;
     let ids: Vec<String> = std::thread::scope(|scope| {
         let customers: Vec<_> = (0..4)

@@ -3,9 +3,12 @@
 //!
 //! A scenario runs once per file change, with power for that many changes. Each time, several
 //! states that a journaling file system may leave behind are opened, some with another power
-//! failure during recovery. `DOFS_TEST_CRASH_SEEDS` sets the number of states.
+//! failure during recovery. `DOFS_TEST_SEED` and `DOFS_TEST_CRASH_SEEDS` set the first seed and their
+//! number.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use testkit::variation;
 
 use crate::log::{
     chunk::FIRST_ENTRY,
@@ -125,14 +128,14 @@ fn open_store(files: &SimulatedFolder) -> Option<TestStore> {
     TestStore::open(&as_folder(files), CHUNK_BYTES)
 }
 
-fn n_seeds() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "setting of this test only")]
-    let more = std::env::var("DOFS_TEST_CRASH_SEEDS").ok();
-    more.and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS)
+fn seeds() -> Range<u64> {
+    let first = variation::seed(0);
+    first..first + variation::number("DOFS_TEST_CRASH_SEEDS", SEEDS)
 }
 
 #[test]
 fn acknowledged_events_survive_power_loss_at_any_change() {
+    let seeds = seeds();
     let mut n_states = 0;
     for changes in 0.. {
         let power = Power::for_changes(changes);
@@ -143,7 +146,7 @@ fn acknowledged_events_survive_power_loss_at_any_change() {
         let killed = format!("killed after {changes} changes");
         check_acknowledged(&files.after_kill(Power::default()), &ledger, &killed);
         n_states += 1;
-        for seed in 0..n_seeds() {
+        for (second_power, seed) in (0..).step_by(3).zip(seeds.clone()) {
             let state = format!("power for {changes} changes, seed {seed}");
             let left = files.after_power_loss(pseudo_random_choices(seed), Power::default());
             check_acknowledged(&left, &ledger, &state);
@@ -152,11 +155,13 @@ fn acknowledged_events_survive_power_loss_at_any_change() {
                 pseudo_random_choices(seed),
                 // A recovery makes few changes: this spreads the second failure over the first
                 // ones.
-                Power::for_changes(seed * 3 + changes % 5),
+                Power::for_changes(second_power + changes % 5),
             );
             drop(open_store(&again));
-            let left =
-                again.after_power_loss(pseudo_random_choices(seed + changes), Power::default());
+            let left = again.after_power_loss(
+                pseudo_random_choices(seed.wrapping_add(changes)),
+                Power::default(),
+            );
             check_acknowledged(&left, &ledger, &format!("{state}, and again during recovery"));
             n_states += 2;
         }
@@ -173,11 +178,12 @@ fn interrupted_backup_and_restore_can_be_repeated() {
     let mut ledger = Ledger::new();
     run_scenario(&store, &mut ledger).unwrap();
     let source = ChunkedLog::open(Arc::new(store)).unwrap().unwrap();
+    let seeds = seeds();
     for changes in 0.. {
         let backup = SimulatedFolder::with_power(Power::for_changes(changes));
         let is_done = backup_log(&source, &as_folder(&backup), |_| {}).is_ok();
         let mut is_restored = true;
-        for seed in 0..n_seeds() {
+        for seed in seeds.clone() {
             let state = format!("power for {changes} changes, seed {seed}");
             let backup = backup.after_power_loss(pseudo_random_choices(seed), Power::default());
             backup_log(&source, &as_folder(&backup), |_| {})

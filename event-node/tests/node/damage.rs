@@ -14,6 +14,7 @@ use eventstore::{
     operations::{self, OperationalOptions},
 };
 use tempfile::TempDir;
+use testkit::variation;
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{TestNode, append_events, new_events, start_node, within_deadline};
@@ -227,16 +228,11 @@ async fn check_salvage(data: &Path, trial: &str) {
     node.stop().await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "settings for this test only")]
-fn read_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[tokio::test]
 async fn damage_is_found_or_harmless() {
     let sample = create_sample().await;
-    let first_seed = read_environment("DOFS_TEST_SEED").unwrap_or(1);
-    let trials = read_environment("DOFS_TEST_DAMAGE_TRIALS").unwrap_or(TRIALS);
+    let first_seed = variation::seed(1);
+    let trials = variation::number("DOFS_TEST_DAMAGE_TRIALS", TRIALS);
     for seed in first_seed..first_seed + trials {
         try_damage(&sample, seed).await;
     }

@@ -26,8 +26,9 @@ use futures::{
 };
 use proptest::{
     prelude::*,
-    test_runner::{RngAlgorithm, TestRng, TestRunner},
+    test_runner::{RngSeed, TestRunner},
 };
+use testkit::variation;
 use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
 use crate::{
@@ -419,8 +420,9 @@ fn every_random_message_gets_a_response() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let node = runtime.block_on(TestNode::start());
     let channel = runtime.block_on(node.channel());
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(ProptestConfig::with_cases(CASES), rng);
+    let rng_seed = RngSeed::Fixed(variation::seed(1));
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: CASES, rng_seed, ..Default::default() });
     let result = runner.run(&(any_call(), prop::bool::weighted(0.9)), |(call, finishes)| {
         runtime.block_on(check_call(&channel, call, finishes))
     });
