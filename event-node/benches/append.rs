@@ -37,34 +37,41 @@ const SPAN: Duration = Duration::from_secs(5);
 fn main() {
     let folder = tempfile::tempdir().expect("a folder for the store");
     commits::start_recording();
-    let node = BenchNode::start(&folder.path().join("store"));
+    let nodes = [
+        ("", BenchNode::start(&folder.path().join("store"))),
+        (" with users", BenchNode::start_with_users(&folder.path().join("guarded"))),
+    ];
     let runtime = support::runtime("client");
     println!("durable appends of {EVENTS_PER_APPEND} x {EVENT_BYTES} bytes");
     for writers in WRITERS {
         let whole = write_loop_rate(folder.path(), &[writers as u64]);
         println!("{writers} writers: write loop with batches of {writers}: {whole}/s");
-        for kind in [Kind::Unary, Kind::Batch] {
+        for (users, node) in &nodes {
             let client = {
                 let _inside = runtime.enter();
                 node.connect_client()
             };
-            commits::take_recorded();
-            let before = threads::cpu_millis();
-            let (rate, slowest) = runtime.block_on(measure_appends(&client, writers, kind));
-            let shares = threads::format_cpu_shares(&before);
-            let batches = commits::take_recorded();
-            let same = write_loop_rate(folder.path(), &batches);
-            let mean = batches.iter().sum::<u64>() / (batches.len() as u64).max(1);
-            println!(
-                "  {kind:?}: {rate}/s, slowest {slowest} ms, {mean} appends a commit; \
-                 write loop with the same batches {same}/s: {} %; with batches of {writers}: {} %",
-                rate * 100 / same.max(1),
-                rate * 100 / whole.max(1),
-            );
-            println!("    processor time: {shares}");
+            for kind in [Kind::Unary, Kind::Batch] {
+                commits::take_recorded();
+                let before = threads::cpu_millis();
+                let (rate, slowest) = runtime.block_on(measure_appends(&client, writers, kind));
+                let shares = threads::format_cpu_shares(&before);
+                let batches = commits::take_recorded();
+                let same = write_loop_rate(folder.path(), &batches);
+                let mean = batches.iter().sum::<u64>() / (batches.len() as u64).max(1);
+                println!(
+                    "  {kind:?}{users}: {rate}/s, slowest {slowest} ms, {mean} appends a commit; \
+                     write loop with the same batches {same}/s: {} %; with batches of {writers}: {} %",
+                    rate * 100 / same.max(1),
+                    rate * 100 / whole.max(1),
+                );
+                println!("    processor time: {shares}");
+            }
         }
     }
-    node.stop();
+    for (_, node) in nodes {
+        node.stop();
+    }
     let _inside = runtime.enter();
     let store = Store::open(&folder.path().join("direct"), support::clock()).expect("a store");
     for writers in WRITERS {

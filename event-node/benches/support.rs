@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_node::{Node, NodeConfig, measure::Store};
+use event_node::{Node, NodeConfig, UsersFile, measure::Store};
 use eventstore::{Client, EventData};
 use prost::bytes::Bytes;
 use service_kit::clock::Clock;
@@ -29,21 +29,44 @@ pub(crate) struct BenchNode {
     runtime: Runtime,
     node: Node,
     stop: CancellationToken,
+    /// `USER:PASSWORD@`, or empty.
+    credentials: &'static str,
 }
 
 impl BenchNode {
     pub(crate) fn start(data: &Path) -> Self {
+        Self::start_with(data, "", "")
+    }
+
+    /// Starts a node that authenticates each call and checks the rights of its user, an administrator.
+    pub(crate) fn start_with_users(data: &Path) -> Self {
+        let path = data.with_extension("users");
+        let mut users = UsersFile::open_or_new(&path).expect("a new file");
+        users.add_user("admin", vec!["$admins".to_owned()], "a-long-password").expect("a user");
+        users.save().expect("a file");
+        Self::start_with(data, &path.display().to_string(), "admin:a-long-password@")
+    }
+
+    fn start_with(data: &Path, users: &str, credentials: &'static str) -> Self {
         let runtime = runtime("node");
         let stop = CancellationToken::new();
         let listen = "127.0.0.1:0".parse().expect("an address");
-        let config = NodeConfig { user_name: "admin".to_owned(), ..NodeConfig::new(listen, data) };
+        let config = NodeConfig {
+            user_name: "admin".to_owned(),
+            users: users.to_owned(),
+            ..NodeConfig::new(listen, data)
+        };
         let node = runtime.block_on(Node::start(config, clock(), stop.clone()));
-        Self { runtime, node: node.expect("a node"), stop }
+        Self { runtime, node: node.expect("a node"), stop, credentials }
     }
 
     /// Creates a client. It uses the runtime in which this is called.
     pub(crate) fn connect_client(&self) -> Client {
-        let settings = format!("esdb://127.0.0.1:{}?tls=false", self.node.address().port());
+        let settings = format!(
+            "esdb://{}127.0.0.1:{}?tls=false",
+            self.credentials,
+            self.node.address().port()
+        );
         Client::new(settings.parse().expect("settings")).expect("a client")
     }
 
