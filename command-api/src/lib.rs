@@ -4,6 +4,7 @@ mod caller;
 mod command_errors;
 mod dead_letters;
 pub mod metrics;
+mod operator_command;
 mod operator_request;
 mod orders;
 mod read_model;

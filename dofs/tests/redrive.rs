@@ -179,7 +179,13 @@ fn discarded_dead_letter_is_skipped_and_not_counted() {
     let path = format!("/v1/dead-letters/{}/discard", ids[0]);
     assert_eq!(post_json(&api, &path, &json!({})).status, 400, "a reason must be given");
     let said = json!({"reason": "a test order", "actor": "bob"});
-    assert_eq!(post_json(&api, &path, &said).status, 200);
+    let with_revision =
+        |tag| Api::send(api.request("POST", &path).header("If-Match", tag).json(&said));
+    let refused = with_revision("\"3\"");
+    assert_eq!(refused.status, 412, "{refused:?}");
+    assert_eq!(api.event_types(&ids[0]).last().unwrap(), "OrderFailed", "nothing was recorded");
+    let discarded = with_revision("\"4\"");
+    assert_eq!((discarded.status, &discarded.json()["revision"]), (200, &json!(5)));
     assert_eq!(post_json(&api, &path, &said).status, 200, "discarding twice is idempotent");
     wait::until("the discarded order is no longer counted", || {
         (api.get("/v1/dead-letters").json()["total"] == 1).then_some(())

@@ -6,20 +6,19 @@ use api_types::{RedriveOrderRequest, RedrivenOrder};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{ETAG, HeaderMap, IF_MATCH, LOCATION};
+use axum::http::header::{ETAG, HeaderMap, LOCATION};
 use axum::response::{IntoResponse, Response};
 use domain::ids::OrderId;
 use domain::order::{OrderCommand, Redrive};
-use event_log::LogError;
-use service_kit::etag::{self, Tags};
+use service_kit::etag;
 use service_kit::extract::{JsonBody, PathParameters};
 use service_kit::problem::Problem;
 
 use super::order_request::{check_rules, parse_items};
 use crate::CommandApi;
 use crate::caller::Caller;
-use crate::command_errors::{command_failed, log_failed, rule_refused};
 use crate::metrics::count_redriven;
+use crate::operator_command::{ChangedOrder, OperatorCommand, read_if_match};
 use crate::operator_request::check_reason;
 
 /// Reason of a redrive that gives none.
@@ -58,8 +57,7 @@ pub(crate) async fn redrive_order(
     let order_id: OrderId =
         id.parse().map_err(|_| Problem::invalid_parameter("id", "must be a hyphenated UUID"))?;
     let request = body.unwrap_or_default();
-    // Every order meets `*`.
-    let expected = Tags::of(&headers, &IF_MATCH)?.filter(|tags| *tags != Tags::Any);
+    let expected = read_if_match(&headers)?;
     let items = request.items.map(parse_items).transpose()?;
     check_rules(request.customer_id.as_deref(), items.as_deref())?;
     let redrive = Redrive {
@@ -67,34 +65,15 @@ pub(crate) async fn redrive_order(
         customer_id: request.customer_id,
         items: items.map(|items| items.into_iter().map(Into::into).collect()),
     };
-    let log = api.log()?;
-    let loaded = log.load(order_id).await.map_err(log_failed)?;
-    let actor = caller.operator(request.actor.as_deref())?;
-    let cause = caller.cause_on(&loaded, actor, api.clock.now());
-    let head = loaded.head();
-    let order = loaded.order.ok_or_else(|| Problem::order_not_found(order_id))?;
-    let command = OrderCommand::Redrive(redrive);
-    let changed = match &expected {
-        None => log.execute_command(order, head, &command, &cause).await,
-        // The append expects this revision: a change since the read is refused, too.
-        Some(expected) if expected.contain(order.revision) => {
-            log.execute_if_unchanged(order, head, &command, &cause).await
-        }
-        Some(_) => return Err(order_changed(order_id)),
+    let command = OperatorCommand {
+        order_id,
+        actor: request.actor.as_deref(),
+        command: OrderCommand::Redrive(redrive),
+        expected,
     };
-    let order = match changed {
-        Err(LogError::Conflict { .. }) if expected.is_some() => {
-            return Err(order_changed(order_id));
-        }
-        changed => {
-            changed.map_err(command_failed)?.map_err(|error| rule_refused(order_id, &error))?
-        }
-    };
-    let order = Arc::new(order);
-    // Until the read model has this revision, reads answer with the remembered state.
-    log.remember_state(&order);
+    let ChangedOrder { order, actor } = command.execute(&api, &caller).await?;
     count_redriven();
-    tracing::info!(order.id = %order_id, actor = cause.actor, attempt = order.attempt, "Order redriven");
+    tracing::info!(order.id = %order_id, actor, attempt = order.attempt, "Order redriven");
     let redriven = RedrivenOrder {
         order_id: order_id.0,
         status: order.status.into(),
@@ -104,9 +83,4 @@ pub(crate) async fn redrive_order(
     let location = [(LOCATION, format!("/v1/orders/{order_id}"))];
     let etag = [(ETAG, etag::of_revision(order.revision))];
     Ok((StatusCode::ACCEPTED, location, etag, Json(redriven)).into_response())
-}
-
-fn order_changed(order_id: OrderId) -> Problem {
-    let error = format!("Order {order_id} has changed: read it again");
-    Problem::application(StatusCode::PRECONDITION_FAILED, error)
 }
