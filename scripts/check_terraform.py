@@ -4,6 +4,7 @@
    is used.
 2. The contract's settings are settings of config/default.toml, with values of the same type.
 3. Names agree with the kustomize overlays, and alert thresholds with the rules of Prometheus.
+4. The Secrets have the keys that the operator for external secrets would write.
 
 Its argument is the folder with the contract's outputs: dev.json, staging.json, prod.json.
 """
@@ -112,6 +113,19 @@ def check_environment(environment, outputs, defaults, rules):
             report(environment, f"{name} is {threshold}, but {alert} is `{rules[alert]}`")
 
 
+def check_secrets(folder):
+    block = re.search(r"(?ms)^  secrets = .*?^  } : {}$", folder.text)
+    written = {name: set(re.findall(r'(?m)^ *"?([\w.]+)"? += ', keys))
+               for name, keys in re.findall(r"(?s)(dofs-\w+) = {(.*?)}", block.group() if block else "")}
+    file = ROOT / "deploy/kubernetes/components/external-secrets/external-secrets.yaml"
+    expected = {document["metadata"]["name"]: {entry["secretKey"] for entry in document["spec"]["data"]}
+                for document in YAML(typ="safe").load_all(file)}
+    for name in sorted(written.keys() | expected.keys()):
+        if written.get(name) != expected.get(name):
+            report(folder.path.relative_to(ROOT), f"Secret {name} has the keys {sorted(written.get(name, []))}, but "
+                                                  f"{file.relative_to(ROOT)} writes {sorted(expected.get(name, []))}")
+
+
 def main():
     folders = {}
     for path in sorted([*TERRAFORM.glob("modules/*"), *TERRAFORM.glob("environments/*")]):
@@ -123,6 +137,7 @@ def main():
         check_folder(folder)
 
     multi_env = folders[(TERRAFORM / "environments/multi-env").resolve()]
+    check_secrets(multi_env)
     if "api_gateway_url" not in multi_env.outputs:
         report(multi_env.path.relative_to(ROOT), "no output api_gateway_url, which scripts of the AWS system read")
     for file in sorted(multi_env.path.glob("*.tfvars")):

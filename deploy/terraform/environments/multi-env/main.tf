@@ -23,14 +23,18 @@ module "kubernetes" {
   pipeline_writes_secrets = var.environment == "dev"
   secrets = var.write_secrets ? {
     dofs-api = {
-      event_store_url = var.store_urls.event_store.api
-      read_model_url  = var.store_urls.read_model.api
+      "ca.crt"               = var.event_store_ca
+      console_session_secret = var.console_session_secret
+      event_store_url        = var.store_urls.event_store.api
+      read_model_url         = var.store_urls.read_model.api
     }
     dofs-worker = {
+      "ca.crt"        = var.event_store_ca
       event_store_url = var.store_urls.event_store.worker
       fulfillment_url = var.gateway_url
     }
     dofs-projector = {
+      "ca.crt"        = var.event_store_ca
       event_store_url = var.store_urls.event_store.projector
       read_model_url  = var.store_urls.read_model.projector
     }

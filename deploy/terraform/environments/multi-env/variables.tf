@@ -106,3 +106,21 @@ variable "store_urls" {
     error_message = "store_urls is required by write_secrets."
   }
 }
+
+variable "console_session_secret" {
+  description = "Secret that seals the cookies of the console, at least 32 characters. Required by write_secrets."
+  type        = string
+  default     = ""
+  sensitive   = true
+
+  validation {
+    condition     = !var.write_secrets || length(var.console_session_secret) >= 32
+    error_message = "console_session_secret must have at least 32 characters if write_secrets is set."
+  }
+}
+
+variable "event_store_ca" {
+  description = "Certificate authority of the event store (PEM), for tlsCaFile in store_urls. Empty: the system's authorities."
+  type        = string
+  default     = ""
+}
