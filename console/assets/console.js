@@ -3,13 +3,35 @@
 const root = document.documentElement;
 root.classList.add("js");
 
-// Opens a stream again that the server refused; after other failures, the browser does so by itself. If the
-// session has ended, the page leads to the sign-in.
-function retry(connect) {
-  setTimeout(async () => {
+// Keeps a stream open while the page is visible. Browsers open at most six connections to a server, so the
+// streams of hidden tabs would block other tabs. `open` returns a new stream.
+function keepStreamOpen(open) {
+  let stream = null;
+  const close = () => {
+    stream?.close();
+    stream = null;
+  };
+  const reopen = () => {
+    close();
+    if (document.hidden) return;
+    const opened = stream = open();
+    opened.addEventListener("error", () => {
+      // After other failures, the browser connects again by itself.
+      if (opened.readyState === EventSource.CLOSED) setTimeout(retry, 5000, opened);
+    });
+  };
+  // Opens a stream again that the server has refused. If the session has ended, the page leads to the sign-in.
+  const retry = async (refused) => {
+    if (stream !== refused) return;
     const page = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => null);
-    if (page?.type === "opaqueredirect") location.reload(); else connect();
-  }, 5000);
+    if (page?.type === "opaqueredirect") location.reload();
+    else if (stream === refused) reopen();
+  };
+  document.addEventListener("visibilitychange", reopen);
+  // Browsers may keep a page that the visitor has left.
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => { if (event.persisted) reopen(); });
+  reopen();
 }
 
 // Live regions. The server sends a region only if it has changed.
@@ -32,24 +54,17 @@ if (main) {
     if (focused) (findSame(region, focused) ?? main).focus({ preventScroll: true });
     updateAges(region);
   };
-  let source;
-  const connect = () => {
-    source = new EventSource(main.dataset.live);
-    source.addEventListener("regions", (message) => {
-      if (stale) stale.hidden = true;
+  const setStale = (isStale) => { if (stale) stale.hidden = !isStale; };
+  keepStreamOpen(() => {
+    const stream = new EventSource(main.dataset.live);
+    stream.addEventListener("regions", (message) => {
       for (const [name, html] of Object.entries(JSON.parse(message.data))) replace(name, html);
     });
-    source.addEventListener("expired", () => { source.close(); location.reload(); });
-    source.addEventListener("error", () => {
-      if (stale) stale.hidden = false;
-      if (source.readyState === EventSource.CLOSED) retry(connect);
-    });
-    source.addEventListener("open", () => { if (stale) stale.hidden = true; });
-  };
-  connect();
-  // Browsers keep a page that the visitor left; its stream would count against the server's limit.
-  addEventListener("pagehide", () => source.close());
-  addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
+    stream.addEventListener("expired", () => { stream.close(); location.reload(); });
+    stream.addEventListener("open", () => setStale(false));
+    stream.addEventListener("error", () => setStale(true));
+    return stream;
+  });
 }
 
 const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
@@ -128,7 +143,6 @@ if (feed) {
   const rows = feed.querySelector("tbody");
   const [pause, status, count, skipped] =
     ["pause", "status", "count", "skipped"].map((name) => document.getElementById(`feed-${name}`));
-  let stream;
   let waiting = [];
   let nWaiting = 0;
   let isPaused = false;
@@ -167,8 +181,8 @@ if (feed) {
     }
     count.textContent = isPaused ? `${nWaiting} new events` : "";
   };
-  const tell = (text) => { if (status.textContent !== text) status.textContent = text; };
-  const tellState = () => tell(isPaused ? "Paused" : "Live");
+  const setStatus = (text) => { if (status.textContent !== text) status.textContent = text; };
+  const showState = () => setStatus(isPaused ? "Paused" : "Live");
   const receive = (message) => {
     waiting.push(toRow(JSON.parse(message.data)));
     if (waiting.length > MAX_ROWS) waiting.shift();
@@ -178,62 +192,78 @@ if (feed) {
     isScheduled = true;
   };
   // Events between the page and its stream, or between two streams, are only on a new page.
-  const load = async () => {
+  const load = async (stream) => {
     const page = await fetch(location.href).then((answer) => answer.text()).catch(() => "");
     const current = new DOMParser().parseFromString(page, "text/html").querySelector("[data-feed] tbody");
+    if (stream.readyState === EventSource.CLOSED) return;
     const newest = [...current?.rows ?? []];
     const missing = newest.filter((row) => !has(row.dataset.event));
-    if (rows.rows.length && newest.length && missing.length === newest.length) skipped.hidden = false;
+    if (rows.rows.length && newest.length && missing.length === newest.length) {
+      // The page has none of the shown events, so others lie between. The list begins again, but a visitor who
+      // has paused keeps it.
+      if (isPaused) skipped.hidden = false; else rows.replaceChildren();
+    }
     waiting.unshift(...missing.reverse());
     isLoading = false;
     show();
   };
-  const connect = () => {
+  keepStreamOpen(() => {
+    const stream = new EventSource(feed.dataset.feed);
     let isNew = true;
     isLoading = true;
-    stream = new EventSource(feed.dataset.feed);
     for (const type of feed.dataset.types.split(" ")) stream.addEventListener(type, receive);
     stream.addEventListener("reset", (message) => {
       // The browser resumes a stream that was too slow where it ended.
       if (JSON.parse(message.data).reason === "unknown_position") skipped.hidden = false;
     });
     stream.onopen = () => {
-      tellState();
-      if (isNew) load();
+      showState();
+      if (isNew) load(stream);
       isNew = false;
     };
-    stream.onerror = () => {
-      tell("Connection lost. The list is not current.");
-      if (stream.readyState === EventSource.CLOSED) retry(connect);
-    };
-  };
-  connect();
+    stream.onerror = () => setStatus("Connection lost. The list is not current.");
+    return stream;
+  });
   pause.addEventListener("click", () => {
     isPaused = !isPaused;
     pause.setAttribute("aria-pressed", String(isPaused));
-    tellState();
+    showState();
     show();
   });
-  addEventListener("pagehide", () => stream.close());
-  addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
 }
 
 // Keyboard.
 const PAGES = {
   v: "/console", o: "/console/orders", d: "/console/dead-letters", w: "/console/workers", p: "/console/projections",
 };
-let isGoing = false;
+const help = document.getElementById("keyboard-help");
+document.getElementById("keyboard-open")?.addEventListener("click", () => help.showModal());
+
+const shortcuts = document.getElementById("shortcuts");
+shortcuts?.addEventListener("change", async () => {
+  root.dataset.shortcuts = shortcuts.checked ? "on" : "off";
+  const { action, method } = shortcuts.form;
+  const body = new URLSearchParams(new FormData(shortcuts.form));
+  const answer = await fetch(action, { method, body, redirect: "manual" }).catch(() => null);
+  const text = answer?.ok ? "Saved." : "Not saved: this applies only until you leave the page.";
+  document.getElementById("shortcuts-status").textContent = text;
+});
+
+// Time until which a key completes `g`.
+let goUntil = 0;
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest("input, textarea, select, [contenteditable]");
+  // A page without the help has no means to switch the shortcuts off.
+  if (!help || root.dataset.shortcuts === "off") return;
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (isGoing && PAGES[event.key]) {
+  if (event.timeStamp < goUntil && PAGES[event.key]) {
     event.preventDefault();
     location.assign(PAGES[event.key]);
   } else if (event.key === "/") {
     event.preventDefault();
     document.querySelector('[data-key="/"]')?.focus();
   } else if (event.key === "?") {
-    document.getElementById("keyboard-help")?.showModal();
+    help.showModal();
   }
-  isGoing = event.key === "g";
+  goUntil = event.key === "g" ? event.timeStamp + 1000 : 0;
 });

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
 import { System, waitFor } from "./system.mjs";
-import { Visitor, startBrowser } from "./visitor.mjs";
+import { Visitor, setHidden, startBrowser } from "./visitor.mjs";
 
 /** Number of rows that the page keeps. */
 const MAX_ROWS = 200;
@@ -108,6 +108,21 @@ test("feed of an order has the events of that order only", async () => {
   assert.ok(await rowsOf(page, id).getByText("anna").isVisible());
   await page.getByRole("link", { name: "Clear" }).click();
   await page.waitForURL(`${system.url}/console/feed`);
+  await visitor.leave();
+});
+
+test("feed that was hidden shows what a reload shows", async () => {
+  const visitor = await openFeed();
+  const { page } = visitor;
+  await setHidden(page, true);
+  // More events than a page has.
+  const ids = await system.placeEnded(12, "fulfil");
+  await setHidden(page, false);
+  await waitFor("the newest order appears", async () => (await rowsOf(page, ids.at(-1)).count()) === ALL.length);
+  const events = await shownEvents(page);
+  assert.ok(!(await page.getByText("Events were skipped").isVisible()));
+  await page.reload();
+  assert.deepEqual(await shownEvents(page), events);
   await visitor.leave();
 });
 

@@ -184,6 +184,36 @@ test("session cookie is out of reach of scripts and of other sites", async () =>
   await visitor.leave();
 });
 
+test("link of another site opens the page with the session", async () => {
+  const path = "/console/orders?status=FAILED&customer=a%27b%22;c";
+  const follow = async (visitor) => {
+    const { page } = visitor;
+    const body = `<a href="${system.url}${path}">Orders</a>`;
+    await page.route("http://chat.example/", (route) => route.fulfill({ contentType: "text/html", body }));
+    await page.goto("http://chat.example/");
+    const requests = [];
+    page.on("request", (request) => requests.push(request.url()));
+    await page.getByRole("link", { name: "Orders" }).click();
+    return requests;
+  };
+  const [visitor, stranger] = [await arriveAs("operator"), await Visitor.arrive(browser)];
+  const cookies = await cookieHeader(visitor);
+  const requests = await follow(visitor);
+  await visitor.page.getByRole("button", { name: "Sign out" }).waitFor();
+  assert.equal(visitor.page.url(), system.url + path);
+  assert.equal(await cookieHeader(visitor), cookies);
+  assert.equal(requests.filter((address) => address === system.url + path).length, 2, requests.join(" "));
+  // Another load of the page has the session, too.
+  await visitor.page.reload();
+  await visitor.page.getByRole("button", { name: "Sign out" }).waitFor();
+  const refused = await follow(stranger);
+  await stranger.page.getByLabel("API key").waitFor();
+  assert.equal(new URL(stranger.page.url()).searchParams.get("next"), path);
+  assert.equal(refused.filter((address) => address === system.url + path).length, 2, refused.join(" "));
+  await visitor.leave();
+  await stranger.leave();
+});
+
 test("forms without the session's token or of another origin are refused", async () => {
   const [visitor, other] = await Promise.all([arriveAs("operator"), arriveAs("reader")]);
   for (const { page } of [visitor, other]) await page.goto(`${system.url}/console/workers`);

@@ -21,6 +21,14 @@ export function startBrowser() {
   });
 }
 
+/** Hides or shows a page as a change of tabs does. Browsers without a window treat all tabs as visible. */
+export function setHidden(page, isHidden) {
+  return page.evaluate((value) => {
+    Object.defineProperty(document, "hidden", { value, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, isHidden);
+}
+
 /** A visitor with cookies of its own. */
 export class Visitor {
   /** Options are those of a browser context: `javaScriptEnabled`, `colorScheme`, `viewport`. */

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use api_types::{HealthReport, Problem, ProblemCode};
+use api_types::{HealthReport, Principal, Problem, ProblemCode};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -17,6 +17,8 @@ use tower::ServiceExt;
 
 const ACCEPTED: &str = "application/json, application/problem+json";
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Scope of the actions of operators: redrive, discard, pause.
+pub(crate) const OPERATOR_SCOPE: &str = "ops:write";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Client of the API on behalf of one visitor. Cheap to clone.
@@ -121,7 +123,25 @@ impl Api {
         self.call(request, Body::empty()).await
     }
 
-    /// Returns a text that is equal for clients that get the same answers.
+    /// Returns the same client for calls that belong to no single request, such as those of shared pages.
+    pub(crate) fn without_request_id(self) -> Self {
+        Self { request_name: None, ..self }
+    }
+
+    /// Returns whether the key may redrive, discard and pause; `false` if the API cannot say.
+    ///
+    /// # Errors
+    /// If the key is no longer valid.
+    pub(crate) async fn may_operate(&self) -> Loaded<bool> {
+        match self.get::<Principal>("/v1/principal").await {
+            Ok(principal) => Ok(principal.scopes.iter().any(|scope| scope == OPERATOR_SCOPE)),
+            Err(error) if error.is_unauthorized() => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Returns the visitor's key as it is sent; empty without a key. Clients with equal keys get equal
+    /// responses.
     pub(crate) fn identity(&self) -> &[u8] {
         self.key.as_ref().map_or(&[], HeaderValue::as_bytes)
     }

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     /// Limit of the style sheet and of the script: the first paint needs one of each.
-    const MAX_BYTES: usize = 15 * 1024;
+    const MAX_BYTES: usize = 15_000;
 
     #[test]
     fn style_sheet_and_script_are_small() {

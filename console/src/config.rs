@@ -16,8 +16,8 @@ pub struct ConsoleConfig {
     pub session_secret: String,
 }
 
-/// Minimum length of `console.session_secret` in bytes: 32 random letters and digits have more entropy
-/// than the cipher's key needs for its purpose.
+/// Minimum length of `console.session_secret` in bytes. 32 random hexadecimal digits have 128 bits of
+/// entropy.
 const MIN_SECRET_BYTES: usize = 32;
 
 /// Why the settings are invalid.

@@ -13,11 +13,11 @@ mod form;
 mod live;
 mod page;
 mod pages;
+mod preferences;
 mod regions;
 mod response;
 mod session;
 mod sign_in;
-mod theme;
 mod visit;
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use axum::middleware;
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use service_kit::clock::Clock;
 use service_kit::http::not_found;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +68,7 @@ struct ConsoleState {
 
 type SharedState = Arc<ConsoleState>;
 
-/// Returns the console's routes. `GET /` leads browsers to the console.
+/// Returns the console's routes. `GET /` redirects browsers to the console.
 pub fn routes(console: Console) -> Router {
     let Console { config, api, clock, secret, has_tls, stop } = console;
     let state = Arc::new(ConsoleState {
@@ -82,8 +82,10 @@ pub fn routes(console: Console) -> Router {
     let pages = Router::new()
         .merge(pages::routes())
         .route("/console/sign-in", get(sign_in::show_form).post(sign_in::sign_in))
-        .route("/console/sign-out", post(sign_in::sign_out))
-        .route("/console/theme", post(theme::set_theme))
+        // An expired session redirects a form to the sign-in, which leads back to the form's address.
+        .route("/console/sign-out", get(redirect_to_root).post(sign_in::sign_out))
+        .route("/console/theme", get(redirect_to_root).post(preferences::set_theme))
+        .route("/console/shortcuts", get(redirect_to_root).post(preferences::set_shortcuts))
         .route("/console/live", get(live::stream_regions))
         .route("/console/", get(async || Redirect::permanent(ROOT)))
         .route("/console/{*rest}", get(page::show_missing_page));
@@ -91,11 +93,16 @@ pub fn routes(console: Console) -> Router {
         .merge(pages)
         .layer(middleware::map_response(document::add_security_headers))
         .merge(assets::routes())
-        .route("/", get(lead_to_console))
+        .route("/", get(redirect_to_console))
         .with_state(state)
 }
 
-async fn lead_to_console(headers: HeaderMap) -> Response {
+async fn redirect_to_root() -> Redirect {
+    Redirect::to(ROOT)
+}
+
+/// Redirects browsers to the console. Other clients get 404.
+async fn redirect_to_console(headers: HeaderMap) -> Response {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if accepted.into_iter().any(|ranges| ranges.contains("text/html")) {
         Redirect::to(ROOT).into_response()

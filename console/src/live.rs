@@ -12,12 +12,13 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::stream::{self, Stream, StreamExt};
+use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use maud::Markup;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use service_kit::clock::Clock;
+use service_kit::mutex::lock;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
@@ -26,22 +27,31 @@ use crate::SharedState;
 use crate::api::{Api, ApiError};
 use crate::pages;
 use crate::regions::PageAddress;
+use crate::response::UNBUFFERED;
 use crate::visit::Visit;
 
 /// Time between two renderings.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum number of open streams of one process.
 const MAX_STREAMS: usize = 2_000;
+/// Maximum number of open streams of one API key: one visitor cannot take the streams of all others.
+const MAX_STREAMS_PER_KEY: usize = 500;
 
 /// The pages that are open now.
 pub(crate) struct LiveHub {
-    pages: Mutex<HashMap<PageKey, Weak<OpenPage>>>,
+    /// Open pages, by visitor's permissions and address.
+    pages: SharedValues<OpenPage>,
     /// One permit for each stream that may be opened.
     slots: Arc<Semaphore>,
+    /// The same for each API key that has open streams.
+    slots_by_key: SharedValues<Semaphore>,
 }
 
-/// Visitor's permissions and page. The key is a hash, because it contains an API key.
-type PageKey = [u8; 32];
+/// Values in use, by the hash of their key. Hashes, because the keys contain API keys.
+type SharedValues<T> = Mutex<HashMap<[u8; 32], Weak<T>>>;
+
+/// Permits for one stream: of the process, and of the API key.
+type Slot = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 /// A page that at least one visitor has open.
 struct OpenPage {
@@ -72,17 +82,30 @@ struct RenderedRegion {
 
 impl LiveHub {
     pub(crate) fn new() -> Self {
-        Self { pages: Mutex::default(), slots: Arc::new(Semaphore::new(MAX_STREAMS)) }
+        Self {
+            pages: Mutex::default(),
+            slots: Arc::new(Semaphore::new(MAX_STREAMS)),
+            slots_by_key: Mutex::default(),
+        }
     }
 
-    /// Returns the shared page and the slot of the stream; `None` if too many streams are open.
-    fn open(
-        &self,
-        api: Api,
-        address: PageAddress,
-        clock: &Clock,
-    ) -> Option<(Arc<OpenPage>, OwnedSemaphorePermit)> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+    /// Reserves a stream for a visitor.
+    ///
+    /// # Errors
+    /// The status of the response if too many streams are open.
+    fn reserve_slot(&self, visit: &Visit) -> Result<Slot, StatusCode> {
+        let of_key = visit.principal.requires_key.then(|| {
+            let key = Sha256::digest(visit.api.identity()).into();
+            let slots = share(&self.slots_by_key, key, || Semaphore::new(MAX_STREAMS_PER_KEY));
+            slots.try_acquire_owned().map_err(|_| StatusCode::TOO_MANY_REQUESTS)
+        });
+        let of_key = of_key.transpose()?;
+        let of_process = Arc::clone(&self.slots).try_acquire_owned();
+        Ok((of_process.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?, of_key))
+    }
+
+    /// Returns the page that all visitors with the same key share.
+    fn open(&self, api: &Api, address: PageAddress, clock: &Clock) -> Arc<OpenPage> {
         let key = Sha256::new()
             .chain_update(api.identity())
             .chain_update([0])
@@ -91,18 +114,25 @@ impl LiveHub {
             .chain_update(&address.query)
             .finalize()
             .into();
-        // The lock's data is consistent at every step.
-        let mut pages = self.pages.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(page) = pages.get(&key).and_then(Weak::upgrade) {
-            return Some((page, slot));
-        }
-        pages.retain(|_, page| page.strong_count() > 0);
-        let clock = clock.clone();
-        let page = OpenPage { api, address, clock, rendering: tokio::sync::Mutex::default() };
-        let page = Arc::new(page);
-        pages.insert(key, Arc::downgrade(&page));
-        Some((page, slot))
+        share(&self.pages, key, || OpenPage {
+            api: api.clone().without_request_id(),
+            address,
+            clock: clock.clone(),
+            rendering: tokio::sync::Mutex::default(),
+        })
     }
+}
+
+/// Returns the value with a key, which is created if it is not in use.
+fn share<T>(values: &SharedValues<T>, key: [u8; 32], create: impl FnOnce() -> T) -> Arc<T> {
+    let mut values = lock(values);
+    if let Some(value) = values.get(&key).and_then(Weak::upgrade) {
+        return value;
+    }
+    values.retain(|_, value| value.strong_count() > 0);
+    let value = Arc::new(create());
+    values.insert(key, Arc::downgrade(&value));
+    value
 }
 
 impl OpenPage {
@@ -165,56 +195,77 @@ pub(crate) struct LiveQuery {
     page: String,
 }
 
-/// Streams the regions of a page.
+/// Streams the regions of a page: first all, then those that changed.
 pub(crate) async fn stream_regions(
     State(state): State<SharedState>,
     Query(query): Query<LiveQuery>,
     visit: Visit,
 ) -> Response {
     let address = PageAddress::parse(&query.page);
-    let opened = state.live.open(visit.api.clone(), address, &state.clock);
-    let Some((page, slot)) = opened else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    let slot = match state.live.reserve_slot(&visit) {
+        Ok(slot) => slot,
+        Err(status) => return status.into_response(),
     };
-    let events = changed_regions(page, slot, visit.session.expires_at)
-        .take_until(state.stop.clone().cancelled_owned());
-    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
-}
-
-/// Returns the changes of a page's regions: first all, then those that changed. The stream ends with the
-/// session, and holds its slot until then.
-fn changed_regions(
-    page: Arc<OpenPage>,
-    slot: OwnedSemaphorePermit,
-    expires_at: Timestamp,
-) -> impl Stream<Item = Result<Event, Infallible>> {
     let opened_at = Instant::now();
-    let begin = (page, slot, None::<Arc<Rendering>>, false);
-    stream::unfold(begin, move |(page, slot, mut sent, ended)| async move {
-        if ended {
-            return None;
-        }
-        loop {
-            if sent.is_some() {
-                sleep(INTERVAL).await;
-            }
-            if page.clock.now() >= expires_at {
-                return Some((Ok(expired_event()), (page, slot, sent, true)));
-            }
-            let rendering = page.render(opened_at).await;
-            if rendering.regions.is_err() {
-                return Some((Ok(expired_event()), (page, slot, sent, true)));
-            }
-            let message = rendering.message_after(sent.as_ref());
-            sent = Some(rendering);
-            if let Some(message) = message {
-                return Some((Ok(message), (page, slot, sent, false)));
-            }
-        }
-    })
+    let page = state.live.open(&visit.api, address, &state.clock);
+    let rendering = page.render(opened_at).await;
+    let first = match &rendering.regions {
+        Err(error) => return error.status.into_response(),
+        Ok(_) => rendering.message_after(None),
+    };
+    let Some(first) = first else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let stream = OpenStream {
+        page,
+        sent: rendering,
+        opened_at,
+        expires_at: visit.session.expires_at,
+        _slot: slot,
+    };
+    let messages = stream::once(async { first })
+        .chain(stream::unfold(Some(stream), OpenStream::next_message))
+        .take_until(state.stop.clone().cancelled_owned())
+        .map(Ok::<_, Infallible>);
+    let messages = Sse::new(messages).keep_alive(KeepAlive::default());
+    ([UNBUFFERED], messages).into_response()
 }
 
-/// Tells the page to load again, which leads to the sign-in. Browsers ignore a message without data.
+/// The stream of one visitor.
+struct OpenStream {
+    page: Arc<OpenPage>,
+    /// The rendering that the visitor has.
+    sent: Arc<Rendering>,
+    opened_at: Instant,
+    /// End of the visitor's session, and so of the stream.
+    expires_at: Timestamp,
+    _slot: Slot,
+}
+
+impl OpenStream {
+    /// Waits until a region has changed, and returns the message. The stream is `None` after its last one.
+    async fn next_message(stream: Option<Self>) -> Option<(Event, Option<Self>)> {
+        let mut stream = stream?;
+        loop {
+            sleep(INTERVAL).await;
+            if stream.page.clock.now() >= stream.expires_at {
+                return Some((expired_event(), None));
+            }
+            let rendering = stream.page.render(stream.opened_at).await;
+            if rendering.regions.is_err() {
+                return Some((expired_event(), None));
+            }
+            let message = rendering.message_after(Some(&stream.sent));
+            stream.sent = rendering;
+            if let Some(message) = message {
+                return Some((message, Some(stream)));
+            }
+        }
+    }
+}
+
+/// Returns the message that makes the page load again, which leads to the sign-in. Browsers ignore a message
+/// without data.
 fn expired_event() -> Event {
     Event::default().event("expired").data("{}")
 }

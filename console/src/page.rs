@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use crate::api::{ApiError, Loaded};
 use crate::components::{callout, encode_component};
 use crate::document::{document, logo};
+use crate::preferences::Theme;
 use crate::response::redirect_to_sign_in;
-use crate::session::Theme;
 use crate::visit::Visit;
 
 /// A page of the navigation.
@@ -118,9 +118,9 @@ impl<'a> Page<'a> {
                 }
                 (self.body)
             }
-            (keyboard_help())
+            (keyboard_help(visit))
         };
-        document(self.title, visit.theme, &content)
+        document(self.title, visit.preferences, &content)
     }
 }
 
@@ -197,6 +197,7 @@ fn header(current: Option<Section>, visit: &Visit) -> Markup {
             }
             @if visit.may("orders:read") { (search_form()) }
             (theme_form(visit))
+            button #keyboard-open.js-only type="button" { "Keyboard" }
             @if visit.principal.requires_key { (identity(visit)) }
         }
     }
@@ -222,7 +223,7 @@ fn theme_form(visit: &Visit) -> Markup {
                 legend.visually-hidden { "Colours" }
                 @for theme in Theme::ALL {
                     button name="theme" value=(theme.as_str())
-                        aria-pressed=(if theme == visit.theme { "true" } else { "false" }) {
+                        aria-pressed=(if theme == visit.preferences.theme { "true" } else { "false" }) {
                         (theme.as_str())
                     }
                 }
@@ -246,7 +247,7 @@ fn identity(visit: &Visit) -> Markup {
     }
 }
 
-fn keyboard_help() -> Markup {
+fn keyboard_help(visit: &Visit) -> Markup {
     let keys = [
         ("/", "Search"),
         ("g then v", "Overview"),
@@ -261,6 +262,15 @@ fn keyboard_help() -> Markup {
         dialog #keyboard-help aria-labelledby="keyboard-title" {
             h2 #keyboard-title { "Keyboard" }
             dl.keys { @for (key, meaning) in keys { dt { kbd { (key) } } dd { (meaning) } } }
+            form method="post" action="/console/shortcuts" {
+                (visit.token_field())
+                label {
+                    input #shortcuts type="checkbox" name="shortcuts"
+                        checked[visit.preferences.has_shortcuts];
+                    " Single-key shortcuts"
+                }
+                p #shortcuts-status .hint role="status" {}
+            }
             form method="dialog" { button { "Close" } }
         }
     }

@@ -43,7 +43,7 @@ pub(crate) fn routes() -> Router<SharedState> {
         )
 }
 
-/// Renders the regions of a live page; empty for addresses without a live page.
+/// Renders the regions of a live page; none for addresses without a live page.
 ///
 /// # Errors
 /// If the visitor's key is no longer valid. Other failures are shown in the regions.
@@ -53,12 +53,14 @@ pub(crate) async fn render_regions(
     now: Timestamp,
 ) -> Result<Regions, ApiError> {
     match address.segments().as_slice() {
-        [] => overview::regions(api, &address.query, now).await,
-        ["workers"] => workers::regions(api, now).await,
-        ["projections"] => projections::regions(api, now).await,
-        ["dead-letters", page @ ..] => dead_letters::regions(api, page, &address.query, now).await,
-        ["orders"] => orders::regions(api, &address.query).await,
-        ["orders", id] => order::regions(api, id, &address.query, now).await,
+        ["console"] => overview::regions(api, &address.query, now).await,
+        ["console", "workers"] => workers::regions(api, now).await,
+        ["console", "projections"] => projections::regions(api, now).await,
+        ["console", "dead-letters", page @ ..] => {
+            dead_letters::regions(api, page, &address.query, now).await
+        }
+        ["console", "orders"] => orders::regions(api, &address.query).await,
+        ["console", "orders", id] => order::regions(api, id, &address.query, now).await,
         _ => Ok(Regions::new()),
     }
 }

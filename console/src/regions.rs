@@ -18,8 +18,8 @@ impl PageAddress {
         Self { path: path.to_owned(), query: query.to_owned() }
     }
 
-    /// Returns the parts of the path after `/console`.
+    /// Returns the parts of the path.
     pub(crate) fn segments(&self) -> Vec<&str> {
-        self.path.split('/').filter(|segment| !segment.is_empty()).skip(1).collect()
+        self.path.split('/').filter(|segment| !segment.is_empty()).collect()
     }
 }

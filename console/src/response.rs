@@ -1,12 +1,16 @@
 //! Responses of pages: HTML, and redirects within the console.
 
 use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use maud::Markup;
 
 use crate::ROOT;
 use crate::components::encode_component;
+
+/// Header of streams that asks proxies not to buffer them.
+pub(crate) const UNBUFFERED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
 /// Responds with HTML.
 pub(crate) fn html_response(status: StatusCode, body: Markup) -> Response {

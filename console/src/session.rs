@@ -15,12 +15,12 @@ use subtle::ConstantTimeEq;
 
 use crate::ROOT;
 use crate::config::ConsoleConfig;
+use crate::preferences::Preferences;
 
 const SESSION: &str = "dofs_console";
 const NOTICE: &str = "dofs_notice";
-const THEME: &str = "dofs_theme";
-/// How long the browser keeps the visitor's choice of colours.
-const THEME_DAYS: i64 = 400;
+/// How long the browser keeps the visitor's preferences.
+const PREFERENCE_DAYS: i64 = 400;
 
 /// Secret that seals the cookies.
 #[derive(Clone)]
@@ -50,29 +50,6 @@ impl Session {
     }
 }
 
-/// Colours of the pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Theme {
-    /// As the visitor's system.
-    #[default]
-    System,
-    Light,
-    Dark,
-}
-
-impl Theme {
-    pub(crate) const ALL: [Self; 3] = [Self::System, Self::Light, Self::Dark];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::Light => "light",
-            Self::Dark => "dark",
-        }
-    }
-}
-
 /// Outcome of an action, for the next page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Notice {
@@ -91,11 +68,10 @@ impl Notice {
 }
 
 /// The cookies that a request has sent.
-#[derive(Default)]
 pub(crate) struct ReadCookies {
     pub(crate) session: Option<Session>,
     pub(crate) notice: Option<Notice>,
-    pub(crate) theme: Theme,
+    pub(crate) preferences: Preferences,
 }
 
 /// Reads and writes the console's cookies.
@@ -143,10 +119,7 @@ impl CookieJar {
             .and_then(|cookie| serde_json::from_str::<Session>(cookie.value()).ok())
             .filter(|session| session.expires_at > self.clock.now());
         let notice = opened(NOTICE).and_then(|cookie| serde_json::from_str(cookie.value()).ok());
-        let theme = jar.get(THEME).and_then(|cookie| {
-            Theme::ALL.into_iter().find(|theme| theme.as_str() == cookie.value())
-        });
-        ReadCookies { session, notice, theme: theme.unwrap_or_default() }
+        ReadCookies { session, notice, preferences: Preferences::read(&jar) }
     }
 
     /// Returns the header that stores a session in the browser.
@@ -172,10 +145,10 @@ impl CookieJar {
         remove_cookie(NOTICE, self.has_tls)
     }
 
-    /// Returns the header that stores the visitor's theme.
-    pub(crate) fn store_theme(&self, theme: Theme) -> Option<HeaderValue> {
-        let days = CookieDuration::days(THEME_DAYS);
-        to_header(&with_attributes(THEME, theme.as_str().to_owned(), days, self.has_tls))
+    /// Returns the header that stores a preference of the visitor.
+    pub(crate) fn store_preference(&self, name: &'static str, value: &str) -> Option<HeaderValue> {
+        let days = CookieDuration::days(PREFERENCE_DAYS);
+        to_header(&with_attributes(name, value.to_owned(), days, self.has_tls))
     }
 
     fn seal(

@@ -7,7 +7,7 @@ use api_types::Principal;
 use axum::RequestExt;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::http::header::{RETRY_AFTER, SET_COOKIE};
+use axum::http::header::RETRY_AFTER;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
@@ -15,20 +15,25 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use maud::{Markup, html};
 use serde::Deserialize;
+use service_kit::address::client_network;
 
 use crate::SharedState;
 use crate::api::Api;
 use crate::components::{callout, encode_component};
 use crate::document::bare_document;
 use crate::form::Submission;
+use crate::preferences::Preferences;
 use crate::response::{html_response, local_address, redirect};
-use crate::session::{CookieJar, Session, Theme, add_cookies};
+use crate::session::{CookieJar, add_cookies};
 use crate::visit::Cookies;
 
-/// Attempts per minute of one address. More are guesses of keys.
+/// Attempts per minute of one network. More are guesses of keys.
 const ATTEMPTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
-/// Limit of sign-in attempts for each address.
+/// Number of networks in memory above which those without recent attempts are removed.
+const MAX_NETWORKS: usize = 1_000;
+
+/// Limit of sign-in attempts for each network of clients.
 pub(crate) struct SignInLimit(DefaultKeyedRateLimiter<IpAddr>);
 
 impl SignInLimit {
@@ -36,11 +41,12 @@ impl SignInLimit {
         Self(RateLimiter::keyed(Quota::per_minute(ATTEMPTS_PER_MINUTE)))
     }
 
-    /// Counts an attempt. Returns the seconds to wait if the address has made too many.
+    /// Counts an attempt. Returns the seconds to wait if the client's network has made too many.
     fn count_attempt(&self, address: IpAddr) -> Result<(), u64> {
-        // Addresses whose attempts are long ago need no memory.
-        self.0.retain_recent();
-        self.0.check_key(&address).map_err(|wait| {
+        if self.0.len() > MAX_NETWORKS {
+            self.0.retain_recent();
+        }
+        self.0.check_key(&client_network(address)).map_err(|wait| {
             wait.wait_time_from(DefaultClock::default().now()).as_secs().saturating_add(1)
         })
     }
@@ -71,9 +77,10 @@ pub(crate) async fn show_form(
         return redirect(&local_address(next));
     }
     let problem = query.signed_in.is_some().then_some(
-        "The browser did not keep the session: its cookie needs HTTPS, or an address on this machine.",
+        "The session is lost. Its cookie needs HTTPS, or an address on this machine. If several processes \
+         serve the console, set the same console.session_secret for all.",
     );
-    html_response(StatusCode::OK, sign_in_page(cookies.theme, next, problem))
+    html_response(StatusCode::OK, sign_in_page(cookies.preferences, next, problem))
 }
 
 /// Checks the key and begins a session.
@@ -87,7 +94,7 @@ pub(crate) async fn sign_in(
         peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip());
     if let Err(seconds) = state.sign_in_limit.count_attempt(address) {
         let problem = format!("Too many attempts. Try again in {seconds} s.");
-        let page = sign_in_page(cookies.theme, None, Some(&problem));
+        let page = sign_in_page(cookies.preferences, None, Some(&problem));
         let mut response = html_response(StatusCode::TOO_MANY_REQUESTS, page);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         return response;
@@ -95,7 +102,7 @@ pub(crate) async fn sign_in(
     let Ok(parts) = request.extract_parts::<Parts>().await;
     let body = request.extract::<Bytes, _>().await.unwrap_or_default();
     let Ok(form) = serde_html_form::from_bytes::<SignInForm>(&body) else {
-        let page = sign_in_page(cookies.theme, None, Some("Enter an API key."));
+        let page = sign_in_page(cookies.preferences, None, Some("Enter an API key."));
         return html_response(StatusCode::BAD_REQUEST, page);
     };
     let key = form.key.trim();
@@ -106,7 +113,9 @@ pub(crate) async fn sign_in(
             let session = state.cookies.new_session(Some(key.to_owned()));
             let next = encode_component(&local_address(next));
             let checked = format!("/console/sign-in?signed_in=1&next={next}");
-            with_session(redirect(&checked), &state, &session)
+            let mut response = redirect(&checked);
+            add_cookies(response.headers_mut(), [state.cookies.store_session(&session)]);
+            response
         }
         Err(error) => {
             let problem = if error.is_unauthorized() {
@@ -114,7 +123,7 @@ pub(crate) async fn sign_in(
             } else {
                 format!("The key could not be checked: {error}.")
             };
-            html_response(error.status, sign_in_page(cookies.theme, next, Some(&problem)))
+            html_response(error.status, sign_in_page(cookies.preferences, next, Some(&problem)))
         }
     }
 }
@@ -129,7 +138,7 @@ pub(crate) async fn sign_out(Submission { .. }: Submission<NoFields>) -> Respons
     response
 }
 
-fn sign_in_page(theme: Theme, next: Option<&str>, problem: Option<&str>) -> Markup {
+fn sign_in_page(preferences: Preferences, next: Option<&str>, problem: Option<&str>) -> Markup {
     let content = html! {
         main #main.narrow {
             h1 { "Sign in" }
@@ -144,12 +153,5 @@ fn sign_in_page(theme: Theme, next: Option<&str>, problem: Option<&str>) -> Mark
             }
         }
     };
-    bare_document("Sign in", theme, &content)
-}
-
-/// Replaces the session of a response.
-fn with_session(mut response: Response, state: &SharedState, session: &Session) -> Response {
-    response.headers_mut().remove(SET_COOKIE);
-    add_cookies(response.headers_mut(), [state.cookies.store_session(session)]);
-    response
+    bare_document("Sign in", preferences, &content)
 }

@@ -3,28 +3,33 @@
 use std::convert::Infallible;
 
 use api_types::Principal;
-use axum::extract::{FromRequestParts, State};
-use axum::http::StatusCode;
+use axum::extract::FromRequestParts;
+use axum::http::header::REFERER;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, Method, StatusCode};
 use axum::response::Response;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
 use crate::SharedState;
-use crate::api::Api;
-use crate::document::show_outage;
+use crate::api::{Api, OPERATOR_SCOPE};
+use crate::document::{reload_page, show_outage};
+use crate::preferences::Preferences;
 use crate::response::{html_response, redirect, redirect_to_sign_in};
-use crate::session::{Notice, ReadCookies, Session, Theme, add_cookies};
+use crate::session::{Notice, ReadCookies, Session, add_cookies};
 
 /// Name of the field that holds the form token.
 pub(crate) const FORM_TOKEN: &str = "form_token";
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// A visitor who may use the API: signed in, or the API requires no key.
 pub(crate) struct Visit {
     pub(crate) api: Api,
     pub(crate) principal: Principal,
     pub(crate) session: Session,
-    pub(crate) theme: Theme,
+    pub(crate) preferences: Preferences,
     pub(crate) notice: Option<Notice>,
     pub(crate) now: Timestamp,
     /// Path and query of the page.
@@ -40,10 +45,14 @@ impl FromRequestParts<SharedState> for Visit {
         parts: &mut Parts,
         state: &SharedState,
     ) -> Result<Self, Self::Rejection> {
-        let ReadCookies { session, notice, theme } = state.cookies.read(&parts.headers);
+        let ReadCookies { session, notice, preferences } = state.cookies.read(&parts.headers);
+        let address = parts.uri.path_and_query().map_or("/", |address| address.as_str()).to_owned();
+        // The browser may have a session. A new one would replace it.
+        if session.is_none() && follows_link_of_other_site(parts, &address) {
+            return Err(reload_page(&address));
+        }
         let key = session.as_ref().and_then(|session| session.key.as_deref());
         let api = Api::for_request(state.api.clone(), parts, key);
-        let address = parts.uri.path_and_query().map_or("/", |address| address.as_str()).to_owned();
         match api.get::<Principal>("/v1/principal").await {
             Ok(principal) => {
                 let is_new_session = session.is_none();
@@ -53,7 +62,7 @@ impl FromRequestParts<SharedState> for Visit {
                     api,
                     principal,
                     session,
-                    theme,
+                    preferences,
                     notice,
                     now,
                     address,
@@ -62,7 +71,7 @@ impl FromRequestParts<SharedState> for Visit {
                 })
             }
             Err(error) if error.is_unauthorized() => Err(redirect_to_sign_in(&address)),
-            Err(error) => Err(show_outage(&error, theme)),
+            Err(error) => Err(show_outage(&error, preferences, &address)),
         }
     }
 }
@@ -75,7 +84,7 @@ impl Visit {
 
     /// Returns whether the visitor may act: redrive, discard, pause.
     pub(crate) fn may_operate(&self) -> bool {
-        self.may("ops:write")
+        self.may(OPERATOR_SCOPE)
     }
 
     /// Returns the hidden field that each form contains: the token of the session.
@@ -101,6 +110,18 @@ impl Visit {
     }
 }
 
+/// Returns whether a link of another site has led the browser to the page. Browsers do not send the cookies
+/// of the console with such a request, because they are `SameSite=Strict`.
+fn follows_link_of_other_site(request: &Parts, address: &str) -> bool {
+    let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
+    request.method == Method::GET
+        && header(SEC_FETCH_SITE) == Some("cross-site")
+        && header(SEC_FETCH_MODE) == Some("navigate")
+        // A page that has reloaded itself is its own referrer. A browser that reports another site even
+        // then would reload without end.
+        && header(REFERER).is_none_or(|referrer| !referrer.ends_with(address))
+}
+
 /// The cookies of a request whose visitor need not be signed in.
 pub(crate) struct Cookies(pub(crate) ReadCookies);
 
@@ -111,7 +132,6 @@ impl FromRequestParts<SharedState> for Cookies {
         parts: &mut Parts,
         state: &SharedState,
     ) -> Result<Self, Self::Rejection> {
-        let State(state) = State::<SharedState>::from_request_parts(parts, state).await?;
         Ok(Self(state.cookies.read(&parts.headers)))
     }
 }

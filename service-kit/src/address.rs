@@ -1,4 +1,4 @@
-//! Host-and-port addresses of settings, and which hosts are loopback.
+//! Host-and-port addresses of settings, loopback hosts, and the addresses by which clients are counted.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
@@ -105,6 +105,18 @@ pub fn is_loopback(host: &str) -> bool {
     }
 }
 
+/// Returns the address by which limits count a client. All addresses of an IPv6 /64 network share one,
+/// because one user has the whole network.
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => v6
+            // All IPv4 addresses that IPv6 maps lie in one /64 network.
+            .to_ipv4_mapped()
+            .map_or_else(|| IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()), IpAddr::V4),
+    }
+}
+
 /// Returns whether this is `localhost` or a name under it.
 pub(crate) fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -143,6 +155,14 @@ mod tests {
         for host in ["0.0.0.0", "[::]", "192.0.2.1", "[::2]", "localhost.example", "x", ""] {
             assert!(!is_loopback(host), "{host}");
         }
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_counted_together() {
+        let network = |text: &str| client_network(text.parse().unwrap());
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
     }
 
     #[test]

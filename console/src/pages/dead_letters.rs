@@ -61,16 +61,12 @@ pub(super) async fn regions(
 async fn show(visit: Visit) -> Result<Response, Response> {
     let query: ListQuery = visit.query()?;
     let filter = visit.query()?;
-    let (groups, failures, running) = tokio::join!(
+    let (mut groups, failures, running) = tokio::join!(
         Groups::load(&visit.api, &filter),
         list::load(&visit.api, &filter, &query),
         task_list::find_running(&visit.api),
     );
-    if let Err(error) = &groups.summary
-        && !visit.may("ops:read")
-    {
-        return Err(visit.show_error("Dead letters", error));
-    }
+    groups.summary = visit.require_access("Dead letters", groups.summary)?;
     let is_validation = filter.stage == FailureStage::Validation;
     let body = html! {
         h1 { (stage_title(filter.stage)) }

@@ -20,6 +20,7 @@ use crate::components::{
 };
 use crate::form::typed_text;
 use crate::page::{Page, Section};
+use crate::response::UNBUFFERED;
 use crate::visit::Visit;
 
 const ADDRESS: &str = "/console/feed";
@@ -28,8 +29,6 @@ const COLUMNS: [&str; 5] = ["Time (UTC)", "Event type", "Order", "Revision", "Ac
 const LIMIT: u32 = 50;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Asks proxies not to buffer the stream.
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Filters and place, as in the address of the page.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -124,7 +123,7 @@ fn live_controls(query: &FeedQuery) -> Markup {
         p.actions {
             button #feed-pause.js-only type="button" aria-pressed="false" { "Pause" }
             a.button href=(address) { "Reload" }
-            // Only the state is announced: an announcement of each event would drown all else.
+            // Screen readers announce only the state: announcements of each event would hide all others.
             span #feed-status role="status" {}
             span #feed-count {}
         }
@@ -201,7 +200,7 @@ pub(crate) async fn stream_events(
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        (ACCEL_BUFFERING, HeaderValue::from_static("no")),
+        UNBUFFERED,
     ];
     Ok((headers, Body::from_stream(messages)).into_response())
 }

@@ -3,7 +3,7 @@
 mod control;
 mod table;
 
-use api_types::{BreakerState, Principal, WorkersStatus};
+use api_types::{BreakerState, WorkersStatus};
 use axum::response::Response;
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -92,12 +92,9 @@ pub(crate) async fn show(visit: Visit) -> Result<Response, Response> {
 
 /// Renders the regions of the live page.
 pub(crate) async fn regions(api: &Api, now: Timestamp) -> Result<Regions, ApiError> {
-    let (principal, status) = tokio::join!(
-        api.get::<Principal>("/v1/principal"),
-        api.get::<WorkersStatus>("/v1/ops/worker"),
-    );
-    let may_operate = principal?.scopes.iter().any(|scope| scope == "ops:write");
-    Ok(Workers { status, may_operate, now }.regions())
+    let (may_operate, status) =
+        tokio::join!(api.may_operate(), api.get::<WorkersStatus>("/v1/ops/worker"));
+    Ok(Workers { status, may_operate: may_operate?, now }.regions())
 }
 
 /// Returns whether the workers take orders.

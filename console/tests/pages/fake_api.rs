@@ -47,6 +47,7 @@ pub(crate) struct Received {
     pub(crate) body: Value,
     pub(crate) if_match: Option<String>,
     pub(crate) last_event_id: Option<String>,
+    pub(crate) request_id: Option<String>,
 }
 
 impl FakeApi {
@@ -142,10 +143,14 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
 
 fn note_request(api: &FakeApi, method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-    let (if_match, last_event_id) = (text("if-match"), text("last-event-id"));
-    let body = serde_json::from_slice(body).unwrap_or(Value::Null);
-    let received =
-        Received { method: method.clone(), uri: uri.to_string(), body, if_match, last_event_id };
+    let received = Received {
+        method: method.clone(),
+        uri: uri.to_string(),
+        body: serde_json::from_slice(body).unwrap_or(Value::Null),
+        if_match: text("if-match"),
+        last_event_id: text("last-event-id"),
+        request_id: text("x-request-id"),
+    };
     api.shared.received.lock().unwrap().push(received);
 }
 

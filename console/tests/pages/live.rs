@@ -7,8 +7,8 @@ use futures::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::fake_api::{FakeApi, KEY, OTHER_KEY, problem, with, workers};
-use super::visitor::{Messages, Visitor};
+use super::fake_api::{FakeApi, KEY, OTHER_KEY, TASK, problem, with, workers};
+use super::visitor::{Messages, REQUEST_ID, Visitor};
 
 const PATH: &str = "/v1/ops/worker";
 const LIVE: &str = "/console/live?page=/console/workers";
@@ -150,6 +150,64 @@ async fn stream_ends_before_the_process_stops() {
     stream.next_regions().await;
     visitor.stop_console();
     assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_goes_on_while_the_scopes_of_the_key_are_unknown() {
+    let task_page = format!("/console/live?page=/console/dead-letters/tasks/{TASK}");
+    for (address, region) in [(LIVE, "state"), (task_page.as_str(), "task")] {
+        let api = FakeApi::open();
+        let mut stream = Visitor::with_moving_clock(&api).open_stream(address, None).await;
+        assert!(stream.next_regions().await.contains_key(region), "{address}");
+        let away = problem(503, "read_model_unavailable", "Read model away");
+        api.change_answer("/v1/principal", 503, away);
+        let read_only = stream.next_regions().await;
+        assert!(!read_only[region].contains("button"), "{read_only:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_is_not_buffered_by_proxies() {
+    let stream = open(&Visitor::with_moving_clock(&FakeApi::open())).await;
+    assert_eq!(stream.headers["content-type"], "text/event-stream");
+    assert_eq!(stream.headers["x-accel-buffering"], "no");
+}
+
+#[tokio::test]
+async fn address_without_a_live_page_has_no_stream() {
+    let visitor = Visitor::of(&FakeApi::open());
+    for page in ["/console/system", "/console/orders%3Fstatus=none", "/v1/workers", "workers", ""] {
+        let stream = visitor.open_stream(&format!("/console/live?page={page}"), None).await;
+        assert_eq!(stream.status, StatusCode::NOT_FOUND, "{page}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_shared_page_have_no_request_id() {
+    let api = FakeApi::open();
+    let mut visitor = Visitor::with_moving_clock(&api);
+    visitor.get("/console/workers").await;
+    assert_eq!(api.last_request(PATH).unwrap().request_id.as_deref(), Some(REQUEST_ID));
+    open(&visitor).await.next_regions().await;
+    assert_eq!(api.last_request(PATH).unwrap().request_id, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn key_with_many_streams_leaves_streams_to_other_keys() {
+    let api = FakeApi::with_key(&SCOPES, None);
+    let mut first = Visitor::with_moving_clock(&api);
+    first.sign_in(KEY).await;
+    let mut streams = Vec::new();
+    for _ in 0..500 {
+        streams.push(open(&first).await);
+    }
+    let refused = first.open_stream(LIVE, None).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    let mut second = first.another();
+    second.sign_in(OTHER_KEY).await;
+    open(&second).await;
+    streams.pop();
+    open(&first).await;
 }
 
 #[tokio::test(start_paused = true)]

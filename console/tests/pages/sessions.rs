@@ -63,6 +63,65 @@ async fn wrong_key_is_refused_and_guesses_are_limited() {
 }
 
 #[tokio::test]
+async fn guesses_from_one_ipv6_network_are_counted_together() {
+    let api = FakeApi::with_key(&SCOPES, None);
+    let visitor = Visitor::of(&api);
+    let mut last = StatusCode::OK;
+    for host in 1..=21 {
+        let mut guesser = visitor.another_at(&format!("2001:db8::{host}"));
+        last = sign_in(&mut guesser, "dofs_wrong_secret").await.status;
+    }
+    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+    let mut other = visitor.another_at("2001:db8:0:1::1");
+    assert_eq!(sign_in(&mut other, "dofs_wrong_secret").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn lost_session_is_explained() {
+    let api = FakeApi::with_key(&SCOPES, None);
+    let page = Visitor::of(&api).get("/console/sign-in?signed_in=1&next=/console").await;
+    page.assert_contains(&["needs HTTPS", "console.session_secret"]);
+}
+
+const FROM_OTHER_SITE: [(&str, &str); 3] = [
+    ("sec-fetch-site", "cross-site"),
+    ("sec-fetch-mode", "navigate"),
+    ("referer", "https://chat.example/"),
+];
+
+#[tokio::test]
+async fn link_of_another_site_reloads_the_page_and_keeps_the_session() {
+    let address = "/console/orders?status=FAILED&q='%22";
+    for api in [FakeApi::open(), FakeApi::with_key(&SCOPES, None)] {
+        let mut visitor = Visitor::of(&api);
+        let page = visitor.get_with(address, &FROM_OTHER_SITE).await;
+        assert_eq!(page.status, StatusCode::OK);
+        page.assert_contains(&["content=\"0;url=/console/orders?status=FAILED&amp;q='%22\""]);
+        assert!(!page.headers.contains_key(header::SET_COOKIE), "{:?}", page.headers);
+        let policy = page.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'"), "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn page_does_not_reload_twice() {
+    let mut visitor = Visitor::of(&FakeApi::open());
+    let [site, mode, _] = FROM_OTHER_SITE;
+    let referrer = ("referer", "http://localhost/console/workers");
+    let page = visitor.get_with("/console/workers", &[site, mode, referrer]).await;
+    page.assert_contains(&["<h1>Workers</h1>"]);
+}
+
+#[tokio::test]
+async fn request_with_a_session_is_not_reloaded() {
+    let api = FakeApi::with_key(&SCOPES, None);
+    let mut visitor = Visitor::of(&api);
+    sign_in(&mut visitor, KEY).await;
+    let page = visitor.get_with("/console/workers", &FROM_OTHER_SITE).await;
+    page.assert_contains(&["<h1>Workers</h1>"]);
+}
+
+#[tokio::test]
 async fn form_without_the_token_of_the_session_changes_nothing() {
     let api = FakeApi::open();
     let mut visitor = Visitor::of(&api);

@@ -1,17 +1,20 @@
 //! A visitor without a browser: keeps cookies, reads pages, submits forms.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
 use axum::http::request::Builder;
 use axum::http::{Method, Request, StatusCode, header};
 use console::{Console, ConsoleConfig, CookieSecret};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use service_kit::clock::Clock;
+use service_kit::http::RequestName;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -22,9 +25,13 @@ use super::fake_api::FakeApi;
 /// Time of the console's clock.
 pub(crate) const NOW: &str = "2026-01-02T03:04:30Z";
 
+/// Id of each request of visitors.
+pub(crate) const REQUEST_ID: &str = "request-of-visitor";
+
 pub(crate) struct Visitor {
     console: Router,
     cookies: BTreeMap<String, String>,
+    peer: SocketAddr,
     stop: CancellationToken,
 }
 
@@ -76,13 +83,18 @@ impl Visitor {
             has_tls: false,
             stop: stop.clone(),
         });
-        Self { console, cookies: BTreeMap::new(), stop }
+        Self { console, cookies: BTreeMap::new(), peer: ([127, 0, 0, 1], 40_000).into(), stop }
     }
 
     /// Another visitor of the same console, without cookies.
     pub(crate) fn another(&self) -> Self {
         let (console, stop) = (self.console.clone(), self.stop.clone());
-        Self { console, cookies: BTreeMap::new(), stop }
+        Self { console, cookies: BTreeMap::new(), peer: self.peer, stop }
+    }
+
+    /// Another visitor of the same console, from another address.
+    pub(crate) fn another_at(&self, address: &str) -> Self {
+        Self { peer: (address.parse::<IpAddr>().unwrap(), 40_000).into(), ..self.another() }
     }
 
     /// Stops the process of the console.
@@ -103,7 +115,12 @@ impl Visitor {
     }
 
     pub(crate) async fn get(&mut self, address: &str) -> Shown {
-        self.send(Method::GET, address, String::new()).await
+        self.send(Method::GET, address, &[], String::new()).await
+    }
+
+    /// Gets a page with additional headers of a browser.
+    pub(crate) async fn get_with(&mut self, address: &str, headers: &[(&str, &str)]) -> Shown {
+        self.send(Method::GET, address, headers, String::new()).await
     }
 
     /// Submits the fields, with the form token of the page at `page`.
@@ -121,11 +138,20 @@ impl Visitor {
 
     pub(crate) async fn post(&mut self, action: &str, fields: &[(&str, &str)]) -> Shown {
         let body = serde_html_form::to_string(fields).unwrap();
-        self.send(Method::POST, action, body).await
+        self.send(Method::POST, action, &[], body).await
     }
 
-    async fn send(&mut self, method: Method, address: &str, body: String) -> Shown {
-        let request = self.request(method, address).body(Body::from(body)).unwrap();
+    async fn send(
+        &mut self,
+        method: Method,
+        address: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Shown {
+        let request = self.request(method, address);
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Body::from(body)).unwrap();
         let response = self.console.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         for cookie in parts.headers.get_all(header::SET_COOKIE) {
@@ -159,6 +185,8 @@ impl Visitor {
             .header(header::ACCEPT, "text/html")
             .header(header::COOKIE, cookies.join("; "))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .extension(ConnectInfo(self.peer))
+            .extension(RequestName(REQUEST_ID.into()))
     }
 
     fn keep_cookie(&mut self, cookie: &str) {

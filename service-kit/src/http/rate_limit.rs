@@ -12,6 +12,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
 use super::config::ApiConfig;
+use crate::address::client_network;
 use crate::problem::Problem;
 
 /// Clients whose burst is full again are removed from memory once per this many requests.
@@ -27,16 +28,9 @@ pub(super) enum RateLimitKey {
 }
 
 impl RateLimitKey {
-    /// Returns the key of a client without a principal. All addresses of an IPv6 /64 network share a
-    /// key, because one user has the whole network.
+    /// Returns the key of a client without a principal.
     pub(super) fn for_address(address: IpAddr) -> Self {
-        Self::Address(match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(v6) => v6
-                // All IPv4 addresses that IPv6 maps lie in one /64 network.
-                .to_ipv4_mapped()
-                .map_or_else(|| IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()), IpAddr::V4),
-        })
+        Self::Address(client_network(address))
     }
 }
 
@@ -135,13 +129,5 @@ mod tests {
         clock.advance(Duration::from_millis(500));
         assert!(limit.count_request(&one).wait.is_none());
         assert!(limit.count_request(&one).wait.is_some());
-    }
-
-    #[test]
-    fn addresses_of_one_ipv6_network_share_a_key() {
-        let key = |text: &str| RateLimitKey::for_address(text.parse().unwrap());
-        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
-        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
-        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
     }
 }

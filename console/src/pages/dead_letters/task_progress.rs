@@ -1,6 +1,6 @@
 //! One redrive task: its progress, its end, and its cancellation.
 
-use api_types::{Principal, RedriveTask, RedriveTaskState};
+use api_types::{RedriveTask, RedriveTaskState};
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -39,8 +39,8 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Respons
 
 /// Renders the region of the live page.
 pub(super) async fn regions(api: &Api, id: &str, now: Timestamp) -> Result<Regions, ApiError> {
-    let (task, principal) = tokio::join!(load(api, id), api.get::<Principal>("/v1/principal"));
-    let may_operate = principal?.scopes.iter().any(|scope| scope == "ops:write");
+    let (task, may_operate) = tokio::join!(load(api, id), api.may_operate());
+    let may_operate = may_operate?;
     let content = match task {
         Ok(task) => show_task(&task, may_operate, now),
         Err(error) => refusal(&error),
