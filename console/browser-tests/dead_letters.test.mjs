@@ -200,7 +200,7 @@ test("discard needs a reason and resolves the dead letter", async () => {
   assert.ok(await page.getByLabel("Reason").evaluate((field) => field.validity.valueMissing));
   await page.getByLabel("Reason").fill("   ");
   await page.getByRole("button", { name: "Discard", exact: true }).click();
-  await page.getByText("Give a reason.").waitFor();
+  await page.getByText("Enter a reason.").waitFor();
   await page.getByLabel("Reason").fill("The customer has cancelled");
   await page.getByRole("button", { name: "Discard", exact: true }).click();
   await status(page, "1 discarded.");

@@ -8,16 +8,18 @@ import { Visitor, startBrowser } from "./visitor.mjs";
 
 const N_ORDERS = 120;
 const N_OF_PAGE = 50;
+const UUID_CUSTOMER = "6f1c1f5e-8d0b-4a52-9c3f-2d7e5b8f9a43";
 
 let browser;
 let system;
 let refused;
+let ofUuidCustomer;
 
 before(async () => {
   [browser, system] = await Promise.all([startBrowser(), System.start()]);
   [refused] = await system.placeEnded(1, "refuse", { customer: "cust-refused-1" });
-  system.warehouse.behaviour = "fulfil";
-  const ids = await Promise.all(Array.from({ length: N_ORDERS - 1 }, () => system.place()));
+  [ofUuidCustomer] = await system.placeEnded(1, "fulfil", { customer: UUID_CUSTOMER });
+  const ids = await Promise.all(Array.from({ length: N_ORDERS - 2 }, () => system.place()));
   for (const id of ids) await system.waitUntilEnded(id);
 });
 
@@ -88,6 +90,9 @@ test("search leads to an order by its id, and to the orders of a customer", asyn
   await page.waitForURL(/00000000-0000-7000-8000-000000000000/);
   await page.getByRole("heading", { name: "Order not found" }).waitFor();
   await visitor.assertAccessible();
+  await search(UUID_CUSTOMER);
+  await page.getByRole("heading", { name: `Customer ${UUID_CUSTOMER}` }).waitFor();
+  assert.deepEqual(await shownIds(page), [ofUuidCustomer]);
   await visitor.leave();
 });
 

@@ -57,12 +57,15 @@ test("overview tells its state and its charts", async () => {
   assert.match(tree, /heading "Needs attention"/);
   assert.match(tree, /1 dead letter with code retries_exhausted/);
   assert.equal(await page.locator("nav a[aria-current=page]").innerText(), "Overview");
-  const titles = ["Orders per minute", "Success rate", "Time from receipt to the end"];
+  const titles = ["Orders per minute", "Success rate", "Time from receipt to outcome"];
   for (const title of titles) {
     const chart = page.getByRole("img", { name: new RegExp(`^${title}\\. Newest values: `) });
     assert.match(await chart.getAttribute("aria-label"), /: [\d–n]/);
     const figure = page.getByRole("figure").filter({ has: chart });
     await figure.getByText("Values", { exact: true }).click();
+    // Rates and times have no values until the first minute with orders is over.
+    await figure.getByRole("rowheader").first().or(figure.getByText("No values.")).waitFor();
+    if (title !== titles[0]) continue;
     const values = figure.getByRole("table", { name: title });
     await values.getByRole("columnheader", { name: "Time (UTC)" }).waitFor();
     await values.getByRole("rowheader").first().waitFor();
@@ -103,7 +106,7 @@ test("forms tell what they ask for and what was refused", async () => {
   assert.ok(await reason.evaluate((field) => field.required));
   await reason.fill(" ");
   await reason.press("Enter");
-  await page.getByText("A redrive needs a reason.").waitFor();
+  await page.getByText("Enter a reason.").waitFor();
   await assertReadable(await page.locator("body").ariaSnapshot());
 });
 

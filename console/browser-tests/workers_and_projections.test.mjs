@@ -103,7 +103,7 @@ test("worker table shows the state of the worker", async () => {
   const { page } = visitor;
   await page.goto(`${system.url}/console/workers`);
   const workers = page.getByRole("table", { name: "State of each worker" });
-  for (const name of ["Last sign", "In flight", "Gateway calls", "Mean / p95 / max"]) {
+  for (const name of ["Last seen", "In flight", "Gateway calls", "Mean / p95 / max"]) {
     await workers.getByRole("columnheader", { name }).waitFor();
   }
   const row = workers.locator("tbody tr");

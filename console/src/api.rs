@@ -19,7 +19,7 @@ const ACCEPTED: &str = "application/json, application/problem+json";
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Scope of the actions of operators: redrive, discard, pause.
 pub(crate) const OPERATOR_SCOPE: &str = "ops:write";
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Client of the API on behalf of one visitor. Cheap to clone.
 #[derive(Clone)]

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use maud::{Markup, html};
 
+use crate::components::{empty, table};
+
 /// Height and width of the plot's coordinate system. The plot is stretched to the page.
 const SIZE: f64 = 100.0;
 /// Labels on the time axis.
@@ -113,6 +115,9 @@ impl Chart<'_> {
     }
 
     fn value_table(&self) -> Markup {
+        if self.series.iter().all(|series| series.values.iter().all(Option::is_none)) {
+            return empty("No values.");
+        }
         let columns: Vec<_> = std::iter::once("Time (UTC)")
             .chain(self.series.iter().map(|series| series.name))
             .collect();
@@ -129,7 +134,7 @@ impl Chart<'_> {
                 }
             }
         };
-        crate::components::table(self.title, &columns, &rows)
+        table(self.title, &columns, &rows)
     }
 }
 
@@ -193,6 +198,21 @@ mod tests {
     fn slot_without_a_value_interrupts_the_line() {
         let path = line_path(&[Some(0.0), None, Some(2.0)], 10.0, 2.0);
         assert_eq!(path, "M0.00 100.00L5.00 100.00M20.00 0.00L25.00 0.00");
+    }
+
+    #[test]
+    fn chart_without_values_has_no_table() {
+        let slots = [Timestamp::UNIX_EPOCH];
+        for (value, has_table) in [(None, false), (Some(0.0), true)] {
+            let series = vec![Series { name: "mean", tone: "busy", values: vec![value] }];
+            let format = |value: f64| format!("{value}");
+            let chart = Chart { title: "Time", slots: &slots, series, format, max: None };
+            let html = chart.render().into_string();
+            assert_eq!(
+                (html.contains("<table>"), html.contains("No values.")),
+                (has_table, !has_table)
+            );
+        }
     }
 
     #[test]

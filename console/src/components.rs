@@ -1,8 +1,9 @@
 //! Parts that several pages share: times, numbers, statuses, tables, panels.
 
+use std::fmt::Display;
 use std::time::Duration;
 
-use api_types::{FailureStage, OrderStatus, Unavailable};
+use api_types::{FailureClass, FailureStage, OrderStatus, Unavailable};
 use jiff::{Timestamp, Unit};
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -15,6 +16,21 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(
 /// Returns text as a part of a path or a query.
 pub(crate) fn encode_component(text: &str) -> String {
     utf8_percent_encode(text, COMPONENT).to_string()
+}
+
+/// Returns the address of an order's page. A visitor may have typed the id.
+pub(crate) fn order_address(id: impl Display) -> String {
+    format!("/console/orders/{}", encode_component(&id.to_string()))
+}
+
+/// Returns the address of the orders of a customer.
+pub(crate) fn customer_address(customer_id: &str) -> String {
+    format!("/console/orders?customer={}", encode_component(customer_id))
+}
+
+/// Returns the address of a redrive task's page. A visitor may have typed the id.
+pub(crate) fn task_address(id: impl Display) -> String {
+    format!("/console/dead-letters/tasks/{}", encode_component(&id.to_string()))
 }
 
 /// Returns a box with a message. Kinds: `info`, `success`, `warning`, `error`.
@@ -110,6 +126,16 @@ pub(crate) fn optional_count(count: Option<u64>) -> Markup {
     html! { @if let Some(count) = count { (format_count(count)) } @else { (dash()) } }
 }
 
+/// Returns a number with its noun. `noun` is in the singular.
+pub(crate) fn count_of(count: u64, noun: &str) -> String {
+    let number = format_count(count);
+    match (count, noun.strip_suffix('y')) {
+        (1, _) => format!("{number} {noun}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {noun}s"),
+    }
+}
+
 /// Returns a share as a percentage.
 pub(crate) fn format_share(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
@@ -144,6 +170,15 @@ pub(crate) fn stage_name(stage: FailureStage) -> &'static str {
         FailureStage::Validation => "Validation",
         FailureStage::Fulfillment => "Fulfillment",
         FailureStage::DeadLetter => "Dead letter",
+    }
+}
+
+/// Returns the name of a class of failed deliveries.
+pub(crate) fn class_name(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Transient => "transient",
+        FailureClass::Permanent => "permanent",
+        FailureClass::Poison => "poison",
     }
 }
 
@@ -213,7 +248,7 @@ pub(crate) fn empty(text: &str) -> Markup {
 pub(crate) fn order_link(id: uuid::Uuid) -> Markup {
     let text = id.to_string();
     html! {
-        a.id href={ "/console/orders/" (text) } title=(text) {
+        a.id href=(order_address(id)) title=(text) {
             (text.get(..8).unwrap_or_default()) "…" (text.get(28..).unwrap_or_default())
         }
     }
@@ -234,6 +269,18 @@ mod tests {
     fn counts_have_separated_thousands() {
         for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(format_count(count), text);
+        }
+    }
+
+    #[test]
+    fn nouns_of_counts_are_singular_or_plural() {
+        for (count, noun, text) in [
+            (1, "delivery", "1 delivery"),
+            (2, "delivery", "2 deliveries"),
+            (0, "order", "0 orders"),
+            (1_200, "event", "1,200 events"),
+        ] {
+            assert_eq!(count_of(count, noun), text);
         }
     }
 

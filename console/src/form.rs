@@ -3,10 +3,14 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use api_types::ClampedTimestamp;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use maud::{Markup, html};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
@@ -16,6 +20,9 @@ use crate::api::ApiError;
 use crate::components::callout;
 use crate::page::Page;
 use crate::visit::Visit;
+
+/// What a form says that was submitted without a reason.
+pub(crate) const MISSING_REASON: &str = "Enter a reason.";
 
 /// A submitted form and its visitor. Repeated fields are read into a `Vec`.
 pub(crate) struct Submission<T> {
@@ -87,6 +94,26 @@ pub(crate) fn actor_field(visit: &Visit, typed: &str) -> Markup {
     }
 }
 
+/// Returns a field of a filter for a time in UTC.
+pub(crate) fn time_field(name: &str, label: &str, text: &str) -> Markup {
+    // Browsers show only times without an offset.
+    let time = parse_time(text).map(|time| time.strftime("%Y-%m-%dT%H:%M:%S").to_string());
+    html! {
+        div {
+            label for={ "filter-" (name) } { (label) }
+            input id={ "filter-" (name) } type="datetime-local" step="1" name=(name)
+                value=(time.as_deref().unwrap_or(text));
+        }
+    }
+}
+
+/// Reads a time with an offset (RFC 3339), or without one, as browsers send it: then the time is in UTC.
+pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    let in_utc = || TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok();
+    text.parse().ok().map(|ClampedTimestamp(time)| time).or_else(in_utc)
+}
+
 /// Returns the actor that a command names; `None` if a key names the visitor.
 pub(crate) fn typed_actor(visit: &Visit, typed: &str) -> Option<String> {
     typed_text(typed).filter(|_| !visit.principal.requires_key)
@@ -110,6 +137,11 @@ where
     }
 }
 
+/// Returns what is wrong with a form, found before the API was called.
+pub(crate) fn show_fault(text: &str) -> Markup {
+    callout("error", html! { p { (text) } })
+}
+
 /// Returns why the API has refused a form.
 pub(crate) fn refusal(error: &ApiError) -> Markup {
     callout(
@@ -124,4 +156,23 @@ pub(crate) fn refusal(error: &ApiError) -> Markup {
 /// Returns why the visitor's key may not act. `action` is a verb phrase.
 pub(crate) fn read_only_note(action: &str) -> Markup {
     html! { p.hint { "This key may not " (action) ": it lacks " code { "ops:write" } "." } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_a_filter_are_utc_unless_they_have_an_offset() {
+        for (text, time) in [
+            ("2026-01-02T03:04", Some("2026-01-02T03:04:00Z")),
+            ("2026-01-02T03:04:05", Some("2026-01-02T03:04:05Z")),
+            ("2026-01-02T03:04:05.5Z", Some("2026-01-02T03:04:05.5Z")),
+            ("2026-01-02T04:04:05+01:00", Some("2026-01-02T03:04:05Z")),
+            ("2026-01-02", Some("2026-01-02T00:00:00Z")),
+            ("tomorrow", None),
+        ] {
+            assert_eq!(parse_time(text).map(|time| time.to_string()).as_deref(), time, "{text}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod actions;
 mod dead_letters;
 mod feed;
 mod order;
+mod order_actions;
 mod orders;
 mod overview;
 mod projections;

@@ -3,13 +3,12 @@
 use api_types::{OperatorAction, OperatorActionKind, OperatorActionPage};
 use axum::response::Response;
 use jiff::Timestamp;
-use jiff::civil::DateTime;
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Loaded;
-use crate::components::{dash, empty, loaded, next_page, order_link, table, time};
-use crate::form::typed_text;
+use crate::components::{dash, empty, loaded, next_page, order_link, table, task_address, time};
+use crate::form::{parse_time, time_field, typed_text};
 use crate::page::{Page, Section};
 use crate::visit::Visit;
 
@@ -45,7 +44,9 @@ impl ActionsQuery {
     /// Leaves out what the visitor has left empty, and reads times without an offset as UTC.
     fn normalize(self) -> Self {
         let text = |text: Option<String>| text.as_deref().and_then(typed_text);
-        let time = |time| text(time).map(to_utc);
+        // The API names the fault of a text that is not a time.
+        let time =
+            |time| text(time).map(|text| parse_time(&text).map_or(text, |time| time.to_string()));
         Self {
             kind: text(self.kind),
             actor: text(self.actor),
@@ -112,7 +113,7 @@ fn subject(action: &OperatorAction) -> Markup {
         @if let Some(order_id) = action.order_id {
             (order_link(order_id))
         } @else if let Some(task_id) = action.task_id {
-            a href={ "/console/dead-letters/tasks/" (task_id) } { "Redrive task" }
+            a href=(task_address(task_id)) { "Redrive task" }
         } @else {
             (dash())
         }
@@ -139,7 +140,6 @@ fn kind_value(kind: OperatorActionKind) -> String {
 }
 
 fn filter_form(query: &ActionsQuery) -> Markup {
-    let times = [("from", "From (UTC)", &query.from), ("to", "Before (UTC)", &query.to)];
     html! {
         form.filters action=(ADDRESS) {
             div {
@@ -158,40 +158,10 @@ fn filter_form(query: &ActionsQuery) -> Markup {
                 label for="actor" { "Actor" }
                 input #actor name="actor" value=[query.actor.as_deref()] maxlength="256" autocomplete="off";
             }
-            @for (name, label, value) in times {
-                div {
-                    label for=(name) { (label) }
-                    input id=(name) type="datetime-local" step="1" name=(name)
-                        value=[value.as_deref().map(to_field)];
-                }
-            }
+            (time_field("from", "From (UTC)", query.from.as_deref().unwrap_or_default()))
+            (time_field("to", "Before (UTC)", query.to.as_deref().unwrap_or_default()))
             button type="submit" { "Filter" }
             @if query.has_filter() { a.button href=(ADDRESS) { "Clear" } }
         }
-    }
-}
-
-/// Returns a time of a `datetime-local` field, which has no offset, as a time in UTC.
-fn to_utc(text: String) -> String {
-    let is_complete = text.parse::<Timestamp>().is_ok();
-    if !is_complete && text.parse::<DateTime>().is_ok() { format!("{text}Z") } else { text }
-}
-
-/// Returns a time as the value of a `datetime-local` field. A text that is not a time stays as it is.
-fn to_field(text: &str) -> String {
-    let at = text.parse::<Timestamp>().map(|at| at.strftime("%Y-%m-%dT%H:%M:%S").to_string());
-    at.unwrap_or_else(|_| text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_of_fields_are_in_utc() {
-        assert_eq!(to_utc("2026-01-02T03:04".to_owned()), "2026-01-02T03:04Z");
-        assert_eq!(to_utc("2026-01-02T03:04:05+01:00".to_owned()), "2026-01-02T03:04:05+01:00");
-        assert_eq!(to_utc("yesterday".to_owned()), "yesterday");
-        assert_eq!(to_field("2026-01-02T03:04:05+01:00"), "2026-01-02T02:04:05");
     }
 }

@@ -18,9 +18,10 @@ use axum::routing::get;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
+use super::order_actions::can_redrive;
 use crate::SharedState;
 use crate::api::{Api, ApiError};
-use crate::components::{badge, callout, encode_component, format_count, region};
+use crate::components::{badge, callout, encode_component, region};
 use crate::form::read_only_note;
 use crate::page::{Page, Section};
 use crate::regions::Regions;
@@ -67,11 +68,10 @@ async fn show(visit: Visit) -> Result<Response, Response> {
         task_list::find_running(&visit.api),
     );
     groups.summary = visit.require_access("Dead letters", groups.summary)?;
-    let is_validation = filter.stage == FailureStage::Validation;
     let body = html! {
         h1 { (stage_title(filter.stage)) }
         (filter::stage_choice(&filter))
-        @if is_validation {
+        @if !can_redrive(filter.stage) {
             (callout("info", html! {
                 p { "These orders broke a business rule. They cannot be redriven: the customer places a corrected order." }
             }))
@@ -87,7 +87,7 @@ async fn show(visit: Visit) -> Result<Response, Response> {
             filter: &filter,
             query: &query,
             n_matching: groups.count_matching(&filter),
-            may_act: visit.may_operate() && !is_validation,
+            may_act: visit.may_operate() && can_redrive(filter.stage),
             now: visit.now,
         }))
         @if !visit.may_operate() { (read_only_note("redrive or discard orders")) }
@@ -120,22 +120,12 @@ async fn list_regions(api: &Api, query: &str, now: Timestamp) -> Result<Regions,
     ])
 }
 
-/// Returns a number with its noun.
-fn count_of(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", format_count(count), if count == 1 { "" } else { "s" })
-}
-
-/// Returns the address of an order's page, or of a page of one of its actions.
-fn order_address(order_id: uuid::Uuid, action: &str) -> String {
-    format!("/console/orders/{order_id}{action}")
-}
-
 /// Returns the page of one dead letter.
 fn letter_address(order_id: uuid::Uuid) -> String {
     format!("/console/dead-letters/{order_id}")
 }
 
-/// Returns the text for lists without failures: the good news.
+/// Returns the text of a list without failures.
 fn no_letters(stage: FailureStage, is_filtered: bool) -> Markup {
     let noun = match stage {
         FailureStage::DeadLetter => "dead letters",
@@ -155,7 +145,7 @@ fn no_letters(stage: FailureStage, is_filtered: bool) -> Markup {
 }
 
 /// Returns the path of the API for one dead letter. A visitor has typed the id.
-fn api_path(id: &str) -> String {
+pub(super) fn api_path(id: &str) -> String {
     format!("/v1/dead-letters/{}", encode_component(id))
 }
 

@@ -6,7 +6,7 @@ use api_types::{EVENT_TYPES, EventPage, FeedEvent, StreamEventsQuery};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use maud::{Markup, html};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use crate::SharedState;
-use crate::api::Loaded;
+use crate::api::{LAST_EVENT_ID, Loaded};
 use crate::components::{
     callout, dash, encode_component, format_absolute, loaded, next_page, order_link, table,
 };
@@ -27,8 +27,6 @@ const ADDRESS: &str = "/console/feed";
 const COLUMNS: [&str; 5] = ["Time (UTC)", "Event type", "Order", "Revision", "Actor"];
 /// Number of events of a page.
 const LIMIT: u32 = 50;
-
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Filters and place, as in the address of the page.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -99,7 +97,7 @@ fn show_events(events: &Loaded<EventPage>, query: &FeedQuery) -> Markup {
                 (table("Events, newest first", &COLUMNS, &rows))
             }
             p.empty.feed-empty {
-                @if page.next_cursor.is_some() { "No such event among those that were read." }
+                @if page.next_cursor.is_some() { "No event in this range matches the filter. The next page may have some." }
                 @else { "No events." }
             }
             (next_page(next.as_deref()))

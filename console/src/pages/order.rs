@@ -4,13 +4,12 @@ mod changes;
 mod command_line;
 pub(super) mod discard;
 mod event;
-mod operator;
 mod past;
 pub(super) mod redrive;
 mod state;
 mod timeline;
 
-use api_types::{HistorySort, Order, OrderComparison, OrderHistory, OrderState};
+use api_types::{HistorySort, Order, OrderComparison, OrderHistory, RecordedEvent};
 use axum::extract::Path;
 use axum::response::Response;
 use futures::future::OptionFuture;
@@ -18,8 +17,11 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
+use super::order_actions::ActionTarget;
 use crate::api::{Api, ApiError, Loaded};
-use crate::components::{callout, encode_component, loaded, panel, region};
+use crate::components::{
+    callout, count_of, encode_component, loaded, order_address, panel, region,
+};
 use crate::page::{Page, Section};
 use crate::regions::Regions;
 use crate::visit::Visit;
@@ -46,6 +48,8 @@ pub(crate) struct OrderQuery {
 struct OrderView {
     order: Order,
     history: Option<Loaded<OrderHistory>>,
+    /// The newest event; `None` if the shown page of the history has it.
+    newest: Option<Loaded<OrderHistory>>,
     past: Option<Loaded<OrderComparison>>,
     comparison: Option<Loaded<OrderComparison>>,
     query: OrderQuery,
@@ -57,29 +61,34 @@ impl OrderView {
         let path = api_path(id);
         let may_audit = visit.may("audit:read");
         let history = may_audit.then(|| timeline::load(&visit.api, &path, &query));
+        let newest = (may_audit && !timeline::is_newest_page(&query))
+            .then(|| timeline::load_newest(&visit.api, &path));
         let compare = |from, to| {
             let is_asked = may_audit && (from, to) != (None, None);
             OptionFuture::from(is_asked.then(|| past::compare(&visit.api, &path, from, to)))
         };
         let past = compare(present(query.at.as_ref()), None);
         let comparison = compare(present(query.from.as_ref()), present(query.to.as_ref()));
-        let (order, history, past, comparison) =
-            tokio::join!(visit.api.get(&path), OptionFuture::from(history), past, comparison,);
-        Ok(Self { order: order?, history, past, comparison, query, now: visit.now })
+        let (history, newest) = (OptionFuture::from(history), OptionFuture::from(newest));
+        let (order, history, newest, past, comparison) =
+            tokio::join!(visit.api.get(&path), history, newest, past, comparison);
+        Ok(Self { order: order?, history, newest, past, comparison, query, now: visit.now })
     }
 
-    /// Returns the newest revision that the page shows.
+    /// Returns the order's newest event; `None` if the visitor may not see it, or it could not be read.
+    fn newest_event(&self) -> Option<&RecordedEvent> {
+        let page = self.newest.as_ref().or(self.history.as_ref())?;
+        page.as_ref().ok()?.events.last().map(|entry| &entry.event)
+    }
+
+    /// Returns the order's newest revision. The read model may be behind the events.
     fn newest_revision(&self) -> u64 {
-        let history = self.history.as_ref().and_then(|history| history.as_ref().ok());
-        let last = history.and_then(|history| history.events.last());
-        last.map_or(0, |entry| entry.event.revision).max(self.order.state.revision)
+        self.newest_event().map_or(0, |event| event.revision).max(self.order.state.revision)
     }
 
     /// Returns whether the newest event discards the dead letter.
     fn is_discarded(&self) -> bool {
-        let history = self.history.as_ref().and_then(|history| history.as_ref().ok());
-        let last = history.and_then(|history| history.events.last());
-        last.is_some_and(|entry| entry.event.event_type == "DeadLetterDiscarded")
+        self.newest_event().is_some_and(|event| event.event_type == "DeadLetterDiscarded")
     }
 }
 
@@ -89,12 +98,14 @@ pub(crate) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Respons
     let view = Box::pin(OrderView::load(&visit, &id, query)).await;
     let view = view.map_err(|error| visit.show_error("Order", &error))?;
     let state = &view.order.state;
+    let is_discarded = view.is_discarded();
     let body = html! {
         h1 { "Order " code #order-id { (state.order_id) } " " (copy_button("order-id")) }
         div.columns {
             (panel("State", &html! {
                 (region("status", &state::show_facts(state, visit.now)))
-                (operator::actions(&visit, state, view.is_discarded()))
+                @if is_discarded { p { "The dead letter is discarded." } }
+                (ActionTarget::of_order(state, is_discarded).links(&visit))
             }))
             (panel("Items", &state::show_items("Items", &state.items)))
         }
@@ -135,9 +146,8 @@ pub(crate) async fn regions(
     let status = loaded(&order, |order| state::show_facts(&order.state, now));
     let revision = order.as_ref().map_or(0, |order| order.state.revision);
     let n_new = revision.saturating_sub(query.seen.unwrap_or(revision));
-    let noun = if n_new == 1 { "new event" } else { "new events" };
     let news = html! {
-        @if n_new > 0 { a href=(page_address(id, &OrderQuery::default())) { (n_new) " " (noun) ": reload" } }
+        @if n_new > 0 { a href=(page_address(id, &OrderQuery::default())) { (count_of(n_new, "new event")) ": reload" } }
     };
     Ok(vec![("status", status), ("timeline-news", news)])
 }
@@ -152,7 +162,7 @@ fn page_address(id: impl std::fmt::Display, query: &OrderQuery) -> String {
     // Texts and numbers always serialise.
     let query = serde_html_form::to_string(query).unwrap_or_default();
     let separator = if query.is_empty() { "" } else { "?" };
-    format!("/console/orders/{}{separator}{query}", encode_component(&id.to_string()))
+    format!("{}{separator}{query}", order_address(id))
 }
 
 fn present(text: Option<&String>) -> Option<&str> {
@@ -168,24 +178,4 @@ fn panel_with_id(id: &str, title: &str, content: &Markup) -> Markup {
 /// Returns the button that copies the text of an element.
 fn copy_button(id: &str) -> Markup {
     html! { button.js-only type="button" data-copy=(id) { "Copy" } }
-}
-
-/// Returns why a failed order cannot be redriven; `None` if it can be.
-fn redrive_obstacle(order: &OrderState) -> Option<&'static str> {
-    use api_types::{FailureStage, OrderStatus};
-    match (order.status, order.stage) {
-        (OrderStatus::Processing, _) => {
-            Some("The order is being processed: only a failed order can be redriven.")
-        }
-        (OrderStatus::Fulfilled, _) => {
-            Some("The order is fulfilled: only a failed order can be redriven.")
-        }
-        (OrderStatus::Failed, Some(FailureStage::Validation)) => Some(
-            "The order broke a business rule and cannot be redriven: place a corrected order instead.",
-        ),
-        (
-            OrderStatus::Failed,
-            Some(FailureStage::Fulfillment | FailureStage::DeadLetter) | None,
-        ) => None,
-    }
 }

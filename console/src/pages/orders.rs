@@ -14,9 +14,10 @@ use uuid::Uuid;
 
 use crate::api::{Api, ApiError, Loaded};
 use crate::components::{
-    callout, dash, empty, encode_component, loaded, next_page, optional_time, order_link,
-    order_status, region, stage_name, table, time,
+    count_of, customer_address, dash, empty, encode_component, loaded, next_page, optional_time,
+    order_address, order_link, order_status, region, stage_name, table, time,
 };
+use crate::form::show_fault;
 use crate::page::{Page, Section};
 use crate::regions::Regions;
 use crate::response::redirect;
@@ -43,7 +44,7 @@ pub(crate) struct OrdersQuery {
 pub(crate) async fn show(visit: Visit) -> Result<Response, Response> {
     let query: OrdersQuery = visit.query()?;
     if let Some(searched) = query.q.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
-        return Ok(redirect(&search_address(searched)));
+        return Ok(redirect(&find_page(&visit.api, searched).await));
     }
     let filter = match Filter::parse(&query.filter) {
         Ok(filter) => filter,
@@ -65,14 +66,13 @@ pub(crate) async fn show(visit: Visit) -> Result<Response, Response> {
         (show_rows(&page, &filter, visit.now))
         (page_links(&filter, cursor.as_deref(), page.next_cursor.as_deref()))
     };
-    let page_of_orders = Page::new("Orders", body).in_section(Section::Orders);
+    let document = Page::new("Orders", body).in_section(Section::Orders);
     // New orders come before the first page.
-    let shown = if cursor.is_none() {
-        page_of_orders.live_since(describe_newest(page.items.first()))
-    } else {
-        page_of_orders
+    let document = match cursor {
+        None => document.live_since(describe_newest(page.items.first())),
+        Some(_) => document,
     };
-    Ok(visit.show(shown))
+    Ok(visit.show(document))
 }
 
 /// Renders the region of the live page.
@@ -92,29 +92,35 @@ pub(crate) async fn regions(api: &Api, query: &str) -> Result<Regions, ApiError>
             // Orders of one time are sorted by their ids.
             (order.state.received_at, Some(order.state.order_id)) > (query.seen_at, query.seen)
         };
-        let n_new = page.items.iter().filter(is_new).count();
+        let n_new = page.items.iter().filter(is_new).count() as u64;
         let more = if page.next_cursor.is_some() { " or more" } else { "" };
-        let noun = if n_new == 1 { "new order" } else { "new orders" };
         html! {
-            @if n_new > 0 { a href=(filter.address(None)) { (n_new) (more) " " (noun) ": reload" } }
+            @if n_new > 0 {
+                a href=(filter.address(None)) { (count_of(n_new, "new order")) (more) ": reload" }
+            }
         }
     });
     Ok(vec![("new", content)])
 }
 
-/// Returns the page that a search leads to: an order, or the orders of a customer.
-fn search_address(searched: &str) -> String {
-    match searched.parse::<Uuid>() {
-        Ok(order_id) => format!("/console/orders/{order_id}"),
-        Err(_) => format!("/console/orders?customer={}", encode_component(searched)),
-    }
+/// Returns the address of the page that a search leads to: an order, or the orders of a customer. The id
+/// of a customer may be a UUID too.
+async fn find_page(api: &Api, searched: &str) -> String {
+    let Ok(order_id) = searched.parse::<Uuid>() else { return customer_address(searched) };
+    let order = api.get::<Order>(&format!("/v1/orders/{order_id}")).await;
+    let is_order = !is_missing(&order) || is_missing(&load_customer(api, searched).await);
+    if is_order { order_address(order_id) } else { customer_address(searched) }
+}
+
+fn is_missing<T>(resource: &Loaded<T>) -> bool {
+    resource.as_ref().is_err_and(|error| error.status == StatusCode::NOT_FOUND)
 }
 
 fn refuse_filter(visit: &Visit, query: &OrdersQuery, reason: &str) -> Response {
     let body = html! {
         h1 { "Orders" }
         (filter::form(&query.filter))
-        (callout("error", html! { p { (reason) } }))
+        (show_fault(reason))
     };
     let page = Page::new("Orders", body).in_section(Section::Orders);
     visit.show_with_status(StatusCode::BAD_REQUEST, page)
@@ -130,10 +136,10 @@ async fn load_customer(api: &Api, id: &str) -> Loaded<Customer> {
 
 /// Returns the summary of a customer; nothing for an unknown customer, because the empty list names it.
 fn show_customer(customer: &Loaded<Customer>, now: Timestamp) -> Markup {
-    match customer {
-        Err(error) if error.status == StatusCode::NOT_FOUND => html! {},
-        customer => loaded(customer, |customer| customer::show(customer, now)),
+    if is_missing(customer) {
+        return html! {};
     }
+    loaded(customer, |customer| customer::show(customer, now))
 }
 
 fn show_rows(page: &OrderPage, filter: &Filter, now: Timestamp) -> Markup {
@@ -145,7 +151,7 @@ fn show_rows(page: &OrderPage, filter: &Filter, now: Timestamp) -> Markup {
             tr {
                 th scope="row" { (order_link(state.order_id)) }
                 td.text {
-                    a href={ "/console/orders?customer=" (encode_component(&state.customer_id)) } {
+                    a href=(customer_address(&state.customer_id)) {
                         bdi { (state.customer_id) }
                     }
                 }
@@ -200,7 +206,7 @@ fn page_links(filter: &Filter, cursor: Option<&str>, next: Option<&str>) -> Mark
     }
 }
 
-/// Returns the newest shown order as query parameters; empty without orders.
+/// Returns the newest order of the page as query parameters; empty without orders.
 fn describe_newest(newest: Option<&Order>) -> String {
     let newest = newest.and_then(|order| Some((order.state.order_id, order.state.received_at?)));
     newest.map_or_else(String::new, |(id, at)| format!("seen={id}&seen_at={at}"))

@@ -4,7 +4,9 @@ mod attention;
 mod charts;
 mod health;
 
-use api_types::{DeadLetterSummary, ProjectionList, Statistics, WorkersStatus};
+use api_types::{
+    DeadLetterSummary, MinuteStatistics, ProjectionList, Statistics, Unavailable, WorkersStatus,
+};
 use axum::response::Response;
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -12,7 +14,7 @@ use serde::Deserialize;
 
 use crate::api::{Api, ApiError, Loaded};
 use crate::components::{
-    callout, dash, format_count, format_share, format_whole_seconds, loaded, region, tile,
+    callout, dash, format_share, format_whole_seconds, loaded, optional_count, region, tile,
 };
 use crate::page::{Page, Section};
 use crate::regions::Regions;
@@ -36,6 +38,9 @@ impl Window {
         }
     }
 }
+
+/// Seconds of a minute.
+const MINUTE: i64 = 60;
 
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct OverviewQuery {
@@ -70,10 +75,20 @@ impl Overview {
         Ok(Self { statistics, workers, dead_letters, projections, window, now })
     }
 
+    /// Returns why a store is missing; `None` if no answer says so. `reason` reads it from an answer.
+    fn outage(&self, reason: fn(&Unavailable) -> Option<&str>) -> Option<&str> {
+        let answers = [
+            self.statistics.as_ref().ok().map(|statistics| &statistics.unavailable),
+            self.workers.as_ref().ok().map(|status| &status.unavailable),
+            self.projections.as_ref().ok().map(|list| &list.unavailable),
+        ];
+        answers.into_iter().flatten().find_map(reason)
+    }
+
     fn regions(&self) -> Regions {
         vec![
             ("attention", attention::show(self)),
-            ("tiles", loaded(&self.statistics, show_tiles)),
+            ("tiles", loaded(&self.statistics, |statistics| show_tiles(statistics, self.now))),
             ("charts", charts::show(self)),
             ("health", health::show(self)),
         ]
@@ -102,22 +117,16 @@ pub(crate) async fn regions(api: &Api, query: &str, now: Timestamp) -> Result<Re
     Ok(Overview::load(api, query.window, now).await?.regions())
 }
 
-fn show_tiles(statistics: &Statistics) -> Markup {
-    let Statistics { orders, failed_by_stage, queue, success_rate, .. } = statistics;
-    let count = |count: Option<u64>| html! { (count.map_or_else(|| "–".to_owned(), format_count)) };
+fn show_tiles(statistics: &Statistics, now: Timestamp) -> Markup {
+    let Statistics { orders, failed_by_stage, queue, success_rate, per_minute, .. } = statistics;
     let none = html! {};
-    let accepted = orders.map(|orders| orders.processing + orders.fulfilled + orders.failed);
+    let received = orders.map(|orders| orders.processing + orders.fulfilled + orders.failed);
     let waiting = html! {
         @if let Some(seconds) = queue.oldest_waiting_seconds {
             "oldest " (format_whole_seconds(seconds))
         }
     };
-    let per_minute = statistics.per_minute.as_deref().unwrap_or_default();
-    // The newest minute is not over.
-    let last_minute = per_minute.iter().rev().nth(1).or(per_minute.last());
-    let rate = html! {
-        @match last_minute { Some(minute) => { (format_count(minute.received)) }, None => { "0" } }
-    };
+    let in_last_minute = per_minute.as_ref().map(|minutes| received_in_last_minute(minutes, now));
     let configured = html! {
         @if let Some(share) = success_rate.configured { "configured " (format_share(share)) }
     };
@@ -129,14 +138,23 @@ fn show_tiles(statistics: &Statistics) -> Markup {
             (callout("error", html! { p { "Read model: " (reason) ". Figures of orders are missing." } }))
         }
         dl.tiles {
-            (tile("Accepted", &count(accepted), &none))
-            (tile("Per minute", &rate, &html! { "last full minute" }))
-            (tile("Processing", &count(orders.map(|orders| orders.processing)), &waiting))
-            (tile("Fulfilled", &count(orders.map(|orders| orders.fulfilled)), &none))
-            (tile("Failed", &count(orders.map(|orders| orders.failed)), &none))
-            (tile("Dead letters", &count(failed_by_stage.map(|failed| failed.dead_letter)), &none))
-            (tile("Retrying", &count(queue.retrying), &none))
+            (tile("Received", &optional_count(received), &none))
+            (tile("Per minute", &optional_count(in_last_minute), &html! { "received in the last full minute" }))
+            (tile("Processing", &optional_count(orders.map(|orders| orders.processing)), &waiting))
+            (tile("Fulfilled", &optional_count(orders.map(|orders| orders.fulfilled)), &none))
+            (tile("Failed", &optional_count(orders.map(|orders| orders.failed)), &none))
+            (tile("Dead letters", &optional_count(failed_by_stage.map(|failed| failed.dead_letter)), &none))
+            (tile("Retrying", &optional_count(queue.retrying), &none))
             (tile("Success rate", &observed, &configured))
         }
     }
+}
+
+/// Returns the number of orders received in the last full minute. The API leaves out minutes without
+/// events.
+fn received_in_last_minute(minutes: &[MinuteStatistics], now: Timestamp) -> u64 {
+    let number_of = |at: Timestamp| at.as_second().div_euclid(MINUTE);
+    let last = number_of(now) - 1;
+    let last = minutes.iter().find(|statistics| number_of(statistics.minute) == last);
+    last.map_or(0, |statistics| statistics.received)
 }

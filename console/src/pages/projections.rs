@@ -10,8 +10,8 @@ use maud::{Markup, html};
 
 use crate::api::{Api, ApiError, Loaded};
 use crate::components::{
-    badge, callout, dash, empty, format_count, format_share, format_whole_seconds, loaded,
-    missing_sources, optional_count, optional_time, panel, region, table, time,
+    badge, callout, count_of, dash, empty, format_count, format_share, format_whole_seconds,
+    loaded, missing_sources, optional_count, optional_time, panel, region, table, time,
 };
 use crate::page::{Page, Section};
 use crate::regions::Regions;
@@ -98,7 +98,7 @@ fn show_projection(projection: &Projection, now: Timestamp) -> Markup {
     html! {
         dl.facts {
             dt { "State" }
-            dd { (state(projection)) }
+            dd { (show_state(projection)) }
             dt { "Rate" }
             dd {
                 @match projection.events_per_second {
@@ -117,20 +117,29 @@ fn show_projection(projection: &Projection, now: Timestamp) -> Markup {
     }
 }
 
-fn state(projection: &Projection) -> Markup {
+/// Returns whether the rows of a projection are not current enough to act on.
+pub(super) fn is_behind(projection: &Projection) -> bool {
+    projection.lag_seconds.is_some_and(|seconds| seconds > MAX_LAG_SECONDS)
+}
+
+/// Returns the state of a projection as a badge, with its lag.
+pub(super) fn show_state(projection: &Projection) -> Markup {
     let (Some(events), Some(seconds)) = (projection.lag_events, projection.lag_seconds) else {
         return badge("neutral", "unknown");
     };
-    let noun = if events == 1 { "event" } else { "events" };
-    let lag = format!("{} {noun}, {}", format_count(events), format_whole_seconds(seconds));
+    let lag = format!("{}, {}", count_of(events, "event"), format_whole_seconds(seconds));
     if projection.stuck == Some(true) {
         return html! { (badge("bad", "stuck")) ": " (lag) " behind, and no event is applied" };
     }
     if events == 0 {
         return badge("good", "up to date");
     }
-    let tone = if seconds > MAX_LAG_SECONDS { "warning" } else { "busy" };
-    html! { (badge(tone, "behind")) ": " (lag) }
+    let badge = if is_behind(projection) {
+        badge("warning", "behind")
+    } else {
+        badge("busy", "catching up")
+    };
+    html! { (badge) ": " (lag) }
 }
 
 fn verification(verification: Option<LastVerification>, now: Timestamp) -> Markup {
@@ -140,10 +149,9 @@ fn verification(verification: Option<LastVerification>, now: Timestamp) -> Marku
     html! {
         @match findings {
             0 => (badge("good", "no differences")),
-            1 => (badge("bad", "1 difference")),
-            _ => (badge("bad", &format!("{} differences", format_count(findings)))),
+            _ => (badge("bad", &count_of(findings, "difference"))),
         }
-        " in " (format_count(orders)) " orders, " (time(verified_at, now))
+        " in " (count_of(orders, "order")) ", " (time(verified_at, now))
     }
 }
 
@@ -179,7 +187,9 @@ fn show_progress(progress: &RebuildProgress, set: &str, now: Timestamp) -> Marku
             (format_share(share)) ", last write "
             @if let Some(at) = progress.updated_at { (time(at, now)) } @else { "not yet" }
         }
-        @if is_paused { (badge("warning", "interrupted?")) }
+        @if is_paused {
+            (badge("warning", &format!("no write for {} min", MAX_REBUILD_PAUSE.as_mins())))
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Workers {
                 dd { (pause_state(status)) (last_control(status, self.now)) }
                 @if let Some(reason) = &status.reason { dt { "Reason" } dd { (reason) } }
                 dt { "Circuit breaker" }
-                dd { @match status.breaker { Some(state) => (breaker(state)), None => (dash()) } }
+                dd { @match status.breaker { Some(state) => (show_breaker(state)), None => (dash()) } }
                 dt { "Watchdog" }
                 dd { (watchdog(status.watchdog_reconnects)) }
             }
@@ -115,7 +115,8 @@ fn last_control(status: &WorkersStatus, now: Timestamp) -> Markup {
     }
 }
 
-fn breaker(state: BreakerState) -> Markup {
+/// Returns the state of a circuit breaker as a badge.
+pub(super) fn show_breaker(state: BreakerState) -> Markup {
     match state {
         BreakerState::Closed => badge("good", "closed"),
         BreakerState::HalfOpen => badge("warning", "half-open"),
@@ -163,7 +164,7 @@ fn show_queue(status: &WorkersStatus) -> Markup {
         dl.tiles {
             (tile("Processing", &optional_count(status.orders_processing), &html! { "orders" }))
             (tile("Oldest waiting", &oldest, &html! { "since its last event" }))
-            (tile("Waiting", &optional_count(status.queue.waiting), &html! { "read ahead" }))
+            (tile("Waiting", &optional_count(status.queue.waiting), &html! { "ready for delivery; more may wait" }))
             (tile("In flight", &optional_count(status.queue.in_flight), &none))
             (tile("Retrying", &optional_count(status.queue.retrying), &none))
             (tile("Parked", &optional_count(status.queue.parked), &none))

@@ -29,7 +29,7 @@ async fn filters_are_in_the_address_and_reach_the_api() {
     page.assert_contains(&["value=\"workers_paused\" selected", "value=\"ann\""]);
     page.assert_contains(&["value=\"2026-01-02T03:04:00\"", "kind=workers_paused&amp;actor=ann"]);
     let read = api.reads().into_iter().find(|read| read.starts_with(PATH)).unwrap();
-    assert_eq!(read, "/v1/ops/actions?kind=workers_paused&actor=ann&from=2026-01-02T03%3A04Z");
+    assert_eq!(read, "/v1/ops/actions?kind=workers_paused&actor=ann&from=2026-01-02T03%3A04%3A00Z");
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ async fn empty_selection_is_not_a_redrive_of_all() {
 async fn form_with_a_fault_keeps_what_was_typed() {
     let api = FakeApi::open();
     for (fields, fault) in [
-        ([("reason", "  "), ("rate", "7")], "Give a reason."),
+        ([("reason", "  "), ("rate", "7")], "Enter a reason."),
         ([("reason", "mended"), ("rate", "0")], "from 1 to 100,000"),
         ([("reason", "mended"), ("rate", "100001")], "from 1 to 100,000"),
         ([("reason", "mended"), ("rate", "fast")], "from 1 to 100,000"),
@@ -101,7 +101,7 @@ async fn form_with_a_fault_keeps_what_was_typed() {
     }
     let page = submit(&api, &selected(DISCARD, &[ORDER]), &[("reason", " ")]).await;
     assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
-    page.assert_contains(&["Give a reason."]);
+    page.assert_contains(&["Enter a reason."]);
     assert!(commands(&api).is_empty());
 }
 

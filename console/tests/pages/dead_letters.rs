@@ -249,16 +249,20 @@ async fn dead_letter_shows_each_attempt_and_leads_to_its_actions() {
     let page = visitor.get(&format!("{LETTERS}/{ORDER}")).await;
     page.assert_contains(&[
         "Attempt 1",
-        "Transient",
+        "transient",
         "after 200 ms",
         "caused by",
         "Ended the attempt",
     ]);
-    page.assert_contains(&["The worker ended without an answer", "2 × prod-widget-001"]);
+    page.assert_contains(&[
+        "The worker stopped before it recorded an outcome",
+        "2 × prod-widget-001",
+    ]);
     for action in ["redrive", "discard"] {
         page.assert_contains(&[&format!("href=\"/console/orders/{ORDER}/{action}\"")]);
     }
     page.assert_contains(&["href=\"/console/dead-letters?code=retries_exhausted\""]);
+    page.assert_contains(&["href=\"/console/orders?customer=cust-retail-001\""]);
     let page = visitor.get(&format!("{LETTERS}/not-an-id")).await;
     assert_eq!(page.status, StatusCode::OK, "the API judges the id");
 }

@@ -54,6 +54,17 @@ async fn older_events_do_not_move() {
 }
 
 #[tokio::test]
+async fn range_without_a_match_leads_to_the_next_page() {
+    let none = json!({"items": [], "next_cursor": "next"});
+    let api = FakeApi::open().with_answer("/v1/events", 200, none);
+    let page = Visitor::of(&api).get("/console/feed?types=OrderFailed").await;
+    page.assert_contains(&[
+        "No event in this range matches the filter. The next page may have some.",
+    ]);
+    page.assert_contains(&["href=\"/console/feed?types=OrderFailed&amp;cursor=next\""]);
+}
+
+#[tokio::test]
 async fn invalid_filter_leaves_the_form() {
     let invalid = problem(400, "invalid_parameters", "order_id must be a UUID");
     let api = FakeApi::open().with_answer("/v1/events", 400, invalid);

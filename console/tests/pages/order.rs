@@ -119,6 +119,39 @@ async fn long_page_opens_its_newest_attempt_only() {
 }
 
 #[tokio::test]
+async fn older_page_of_events_does_not_tell_whether_the_dead_letter_is_discarded() {
+    let event = |revision: u64, name: &str| {
+        let event = with(
+            history()["events"][8].clone(),
+            &json!({"revision": revision, "type": name, "data": {"order_id": ORDER, "reason": "Old"}}),
+        );
+        with(history(), &json!({"events": [event], "next_cursor": "older"}))
+    };
+    let discarded = "DeadLetterDiscarded";
+    let newest = api_path("/history?sort=newest&limit=1");
+    for (on_page, at_the_end, is_discarded) in
+        [("OrderFailed", discarded, true), (discarded, "OrderFailed", false)]
+    {
+        let api = FakeApi::open()
+            .with_answer(&api_path("/history"), 200, event(8, on_page))
+            .with_answer(&newest, 200, event(250, at_the_end));
+        for query in ["?sort=oldest", "?sort=newest&cursor=older"] {
+            let page = show(&api, query).await;
+            assert_eq!(
+                page.html.contains("The dead letter is discarded."),
+                is_discarded,
+                "{query}"
+            );
+            assert_eq!(page.html.contains("Discard…"), !is_discarded, "{query}");
+            // The slider reaches the newest revision too.
+            page.assert_contains(&["max=\"250\" value=\"250\""]);
+        }
+        let page = show(&api, "").await;
+        assert_eq!(page.html.contains("The dead letter is discarded."), !is_discarded);
+    }
+}
+
+#[tokio::test]
 async fn past_state_stands_beside_the_changes_since() {
     let api = FakeApi::open();
     let page = show(&api, "?at=3").await;
@@ -156,12 +189,12 @@ async fn command_lines_have_placeholders_for_address_and_key() {
 
 #[tokio::test]
 async fn live_regions_are_the_state_and_the_number_of_new_events() {
-    let shown = show(&FakeApi::open(), "?at=3").await;
-    assert!(shown.live_address().contains("at%3D3%26seen%3D8"), "{}", shown.live_address());
+    let address_of_regions = show(&FakeApi::open(), "?at=3").await.live_address();
+    assert!(address_of_regions.contains("at%3D3%26seen%3D8"), "{address_of_regions}");
     let order = with(failed_order(), &json!({"status": "PROCESSING", "revision": 11}));
     let api = FakeApi::open().with_answer(&api_path(""), 200, order);
     let regions =
-        Visitor::of(&api).open_stream(&shown.live_address(), None).await.next_regions().await;
+        Visitor::of(&api).open_stream(&address_of_regions, None).await.next_regions().await;
     let link = format!("<a href=\"{}\">3 new events: reload</a>", address(""));
     assert_eq!(regions["timeline-news"], link);
     assert!(regions["status"].contains("Processing"));

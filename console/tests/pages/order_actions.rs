@@ -106,10 +106,10 @@ async fn actions_need_a_reason() {
     let fields = redrive_fields(&[("reason", "  "), ("customer_id", "cust-2")]);
     let page = submit(&api, "/redrive", &fields).await;
     assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
-    page.assert_contains(&["A redrive needs a reason.", "value=\"cust-2\""]);
+    page.assert_contains(&["Enter a reason.", "value=\"cust-2\""]);
     let page = submit(&api, "/discard", &[("reason", "")]).await;
     assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
-    page.assert_contains(&["A discard needs a reason."]);
+    page.assert_contains(&["Enter a reason."]);
     assert!(api.commands().is_empty());
 }
 
@@ -213,7 +213,15 @@ async fn name_of_the_operator_is_asked_only_without_keys() {
     visitor.post("/console/sign-in", &[("key", KEY), ("next", "/console/orders")]).await;
     let page = visitor.get(&address("/redrive")).await;
     assert!(!page.html.contains("Your name") && page.html.contains("Reason"), "{}", page.html);
-    let fields = redrive_fields(&[("reason", "Gateway is back")]);
-    visitor.submit(&address("/redrive"), &address("/redrive"), &fields).await;
-    assert_eq!(api.commands().pop().unwrap().body["actor"], Value::Null);
+    let mut fields = redrive_fields(&[("reason", "Gateway is back")]);
+    fields.push(("actor", "mallory"));
+    for form in ["/redrive", "/discard"] {
+        visitor.submit(&address(form), &address(form), &fields).await;
+        let sent = api.commands().pop().unwrap();
+        assert_eq!(
+            (&sent.body["reason"], &sent.body["actor"]),
+            (&json!("Gateway is back"), &Value::Null)
+        );
+    }
+    assert_eq!(api.commands().len(), 2);
 }

@@ -74,6 +74,27 @@ async fn search_leads_to_an_order_or_to_a_customer() {
 }
 
 #[tokio::test]
+async fn search_finds_a_customer_whose_id_is_a_uuid() {
+    let missing = || problem(404, "order_not_found", "Order not found");
+    let away = problem(503, "read_model_unavailable", "Read model unavailable");
+    let order = format!("/console/orders/{ORDER}");
+    let customer = format!("/console/orders?customer={ORDER}");
+    let of_customer = format!("/v1/customers/{ORDER}");
+    let api = || FakeApi::open().with_answer(&format!("/v1/orders/{ORDER}"), 404, missing());
+    for (api, target) in [
+        (FakeApi::open(), &order),
+        (api(), &customer),
+        // The list tells that it cannot be read.
+        (api().with_answer(&of_customer, 503, away), &customer),
+        // The page tells that there is no such order.
+        (api().with_answer(&of_customer, 404, missing()), &order),
+    ] {
+        let answer = Visitor::of(&api).get(&format!("/console/orders?q={ORDER}")).await;
+        assert_eq!(answer.location.as_ref(), Some(target));
+    }
+}
+
+#[tokio::test]
 async fn customer_is_summed_up_and_an_unknown_one_is_named() {
     let page = Visitor::of(&FakeApi::open()).get("/console/orders?customer=cust-retail-001").await;
     page.assert_contains(&["0 processing, 2 fulfilled, 1 failed", "Total quantity"]);
@@ -99,13 +120,13 @@ async fn new_orders_are_counted_without_moving_the_rows() {
         |id: &str, at: &str| with(failed_order(), &json!({"order_id": id, "received_at": at}));
     let rows = json!({"next_cursor": null, "items": [
         newer("018f2d70-0a2c-7f01-8c11-6e5d4b3a2f12", "2026-01-02T03:04:07Z"),
-        // Of the same time as the newest shown order, with a higher id.
+        // Of the same time as the newest order of the page, with a higher id.
         newer("018f2d70-0a2c-7f01-8c11-6e5d4b3a2f11", "2026-01-02T03:04:05.1Z"),
         newer("018f2d70-0a2c-7f01-8c11-6e5d4b3a2f10", "2026-01-02T03:04:05.1Z"),
         failed_order(),
     ]});
-    let shown = Visitor::of(&FakeApi::open()).get("/console/orders?status=FAILED").await;
-    let address = shown.live_address();
+    let page = Visitor::of(&FakeApi::open()).get("/console/orders?status=FAILED").await;
+    let address = page.live_address();
     assert!(address.contains("status%3DFAILED%26seen%3D018f2d70-"), "{address}");
     let api = FakeApi::open().with_answer("/v1/orders", 200, rows);
     let regions = Visitor::of(&api).open_stream(&address, None).await.next_regions().await;

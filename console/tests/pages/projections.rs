@@ -23,7 +23,7 @@ async fn projections_page_shows_state_sets_and_rebuild() {
         "data-copy=\"command-orders-1\"",
     ]);
     page.assert_contains(&["the HTTP API has no route for these"]);
-    assert!(!page.html.contains("interrupted?"), "{}", page.html);
+    assert!(!page.html.contains("no write for"), "{}", page.html);
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn projection_that_needs_a_person_says_so() {
     projection["sets"][1]["progress"]["updated_at"] = json!("2026-01-02T03:00:00Z");
     let api = FakeApi::open().with_answer(PATH, 200, list.clone());
     let page = Visitor::of(&api).get("/console/projections").await;
-    page.assert_contains(&[": 1,200 events, 1 min", "2 differences", "interrupted?", "none"]);
+    page.assert_contains(&[": 1,200 events, 1 min", "2 differences", "no write for 2 min", "none"]);
     list["items"][0]["stuck"] = json!(true);
     let api = FakeApi::open().with_answer(PATH, 200, list);
     let page = Visitor::of(&api).get("/console/projections").await;
@@ -78,4 +78,20 @@ async fn key_without_the_scope_is_refused() {
     let api = FakeApi::open().with_answer(PATH, 403, denied);
     let page = Visitor::of(&api).get("/console/projections").await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn overview_and_projections_page_agree_on_the_lag_that_is_behind() {
+    for (seconds, state, is_finding) in [(30.0, "catching up", false), (31.0, "behind", true)] {
+        let mut list = projections();
+        list["items"][0]["lag_events"] = json!(1);
+        list["items"][0]["lag_seconds"] = json!(seconds);
+        let mut visitor = Visitor::of(&FakeApi::open().with_answer(PATH, 200, list));
+        let state = format!("{state}</span>: 1 event, {seconds} s");
+        visitor.get("/console/projections").await.assert_contains(&[&state]);
+        let overview = visitor.get("/console").await;
+        overview.assert_contains(&[&state]);
+        let finding = format!("Projection orders is {seconds} s behind.");
+        assert_eq!(overview.html.contains(&finding), is_finding, "{}", overview.html);
+    }
 }

@@ -22,6 +22,7 @@ fn paused() -> Value {
 async fn workers_page_shows_queue_and_each_worker() {
     let page = Visitor::of(&FakeApi::open()).get("/console/workers").await;
     page.assert_contains(&["Taking orders", "closed", "<dd>14</dd>", "Pause workers…"]);
+    page.assert_contains(&["Last seen", "ready for delivery; more may wait"]);
     page.assert_contains(&["dofs-018f2d6e-0000-7d34-9e2a-0b5d6a1f2c33-worker", "1,200"]);
     page.assert_contains(&["22.5 / 40.0 / 61.0 ms", "connected", "data-region=\"workers\""]);
     assert!(!page.html.contains("Resume workers…"), "{}", page.html);
@@ -52,7 +53,7 @@ async fn sources_without_an_answer_are_named() {
     page.assert_contains(&[
         "Event store: it does not answer.",
         "Unknown",
-        "The workers are not known.",
+        "The event store does not answer: the workers are unknown.",
     ]);
     page.assert_contains(&["<dd>14</dd>"]);
     let away = problem(503, "event_store_unavailable", "Event store unavailable");
@@ -96,8 +97,8 @@ async fn unconfirmed_pause_is_reported_as_such() {
     let mut visitor = Visitor::of(&api);
     let page = "/console/workers/pause";
     visitor.submit(page, page, &[("reason", "x"), ("actor", "")]).await;
-    let shown = visitor.get("/console/workers").await;
-    shown.assert_contains(&["1 of them have not confirmed", "data-kind=\"error\""]);
+    let page = visitor.get("/console/workers").await;
+    page.assert_contains(&["1 of them have not confirmed", "data-kind=\"error\""]);
 }
 
 #[tokio::test]

@@ -26,13 +26,13 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
     let events = folder.path().join("events").display().to_string();
     let read_model = format!("sqlite://{}", folder.path().join("read-model.sqlite").display());
     // Without failures there would be nothing to mend.
-    let troubled = |value| arguments.stay.then_some(value);
+    let only_if_staying = |value| arguments.stay.then_some(value);
     let settings = settings::load(
         global,
         &[
-            ("--stay", "fulfillment", "error_rate", troubled("0.3")),
-            ("--stay", "fulfillment", "max_retries", troubled("2")),
-            ("--stay", "fulfillment", "latency_ms", troubled("300")),
+            ("--stay", "fulfillment", "error_rate", only_if_staying("0.3")),
+            ("--stay", "fulfillment", "max_retries", only_if_staying("2")),
+            ("--stay", "fulfillment", "latency_ms", only_if_staying("300")),
             ("demo", "api", "listen", Some("127.0.0.1:0")),
             ("demo", "node", "listen", Some("127.0.0.1:0")),
             ("demo", "node", "data", Some(&events)),
@@ -56,9 +56,9 @@ pub(crate) async fn run(arguments: &Demo, global: &Global) -> Result<ExitCode, C
     let serving = system.wait_until_stopped();
     let demonstration = demonstrate(client, folder.path(), arguments, global, stop);
     // Each ends the other: a failing role cancels the token, and the demonstration cancels it too.
-    let (served, shown) = tokio::join!(serving, demonstration);
+    let (served, demonstrated) = tokio::join!(serving, demonstration);
     served?;
-    shown
+    demonstrated
 }
 
 /// Demonstrates the system until `stop`, then stops it unless it shall be kept.

@@ -1,23 +1,21 @@
 //! One dead letter: its last failure, and every attempt with its deliveries.
 
-use api_types::{
-    Attempt, AttemptDelivery, AttemptEnd, AttemptOutcome, DeadLetter, EventSource, FailureClass,
-    FailureStage, OrderStatus,
-};
+use api_types::{Attempt, AttemptDelivery, AttemptEnd, AttemptOutcome, DeadLetter, EventSource};
 use axum::extract::Path;
 use axum::response::Response;
 use jiff::Timestamp;
 use maud::{Markup, html};
 use uuid::Uuid;
 
+use super::api_path;
 use super::filter::LetterFilter;
-use super::list::{count_deliveries, payload};
-use super::{api_path, order_address};
+use super::list::payload;
 use crate::components::{
-    badge, dash, format_count, optional_time, order_status, panel, stage_name, table, time,
+    badge, class_name, count_of, customer_address, dash, format_count, optional_time,
+    order_address, order_status, panel, stage_name, table, time,
 };
-use crate::form::read_only_note;
 use crate::page::{Page, Section};
+use crate::pages::order_actions::ActionTarget;
 use crate::visit::Visit;
 
 const TITLE: &str = "Failed order";
@@ -36,7 +34,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Respons
         p.wrap { a href=(group.list_address()) { "All failures with code " bdi { (failure.code) } } }
         h1 { (TITLE) }
         (show_facts(&letter, visit.now))
-        (actions(&letter, &visit))
+        (to_action_target(&letter).links(&visit))
         @for attempt in &letter.attempts { (show_attempt(attempt, failure.order_id, visit.now)) }
     };
     Ok(visit.show(Page::new(TITLE, body).in_section(Section::DeadLetters)))
@@ -47,11 +45,15 @@ fn show_facts(letter: &DeadLetter, now: Timestamp) -> Markup {
     html! {
         dl.facts {
             dt { "Order" }
-            dd { a.id href=(order_address(failure.order_id, "")) { (failure.order_id) } }
+            dd { a.id href=(order_address(failure.order_id)) { (failure.order_id) } }
             dt { "Status" }
             dd { (order_status(letter.status)) }
             dt { "Customer" }
-            dd { (failure.order.customer_id) }
+            dd {
+                a href=(customer_address(&failure.order.customer_id)) {
+                    bdi { (failure.order.customer_id) }
+                }
+            }
             dt { "Failed at stage" }
             dd { (stage_name(failure.stage)) }
             dt { "Code" }
@@ -61,7 +63,7 @@ fn show_facts(letter: &DeadLetter, now: Timestamp) -> Markup {
             dt { "Failed" }
             dd {
                 (time(failure.failed_at, now)) ", attempt " (failure.attempt) ", "
-                (count_deliveries(failure.deliveries))
+                (count_of(failure.deliveries.into(), "delivery"))
             }
             dt { @if letter.is_discarded { "Discarded" } @else { "Resolved" } }
             dd { (optional_time(failure.resolved_at, now)) }
@@ -69,26 +71,13 @@ fn show_facts(letter: &DeadLetter, now: Timestamp) -> Markup {
     }
 }
 
-/// Returns the links to the actions that the order's state permits.
-fn actions(letter: &DeadLetter, visit: &Visit) -> Markup {
-    let failure = &letter.failure;
-    let can_redrive =
-        letter.status == OrderStatus::Failed && failure.stage != FailureStage::Validation;
-    let can_discard =
-        can_redrive && failure.stage == FailureStage::DeadLetter && !letter.is_discarded;
-    html! {
-        @if can_redrive && visit.may_operate() {
-            p.actions {
-                a.button.primary href=(order_address(failure.order_id, "/redrive")) { "Redrive…" }
-                @if can_discard {
-                    a.button.danger href=(order_address(failure.order_id, "/discard")) { "Discard…" }
-                }
-            }
-        } @else if can_redrive {
-            (read_only_note("redrive or discard orders"))
-        } @else if letter.status == OrderStatus::Failed {
-            p.hint { "The order broke a business rule. It cannot be redriven: the customer places a corrected order." }
-        }
+fn to_action_target(letter: &DeadLetter) -> ActionTarget {
+    let DeadLetter { failure, status, is_discarded, .. } = letter;
+    ActionTarget {
+        order_id: failure.order_id,
+        status: *status,
+        stage: Some(failure.stage),
+        is_discarded: *is_discarded,
     }
 }
 
@@ -131,7 +120,7 @@ fn show_attempt(attempt: &Attempt, order_id: Uuid, now: Timestamp) -> Markup {
 
 /// Returns when and by whom a fact was recorded, and what caused it.
 fn show_source(source: &EventSource, order_id: Uuid, now: Timestamp) -> Markup {
-    let event = order_address(order_id, &format!("?at={}", source.revision));
+    let event = format!("{}?at={}", order_address(order_id), source.revision);
     html! {
         (time(source.recorded_at, now))
         @if let Some(actor) = &source.actor { " by " bdi { (actor) } }
@@ -190,15 +179,7 @@ fn unfinished(delivery: &AttemptDelivery, attempt: &Attempt) -> Markup {
         @match (&attempt.ended, is_last) {
             (Some(_), true) => "Ended the attempt",
             (None, true) => "In progress",
-            (_, false) => "The worker ended without an answer",
+            (_, false) => "The worker stopped before it recorded an outcome",
         }
-    }
-}
-
-fn class_name(class: FailureClass) -> &'static str {
-    match class {
-        FailureClass::Transient => "Transient",
-        FailureClass::Permanent => "Permanent",
-        FailureClass::Poison => "Poison",
     }
 }

@@ -10,11 +10,12 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::filter::{LetterFilter, Selection};
-use super::{api_path, count_of, preview, refuse_selection};
+use super::{api_path, preview, refuse_selection};
 use crate::api::{Api, ApiError};
-use crate::components::{badge, callout, loaded, order_link, table};
+use crate::components::{badge, callout, count_of, loaded, order_link, table};
 use crate::form::{
-    Submission, actor_field, post_form, read_only_note, reason_field, typed_actor, typed_text,
+    MISSING_REASON, Submission, actor_field, post_form, read_only_note, reason_field, show_fault,
+    typed_actor, typed_text,
 };
 use crate::page::{Page, Section};
 use crate::session::Notice;
@@ -52,7 +53,7 @@ pub(super) async fn discard(
 ) -> Result<Response, Response> {
     let (filter, order_ids) = read_selection(&visit)?;
     let Some(reason) = typed_text(&fields.reason) else {
-        return Ok(show_form(&visit, &filter, &order_ids, &fields, Some("Give a reason.")).await);
+        return Ok(show_form(&visit, &filter, &order_ids, &fields, Some(MISSING_REASON)).await);
     };
     let actor = typed_actor(&visit, &fields.actor);
     let request = DiscardRequest { actor, reason: Some(reason) };
@@ -139,7 +140,7 @@ async fn show_form(
     let body = html! {
         p { a href=(filter.list_address()) { "Back to the list" } }
         h1 { (TITLE) }
-        @if let Some(fault) = fault { (callout("error", html! { p { (fault) } })) }
+        @if let Some(fault) = fault { (show_fault(fault)) }
         (content)
     };
     let status = if fault.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };

@@ -1,16 +1,17 @@
 //! The list of failures, with the buttons that mend the selected ones.
 
-use api_types::{FailedOrder, FailedOrderPage, FailureFilter, FailureStage, OrderItem};
+use api_types::{FailedOrder, FailedOrderPage, FailureFilter, OrderItem};
 use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::Serialize;
 
 use super::filter::{LetterFilter, ListQuery};
-use super::{count_of, letter_address, no_letters};
+use super::{letter_address, no_letters};
 use crate::api::{Api, Loaded};
 use crate::components::{
-    empty, format_count, loaded, next_page, optional_time, order_link, table, time,
+    count_of, empty, format_count, loaded, next_page, optional_time, order_link, table, time,
 };
+use crate::pages::order_actions::can_discard;
 
 /// Number of rows of a page.
 const PAGE: u32 = 100;
@@ -151,8 +152,8 @@ fn buttons(context: &ListContext<'_>) -> Markup {
                 }
             }
             button name="selected" value="true" { "Redrive selected…" }
-            // Only dead letters can be discarded: a refusal is the gateway's last word.
-            @if filter.stage == FailureStage::DeadLetter {
+            // The API refuses to discard refusals.
+            @if can_discard(filter.stage) {
                 button.danger name="selected" value="true" formaction="/console/dead-letters/discard" {
                     "Discard selected…"
                 }
@@ -181,7 +182,7 @@ fn show_row(failure: &FailedOrder, context: &ListContext<'_>) -> Markup {
             td.nowrap {
                 a href=(letter_address(failure.order_id)) {
                     "Attempt " (failure.attempt) ", "
-                    (count_deliveries(failure.deliveries))
+                    (count_of(failure.deliveries.into(), "delivery"))
                 }
             }
             td { (time(failure.failed_at, now)) }
@@ -189,11 +190,6 @@ fn show_row(failure: &FailedOrder, context: &ListContext<'_>) -> Markup {
             @if query.resolved { td { (optional_time(failure.resolved_at, now)) } }
         }
     }
-}
-
-/// Returns a number of deliveries with its noun.
-pub(super) fn count_deliveries(deliveries: u32) -> String {
-    format!("{deliveries} {}", if deliveries == 1 { "delivery" } else { "deliveries" })
 }
 
 /// Returns the items of an order, folded.

@@ -8,9 +8,8 @@ use api_types::{
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::count_of;
 use crate::api::{Api, Loaded};
-use crate::components::{badge, dash, format_count, optional_time, order_link, table};
+use crate::components::{badge, count_of, dash, format_count, optional_time, order_link, table};
 
 /// Path of the API for redrive tasks.
 pub(super) const REDRIVES: &str = "/v1/ops/dead-letters/redrives";

@@ -7,15 +7,14 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::count_of;
 use super::filter::{LetterFilter, Selection};
 use super::preview::{self, REDRIVES};
-use super::task_list::{self, task_address};
+use super::task_list;
 use crate::api::{ApiError, Loaded};
-use crate::components::{callout, loaded};
+use crate::components::{callout, count_of, loaded, task_address};
 use crate::form::{
-    Submission, actor_field, post_form, read_only_note, reason_field, refusal, typed_actor,
-    typed_text,
+    MISSING_REASON, Submission, actor_field, post_form, read_only_note, reason_field, refusal,
+    show_fault, typed_actor, typed_text,
 };
 use crate::page::{Page, Section};
 use crate::session::Notice;
@@ -98,8 +97,7 @@ pub(super) async fn start(
     let request = match read_form(&visit, &chosen, &fields) {
         Ok(request) => request,
         Err(fault) => {
-            let fault = callout("error", html! { p { (fault) } });
-            let refused = Some((StatusCode::UNPROCESSABLE_ENTITY, fault));
+            let refused = Some((StatusCode::UNPROCESSABLE_ENTITY, show_fault(&fault)));
             return Ok(show_form(&visit, &chosen, &fields, refused).await);
         }
     };
@@ -121,7 +119,7 @@ fn read_form(
     chosen: &Chosen,
     form: &RedriveForm,
 ) -> Result<StartRedriveRequest, String> {
-    let reason = typed_text(&form.reason).ok_or("Give a reason.")?;
+    let reason = typed_text(&form.reason).ok_or(MISSING_REASON)?;
     let rate = form.rate.trim().parse().ok().filter(|rate| (1..=MAX_RATE).contains(rate));
     let rate = rate.ok_or("The rate must be a whole number from 1 to 100,000.")?;
     Ok(StartRedriveRequest {

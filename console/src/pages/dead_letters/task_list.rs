@@ -4,13 +4,13 @@ use api_types::{FailureStage, RedriveFilter, RedriveTask, RedriveTaskPage, Redri
 use axum::response::Response;
 use jiff::Timestamp;
 use maud::{Markup, html};
-use uuid::Uuid;
 
-use super::count_of;
 use super::filter::{LetterFilter, stage_title};
 use super::preview::REDRIVES;
 use crate::api::{Api, ApiError, Loaded};
-use crate::components::{badge, empty, format_count, loaded, region, table, time};
+use crate::components::{
+    badge, count_of, empty, format_count, loaded, region, table, task_address, time,
+};
 use crate::page::{Page, Section};
 use crate::regions::Regions;
 use crate::visit::Visit;
@@ -77,11 +77,6 @@ pub(super) fn running_note(task: Option<&RedriveTask>) -> Markup {
             }
         }
     }
-}
-
-/// Returns the address of a task's page.
-pub(super) fn task_address(task_id: Uuid) -> String {
-    format!("/console/dead-letters/tasks/{task_id}")
 }
 
 /// Returns the number of orders that a task has handled.

@@ -11,11 +11,12 @@ use serde::Deserialize;
 use super::filter::address;
 use super::preview::REDRIVES;
 use super::task_list::{
-    describe_filter, n_done, progress_text, rate_text, remaining_address, state_badge, task_address,
+    describe_filter, n_done, progress_text, rate_text, remaining_address, state_badge,
 };
 use crate::api::{Api, ApiError};
 use crate::components::{
-    callout, encode_component, format_absolute, format_count, optional_time, region, tile, time,
+    callout, encode_component, format_absolute, format_count, optional_time, region, task_address,
+    tile, time,
 };
 use crate::form::{Submission, actor_field, post_form, read_only_note, refusal, typed_actor};
 use crate::page::{Page, Section};
@@ -147,8 +148,7 @@ pub(super) async fn cancel(
         }
         // The task has ended meanwhile.
         Err(error) if error.status == StatusCode::CONFLICT => {
-            let to = format!("/console/dead-letters/tasks/{}", encode_component(&id));
-            Ok(visit.redirect(&to, &Notice::error(error.problem.detail.clone())))
+            Ok(visit.redirect(&task_address(&id), &Notice::error(error.problem.detail.clone())))
         }
         Err(error) => show_confirmation(&visit, &id, &fields, Some(&error)).await,
     }

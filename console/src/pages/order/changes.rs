@@ -13,12 +13,12 @@ const MAX_ITEMS: usize = 5;
 
 /// Returns the fields that an event changed, without those that every event changes.
 pub(super) fn show_list(changes: &[FieldChange]) -> Markup {
-    let is_shown = |change: &&FieldChange| !ALWAYS_CHANGED.contains(&change.field.as_str());
-    let mut shown = changes.iter().filter(is_shown).peekable();
+    let is_visible = |change: &&FieldChange| !ALWAYS_CHANGED.contains(&change.field.as_str());
+    let mut visible = changes.iter().filter(is_visible).peekable();
     html! {
-        @if shown.peek().is_some() {
+        @if visible.peek().is_some() {
             ul.changes {
-                @for change in shown {
+                @for change in visible {
                     li {
                         code { (change.field) } ": "
                         @if !change.before.is_null() {

@@ -1,8 +1,6 @@
 //! The form that discards a dead letter.
 
-use api_types::{
-    DeadLetter, DiscardRequest, DiscardedOrder, FailureStage, Order, OrderState, OrderStatus,
-};
+use api_types::{DeadLetter, DiscardRequest, DiscardedOrder, Order, OrderState};
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -10,12 +8,16 @@ use futures::future::OptionFuture;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::operator::action_or_obstacle;
-use super::{OrderQuery, api_path, page_address, state};
+use super::{api_path, state};
 use crate::api::Loaded;
-use crate::components::{callout, encode_component};
-use crate::form::{Submission, actor_field, post_form, reason_field, refusal, typed_text};
+use crate::components::order_address;
+use crate::form::{
+    MISSING_REASON, Submission, actor_field, post_form, reason_field, refusal, show_fault,
+    typed_actor, typed_text,
+};
 use crate::page::{Page, Section};
+use crate::pages::dead_letters;
+use crate::pages::order_actions::{ActionTarget, form_or_obstacle};
 use crate::session::Notice;
 use crate::visit::Visit;
 
@@ -38,7 +40,7 @@ struct Target {
 
 impl Target {
     async fn load(visit: &Visit, id: &str) -> Loaded<Self> {
-        let path = format!("/v1/dead-letters/{}", encode_component(id));
+        let path = dead_letters::api_path(id);
         let dead_letter = visit.may("ops:read").then(|| visit.api.get::<DeadLetter>(&path));
         let order_path = api_path(id);
         let (order, dead_letter) =
@@ -47,13 +49,7 @@ impl Target {
         // A key that may not read dead letters gets the form; a second discard changes nothing.
         let is_discarded =
             dead_letter.is_some_and(|found| found.is_ok_and(|found| found.is_discarded));
-        let obstacle = match (order.status, order.stage) {
-            (OrderStatus::Failed, Some(FailureStage::DeadLetter)) if is_discarded => {
-                Some("The dead letter is already discarded.")
-            }
-            (OrderStatus::Failed, Some(FailureStage::DeadLetter)) => None,
-            _ => Some("The order is not a dead letter: there is nothing to discard."),
-        };
+        let obstacle = ActionTarget::of_order(&order, is_discarded).discard_obstacle();
         Ok(Self { order, obstacle })
     }
 }
@@ -71,18 +67,15 @@ pub(crate) async fn submit(
     Submission { visit, fields }: Submission<DiscardForm>,
 ) -> Result<Response, Response> {
     let (status, message) = match typed_text(&fields.reason) {
-        None => {
-            let message = callout("error", html! { p { "A discard needs a reason." } });
-            (StatusCode::UNPROCESSABLE_ENTITY, message)
-        }
+        None => (StatusCode::UNPROCESSABLE_ENTITY, show_fault(MISSING_REASON)),
         Some(reason) => {
-            let path = format!("/v1/dead-letters/{}/discard", encode_component(&id));
-            let request = DiscardRequest { actor: typed_text(&fields.actor), reason: Some(reason) };
+            let path = format!("{}/discard", dead_letters::api_path(&id));
+            let actor = typed_actor(&visit, &fields.actor);
+            let request = DiscardRequest { actor, reason: Some(reason) };
             match visit.api.post::<DiscardedOrder>(&path, &request).await {
                 Ok(discarded) => {
-                    let address = page_address(discarded.order_id, &OrderQuery::default());
-                    let notice = Notice::success("The dead letter is discarded.".to_owned());
-                    return Ok(visit.redirect(&address, &notice));
+                    let notice = Notice::success("The dead letter is discarded.");
+                    return Ok(visit.redirect(&order_address(discarded.order_id), &notice));
                 }
                 Err(error) => (error.status, refusal(&error)),
             }
@@ -100,7 +93,7 @@ fn render(
     form: &DiscardForm,
     message: &Markup,
 ) -> Response {
-    let address = page_address(order.order_id, &OrderQuery::default());
+    let address = order_address(order.order_id);
     let fields = html! {
         p {
             "The order stays failed, and its dead letter is resolved: it is no longer listed or counted. "
@@ -115,7 +108,7 @@ fn render(
         (message)
         div.columns {
             section.panel {
-                (action_or_obstacle(visit, *obstacle, "discard dead letters", || {
+                (form_or_obstacle(visit, *obstacle, "discard dead letters", || {
                     post_form(visit, &format!("{address}/discard"), &fields)
                 }))
                 p { a href=(address) { "Back to the order" } }

@@ -1,13 +1,13 @@
 //! Events of an order in words.
 
 use api_types::{
-    DeadLetterDiscarded, FailureClass, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted,
-    OrderFailed, OrderFulfilled, OrderQueued, OrderValidated, RecordedEvent,
+    DeadLetterDiscarded, FulfillmentDeliveryFailed, FulfillmentDeliveryStarted, OrderFailed,
+    OrderFulfilled, OrderQueued, OrderValidated, RecordedEvent,
 };
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::components::{format_seconds, stage_name};
+use crate::components::{class_name, format_seconds, stage_name};
 
 /// An event in words.
 pub(super) struct Description {
@@ -64,13 +64,8 @@ fn describe_delivery_start(event: &FulfillmentDeliveryStarted) -> Description {
 }
 
 fn describe_failed_delivery(event: &FulfillmentDeliveryFailed) -> Description {
-    let class = match event.class {
-        FailureClass::Transient => "transient",
-        FailureClass::Permanent => "permanent",
-        FailureClass::Poison => "poison",
-    };
     let detail = html! {
-        bdi { (event.error) } " (" (class) "); next delivery after " (format_pause(event.retry_in_ms))
+        bdi { (event.error) } " (" (class_name(event.class)) "); next delivery after " (format_pause(event.retry_in_ms))
     };
     Description::new("warning", format!("Delivery {} failed", event.delivery), detail)
 }

@@ -23,8 +23,8 @@ pub(super) async fn compare(
 /// Returns the slider over the revisions, and the chosen state beside the changes since.
 pub(super) fn show_past(view: &OrderView) -> Markup {
     let newest = view.newest_revision();
-    let shown = view.past.as_ref().and_then(|past| past.as_ref().ok());
-    let revision = shown.map_or(newest, |past| past.from.revision);
+    let past = view.past.as_ref().and_then(|past| past.as_ref().ok());
+    let revision = past.map_or(newest, |past| past.from.revision);
     html! {
         form.field action={ (page_address(view.order.state.order_id, &OrderQuery::default())) }
             data-submit-on-change {

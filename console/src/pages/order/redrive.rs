@@ -8,11 +8,14 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::operator::action_or_obstacle;
-use super::{api_path, changes, redrive_obstacle, state};
-use crate::components::{callout, encode_component};
-use crate::form::{Submission, actor_field, post_form, reason_field, refusal, typed_text};
+use super::{api_path, changes, state};
+use crate::components::{callout, order_address};
+use crate::form::{
+    MISSING_REASON, Submission, actor_field, post_form, reason_field, refusal, show_fault,
+    typed_actor, typed_text,
+};
 use crate::page::{Page, Section};
+use crate::pages::order_actions::{ActionTarget, form_or_obstacle};
 use crate::session::Notice;
 use crate::visit::Visit;
 
@@ -56,7 +59,7 @@ impl RedriveForm {
             .map(|(product, quantity)| (&**product, &**quantity))
     }
 
-    /// Returns the request: the members that differ from the order that the visitor saw.
+    /// Returns the request without its actor: the members that differ from the order that the visitor saw.
     fn request(&self, seen: &OrderState) -> RedriveOrderRequest {
         let customer_id =
             Some(&self.customer_id).filter(|typed| !is_unchanged(typed, &seen.customer_id));
@@ -72,7 +75,7 @@ impl RedriveForm {
         let items = lines.into_iter().enumerate().filter(|(_, line)| is_filled(line));
         let items = items.map(|(index, line)| to_item(line, seen.items.get(index)));
         RedriveOrderRequest {
-            actor: typed_text(&self.actor),
+            actor: None,
             reason: typed_text(&self.reason),
             customer_id: customer_id.cloned(),
             items: (!is_same).then(|| items.collect::<Vec<_>>().into()),
@@ -123,10 +126,11 @@ pub(crate) async fn submit(
         return Ok(render(&visit, StatusCode::OK, &seen, &form, &html! {}));
     }
     if typed_text(&fields.reason).is_none() {
-        let message = callout("error", html! { p { "A redrive needs a reason." } });
+        let message = show_fault(MISSING_REASON);
         return Ok(render(&visit, StatusCode::UNPROCESSABLE_ENTITY, &seen, &fields, &message));
     }
-    let request = fields.request(&seen);
+    let actor = typed_actor(&visit, &fields.actor);
+    let request = RedriveOrderRequest { actor, ..fields.request(&seen) };
     let redriven = visit
         .api
         .post_if_match::<RedrivenOrder>(&format!("{path}/redrive"), &request, Some(fields.revision))
@@ -134,7 +138,7 @@ pub(crate) async fn submit(
     match redriven {
         Ok(redriven) => {
             let text = format!("The order is queued again: attempt {}.", redriven.attempt);
-            Ok(visit.redirect(&order_address(&id), &Notice::success(text)))
+            Ok(visit.redirect(&order_address(redriven.order_id), &Notice::success(text)))
         }
         Err(error) if error.status == StatusCode::PRECONDITION_FAILED => {
             let current: Order =
@@ -176,7 +180,7 @@ fn render_changed(
                 "The order has changed since revision " (seen.revision) ": it has revision "
                 (current.revision) " now. Nothing was redriven. Check the changes, then submit the form "
                 "again. "
-                a href=(order_address(&current.order_id.to_string())) { "Events of the order" }
+                a href=(order_address(current.order_id)) { "Events of the order" }
             }
             (changes::show_list(&changes))
         },
@@ -191,16 +195,16 @@ fn render(
     form: &RedriveForm,
     message: &Markup,
 ) -> Response {
-    let obstacle = redrive_obstacle(order);
+    let obstacle = ActionTarget::of_order(order, false).redrive_obstacle();
     let body = html! {
         h1 { (TITLE) " " code { (order.order_id) } }
         (message)
         div.columns {
             section.panel {
-                (action_or_obstacle(visit, obstacle, "redrive orders", || {
+                (form_or_obstacle(visit, obstacle, "redrive orders", || {
                     show_fields(visit, order, form)
                 }))
-                p { a href=(order_address(&order.order_id.to_string())) { "Back to the order" } }
+                p { a href=(order_address(order.order_id)) { "Back to the order" } }
             }
             section.panel { h2 { "State" } (state::show_facts(order, visit.now)) }
         }
@@ -229,7 +233,7 @@ fn show_fields(visit: &Visit, order: &OrderState, form: &RedriveForm) -> Markup 
         }
         p.actions { button.primary type="submit" { "Redrive order" } }
     };
-    post_form(visit, &format!("{}/redrive", order_address(&order.order_id.to_string())), &content)
+    post_form(visit, &format!("{}/redrive", order_address(order.order_id)), &content)
 }
 
 fn show_corrections(form: &RedriveForm) -> Markup {
@@ -253,8 +257,4 @@ fn show_corrections(form: &RedriveForm) -> Markup {
             button type="submit" name="add_line" value="1" formnovalidate { "Add a line" }
         }
     }
-}
-
-fn order_address(id: &str) -> String {
-    format!("/console/orders/{}", encode_component(id))
 }

@@ -4,7 +4,9 @@ use api_types::{OrderItem, OrderState};
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use crate::components::{encode_component, format_count, order_status, stage_name, table, time};
+use crate::components::{
+    count_of, customer_address, format_count, order_status, stage_name, table, time,
+};
 
 /// Number of items above which the list is closed at first.
 const MAX_OPEN_ITEMS: usize = 20;
@@ -34,12 +36,12 @@ pub(super) fn show_facts(order: &OrderState, now: Timestamp) -> Markup {
             }
             dt { "Customer" }
             dd {
-                a href={ "/console/orders?customer=" (encode_component(&order.customer_id)) } {
+                a href=(customer_address(&order.customer_id)) {
                     bdi { (order.customer_id) }
                 }
             }
             dt { "Attempt" }
-            dd { (order.attempt) ", " (count_deliveries(order.deliveries.into())) }
+            dd { (order.attempt) ", " (count_of(order.deliveries.into(), "delivery")) }
             dt { "Revision" } dd { (format_count(order.revision)) }
             @for (name, at) in times {
                 @if let Some(at) = at { dt { (name) } dd { (time(at, now)) } }
@@ -61,15 +63,9 @@ pub(super) fn show_items(caption: &str, items: &[OrderItem]) -> Markup {
     let items_table = table(caption, &["Product", "Quantity"], &rows);
     html! {
         @if items.len() > MAX_OPEN_ITEMS {
-            details { summary { (format_count(items.len() as u64)) " items" } (items_table) }
+            details { summary { (count_of(items.len() as u64, "item")) } (items_table) }
         } @else {
             (items_table)
         }
     }
-}
-
-/// Returns a number of deliveries in words.
-pub(super) fn count_deliveries(n_deliveries: u64) -> String {
-    let noun = if n_deliveries == 1 { "delivery" } else { "deliveries" };
-    format!("{} {noun}", format_count(n_deliveries))
 }

@@ -7,10 +7,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::event::{Description, describe};
-use super::state::count_deliveries;
 use super::{OrderQuery, changes, copy_button, page_address};
 use crate::api::{Api, Loaded};
-use crate::components::{badge, format_absolute, format_count, format_gap};
+use crate::components::{badge, count_of, format_absolute, format_count, format_gap};
 
 /// Number of events of a page.
 const PAGE_EVENTS: u32 = 200;
@@ -40,6 +39,17 @@ pub(super) async fn load(api: &Api, path: &str, query: &OrderQuery) -> Loaded<Or
         history.events.reverse();
     }
     Ok(history)
+}
+
+/// Loads the newest event only.
+pub(super) async fn load_newest(api: &Api, path: &str) -> Loaded<OrderHistory> {
+    let request = HistoryQuery { sort: Some(HistorySort::Newest), limit: Some(1), cursor: None };
+    api.get_with(&format!("{path}/history"), &request).await
+}
+
+/// Returns whether the page of the timeline has the newest event.
+pub(super) fn is_newest_page(query: &OrderQuery) -> bool {
+    query.cursor.is_empty() && sort_of(query) == HistorySort::Newest
 }
 
 pub(super) fn show(history: &OrderHistory, query: &OrderQuery) -> Markup {
@@ -134,7 +144,7 @@ fn summarise(attempt: &[Entry<'_>]) -> Markup {
     html! {
         (badge(tone, &title))
         span.hint {
-            @if let Some(n_deliveries) = ended.or(delivered) { " " (count_deliveries(n_deliveries)) "," }
+            @if let Some(n_deliveries) = ended.or(delivered) { " " (count_of(n_deliveries, "delivery")) "," }
             " " (length)
         }
     }

@@ -1,11 +1,11 @@
 //! The filter of the list: fields of the address, and the query of the API.
 
-use api_types::{ClampedTimestamp, OrderStatus};
+use api_types::OrderStatus;
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
+
+use crate::form::{parse_time, time_field};
 
 const STATUSES: [OrderStatus; 3] =
     [OrderStatus::Processing, OrderStatus::Fulfilled, OrderStatus::Failed];
@@ -95,18 +95,6 @@ fn parse_field<T>(
     parse(text).map(Some).ok_or_else(|| format!("Invalid {name} `{text}`."))
 }
 
-/// Reads a time with an offset (RFC 3339), or without one, as browsers send it: then the time is in UTC.
-fn parse_time(text: &str) -> Option<Timestamp> {
-    let in_utc = || TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok();
-    text.parse().ok().map(|ClampedTimestamp(time)| time).or_else(in_utc)
-}
-
-/// Returns the value of a time field: browsers show only times without an offset.
-fn time_value(text: &str) -> String {
-    let time = parse_time(text.trim());
-    time.map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%M:%S").to_string())
-}
-
 /// Returns the form of the filter.
 pub(super) fn form(fields: &FilterFields) -> Markup {
     html! {
@@ -128,35 +116,10 @@ pub(super) fn form(fields: &FilterFields) -> Markup {
                 input #filter-customer name="customer" value=(fields.customer) autocomplete="off"
                     spellcheck="false";
             }
-            @for (name, label, text) in
-                [("from", "Received from (UTC)", &fields.from), ("to", "Received before (UTC)", &fields.to)] {
-                div {
-                    label for={ "filter-" (name) } { (label) }
-                    input id={ "filter-" (name) } type="datetime-local" step="1" name=(name)
-                        value=(time_value(text));
-                }
-            }
+            (time_field("from", "Received from (UTC)", &fields.from))
+            (time_field("to", "Received before (UTC)", &fields.to))
             button type="submit" { "Filter" }
             a.button href="/console/orders" { "Clear" }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_of_a_filter_are_utc_unless_they_have_an_offset() {
-        for (text, time) in [
-            ("2026-01-02T03:04", Some("2026-01-02T03:04:00Z")),
-            ("2026-01-02T03:04:05", Some("2026-01-02T03:04:05Z")),
-            ("2026-01-02T03:04:05.5Z", Some("2026-01-02T03:04:05.5Z")),
-            ("2026-01-02T04:04:05+01:00", Some("2026-01-02T03:04:05Z")),
-            ("2026-01-02", Some("2026-01-02T00:00:00Z")),
-            ("tomorrow", None),
-        ] {
-            assert_eq!(parse_time(text).map(|time| time.to_string()).as_deref(), time, "{text}");
         }
     }
 }

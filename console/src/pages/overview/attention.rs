@@ -1,14 +1,13 @@
 //! What needs a person now, the most urgent first, each with a link to the page that mends it.
 
-use api_types::BreakerState;
+use api_types::{BreakerState, DeadLetterGroup};
 use maud::{Markup, Render, html};
 
 use super::Overview;
 use crate::api::Loaded;
-use crate::components::{encode_component, format_age, format_count, format_whole_seconds};
+use crate::components::{count_of, encode_component, format_whole_seconds, time};
+use crate::pages::projections::is_behind;
 
-/// Lag of a projection above which its rows are not current enough to act on.
-const MAX_LAG_SECONDS: f64 = 30.0;
 /// Time that an order may wait before an operator should look.
 const MAX_WAITING_SECONDS: f64 = 300.0;
 
@@ -25,8 +24,9 @@ impl Finding {
 }
 
 pub(super) fn show(overview: &Overview) -> Markup {
-    let findings: Vec<_> = outages(overview)
-        .into_iter()
+    let findings: Vec<_> = failed_calls(overview)
+        .chain(outages(overview))
+        .chain(waiting_orders(overview))
         .chain(workers(overview))
         .chain(dead_letters(overview))
         .chain(projections(overview))
@@ -47,32 +47,41 @@ pub(super) fn show(overview: &Overview) -> Markup {
     }
 }
 
-fn outages(overview: &Overview) -> Vec<Finding> {
-    let mut found = Vec::new();
-    match &overview.statistics {
-        Err(error) => {
-            let text = format!("Statistics are missing: {}.", error.problem.detail);
-            found.push(Finding::new(text, "/console/system", "System"));
-        }
-        Ok(statistics) => {
-            let sources = [
-                ("Event store", &statistics.unavailable.event_store),
-                ("Read model", &statistics.unavailable.read_model),
-            ];
-            for (source, reason) in sources {
-                if let Some(reason) = reason {
-                    let text = format!("{source}: {reason}.");
-                    found.push(Finding::new(text, "/console/system", "System"));
-                }
-            }
-            let waiting = statistics.queue.oldest_waiting_seconds;
-            if let Some(seconds) = waiting.filter(|seconds| *seconds > MAX_WAITING_SECONDS) {
-                let text = format!("An order has waited for {}.", format_whole_seconds(seconds));
-                found.push(Finding::new(text, "/console/orders?status=PROCESSING", "Orders"));
-            }
-        }
-    }
-    found
+/// Returns a finding for each call that failed: what the call would have found is unknown.
+fn failed_calls(overview: &Overview) -> impl Iterator<Item = Finding> {
+    let calls = [
+        ("Statistics", overview.statistics.as_ref().err(), "/console/system", "System"),
+        ("Workers", overview.workers.as_ref().err(), "/console/workers", "Workers"),
+        (
+            "Dead letters",
+            overview.dead_letters.as_ref().err(),
+            "/console/dead-letters",
+            "Dead letters",
+        ),
+        ("Projections", overview.projections.as_ref().err(), "/console/projections", "Projections"),
+    ];
+    calls.into_iter().filter_map(|(part, error, address, link)| {
+        let text = format!("{part} cannot be read: {}.", error?.problem.detail);
+        Some(Finding::new(text, address, link))
+    })
+}
+
+/// Returns a finding for each store that an answer names as missing.
+fn outages(overview: &Overview) -> impl Iterator<Item = Finding> {
+    let stores = [
+        ("Event store", overview.outage(|unavailable| unavailable.event_store.as_deref())),
+        ("Read model", overview.outage(|unavailable| unavailable.read_model.as_deref())),
+    ];
+    stores.into_iter().filter_map(|(store, reason)| {
+        Some(Finding::new(format!("{store}: {}.", reason?), "/console/system", "System"))
+    })
+}
+
+fn waiting_orders(overview: &Overview) -> Option<Finding> {
+    let seconds = overview.statistics.as_ref().ok()?.queue.oldest_waiting_seconds?;
+    let text = format!("An order has waited for {}.", format_whole_seconds(seconds));
+    (seconds > MAX_WAITING_SECONDS)
+        .then(|| Finding::new(text, "/console/orders?status=PROCESSING", "Orders"))
 }
 
 fn workers(overview: &Overview) -> Vec<Finding> {
@@ -87,7 +96,7 @@ fn workers(overview: &Overview) -> Vec<Finding> {
             "."
         });
     } else if status.workers.as_ref().is_some_and(Vec::is_empty) {
-        add(&"No worker is connected: orders are accepted and wait.");
+        add(&"No worker is connected: the API accepts orders, and the orders wait.");
     }
     match status.breaker {
         Some(BreakerState::Open) => {
@@ -101,42 +110,39 @@ fn workers(overview: &Overview) -> Vec<Finding> {
     found
 }
 
-fn dead_letters(overview: &Overview) -> Vec<Finding> {
-    let Loaded::Ok(summary) = &overview.dead_letters else { return Vec::new() };
-    let to_finding = |group: &api_types::DeadLetterGroup| {
-        let noun = if group.count == 1 { "dead letter" } else { "dead letters" };
-        let oldest = format_age(group.oldest_failed_at, overview.now);
-        let count = format_count(group.count);
+fn dead_letters(overview: &Overview) -> impl Iterator<Item = Finding> {
+    let groups = overview.dead_letters.as_ref().map_or(&[][..], |summary| &summary.groups);
+    groups.iter().map(|group: &DeadLetterGroup| {
         let text = html! {
-            (count) " " (noun) " with code " bdi { (group.code) } ", the oldest from " (oldest) "."
+            (count_of(group.count, "dead letter")) " with code " bdi { (group.code) }
+            ", the oldest from " (time(group.oldest_failed_at, overview.now)) "."
         };
         let address = format!("/console/dead-letters?code={}", encode_component(&group.code));
         Finding::new(text, address, "Show")
-    };
-    summary.groups.iter().map(to_finding).collect()
+    })
 }
 
 fn projections(overview: &Overview) -> Vec<Finding> {
-    let Loaded::Ok(list) = &overview.projections else { return Vec::new() };
     let mut found = Vec::new();
-    for projection in &list.items {
+    let mut add =
+        |text: String| found.push(Finding::new(text, "/console/projections", "Projections"));
+    for projection in overview.projections.as_ref().map_or(&[][..], |list| &list.items) {
         let name = &projection.name;
-        let mut add =
-            |text: String| found.push(Finding::new(text, "/console/projections", "Projections"));
+        let lag = format_whole_seconds(projection.lag_seconds.unwrap_or_default());
         if projection.stuck == Some(true) {
             add(format!("Projection {name} is stuck: events wait and none is applied."));
-        } else if let Some(lag) = projection.lag_seconds.filter(|lag| *lag > MAX_LAG_SECONDS) {
-            add(format!("Projection {name} is {} behind.", format_whole_seconds(lag)));
+        } else if is_behind(projection) {
+            add(format!("Projection {name} is {lag} behind."));
         }
-        let findings = projection.verification.map_or(0, |verification| verification.findings);
-        if findings > 0 {
-            let count = format_count(findings);
-            add(format!("The last verification of {name} found {count} differences."));
+        let n_findings = projection.verification.map_or(0, |verification| verification.findings);
+        if n_findings > 0 {
+            let differences = count_of(n_findings, "difference");
+            add(format!("The last verification of {name} found {differences}."));
         }
     }
-    let advice = overview.statistics.as_ref().ok();
-    if let Some(advice) = advice.and_then(|statistics| statistics.projection.advice.clone()) {
-        found.push(Finding::new(advice, "/console/projections", "Projections"));
+    let statistics = overview.statistics.as_ref().ok();
+    if let Some(advice) = statistics.and_then(|statistics| statistics.projection.advice.clone()) {
+        add(advice);
     }
     found
 }

@@ -6,11 +6,9 @@ use api_types::{MinuteStatistics, Statistics};
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{Overview, Window};
+use super::{MINUTE, Overview, Window};
 use crate::chart::{Chart, Series};
 use crate::components::{empty, format_share};
-
-const MINUTE: i64 = 60;
 
 /// Sums of the minutes of one slot.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,31 +16,47 @@ struct Slot {
     received: u64,
     fulfilled: u64,
     failed: u64,
-    /// Sum of success rates, each weighted with the minute's orders.
-    succeeded: f64,
+    /// Orders that the gateway fulfilled or refused.
     answered: f64,
+    /// Sum of the minutes' mean times, each times `n_ended`.
     completion_seconds: f64,
-    n_completed: f64,
+    /// Orders that were fulfilled or failed in minutes with a mean time.
+    n_ended: f64,
     max_completion_seconds: Option<f64>,
 }
 
 impl Slot {
+    /// Adds a minute. The API does not return the number of orders behind a minute's rate and mean time:
+    ///
+    /// - The gateway answered `fulfilled / success_rate` orders. At a rate of 0, all failed orders count as
+    ///   refused by the gateway, and the rate of the slot may be too low.
+    /// - The mean time is weighted with all orders that ended. The mean itself leaves out failed validations
+    ///   and later attempts, so the mean of several minutes is approximate.
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute are far below 2^52")]
     fn add(&mut self, minute: &MinuteStatistics) {
         self.received += minute.received;
         self.fulfilled += minute.fulfilled;
         self.failed += minute.failed;
-        let n_ended = (minute.fulfilled + minute.failed) as f64;
         if let Some(rate) = minute.success_rate {
-            self.succeeded += rate * n_ended;
-            self.answered += n_ended;
+            self.answered +=
+                if rate > 0.0 { minute.fulfilled as f64 / rate } else { minute.failed as f64 };
         }
         if let Some(mean) = minute.mean_completion_seconds {
+            let n_ended = (minute.fulfilled + minute.failed) as f64;
             self.completion_seconds += mean * n_ended;
-            self.n_completed += n_ended;
+            self.n_ended += n_ended;
         }
         let longest = [self.max_completion_seconds, minute.max_completion_seconds];
         self.max_completion_seconds = longest.into_iter().flatten().reduce(f64::max);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts of a minute are far below 2^52")]
+    fn success_rate(&self) -> Option<f64> {
+        share(self.fulfilled as f64, self.answered)
+    }
+
+    fn mean_completion_seconds(&self) -> Option<f64> {
+        share(self.completion_seconds, self.n_ended)
     }
 }
 
@@ -74,9 +88,10 @@ pub(super) fn show(overview: &Overview) -> Markup {
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a minute are far below 2^52")]
 fn charts(minutes: &[MinuteStatistics], window: Window, now: Timestamp) -> Markup {
-    let step = match window {
-        Window::Hour => 1,
-        Window::Day => 15,
+    // Only the mean of a single minute is exact; see `Slot::add`.
+    let (step, mean) = match window {
+        Window::Hour => (1, "mean"),
+        Window::Day => (15, "mean (approximate)"),
     };
     let slots = sum_slots(minutes, window, step, now);
     let times: Vec<_> = slots.keys().copied().collect();
@@ -89,7 +104,7 @@ fn charts(minutes: &[MinuteStatistics], window: Window, now: Timestamp) -> Marku
         title: "Orders per minute",
         slots: &times,
         series: vec![
-            Series { name: "accepted", tone: "busy", values: rates(|slot| slot.received) },
+            Series { name: "received", tone: "busy", values: rates(|slot| slot.received) },
             Series { name: "fulfilled", tone: "good", values: rates(|slot| slot.fulfilled) },
             Series { name: "failed", tone: "bad", values: rates(|slot| slot.failed) },
         ],
@@ -102,20 +117,16 @@ fn charts(minutes: &[MinuteStatistics], window: Window, now: Timestamp) -> Marku
         series: vec![Series {
             name: "success rate",
             tone: "good",
-            values: values(|slot| share(slot.succeeded, slot.answered)),
+            values: values(Slot::success_rate),
         }],
         format: format_share,
         max: Some(1.0),
     };
     let completion = Chart {
-        title: "Time from receipt to the end",
+        title: "Time from receipt to outcome",
         slots: &times,
         series: vec![
-            Series {
-                name: "mean",
-                tone: "busy",
-                values: values(|slot| share(slot.completion_seconds, slot.n_completed)),
-            },
+            Series { name: mean, tone: "busy", values: values(Slot::mean_completion_seconds) },
             Series {
                 name: "longest",
                 tone: "warning",
@@ -190,6 +201,46 @@ mod tests {
             mean_completion_seconds: None,
             max_completion_seconds: None,
         }
+    }
+
+    /// Returns the sums of minutes: fulfilled, failed, success rate, mean completion time.
+    fn slot_of(minutes: &[(u64, u64, Option<f64>, Option<f64>)]) -> Slot {
+        let mut slot = Slot::default();
+        for (fulfilled, failed, success_rate, mean_completion_seconds) in minutes.iter().copied() {
+            let empty = minute("2026-01-02T12:00:00Z", 0);
+            slot.add(&MinuteStatistics {
+                fulfilled,
+                failed,
+                success_rate,
+                mean_completion_seconds,
+                ..empty
+            });
+        }
+        slot
+    }
+
+    #[test]
+    fn success_rate_of_a_slot_counts_the_orders_that_the_rates_cover() {
+        for (minutes, rate) in [
+            // 1 of 2 orders and 9 of 9; the other 97 failures are not the gateway's.
+            (vec![(1, 98, Some(0.5), None), (9, 0, Some(1.0), None)], Some(10.0 / 11.0)),
+            (vec![(0, 2, Some(0.0), None), (8, 0, Some(1.0), None)], Some(0.8)),
+            // Failed validations only.
+            (vec![(0, 5, None, None)], None),
+            (vec![(0, 5, None, None), (3, 1, Some(0.75), None)], Some(0.75)),
+        ] {
+            let found = slot_of(&minutes).success_rate();
+            let difference = found.unwrap_or(-1.0) - rate.unwrap_or(-1.0);
+            assert!(difference.abs() < 1e-9, "{minutes:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn mean_of_a_slot_is_weighted_and_that_of_a_minute_exact() {
+        let mean = |minutes| slot_of(minutes).mean_completion_seconds().unwrap();
+        assert!((mean(&[(1, 4, None, Some(0.3))]) - 0.3).abs() < 1e-9);
+        let found = mean(&[(2, 1, None, Some(1.0)), (1, 0, None, Some(5.0)), (0, 9, None, None)]);
+        assert!((found - 2.0).abs() < 1e-9, "{found}");
     }
 
     #[test]

@@ -1,22 +1,28 @@
 //! Health of each part of the system.
 
-use api_types::{BreakerState, Projection};
+use api_types::Unavailable;
 use maud::{Markup, html};
 
 use super::Overview;
-use crate::components::{badge, dash, format_count, format_whole_seconds, panel, table};
+use crate::components::{badge, panel, table};
+use crate::pages::{projections, workers};
 
 pub(super) fn show(overview: &Overview) -> Markup {
+    let to_workers = html! { a href="/console/workers" { "Workers" } };
+    let to_projections = html! { a href="/console/projections" { "Projections" } };
     let rows = html! {
-        (row("Event store", &event_store(overview), &html! {}))
-        (row("Read model", &read_model(overview), &html! {}))
-        (row("Gateway", &gateway(overview), &html! { a href="/console/workers" { "Workers" } }))
-        (row("Workers", &workers(overview), &html! { a href="/console/workers" { "Workers" } }))
-        @if let Ok(list) = &overview.projections {
-            @for projection in &list.items {
-                (row(&format!("Projection {}", projection.name), &projection_health(projection),
-                    &html! { a href="/console/projections" { "Projections" } }))
-            }
+        (row("Event store", &store(overview, |unavailable| unavailable.event_store.as_deref()), &html! {}))
+        (row("Read model", &store(overview, |unavailable| unavailable.read_model.as_deref()), &html! {}))
+        (row("Circuit breaker of the gateway", &breaker(overview), &to_workers))
+        (row("Workers", &connected_workers(overview), &to_workers))
+        @match &overview.projections {
+            Ok(list) => {
+                @for projection in &list.items {
+                    (row(&format!("Projection {}", projection.name),
+                        &projections::show_state(projection), &to_projections))
+                }
+            },
+            Err(_) => { (row("Projections", &unknown(), &to_projections)) },
         }
     };
     panel("Health", &table("Health of each part", &["Part", "State", "Page"], &rows))
@@ -26,40 +32,23 @@ fn row(part: &str, state: &Markup, link: &Markup) -> Markup {
     html! { tr { th scope="row" { (part) } td { (state) } td { (link) } } }
 }
 
-/// Returns the state of a source of the statistics: good unless the statistics name a reason.
-fn source(
-    overview: &Overview,
-    reason: impl Fn(&api_types::Unavailable) -> Option<&String>,
-) -> Markup {
-    match &overview.statistics {
-        Err(error) => badge("bad", &error.problem.detail),
-        Ok(statistics) => match reason(&statistics.unavailable) {
-            Some(reason) => badge("bad", reason),
-            None => badge("good", "answers"),
-        },
+/// Returns the state of a store: good unless an answer names it as missing.
+fn store(overview: &Overview, reason: fn(&Unavailable) -> Option<&str>) -> Markup {
+    match (&overview.statistics, overview.outage(reason)) {
+        (Err(error), _) => badge("bad", &error.problem.detail),
+        (Ok(_), Some(reason)) => badge("bad", reason),
+        (Ok(_), None) => badge("good", "answers"),
     }
 }
 
-fn event_store(overview: &Overview) -> Markup {
-    source(overview, |unavailable| unavailable.event_store.as_ref())
+fn breaker(overview: &Overview) -> Markup {
+    let state = overview.workers.as_ref().ok().and_then(|status| status.breaker);
+    state.map_or_else(unknown, workers::show_breaker)
 }
 
-fn read_model(overview: &Overview) -> Markup {
-    source(overview, |unavailable| unavailable.read_model.as_ref())
-}
-
-fn gateway(overview: &Overview) -> Markup {
-    match overview.workers.as_ref().ok().and_then(|status| status.breaker) {
-        Some(BreakerState::Closed) => badge("good", "circuit breaker closed"),
-        Some(BreakerState::HalfOpen) => badge("warning", "circuit breaker half-open"),
-        Some(BreakerState::Open) => badge("bad", "circuit breaker open"),
-        None => dash(),
-    }
-}
-
-fn workers(overview: &Overview) -> Markup {
+fn connected_workers(overview: &Overview) -> Markup {
     let status = overview.workers.as_ref().ok();
-    let Some(workers) = status.and_then(|status| status.workers.as_ref()) else { return dash() };
+    let Some(workers) = status.and_then(|status| status.workers.as_ref()) else { return unknown() };
     let n_connected = workers.iter().filter(|worker| worker.connected).count();
     if status.is_some_and(|status| status.paused == Some(true)) {
         return badge("warning", "paused by an operator");
@@ -68,17 +57,6 @@ fn workers(overview: &Overview) -> Markup {
     badge(if n_connected > 0 { "good" } else { "bad" }, &text)
 }
 
-fn projection_health(projection: &Projection) -> Markup {
-    let (Some(events), Some(seconds)) = (projection.lag_events, projection.lag_seconds) else {
-        return dash();
-    };
-    if projection.stuck == Some(true) {
-        return badge("bad", "stuck");
-    }
-    if events == 0 {
-        return badge("good", "up to date");
-    }
-    let noun = if events == 1 { "event" } else { "events" };
-    let lag = format!("{} {noun}, {} behind", format_count(events), format_whole_seconds(seconds));
-    badge(if seconds > 30.0 { "warning" } else { "busy" }, &lag)
+fn unknown() -> Markup {
+    badge("neutral", "unknown")
 }

@@ -8,10 +8,10 @@ use serde::Deserialize;
 
 use super::{last_control, pause_state};
 use crate::api::Loaded;
-use crate::components::{callout, format_count, loaded};
+use crate::components::{count_of, format_count, loaded};
 use crate::form::{
-    Submission, actor_field, post_form, read_only_note, reason_field, refusal, typed_actor,
-    typed_text,
+    MISSING_REASON, Submission, actor_field, post_form, read_only_note, reason_field, refusal,
+    show_fault, typed_actor, typed_text,
 };
 use crate::page::{Page, Section};
 use crate::session::Notice;
@@ -89,7 +89,7 @@ pub(crate) async fn resume(Submission { visit, fields }: Submission<ControlForm>
 async fn send(visit: &Visit, control: Control, fields: &ControlForm) -> Response {
     let reason = typed_text(&fields.reason);
     if reason.is_none() {
-        let missing = callout("error", html! { p { "Enter a reason." } });
+        let missing = show_fault(MISSING_REASON);
         return show(visit, control, StatusCode::UNPROCESSABLE_ENTITY, fields, Some(missing)).await;
     }
     let request = OperatorRequest { actor: typed_actor(visit, &fields.actor), reason };
@@ -149,7 +149,7 @@ fn current_state(visit: &Visit, workers: &Loaded<WorkersStatus>) -> Markup {
                     dt { "In flight" } dd { (format_count(count)) }
                 }
                 @if let Some(count) = workers.orders_processing {
-                    dt { "Processing" } dd { (format_count(count)) " orders" }
+                    dt { "Processing" } dd { (count_of(count, "order")) }
                 }
             }
         }

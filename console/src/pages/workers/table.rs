@@ -4,7 +4,7 @@ use api_types::{GatewayLatency, WorkerStatus};
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::breaker;
+use super::show_breaker;
 use crate::components::{
     badge, dash, empty, format_count, optional_count, optional_time, panel, table, time,
 };
@@ -13,7 +13,7 @@ const COLUMNS: [&str; 9] = [
     "Worker",
     "State",
     "Circuit breaker",
-    "Last sign",
+    "Last seen",
     "In flight",
     "Gateway calls",
     "Mean / p95 / max",
@@ -21,10 +21,10 @@ const COLUMNS: [&str; 9] = [
     "Pause",
 ];
 
-/// Shows the workers, or that the event store does not tell them.
+/// Shows the workers; `None` if the event store does not answer.
 pub(super) fn show(workers: Option<&[WorkerStatus]>, now: Timestamp) -> Markup {
     let content = match workers {
-        None => empty("The workers are not known."),
+        None => empty("The event store does not answer: the workers are unknown."),
         Some([]) => empty("No worker is known."),
         Some(workers) => show_table(workers, now),
     };
@@ -51,7 +51,7 @@ fn row(worker: &WorkerStatus, now: Timestamp) -> Markup {
                 @else { (badge("neutral", "not connected")) }
             }
             td.wide {
-                (breaker(worker.breaker))
+                (show_breaker(worker.breaker))
                 @if let Some(since) = worker.since { div.hint { "since " (time(since, now)) } }
                 @if let Some(error) = &worker.error { div { (error) } }
             }
