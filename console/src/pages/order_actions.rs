@@ -4,7 +4,7 @@ use api_types::{FailureStage, OrderState, OrderStatus};
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use crate::components::order_address;
+use crate::components::{callout, order_address};
 use crate::form::read_only_note;
 use crate::visit::Visit;
 
@@ -96,4 +96,26 @@ pub(super) fn form_or_obstacle(
             (read_only_note(action))
         }
     }
+}
+
+/// Returns why an action was refused on an order that has changed since the visitor saw it. `action` is a
+/// participle; `changes` are the differences, if the page shows them.
+pub(super) fn show_changed(
+    seen_revision: u64,
+    current: &OrderState,
+    action: &str,
+    changes: &Markup,
+) -> Markup {
+    callout(
+        "warning",
+        html! {
+            p {
+                "The order has changed since revision " (seen_revision) ": it has revision "
+                (current.revision) " now. Nothing was " (action) ". Check the changes, then submit the "
+                "form again. "
+                a href=(order_address(current.order_id)) { "Events of the order" }
+            }
+            (changes)
+        },
+    )
 }

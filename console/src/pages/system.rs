@@ -12,9 +12,11 @@ use crate::page::{Page, Section};
 use crate::visit::Visit;
 
 /// Documents of the repository, by subject.
-const DOCUMENTS: [(&str, &str); 9] = [
+const DOCUMENTS: [(&str, &str); 11] = [
     ("First steps", "README.md"),
+    ("Console", "docs/console.md"),
     ("Operation", "docs/OPERATIONS.md"),
+    ("Upgrades", "docs/UPGRADING.md"),
     ("Runbooks of the alerts", "docs/runbooks/README.md"),
     ("Errors of the API", "docs/problems/README.md"),
     ("Checks of dofs doctor", "docs/doctor.md"),

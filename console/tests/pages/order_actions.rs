@@ -107,7 +107,7 @@ async fn actions_need_a_reason() {
     let page = submit(&api, "/redrive", &fields).await;
     assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
     page.assert_contains(&["Enter a reason.", "value=\"cust-2\""]);
-    let page = submit(&api, "/discard", &[("reason", "")]).await;
+    let page = submit(&api, "/discard", &[("revision", "8"), ("reason", "")]).await;
     assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
     page.assert_contains(&["Enter a reason."]);
     assert!(api.commands().is_empty());
@@ -173,11 +173,12 @@ async fn discard_sends_the_reason_and_shows_the_revision() {
     let mut visitor = Visitor::of(&api);
     let form = visitor.get(&address("/discard")).await;
     form.assert_contains(&["You see revision 8", "A redrive remains possible"]);
-    let fields = [("reason", "The customer has cancelled"), ("actor", "")];
+    let fields = [("revision", "8"), ("reason", "The customer has cancelled"), ("actor", "")];
     let answer = visitor.submit(&address("/discard"), &address("/discard"), &fields).await;
     assert_eq!((answer.status, answer.location), (StatusCode::SEE_OTHER, Some(address(""))));
     let sent = api.commands().pop().unwrap();
     assert_eq!(sent.uri, format!("/v1/dead-letters/{ORDER}/discard"));
+    assert_eq!(sent.if_match.as_deref(), Some("\"8\""));
     assert_eq!(sent.body, json!({"reason": "The customer has cancelled"}));
     visitor.get(&address("")).await.assert_contains(&["The dead letter is discarded."]);
 }
@@ -187,9 +188,25 @@ async fn refused_discard_shows_the_error_and_what_was_typed() {
     let refused = problem(409, "conflict", "The order is not a dead letter");
     let path = format!("/v1/dead-letters/{ORDER}/discard");
     let api = FakeApi::open().with_answer(&path, 409, refused);
-    let page = submit(&api, "/discard", &[("reason", "Typed")]).await;
+    let page = submit(&api, "/discard", &[("revision", "8"), ("reason", "Typed")]).await;
     assert_eq!(page.status, StatusCode::CONFLICT);
     page.assert_contains(&["The order is not a dead letter", "value=\"Typed\""]);
+}
+
+#[tokio::test]
+async fn discard_of_an_order_that_changed_shows_its_new_revision() {
+    let changed = problem(412, "precondition_failed", "Order has changed: read it again");
+    let current = with(failed_order(), &json!({"revision": 12, "attempt": 2}));
+    let path = format!("/v1/dead-letters/{ORDER}/discard");
+    let api =
+        FakeApi::open().with_answer(&path, 412, changed).with_answer(&api_path(""), 200, current);
+    let page = submit(&api, "/discard", &[("revision", "8"), ("reason", "Typed")]).await;
+    assert_eq!(page.status, StatusCode::PRECONDITION_FAILED);
+    page.assert_contains(&[
+        "The order has changed since revision 8: it has revision 12 now. Nothing was discarded.",
+        "name=\"revision\" value=\"12\"",
+        "value=\"Typed\"",
+    ]);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::form::{
 };
 use crate::page::{Page, Section};
 use crate::pages::dead_letters;
-use crate::pages::order_actions::{ActionTarget, form_or_obstacle};
+use crate::pages::order_actions::{ActionTarget, form_or_obstacle, show_changed};
 use crate::session::Notice;
 use crate::visit::Visit;
 
@@ -30,6 +30,8 @@ pub(crate) struct DiscardForm {
     reason: String,
     #[serde(default)]
     actor: String,
+    /// Revision of the order that the visitor saw.
+    revision: u64,
 }
 
 /// The order, and why its dead letter cannot be discarded.
@@ -72,7 +74,11 @@ pub(crate) async fn submit(
             let path = format!("{}/discard", dead_letters::api_path(&id));
             let actor = typed_actor(&visit, &fields.actor);
             let request = DiscardRequest { actor, reason: Some(reason) };
-            match visit.api.post::<DiscardedOrder>(&path, &request).await {
+            let discarded = visit
+                .api
+                .post_if_match::<DiscardedOrder>(&path, &request, Some(fields.revision))
+                .await;
+            match discarded {
                 Ok(discarded) => {
                     let notice = Notice::success("The dead letter is discarded.");
                     return Ok(visit.redirect(&order_address(discarded.order_id), &notice));
@@ -83,6 +89,11 @@ pub(crate) async fn submit(
     };
     let target = Target::load(&visit, &id).await;
     let target = target.map_err(|error| visit.show_error(TITLE, &error))?;
+    let message = if status == StatusCode::PRECONDITION_FAILED {
+        show_changed(fields.revision, &target.order, "discarded", &html! {})
+    } else {
+        message
+    };
     Ok(render(&visit, status, &target, &fields, &message))
 }
 
@@ -99,6 +110,7 @@ fn render(
             "The order stays failed, and its dead letter is resolved: it is no longer listed or counted. "
             "A redrive remains possible. You see revision " (order.revision) " of the order."
         }
+        input type="hidden" name="revision" value=(order.revision);
         (reason_field(&form.reason))
         (actor_field(visit, &form.actor))
         p.actions { button.danger type="submit" { "Discard dead letter" } }

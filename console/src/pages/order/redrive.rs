@@ -9,13 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{api_path, changes, state};
-use crate::components::{callout, order_address};
+use crate::components::order_address;
 use crate::form::{
     MISSING_REASON, Submission, actor_field, post_form, reason_field, refusal, show_fault,
     typed_actor, typed_text,
 };
 use crate::page::{Page, Section};
-use crate::pages::order_actions::{ActionTarget, form_or_obstacle};
+use crate::pages::order_actions::{ActionTarget, form_or_obstacle, show_changed};
 use crate::session::Notice;
 use crate::visit::Visit;
 
@@ -173,18 +173,8 @@ fn render_changed(
         form.quantity = items.iter().map(|item| text(item, "quantity")).collect();
     }
     let changes = FieldChange::between(Some(seen), current);
-    let message = callout(
-        "warning",
-        html! {
-            p {
-                "The order has changed since revision " (seen.revision) ": it has revision "
-                (current.revision) " now. Nothing was redriven. Check the changes, then submit the form "
-                "again. "
-                a href=(order_address(current.order_id)) { "Events of the order" }
-            }
-            (changes::show_list(&changes))
-        },
-    );
+    let changes = changes::show_list(&changes);
+    let message = show_changed(seen.revision, current, "redriven", &changes);
     render(visit, StatusCode::PRECONDITION_FAILED, current, &form, &message)
 }
 
