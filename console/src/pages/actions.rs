@@ -1,6 +1,6 @@
 //! The actions of operators, with actor and reason.
 
-use api_types::{OperatorAction, OperatorActionKind, OperatorActionPage};
+use api_types::{ApiKeyInfo, ApiKeyList, OperatorAction, OperatorActionKind, OperatorActionPage};
 use axum::response::Response;
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -13,6 +13,8 @@ use crate::page::{Page, Section};
 use crate::visit::Visit;
 
 const ADDRESS: &str = "/console/actions";
+/// The API records the id of a key with this prefix as the actor.
+const ACTOR_PREFIX: &str = "api-key:";
 const COLUMNS: [&str; 6] = ["Time", "Action", "Actor", "Reason", "Concerns", "Detail"];
 const KINDS: [OperatorActionKind; 8] = [
     OperatorActionKind::OrderRedriven,
@@ -64,19 +66,36 @@ impl ActionsQuery {
 /// Shows the page.
 pub(crate) async fn show(visit: Visit) -> Result<Response, Response> {
     let query = visit.query::<ActionsQuery>()?.normalize();
-    let actions = visit.api.get_with::<OperatorActionPage>("/v1/ops/actions", &query).await;
+    let (actions, keys) = tokio::join!(
+        visit.api.get_with::<OperatorActionPage>("/v1/ops/actions", &query),
+        load_keys(&visit),
+    );
     let actions = visit.require_access("Actions", actions)?;
     let body = html! {
         h1 { "Actions" }
         (filter_form(&query))
-        (show_page(&actions, &query, visit.now))
+        (show_page(&actions, &keys, &query, visit.now))
     };
     Ok(visit.show(Page::new("Actions", body).in_section(Section::Actions)))
 }
 
-fn show_page(actions: &Loaded<OperatorActionPage>, query: &ActionsQuery, now: Timestamp) -> Markup {
+/// Returns the API keys, whose names the page shows. Without them, it shows the ids that are recorded.
+async fn load_keys(visit: &Visit) -> Vec<ApiKeyInfo> {
+    if !visit.principal.requires_key {
+        return Vec::new();
+    }
+    let keys = visit.api.get::<ApiKeyList>("/v1/ops/keys").await;
+    keys.map_or_else(|_| Vec::new(), |keys| keys.items)
+}
+
+fn show_page(
+    actions: &Loaded<OperatorActionPage>,
+    keys: &[ApiKeyInfo],
+    query: &ActionsQuery,
+    now: Timestamp,
+) -> Markup {
     loaded(actions, |page| {
-        let rows = html! { @for action in &page.items { (row(action, now)) } };
+        let rows = html! { @for action in &page.items { (row(action, keys, now)) } };
         let next = page.next_cursor.as_ref().and_then(|cursor| {
             let query = ActionsQuery { cursor: Some(cursor.clone()), ..query.clone() };
             serde_html_form::to_string(query).ok()
@@ -94,12 +113,14 @@ fn show_page(actions: &Loaded<OperatorActionPage>, query: &ActionsQuery, now: Ti
     })
 }
 
-fn row(action: &OperatorAction, now: Timestamp) -> Markup {
+fn row(action: &OperatorAction, keys: &[ApiKeyInfo], now: Timestamp) -> Markup {
+    let key_id = action.actor.strip_prefix(ACTOR_PREFIX);
+    let key = key_id.and_then(|id| keys.iter().find(|key| key.key_id == id));
     html! {
         tr {
             td { (time(action.at, now)) }
             td { (kind_name(action.kind)) }
-            td { (action.actor) }
+            td { @if let Some(key) = key { (key.name) br; } (action.actor) }
             td { @if let Some(reason) = &action.reason { (reason) } @else { (dash()) } }
             td { (subject(action)) }
             td { @if let Some(detail) = &action.detail { (detail) } @else { (dash()) } }

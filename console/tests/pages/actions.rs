@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::json;
 
-use super::fake_api::{FakeApi, ORDER, TASK, actions, problem};
+use super::fake_api::{FakeApi, KEY, ORDER, TASK, actions, keys, problem};
 use super::visitor::Visitor;
 
 const PATH: &str = "/v1/ops/actions";
@@ -19,6 +19,25 @@ async fn actions_have_actor_reason_and_subject() {
     ]);
     page.assert_contains(&[&format!("/console/orders/{ORDER}"), "attempt 2"]);
     page.assert_contains(&[&format!("/console/dead-letters/tasks/{TASK}"), "cursor=next"]);
+}
+
+#[tokio::test]
+async fn api_keys_have_their_names_if_the_list_can_be_read() {
+    let list = keys();
+    let key = &list["items"][0];
+    let actor = format!("api-key:{}", key["key_id"].as_str().unwrap());
+    let mut recorded = actions();
+    recorded["items"][0]["actor"] = json!(actor);
+    let api = FakeApi::with_key(&["ops:read"], None).with_answer(PATH, 200, recorded);
+    let mut visitor = Visitor::of(&api);
+    visitor.post("/console/sign-in", &[("key", KEY), ("next", "/console/actions")]).await;
+    let name = key["name"].as_str().unwrap();
+    visitor.get("/console/actions").await.assert_contains(&[&format!("{name}<br>{actor}"), "ann"]);
+    let away = problem(503, "unavailable", "Event store unavailable");
+    let api = api.with_answer("/v1/ops/keys", 503, away);
+    let mut visitor = Visitor::of(&api);
+    visitor.post("/console/sign-in", &[("key", KEY), ("next", "/console/actions")]).await;
+    visitor.get("/console/actions").await.assert_contains(&[&format!("<td>{actor}</td>")]);
 }
 
 #[tokio::test]
