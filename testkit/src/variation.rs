@@ -2,6 +2,7 @@
 
 /// Returns the number in `DOFS_TEST_SEED`, or `default`, and prints it. The output of a failed test therefore
 /// contains the seed that repeats it.
+#[expect(clippy::print_stdout, reason = "the test harness shows the output of failed tests")]
 #[must_use]
 pub fn seed(default: u64) -> u64 {
     let seed = number("DOFS_TEST_SEED", default);
