@@ -35,13 +35,14 @@ test("keys lead to the pages and to the search", async () => {
   const { page } = visitor;
   await page.goto(`${system.url}/console`);
   for (const [key, path] of [["o", "orders"], ["d", "dead-letters"], ["w", "workers"], ["p", "projections"]]) {
-    await page.keyboard.press("g");
-    await page.keyboard.press(key);
+    await visitor.pressChord("g", key);
     await page.waitForURL(`${system.url}/console/${path}`);
   }
   await page.keyboard.press("?");
-  assert.ok(await page.getByRole("dialog", { name: "Keyboard" }).isVisible());
+  const dialog = page.getByRole("dialog", { name: "Keyboard" });
+  await dialog.waitFor();
   await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "hidden" });
   await page.keyboard.press("/");
   await page.keyboard.type("cust-of-nobody");
   await page.keyboard.press("Enter");
@@ -205,8 +206,8 @@ test("shortcuts are switched off and on, and typed text stays", async () => {
   await control.check();
   await dialog.getByText("Saved.").waitFor();
   await page.keyboard.press("Escape");
-  await page.keyboard.press("g");
-  await page.keyboard.press("o");
+  await dialog.waitFor({ state: "hidden" });
+  await visitor.pressChord("g", "o");
   await page.waitForURL(`${system.url}/console/orders`);
   await visitor.leave();
 });

@@ -64,8 +64,7 @@ for (const colorScheme of ["light", "dark"]) {
     const [id] = await system.placeEnded(1, "fail");
     system.warehouse.behaviour = "fulfil";
     await page.goto(`${system.url}/console/feed`);
-    await page.keyboard.press("g");
-    await page.keyboard.press("v");
+    await visitor.pressChord("g", "v");
     await page.waitForURL(`${system.url}/console`);
     await page.locator(".attention").getByRole("link", { name: "Show" }).waitFor();
     await tabTo(page, "Show");

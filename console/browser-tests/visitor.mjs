@@ -72,6 +72,11 @@ export class Visitor {
     await this.page.getByRole("button", { name: "Sign in" }).click();
   }
 
+  /** Presses two keys at once: the page forgets the first one after a second. */
+  async pressChord(first, second) {
+    await Promise.all([this.page.keyboard.press(first), this.page.keyboard.press(second)]);
+  }
+
   /** Checks the page that is open against the rules of axe-core. */
   async assertAccessible() {
     await this.page.evaluate(AXE);

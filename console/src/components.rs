@@ -136,9 +136,9 @@ pub(crate) fn count_of(count: u64, noun: &str) -> String {
     }
 }
 
-/// Returns a share as a percentage.
+/// Returns a share as a percentage. Its space does not break, so that the sign stays beside the number.
 pub(crate) fn format_share(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
+    format!("{:.1}\u{a0}%", share * 100.0)
 }
 
 /// Returns a state as icon and text: colour alone would not tell it. Tones: `good`, `bad`, `busy`,

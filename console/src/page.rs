@@ -118,6 +118,10 @@ impl<'a> Page<'a> {
                 }
                 (self.body)
             }
+            footer {
+                (theme_form(visit))
+                button #keyboard-open.js-only type="button" { "Keyboard" }
+            }
             (keyboard_help(visit))
         };
         document(self.title, visit.preferences, &content)
@@ -196,8 +200,6 @@ fn header(current: Option<Section>, visit: &Visit) -> Markup {
                 }
             }
             @if visit.may("orders:read") { (search_form()) }
-            (theme_form(visit))
-            button #keyboard-open.js-only type="button" { "Keyboard" }
             @if visit.principal.requires_key { (identity(visit)) }
         }
     }

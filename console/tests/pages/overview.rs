@@ -26,8 +26,8 @@ async fn overview_shows_figures_charts_and_health() {
     page.assert_contains(&[
         "1,245",
         "Success rate",
-        "99.0 %",
-        "configured 70.0 %",
+        "99.0\u{a0}%",
+        "configured 70.0\u{a0}%",
         "<svg",
         "closed",
     ]);

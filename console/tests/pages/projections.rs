@@ -16,7 +16,7 @@ async fn projections_page_shows_state_sets_and_rebuild() {
         "1,048,576",
         "building",
         "<progress max=\"1\" value=\"0.500\"",
-        "50.0 %",
+        "50.0\u{a0}%",
     ]);
     page.assert_contains(&[
         "dofs projections rebuild --projection orders",
