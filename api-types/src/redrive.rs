@@ -228,6 +228,7 @@ pub enum RedriveAction {
         "reason": "The gateway did not answer",
         "attempt": 1,
         "failed_at": "2026-01-02T03:04:09Z",
+        "revision": 8,
         "action": "redrive",
         "why": "it has failed and was not redriven"
     }]
@@ -258,6 +259,9 @@ pub struct RedrivePreviewItem {
     pub attempt: Option<u32>,
     #[schema(required)]
     pub failed_at: Option<Timestamp>,
+    /// Current revision, for `If-Match`; null if there is no such order.
+    #[schema(required)]
+    pub revision: Option<u64>,
     pub action: RedriveAction,
     pub why: String,
 }

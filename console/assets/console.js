@@ -3,11 +3,16 @@
 const root = document.documentElement;
 root.classList.add("js");
 
+// The server sends a message at least every 15 s.
+const MAX_SILENCE_MS = 45_000;
+
 // Keeps a stream open while the page is visible. Browsers open at most six connections to a server, so the
-// streams of hidden tabs would block other tabs. `open` returns a new stream.
-function keepStreamOpen(open) {
+// streams of hidden tabs would block other tabs. `open` returns a new stream; `types` are its messages.
+function keepStreamOpen(open, types) {
   let stream = null;
+  let timer;
   const close = () => {
+    clearTimeout(timer);
     stream?.close();
     stream = null;
   };
@@ -15,6 +20,16 @@ function keepStreamOpen(open) {
     close();
     if (document.hidden) return;
     const opened = stream = open();
+    // A browser does not notice that a network drops all packets of a connection.
+    const watch = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        opened.dispatchEvent(new Event("error"));
+        reopen();
+      }, MAX_SILENCE_MS);
+    };
+    for (const type of ["open", "alive", ...types]) opened.addEventListener(type, watch);
+    watch();
     opened.addEventListener("error", () => {
       // After other failures, the browser connects again by itself.
       if (opened.readyState === EventSource.CLOSED) setTimeout(retry, 5000, opened);
@@ -38,10 +53,13 @@ function keepStreamOpen(open) {
 const main = document.querySelector("main[data-live]");
 if (main) {
   const stale = main.querySelector(".stale");
+  const received = new Map();
   const replace = (name, html) => {
     const region = main.querySelector(`[data-region="${CSS.escape(name)}"]`);
-    if (!region) return;
-    // A visitor who reads, selects or types in a region must not lose the place.
+    // The first message of a new stream has all regions, also those that have not changed.
+    if (!region || received.get(name) === html) return;
+    received.set(name, html);
+    // Opened details, focus and scroll position stay.
     const open = [...region.querySelectorAll("details")].map((details) => details.open);
     const focused = region.contains(document.activeElement) ? findFocus(region) : null;
     const scrolled = [...region.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
@@ -54,7 +72,10 @@ if (main) {
     if (focused) (findSame(region, focused) ?? main).focus({ preventScroll: true });
     updateAges(region);
   };
-  const setStale = (isStale) => { if (stale) stale.hidden = !isStale; };
+  const setStale = (isStale) => {
+    const text = isStale ? "Connection lost. The figures are not current." : "";
+    if (stale && stale.textContent !== text) stale.textContent = text;
+  };
   keepStreamOpen(() => {
     const stream = new EventSource(main.dataset.live);
     stream.addEventListener("regions", (message) => {
@@ -64,7 +85,7 @@ if (main) {
     stream.addEventListener("open", () => setStale(false));
     stream.addEventListener("error", () => setStale(true));
     return stream;
-  });
+  }, ["regions"]);
 }
 
 const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
@@ -143,6 +164,8 @@ if (feed) {
   const rows = feed.querySelector("tbody");
   const [pause, status, count, skipped] =
     ["pause", "status", "count", "skipped"].map((name) => document.getElementById(`feed-${name}`));
+  // Rows that are not shown yet, the oldest first: those of earlier streams, and those of this stream.
+  let held = [];
   let waiting = [];
   let nWaiting = 0;
   let isPaused = false;
@@ -164,7 +187,8 @@ if (feed) {
       { className: "id", href: `/console/orders/${encodeURIComponent(id)}`, title: id });
     const row = make("tr", "");
     row.dataset.event = event.event_id;
-    for (const content of [time, event.type, link, event.revision, event.metadata?.actor ?? "–"]) {
+    const actor = event.metadata?.actor ?? make("span", "–", { className: "absent" });
+    for (const content of [time, event.type, link, event.revision, actor]) {
       const cell = make("td", "");
       cell.append(content);
       row.append(cell);
@@ -196,14 +220,21 @@ if (feed) {
     const page = await fetch(location.href).then((answer) => answer.text()).catch(() => "");
     const current = new DOMParser().parseFromString(page, "text/html").querySelector("[data-feed] tbody");
     if (stream.readyState === EventSource.CLOSED) return;
+    // The page could not be read, so events may be missing.
+    if (!current) skipped.hidden = false;
     const newest = [...current?.rows ?? []];
-    const missing = newest.filter((row) => !has(row.dataset.event));
-    if (rows.rows.length && newest.length && missing.length === newest.length) {
-      // The page has none of the shown events, so others lie between. The list begins again, but a visitor who
+    const known = new Set([...rows.rows, ...held].map((row) => row.dataset.event));
+    const following = newest.filter((row) => !known.has(row.dataset.event));
+    if (known.size && newest.length && following.length === newest.length) {
+      // The page has none of the known events, so others lie between. The list begins again, but a visitor who
       // has paused keeps it.
       if (isPaused) skipped.hidden = false; else rows.replaceChildren();
     }
-    waiting.unshift(...missing.reverse());
+    const streamed = new Set(waiting.map((row) => row.dataset.event));
+    const missing = following.filter((row) => !streamed.has(row.dataset.event)).reverse();
+    waiting = [...held, ...missing, ...waiting].slice(-MAX_ROWS);
+    held = [];
+    nWaiting += missing.length;
     isLoading = false;
     show();
   };
@@ -211,6 +242,8 @@ if (feed) {
     const stream = new EventSource(feed.dataset.feed);
     let isNew = true;
     isLoading = true;
+    held = [...held, ...waiting];
+    waiting = [];
     for (const type of feed.dataset.types.split(" ")) stream.addEventListener(type, receive);
     stream.addEventListener("reset", (message) => {
       // The browser resumes a stream that was too slow where it ended.
@@ -223,7 +256,7 @@ if (feed) {
     };
     stream.onerror = () => setStatus("Connection lost. The list is not current.");
     return stream;
-  });
+  }, feed.dataset.types.split(" "));
   pause.addEventListener("click", () => {
     isPaused = !isPaused;
     pause.setAttribute("aria-pressed", String(isPaused));

@@ -91,6 +91,36 @@ test("pause holds new events back, and resume shows them", async () => {
   await visitor.leave();
 });
 
+test("older page shows its events and no text about missing ones", async () => {
+  await system.placeEnded(11, "fulfil");
+  const visitor = await openFeed();
+  const { page } = visitor;
+  await page.getByRole("link", { name: "Next page" }).click();
+  await page.waitForURL(/cursor=/);
+  assert.ok((await page.locator("tbody tr").count()) > 0);
+  assert.ok(!(await page.locator(".feed-empty").isVisible()));
+  await visitor.leave();
+});
+
+test("paused feed counts each event that came while its tab was hidden once", async () => {
+  const visitor = await openFeed();
+  const { page } = visitor;
+  await page.getByRole("button", { name: "Pause" }).click();
+  const [first] = await system.placeEnded(1, "fulfil");
+  await page.getByText(`${ALL.length} new events`).waitFor();
+  await setHidden(page, true);
+  const [second] = await system.placeEnded(1, "fulfil");
+  await setHidden(page, false);
+  await page.getByText(`${2 * ALL.length} new events`).waitFor();
+  await page.getByRole("button", { name: "Pause" }).click();
+  await waitFor("the events appear", async () => (await rowsOf(page, second).count()) === ALL.length);
+  assert.equal(await rowsOf(page, first).count(), ALL.length);
+  const orders = await page.locator("tr[data-event] a.id").evaluateAll((links) => links.map((link) => link.title));
+  const expected = [second, first].flatMap((id) => ALL.map(() => id));
+  assert.deepEqual(orders.slice(0, expected.length), expected, "the newest events are first");
+  await visitor.leave();
+});
+
 test("feed of an order has the events of that order only", async () => {
   const [other] = await system.placeEnded(1, "fulfil");
   const [id] = await system.placeEnded(1, "refuse");

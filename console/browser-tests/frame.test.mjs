@@ -212,6 +212,23 @@ test("shortcuts are switched off and on, and typed text stays", async () => {
   await visitor.leave();
 });
 
+test("page says that its figures are old if its connection is silent, and recovers", async () => {
+  const visitor = await Visitor.arrive(browser);
+  const { page } = visitor;
+  await page.clock.install();
+  await page.goto(`${system.url}/console`);
+  await waitFor("the stream is open", () => page.evaluate(() => document.querySelector("[data-region]") !== null));
+  const notice = page.getByText("Connection lost. The figures are not current.");
+  await system.whileSilent(async () => {
+    await page.clock.fastForward(44_000);
+    assert.ok(!(await notice.isVisible()));
+    await page.clock.fastForward(2_000);
+    await notice.waitFor();
+  });
+  await waitFor("the figures are current again", async () => !(await notice.isVisible()));
+  await visitor.leave();
+});
+
 test("first key of a shortcut is forgotten after a second", async () => {
   const visitor = await Visitor.arrive(browser);
   const { page } = visitor;

@@ -120,6 +120,16 @@ export class System {
     await this.#spawn(listen);
   }
 
+  /** Stops the process meanwhile: its connections stay open, and nothing comes from them. */
+  async whileSilent(meanwhile) {
+    this.process.kill("SIGSTOP");
+    try {
+      await meanwhile();
+    } finally {
+      this.process.kill("SIGCONT");
+    }
+  }
+
   async stop() {
     await this.#end("SIGKILL");
     this.warehouse.stop();

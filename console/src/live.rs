@@ -32,6 +32,9 @@ use crate::visit::Visit;
 
 /// Time between two renderings.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Maximum time between two messages of a stream. The script takes a stream for broken that is silent for three
+/// times as long; it would not see a comment.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum number of open streams of one process.
 const MAX_STREAMS: usize = 2_000;
 /// Maximum number of open streams of one API key: one visitor cannot take the streams of all others.
@@ -227,7 +230,9 @@ pub(crate) async fn stream_regions(
         .chain(stream::unfold(Some(stream), OpenStream::next_message))
         .take_until(state.stop.clone().cancelled_owned())
         .map(Ok::<_, Infallible>);
-    let messages = Sse::new(messages).keep_alive(KeepAlive::default());
+    let alive = Event::default().event("alive").data("{}");
+    let messages =
+        Sse::new(messages).keep_alive(KeepAlive::new().interval(ALIVE_INTERVAL).event(alive));
     ([UNBUFFERED], messages).into_response()
 }
 

@@ -114,7 +114,8 @@ impl<'a> Page<'a> {
                         html! { p role="status" { (notice.text) } }))
                 }
                 @if self.live.is_some() {
-                    p.stale hidden role="status" { "Connection lost. The figures are not current." }
+                    // Empty while the figures are current: screen readers announce a change of the text.
+                    p.stale role="status" {}
                 }
                 (self.body)
             }

@@ -92,13 +92,6 @@ pub(crate) async fn sign_in(
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let address =
         peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip());
-    if let Err(seconds) = state.sign_in_limit.count_attempt(address) {
-        let problem = format!("Too many attempts. Try again in {seconds} s.");
-        let page = sign_in_page(cookies.preferences, None, Some(&problem));
-        let mut response = html_response(StatusCode::TOO_MANY_REQUESTS, page);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-        return response;
-    }
     let Ok(parts) = request.extract_parts::<Parts>().await;
     let body = request.extract::<Bytes, _>().await.unwrap_or_default();
     let Ok(form) = serde_html_form::from_bytes::<SignInForm>(&body) else {
@@ -107,6 +100,13 @@ pub(crate) async fn sign_in(
     };
     let key = form.key.trim();
     let next = form.next.as_deref();
+    if let Err(seconds) = state.sign_in_limit.count_attempt(address) {
+        let problem = format!("Too many attempts. Try again in {seconds} s.");
+        let page = sign_in_page(cookies.preferences, next, Some(&problem));
+        let mut response = html_response(StatusCode::TOO_MANY_REQUESTS, page);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        return response;
+    }
     let api = Api::for_request(state.api.clone(), &parts, Some(key));
     match api.get::<Principal>("/v1/principal").await {
         Ok(_) => {

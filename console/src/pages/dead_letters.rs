@@ -76,7 +76,7 @@ async fn show(visit: Visit) -> Result<Response, Response> {
                 p { "These orders broke a business rule. They cannot be redriven: the customer places a corrected order." }
             }))
         }
-        // The space of the news is reserved, so that the rows below do not move.
+        // The space of one line of news is reserved, so that it does not move the rows below.
         div.news {
             div role="status" { (region("new", &html! {})) }
             (region("running", &task_list::running_note(running.as_ref())))

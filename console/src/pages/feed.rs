@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use api_types::{EVENT_TYPES, EventPage, FeedEvent, StreamEventsQuery};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -27,6 +27,8 @@ const ADDRESS: &str = "/console/feed";
 const COLUMNS: [&str; 5] = ["Time (UTC)", "Event type", "Order", "Revision", "Actor"];
 /// Number of events of a page.
 const LIMIT: u32 = 50;
+/// Message without an event, which shows that the connection works.
+const ALIVE_MESSAGE: Bytes = Bytes::from_static(b"event: alive\ndata: {}\n\n");
 
 /// Filters and place, as in the address of the page.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -193,6 +195,8 @@ pub(crate) async fn stream_events(
     let messages = opened
         .into_body()
         .into_data_stream()
+        // The API's heartbeat is a comment, which a script does not see.
+        .map_ok(|chunk| if chunk.starts_with(b":") { ALIVE_MESSAGE } else { chunk })
         .take_until(state.stop.clone().cancelled_owned())
         .take_until(sleep(Duration::try_from(left).unwrap_or_default()));
     let headers = [

@@ -99,23 +99,27 @@ pub(super) fn form_or_obstacle(
 }
 
 /// Returns why an action was refused on an order that has changed since the visitor saw it. `action` is a
-/// participle; `changes` are the differences, if the page shows them.
+/// participle. With an obstacle, there is no form to submit again: the visitor's own first click may have
+/// changed the order.
 pub(super) fn show_changed(
     seen_revision: u64,
     current: &OrderState,
     action: &str,
-    changes: &Markup,
+    has_obstacle: bool,
+    details: &Markup,
 ) -> Markup {
     callout(
         "warning",
         html! {
             p {
                 "The order has changed since revision " (seen_revision) ": it has revision "
-                (current.revision) " now. Nothing was " (action) ". Check the changes, then submit the "
-                "form again. "
+                (current.revision) " now. "
+                @if !has_obstacle {
+                    "Nothing was " (action) ". Check the order, then submit the form again. "
+                }
                 a href=(order_address(current.order_id)) { "Events of the order" }
             }
-            (changes)
+            (details)
         },
     )
 }

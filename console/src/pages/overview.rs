@@ -88,7 +88,7 @@ impl Overview {
     fn regions(&self) -> Regions {
         vec![
             ("attention", attention::show(self)),
-            ("tiles", loaded(&self.statistics, |statistics| show_tiles(statistics, self.now))),
+            ("tiles", loaded(&self.statistics, |statistics| show_tiles(self, statistics))),
             ("charts", charts::show(self)),
             ("health", health::show(self)),
         ]
@@ -117,8 +117,10 @@ pub(crate) async fn regions(api: &Api, query: &str, now: Timestamp) -> Result<Re
     Ok(Overview::load(api, query.window, now).await?.regions())
 }
 
-fn show_tiles(statistics: &Statistics, now: Timestamp) -> Markup {
-    let Statistics { orders, failed_by_stage, queue, success_rate, per_minute, .. } = statistics;
+fn show_tiles(overview: &Overview, statistics: &Statistics) -> Markup {
+    let Statistics { orders, queue, success_rate, per_minute, .. } = statistics;
+    // Not those of the statistics, which also count discarded ones.
+    let dead_letters = overview.dead_letters.as_ref().ok().map(|summary| summary.total);
     let none = html! {};
     let received = orders.map(|orders| orders.processing + orders.fulfilled + orders.failed);
     let waiting = html! {
@@ -126,7 +128,8 @@ fn show_tiles(statistics: &Statistics, now: Timestamp) -> Markup {
             "oldest " (format_whole_seconds(seconds))
         }
     };
-    let in_last_minute = per_minute.as_ref().map(|minutes| received_in_last_minute(minutes, now));
+    let in_last_minute =
+        per_minute.as_ref().map(|minutes| received_in_last_minute(minutes, overview.now));
     let configured = html! {
         @if let Some(share) = success_rate.configured { "configured " (format_share(share)) }
     };
@@ -143,7 +146,7 @@ fn show_tiles(statistics: &Statistics, now: Timestamp) -> Markup {
             (tile("Processing", &optional_count(orders.map(|orders| orders.processing)), &waiting))
             (tile("Fulfilled", &optional_count(orders.map(|orders| orders.fulfilled)), &none))
             (tile("Failed", &optional_count(orders.map(|orders| orders.failed)), &none))
-            (tile("Dead letters", &optional_count(failed_by_stage.map(|failed| failed.dead_letter)), &none))
+            (tile("Dead letters", &optional_count(dead_letters), &none))
             (tile("Retrying", &optional_count(queue.retrying), &none))
             (tile("Success rate", &observed, &configured))
         }

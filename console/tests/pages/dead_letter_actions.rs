@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::fake_api::{FakeApi, ORDER, OTHER_ORDER, TASK, problem};
+use super::fake_api::{FakeApi, ORDER, OTHER_ORDER, TASK, dead_letter, problem, with};
 use super::visitor::{Shown, Visitor};
 
 const REDRIVE: &str = "/console/dead-letters/redrive";
@@ -189,6 +189,28 @@ async fn discard_is_confirmed_and_sent_for_each_order() {
     let body = json!({"reason": "cancelled by the customer"});
     let command = |id| ("POST".to_owned(), format!("/v1/dead-letters/{id}/discard"), body.clone());
     assert_eq!(commands(&api), [command(ORDER), command(OTHER_ORDER)]);
+}
+
+#[tokio::test]
+async fn discard_applies_to_the_revisions_that_the_visitor_saw() {
+    let changed = problem(412, "precondition_failed", "Order has changed: read it again");
+    let [path, other] = [ORDER, OTHER_ORDER].map(|id| format!("/v1/dead-letters/{id}"));
+    let discarded = with(dead_letter(), &json!({"is_discarded": true}));
+    let api = FakeApi::open()
+        .with_answer(&format!("{path}/discard"), 412, changed.clone())
+        .with_answer(&format!("{other}/discard"), 412, changed)
+        .with_answer(&other, 200, discarded);
+    let address = selected(DISCARD, &[ORDER, OTHER_ORDER]);
+    let mut visitor = Visitor::of(&api);
+    let [seen, other_seen] = [ORDER, OTHER_ORDER].map(|id| format!("{id}:8"));
+    visitor.get(&address).await.assert_contains(&[&format!("name=\"revision\" value=\"{seen}\"")]);
+    let fields = [("reason", "old"), ("revision", &*seen), ("revision", &*other_seen)];
+    let page = visitor.submit(&address, &address, &fields).await;
+    // Another visitor has discarded the second one.
+    page.assert_contains(&["1 discarded, 1 failed.", "Order has changed"]);
+    let sent = api.commands().into_iter().filter(|command| command.uri.ends_with("/discard"));
+    let sent: Vec<_> = sent.map(|command| command.if_match).collect();
+    assert_eq!(sent, [Some("\"8\"".to_owned()), Some("\"8\"".to_owned())]);
 }
 
 #[tokio::test]

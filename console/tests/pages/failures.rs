@@ -39,7 +39,7 @@ pub(super) fn dead_letter_summary() -> Value {
     })
 }
 
-pub(super) fn dead_letter() -> Value {
+pub(crate) fn dead_letter() -> Value {
     let source = json!({
         "event_id": "3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c12", "revision": 3,
         "recorded_at": "2026-01-02T03:04:05.1Z", "actor": "customer",
@@ -110,12 +110,12 @@ pub(super) fn redrive_preview() -> Value {
     let item = |id: &str, action: &str, why: &str| {
         json!({
             "order_id": id, "stage": "dead_letter", "code": "retries_exhausted", "reason": "HTTP 503",
-            "attempt": 1, "failed_at": "2026-01-02T03:04:09Z", "action": action, "why": why
+            "attempt": 1, "failed_at": "2026-01-02T03:04:09Z", "revision": 8, "action": action, "why": why
         })
     };
     let missing = json!({
         "order_id": "018f2d70-0000-7000-8000-0000000000ff", "stage": null, "code": null, "reason": null,
-        "attempt": null, "failed_at": null, "action": "skip", "why": "there is no such order"
+        "attempt": null, "failed_at": null, "revision": null, "action": "skip", "why": "there is no such order"
     });
     json!({
         "total": 3, "redrive": 1, "skip": 2, "truncated": false,

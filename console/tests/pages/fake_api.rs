@@ -14,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use failures::{dead_letter, dead_letter_summary, other_failure, redrive_preview, tasks};
+pub(crate) use failures::dead_letter;
+use failures::{dead_letter_summary, other_failure, redrive_preview, tasks};
 pub(crate) use failures::{failure, task};
 
 pub(crate) const ORDER: &str = "018f2d6e-5c1b-7d34-9e2a-0b5d6a1f2c33";
@@ -164,7 +165,8 @@ fn event_stream() -> Response {
     let mut event = feed_event();
     event["event_id"] = json!("3f0d1a52-2d7e-5b8f-9a43-6f0f4b7d9c77");
     let messages = format!("retry: 2000\n\nid: 7-5\nevent: OrderStored\ndata: {event}\n\n");
-    let messages = stream::iter([Ok::<_, Infallible>(messages)]).chain(stream::pending());
+    let messages = [messages, ": alive\n\n".to_owned()].map(Ok::<_, Infallible>);
+    let messages = stream::iter(messages).chain(stream::pending());
     ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(messages)).into_response()
 }
 

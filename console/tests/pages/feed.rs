@@ -4,7 +4,7 @@ use axum::http::{StatusCode, header};
 use serde_json::json;
 
 use super::fake_api::{FakeApi, KEY, ORDER, feed_event, problem};
-use super::visitor::Visitor;
+use super::visitor::{ALIVE, Visitor};
 
 const STREAM: &str = "/console/feed/events?types=OrderStored";
 
@@ -112,6 +112,7 @@ async fn stream_passes_on_the_messages_of_the_api() {
     assert_eq!(stream.headers["x-accel-buffering"], "no");
     let messages = stream.next().await.unwrap();
     assert!(messages.contains("id: 7-5\nevent: OrderStored\ndata: {"), "{messages}");
+    assert_eq!(stream.next().await.as_deref(), Some(ALIVE), "the heartbeat of the API");
     let request = api.last_request("/v1/events/stream").unwrap();
     assert_eq!(request.uri, "/v1/events/stream?types=OrderStored");
     assert_eq!(request.last_event_id.as_deref(), Some("7-4"));
@@ -127,6 +128,7 @@ async fn stream_ends_with_the_session() {
     let mut stream = visitor.open_stream(STREAM, None).await;
     stream.next().await.unwrap();
     let opened = tokio::time::Instant::now();
+    assert_eq!(stream.next().await.as_deref(), Some(ALIVE));
     assert_eq!(stream.next().await, None);
     assert_eq!(opened.elapsed().as_secs(), 60);
     let after = visitor.open_stream(STREAM, None).await;

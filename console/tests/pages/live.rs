@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::fake_api::{FakeApi, KEY, OTHER_KEY, TASK, problem, with, workers};
-use super::visitor::{Messages, REQUEST_ID, Visitor};
+use super::visitor::{ALIVE, Messages, REQUEST_ID, Visitor};
 
 const PATH: &str = "/v1/ops/worker";
 const LIVE: &str = "/console/live?page=/console/workers";
@@ -60,7 +60,7 @@ async fn passing_time_alone_sends_no_region() {
     stream.next_regions().await;
     let started = Instant::now();
     let next = stream.next().await;
-    assert_eq!(next.as_deref(), Some(":\n\n"), "the heartbeat of a quiet stream");
+    assert_eq!(next.as_deref(), Some(ALIVE));
     assert!(started.elapsed() >= Duration::from_secs(10) && n_reads(&api) > 5, "{}", n_reads(&api));
 }
 
@@ -118,7 +118,7 @@ async fn stream_ends_with_the_session() {
     let started = Instant::now();
     let last = loop {
         let message = stream.next().await.unwrap();
-        if !message.starts_with(':') {
+        if message != ALIVE {
             break message;
         }
     };

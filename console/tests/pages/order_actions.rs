@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::fake_api::{FakeApi, KEY, ORDER, failed_order, problem, with};
+use super::fake_api::{FakeApi, KEY, ORDER, dead_letter, failed_order, problem, with};
 use super::visitor::{Shown, Visitor};
 
 fn address(rest: &str) -> String {
@@ -207,6 +207,27 @@ async fn discard_of_an_order_that_changed_shows_its_new_revision() {
         "name=\"revision\" value=\"12\"",
         "value=\"Typed\"",
     ]);
+    // The first of two clicks has discarded it.
+    let letter = with(dead_letter(), &json!({"is_discarded": true}));
+    let api = api.with_answer(&format!("/v1/dead-letters/{ORDER}"), 200, letter);
+    let mut visitor = Visitor::of(&api);
+    let fields = [("revision", "8"), ("reason", "Typed")];
+    let answer = visitor.submit(&address("/discard"), &address("/discard"), &fields).await;
+    assert_eq!((answer.status, answer.location), (StatusCode::SEE_OTHER, Some(address(""))));
+    visitor.get(&address("")).await.assert_contains(&["The dead letter is discarded."]);
+}
+
+#[tokio::test]
+async fn second_click_of_a_redrive_does_not_deny_the_first() {
+    let changed = problem(412, "precondition_failed", "Order has changed: read it again");
+    let running = json!({"revision": 9, "attempt": 2, "status": "PROCESSING", "stage": null});
+    let api = FakeApi::open()
+        .with_answer(&api_path("/redrive"), 412, changed)
+        .with_answer(&api_path(""), 200, with(failed_order(), &running))
+        .with_answer(&api_path("?at_revision=8"), 200, failed_order());
+    let page = submit(&api, "/redrive", &redrive_fields(&[("reason", "Gateway is back")])).await;
+    page.assert_contains(&["it has revision 9 now", "The order is being processed"]);
+    assert!(!page.html.contains("Nothing was redriven"), "{}", page.html);
 }
 
 #[tokio::test]

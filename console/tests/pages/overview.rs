@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::json;
 
 use super::fake_api::{FakeApi, problem, projections, statistics, with, workers};
-use super::visitor::Visitor;
+use super::visitor::{ALIVE, Visitor};
 
 /// Calls of the page whose failure leaves the other parts: path, and name of the part.
 const CALLS: [(&str, &str); 4] = [
@@ -32,6 +32,16 @@ async fn overview_shows_figures_charts_and_health() {
         "closed",
     ]);
     page.assert_contains(&["3 dead letters with code <bdi>retries_exhausted</bdi>"]);
+}
+
+/// The statistics count discarded dead letters, too.
+#[tokio::test]
+async fn discarded_dead_letters_are_not_counted() {
+    let mut figures = statistics();
+    figures["failed_by_stage"]["dead_letter"] = json!(5);
+    let api = quiet_api().with_answer("/v1/stats", 200, figures);
+    let page = Visitor::of(&api).get("/console").await;
+    page.assert_contains(&["<dt>Dead letters</dt><dd>0</dd>", "Nothing needs attention."]);
 }
 
 #[tokio::test]
@@ -117,7 +127,7 @@ async fn age_of_a_finding_sends_no_region() {
     let mut stream = visitor.open_stream("/console/live?page=/console", None).await;
     let regions = stream.next_regions().await;
     assert!(regions["attention"].contains("data-relative>5 s ago</time>."), "{regions:?}");
-    assert_eq!(stream.next().await.as_deref(), Some(":\n\n"), "the heartbeat of a quiet stream");
+    assert_eq!(stream.next().await.as_deref(), Some(ALIVE));
 }
 
 #[tokio::test]

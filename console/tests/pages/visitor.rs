@@ -22,6 +22,9 @@ use uuid::Uuid;
 
 use super::fake_api::FakeApi;
 
+/// Message of a stream without news.
+pub(crate) const ALIVE: &str = "event: alive\ndata: {}\n\n";
+
 /// Time of the console's clock.
 pub(crate) const NOW: &str = "2026-01-02T03:04:30Z";
 
@@ -221,7 +224,7 @@ impl Messages {
             if let Some(data) = message.strip_prefix("event: regions\ndata: ") {
                 return serde_json::from_str(data).unwrap();
             }
-            assert!(message.starts_with(':'), "{message}");
+            assert_eq!(message, ALIVE);
         }
     }
 }

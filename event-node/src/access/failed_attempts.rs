@@ -1,8 +1,10 @@
-//! Limit on failed attempts to authenticate: each costs a slow hash.
+//! Limit on failed attempts to authenticate: each costs a slow hash. All addresses of an IPv6 /64 network count
+//! as one, because one host has them all.
 
 use std::{net::IpAddr, time::Duration};
 
 use hashlink::LruCache;
+use service_kit::address::client_network;
 use tokio::time::Instant;
 
 /// Number of failed attempts of one address after which its next attempts are refused.
@@ -33,6 +35,7 @@ impl Default for FailedAttempts {
 impl FailedAttempts {
     /// Returns whether attempts of the address are refused.
     pub(super) fn is_refused(&mut self, address: IpAddr, now: Instant) -> bool {
+        let address = client_network(address);
         let Some(failures) = self.by_address.get(&address) else { return false };
         if now.duration_since(failures.since) >= WINDOW {
             self.by_address.remove(&address);
@@ -43,8 +46,8 @@ impl FailedAttempts {
 
     /// Counts a failed attempt. Returns whether it is the last one before attempts are refused.
     pub(super) fn count_failure(&mut self, address: IpAddr, now: Instant) -> bool {
-        let failures =
-            self.by_address.entry(address).or_insert_with(|| Failures { count: 0, since: now });
+        let failures = self.by_address.entry(client_network(address));
+        let failures = failures.or_insert_with(|| Failures { count: 0, since: now });
         failures.count += 1;
         failures.count == MAX_FAILURES
     }
@@ -52,6 +55,8 @@ impl FailedAttempts {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     #[test]
@@ -68,5 +73,16 @@ mod tests {
         assert!(attempts.is_refused(address, start + WINDOW - Duration::from_secs(1)));
         assert!(!attempts.is_refused(address, start + WINDOW));
         assert!(!attempts.is_refused(address, start + WINDOW), "the count begins again");
+    }
+
+    #[test]
+    fn addresses_of_an_ipv6_network_count_as_one() {
+        let mut attempts = FailedAttempts::default();
+        let (start, network) = (Instant::now(), 0x2001_0db8_u128 << 96);
+        for host in 0..u128::from(MAX_FAILURES) {
+            attempts.count_failure(Ipv6Addr::from(network | host).into(), start);
+        }
+        assert!(attempts.is_refused(Ipv6Addr::from(network | 99).into(), start));
+        assert!(!attempts.is_refused(Ipv6Addr::from(network | 1 << 64).into(), start));
     }
 }

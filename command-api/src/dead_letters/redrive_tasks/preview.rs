@@ -73,6 +73,7 @@ async fn preview_order(
         reason: order.and_then(|order| order.failure_reason.clone()),
         attempt: order.map(|order| order.attempt),
         failed_at: order.and_then(|order| order.failed_at),
+        revision: order.map(|order| order.revision),
         action: if skipped.is_none() { RedriveAction::Redrive } else { RedriveAction::Skip },
         why: skipped.unwrap_or_else(|| "it has failed and was not redriven".to_owned()),
     })

@@ -1,7 +1,8 @@
 //! The discard of selected dead letters: confirmation, and what became of each.
 
 use api_types::{
-    DiscardRequest, DiscardedOrder, FailureFilter, FailureStage, RedriveAction, RedrivePreview,
+    DeadLetter, DiscardRequest, DiscardedOrder, FailureFilter, FailureStage, RedriveAction,
+    RedrivePreview,
 };
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -30,6 +31,16 @@ pub(super) struct DiscardForm {
     reason: String,
     #[serde(default)]
     actor: String,
+    /// Revision of each order that the visitor saw: `ORDER_ID:REVISION`.
+    #[serde(default)]
+    revision: Vec<String>,
+}
+
+impl DiscardForm {
+    fn revision_of(&self, order_id: Uuid) -> Option<u64> {
+        let prefix = format!("{order_id}:");
+        self.revision.iter().find_map(|seen| seen.strip_prefix(&prefix)?.parse().ok())
+    }
 }
 
 /// What became of the selected orders.
@@ -57,7 +68,7 @@ pub(super) async fn discard(
     };
     let actor = typed_actor(&visit, &fields.actor);
     let request = DiscardRequest { actor, reason: Some(reason) };
-    let outcome = discard_each(&visit.api, &order_ids, &request).await;
+    let outcome = discard_each(&visit.api, &order_ids, &fields, &request).await;
     if outcome.failed.is_empty() {
         // The read model follows the event store: the list may be a moment behind.
         let text = format!(
@@ -81,14 +92,17 @@ fn read_selection(visit: &Visit) -> Result<(LetterFilter, Vec<Uuid>), Response> 
     }
 }
 
-/// Discards each order. An order that the API refuses does not stop the others. The API accepts the discard
-/// of an order that was discarded before, so a form that is submitted twice is harmless.
-async fn discard_each(api: &Api, order_ids: &[Uuid], request: &DiscardRequest) -> Outcome {
+/// Discards each order. An order that the API refuses does not stop the others.
+async fn discard_each(
+    api: &Api,
+    order_ids: &[Uuid],
+    form: &DiscardForm,
+    request: &DiscardRequest,
+) -> Outcome {
     let mut outcome = Outcome::default();
     for (index, order_id) in order_ids.iter().enumerate() {
-        let path = format!("{}/discard", api_path(&order_id.to_string()));
-        match api.post::<DiscardedOrder>(&path, request).await {
-            Ok(_) => outcome.n_discarded += 1,
+        match discard_order(api, *order_id, form.revision_of(*order_id), request).await {
+            Ok(()) => outcome.n_discarded += 1,
             Err(error) => {
                 let is_outage = is_outage(&error);
                 outcome.failed.push((*order_id, error));
@@ -101,6 +115,27 @@ async fn discard_each(api: &Api, order_ids: &[Uuid], request: &DiscardRequest) -
         }
     }
     outcome
+}
+
+/// Discards an order, unless it has changed since the visitor saw it. An order that is discarded already,
+/// for example by the first of two clicks, needs nothing more.
+async fn discard_order(
+    api: &Api,
+    order_id: Uuid,
+    revision: Option<u64>,
+    request: &DiscardRequest,
+) -> Result<(), ApiError> {
+    let path = api_path(&order_id.to_string());
+    let discard = format!("{path}/discard");
+    let Err(error) = api.post_if_match::<DiscardedOrder>(&discard, request, revision).await else {
+        return Ok(());
+    };
+    if error.status == StatusCode::PRECONDITION_FAILED
+        && api.get::<DeadLetter>(&path).await.is_ok_and(|letter| letter.is_discarded)
+    {
+        return Ok(());
+    }
+    Err(error)
 }
 
 /// Returns whether a failure concerns every command and not only this order.
@@ -130,9 +165,11 @@ async fn show_form(
                 (count_of(order_ids.len() as u64, "dead letter")) " will be discarded: the orders stay failed, "
                 "and their dead letters are resolved. A discarded order can still be redriven by itself."
             }
-            (confirmation(visit, typed))
-            h2 { "Orders" }
-            (loaded(&orders, |orders| rows(orders, visit)))
+            (loaded(&orders, |orders| html! {
+                (confirmation(visit, typed, orders))
+                h2 { "Orders" }
+                (rows(orders, visit))
+            }))
         }
     } else {
         read_only_note("discard dead letters")
@@ -147,8 +184,13 @@ async fn show_form(
     visit.show_with_status(status, Page::new(TITLE, body).in_section(Section::DeadLetters))
 }
 
-fn confirmation(visit: &Visit, typed: &DiscardForm) -> Markup {
+fn confirmation(visit: &Visit, typed: &DiscardForm, orders: &RedrivePreview) -> Markup {
     let content = html! {
+        @for item in &orders.items {
+            @if let Some(revision) = item.revision {
+                input type="hidden" name="revision" value={ (item.order_id) ":" (revision) };
+            }
+        }
         (reason_field(&typed.reason))
         (actor_field(visit, &typed.actor))
         p.actions { button.danger { "Discard" } }

@@ -7,6 +7,7 @@ use axum::response::Response;
 use futures::future::OptionFuture;
 use maud::{Markup, html};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::{api_path, state};
 use crate::api::Loaded;
@@ -37,6 +38,7 @@ pub(crate) struct DiscardForm {
 /// The order, and why its dead letter cannot be discarded.
 struct Target {
     order: OrderState,
+    is_discarded: bool,
     obstacle: Option<&'static str>,
 }
 
@@ -52,7 +54,7 @@ impl Target {
         let is_discarded =
             dead_letter.is_some_and(|found| found.is_ok_and(|found| found.is_discarded));
         let obstacle = ActionTarget::of_order(&order, is_discarded).discard_obstacle();
-        Ok(Self { order, obstacle })
+        Ok(Self { order, is_discarded, obstacle })
     }
 }
 
@@ -79,10 +81,7 @@ pub(crate) async fn submit(
                 .post_if_match::<DiscardedOrder>(&path, &request, Some(fields.revision))
                 .await;
             match discarded {
-                Ok(discarded) => {
-                    let notice = Notice::success("The dead letter is discarded.");
-                    return Ok(visit.redirect(&order_address(discarded.order_id), &notice));
-                }
+                Ok(discarded) => return Ok(show_discarded(&visit, discarded.order_id)),
                 Err(error) => (error.status, refusal(&error)),
             }
         }
@@ -90,17 +89,26 @@ pub(crate) async fn submit(
     let target = Target::load(&visit, &id).await;
     let target = target.map_err(|error| visit.show_error(TITLE, &error))?;
     let message = if status == StatusCode::PRECONDITION_FAILED {
-        show_changed(fields.revision, &target.order, "discarded", &html! {})
+        // Another visitor's discard, or the first of two clicks.
+        if target.is_discarded {
+            return Ok(show_discarded(&visit, target.order.order_id));
+        }
+        let has_obstacle = target.obstacle.is_some();
+        show_changed(fields.revision, &target.order, "discarded", has_obstacle, &html! {})
     } else {
         message
     };
     Ok(render(&visit, status, &target, &fields, &message))
 }
 
+fn show_discarded(visit: &Visit, order_id: Uuid) -> Response {
+    visit.redirect(&order_address(order_id), &Notice::success("The dead letter is discarded."))
+}
+
 fn render(
     visit: &Visit,
     status: StatusCode,
-    Target { order, obstacle }: &Target,
+    Target { order, obstacle, .. }: &Target,
     form: &DiscardForm,
     message: &Markup,
 ) -> Response {

@@ -174,7 +174,8 @@ fn render_changed(
     }
     let changes = FieldChange::between(Some(seen), current);
     let changes = changes::show_list(&changes);
-    let message = show_changed(seen.revision, current, "redriven", &changes);
+    let has_obstacle = ActionTarget::of_order(current, false).redrive_obstacle().is_some();
+    let message = show_changed(seen.revision, current, "redriven", has_obstacle, &changes);
     render(visit, StatusCode::PRECONDITION_FAILED, current, &form, &message)
 }
 

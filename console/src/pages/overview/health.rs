@@ -32,12 +32,13 @@ fn row(part: &str, state: &Markup, link: &Markup) -> Markup {
     html! { tr { th scope="row" { (part) } td { (state) } td { (link) } } }
 }
 
-/// Returns the state of a store: good unless an answer names it as missing.
+/// Returns the state of a store: bad if an answer names it as missing, and unknown if the statistics, which
+/// read both stores, failed for another reason.
 fn store(overview: &Overview, reason: fn(&Unavailable) -> Option<&str>) -> Markup {
-    match (&overview.statistics, overview.outage(reason)) {
-        (Err(error), _) => badge("bad", &error.problem.detail),
-        (Ok(_), Some(reason)) => badge("bad", reason),
-        (Ok(_), None) => badge("good", "answers"),
+    match (overview.outage(reason), &overview.statistics) {
+        (Some(reason), _) => badge("bad", reason),
+        (None, Ok(_)) => badge("good", "answers"),
+        (None, Err(_)) => unknown(),
     }
 }
 
