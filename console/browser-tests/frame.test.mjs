@@ -220,9 +220,9 @@ test("page says that its figures are old if its connection is silent, and recove
   await waitFor("the stream is open", () => page.evaluate(() => document.querySelector("[data-region]") !== null));
   const notice = page.getByText("Connection lost. The figures are not current.");
   await system.whileSilent(async () => {
-    await page.clock.fastForward(44_000);
+    await page.clock.fastForward(20_000);
     assert.ok(!(await notice.isVisible()));
-    await page.clock.fastForward(2_000);
+    await page.clock.fastForward(30_000);
     await notice.waitFor();
   });
   await waitFor("the figures are current again", async () => !(await notice.isVisible()));
