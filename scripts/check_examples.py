@@ -303,6 +303,7 @@ def check_client(name, system, command):
 
 def check_client_retries(name, system, command):
     """A client repeats its request with the same key until the API is reachable, and places one order."""
+    n_before = len(list_orders(system))
     port = socket.socket()
     port.bind(("127.0.0.1", 0))
     address = port.getsockname()
@@ -318,11 +319,22 @@ def check_client_retries(name, system, command):
     finally:
         relay.kill()
         relay.wait()
+    # Orders are listed in the order of their events: with the newest one, the list also has every repetition.
+    newest = system.place_order()
+    wait_until(lambda: newest in list_orders(system), "the newest order is listed")
+    assert len(list_orders(system)) == n_before + 2, "a repeated request places another order"
     print(f"{name} client: retries, ok", flush=True)
 
 
+def list_orders(system):
+    return {order["order_id"] for order in system.request("/v1/orders?limit=100")["items"]}
+
+
 def relay(listen, url):
-    """Copies connections to the API. The answer of the first one is dropped."""
+    """Copies connections to the API. The API gets every request; the first answers are lost or replaced by those of a
+    proxy."""
+    replacements = [b"", *(f"HTTP/1.1 {status} Proxy\r\nContent-Type: text/html\r\nConnection: close\r\n"
+                           f"Content-Length: 13\r\n\r\n<html></html>".encode() for status in (502, 503))]
     host, port = listen.split(":")
     target = url.removeprefix("http://").split(":")
     listener = socket.create_server((host, int(port)))
@@ -330,18 +342,19 @@ def relay(listen, url):
         connection, _ = listener.accept()
         upstream = socket.create_connection((target[0], int(target[1])))
 
-        def copy(source, sink, is_dropped):
+        def copy(source, sink, replacement):
             while data := source.recv(65536):
-                if is_dropped:
-                    connection.shutdown(socket.SHUT_RDWR)
+                if replacement is not None:
+                    sink.sendall(replacement)
+                    sink.shutdown(socket.SHUT_RDWR)
                     return
                 sink.sendall(data)
             with contextlib.suppress(OSError):
                 sink.shutdown(socket.SHUT_WR)
 
-        threading.Thread(target=copy, args=(connection, upstream, False), daemon=True).start()
-        thread = threading.Thread(target=copy, args=(upstream, connection, number == 0), daemon=True)
-        thread.start()
+        threading.Thread(target=copy, args=(connection, upstream, None), daemon=True).start()
+        replacement = replacements[number] if number < len(replacements) else None
+        threading.Thread(target=copy, args=(upstream, connection, replacement), daemon=True).start()
 
 
 # Webhooks.
@@ -400,6 +413,7 @@ def check_webhooks(system, folder):
               f"{n_repeated} repeated deliveries", flush=True)
         check_signatures(receiver)
         check_unknown_position(forwarder, folder)
+        check_redirects(system, folder)
     finally:
         forwarder.kill()
         receiver.stop()
@@ -436,6 +450,50 @@ def check_unknown_position(forwarder, folder):
     forwarder.start()
     assert forwarder.process.wait(timeout=LIMIT_S) == 1
     assert "replaced or restored" in forwarder.log.read_text()
+
+
+def check_redirects(system, folder):
+    """A forwarder follows no redirect: neither of the receiver nor of the API."""
+    with http_server(lambda handler: handler.send_response(200)) as (target, requests), \
+            http_server(lambda handler: (handler.send_response(302), handler.send_header("Location", target))) \
+            as (redirecting, _):
+        for api, receiver, message in [(system.url, redirecting, "not delivered: HTTP Error 302"),
+                                       (redirecting, target, "event stream unavailable: HTTP Error 302")]:
+            state = folder / "redirected"
+            forwarder = Process(folder / "redirects.log", [
+                sys.executable, ROOT / "examples/webhooks/forwarder.py", "--api", api, "--to", receiver,
+                "--state", state], {"WEBHOOK_SECRET": SECRET, "DOFS_API_KEY": "secret"})
+            forwarder.start()
+            try:
+                # Twice: the forwarder stays with the same event.
+                forwarder.wait_for(f"(?s)({message}).*{message}")
+            finally:
+                forwarder.kill()
+            assert not state.exists() and not requests, (message, requests)
+    print("webhooks: redirects, ok", flush=True)
+
+
+@contextlib.contextmanager
+def http_server(answer):
+    """Runs an HTTP server: its URL, and the methods and paths of its requests."""
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def respond(self):
+            requests.append((self.command, self.path))
+            answer(self)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST = respond
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", requests
+        server.shutdown()
 
 
 def run(dofs, build, folder):

@@ -20,11 +20,14 @@ key = str(uuid.uuid4())
 for attempt in range(8):
     try:
         answer = place_order.sync_detailed(client=client, body=body, idempotency_key=key, prefer="wait=10")
-    except httpx.TransportError as error:
+    # KeyError and ValueError: a proxy has answered instead of the API, with other members or without JSON.
+    except (httpx.TransportError, KeyError, ValueError) as error:
         print(f"no answer: {error}", file=sys.stderr)
     else:
-        # Other answers are final, except that an accepted order may still be in progress.
-        if answer.status_code not in (429, 503) and not isinstance(answer.parsed, PlacedOrder):
+        # After a time-out (408), a conflict (409) and an error of the server or of a proxy (5xx), the order may exist.
+        is_final = answer.status_code < 500 and answer.status_code not in (408, 409, 429)
+        # An accepted order may still be in progress.
+        if is_final and not isinstance(answer.parsed, PlacedOrder):
             break
     # The same key: a repetition returns the same order.
     time.sleep(min(2**attempt * 0.1, 5))

@@ -21,11 +21,13 @@ async function placeOrder() {
       const signal = AbortSignal.timeout(30_000);
       const { data, error, response } = await client.POST("/v1/orders", { body, params: { header }, signal });
       if (data !== undefined && "source" in data) return data;
-      const isTransient = response.status === 429 || response.status === 503;
-      if (data === undefined && !isTransient) throw new Error(`refused: ${JSON.stringify(error)}`);
+      // After a time-out (408), a conflict (409) and an error of the server or of a proxy (5xx), the order may exist.
+      const isFinal = response.status < 500 && ![408, 409, 429].includes(response.status);
+      if (data === undefined && isFinal) throw new Error(`refused: ${JSON.stringify(error)}`);
     } catch (error) {
-      // `fetch` reports a lost connection as TypeError, and the time-out as DOMException.
-      if (!(error instanceof TypeError || error instanceof DOMException)) throw error;
+      // `fetch` reports a lost connection as TypeError, the time-out as DOMException, and invalid JSON as SyntaxError.
+      const isLost = error instanceof TypeError || error instanceof DOMException || error instanceof SyntaxError;
+      if (!isLost) throw error;
       console.error(`no answer: ${error.message}`);
     }
     // The same key: a repetition returns the same order.

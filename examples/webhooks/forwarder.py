@@ -24,6 +24,16 @@ MAX_WAIT_S = 30
 BEGINNING = "0-0"
 
 
+class RedirectRefusal(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error: a redirected POST would lose its body, and another host would get the API key."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+OPENER = urllib.request.build_opener(RedirectRefusal)
+
+
 def load_position(file):
     return file.read_text().strip() if file.exists() else BEGINNING
 
@@ -67,7 +77,7 @@ def deliver(url, secret, body):
         headers = {"Content-Type": "application/json", "Webhook-Id": event_id, "Webhook-Timestamp": timestamp,
                    "Webhook-Signature": sign(secret, event_id, timestamp, body)}
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=ANSWER_TIMEOUT_S):
+            with OPENER.open(urllib.request.Request(url, body, headers), timeout=ANSWER_TIMEOUT_S):
                 return
         except (OSError, http.client.HTTPException) as error:
             print(f"event {event_id} not delivered: {error}; next attempt in {wait_s:.1f} s", file=sys.stderr)
@@ -82,7 +92,7 @@ def follow(options, secret):
     if key := os.environ.get("DOFS_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(f"{options.api}/v1/events/stream{query}", headers=headers)
-    with urllib.request.urlopen(request, timeout=SILENCE_S) as stream:
+    with OPENER.open(request, timeout=SILENCE_S) as stream:
         for message in read_messages(stream):
             if message["event"] == "reset":
                 if json.loads(message["data"])["reason"] == "unknown_position":

@@ -3,7 +3,7 @@
 1. Images are pinned; mounted files, volumes, secrets and networks exist; `prepare` creates every secret.
 2. In each profile, services depend only on services that start.
 3. Variables of DOFS are settings, and `*_FILE` variables name secrets of the service.
-4. Containers have limits and no privileges, and ports are published on this machine only, except that of the proxy
+4. Containers have limits, a temporary folder and no privileges, and ports are published on this machine only, except that of the proxy
    with TLS.
 5. The build context contains every crate of the workspace.
 """
@@ -16,7 +16,7 @@ import tempfile
 import tomllib
 
 from .compose_file import (dependencies, interpolate, load_compose, networks_of, secrets_of, services_of_profile,
-                           start_order, volumes_of)
+                           start_order, temporary_folders_of, volumes_of)
 from .repository import ROOT, check_variable, exit_with_findings, load_yaml, read_setting_names, report
 
 PROFILES = ("app", "demo", "cluster", "observability")
@@ -55,6 +55,8 @@ def check_service(name, service, compose, setting_names):
     if is_dofs:
         if not service.get("read_only") or service.get("cap_drop") != ["ALL"]:
             report(where, "may write to its root file system or has privileges")
+        if "/tmp" not in {*temporary_folders_of(service), *(target for _, target, _ in volumes_of(service))}:
+            report(where, "has no temporary folder")
         if "postgres_password" in secrets_of(service).values():
             report(where, "has the password of the superuser")
     for port in service.get("ports", []):

@@ -75,6 +75,11 @@ def volumes_of(service):
     return [(part[0], part[1], part[2:] == ["ro"]) for part in parts]
 
 
+def temporary_folders_of(service):
+    """Returns the folders in memory of a service: path -> mount options."""
+    return dict((entry.split(":", 1) + [""])[:2] for entry in service.get("tmpfs", []))
+
+
 def networks_of(service):
     """Returns the networks of a service: name -> its other names in that network."""
     networks = service.get("networks", ["default"])

@@ -162,8 +162,8 @@ def check_app(dofs, folder):
             wait_until(lambda base=base: client.request("/v1/orders?limit=1", base=base), 20, "the API accepts the key")
         print("composition: started in order", flush=True)
         check_orders(client, composition)
-        for projection in ("orders", "customer_orders"):
-            composition.run("projector", ["projections", "--projection", projection, "verify"])
+        for service, projection in [("projector", "orders"), ("projector", "customer_orders"), ("migrate", "orders")]:
+            composition.run(service, ["projections", "--projection", projection, "verify"])
         composition.run("migrate", ["projections", "rebuild"])
         check_roles(composition, secrets)
         check_restart_of_api(client, composition)

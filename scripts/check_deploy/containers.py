@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 
-from .compose_file import dependencies, networks_of, seconds, secrets_of, start_order, volumes_of
+from .compose_file import dependencies, networks_of, seconds, secrets_of, start_order, temporary_folders_of, volumes_of
 from .repository import ROOT
 
 PATH = "/opt/image:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -161,8 +161,9 @@ class Container:
             lines += [f"mount --bind {source} .{target}"]
             writable += [] if is_read_only else [target]
             lines += [f"mount -o remount,bind,ro .{target}"] if is_read_only else []
-        for target in self.service.get("tmpfs", []):
-            lines += [f"mkdir -p .{target}", f"mount -t tmpfs -o mode=1777 none .{target}"]
+        for target, options in temporary_folders_of(self.service).items():
+            options = ",".join(["mode=1777", *filter(None, [options])])
+            lines += [f"mkdir -p .{target}", f"mount -t tmpfs -o {options} none .{target}"]
         if self.service.get("read_only"):
             lines += [f"mount -o remount,bind,ro {root}"]
         return " && ".join(lines)

@@ -1,11 +1,12 @@
 """Checks deploy/systemd: `python -m check_deploy.systemd [--dofs PROGRAM]`.
 
-1. Variables of units, dofs.env and dofs-operator are settings; `*_FILE` variables name credentials of the unit.
+1. Variables of units, their drop-ins, dofs.env and dofs-operator are settings; `*_FILE` variables name credentials of the unit.
 2. Credentials are secrets that `install` creates or the guide writes; programs and files of the units are installed.
 3. Units start after the event store and the migration, and belong to dofs.target.
 4. TimeoutStopSec is longer than a role needs to stop.
 5. `systemd-analyze` accepts the units, and rates their exposure as low. Skipped without systemd-analyze.
-6. With --dofs: `dofs config check` accepts the environment of each role.
+6. The firewall accepts the port of the API, and port 80 if certificates are renewed by it.
+7. With --dofs: `dofs config check` accepts the environment of each role, and dofs-operator the secrets of one role.
 """
 
 import argparse
@@ -65,10 +66,18 @@ def check_variables(units):
     names = read_setting_names()
     for variable in read_environment_file(FOLDER / "dofs.env"):
         check_variable("dofs.env", variable, names)
-    for variable, value in re.findall(r"^export (\w+)=(\S+)$", (FOLDER / "dofs-operator").read_text(), re.MULTILINE):
+    for variable in re.findall(r"^Environment=(\w+)=", (FOLDER / "node-network.conf").read_text(), re.MULTILINE):
+        check_variable("node-network.conf", variable, names)
+    operator = (FOLDER / "dofs-operator").read_text()
+    for variable in re.findall(r"^export (\w+)=", operator, re.MULTILINE):
         check_variable("dofs-operator", variable, names)
-        if variable.endswith("_FILE"):
-            check_secret("dofs-operator", value)
+    secrets = re.findall(r"^use_secret (\w+_FILE) (\w+)$", operator, re.MULTILINE)
+    for variable, secret in secrets:
+        check_variable("dofs-operator", variable, names)
+        check_secret("dofs-operator", SECRETS + secret)
+    for secret in sorted({pathlib.Path(file).name for settings in units.values()
+                          for file in credentials_of(settings).values()} - {secret for _, secret in secrets}):
+        report("dofs-operator", f"does not use the secret {secret}")
     for name, settings in units.items():
         credentials = credentials_of(settings)
         used = set()
@@ -153,6 +162,15 @@ def check_stop(units):
             report(name, f"TimeoutStopSec is not longer than {delay_s + DRAIN_LIMIT_S} s")
 
 
+def check_firewall():
+    ports = re.search(r"tcp dport \{ ([\d, ]+) \} accept", (FOLDER / "nftables.conf").read_text())[1].split(", ")
+    needed = {read_environment_file(FOLDER / "dofs.env")["DOFS__API__LISTEN"].rpartition(":")[2], "22"}
+    if "certbot certonly --standalone" in (ROOT / "deploy/README.md").read_text():
+        needed.add("80")
+    if set(ports) != needed:
+        report("nftables.conf", f"accepts the ports {ports} instead of {sorted(needed)}")
+
+
 def check_by_systemd(units, folder):
     program = shutil.which("systemd-analyze")
     if not program:
@@ -183,13 +201,24 @@ def check_settings(dofs, units, folder):
     """`dofs config check` accepts the environment of every role."""
     secrets = {"console_session_secret": "x" * 32, "gateway_url": "https://warehouse.example/orders"}
     shared = read_environment_file(FOLDER / "dofs.env")
+    operator = folder / "dofs-operator"
     for role in ROLES:
         settings = units[f"dofs-{role}.service"]
+        # The secrets of a machine that has this role only.
+        machine = folder / role
+        machine.mkdir()
         for credential, file in credentials_of(settings).items():
             name = pathlib.Path(file).name
             value = "esdb://127.0.0.1:2113?tls=false" if name.endswith("event_store_url") else (
                 secrets.get(name, f"postgres://{name}:secret@127.0.0.1/dofs"))
             (folder / credential).write_text(value)
+            (machine / name).write_text(value)
+        operator.write_text((FOLDER / "dofs-operator").read_text().replace(SECRETS, f"{machine}/")
+                            .replace("/etc/dofs/", f"{FOLDER}/").replace("/usr/local/bin/dofs", str(dofs)))
+        result = subprocess.run(["sh", operator, "config", "check", role], capture_output=True, text=True, check=False,
+                                env={"PATH": os.environ["PATH"]})
+        if result.returncode != 0:
+            report(f"dofs-operator on a machine of the role {role}", result.stdout + result.stderr)
         own = {name: value.replace("%d", str(folder)) for name, value in environment_of(settings).items()}
         result = subprocess.run([dofs, "config", "check", role], capture_output=True, text=True, check=False,
                                 env={"PATH": os.environ["PATH"], **shared, **own})
@@ -207,6 +236,7 @@ def main():
     check_paths(units)
     check_order(units)
     check_stop(units)
+    check_firewall()
     with tempfile.TemporaryDirectory() as folder:
         check_by_systemd(units, pathlib.Path(folder))
     if options.dofs:
