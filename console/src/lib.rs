@@ -13,6 +13,7 @@ mod form;
 mod live;
 mod page;
 mod pages;
+mod preference_forms;
 mod preferences;
 mod regions;
 mod response;
@@ -84,8 +85,8 @@ pub fn routes(console: Console) -> Router {
         .route("/console/sign-in", get(sign_in::show_form).post(sign_in::sign_in))
         // An expired session redirects a form to the sign-in, which leads back to the form's address.
         .route("/console/sign-out", get(redirect_to_root).post(sign_in::sign_out))
-        .route("/console/theme", get(redirect_to_root).post(preferences::set_theme))
-        .route("/console/shortcuts", get(redirect_to_root).post(preferences::set_shortcuts))
+        .route("/console/theme", get(redirect_to_root).post(preference_forms::set_theme))
+        .route("/console/shortcuts", get(redirect_to_root).post(preference_forms::set_shortcuts))
         .route("/console/live", get(live::stream_regions))
         .route("/console/", get(async || Redirect::permanent(ROOT)))
         .route("/console/{*rest}", get(page::show_missing_page));
