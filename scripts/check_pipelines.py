@@ -4,6 +4,9 @@
 2. Actions are pinned by commit, with the version as comment, and everywhere by the same commit.
 3. A checkout stores no credentials, and no shell code contains an expression, because its value would be executed.
 4. Outputs of called workflows exist.
+5. Expressions do not compare inputs with `== false` or `!= true`: a push has no inputs, and null equals false.
+6. Images are built on `develop` only, because .github/scripts/image accepts no others.
+7. Jobs of production, not workflows, are in the group `deploy-production`, and a waiting one is not canceled.
 
 Its argument is the program shellcheck.
 """
@@ -44,6 +47,11 @@ def check_job(where, job):
         report(where, "no timeout-minutes")
     for number, step in enumerate(job.get("steps", []), start=1):
         check_step(f"{where}, step {number}", step)
+    if job.get("uses") == "./.github/workflows/image.yml" and job.get("if") != "github.ref == 'refs/heads/develop'":
+        report(where, "the image may be built on another branch than develop")
+    concurrency = job.get("concurrency", {})
+    if "deploy-production" in concurrency.get("group", "") and concurrency.get("queue") != "max":
+        report(where, "no `queue: max`; a promotion would cancel a roll-back that waits")
 
 
 def check_pins(path, text, commits):
@@ -62,6 +70,10 @@ def main():
         text = path.read_text()
         if workflow.get("permissions") != {}:
             report(path, "expected `permissions: {}`, and permissions of each job")
+        if "deploy-production" in str(workflow.get("concurrency")):
+            report(path, "the whole workflow is in the group deploy-production; expected the deploying job only")
+        for comparison in re.findall(r"inputs\.[\w-]+ *(?:== *false|!= *true)", text.replace("`inputs", "")):
+            report(path, f"`{comparison}` is true without inputs; check github.event_name, and use !inputs")
         check_pins(path, text, commits)
         for name, job in workflow["jobs"].items():
             check_job(f"{path}: {name}", job)

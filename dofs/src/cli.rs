@@ -255,6 +255,10 @@ pub(crate) struct Migrate {
     /// Show the migrations that would be applied, and which releases work after them; change nothing
     #[arg(long, conflicts_with = "create")]
     pub(crate) dry_run: bool,
+    /// Exit with code 1 and change nothing if the release of the current schema would not work after
+    /// the migrations
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) compatible_only: bool,
 }
 
 #[derive(Debug, Args)]

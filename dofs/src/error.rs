@@ -31,6 +31,12 @@ const READ_MODEL_HINT: &str = "check that the database is running and that `read
 const READ_MODEL_OWNER_HINT: &str = "`migrate`, `projections rebuild` and `projections rollback` \
     need a user in `read_model.url` that owns the tables; `scripts/postgres-roles.sql` creates it";
 
+const NO_DATABASE_FILE_HINT: &str =
+    "check `read_model.url` and DOFS_ENV; `--create` creates the file";
+
+const BREAKING_MIGRATION_HINT: &str = "stop the projectors and API processes of the running release, \
+    then run `dofs migrate` without `--compatible-only`; docs/UPGRADING.md describes the steps";
+
 const CACERT_HINT: &str =
     "if a private authority issued the API's certificate, name the authority's file by `--cacert`";
 
@@ -100,6 +106,11 @@ pub(crate) enum CliError {
     KeyNotCreated(#[source] LogError),
     #[error("read model `{url}` has no database file, and DOFS_ENV is not `dev`")]
     NoDatabaseFile { url: String },
+    #[error(
+        "read model `{url}` was not migrated: the release of schema version {current} would not work \
+         after the pending migrations, which need the release of schema version {oldest} or a newer one"
+    )]
+    BreakingMigration { url: String, current: i64, oldest: i64 },
     #[error("invalid API URL `{url}`: {reason}")]
     ApiUrl { url: String, reason: String },
     #[error("cannot read certificates of authorities from `{path}`: {reason}")]
@@ -218,9 +229,8 @@ impl CliError {
             Self::Denied(_) => (1, Some(PERMISSION_HINT)),
             Self::ApiUrl { .. } => (2, Some("use the form `http://127.0.0.1:8080`")),
             Self::Unconfirmed => (2, Some(CONFIRMATION_HINT)),
-            Self::NoDatabaseFile { .. } => {
-                (2, Some("check `read_model.url` and DOFS_ENV; `--create` creates the file"))
-            }
+            Self::NoDatabaseFile { .. } => (2, Some(NO_DATABASE_FILE_HINT)),
+            Self::BreakingMigration { .. } => (1, Some(BREAKING_MIGRATION_HINT)),
             Self::NoEventStore => {
                 (2, Some("set `event_store.url`, e.g. by DOFS__EVENT_STORE__URL"))
             }

@@ -19,6 +19,7 @@ fn help_matches_snapshots() {
     insta::assert_snapshot!("help_serve", dofs(&["serve", "--help"], &[]).stdout);
     insta::assert_snapshot!("help_config_show", dofs(&["config", "show", "--help"], &[]).stdout);
     insta::assert_snapshot!("help_healthcheck", dofs(&["healthcheck", "--help"], &[]).stdout);
+    insta::assert_snapshot!("help_migrate", dofs(&["migrate", "--help"], &[]).stdout);
     insta::assert_snapshot!("help_order_list", dofs(&["order", "list", "--help"], &[]).stdout);
     insta::assert_snapshot!("help_stress", dofs(&["stress", "--help"], &[]).stdout);
 }

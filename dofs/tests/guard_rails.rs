@@ -1,9 +1,13 @@
 //! Protection of operators against the wrong installation and against unsafe settings.
 
+#![expect(clippy::unwrap_used, reason = "a failing set-up fails the test")]
+
 use std::process::Command;
 
 use serde_json::Value;
+use sqlx::{Connection, PgConnection, SqliteConnection};
 use testkit::command::{self, CommandOutput};
+use testkit::postgres;
 use testkit::process::Start;
 use testkit::stub::Stub;
 use testkit::system::{System, sqlite_url};
@@ -131,6 +135,63 @@ fn dry_run_of_migrate_shows_migrations_and_changes_nothing() {
     assert_eq!(&applied["applied"], &planned["would_apply"]);
     let nothing = dofs(&["migrate", "--dry-run"], &environment);
     assert!(nothing.stdout.contains("no migration to apply"), "{nothing:?}");
+}
+
+/// Runs SQL statements in the database of a read model.
+fn execute(url: &str, sql: &'static str) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        if url.starts_with("sqlite:") {
+            let mut connection = SqliteConnection::connect(url).await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        } else {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn compatible_only_refuses_migrations_that_break_the_running_release() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = postgres::create_database_blocking();
+    for url in [sqlite_url(folder.path()).as_str(), database.url()] {
+        let migrate =
+            |flag: &str| dofs(&["migrate", "--json", flag], &[("DOFS__READ_MODEL__URL", url)]);
+        let applied = |output: CommandOutput| {
+            let names = output.json()["applied"].as_array().unwrap().clone();
+            names.iter().map(|name| name.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let empty = applied(migrate("--compatible-only"));
+        assert_eq!(empty.first().map(String::as_str), Some("0001_read_model"));
+        assert!(applied(migrate("--compatible-only")).is_empty(), "up to date");
+
+        // The release of schema 9 works after migration 10.
+        execute(
+            url,
+            "drop index failures_now_by_stage; delete from _sqlx_migrations where version = 10",
+        );
+        assert_eq!(applied(migrate("--compatible-only")), ["0010_failures_by_stage"]);
+
+        // The release of schema 8 does not work after migration 9.
+        execute(
+            url,
+            "drop index failures_now_by_stage; drop table schema_compatibility; \
+             alter table projection_checkpoints drop column writer_version; \
+             delete from _sqlx_migrations where version > 8",
+        );
+        let refused = migrate("--compatible-only");
+        refused.assert_failure(1, "schema version 8 would not work");
+        assert!(refused.stderr.contains("docs/UPGRADING.md"), "{refused:?}");
+        let pending = ["0009_compatibility", "0010_failures_by_stage"];
+        let planned = migrate("--dry-run").json();
+        assert_eq!(planned["would_apply"], serde_json::json!(pending), "nothing was changed");
+        assert_eq!(
+            applied(dofs(&["migrate", "--json"], &[("DOFS__READ_MODEL__URL", url)])),
+            pending
+        );
+    }
 }
 
 #[test]

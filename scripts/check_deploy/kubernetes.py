@@ -1,7 +1,8 @@
 """Checks the overlays of deploy/kubernetes: `python -m check_deploy.kubernetes [--dofs PROGRAM]`.
 
 1. `kubectl kustomize` renders each overlay, and every document matches the schema of its kind.
-2. Names, ports, selectors, settings, secrets, volumes and network policies fit together.
+2. Names, ports, selectors, settings, secrets, volumes and network policies fit together; each overlay has an
+   Ingress.
 3. Pods fulfil the restricted Pod Security Standard, with read-only root file systems and resource limits.
 4. With --dofs: `dofs config check` accepts the environment of each pod, and refuses unsafe ones in production.
 """

@@ -41,6 +41,8 @@ class Overlay:
             self.check_disruption_budget(budget)
         for ingress in self.of_kind("Ingress"):
             self.check_ingress(ingress)
+        if not self.of_kind("Ingress"):
+            report(self.name, "no Ingress: the smoke test of the pipeline cannot reach the API")
         for monitor in self.of_kind("ServiceMonitor"):
             self.check_monitor(monitor)
         self.check_network_policies()

@@ -23,6 +23,9 @@ pub(crate) async fn run(arguments: &Migrate, global: &Global) -> Result<ExitCode
     if is_file_missing(url) && settings.environment != Environment::Dev && !arguments.create {
         return Err(CliError::NoDatabaseFile { url: url.to_string() });
     }
+    if arguments.compatible_only {
+        check_compatibility(&store, url).await?;
+    }
     let applied = url.migrate().await?;
     let names: Vec<String> = applied.iter().map(file_name).collect();
     if global.json {
@@ -48,7 +51,7 @@ async fn show_plan(
     let before = store.schema_version().await?;
     let pending = store.plan_migrations().await?;
     let names: Vec<String> = pending.iter().map(file_name).collect();
-    let works_with = pending.iter().map(|migration| migration.works_with).max();
+    let works_with = oldest_working_schema(&pending);
     let text = match works_with {
         None => "read model is up to date: no migration to apply".to_owned(),
         Some(oldest) => {
@@ -76,6 +79,26 @@ async fn show_plan(
     });
     stores.print(global, json, text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks that the release of the current schema works after the pending migrations. An empty database
+/// has no such release.
+///
+/// # Errors
+/// [`CliError::BreakingMigration`] if the release does not work after them.
+async fn check_compatibility(store: &ReadModel, url: &ReadModelUrl) -> Result<(), CliError> {
+    let oldest = oldest_working_schema(&store.plan_migrations().await?);
+    match (store.schema_version().await?, oldest) {
+        (Some(current), Some(oldest)) if current < oldest => {
+            Err(CliError::BreakingMigration { url: url.to_string(), current, oldest })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the oldest schema whose release works after all these migrations; `None` without migrations.
+fn oldest_working_schema(pending: &[SchemaMigration]) -> Option<i64> {
+    pending.iter().map(|migration| migration.works_with).max()
 }
 
 /// Returns the name of a migration's file, without its ending.

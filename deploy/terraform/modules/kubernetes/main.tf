@@ -12,8 +12,8 @@ locals {
       { groups = ["autoscaling"], resources = ["horizontalpodautoscalers"], verbs = local.write },
       { groups = ["external-secrets.io"], resources = ["externalsecrets"], verbs = local.write },
       { groups = ["monitoring.coreos.com"], resources = ["servicemonitors"], verbs = local.write },
-      # `rollout undo` and `rollout status`, and the log of a failed migration.
-      { groups = ["apps"], resources = ["replicasets"], verbs = local.read },
+      # `rollout undo` and `rollout status`, the mark of a failed revision, and the log of a failed migration.
+      { groups = ["apps"], resources = ["replicasets"], verbs = concat(local.read, ["patch"]) },
       { groups = [""], resources = ["pods", "pods/log"], verbs = local.read },
     ],
     var.pipeline_writes_secrets ? [{ groups = [""], resources = ["secrets"], verbs = local.write }] : [],
