@@ -82,7 +82,7 @@ mod tests {
         for host in 0..u128::from(MAX_FAILURES) {
             attempts.count_failure(Ipv6Addr::from(network | host).into(), start);
         }
-        assert!(attempts.is_refused(Ipv6Addr::from(network | 99).into(), start));
+        assert!(attempts.is_refused(Ipv6Addr::from(network | 0xff).into(), start));
         assert!(!attempts.is_refused(Ipv6Addr::from(network | 1 << 64).into(), start));
     }
 }
