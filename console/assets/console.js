@@ -285,9 +285,10 @@ shortcuts?.addEventListener("change", async () => {
 // Time until which a key completes `g`.
 let goUntil = 0;
 document.addEventListener("keydown", (event) => {
-  const isTyping = event.target.closest("input, textarea, select, [contenteditable]");
+  // Not a checkbox: the one in the help keeps the focus for a moment after the help has closed.
+  const isTyping = event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
   // A page without the help has no means to switch the shortcuts off.
-  if (!help || root.dataset.shortcuts === "off") return;
+  if (!help || help.open || root.dataset.shortcuts === "off") return;
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.timeStamp < goUntil && PAGES[event.key]) {
     event.preventDefault();
