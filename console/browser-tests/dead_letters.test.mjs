@@ -16,33 +16,18 @@ before(async () => {
 });
 
 // Each test begins without dead letters.
-afterEach(async () => {
-  system.warehouse.behaviour = "fulfil";
-  const request = { method: "POST", body: { reason: "End of the test", filter: { stage: "dead_letter" } } };
-  await waitFor("a redrive has started", async () => {
-    return (await system.api("/v1/ops/dead-letters/redrives", request)).status === 202;
-  });
-  await waitForDeadLetters(0);
-});
+afterEach(() => system.clearDeadLetters());
 
 after(async () => {
   await browser?.close();
   await system?.stop();
 });
 
-/** Waits until the API counts this many dead letters. */
-function waitForDeadLetters(count) {
-  return waitFor(`${count} dead letters`, async () => {
-    const { body } = await system.api("/v1/dead-letters");
-    return body.total === count;
-  });
-}
-
 /** Lets the gateway fail for this many orders, and returns them. */
 async function breakOrders(count) {
   system.warehouse.behaviour = "fail";
   const ids = await Promise.all(Array.from({ length: count }, () => system.place()));
-  await waitForDeadLetters(count);
+  await system.waitForDeadLetters(count);
   return ids;
 }
 
@@ -85,7 +70,7 @@ test("outage of the warehouse is mended in three clicks from the overview", asyn
   await page.getByText("30 of 30 orders").waitFor();
   assert.equal(await page.getByRole("progressbar").count(), 0);
   await assertFulfilled(ids);
-  await waitForDeadLetters(0);
+  await system.waitForDeadLetters(0);
   await page.getByRole("link", { name: "Failures that remain" }).click();
   await page.getByText("match the filter").first().waitFor();
   await page.goto(`${system.url}/console`);
@@ -117,7 +102,7 @@ test("selected orders are redriven and the others stay", async () => {
   await page.getByRole("button", { name: "Start redrive" }).click();
   await page.getByText("2 of 2 orders").waitFor();
   await assertFulfilled(chosen);
-  await waitForDeadLetters(2);
+  await system.waitForDeadLetters(2);
   await page.goto(`${system.url}/console/dead-letters`);
   await row(page, ids[3]).waitFor();
   assert.equal(await row(page, chosen[0]).count(), 0);
@@ -204,7 +189,7 @@ test("discard needs a reason and resolves the dead letter", async () => {
   await page.getByLabel("Reason").fill("The customer has cancelled");
   await page.getByRole("button", { name: "Discard", exact: true }).click();
   await status(page, "1 discarded.");
-  await waitForDeadLetters(1);
+  await system.waitForDeadLetters(1);
   await page.goto(`${system.url}/console/dead-letters?resolved=true`);
   const resolved = page.locator("tbody tr", { has: page.getByTitle(id) }).first();
   await resolved.locator("time").nth(1).waitFor();
@@ -226,7 +211,7 @@ test("incident is mended without JavaScript", async () => {
   await page.getByLabel("Reason").fill("Not wanted any more");
   await page.getByRole("button", { name: "Discard", exact: true }).click();
   await status(page, "1 discarded.");
-  await waitForDeadLetters(4);
+  await system.waitForDeadLetters(4);
   await page.reload();
   await page.getByRole("link", { name: "Redrive all 4 that match…" }).click();
   await page.getByLabel("Reason").fill("Back");
@@ -236,6 +221,6 @@ test("incident is mended without JavaScript", async () => {
     return page.getByText("4 of 4 orders").isVisible();
   });
   await assertFulfilled(ids.slice(1));
-  await waitForDeadLetters(0);
+  await system.waitForDeadLetters(0);
   await visitor.leave();
 });

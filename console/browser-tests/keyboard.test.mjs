@@ -16,12 +16,7 @@ before(async () => {
 });
 
 // Each test begins without dead letters.
-afterEach(async () => {
-  system.warehouse.behaviour = "fulfil";
-  const request = { method: "POST", body: { reason: "End of the test", filter: { stage: "dead_letter" } } };
-  await system.api("/v1/ops/dead-letters/redrives", request);
-  await waitFor("no dead letters", async () => (await system.api("/v1/dead-letters")).body.total === 0);
-});
+afterEach(() => system.clearDeadLetters());
 
 after(async () => {
   await browser?.close();
@@ -149,5 +144,21 @@ test("typing in a field is not taken for a command", async () => {
   assert.ok(await dialog.evaluate((element) => element.contains(document.activeElement)));
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "hidden" });
+  await visitor.leave();
+});
+
+test("shortcuts work while a checkbox has the focus, and not behind the open help", async () => {
+  const visitor = await Visitor.arrive(browser);
+  const { page } = visitor;
+  await page.goto(`${system.url}/console/feed`);
+  await page.getByRole("button", { name: "Keyboard" }).click();
+  await page.getByRole("checkbox", { name: "Single-key shortcuts" }).focus();
+  await visitor.pressChord("g", "o");
+  assert.ok(await page.getByRole("dialog", { name: "Keyboard" }).isVisible());
+  await page.keyboard.press("Escape");
+  await page.getByRole("checkbox", { name: "OrderFailed" }).focus();
+  await page.keyboard.press("/");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "search");
+  assert.equal(page.url(), `${system.url}/console/feed`);
   await visitor.leave();
 });

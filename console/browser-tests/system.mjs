@@ -112,6 +112,24 @@ export class System {
     this.node = addresses.node;
   }
 
+  /** Lets the warehouse fulfil again, redrives all dead letters, and waits until there are none. */
+  async clearDeadLetters() {
+    this.warehouse.behaviour = "fulfil";
+    const request = { method: "POST", body: { reason: "End of the test", filter: { stage: "dead_letter" } } };
+    // 409 while another redrive runs.
+    await waitFor("a redrive has started", async () => {
+      return (await this.api("/v1/ops/dead-letters/redrives", request)).status === 202;
+    });
+    await this.waitForDeadLetters(0);
+  }
+
+  /** Waits until the API counts this many dead letters. */
+  waitForDeadLetters(count) {
+    return waitFor(`${count} dead letters`, async () => {
+      return (await this.api("/v1/dead-letters")).body.total === count;
+    });
+  }
+
   /** Kills the process and starts it again on the same address. */
   async crashAndRestart(meanwhile = async () => {}) {
     const listen = this.url.slice("http://".length);
