@@ -122,6 +122,7 @@ const NEXT_STEPS: &str = "
 What to try next:
 
   cargo run -- dev             run the system, with its data in .dofs
+  cargo run -- demo --stay     look around in the console; orders arrive, and some fail
   cargo run -- order place --customer cust-retail-001 --item prod-widget-001:2
   cargo run -- order list --status failed
   cargo run -- audit show ORDER_ID
